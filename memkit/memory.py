@@ -1,0 +1,71 @@
+"""`Memory`: what encoders give and injectors take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from memkit.errors import InputError
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Memory tokens of a batch, in the width of the backbone that will see them.
+
+    ``mask`` is True where a token is real; a masked token is never attended to. ``log_weight`` is added to the logit of
+    every query for that token: ln(n) stands for n copies, ln(score) weights by relevance. None means all real, weight 0.
+    """
+
+    tokens: Float[Tensor, "batch memory dim"]
+    mask: Bool[Tensor, "batch memory"] | None = None
+    log_weight: Float[Tensor, "batch memory"] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("mask", "log_weight"):
+            value = getattr(self, name)
+            if value is not None and value.shape != self.tokens.shape[:2]:
+                raise InputError(
+                    f"Memory.{name} has shape {tuple(value.shape)} but tokens {tuple(self.tokens.shape)}; "
+                    f"give it the shape {tuple(self.tokens.shape[:2])}."
+                )
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Memory:
+        """The same memory on a device; ``dtype`` is that of the tokens, weights keep theirs."""
+        return Memory(
+            self.tokens.to(device=device, dtype=dtype),
+            None if self.mask is None else self.mask.to(device=device),
+            None if self.log_weight is None else self.log_weight.to(device=device),
+        )
+
+    def detach(self) -> Memory:
+        """The same memory without its graph."""
+        weight = None if self.log_weight is None else self.log_weight.detach()
+        return Memory(self.tokens.detach(), self.mask, weight)
+
+    def logits(self) -> Float[Tensor, "batch memory"] | None:
+        """Mask and log-weight as one number a token: −inf where masked; None when all tokens are real with weight 0."""
+        if self.mask is None:
+            return self.log_weight
+        base = torch.zeros_like(self.mask, dtype=torch.float32) if self.log_weight is None else self.log_weight
+        return base.masked_fill(~self.mask, -torch.inf)
+
+    @staticmethod
+    def cat(memories: Sequence[Memory]) -> Memory:
+        """One memory with the tokens of all, in order."""
+        tokens = torch.cat([m.tokens for m in memories], dim=1)
+        masks = [m.mask for m in memories]
+        weights = [m.log_weight for m in memories]
+        mask = weight = None
+        if any(m is not None for m in masks):
+            mask = torch.cat([_or(m.mask, m.tokens.new_ones(m.tokens.shape[:2], dtype=torch.bool)) for m in memories], 1)
+        if any(w is not None for w in weights):
+            weight = torch.cat([_or(m.log_weight, m.tokens.new_zeros(m.tokens.shape[:2])) for m in memories], 1)
+        return Memory(tokens, mask, weight)
+
+
+def _or(value: Tensor | None, default: Tensor) -> Tensor:
+    return default if value is None else value

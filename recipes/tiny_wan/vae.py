@@ -1,0 +1,188 @@
+"""Train the video autoencoder of tiny-wan: a stock AutoencoderKLWan, small, on patchified pixels as Wan2.2's.
+
+    python -m recipes.tiny_wan.vae --data runs/tiny-wan/laws --out runs/tiny-wan/vae
+
+Single frames come first: trained on video from the start it stalls. About 45 minutes on one core. Resumes by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from diffusers import AutoencoderKLWan
+from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
+from torch import Tensor
+from tqdm import tqdm
+
+from recipes.tiny_wan.data import load
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """Sizes and schedule. ``decoder_steps`` more steps at the end leave the encoder, and so the latents, as they are."""
+
+    data: Path = Path("runs/tiny-wan/laws")
+    out: Path = Path("runs/tiny-wan/vae")
+    frame_steps: int = 900
+    video_steps: int = 1500
+    decoder_steps: int = 600
+    frame_batch: int = 12
+    video_batch: int = 2
+    lr: float = 5e-4
+    warmup: int = 50
+    kl_weight: float = 1e-4
+    moving_weight: float = 4.0
+    seed: int = 0
+    threads: int = 1
+    save_every: int = 100
+
+    @property
+    def steps(self) -> int:
+        """All steps of the three phases."""
+        return self.frame_steps + self.video_steps + self.decoder_steps
+
+
+def build() -> AutoencoderKLWan:
+    """8× in space, 4× in time, 16 latent channels; 4.2 M parameters."""
+    return AutoencoderKLWan(
+        base_dim=24,
+        z_dim=16,
+        dim_mult=[1, 2, 4],
+        num_res_blocks=1,
+        temperal_downsample=[True, True],
+        patch_size=2,
+        in_channels=12,
+        out_channels=12,
+        scale_factor_spatial=8,
+        scale_factor_temporal=4,
+        latents_mean=[0.0] * 16,
+        latents_std=[1.0] * 16,
+    )
+
+
+def learning_rate(config: VAEConfig, step: int) -> float:
+    """Warm-up, flat to the middle of the video steps, cosine to a tenth at their end; then the same tenth."""
+    flat = config.frame_steps + config.video_steps // 2
+    end = config.frame_steps + config.video_steps
+    done = min(max((step - flat) / max(end - flat, 1), 0.0), 1.0)
+    decay = 0.1 + 0.45 * (1 + math.cos(math.pi * done))
+    return config.lr * min(1.0, (step + 1) / config.warmup) * decay
+
+
+def batch(clips: np.ndarray, config: VAEConfig, step: int) -> tuple[Tensor, Tensor]:
+    """Clips in [-1, 1] [B,3,T,H,W] and the weight of each pixel: what moves counts more than what stays."""
+    rng = np.random.default_rng((config.seed, step))
+    frames_only = step < config.frame_steps
+    index = rng.integers(len(clips), size=config.frame_batch if frames_only else config.video_batch)
+    video = torch.from_numpy(np.stack([clips[i] for i in index])).float() / 127.5 - 1
+    if rng.random() < 0.5:
+        video = video[..., torch.from_numpy(rng.permutation(3))]
+    if rng.random() < 0.5:
+        video = video.flip(3)
+    moving = (video - video.median(dim=1, keepdim=True).values).abs().amax(-1, keepdim=True) > 0.08
+    weight = 1 + config.moving_weight * moving.float()
+    if frames_only:
+        t = int(rng.integers(video.shape[1]))
+        video, weight = video[:, t : t + 1], weight[:, t : t + 1]
+    return video.permute(0, 4, 1, 2, 3), weight.permute(0, 4, 1, 2, 3)
+
+
+def reconstruct(vae: AutoencoderKLWan, video: Tensor, noise: bool = True) -> tuple[Tensor, Tensor]:
+    """Reconstruction and KL a latent element.
+
+    ``decode`` clamps to [-1, 1], where the gradient dies; a hook takes the decoder's chunks before the clamp.
+    """
+    posterior = vae.encode(video).latent_dist
+    chunks: list[Tensor] = []
+    handle = vae.decoder.register_forward_hook(lambda _m, _a, out: chunks.append(out))
+    try:
+        vae.decode(posterior.sample() if noise else posterior.mean)
+    finally:
+        handle.remove()
+    out = unpatchify(torch.cat(chunks, dim=2), vae.config.patch_size)
+    kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
+    return out, kl
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    """PSNR in dB of signals in [-1, 1]."""
+    return -10 * math.log10((a.clamp(-1, 1) - b).pow(2).mean().item() / 4)
+
+
+@torch.no_grad()
+def held_out_psnr(vae: AutoencoderKLWan, clips: np.ndarray, count: int = 8) -> float:
+    """Video PSNR on the last clips, which training never draws."""
+    video = torch.from_numpy(np.stack(clips[-count:])).float().permute(0, 4, 1, 2, 3) / 127.5 - 1
+    return psnr(reconstruct(vae, video, noise=False)[0], video)
+
+
+def finish(vae: AutoencoderKLWan, clips: np.ndarray, out: Path) -> None:
+    """Write the latents' mean and standard deviation a channel into the config, and save."""
+    video = torch.from_numpy(np.stack(clips[:64])).float().permute(0, 4, 1, 2, 3) / 127.5 - 1
+    with torch.no_grad():
+        latents = torch.cat([vae.encode(v).latent_dist.mean for v in video.split(4)])
+    mean, std = latents.mean(dim=(0, 2, 3, 4)), latents.std(dim=(0, 2, 3, 4))
+    vae.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())
+    vae.save_pretrained(out)
+
+
+def main(config: VAEConfig) -> None:
+    """Train, with a checkpoint every ``save_every`` steps and a JSONL log; the encoder freezes for the last phase."""
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    config.out.mkdir(parents=True, exist_ok=True)
+    clips, _ = load(config.data)
+    held_out, clips = clips[-16:], clips[:-16]
+    vae = build()
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=config.lr, betas=(0.9, 0.95), weight_decay=0.0)
+    start, checkpoint = 0, config.out / "checkpoint.pt"
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        vae.load_state_dict(state["vae"])
+        optimizer.load_state_dict(state["optimizer"])
+        start = state["step"]
+    frozen_at = config.frame_steps + config.video_steps
+    log = (config.out / "log.jsonl").open("a")
+    bar = tqdm(range(start, config.steps), initial=start, total=config.steps, desc="vae")
+    clock = time.time()
+    for step in bar:
+        if step >= frozen_at:
+            if not (config.out / "config.json").exists():
+                finish(vae, clips, config.out)  # from here on the latents are final
+            vae.encoder.requires_grad_(False)
+            vae.quant_conv.requires_grad_(False)
+        torch.manual_seed(config.seed * 1_000_003 + step)
+        video, weight = batch(clips, config, step)
+        out, kl = reconstruct(vae, video)
+        error = out - video
+        loss = (weight * (error**2 + 0.2 * error.abs())).mean() + config.kl_weight * kl
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, step)
+        optimizer.step()
+        if step % 10 == 0:
+            row = {"step": step, "loss": loss.item(), "kl": kl.item(), "norm": norm.item(), "psnr": psnr(out, video)}
+            if step % 100 == 0:
+                row["held_out_psnr"] = held_out_psnr(vae, held_out)
+            row["seconds"] = round(time.time() - clock, 1)
+            log.write(json.dumps(row) + "\n")
+            log.flush()
+            bar.set_postfix(psnr=f"{row['psnr']:.1f}")
+        if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+            state = {"vae": vae.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
+            torch.save(state, checkpoint.with_suffix(".tmp"))
+            checkpoint.with_suffix(".tmp").rename(checkpoint)
+    finish(vae, clips, config.out)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(VAEConfig))
