@@ -1,0 +1,120 @@
+"""Low-pass and high-pass filters over time, height and width.
+
+Frequencies are |fftfreq| in cycles per latent cell, 0 to 0.5, so +f and −f are always weighted alike. With separate
+cut-offs for time and space, the normalised radius of a frequency is
+
+    r² = (f_t / c_t)² + (f_h / c_s)² + (f_w / c_s)²
+
+and the amplitude gain of the low-pass filter is
+
+    gaussian       2^(−r²)
+    butterworth    1 / (1 + r^(2·order))        (Gonzalez & Woods, Digital Image Processing, §4.8)
+    ideal          1 where r ≤ 1, else 0
+
+The gain is 1 at DC and, for the smooth shapes, 1/2 at r = 1 (−6 dB: half the amplitude, a quarter of the power). The
+high-pass gain is 1 − the low-pass gain: with the same arguments the two filters add up to the identity and cross at
+r = 1 with equal gain. A half-power cut-off (1/√2 at r = 1) would lose that symmetry.
+
+Separation, in either filter, of a tone with r ≤ 1/2 from one with r ≥ 2: 24·(order/2) dB for butterworth. A gaussian is
+flatter near DC and separates r ≤ 1/3 from r ≥ 2 by 22 dB. The defaults are our choice: DiT-Mem (arXiv 2511.19229) gives
+no cut-off, and the grid of its release ranks frequency −1 as the highest of all.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from memkit.errors import InputError
+
+FILTER_SHAPES = ("gaussian", "butterworth", "ideal")
+
+
+class FrequencyFilter(nn.Module):
+    """What both filters share: a real, even gain on the 3-D spectrum. It has no parameters, buffers or state.
+
+    ``cutoff_time`` and ``cutoff_space`` are in cycles per latent cell, above 0; ``math.inf`` leaves that direction
+    alone. ``order`` (at least 1) is the steepness of the butterworth shape; the other shapes do not use it. Raises
+    ``InputError`` on values outside these ranges.
+    """
+
+    def __init__(
+        self,
+        cutoff_time: float = 0.25,
+        cutoff_space: float = 0.25,
+        shape: str = "butterworth",
+        order: int = 4,
+    ) -> None:
+        super().__init__()
+        for name, value in (("cutoff_time", cutoff_time), ("cutoff_space", cutoff_space)):
+            if not value > 0:  # also refuses NaN
+                raise InputError(f"{name} is {value}; give a frequency above 0, at most 0.5 to have an effect.")
+        if shape not in FILTER_SHAPES:
+            raise InputError(f"Unknown filter shape {shape!r}; choose one of {', '.join(FILTER_SHAPES)}.")
+        if order < 1:
+            raise InputError(f"order is {order}; give 1 or more.")
+        self.cutoff_time, self.cutoff_space = float(cutoff_time), float(cutoff_space)
+        self.shape = shape
+        self.order = order
+
+    def gain(
+        self,
+        time: int,
+        height: int,
+        width: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+    ) -> Float[Tensor, "{time} {height} {width}//2+1"]:
+        """The amplitude gain, in [0, 1], of each frequency of ``torch.fft.rfftn`` over a clip of this size."""
+        f_t = torch.fft.fftfreq(time, dtype=dtype, device=device)[:, None, None] / self.cutoff_time
+        f_h = torch.fft.fftfreq(height, dtype=dtype, device=device)[:, None] / self.cutoff_space
+        f_w = torch.fft.rfftfreq(width, dtype=dtype, device=device) / self.cutoff_space
+        return self._gain(f_t.square() + f_h.square() + f_w.square())
+
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """``x [..., T, H, W]``, any leading axes, any sizes from 1 up -> the filtered tensor, same shape and dtype.
+
+        16-bit input is computed in float32; float64 stays float64.
+        """
+        if x.ndim < 3 or 0 in x.shape[-3:]:
+            raise InputError(f"A filter needs [..., T, H, W] with sizes of 1 or more; got {tuple(x.shape)}.")
+        if not x.is_floating_point():
+            raise InputError(f"A filter needs floating-point input, not {x.dtype}; convert it first.")
+        if x.numel() == 0:
+            return x.clone()
+        work = x if x.dtype == torch.float64 else x.float()
+        time, height, width = x.shape[-3:]
+        gain = self.gain(time, height, width, work.dtype, work.device)
+        spectrum = torch.fft.rfftn(work, dim=(-3, -2, -1))
+        return torch.fft.irfftn(spectrum * gain, s=(time, height, width), dim=(-3, -2, -1)).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        order = f", order={self.order}" if self.shape == "butterworth" else ""
+        return f"cutoff_time={self.cutoff_time}, cutoff_space={self.cutoff_space}, shape={self.shape!r}{order}"
+
+    def _gain(self, r2: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _low(self, r2: Tensor) -> Tensor:
+        if self.shape == "gaussian":
+            return torch.exp(-math.log(2.0) * r2)
+        if self.shape == "butterworth":
+            return 1 / (1 + r2**self.order)
+        return (r2 <= 1 + 1e-5).to(r2.dtype)  # the slack keeps a frequency on the cut-off inside despite rounding
+
+
+class LowPass(FrequencyFilter):
+    """Keeps what varies slowly in time and space: gain 1 at DC, falling with frequency."""
+
+    def _gain(self, r2: Tensor) -> Tensor:
+        return self._low(r2)
+
+
+class HighPass(FrequencyFilter):
+    """Keeps what varies fast, 1 − the low-pass gain: exactly 0 at DC, so constants vanish."""
+
+    def _gain(self, r2: Tensor) -> Tensor:
+        return 1 - self._low(r2)
