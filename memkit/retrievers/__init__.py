@@ -1,0 +1,21 @@
+"""Retrievers: which clips of a bank answer a query."""
+
+from memkit.retrievers.controls import NewestRetriever, OracleRetriever, RandomRetriever
+from memkit.retrievers.embedders import DEFAULT_MODEL, TextEmbedder
+from memkit.retrievers.hits import Hits, Retriever
+from memkit.retrievers.index import ClipBank
+from memkit.retrievers.text import TextRetriever
+from memkit.retrievers.visual import VisualRetriever
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "ClipBank",
+    "Hits",
+    "NewestRetriever",
+    "OracleRetriever",
+    "RandomRetriever",
+    "Retriever",
+    "TextEmbedder",
+    "TextRetriever",
+    "VisualRetriever",
+]

@@ -1,0 +1,85 @@
+"""Controls for retrieval: does the right memory help, or any memory?"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from memkit.errors import InputError
+from memkit.retrievers.hits import ClipTable, Retriever, check_text
+from memkit.retrievers.index import ClipBank
+
+
+class _Control(Retriever[str]):
+    def __init__(self, bank: ClipBank) -> None:
+        self._bank = bank
+        self._clips = ClipTable(bank.ids, bank.sources)
+
+    def _check(self, query: str, name: str) -> None:
+        check_text(query, name)
+
+    def _table(self) -> ClipTable:
+        if len(self._clips) != len(self._bank):
+            self._clips = ClipTable(self._bank.ids, self._bank.sources)
+        return self._clips
+
+
+class RandomRetriever(_Control):
+    """Clips drawn by chance: ``seed`` and the query give each clip a score, uniform in [0, 1), whatever its content.
+
+    A clip added to the bank, or one excluded, leaves the scores of all others as they are.
+    """
+
+    def __init__(self, bank: ClipBank, seed: int = 0) -> None:
+        super().__init__(bank)
+        self.seed = seed
+
+    def _best(
+        self, query: str, k: int, allowed: Bool[np.ndarray, " clips"]
+    ) -> tuple[Int[np.ndarray, " hits"], Float[np.ndarray, " hits"]]:
+        digest = hashlib.sha256(f"{self.seed} {query}".encode()).digest()
+        scores = np.random.default_rng(list(digest)).random(len(allowed))
+        rows = np.flatnonzero(allowed)
+        rows = rows[np.argsort(-scores[rows], kind="stable")[:k]]
+        return rows, scores[rows]
+
+
+class NewestRetriever(_Control):
+    """The clips that were added last, newest first, whatever the query. A score is minus the number of newer clips."""
+
+    def _best(
+        self, query: str, k: int, allowed: Bool[np.ndarray, " clips"]
+    ) -> tuple[Int[np.ndarray, " hits"], Float[np.ndarray, " hits"]]:
+        rows = np.flatnonzero(allowed)[::-1][:k]
+        return rows, (rows - len(allowed) + 1).astype(np.float64)
+
+
+class OracleRetriever(_Control):
+    """The clips known to be right for each query, in the order given, with score 1.
+
+    An oracle knows only so many: exclusions are not made up for. Raises `InputError` when it is made with a target that
+    the bank does not hold, and for a query that it has no targets for.
+    """
+
+    def __init__(self, bank: ClipBank, targets: Mapping[str, Sequence[str]]) -> None:
+        super().__init__(bank)
+        row = {id: i for i, id in enumerate(self._clips.ids)}
+        for query, ids in targets.items():
+            unknown = [id for id in ids if id not in row]
+            if isinstance(ids, str) or unknown:
+                raise InputError(f"The targets of {query!r} are {ids!r}; give a list of ids that the bank holds.")
+        self._rows = {query: [row[id] for id in dict.fromkeys(ids)] for query, ids in targets.items()}
+
+    def _check(self, query: str, name: str) -> None:
+        super()._check(query, name)
+        if query not in self._rows:
+            raise InputError(f"{name}, {query!r}, has no targets; give the oracle its targets.")
+
+    def _best(
+        self, query: str, k: int, allowed: Bool[np.ndarray, " clips"]
+    ) -> tuple[Int[np.ndarray, " hits"], Float[np.ndarray, " hits"]]:
+        rows = np.array([row for row in self._rows[query] if allowed[row]][:k], np.int64)
+        return rows, np.ones(len(rows))

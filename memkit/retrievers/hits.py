@@ -1,0 +1,154 @@
+"""`Hits`, and the one call that every retriever shares: query, k, exclusions, threshold."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar, overload
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from memkit.errors import InputError
+
+Query = TypeVar("Query")
+Exclusions = Collection[str] | Sequence[Collection[str]]
+"""One collection that holds for every query, or a list with one collection for each query of a list."""
+
+
+class Hits(NamedTuple):
+    """Clips that answer one query, best first; ``scores[i]`` belongs to ``ids[i]``, and higher is better."""
+
+    ids: list[str]
+    scores: list[float]
+
+
+class ClipTable:
+    """Ids and sources of clips, in bank order, and the rows that exclusions leave."""
+
+    def __init__(self, ids: Sequence[str], sources: Sequence[str | None]) -> None:
+        self.ids = list(ids)
+        self._row = {id: row for row, id in enumerate(self.ids)}
+        self._rows_of_source: dict[str, list[int]] = {}
+        for row, source in enumerate(sources):
+            if source is not None:
+                self._rows_of_source.setdefault(source, []).append(row)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def allowed(self, exclude: Collection[str], exclude_sources: Collection[str]) -> Bool[np.ndarray, " clips"]:
+        """True for the clips a query may return. Ids and sources that the table does not hold change nothing.
+
+        Raises `InputError` when sources are excluded and no clip here has one: that would exclude nothing, silently.
+        """
+        if exclude_sources and self.ids and not self._rows_of_source:
+            raise InputError(
+                "exclude_sources is given but no clip here records its source, so nothing would be excluded; "
+                "give clips a source when they are added, or exclude by id."
+            )
+        allowed = np.ones(len(self.ids), dtype=bool)
+        for id in exclude:
+            if id in self._row:
+                allowed[self._row[id]] = False
+        for source in exclude_sources:
+            allowed[self._rows_of_source.get(source, [])] = False
+        return allowed
+
+
+class Retriever(ABC, Generic[Query]):
+    """Finds clips for queries. A subclass says which clips there are (`_table`) and ranks those allowed (`_best`)."""
+
+    @overload
+    def __call__(
+        self,
+        query: Query,
+        k: int = 5,
+        *,
+        exclude: Exclusions = (),
+        exclude_sources: Exclusions = (),
+        min_score: float | None = None,
+    ) -> Hits: ...
+
+    @overload
+    def __call__(
+        self,
+        query: Sequence[Query],
+        k: int = 5,
+        *,
+        exclude: Exclusions = (),
+        exclude_sources: Exclusions = (),
+        min_score: float | None = None,
+    ) -> list[Hits]: ...
+
+    def __call__(self, query, k=5, *, exclude=(), exclude_sources=(), min_score=None):
+        """The ``k`` best clips for a query, or one `Hits` for each query of a list.
+
+        Clips whose id is in ``exclude`` or whose source is in ``exclude_sources`` never come back; the next best take
+        their places, so fewer than ``k`` hits mean that no other clip remains. Each of the two is one collection for
+        all queries, or a list with one collection for each query of a list. Hits under ``min_score`` are left out.
+        A query's hits do not depend on the other queries of its list.
+
+        Raises `InputError` for k < 1, an unusable query, or exclusions that do not fit the queries.
+        """
+        if not isinstance(k, int) or k < 1:
+            raise InputError(f"k is {k!r}; ask for at least 1 clip.")
+        if min_score is not None and math.isnan(min_score):
+            raise InputError("min_score is NaN; give a number, or None for no threshold.")
+        many = isinstance(query, list | tuple)
+        queries = list(query) if many else [query]
+        count = len(queries) if many else None
+        without = _one_set_a_query("exclude", exclude, count)
+        without_sources = _one_set_a_query("exclude_sources", exclude_sources, count)
+        for i, item in enumerate(queries):
+            self._check(item, f"query {i}" if many else "the query")
+        table = self._table()
+        found = []
+        for item, ids, sources in zip(queries, without, without_sources, strict=True):
+            rows, scores = self._best(item, k, table.allowed(ids, sources))
+            keep = [i for i, score in enumerate(scores.tolist()) if min_score is None or score >= min_score]
+            found.append(Hits([table.ids[rows[i]] for i in keep], [float(scores[i]) for i in keep]))
+        return found if many else found[0]
+
+    def _check(self, query: Query, name: str) -> None:
+        """Raises `InputError`, with the query's name, for a query that cannot be used."""
+
+    @abstractmethod
+    def _table(self) -> ClipTable:
+        """The clips there are now."""
+
+    @abstractmethod
+    def _best(
+        self, query: Query, k: int, allowed: Bool[np.ndarray, " clips"]
+    ) -> tuple[Int[np.ndarray, " hits"], Float[np.ndarray, " hits"]]:
+        """Rows of the table and scores of at most ``k`` allowed clips, best first."""
+
+
+def check_text(text: object, name: str) -> None:
+    """Raises `InputError` unless ``text`` is a non-blank string of valid Unicode."""
+    if not isinstance(text, str):
+        raise InputError(f"{name} is {type(text).__name__}, not text; give a string.")
+    if not text.strip():
+        raise InputError(f"{name} is blank; give the words to look for.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{name} is not valid Unicode ({error.reason}); decode it as UTF-8 first.") from None
+
+
+def _one_set_a_query(name: str, given: Exclusions, count: int | None) -> list[frozenset[str]]:
+    """``count`` is None for a single query, which takes a flat collection only."""
+    if isinstance(given, str):
+        raise InputError(f"{name} is the string {given!r}; give a collection, such as [{given!r}].")
+    items: list[Any] = list(given)
+    if all(isinstance(item, str) for item in items):
+        return [frozenset(items)] * (1 if count is None else count)
+    if any(isinstance(item, str) or not isinstance(item, Collection) for item in items):
+        raise InputError(f"{name} mixes strings and other things; give strings only, or one collection for each query.")
+    if len(items) != count:
+        wanted = "a single query takes one flat collection" if count is None else f"there are {count} queries"
+        raise InputError(f"{name} holds {len(items)} collections, but {wanted}.")
+    if not all(isinstance(entry, str) for item in items for entry in item):
+        raise InputError(f"{name} holds something that is not a string; leave clips without a source out.")
+    return [frozenset(item) for item in items]

@@ -1,0 +1,292 @@
+"""Exact search over unit vectors, and the index that a bank keeps of its clips."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import struct
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int
+from torch import Tensor
+
+from memkit.errors import BankError, InputError, MemkitError
+from memkit.retrievers.hits import ClipTable
+
+log = logging.getLogger(__name__)
+
+FORMAT = "memkit-index-1"
+SAVE_EVERY_SECONDS = 60.0  # so that a long build that is stopped goes on from where it was
+SAME_VECTOR = 1e-4  # cosine distance: far above the noise of another device, far below another model or pooling
+FAISS_ERROR = 1e-5  # bound on float32 rounding of a product of unit vectors
+
+
+@runtime_checkable
+class ClipBank(Protocol):
+    """What a retriever needs of a bank: `memkit.MemoryBank`, or anything like it. Lists are aligned, ids unique."""
+
+    @property
+    def ids(self) -> Sequence[str]: ...
+    @property
+    def captions(self) -> Sequence[str]: ...
+    @property
+    def sources(self) -> Sequence[str | None]: ...
+    @property
+    def path(self) -> Path: ...
+    @property
+    def fingerprint(self) -> str: ...
+    def __len__(self) -> int: ...
+    def clip(self, id: str) -> Any: ...
+
+
+class VectorIndex:
+    """Unit vectors in a FAISS `IndexFlatIP`; the search is exact and does not depend on FAISS's rounding."""
+
+    def __init__(self, index: Any) -> None:
+        self.faiss = index
+
+    @staticmethod
+    def empty(dim: int) -> VectorIndex:
+        return VectorIndex(import_faiss().IndexFlatIP(dim))
+
+    def __len__(self) -> int:
+        return self.faiss.ntotal
+
+    @property
+    def dim(self) -> int:
+        return self.faiss.d
+
+    def add(self, vectors: Float32[np.ndarray, "rows dim"]) -> None:
+        self.faiss.add(np.ascontiguousarray(vectors))
+
+    def rows(self, rows: Int[np.ndarray, " rows"]) -> Float32[np.ndarray, "rows dim"]:
+        return self.faiss.reconstruct_batch(rows)
+
+    def search(
+        self, query: Float32[np.ndarray, " dim"], k: int, allowed: Bool[np.ndarray, " clips"]
+    ) -> tuple[Int[np.ndarray, " hits"], Float[np.ndarray, " hits"]]:
+        """Rows and cosines of the ``k`` nearest allowed vectors, best first, equal ones in row order.
+
+        FAISS proposes by float32 products, whose rounding differs with its code path; the proposals are ranked again in
+        float64, and more are asked for until none left out can belong to the first ``k``.
+        """
+        faiss = import_faiss()
+        left = int(allowed.sum())
+        k = min(k, left)
+        if k == 0:
+            return np.empty(0, np.int64), np.empty(0)
+        only = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little")))
+        ask = min(left, k + 8)
+        while True:
+            proposed, rows = self.faiss.search(query[None], ask, params=only)
+            rows = rows[0]
+            cosine = (self.rows(rows).astype(np.float64) * query.astype(np.float64)).sum(axis=1)
+            best = np.lexsort((rows, -cosine))[:k]
+            if ask == left or cosine[best[-1]] > proposed[0, -1] + FAISS_ERROR:
+                return rows[best], cosine[best]
+            ask = min(left, 4 * ask)
+
+
+class BankIndex:
+    """The vectors of a bank's clips, in step with the bank and saved in ``<bank>/index/<name>/``.
+
+    ``contents(bank)`` gives what is embedded of each clip, None for a clip to leave out; ``embed`` maps distinct
+    contents to unit vectors ``[n, dim]``, ``chunk`` at a time. Equal contents share one vector, so that they tie
+    exactly. What is on disk is used when settings and contents agree and the first clip, embedded again, gives the
+    vector that is stored; only clips added since are embedded. An index that is stale or damaged is rebuilt, and a folder that
+    cannot be written leaves the index in memory; both are logged as warnings.
+
+    ``tied_to_bank`` is for vectors of what ``contents`` does not show, such as pixels: then an index of a bank with as
+    many clips and another fingerprint is stale too.
+    """
+
+    def __init__(
+        self,
+        bank: ClipBank,
+        name: str,
+        settings: dict[str, Any],
+        dim: int,
+        contents: Callable[[ClipBank], list[str | None]],
+        embed: Callable[[list[str]], Float32[Tensor, "texts dim"]],
+        chunk: int,
+        tied_to_bank: bool = False,
+    ) -> None:
+        self.bank = bank
+        self.folder = Path(bank.path) / "index" / re.sub(r"[^\w.-]+", "-", name)
+        self.settings = settings | {"dim": dim}
+        self.table = ClipTable([], [])
+        self.vectors = VectorIndex.empty(dim)
+        self._contents, self._embed, self._chunk, self._tied = contents, embed, chunk, tied_to_bank
+        self._seen: int | None = None  # clips of the bank at the last refresh
+        self._writable = True
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Takes in clips that were added to the bank since the last call."""
+        if len(self.bank) == self._seen:
+            return
+        seen, bank_ids, bank_sources = len(self.bank), self.bank.ids, self.bank.sources
+        kept = [(i, c) for i, c in enumerate(self._contents(self.bank)) if c is not None]
+        ids = [bank_ids[i] for i, _ in kept]
+        contents = [c for _, c in kept]
+        if self._seen is None:
+            self.vectors = self._load(ids, contents) or self.vectors
+        elif self.table.ids != ids[: len(self.table)]:  # a bank takes back a clip that it could not write
+            self.vectors = VectorIndex.empty(self.vectors.dim)
+        self._extend(ids, contents)
+        self.table = ClipTable(ids, [bank_sources[i] for i, _ in kept])
+        self._seen = seen
+
+    def _extend(self, ids: list[str], contents: list[str]) -> None:
+        """Embeds the rows that are not there yet, and saves: at the end, and now and then on the way."""
+        if len(self.vectors) == len(ids):
+            return
+        row_of: dict[str, int] = {}
+        for row, content in enumerate(contents[: len(self.vectors)]):
+            row_of.setdefault(content, row)
+        saved = time.monotonic()
+        for start in range(len(self.vectors), len(ids), self._chunk):
+            part = contents[start : start + self._chunk]
+            fresh = [content for content in dict.fromkeys(part) if content not in row_of]
+            new = dict(zip(fresh, self._embed(fresh).numpy() if fresh else (), strict=True))
+            block = np.stack([new[c] if c in new else self.vectors.rows(np.array([row_of[c]]))[0] for c in part])
+            for id, good in zip(ids[start:], _are_unit(block).tolist(), strict=False):
+                if not good:
+                    raise BankError(f"The model gives no usable vector (NaN or 0) for clip {id!r}; mend either.")
+            self.vectors.add(block)
+            for row, content in enumerate(part, start):
+                row_of.setdefault(content, row)
+            if len(self.vectors) == len(ids) or time.monotonic() - saved > SAVE_EVERY_SECONDS:
+                self._save(ids, contents)
+                saved = time.monotonic()
+
+    def _load(self, ids: list[str], contents: list[str]) -> VectorIndex | None:
+        """The saved vectors of a prefix of the rows; None, with a warning that says why, when they cannot be used."""
+        if not (self.folder / "index.json").exists():
+            return None
+        try:
+            about = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
+            vectors = read_flat_ip(self.folder / "vectors.faiss")
+            complaint = self._complaint(about, vectors, ids, contents)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            complaint, vectors = f"it is damaged ({error})", None
+        if complaint:
+            log.warning("The index %s is built anew: %s.", self.folder, complaint)
+            return None
+        return vectors
+
+    def _complaint(self, about: Any, vectors: VectorIndex, ids: list[str], contents: list[str]) -> str | None:
+        """Why saved vectors cannot be used; ``about`` is whatever ``index.json`` holds."""
+        count = len(about["ids"])
+        if about["format"] != FORMAT or about["settings"] != self.settings:
+            return f"it was made with {about['settings']}, not with {self.settings}"
+        if len(vectors) != count or _file_digest(self.folder / "vectors.faiss") != about["vectors"]:
+            return "it is damaged (vectors.faiss is not the file that index.json describes)"
+        if about["ids"] != ids[:count] or about["contents"] != _digest(ids[:count], contents):
+            return "the bank's clips have changed"
+        if self._tied and count == len(ids) and about["fingerprint"] != self.bank.fingerprint:
+            return "the bank's content has changed"
+        if count and vectors.rows(np.zeros(1, np.int64))[0] @ self._embed(contents[:1]).numpy()[0] < 1 - SAME_VECTOR:
+            return "the first clip's vector differs from the stored one, so the model has changed"
+        return None
+
+    def _save(self, ids: list[str], contents: list[str]) -> None:
+        if not self._writable:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            vectors = _write(self.folder / "vectors.faiss", lambda p: import_faiss().write_index(self.vectors.faiss, p))
+            count = len(self.vectors)
+            about = {
+                "format": FORMAT,
+                "settings": self.settings,
+                "fingerprint": self.bank.fingerprint,
+                "vectors": vectors,
+                "contents": _digest(ids[:count], contents),
+                "ids": ids[:count],
+            }
+            _write(self.folder / "index.json", lambda p: Path(p).write_text(json.dumps(about), encoding="utf-8"))
+        except (OSError, RuntimeError) as error:  # FAISS raises RuntimeError when it cannot write
+            self._writable = False
+            log.warning("The index stays in memory: %s cannot be written (%s).", self.folder, error)
+
+
+def import_faiss() -> Any:
+    """The faiss module; it is large, so only a search imports it."""
+    try:
+        import faiss
+    except ImportError:
+        raise MemkitError("This retriever searches with FAISS; install it: pip install faiss-cpu") from None
+    return faiss
+
+
+def read_flat_ip(path: str | os.PathLike[str]) -> VectorIndex:
+    """The unit vectors of an `IndexFlatIP` file; its header is checked against its size before FAISS reads it.
+
+    Raises `InputError` for any other content, naming what is wrong.
+    """
+    path = Path(path)
+    header = struct.Struct("<4siqqqBiQ")  # type, dim, rows, two unused, trained, metric, floats; then the floats
+    try:
+        with path.open("rb") as file:
+            head = file.read(header.size)
+        kind, dim, count, _, _, _, metric, floats = header.unpack(head)
+    except OSError as error:
+        raise InputError(f"The FAISS index {path} cannot be read: {error}.") from error
+    except struct.error:
+        raise InputError(f"{path} is too short to be a FAISS index.") from None
+    if kind != b"IxFI" or metric != 0:
+        raise InputError(f"{path} is not a FAISS IndexFlatIP file (it begins with {kind!r}); save it as one.")
+    if dim < 1 or count < 0 or floats != dim * count or path.stat().st_size != header.size + 4 * floats:
+        raise InputError(f"The FAISS index {path} is cut off or damaged: its size does not fit its header.")
+    try:
+        vectors = VectorIndex(import_faiss().read_index(str(path)))
+    except RuntimeError as error:
+        raise InputError(f"FAISS cannot read the index {path}: {error}") from error
+    for start in range(0, count, 65536):
+        if not _are_unit(vectors.rows(np.arange(start, min(count, start + 65536)))).all():
+            raise InputError(
+                f"The FAISS index {path} has vectors that are not of unit length; normalise and rebuild it."
+            )
+    return vectors
+
+
+def _are_unit(vectors: Float32[np.ndarray, "rows dim"]) -> Bool[np.ndarray, " rows"]:
+    """False for NaN as well; the tolerance admits vectors that were normalised in half precision."""
+    return abs(np.linalg.norm(vectors, axis=1) - 1) < 1e-2
+
+
+def _digest(ids: list[str], contents: list[str]) -> str:
+    """Of the pairs of id and content; contents beyond the ids do not count."""
+    digest = hashlib.sha256()
+    for pair in zip(ids, contents, strict=False):
+        digest.update(json.dumps(pair).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write(path: Path, write: Callable[[str], object]) -> str:
+    """Writes a file as a whole or not at all; its digest."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        write(name)
+        with open(name, "rb") as file:
+            os.fsync(file.fileno())
+        digest = _file_digest(Path(name))
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+    return digest

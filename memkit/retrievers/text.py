@@ -1,0 +1,113 @@
+"""Retrieval by caption."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+
+from memkit.errors import InputError
+from memkit.retrievers.dit_mem import read_released
+from memkit.retrievers.embedders import DEFAULT_MODEL, Pooling, TextEmbedder
+from memkit.retrievers.hits import ClipTable, Retriever, check_text
+from memkit.retrievers.index import BankIndex, ClipBank, VectorIndex
+
+
+class TextRetriever(Retriever[str]):
+    """Clips whose captions are nearest to a prompt: cosine of text embeddings, in [-1, 1], exact (DiT-Mem, section 3).
+
+    ``model`` is an id or folder of a Hugging Face text encoder, or a `TextEmbedder` to share; the other arguments are
+    those of `TextEmbedder`. The embeddings are kept in ``<bank>/index/`` and follow the bank as it grows. Clips with a
+    blank caption are never retrieved; captions that are equal tie, and the clip that was added first comes first.
+
+    Called with a prompt it gives `Hits`, with a list of prompts a list of them; see `Retriever.__call__`.
+    """
+
+    def __init__(
+        self,
+        bank: ClipBank,
+        model: str | os.PathLike[str] | TextEmbedder = DEFAULT_MODEL,
+        pooling: Pooling | None = None,
+        max_length: int | None = None,
+        trust_remote_code: bool = False,
+        device: torch.device | str | None = None,
+    ) -> None:
+        self.embedder = embedder = _embedder(model, pooling, max_length, trust_remote_code, device)
+        index = BankIndex(
+            bank,
+            name=f"{embedder.name}-{embedder.pooling}-{embedder.max_length}",
+            settings={"text": embedder.name, "pooling": embedder.pooling, "max_length": embedder.max_length},
+            dim=embedder.dim,
+            contents=lambda bank: [caption if caption.strip() else None for caption in bank.captions],
+            embed=embedder.encode,
+            chunk=1024,
+        )
+
+        def current() -> tuple[ClipTable, VectorIndex]:
+            index.refresh()
+            return index.table, index.vectors
+
+        self._current: Callable[[], tuple[ClipTable, VectorIndex]] = current
+
+    @classmethod
+    def from_dit_mem(
+        cls,
+        index_path: str | os.PathLike[str],
+        id_map_path: str | os.PathLike[str],
+        model: str | os.PathLike[str] | TextEmbedder,
+        pooling: Pooling | None = "cls",
+        max_length: int | None = None,
+        trust_remote_code: bool = False,
+        device: torch.device | str | None = None,
+    ) -> TextRetriever:
+        """A retriever over DiT-Mem's released files, ``labels.index`` and ``id_map.json``; ids are the video names.
+
+        The release pools by the CLS token. It knows no sources, so ``exclude_sources`` raises `InputError`.
+        Raises `InputError` when the two files do not fit each other or the model, or are not what they should be.
+        """
+        ids, vectors = read_released(index_path, id_map_path)
+        self = cls.__new__(cls)
+        if isinstance(model, TextEmbedder):
+            pooling = None
+        self.embedder = _embedder(model, pooling, max_length, trust_remote_code, device)
+        if self.embedder.dim != vectors.dim:
+            raise InputError(
+                f"{index_path} holds vectors of {vectors.dim} numbers but {self.embedder.name} gives "
+                f"{self.embedder.dim}; use the model that the index was made with."
+            )
+        table = ClipTable(ids, [None] * len(ids))
+        self._current = lambda: (table, vectors)
+        return self
+
+    def _check(self, query: str, name: str) -> None:
+        check_text(query, name)
+
+    def _table(self) -> ClipTable:
+        return self._current()[0]
+
+    def _best(
+        self, query: str, k: int, allowed: Bool[np.ndarray, " clips"]
+    ) -> tuple[Int[np.ndarray, " hits"], Float[np.ndarray, " hits"]]:
+        if not allowed.any():
+            return np.empty(0, np.int64), np.empty(0)
+        vector = self.embedder.encode([query])[0].numpy()  # alone: companions would change the last bits
+        if not np.isfinite(vector).all():
+            raise InputError(f"{self.embedder.name} gives no finite vector for {query!r}; check its weights.")
+        return self._current()[1].search(vector, k, allowed)
+
+
+def _embedder(
+    model: str | os.PathLike[str] | TextEmbedder,
+    pooling: Pooling | None,
+    max_length: int | None,
+    trust_remote_code: bool,
+    device: torch.device | str | None,
+) -> TextEmbedder:
+    if not isinstance(model, TextEmbedder):
+        return TextEmbedder(model, pooling, max_length, trust_remote_code, device)
+    if pooling or max_length or trust_remote_code or device:
+        raise InputError("The model is a TextEmbedder already; give pooling, max_length and device to it.")
+    return model

@@ -1,0 +1,122 @@
+"""Retrieval by looks: image features of a few frames of each clip."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Int, UInt8
+from torch import Tensor
+
+from memkit.errors import InputError, MemkitError
+from memkit.retrievers.hits import ClipTable, Retriever
+from memkit.retrievers.index import BankIndex, ClipBank
+
+
+class VisualRetriever(Retriever[Tensor]):
+    """Clips that look most like an image or a video: cosine of image features, in [-1, 1], exact.
+
+    The features are those of a timm model (by default DINOv2, arXiv 2304.07193), averaged over ``frames`` frames, each
+    the middle one of an equal part of the clip; timm's own configuration of the model resizes, crops and normalises.
+    ``decode`` turns a bank's latents ``[1, C, T, H, W]`` into video ``[1, 3, T', H', W']`` in [-1, 1], as
+    `WanBackbone.decode_latents` does. The features are kept in ``<bank>/index/`` and follow the bank as it grows; to
+    see that they still fit the model, one clip is decoded anew when the index is opened. ``device`` None is CUDA where
+    there is one.
+
+    A query is an image ``[H, W, 3]`` or a video ``[T, H, W, 3]``, uint8 RGB; a list of them gives a list of `Hits`.
+    """
+
+    def __init__(
+        self,
+        bank: ClipBank,
+        decode: Callable[[Tensor], Tensor],
+        model: str = "vit_small_patch14_dinov2.lvd142m",
+        pretrained: bool = True,
+        frames: int = 3,
+        device: torch.device | str | None = None,
+    ) -> None:
+        if frames < 1:
+            raise InputError(f"frames is {frames}; look at 1 frame at least.")
+        self.frames = frames
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._model, self._transform = _load(model, pretrained)
+        self._model.to(self.device).eval().requires_grad_(False)
+        self._bank, self._decode = bank, decode
+        self._index = BankIndex(
+            bank,
+            name=f"{model}-{frames}-frames",
+            settings={"visual": model, "frames": frames},
+            dim=self._model.num_features,
+            contents=lambda bank: list(bank.ids),
+            embed=self._embed_clips,
+            chunk=16,
+            tied_to_bank=True,
+        )
+
+    @torch.inference_mode()
+    def embed(self, video: UInt8[Tensor, "time height width 3"]) -> Float32[Tensor, " dim"]:
+        """The unit vector of a video, on the CPU."""
+        count = min(self.frames, len(video))
+        middles = [(2 * i + 1) * len(video) // (2 * count) for i in range(count)]
+        images = torch.stack([self._transform(_pil(video[i])) for i in middles]).to(self.device)
+        return torch.nn.functional.normalize(self._model(images).float().mean(0), dim=0).cpu()
+
+    def _embed_clips(self, ids: Sequence[str]) -> Float32[Tensor, "clips dim"]:
+        return torch.stack([self.embed(self._frames(id)) for id in ids])
+
+    @torch.inference_mode()
+    def _frames(self, id: str) -> UInt8[Tensor, "time height width 3"]:
+        video = self._decode(self._bank.clip(id).latents[None])
+        if video.ndim != 5 or video.shape[:2] != (1, 3) or not bool(video.isfinite().all()):
+            raise InputError(
+                f"decode gave {tuple(video.shape)} for clip {id!r}, or numbers that are not finite; "
+                "it must give a video [1, 3, T, H, W] in [-1, 1]."
+            )
+        return as_uint8(video)[0]
+
+    def _check(self, query: Tensor, name: str) -> None:
+        shape = tuple(query.shape) if isinstance(query, Tensor) else None
+        if shape is None or query.dtype != torch.uint8 or len(shape) not in (3, 4) or shape[-1] != 3 or 0 in shape:
+            what = type(query).__name__ if shape is None else f"{query.dtype} {shape}"
+            raise InputError(f"{name} is {what}; give a uint8 tensor, an image [H, W, 3] or a video [T, H, W, 3].")
+
+    def _table(self) -> ClipTable:
+        self._index.refresh()
+        return self._index.table
+
+    def _best(
+        self, query: Tensor, k: int, allowed: Bool[np.ndarray, " clips"]
+    ) -> tuple[Int[np.ndarray, " hits"], Float[np.ndarray, " hits"]]:
+        vector = self.embed(query if query.ndim == 4 else query[None]).numpy()
+        if not np.isfinite(vector).all():
+            raise InputError("The image model gives features that are not finite for the query; check its weights.")
+        return self._index.vectors.search(vector, k, allowed)
+
+
+def as_uint8(video: Float[Tensor, "batch 3 time height width"]) -> UInt8[Tensor, "batch time height width 3"]:
+    """Video in [-1, 1] as RGB bytes, on the CPU."""
+    return ((video.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 4, 1).cpu()
+
+
+def _pil(image: UInt8[Tensor, "height width 3"]) -> Any:
+    from PIL import Image
+
+    return Image.fromarray(image.cpu().numpy())
+
+
+def _load(name: str, pretrained: bool) -> tuple[Any, Callable[[Any], Tensor]]:
+    try:
+        import timm
+        from timm.data import create_transform, resolve_model_data_config  # pyright: ignore[reportPrivateImportUsage]
+    except ImportError:
+        raise MemkitError("Visual retrieval needs timm; install it: pip install timm") from None
+    try:
+        model = timm.create_model(name, pretrained=pretrained, num_classes=0)
+    except (RuntimeError, OSError, ValueError) as error:
+        raise InputError(
+            f"The image model {name!r} cannot be loaded: {error}\nGive the name of a timm model whose weights are here "
+            "or can be downloaded, or pretrained=False for random weights."
+        ) from error
+    return model, create_transform(**resolve_model_data_config(model), is_training=False)  # type: ignore
