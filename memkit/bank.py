@@ -332,12 +332,8 @@ class MemoryBank:
         return tensors
 
     def _map_shard(self, number: int) -> safe_open:
-        shard = self._shards[number]
-        file = self.path / "shards" / shard.name
+        file = self.path / "shards" / self._shards[number].name
         try:
-            # A short file is refused before it is mapped: touching a page past its end would kill the process.
-            if (size := file.stat().st_size) != shard.bytes:
-                raise BankError(f"{file} has {size} bytes, not {shard.bytes}; run verify().")
             return safe_open(str(file), "pt")
         except (OSError, SafetensorError) as error:
             raise BankError(f"{file} cannot be read: {error}; run verify().") from error
@@ -347,6 +343,8 @@ class MemoryBank:
         manifest = self.path / "clips.jsonl"
         try:
             with open(manifest, "rb") as file:
+                if file.seek(0, os.SEEK_END) < self._offset:
+                    raise BankError(f"{self.path} was replaced while it was open; open it again.")
                 file.seek(self._offset)
                 *lines, _torn = file.read().split(b"\n")
         except OSError as error:
@@ -370,7 +368,10 @@ class MemoryBank:
             self._offset += len(line) + 1
 
     def _commit(self) -> None:
-        """Write the gathered clips as one shard and append its line. The lock is held."""
+        """Write the gathered clips as one shard and append its line. The lock is held.
+
+        What an interrupted commit leaves, a shard or a torn line, is where the next one writes, which replaces it.
+        """
         if not self._pending:
             return
         number = len(self._shards)
@@ -400,7 +401,7 @@ class MemoryBank:
             return
         self._acquire()
         try:
-            self._recover()
+            self._read_manifest()
             yield
         finally:
             if not self._buffering:
@@ -432,23 +433,6 @@ class MemoryBank:
         if self._lock is not None:
             os.close(self._lock)  # which gives the lock up
             self._lock = None
-
-    def _recover(self) -> None:
-        """Take in what others committed, and clear what an interrupted write left. The lock is held.
-
-        The next shard's name is the only one that an interrupted write can have left behind.
-        """
-        self._read_manifest()
-        try:
-            size = (self.path / "clips.jsonl").stat().st_size
-            if size < self._offset:
-                raise BankError(f"{self.path} was replaced while it was open; open it again.")
-            if size > self._offset:
-                os.truncate(self.path / "clips.jsonl", self._offset)
-            for name in (_shard_name(len(self._shards)), _shard_name(len(self._shards)) + ".tmp"):
-                (self.path / "shards" / name).unlink(missing_ok=True)
-        except OSError as error:
-            raise BankError(f"Cannot write to {self.path} ({error}); give a folder that can be written.") from error
 
 
 def _refuse_taken(path: Path) -> None:

@@ -215,6 +215,15 @@ def test_one_writer_and_many_readers(tmp_path):
     second.verify()
 
 
+def test_a_bank_replaced_under_a_writer_is_not_mixed_with_the_old(tmp_path):
+    old = filled(tmp_path / "b")
+    shutil.rmtree(tmp_path / "b")
+    new = filled(tmp_path / "b", 1)
+    with pytest.raises(BankError, match="open it again"):
+        old.add("x", latents(7), "")
+    assert MemoryBank.open(tmp_path / "b").fingerprint == new.fingerprint
+
+
 def test_a_write_that_the_disk_refuses_changes_nothing(tmp_path):
     bank = filled(tmp_path / "b")
     before = bank.fingerprint
@@ -223,8 +232,8 @@ def test_a_write_that_the_disk_refuses_changes_nothing(tmp_path):
         bank.add("x", latents(7), "")
     assert bank.fingerprint == before and "x" not in bank
     (tmp_path / "b" / "shards" / "000003.safetensors.tmp").rmdir()
-    bank.add("x", latents(7), "")
-    assert MemoryBank.open(tmp_path / "b").verify().clips == 4
+    bank.add("y", latents(7), "")
+    assert MemoryBank.open(tmp_path / "b").ids == ["clip0", "clip1", "clip2", "y"]
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -245,6 +254,18 @@ def test_any_corrupt_byte_of_a_shard_is_found(tmp_path, position, flip, named):
     if named:  # a byte of the values, not of the header
         assert f"clip 'clip{(at - start) // latents(0).nbytes}'" in str(caught.value)
         assert "1 damaged item" in str(caught.value)
+
+
+def test_a_change_of_the_header_alone_is_found(tmp_path):
+    bank = MemoryBank.create(tmp_path / "b")
+    bank.add("an id of this length has its header padded", latents(0), "")
+    file = tmp_path / "b" / "shards" / "000000.safetensors"
+    data = file.read_bytes()
+    assert data.count(b"}} ") == 1
+    file.write_bytes(data.replace(b"}} ", b"}}\n"))
+    assert torch.equal(MemoryBank.open(tmp_path / "b").clip(bank.ids[0]).latents, latents(0))
+    with pytest.raises(BankError, match="000000.safetensors: its header"):
+        bank.verify()
 
 
 def test_verify_lists_every_damaged_item(tmp_path):
@@ -288,8 +309,48 @@ def test_every_torn_manifest_line_is_dropped_and_written_over(tmp_path):
             bank.add("new", latents(5), "")
             again = MemoryBank.open(folder)
             assert again.ids == ["clip0", "clip1", "new"] and again.verify().clips == 3
+            assert last_line(folder).endswith(b"\n")
             assert torch.equal(again.clip("new").latents, latents(5))
         shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("block", [False, True])
+def test_a_crash_before_any_call_to_the_disk_leaves_a_whole_bank(tmp_path, block):
+    """The writer dies before its n-th change of the disk, for every n; the clip is wholly there or not at all."""
+    outcomes, code, n = [], None, 0
+    for n in range(20):
+        folder = tmp_path / str(n)
+        filled(folder, 2)
+        child = os.fork()
+        if child == 0:
+            bank, left = MemoryBank.open(folder), [n]
+
+            def dying(call, left=left):
+                def run(*arguments, **options):
+                    left[0] -= 1
+                    return os._exit(7) if left[0] < 0 else call(*arguments, **options)
+
+                return run
+
+            os.fsync, os.replace = dying(os.fsync), dying(os.replace)
+            if block:
+                bank.__enter__()
+            bank.add("new", latents(5), "")
+            bank.__exit__()
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        bank = MemoryBank.open(folder)
+        assert bank.ids[:2] == ["clip0", "clip1"] and bank.ids[2:] in ([], ["new"])
+        assert code == 7 or "new" in bank
+        outcomes.append(len(bank))
+        assert bank.verify().clips == len(bank)
+        bank.add("after", latents(6), "")
+        bank = MemoryBank.open(folder)
+        assert bank.verify().clips == len(bank) and torch.equal(bank.clip("after").latents, latents(6))
+        assert len(os.listdir(folder / "shards")) == bank.verify().shards
+        if code == 0:
+            break
+    assert code == 0 and outcomes[0] == 2 and outcomes[-1] == 3 and n >= 4
 
 
 def test_a_killed_writer_leaves_a_whole_bank(tmp_path):
