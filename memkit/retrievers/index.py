@@ -101,8 +101,8 @@ class BankIndex:
     ``contents(bank)`` gives what is embedded of each clip, None for a clip to leave out; ``embed`` maps distinct
     contents to unit vectors ``[n, dim]``, ``chunk`` at a time. Equal contents share one vector, so that they tie
     exactly. What is on disk is used when settings and contents agree and the first clip, embedded again, gives the
-    vector that is stored; only clips added since are embedded. An index that is stale or damaged is rebuilt, and a folder that
-    cannot be written leaves the index in memory; both are logged as warnings.
+    vector that is stored; only clips added since are embedded. An index that is stale or damaged is rebuilt, and a
+    folder that cannot be written leaves the index in memory; both are logged as warnings.
 
     ``tied_to_bank`` is for vectors of what ``contents`` does not show, such as pixels: then an index of a bank with as
     many clips and another fingerprint is stale too.
