@@ -55,7 +55,8 @@ class Pretrained:
         content = {CLASS_KEY: type(self).__name__, **dataclasses.asdict(self.config)}
         text = json.dumps(content, indent=2)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        _write(folder / WEIGHTS_FILE, save(tensors, metadata={"format": "pt", "config": json.dumps(content)}))
+        # One key of metadata: safetensors writes several in random order, and equal modules should give equal files.
+        _write(folder / WEIGHTS_FILE, save(tensors, metadata={"config": json.dumps(content)}))
         _write(folder / CONFIG_FILE, text.encode() + b"\n")
         return folder
 
