@@ -48,7 +48,7 @@ class VisualRetriever(Retriever[Tensor]):
             bank,
             name=f"{model}-{frames}-frames",
             settings={"visual": model, "frames": frames},
-            dim=self._model.num_features,
+            dim=len(self.embed(torch.zeros(1, 8, 8, 3, dtype=torch.uint8))),  # timm does not state it for all models
             contents=lambda bank: list(bank.ids),
             embed=self._embed_clips,
             chunk=16,

@@ -142,7 +142,8 @@ class Letters:
     """Embeds a text by its letter counts and remembers what it was asked for."""
 
     def __init__(self, shift=0.0):
-        self.asked, self.shift, self.fail_after = [], shift, None
+        self.asked, self.shift = [], shift
+        self.fail_after: int | None = None
 
     def __call__(self, texts):
         if self.fail_after is not None and len(self.asked) >= self.fail_after:
