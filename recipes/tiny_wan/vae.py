@@ -7,9 +7,7 @@ Single frames come first: trained on video from the start it stalls. About 45 mi
 
 from __future__ import annotations
 
-import json
 import math
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +17,11 @@ import tyro
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 from torch import Tensor
-from tqdm import tqdm
 
 from recipes.tiny_wan.data import load
+from recipes.tiny_wan.initialise import initialise
+from recipes.tiny_wan.optim import MuonAdam
+from recipes.training import RunLog, load_checkpoint, save_checkpoint
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,17 @@ class VAEConfig:
 
     data: Path = Path("runs/tiny-wan/laws")
     out: Path = Path("runs/tiny-wan/vae")
-    frame_steps: int = 900
-    video_steps: int = 1500
-    decoder_steps: int = 600
+    frame_steps: int = 500
+    video_steps: int = 900
+    decoder_steps: int = 800
     frame_batch: int = 12
     video_batch: int = 2
-    lr: float = 5e-4
-    warmup: int = 50
-    kl_weight: float = 1e-4
+    muon_lr: float = 1e-2
+    adam_lr: float = 1e-3
+    warmup: int = 40
+    video_scale: float = 0.3
+    latent_noise: float = 0.1
+    latent_weight: float = 1e-4
     moving_weight: float = 4.0
     seed: int = 0
     threads: int = 1
@@ -67,13 +70,13 @@ def build() -> AutoencoderKLWan:
     )
 
 
-def learning_rate(config: VAEConfig, step: int) -> float:
-    """Warm-up, flat to the middle of the video steps, cosine to a tenth at their end; then the same tenth."""
-    flat = config.frame_steps + config.video_steps // 2
-    end = config.frame_steps + config.video_steps
-    done = min(max((step - flat) / max(end - flat, 1), 0.0), 1.0)
-    decay = 0.1 + 0.45 * (1 + math.cos(math.pi * done))
-    return config.lr * min(1.0, (step + 1) / config.warmup) * decay
+def schedule(config: VAEConfig, step: int) -> float:
+    """Share of the learning rates: warm-up, 1 on frames, ``video_scale`` on the small batches of video to the middle of
+    their steps, then a cosine to a tenth of that, which the decoder's own steps keep."""
+    if step < config.frame_steps:
+        return min(1.0, (step + 1) / config.warmup)
+    done = (step - config.frame_steps) / config.video_steps
+    return config.video_scale * (0.1 + 0.45 * (1 + math.cos(math.pi * min(max(2 * done - 1, 0.0), 1.0))))
 
 
 def batch(clips: np.ndarray, config: VAEConfig, step: int) -> tuple[Tensor, Tensor]:
@@ -94,21 +97,20 @@ def batch(clips: np.ndarray, config: VAEConfig, step: int) -> tuple[Tensor, Tens
     return video.permute(0, 4, 1, 2, 3), weight.permute(0, 4, 1, 2, 3)
 
 
-def reconstruct(vae: AutoencoderKLWan, video: Tensor, noise: bool = True) -> tuple[Tensor, Tensor]:
-    """Reconstruction and KL a latent element.
+def reconstruct(vae: AutoencoderKLWan, video: Tensor, noise: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Reconstruction and latents; ``noise`` is added to the latents in units of their own standard deviation.
 
     ``decode`` clamps to [-1, 1], where the gradient dies; a hook takes the decoder's chunks before the clamp.
     """
-    posterior = vae.encode(video).latent_dist
+    latents = vae.encode(video).latent_dist.mean
+    noisy = latents + noise * latents.detach().std() * torch.randn_like(latents)
     chunks: list[Tensor] = []
     handle = vae.decoder.register_forward_hook(lambda _m, _a, out: chunks.append(out))
     try:
-        vae.decode(posterior.sample() if noise else posterior.mean)
+        vae.decode(noisy)
     finally:
         handle.remove()
-    out = unpatchify(torch.cat(chunks, dim=2), vae.config.patch_size)
-    kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
-    return out, kl
+    return unpatchify(torch.cat(chunks, dim=2), vae.config.patch_size), latents
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
@@ -120,7 +122,7 @@ def psnr(a: Tensor, b: Tensor) -> float:
 def held_out_psnr(vae: AutoencoderKLWan, clips: np.ndarray, count: int = 8) -> float:
     """Video PSNR on the last clips, which training never draws."""
     video = torch.from_numpy(np.stack(clips[-count:])).float().permute(0, 4, 1, 2, 3) / 127.5 - 1
-    return psnr(reconstruct(vae, video, noise=False)[0], video)
+    return psnr(reconstruct(vae, video)[0], video)
 
 
 def finish(vae: AutoencoderKLWan, clips: np.ndarray, out: Path) -> None:
@@ -133,6 +135,10 @@ def finish(vae: AutoencoderKLWan, clips: np.ndarray, out: Path) -> None:
     vae.save_pretrained(out)
 
 
+def _is_matrix(name: str, parameter: Tensor) -> bool:
+    return parameter.ndim >= 4 and "conv_in" not in name and "conv_out" not in name and "gamma" not in name
+
+
 def main(config: VAEConfig) -> None:
     """Train, with a checkpoint every ``save_every`` steps and a JSONL log; the encoder freezes for the last phase."""
     torch.set_num_threads(config.threads)
@@ -141,18 +147,16 @@ def main(config: VAEConfig) -> None:
     clips, _ = load(config.data)
     held_out, clips = clips[-16:], clips[:-16]
     vae = build()
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=config.lr, betas=(0.9, 0.95), weight_decay=0.0)
+    initialise(vae)
+    optimizer = MuonAdam(vae, config.muon_lr, config.adam_lr, _is_matrix)
     start, checkpoint = 0, config.out / "checkpoint.pt"
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
+    if state := load_checkpoint(checkpoint):
         vae.load_state_dict(state["vae"])
         optimizer.load_state_dict(state["optimizer"])
         start = state["step"]
     frozen_at = config.frame_steps + config.video_steps
-    log = (config.out / "log.jsonl").open("a")
-    bar = tqdm(range(start, config.steps), initial=start, total=config.steps, desc="vae")
-    clock = time.time()
-    for step in bar:
+    log = RunLog(config.out, "vae", start, config.steps)
+    for step in range(start, config.steps):
         if step >= frozen_at:
             if not (config.out / "config.json").exists():
                 finish(vae, clips, config.out)  # from here on the latents are final
@@ -160,27 +164,23 @@ def main(config: VAEConfig) -> None:
             vae.quant_conv.requires_grad_(False)
         torch.manual_seed(config.seed * 1_000_003 + step)
         video, weight = batch(clips, config, step)
-        out, kl = reconstruct(vae, video)
+        out, latents = reconstruct(vae, video, config.latent_noise)
         error = out - video
-        loss = (weight * (error**2 + 0.2 * error.abs())).mean() + config.kl_weight * kl
-        optimizer.zero_grad(set_to_none=True)
+        loss = (weight * (error**2 + 0.2 * error.abs())).mean() + config.latent_weight * latents.pow(2).mean()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, step)
-        optimizer.step()
+        optimizer.step(schedule(config, step))
+        row = None
         if step % 10 == 0:
-            row = {"step": step, "loss": loss.item(), "kl": kl.item(), "norm": norm.item(), "psnr": psnr(out, video)}
+            row = {"step": step, "loss": loss.item(), "norm": norm.item(), "psnr": psnr(out, video)}
+            row["latent_std"] = latents.std().item()
             if step % 100 == 0:
                 row["held_out_psnr"] = held_out_psnr(vae, held_out)
-            row["seconds"] = round(time.time() - clock, 1)
-            log.write(json.dumps(row) + "\n")
-            log.flush()
-            bar.set_postfix(psnr=f"{row['psnr']:.1f}")
+        log.step(row)
         if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
             state = {"vae": vae.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
-            torch.save(state, checkpoint.with_suffix(".tmp"))
-            checkpoint.with_suffix(".tmp").rename(checkpoint)
+            save_checkpoint(state, checkpoint)
+    log.close()
     finish(vae, clips, config.out)
 
 

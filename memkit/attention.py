@@ -1,0 +1,115 @@
+"""`grouped_attention`: the one attention primitive. Groups of queries see groups of keys; no mask is ever built.
+
+A table of who sees whom replaces the mask: each group of queries makes one attention call over the keys that it sees, so any
+backend serves and nothing is computed to be thrown away. A token may carry a *log-weight*, added to its logit: ln(n) stands
+for n copies of it, ln(score) weights it by relevance, −inf hides it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from memkit.errors import InputError
+
+Group = Hashable
+Attend = Callable[[Tensor, Tensor, Tensor, "Tensor | None"], Tensor]
+
+
+def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """PyTorch's scaled dot-product attention on [B,S,H,D]; ``mask`` is additive, broadcastable to [B,H,S,K]."""
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
+
+
+def grouped_attention(
+    q: Mapping[Group, Float[Tensor, "batch _ heads dim"]],
+    kv: Mapping[Group, tuple[Float[Tensor, "batch _ heads dim"], Float[Tensor, "batch _ heads vdim"]]],
+    sees: Mapping[Group, Sequence[Group]],
+    log_weight: Mapping[Group, Float[Tensor, "batch _"]] | None = None,
+    attend: Attend = sdpa,
+) -> dict[Group, Float[Tensor, "batch _ heads vdim"]]:
+    """Attention of each group of queries over the groups of keys it sees, one softmax over all of them.
+
+    Args:
+        q: queries of each group, [B,S,H,D].
+        kv: keys and values of each group, [B,K,H,D] and [B,K,H,Dv].
+        sees: for every group in ``q``, the groups of ``kv`` it sees. The order does not change the result.
+        log_weight: for some groups of ``kv``, what is added to the logit of each key, [B,K] in any float type. −inf hides a key.
+        attend: the attention call, ``(q, k, v, mask) -> out`` on [B,S,H,D]; ``mask`` is None where no seen group has weights.
+
+    Returns:
+        The output of each group in ``q``, in its dtype. A query that sees no key at all (none listed, or all at −inf) gives 0.
+
+    Raises:
+        InputError: a group of queries without a row in ``sees``, a row that names unknown or repeated groups, a weight without keys.
+    """
+    log_weight = {} if log_weight is None else log_weight
+    _check_table(q, kv, sees, log_weight)
+    return {name: _attend_group(query, kv, sees[name], log_weight, attend) for name, query in q.items()}
+
+
+def attention_share(
+    q: Mapping[Group, Float[Tensor, "batch _ heads dim"]],
+    kv: Mapping[Group, tuple[Float[Tensor, "batch _ heads dim"], Float[Tensor, "batch _ heads vdim"]]],
+    sees: Mapping[Group, Sequence[Group]],
+    group: Group,
+    log_weight: Mapping[Group, Float[Tensor, "batch _"]] | None = None,
+) -> dict[Group, Float[Tensor, "batch _ heads"]]:
+    """The share of its attention, in [0, 1], that each query gives to the keys of ``group``.
+
+    It is the attention output of values that are 1 on that group and 0 elsewhere, so no attention matrix is built.
+    """
+    marked = {
+        name: (k, torch.full_like(k, 1.0 if name == group else 0.0, dtype=torch.float32)) for name, (k, _) in kv.items()
+    }
+    marked = {name: (k.float(), v) for name, (k, v) in marked.items()}
+    out = grouped_attention({name: x.float() for name, x in q.items()}, marked, sees, log_weight)
+    return {name: x[..., 0] for name, x in out.items()}
+
+
+def _check_table(q: Mapping, kv: Mapping, sees: Mapping, log_weight: Mapping) -> None:
+    for name in q:
+        if name not in sees:
+            raise InputError(f"Group {name!r} asks, but the table has no row for it; add sees[{name!r}] = (...).")
+        row = tuple(sees[name])
+        unknown = [other for other in row if other not in kv]
+        if unknown:
+            raise InputError(f"sees[{name!r}] names {unknown}, which have no keys; kv has {list(kv)}.")
+        if len(set(row)) != len(row):
+            raise InputError(f"sees[{name!r}] = {row} names a group twice; for n copies give it log-weight ln(n).")
+    for name, weight in log_weight.items():
+        if name not in kv:
+            raise InputError(f"log_weight names {name!r}, which has no keys; kv has {list(kv)}.")
+        if weight.shape != kv[name][0].shape[:2]:
+            raise InputError(
+                f"log_weight[{name!r}] has shape {tuple(weight.shape)}; its keys ask for {tuple(kv[name][0].shape[:2])}."
+            )
+
+
+def _attend_group(query: Tensor, kv: Mapping, row: Sequence[Group], log_weight: Mapping, attend: Attend) -> Tensor:
+    row = [name for name in row if kv[name][0].shape[1] > 0]
+    if not row or query.shape[1] == 0:
+        width = next(iter(kv.values()))[1].shape[-1] if kv else query.shape[-1]
+        return query.new_zeros(*query.shape[:-1], width)
+    k = kv[row[0]][0] if len(row) == 1 else torch.cat([kv[name][0] for name in row], dim=1)
+    v = kv[row[0]][1] if len(row) == 1 else torch.cat([kv[name][1] for name in row], dim=1)
+    weights = [name for name in row if name in log_weight]
+    if not weights:
+        return attend(query, k, v, None)
+    # Attention wants the mask in the query's dtype: below fp32 a weight is as coarse as the logits are.
+    bias = torch.cat(
+        [
+            log_weight[name].to(query.dtype) if name in log_weight else query.new_zeros(kv[name][0].shape[:2])
+            for name in row
+        ],
+        dim=1,
+    )
+    if len(weights) < len(row):  # an unweighted key is always visible
+        return attend(query, k, v, bias[:, None, None, :])
+    blind = (bias == -torch.inf).all(dim=1)
+    out = attend(query, k, v, bias.masked_fill(blind[:, None], 0.0)[:, None, None, :])  # no NaN, in the gradient either
+    return out.masked_fill(blind[:, None, None, None], 0.0)

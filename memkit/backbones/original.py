@@ -1,0 +1,113 @@
+"""Wan transformers under their original parameter names (the Wan-Video release) as stock diffusers models.
+
+diffusers has the renaming; what it lacks offline is the configuration: without one it asks the hub and takes a TI2V-5B for a
+14B. Every size can be read off the shapes except the head dimension, which is 128 in every published Wan.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import WanTransformer3DModel
+from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
+from safetensors.torch import load_file
+from torch import Tensor
+
+from memkit.errors import InputError
+
+_PREFIX = "model.diffusion_model."
+
+
+def load_original(
+    source: str | Path | Mapping[str, Tensor],
+    config: Mapping[str, Any] | None = None,
+    torch_dtype: torch.dtype | None = None,
+) -> WanTransformer3DModel:
+    """Build a `WanTransformer3DModel` from original Wan weights.
+
+    Args:
+        source: a state dict, a ``.safetensors`` file, a ``.pt``/``.pth`` file (tensors only; nothing in it is executed), or a
+            folder with one or several of the first.
+        config: keyword arguments of `WanTransformer3DModel`; they win over what the shapes say.
+        torch_dtype: dtype of the weights, default that of the checkpoint. As in diffusers' ``from_pretrained``, norms, the
+            time embedder and the modulation tables stay in fp32.
+
+    Raises:
+        InputError: no such file, not a Wan, or tensors missing, left over or of the wrong shape (all named).
+    """
+    state = {name.removeprefix(_PREFIX): value for name, value in _read(source).items()}
+    if "patch_embedding.weight" not in state or "head.head.weight" not in state:
+        raise InputError(
+            f"These are not original Wan names (no patch_embedding.weight and head.head.weight among {sorted(state)[:4]}…); "
+            "for a diffusers folder use WanBackbone.from_pretrained."
+        )
+    settings = {**infer_config(state), **(config or {})}
+    with torch.device("meta"):
+        model = WanTransformer3DModel(**settings)
+    dtype = torch_dtype or state["patch_embedding.weight"].dtype
+    converted = convert_wan_transformer_to_diffusers(dict(state))
+    expected = dict(model.named_parameters())
+    missing, unexpected = expected.keys() - converted.keys(), converted.keys() - expected.keys()
+    wrong = [n for n in expected.keys() & converted.keys() if expected[n].shape != converted[n].shape]
+    if missing or unexpected or wrong:
+        raise InputError(
+            f"The checkpoint does not fit {settings}: missing {sorted(missing)[:5]}, left over {sorted(unexpected)[:5]}, "
+            f"of another shape {sorted(wrong)[:5]}; pass the right config=."
+        )
+    keep = WanTransformer3DModel._keep_in_fp32_modules or []
+    converted = {
+        n: v.to(torch.float32 if any(part in n.split(".") for part in keep) else dtype) for n, v in converted.items()
+    }
+    model.load_state_dict(converted, strict=True, assign=True)
+    model.rope = WanTransformer3DModel(**{**settings, "num_layers": 0}).rope  # its tables are buffers that no checkpoint holds
+    return model.eval()
+
+
+def infer_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Keyword arguments of `WanTransformer3DModel` read off original weights."""
+    patch = state["patch_embedding.weight"]
+    inner, in_channels = patch.shape[:2]
+    patch_size = tuple(patch.shape[2:])
+    layers = 1 + max(int(m[1]) for n in state if (m := re.match(r"blocks\.(\d+)\.", n)))
+    head_dim = 128
+    config: dict[str, Any] = {
+        "patch_size": patch_size,
+        "num_attention_heads": max(inner // head_dim, 1),
+        "attention_head_dim": min(head_dim, inner),
+        "in_channels": in_channels,
+        "out_channels": state["head.head.weight"].shape[0] // (patch_size[0] * patch_size[1] * patch_size[2]),
+        "text_dim": state["text_embedding.0.weight"].shape[1],
+        "freq_dim": state["time_embedding.0.weight"].shape[1],
+        "ffn_dim": state["blocks.0.ffn.0.weight"].shape[0],
+        "num_layers": layers,
+        "cross_attn_norm": "blocks.0.norm3.weight" in state,
+    }
+    if "img_emb.proj.1.weight" in state:
+        config["image_dim"] = state["img_emb.proj.1.weight"].shape[1]
+        config["added_kv_proj_dim"] = inner
+    if "img_emb.emb_pos" in state:
+        config["pos_embed_seq_len"] = state["img_emb.emb_pos"].shape[1]
+    return config
+
+
+def _read(source: str | Path | Mapping[str, Tensor]) -> dict[str, Tensor]:
+    if isinstance(source, Mapping):
+        return dict(source)
+    path = Path(source)
+    if path.is_dir():
+        files = sorted(path.glob("*.safetensors"))
+        if not files:
+            raise InputError(f"{path} holds no .safetensors file.")
+        return {name: value for file in files for name, value in load_file(file).items()}
+    if not path.is_file():
+        raise InputError(f"There is no file {path}.")
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise InputError(f"{path} is no flat dictionary of tensors.")
+    return state

@@ -1,0 +1,190 @@
+"""Injections into the self-attention of a stock `WanTransformer3DModel`: a processor and a torch forward hook, no copied forward.
+
+The hook sees a block's inputs (with the modulation, which a processor never sees), lets each injection prepare, and sends the
+result to the processor inside the rotary argument, which the block hands on untouched. Nothing is stored between the two, so
+gradient checkpointing may run the block twice and ``torch.compile`` sees one pure function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from diffusers import WanTransformer3DModel
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.transformers.transformer_wan import WanAttnProcessor
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from memkit.attention import grouped_attention
+from memkit.backbones.base import VIDEO, Injection, Table
+from memkit.errors import InputError, MemkitError
+from memkit.positions import rotate
+
+
+class _Carried(NamedTuple):
+    """The rotary argument of a block with injections: the stock (cos, sin) and what each injection prepared."""
+
+    rotary: tuple[Tensor, Tensor]
+    prepared: tuple[Any, ...]
+
+
+class GroupedSelfAttention:
+    """Processor of a block's ``attn1`` while injections are attached. It is not a module, so it adds nothing to a state dict."""
+
+    def __init__(self, inner: WanAttnProcessor, injections: tuple[Injection, ...], hook: RemovableHandle) -> None:
+        self.inner = inner
+        self.injections = injections
+        self.hook = hook
+
+    @property
+    def _attention_backend(self) -> Any:
+        return self.inner._attention_backend
+
+    @_attention_backend.setter
+    def _attention_backend(self, backend: Any) -> None:  # diffusers' set_attention_backend writes here
+        self.inner._attention_backend = backend
+
+    @property
+    def _parallel_config(self) -> Any:
+        return self.inner._parallel_config
+
+    @_parallel_config.setter
+    def _parallel_config(self, config: Any) -> None:
+        self.inner._parallel_config = config
+
+    def __call__(
+        self,
+        attn: nn.Module,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        rotary_emb: _Carried | None = None,
+    ) -> Tensor:
+        """The stock self-attention, over the table that the injections extended."""
+        if not isinstance(rotary_emb, _Carried):
+            raise MemkitError(
+                "A block's attention ran without the block's own hooks, so the attached memory would be lost. "
+                "Call the block itself, or detach the memory."
+            )
+        rotary, prepared = rotary_emb
+        live = [(i, p) for i, p in zip(self.injections, prepared, strict=True) if p is not None]
+        if not live:
+            return self.inner(attn, hidden_states, encoder_hidden_states, attention_mask, rotary)
+        q, k, v = _project(attn, hidden_states)
+        q, k = rotate(q, *rotary), rotate(k, *rotary)
+        table = Table(q={VIDEO: q}, kv={VIDEO: (k, v)}, sees={VIDEO: (VIDEO,)})
+        groups = [injection.extend(table, attn, mine) for injection, mine in live]
+        out = grouped_attention(table.q, table.kv, table.sees, table.log_weight, self._attend)
+        for (injection, _), group in zip(reversed(live), reversed(groups), strict=True):
+            injection.finish(table, group, out)
+        return attn.to_out[1](attn.to_out[0](out[VIDEO].flatten(2, 3).type_as(q)))
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        return dispatch_attention_fn(q, k, v, attn_mask=mask, backend=self._attention_backend)
+
+
+def _project(attn: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    if attn.fused_projections:
+        q, k, v = attn.to_qkv(hidden).chunk(3, dim=-1)
+    else:
+        q, k, v = attn.to_q(hidden), attn.to_k(hidden), attn.to_v(hidden)
+    q, k, v = (x.unflatten(2, (attn.heads, -1)) for x in (attn.norm_q(q), attn.norm_k(k), v))
+    return q, k, v
+
+
+def project_kv(attn: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys (normed, without position) and values [B,S,H,D] of ``hidden`` [B,S,D] by a Wan self-attention's own weights."""
+    if attn.fused_projections:
+        weight, bias = attn.to_qkv.weight, attn.to_qkv.bias
+        inner = weight.shape[0] // 3
+        k, v = nn.functional.linear(hidden, weight[inner:], bias[inner:]).chunk(2, dim=-1)
+    else:
+        k, v = attn.to_k(hidden), attn.to_v(hidden)
+    k, v = (x.unflatten(2, (attn.heads, -1)) for x in (attn.norm_k(k), v))
+    return k, v
+
+
+def modulate(block: nn.Module, tokens: Tensor, temb: Tensor) -> Tensor:
+    """Extra tokens [B,M,D] normed and modulated as ``block`` does its own before self-attention.
+
+    With per-token timesteps (``temb`` [B,S,6,D]; Wan2.2 TI2V) they take the modulation of the last token: the known frames,
+    at t=0, come first, so the last one is always being denoised. This is our reading; the paper knows one timestep only.
+    """
+    if temb.ndim == 4:
+        temb = temb[:, -1]
+    shift, scale = (block.scale_shift_table + temb.float()).chunk(6, dim=1)[:2]
+    return block.norm1(tokens.float()) * (1 + scale) + shift
+
+
+def _prepare_injections(block: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    hidden, text, temb, rotary = args
+    injections = block.attn1.processor.injections
+    prepared = tuple(injection.prepare(block, hidden, temb) for injection in injections)
+    return hidden, text, temb, _Carried(rotary, prepared)
+
+
+class Attachment:
+    """Injections on some transformers until ``detach`` or the end of the ``with``; then each model is what it was."""
+
+    def __init__(
+        self, transformers: Sequence[nn.Module], make: Callable[[WanTransformer3DModel, int], Injection]
+    ) -> None:
+        models = [wan_of(t) for t in transformers]
+        plan = [(block, make(model, i)) for model in models for i, block in enumerate(model.blocks)]
+        self._installed: list[tuple[nn.Module, Injection]] = []
+        for block, injection in plan:
+            _install(block, injection)
+            self._installed.append((block, injection))
+
+    def detach(self) -> None:
+        """Take these injections away; others attached to the same blocks stay, in whatever order they came."""
+        while self._installed:
+            _uninstall(*self._installed.pop())
+
+    def __enter__(self) -> Attachment:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.detach()
+
+
+def wan_of(model: nn.Module) -> WanTransformer3DModel:
+    """The Wan transformer in ``model``: itself, or what ``torch.compile`` wrapped.
+
+    Raises:
+        InputError: it is no Wan transformer, or its processors are not the stock ones.
+    """
+    model = getattr(model, "_orig_mod", model)
+    if not isinstance(model, WanTransformer3DModel):
+        raise InputError(
+            f"Memory attaches to a diffusers WanTransformer3DModel, not to {type(model).__name__}; "
+            "give pipe.transformer (and pipe.transformer_2 for Wan2.2 A14B)."
+        )
+    for i, block in enumerate(model.blocks):
+        processor = block.attn1.processor
+        if type(processor) not in (WanAttnProcessor, GroupedSelfAttention):
+            raise InputError(
+                f"blocks[{i}].attn1 has the processor {type(processor).__name__}, which memory would replace; "
+                "set it back to WanAttnProcessor() first."
+            )
+    return model
+
+
+def _install(block: nn.Module, injection: Injection) -> None:
+    found = block.attn1.processor
+    if isinstance(found, GroupedSelfAttention):
+        inner, injections, hook = found.inner, found.injections, found.hook
+    else:
+        inner, injections, hook = found, (), block.register_forward_pre_hook(_prepare_injections)
+    block.attn1.processor = GroupedSelfAttention(inner, (*injections, injection), hook)
+
+
+def _uninstall(block: nn.Module, injection: Injection) -> None:
+    found = block.attn1.processor
+    rest = tuple(other for other in found.injections if other is not injection)
+    if rest:
+        block.attn1.processor = GroupedSelfAttention(found.inner, rest, found.hook)
+    else:
+        found.hook.remove()
+        block.attn1.processor = found.inner

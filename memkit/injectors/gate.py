@@ -1,0 +1,28 @@
+"""A zero-initialised gate a layer and head, for memory that must not disturb the model before it is trained."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from memkit.errors import InputError
+
+
+class MemoryGate(nn.Module):
+    """``tanh(weight)`` [layers, heads] scales what memory adds to each head's output; zero at the start."""
+
+    def __init__(self, num_layers: int, num_heads: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(num_layers, num_heads))
+
+    def layer(self, index: int) -> Tensor:
+        """The gate of one layer [heads], before tanh."""
+        return self.weight[index]
+
+    def check(self, num_layers: int, num_heads: int) -> None:
+        """Raise InputError unless the gate was made for this many layers and heads."""
+        if tuple(self.weight.shape) != (num_layers, num_heads):
+            raise InputError(
+                f"The gate is for {tuple(self.weight.shape)} layers and heads, the transformer has "
+                f"{(num_layers, num_heads)}; make MemoryGate({num_layers}, {num_heads})."
+            )

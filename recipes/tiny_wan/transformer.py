@@ -1,0 +1,225 @@
+"""Train the transformer and text encoder of tiny-wan on latents of the laws world, then write the pipeline folder.
+
+    python -m recipes.tiny_wan.transformer --data runs/tiny-wan/laws --vae runs/tiny-wan/vae --out runs/tiny-wan/transformer
+
+About an hour on one core. Resumes by itself; the weights it writes are the exponential average.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanAttnProcessor
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+
+from memkit.attention import grouped_attention
+from memkit.backbones.wan import FORMAT_FILE
+from memkit.flow import NUM_TRAIN_TIMESTEPS, add_noise, flow_loss, shift_sigma
+from memkit.worlds.laws import FPS, IMAGE_SIZE, NUM_FRAMES
+from recipes.tiny_wan.captions import train_tokenizer, vary_caption
+from recipes.tiny_wan.data import load
+from recipes.tiny_wan.optim import MuonAdam
+from recipes.training import RunLog, load_checkpoint, save_checkpoint
+
+PIPELINE_TEXT_LENGTH = 512  # WanPipeline pads text embeddings with zeros to this
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Sizes and schedule."""
+
+    data: Path = Path("runs/tiny-wan/laws")
+    vae: Path = Path("runs/tiny-wan/vae")
+    out: Path = Path("runs/tiny-wan/transformer")
+    heads: int = 4
+    head_dim: int = 48
+    ffn_dim: int = 768
+    layers: int = 8
+    text_dim: int = 128
+    text_length: int = 28
+    steps: int = 3200
+    batch: int = 32
+    muon_lr: float = 1e-2
+    adam_lr: float = 2e-3
+    warmup: int = 100
+    shift: float = 2.0
+    drop_text: float = 0.1
+    ema: float = 0.998
+    seed: int = 0
+    threads: int = 1
+    save_every: int = 100
+
+
+class TextAndVideo(nn.Module):
+    """What is trained together: text encoder and transformer."""
+
+    def __init__(self, config: TransformerConfig, vocabulary: int) -> None:
+        super().__init__()
+        self.text_encoder = UMT5EncoderModel(
+            UMT5Config(
+                vocab_size=vocabulary,
+                d_model=config.text_dim,
+                d_kv=32,
+                d_ff=256,
+                num_layers=2,
+                num_heads=4,
+                dropout_rate=0.0,
+                pad_token_id=0,
+                eos_token_id=1,
+                is_encoder_decoder=False,
+            )
+        )
+        self.transformer = WanTransformer3DModel(
+            num_attention_heads=config.heads,
+            attention_head_dim=config.head_dim,
+            in_channels=16,
+            out_channels=16,
+            text_dim=config.text_dim,
+            ffn_dim=config.ffn_dim,
+            num_layers=config.layers,
+        )
+
+    def forward(self, latents: Tensor, timestep: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Velocity; text as the pipeline gives it: encoded, then zeros where there is no token."""
+        text = self.text_encoder(tokens, mask).last_hidden_state * mask[..., None]
+        text = torch.cat([text, text.new_zeros(text.shape[0], 1, text.shape[2])], dim=1)
+        return self.transformer(latents, timestep, text, return_dict=False)[0]
+
+
+class PaddedCrossAttention(WanAttnProcessor):
+    """Cross-attention over the last token's n copies at the price of one: its logit gets ln(n).
+
+    The pipeline pads text to 512 tokens with zeros, nearly all of what is attended to; training sees the same, 18× cheaper.
+    """
+
+    def __init__(self, copies: int) -> None:
+        super().__init__()
+        self.log_copies = math.log(copies)
+
+    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, rotary_emb=None):
+        """The stock cross-attention, with the weight on the last key."""
+        q, k, v = attn.norm_q(attn.to_q(hidden_states)), attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
+        q, k, v = (x.unflatten(2, (attn.heads, -1)) for x in (q, attn.norm_k(k), v))
+        weight = torch.zeros(k.shape[:2])
+        weight[:, -1] = self.log_copies
+        out = grouped_attention({"video": q}, {"text": (k, v)}, {"video": ("text",)}, {"text": weight})["video"]
+        return attn.to_out[0](out.flatten(2, 3))
+
+
+def encode_clips(config: TransformerConfig) -> Tensor:
+    """Normalised latents of all clips [clips,16,5,8,8], kept in ``latents.pt`` beside the autoencoder."""
+    file = config.vae / "latents.pt"
+    if file.exists():
+        return torch.load(file, weights_only=True)
+    vae = AutoencoderKLWan.from_pretrained(config.vae).eval()
+    mean, std = (torch.tensor(x).view(1, -1, 1, 1, 1) for x in (vae.config.latents_mean, vae.config.latents_std))
+    clips, _ = load(config.data)
+    out = []
+    with torch.no_grad():
+        for i in tqdm(range(0, len(clips), 8), desc="latents"):
+            video = torch.from_numpy(np.ascontiguousarray(clips[i : i + 8])).float().permute(0, 4, 1, 2, 3) / 127.5 - 1
+            out.append((vae.encode(video).latent_dist.mode() - mean) / std)
+    save_checkpoint(latents := torch.cat(out), file)  # type: ignore[arg-type]
+    return latents
+
+
+def schedule(config: TransformerConfig, step: int) -> float:
+    """Share of the learning rates: warm-up, flat to 60 %, then linear to 2 %."""
+    done = max(0.0, (step / config.steps - 0.6) / 0.4)
+    return min(1.0, (step + 1) / config.warmup) * (1 - 0.98 * done)
+
+
+def batch(config: TransformerConfig, step: int, rows: list[dict], tokenizer: PreTrainedTokenizerFast):
+    """Clip indices, text tokens and noise levels of one step; a function of the seed and the step alone."""
+    rng = random.Random(f"{config.seed}/{step}")
+    index = [rng.randrange(len(rows)) for _ in range(config.batch)]
+    captions = ["" if rng.random() < config.drop_text else vary_caption(rows[i], rng) for i in index]
+    text = tokenizer(
+        captions, padding="max_length", truncation=True, max_length=config.text_length, return_tensors="pt"
+    )
+    # one noise level in each of `batch` equal strata: less variance than independent draws
+    u = torch.tensor([(i + rng.random()) / config.batch for i in range(config.batch)])
+    return index, text.input_ids, text.attention_mask, shift_sigma(u, config.shift)
+
+
+def buckets(loss: Tensor, sigma: Tensor) -> dict[str, float]:
+    """Mean loss in the thirds of the noise range."""
+    third = (sigma * 3).long().clamp(max=2)
+    return {f"loss_{name}": loss[third == i].mean().item() for i, name in enumerate(("low", "mid", "high"))}
+
+
+def train(config: TransformerConfig) -> tuple[TextAndVideo, PreTrainedTokenizerFast]:
+    """Train, or resume; returns the averaged model."""
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    latents, (_, rows) = encode_clips(config), load(config.data)
+    rows = rows[: len(latents) - 16]
+    tokenizer = train_tokenizer([row["caption"] for row in rows])
+    model = TextAndVideo(config, len(tokenizer))
+    for block in model.transformer.blocks:
+        block.attn2.set_processor(PaddedCrossAttention(PIPELINE_TEXT_LENGTH - config.text_length))
+    average = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = MuonAdam(model, config.muon_lr, config.adam_lr, _is_matrix)
+    checkpoint, start = config.out / "checkpoint.pt", 0
+    if state := load_checkpoint(checkpoint):
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        average, start = state["average"], state["step"]
+    log = RunLog(config.out, "transformer", start, config.steps)
+    for step in range(start, config.steps):
+        index, tokens, mask, sigma = batch(config, step, rows, tokenizer)
+        x0 = latents[index]
+        noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(config.seed * 1_000_003 + step))
+        predicted = model(add_noise(x0, noise, sigma), sigma * NUM_TRAIN_TIMESTEPS, tokens, mask)
+        loss = flow_loss(predicted, x0, noise)
+        loss.mean().backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step(schedule(config, step))
+        rate = min(config.ema, (step + 1) / (step + 10))
+        for name, value in model.state_dict().items():
+            average[name].lerp_(value, 1 - rate) if value.is_floating_point() else average[name].copy_(value)
+        row = {"step": step, "loss": loss.mean().item(), **buckets(loss, sigma), "norm": norm.item()}
+        log.step(row if step % 10 == 0 else None)
+        if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+            state = {"model": model.state_dict(), "average": average, "optimizer": optimizer.state_dict()}
+            save_checkpoint({**state, "step": step + 1}, checkpoint)
+    log.close()
+    model.load_state_dict(average)
+    return model, tokenizer
+
+
+def _is_matrix(name: str, parameter: Tensor) -> bool:
+    return parameter.ndim == 2 and ("blocks." in name or "block." in name) and "relative" not in name
+
+
+def write_pipeline(config: TransformerConfig, model: TextAndVideo, tokenizer: PreTrainedTokenizerFast) -> Path:
+    """Assemble the stock pipeline and save it; the transformer in bfloat16, the rest in fp32."""
+    for block in model.transformer.blocks:
+        block.attn2.set_processor(WanAttnProcessor())
+    pipe = WanPipeline(
+        tokenizer=tokenizer,
+        text_encoder=model.text_encoder,
+        vae=AutoencoderKLWan.from_pretrained(config.vae),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=config.shift),
+        transformer=model.transformer,
+    )
+    folder = config.out / "pipeline"
+    pipe.save_pretrained(folder)
+    video_format = {"num_frames": NUM_FRAMES, "height": IMAGE_SIZE, "width": IMAGE_SIZE, "fps": float(FPS)}
+    (folder / FORMAT_FILE).write_text(json.dumps(video_format) + "\n")
+    return folder
+
+
+if __name__ == "__main__":
+    settings = tyro.cli(TransformerConfig)
+    print(write_pipeline(settings, *train(settings)))
