@@ -7,7 +7,7 @@ layer extend the same table, so injectors compose.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -25,6 +25,7 @@ class Table:
     log_weight: dict[str, Tensor] = field(default_factory=dict)
 
 
+@runtime_checkable
 class Injection(Protocol):
     """What an injector does in one layer. Its tensors are attributes, so that all layers share one compiled graph."""
 

@@ -1,0 +1,132 @@
+"""grouped_attention against one dense masked softmax."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memkit.attention import attention_share, grouped_attention
+from memkit.errors import InputError
+
+GROUPS = ("a", "b", "c")
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}
+
+
+def dense(q, kv, sees, log_weight):
+    """All queries against all keys in float64, with the table as a mask."""
+    out = {}
+    names = list(kv)
+    for name, query in q.items():
+        k = torch.cat([kv[n][0] for n in names], 1).double()
+        v = torch.cat([kv[n][1] for n in names], 1).double()
+        bias = torch.cat(
+            [
+                log_weight[n].double() if n in log_weight else torch.zeros(kv[n][0].shape[:2], dtype=torch.float64)
+                for n in names
+            ],
+            1,
+        )
+        allowed = torch.cat([torch.full((kv[n][0].shape[1],), n in sees[name]) for n in names])
+        logits = torch.einsum("bqhd,bkhd->bhqk", query.double(), k) / math.sqrt(query.shape[-1]) + bias[:, None, None]
+        logits = logits.masked_fill(~allowed, -torch.inf)
+        weights = torch.nan_to_num(torch.softmax(logits, -1), nan=0.0)
+        out[name] = torch.einsum("bhqk,bkhd->bqhd", weights, v)
+    return out
+
+
+@st.composite
+def problems(draw):
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    dtype = draw(st.sampled_from(list(TOLERANCE)))
+    batch, heads, dim, vdim = (draw(st.integers(1, 3)) for _ in range(4))
+    asked = draw(st.lists(st.sampled_from(GROUPS), unique=True, min_size=1))
+    held = draw(st.lists(st.sampled_from(GROUPS), unique=True, min_size=1))
+    sizes = {g: draw(st.integers(0, 5)) for g in GROUPS}
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    q = {g: normal(batch, sizes[g], heads, dim) for g in asked}
+    kv = {g: (normal(batch, sizes[g], heads, dim), normal(batch, sizes[g], heads, vdim)) for g in held}
+    sees = {g: tuple(draw(st.lists(st.sampled_from(held), unique=True))) for g in asked}
+    log_weight = {}
+    for g in held:
+        if draw(st.booleans()):
+            weight = normal(batch, sizes[g])
+            hide = torch.rand(weight.shape, generator=generator) < draw(st.sampled_from([0.0, 0.4, 1.0]))
+            log_weight[g] = weight.masked_fill(hide, -torch.inf)
+    return dtype, q, kv, sees, log_weight
+
+
+@given(problems())
+@settings(max_examples=200, deadline=None)
+def test_equals_a_dense_masked_softmax(problem):
+    dtype, q, kv, sees, log_weight = problem
+    got = grouped_attention(q, kv, sees, log_weight)
+    want = dense(q, kv, sees, log_weight)
+    assert got.keys() == want.keys()
+    for name in got:
+        assert got[name].dtype == dtype
+        torch.testing.assert_close(got[name].double(), want[name], rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+
+
+@given(problems())
+@settings(max_examples=50, deadline=None)
+def test_shares_of_the_groups_seen_sum_to_one(problem):
+    _, q, kv, sees, log_weight = problem
+    for name in q:
+        row = sees[name]
+        total = sum(attention_share({name: q[name]}, kv, sees, g, log_weight)[name] for g in row) if row else 0
+        visible = torch.zeros(q[name].shape[0])
+        for g in row:
+            weight = log_weight.get(g, torch.zeros(kv[g][0].shape[:2]))
+            visible = visible + (weight != -torch.inf).sum(1)
+        expected = (visible > 0).float()[:, None, None].expand(q[name].shape[:3])
+        torch.testing.assert_close(torch.as_tensor(total) + torch.zeros(q[name].shape[:3]), expected)
+
+
+@pytest.mark.parametrize("copies", [2, 7, 100])
+def test_log_weight_ln_n_stands_for_n_copies(copies):
+    q, k, v = (torch.randn(2, n, 2, 8, dtype=torch.float64) for n in (5, 3, 3))
+    weight = torch.tensor([[math.log(copies), 0.0, 0.0]]).expand(2, -1).double()
+    once = grouped_attention({"x": q}, {"m": (k, v)}, {"x": ("m",)}, {"m": weight})["x"]
+    index = [0] * copies + [1, 2]
+    often = grouped_attention({"x": q}, {"m": (k[:, index], v[:, index])}, {"x": ("m",)})["x"]
+    torch.testing.assert_close(once, often)
+
+
+def test_a_query_that_sees_nothing_gives_zero_and_a_finite_gradient():
+    q, k, v = (torch.randn(2, 4, 1, 8, requires_grad=True) for _ in range(3))
+    weight = torch.full((2, 4), -torch.inf)
+    weight[1] = 0.0
+    out = grouped_attention({"x": q}, {"m": (k, v)}, {"x": ("m",)}, {"m": weight})["x"]
+    assert (out[0] == 0).all() and (out[1] != 0).all()
+    out.sum().backward()
+    assert all(x.grad.isfinite().all() for x in (q, k, v))
+    assert (k.grad[0] == 0).all() and (v.grad[0] == 0).all() and (v.grad[1] != 0).any()
+
+
+def test_the_order_of_a_row_does_not_matter():
+    q, *rest = (torch.randn(1, 3, 2, 8, dtype=torch.float64) for _ in range(5))
+    kv = {"a": (rest[0], rest[1]), "b": (rest[2], rest[3])}
+    one = grouped_attention({"x": q}, kv, {"x": ("a", "b")})["x"]
+    other = grouped_attention({"x": q}, kv, {"x": ("b", "a")})["x"]
+    torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(
+    ("sees", "weight", "says"),
+    [
+        ({}, {}, "no row"),
+        ({"x": ("z",)}, {}, "no keys"),
+        ({"x": ("m", "m")}, {}, "twice"),
+        ({"x": ("m",)}, {"z": torch.zeros(1, 2)}, "no keys"),
+        ({"x": ("m",)}, {"m": torch.zeros(1, 3)}, "shape"),
+    ],
+)
+def test_a_wrong_table_is_named(sees, weight, says):
+    q = torch.randn(1, 2, 1, 4)
+    with pytest.raises(InputError, match=says):
+        grouped_attention({"x": q}, {"m": (q, q)}, sees, weight)
