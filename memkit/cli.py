@@ -1,0 +1,227 @@
+"""The command ``memkit``.
+
+    memkit demo
+    memkit bank build --videos DIR --captions CSV --out BANK --model tiny|FOLDER|ID
+    memkit bank verify BANK
+    memkit bank show BANK
+    memkit retrieve BANK "a rubber ball bounces" -k 5
+
+Exit codes: 0 all well, 1 some items could not be used, 2 the command could not do its work, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from memkit.errors import InputError, MemkitError
+
+# What a command needs is imported when it runs, so that --help need not wait for torch.
+
+
+@dataclass(frozen=True)
+class Build:
+    """Encode captioned videos into a memory bank, or go on where a run was stopped.
+
+    The CSV has the columns video and caption, and optionally id and source. A clip keeps its own speed.
+    """
+
+    videos: Path
+    """Folder of the videos."""
+    captions: Path
+    """Caption file, CSV in UTF-8."""
+    out: Path
+    """Folder of the bank: a new one, or one that was made with the same settings."""
+    model: str
+    """The Wan whose VAE encodes: "tiny", a diffusers folder, or a hub id."""
+    num_frames: int | None = None
+    """Frames of a clip; by default as the model."""
+    height: int | None = None
+    """Pixels; by default as the model."""
+    width: int | None = None
+    """Pixels; by default as the model."""
+    fps: float | None = None
+    """Frames a second; by default as the model."""
+    cut: Literal["start", "center"] = "start"
+    """What to keep of longer clips."""
+    pad: Literal["hold", "loop", "error"] = "hold"
+    """How to fill up shorter clips: hold the last frame, begin again, or report them."""
+    resize: Literal["crop", "fit", "stretch"] = "crop"
+    """Cover and cut, fit inside black bars, or give up the proportions."""
+    dtype: Literal["bf16", "fp16", "fp32"] = "bf16"
+    """How latents are stored."""
+    skip_bad: bool = False
+    """Exit with 0 although some items could not be used; they are listed either way."""
+
+    def run(self) -> int:
+        from memkit.ingest import build_bank
+
+        report = build_bank(
+            self.videos,
+            self.captions,
+            self.out,
+            _load_encoder(self.model),
+            self.model,
+            num_frames=self.num_frames,
+            height=self.height,
+            width=self.width,
+            fps=self.fps,
+            cut=self.cut,
+            pad=self.pad,
+            resize_rule=self.resize,
+            dtype=self.dtype,
+            progress=True,
+        )
+        for item in report.bad:
+            print(f"{self.captions}:{item.line}: {item.name}: {_one_line(item.reason)}", file=sys.stderr)
+        there = f", {len(report.present)} were there" if report.present else ""
+        print(f"{self.out}: {len(report.added)} clips added{there}, {len(report.bad)} could not be used")
+        return 1 if report.bad and not self.skip_bad else 0
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Read every clip of a bank and check it against its checksum."""
+
+    bank: tyro.conf.Positional[Path]
+    """Folder of the bank."""
+
+    def run(self) -> int:
+        from memkit.bank import MemoryBank
+
+        report = MemoryBank.open(self.bank).verify()
+        print(f"{self.bank}: {report.clips} clips in {report.shards} shards, {report.bytes / 1e6:.1f} MB, all sound")
+        return 0
+
+
+@dataclass(frozen=True)
+class Show:
+    """Print what a bank holds."""
+
+    bank: tyro.conf.Positional[Path]
+    """Folder of the bank."""
+    first: int = 10
+    """How many clips to list."""
+
+    def run(self) -> int:
+        from memkit.bank import MemoryBank
+
+        bank = MemoryBank.open(self.bank)
+        print(f"{self.bank}: {len(bank)} clips from {len(set(bank.sources))} sources")
+        for name, value in bank.info.items():
+            print(f"  {name}: {value}")
+        for (shape, dtype), count in Counter(zip(bank.shapes, bank.dtypes, strict=True)).items():
+            print(f"  {count} clips of {list(shape)} {str(dtype).removeprefix('torch.')}")
+        for id, caption in list(zip(bank.ids, bank.captions, strict=True))[: self.first]:
+            print(f"{id}\t{_one_line(caption)}")
+        if len(bank) > self.first:
+            print(f"… and {len(bank) - self.first} more")
+        return 0
+
+
+@dataclass(frozen=True)
+class Retrieve:
+    """Find the clips of a bank whose captions are nearest to a text.
+
+    Prints one line each: id, score and caption, with tabs between.
+    """
+
+    bank: tyro.conf.Positional[Path]
+    """Folder of the bank."""
+    text: tyro.conf.Positional[str]
+    """What to look for."""
+    k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 5
+    """How many clips."""
+    model: str | None = None
+    """Text encoder, a folder or hub id; by default the one that comes with memkit."""
+
+    def run(self) -> int:
+        from memkit.bank import MemoryBank
+        from memkit.retrievers import TextRetriever
+
+        bank = MemoryBank.open(self.bank)
+        retriever = TextRetriever(bank) if self.model is None else TextRetriever(bank, model=self.model)
+        captions = dict(zip(bank.ids, bank.captions, strict=True))
+        hits = retriever(self.text, k=self.k)
+        for id, score in zip(hits.ids, hits.scores, strict=True):
+            print(f"{id}\t{score:.4f}\t{_one_line(captions[id])}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Generate a video with memory and one without, on this machine, and compare them."""
+
+    def run(self) -> int:
+        from memkit.demo import main
+
+        return main() or 0
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Build, verify or show a memory bank."""
+
+    command: (
+        Annotated[Build, tyro.conf.subcommand("build")]
+        | Annotated[Verify, tyro.conf.subcommand("verify")]
+        | Annotated[Show, tyro.conf.subcommand("show")]
+    )
+
+    def run(self) -> int:
+        return self.command.run()
+
+
+Command = (
+    Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[Bank, tyro.conf.subcommand("bank")]
+    | Annotated[Retrieve, tyro.conf.subcommand("retrieve")]
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    parser: Any = Command
+    config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
+    command = tyro.cli(parser, args=arguments, prog="memkit", description="Memory for video diffusion.", config=config)
+    try:
+        return command.run()
+    except MemkitError as error:
+        print(f"memkit: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("memkit: interrupted; what was encoded is kept, and the same command goes on from there", file=sys.stderr)
+        return 130
+
+
+def _load_encoder(model: str) -> Any:
+    import torch
+
+    from memkit.backbones import WanBackbone
+
+    try:
+        if model == "tiny":
+            backbone = WanBackbone.tiny()
+        else:
+            backbone = WanBackbone.from_pretrained(model, torch_dtype=torch.bfloat16)  # the VAE stays fp32
+    except (OSError, ValueError) as error:
+        why = _one_line(str(error))
+        raise InputError(f"The model {model!r} cannot be loaded ({why}); give tiny, a folder or a hub id.") from error
+    vae = backbone.pipeline().vae
+    if torch.cuda.is_available():
+        vae.to("cuda")
+    return backbone
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
