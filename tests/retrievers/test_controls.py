@@ -34,7 +34,7 @@ def bank(tmp_path_factory):
     sources=st.sets(st.integers(0, 6)),
 )
 def test_exclusions_take_clips_out_and_leave_the_order_of_the_rest(bank, query, seed, k, exclude, sources):
-    out = {"exclude": {f"clip{i}" for i in exclude}, "exclude_sources": {f"film{i}" for i in sources}}
+    ids, films = {f"clip{i}" for i in exclude}, {f"film{i}" for i in sources}
     for retriever in (RandomRetriever(bank, seed), NewestRetriever(bank)):
         everything = retriever(query, COUNT)
         assert sorted(everything.ids) == sorted(bank.ids)
@@ -44,7 +44,7 @@ def test_exclusions_take_clips_out_and_leave_the_order_of_the_rest(bank, query, 
             for id, score in zip(*everything, strict=True)
             if int(id[4:]) not in exclude and int(id[4:]) % 7 not in sources
         ]
-        assert list(zip(*retriever(query, k, **out), strict=True)) == left[:k]
+        assert list(zip(*retriever(query, k, exclude=ids, exclude_sources=films), strict=True)) == left[:k]
 
 
 def test_random_depends_on_query_and_seed_alone(bank):
