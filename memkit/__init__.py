@@ -1,0 +1,50 @@
+"""memkit: memory for video diffusion transformers.
+
+Names are loaded when they are first used, so that ``import memkit`` costs next to nothing beside torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from memkit.backbones import WanBackbone as WanBackbone
+    from memkit.bank import MemoryBank as MemoryBank
+    from memkit.cameras import Cameras as Cameras
+    from memkit.encoders import FrequencyEncoder as FrequencyEncoder
+    from memkit.encoders import HighPass as HighPass
+    from memkit.encoders import LowPass as LowPass
+    from memkit.errors import MemkitError as MemkitError
+    from memkit.injectors import SelfAttentionConcat as SelfAttentionConcat
+    from memkit.memory import Memory as Memory
+    from memkit.retrievers import Hits as Hits
+    from memkit.retrievers import TextRetriever as TextRetriever
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Cameras": "memkit.cameras",
+    "FrequencyEncoder": "memkit.encoders",
+    "HighPass": "memkit.encoders",
+    "Hits": "memkit.retrievers",
+    "LowPass": "memkit.encoders",
+    "MemkitError": "memkit.errors",
+    "Memory": "memkit.memory",
+    "MemoryBank": "memkit.bank",
+    "SelfAttentionConcat": "memkit.injectors",
+    "TextRetriever": "memkit.retrievers",
+    "WanBackbone": "memkit.backbones",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'memkit' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOME]

@@ -46,9 +46,7 @@ class Cameras:
         self, height: int, width: int
     ) -> tuple[Float[Tensor, "*batch 3"], Float[Tensor, "*batch {height} {width} 3"]]:
         """Origins and unit directions in the world, one ray through each pixel centre."""
-        v, u = torch.meshgrid(
-            (torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width, indexing="ij"
-        )
+        v, u = torch.meshgrid((torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width, indexing="ij")
         u, v = u.to(self.c2w), v.to(self.c2w)
         fx, fy, cx, cy = self.intrinsics[..., None, None, :].unbind(-1)
         x, y = (u - cx) / fx, (v - cy) / fy

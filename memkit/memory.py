@@ -61,7 +61,9 @@ class Memory:
         weights = [m.log_weight for m in memories]
         mask = weight = None
         if any(m is not None for m in masks):
-            mask = torch.cat([_or(m.mask, m.tokens.new_ones(m.tokens.shape[:2], dtype=torch.bool)) for m in memories], 1)
+            mask = torch.cat(
+                [_or(m.mask, m.tokens.new_ones(m.tokens.shape[:2], dtype=torch.bool)) for m in memories], 1
+            )
         if any(w is not None for w in weights):
             weight = torch.cat([_or(m.log_weight, m.tokens.new_zeros(m.tokens.shape[:2])) for m in memories], 1)
         return Memory(tokens, mask, weight)

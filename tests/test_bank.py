@@ -53,14 +53,14 @@ def test_round_trip_is_bit_exact(tmp_path, dtype, reopen):
     value = torch.where(finite.isfinite(), finite, -torch.zeros((), dtype=dtype)).view(4, 4, 16, 16)
     given = cameras(4)
     bank = MemoryBank.create(tmp_path / "b", info={"model": "tiny", "fps": 8})
-    bank.add("a", value.clone(), "grüße, \"quoted\"\n", source="v", cameras=given)
+    bank.add("a", value.clone(), 'grüße, "quoted"\n', source="v", cameras=given)
     if reopen:
         bank = MemoryBank.open(tmp_path / "b")
     clip = bank.clip("a")
     assert clip.latents.dtype == dtype and torch.equal(bits(clip.latents), bits(value))
     assert clip.cameras is not None
     assert torch.equal(clip.cameras.c2w, given.c2w) and torch.equal(clip.cameras.intrinsics, given.intrinsics)
-    assert (clip.id, clip.caption, clip.source) == ("a", "grüße, \"quoted\"\n", "v")
+    assert (clip.id, clip.caption, clip.source) == ("a", 'grüße, "quoted"\n', "v")
     assert torch.equal(bits(bank.latents(["a"])[0, 0]), bits(value))
     assert bank.info == {"model": "tiny", "fps": 8}
 

@@ -63,7 +63,9 @@ def load_original(
         n: v.to(torch.float32 if any(part in n.split(".") for part in keep) else dtype) for n, v in converted.items()
     }
     model.load_state_dict(converted, strict=True, assign=True)
-    model.rope = WanTransformer3DModel(**{**settings, "num_layers": 0}).rope  # its tables are buffers that no checkpoint holds
+    model.rope = WanTransformer3DModel(
+        **{**settings, "num_layers": 0}
+    ).rope  # its tables are buffers that no checkpoint holds
     return model.eval()
 
 

@@ -56,10 +56,10 @@ class WanBackbone:
         if folder.is_dir() and not (folder / "model_index.json").exists():
             if not (folder / "config.json").exists():
                 raise InputError(f"{folder} has no model_index.json (a pipeline) and no config.json (a transformer).")
-            return cls(WanTransformer3DModel.from_pretrained(folder, torch_dtype=torch_dtype))
+            return cls(WanTransformer3DModel.from_pretrained(folder, dtype=torch_dtype))
         vae = AutoencoderKLWan.from_pretrained(name, subfolder="vae", local_files_only=local_files_only)
         dtype = torch_dtype or torch.float32  # explicit, or transformers would take the files' own
-        pipe = WanPipeline.from_pretrained(name, vae=vae, torch_dtype=dtype, local_files_only=local_files_only)
+        pipe = WanPipeline.from_pretrained(name, vae=vae, dtype=dtype, local_files_only=local_files_only)
         return cls.from_pipeline(pipe, _read_format(folder))
 
     @classmethod
@@ -154,7 +154,9 @@ class WanBackbone:
 
     def _latent_statistics(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         config = self.pipeline().vae.config
-        mean, std = (torch.tensor(x).to(latents).view(1, -1, 1, 1, 1) for x in (config.latents_mean, config.latents_std))
+        mean, std = (
+            torch.tensor(x).to(latents).view(1, -1, 1, 1, 1) for x in (config.latents_mean, config.latents_std)
+        )
         return mean, std
 
 

@@ -38,11 +38,11 @@ class SelfAttentionConcat:
         monitor: if given, records the share of attention that falls on memory; not for use under ``torch.compile``.
     """
 
-    def __init__(
-        self, memory: Memory, gate: MemoryGate | None = None, monitor: AttentionMonitor | None = None
-    ) -> None:
+    def __init__(self, memory: Memory, gate: MemoryGate | None = None, monitor: AttentionMonitor | None = None) -> None:
         if gate is not None and monitor is not None:
-            raise InputError("A gated memory has a softmax of its own, its share is always 1; drop the monitor or the gate.")
+            raise InputError(
+                "A gated memory has a softmax of its own, its share is always 1; drop the monitor or the gate."
+            )
         self.memory = memory
         self.gate = gate
         self.monitor = monitor
@@ -102,9 +102,7 @@ def _visible(memory: Memory) -> _Visible | None:
 class _ConcatLayer:
     """The injection of one layer."""
 
-    def __init__(
-        self, shown: _Visible | None, gate: Tensor | None, record: Callable[[Tensor], None] | None
-    ) -> None:
+    def __init__(self, shown: _Visible | None, gate: Tensor | None, record: Callable[[Tensor], None] | None) -> None:
         self.shown = shown
         self.gate = gate
         self.record = record

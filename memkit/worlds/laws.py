@@ -40,7 +40,16 @@ PLACES: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]]
     "in a meadow": ((0.34, 0.55, 0.28), (0.72, 0.86, 0.96)),
 }
 PLANETS: dict[str, dict[str, float]] = {  # metres a second squared
-    "train": {"Arda": 2.0, "Boro": 3.2, "Cyra": 4.6, "Dune": 6.2, "Eron": 8.0, "Fenn": 10.0, "Gaia": 12.5, "Hera": 16.0},
+    "train": {
+        "Arda": 2.0,
+        "Boro": 3.2,
+        "Cyra": 4.6,
+        "Dune": 6.2,
+        "Eron": 8.0,
+        "Fenn": 10.0,
+        "Gaia": 12.5,
+        "Hera": 16.0,
+    },
     "memory": {"Ixia": 2.4, "Juno": 5.4, "Kato": 9.0, "Lyra": 14.0},
     "test": {"Mira": 2.8, "Nova": 7.0, "Odin": 11.0, "Pax": 15.0},
 }

@@ -7,7 +7,28 @@ import random
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-_SYLLABLES = ("an", "be", "co", "du", "el", "fi", "go", "hu", "ik", "ja", "ku", "lo", "mi", "no", "or", "pa", "ri", "so", "tu", "va")
+_SYLLABLES = (
+    "an",
+    "be",
+    "co",
+    "du",
+    "el",
+    "fi",
+    "go",
+    "hu",
+    "ik",
+    "ja",
+    "ku",
+    "lo",
+    "mi",
+    "no",
+    "or",
+    "pa",
+    "ri",
+    "so",
+    "tu",
+    "va",
+)
 
 
 def vary_caption(row: dict, rng: random.Random) -> str:
@@ -36,7 +57,10 @@ def train_tokenizer(captions: list[str]) -> PreTrainedTokenizerFast:
     """A byte-level BPE: every word of the captions is one token, any other text falls into bytes, nothing is unknown."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(r"\s+"), "removed"), pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(r"\s+"), "removed"),
+            pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -47,4 +71,6 @@ def train_tokenizer(captions: list[str]) -> PreTrainedTokenizerFast:
     )
     tokenizer.train_from_iterator(captions, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", padding_side="right")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", padding_side="right"
+    )

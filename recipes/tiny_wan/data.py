@@ -1,6 +1,6 @@
 """Render the training clips of tiny-wan once, to one uint8 array on disk, with their captions beside it.
 
-    python -m recipes.tiny_wan.data --out runs/tiny-wan/laws --clips 4000 --seed 0
+python -m recipes.tiny_wan.data --out runs/tiny-wan/laws --clips 4000 --seed 0
 """
 
 from __future__ import annotations

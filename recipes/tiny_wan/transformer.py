@@ -108,7 +108,11 @@ class PaddedCrossAttention(WanAttnProcessor):
 
     def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, rotary_emb=None):
         """The stock cross-attention, with the weight on the last key."""
-        q, k, v = attn.norm_q(attn.to_q(hidden_states)), attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
+        q, k, v = (
+            attn.norm_q(attn.to_q(hidden_states)),
+            attn.to_k(encoder_hidden_states),
+            attn.to_v(encoder_hidden_states),
+        )
         q, k, v = (x.unflatten(2, (attn.heads, -1)) for x in (q, attn.norm_k(k), v))
         weight = torch.zeros(k.shape[:2])
         weight[:, -1] = self.log_copies

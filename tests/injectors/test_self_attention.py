@@ -240,7 +240,9 @@ def test_inside_the_stock_pipeline_with_guidance(boundary, expand):
 
     base = generate()
     monitors = [AttentionMonitor() for _ in experts]
-    attached = [SelfAttentionConcat(memory(batch=1), monitor=m).attach(t) for m, t in zip(monitors, experts, strict=True)]
+    attached = [
+        SelfAttentionConcat(memory(batch=1), monitor=m).attach(t) for m, t in zip(monitors, experts, strict=True)
+    ]
     with_memory = generate()
     for attachment in attached:
         attachment.detach()
