@@ -1,8 +1,8 @@
 """`grouped_attention`: the one attention primitive. Groups of queries see groups of keys; no mask is ever built.
 
-A table of who sees whom replaces the mask: each group of queries makes one attention call over the keys that it sees, so any
-backend serves and nothing is computed to be thrown away. A token may carry a *log-weight*, added to its logit: ln(n) stands
-for n copies of it, ln(score) weights it by relevance, −inf hides it.
+A table of who sees whom replaces the mask: each group of queries makes one attention call over the keys that it sees,
+so any backend serves and nothing is computed to be thrown away. A token may carry a *log-weight*, added to its logit:
+ln(n) stands for n copies of it, ln(score) weights it by relevance, −inf hides it.
 """
 
 from __future__ import annotations
@@ -38,14 +38,18 @@ def grouped_attention(
         q: queries of each group, [B,S,H,D].
         kv: keys and values of each group, [B,K,H,D] and [B,K,H,Dv].
         sees: for every group in ``q``, the groups of ``kv`` it sees. The order does not change the result.
-        log_weight: for some groups of ``kv``, what is added to the logit of each key, [B,K] in any float type. −inf hides a key.
-        attend: the attention call, ``(q, k, v, mask) -> out`` on [B,S,H,D]; ``mask`` is None where no seen group has weights.
+        log_weight: for some groups of ``kv``, what is added to the logit of each key, [B,K] in any float type. −inf
+            hides a key.
+        attend: the attention call, ``(q, k, v, mask) -> out`` on [B,S,H,D]; ``mask`` is None where no seen group has
+            weights.
 
     Returns:
-        The output of each group in ``q``, in its dtype. A query that sees no key at all (none listed, or all at −inf) gives 0.
+        The output of each group in ``q``, in its dtype. A query that sees no key at all (none listed, or all at −inf)
+        gives 0.
 
     Raises:
-        InputError: a group of queries without a row in ``sees``, a row that names unknown or repeated groups, a weight without keys.
+        InputError: a group of queries without a row in ``sees``, a row that names unknown or repeated groups, a weight
+            without keys.
     """
     log_weight = {} if log_weight is None else log_weight
     _check_table(q, kv, sees, log_weight)
@@ -86,7 +90,8 @@ def _check_table(q: Mapping, kv: Mapping, sees: Mapping, log_weight: Mapping) ->
             raise InputError(f"log_weight names {name!r}, which has no keys; kv has {list(kv)}.")
         if weight.shape != kv[name][0].shape[:2]:
             raise InputError(
-                f"log_weight[{name!r}] has shape {tuple(weight.shape)}; its keys ask for {tuple(kv[name][0].shape[:2])}."
+                f"log_weight[{name!r}] has shape {tuple(weight.shape)}, "
+                f"its keys ask for {tuple(kv[name][0].shape[:2])}."
             )
 
 

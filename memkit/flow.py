@@ -10,7 +10,7 @@ NUM_TRAIN_TIMESTEPS = 1000
 
 
 def shift_sigma(u: Float[Tensor, "*batch"], shift: float) -> Float[Tensor, "*batch"]:
-    """σ = s·u / (1 + (s−1)·u): noise levels in [0, 1] moved towards 1 for s > 1 (Wan uses 3 to 5; the DiT-Mem release 5)."""
+    """σ = s·u / (1 + (s−1)·u): noise levels in [0, 1] moved towards 1 for s > 1 (Wan: 3 to 5; DiT-Mem: 5)."""
     return shift * u / (1 + (shift - 1) * u)
 
 
@@ -25,9 +25,9 @@ def add_noise(
 
 
 def bell_weight(timestep: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
-    """Loss weight of the DiT-Mem release: exp(−2((t−500)/1000)²) less its minimum, scaled to mean 1 over the 1000 timesteps.
+    """Loss weight of the DiT-Mem release: exp(−2((t−500)/1000)²) less its minimum, scaled to mean 1 over its timesteps.
 
-    ``timestep`` is t = 1000·σ in [0, 1000], after the shift. The middle counts most, pure noise and clean data almost nothing.
+    ``timestep`` is t = 1000·σ in [0, 1000], after the shift. The middle counts most, pure noise almost nothing.
     """
 
     def bell(t: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ class Memory:
     """Memory tokens of a batch, in the width of the backbone that will see them.
 
     ``mask`` is True where a token is real; a masked token is never attended to. ``log_weight`` is added to the logit of
-    every query for that token: ln(n) stands for n copies, ln(score) weights by relevance. None means all real, weight 0.
+    every query for that token: ln(n) stands for n copies, ln(score) weights by relevance. None means all real, weight
+    0.
     """
 
     tokens: Float[Tensor, "batch memory dim"]

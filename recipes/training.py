@@ -1,4 +1,4 @@
-"""What every training script here shares: atomic checkpoints, a JSONL log, the cost told before and shown while it runs."""
+"""What every training script here shares: atomic checkpoints, a JSONL log, the cost shown while it runs."""
 
 from __future__ import annotations
 

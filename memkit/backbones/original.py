@@ -1,7 +1,7 @@
 """Wan transformers under their original parameter names (the Wan-Video release) as stock diffusers models.
 
-diffusers has the renaming; what it lacks offline is the configuration: without one it asks the hub and takes a TI2V-5B for a
-14B. Every size can be read off the shapes except the head dimension, which is 128 in every published Wan.
+diffusers has the renaming; what it lacks offline is the configuration: without one it asks the hub and takes a TI2V-5B
+for a 14B. Every size can be read off the shapes except the head dimension, which is 128 in every published Wan.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ def load_original(
     """Build a `WanTransformer3DModel` from original Wan weights.
 
     Args:
-        source: a state dict, a ``.safetensors`` file, a ``.pt``/``.pth`` file (tensors only; nothing in it is executed), or a
-            folder with one or several of the first.
+        source: a state dict, a ``.safetensors`` file, a ``.pt``/``.pth`` file (tensors only; nothing in it is
+            executed), or a folder with one or several of the first.
         config: keyword arguments of `WanTransformer3DModel`; they win over what the shapes say.
-        torch_dtype: dtype of the weights, default that of the checkpoint. As in diffusers' ``from_pretrained``, norms, the
-            time embedder and the modulation tables stay in fp32.
+        torch_dtype: dtype of the weights, default that of the checkpoint. As in diffusers' ``from_pretrained``, norms,
+            the time embedder and the modulation tables stay in fp32.
 
     Raises:
         InputError: no such file, not a Wan, or tensors missing, left over or of the wrong shape (all named).
@@ -42,7 +42,8 @@ def load_original(
     state = {name.removeprefix(_PREFIX): value for name, value in _read(source).items()}
     if "patch_embedding.weight" not in state or "head.head.weight" not in state:
         raise InputError(
-            f"These are not original Wan names (no patch_embedding.weight and head.head.weight among {sorted(state)[:4]}…); "
+            "These are not original Wan names: no patch_embedding.weight and head.head.weight "
+            f"among {sorted(state)[:4]}…; "
             "for a diffusers folder use WanBackbone.from_pretrained."
         )
     settings = {**infer_config(state), **(config or {})}
@@ -55,8 +56,8 @@ def load_original(
     wrong = [n for n in expected.keys() & converted.keys() if expected[n].shape != converted[n].shape]
     if missing or unexpected or wrong:
         raise InputError(
-            f"The checkpoint does not fit {settings}: missing {sorted(missing)[:5]}, left over {sorted(unexpected)[:5]}, "
-            f"of another shape {sorted(wrong)[:5]}; pass the right config=."
+            f"The checkpoint does not fit {settings}: missing {sorted(missing)[:5]}, "
+            f"left over {sorted(unexpected)[:5]}, of another shape {sorted(wrong)[:5]}; pass the right config=."
         )
     keep = WanTransformer3DModel._keep_in_fp32_modules or []
     converted = {

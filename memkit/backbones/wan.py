@@ -24,9 +24,9 @@ FORMAT_FILE = "video_format.json"
 class WanBackbone:
     """A stock Wan and its parts.
 
-    ``transformer`` is the stock model; ``transformer_2`` the low-noise expert of an A14B, else None. The parts of a pipeline
-    (``vae``, ``text_encoder``, ``tokenizer``, ``scheduler``) are there when it was loaded from one; a call that needs a part
-    that is not there raises InputError.
+    ``transformer`` is the stock model; ``transformer_2`` the low-noise expert of an A14B, else None. The parts of a
+    pipeline (``vae``, ``text_encoder``, ``tokenizer``, ``scheduler``) are there when it was loaded from one; a call
+    that needs a part that is not there raises InputError.
     """
 
     def __init__(
@@ -118,8 +118,8 @@ class WanBackbone:
     ) -> Float[Tensor, "batch out frames height width"]:
         """The model's prediction of ε − x₀ at ``latents``.
 
-        ``timestep`` in [0, 1000]: [B], or [B,S] for one a token (Wan2.2 TI2V). Gradients flow. For the two experts of an A14B
-        this is the high-noise one; call ``transformer_2`` for the other.
+        ``timestep`` in [0, 1000]: [B], or [B,S] for one a token (Wan2.2 TI2V). Gradients flow. For the two experts of
+        an A14B this is the high-noise one; call ``transformer_2`` for the other.
         """
         return self.transformer(latents, timestep, text_embeds, return_dict=False)[0]
 

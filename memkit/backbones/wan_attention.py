@@ -1,8 +1,8 @@
-"""Injections into the self-attention of a stock `WanTransformer3DModel`: a processor and a torch forward hook, no copied forward.
+"""Injections into the self-attention of a stock `WanTransformer3DModel`: a processor and a hook, no copied forward.
 
-The hook sees a block's inputs (with the modulation, which a processor never sees), lets each injection prepare, and sends the
-result to the processor inside the rotary argument, which the block hands on untouched. Nothing is stored between the two, so
-gradient checkpointing may run the block twice and ``torch.compile`` sees one pure function.
+The hook sees a block's inputs (with the modulation, which a processor never sees), lets each injection prepare, and
+sends the result to the processor inside the rotary argument, which the block hands on untouched. Nothing is stored
+between the two, so gradient checkpointing may run the block twice and ``torch.compile`` sees one pure function.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class _Carried(NamedTuple):
 
 
 class GroupedSelfAttention:
-    """Processor of a block's ``attn1`` while injections are attached. It is not a module, so it adds nothing to a state dict."""
+    """Processor of a block's ``attn1`` while injections are attached; no module, so a state dict never sees it."""
 
     def __init__(self, inner: WanAttnProcessor, injections: tuple[Injection, ...], hook: RemovableHandle) -> None:
         self.inner = inner
@@ -94,7 +94,7 @@ def _project(attn: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def project_kv(attn: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor]:
-    """Keys (normed, without position) and values [B,S,H,D] of ``hidden`` [B,S,D] by a Wan self-attention's own weights."""
+    """Keys (normed, without position) and values [B,S,H,D] of ``hidden`` [B,S,D] by the attention's own weights."""
     if attn.fused_projections:
         weight, bias = attn.to_qkv.weight, attn.to_qkv.bias
         inner = weight.shape[0] // 3
@@ -108,8 +108,9 @@ def project_kv(attn: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor]:
 def modulate(block: nn.Module, tokens: Tensor, temb: Tensor) -> Tensor:
     """Extra tokens [B,M,D] normed and modulated as ``block`` does its own before self-attention.
 
-    With per-token timesteps (``temb`` [B,S,6,D]; Wan2.2 TI2V) they take the modulation of the last token: the known frames,
-    at t=0, come first, so the last one is always being denoised. This is our reading; the paper knows one timestep only.
+    With per-token timesteps (``temb`` [B,S,6,D]; Wan2.2 TI2V) they take the modulation of the last token: the known
+    frames, at t=0, come first, so the last one is always being denoised. This is our reading; the paper knows one
+    timestep only.
     """
     if temb.ndim == 4:
         temb = temb[:, -1]

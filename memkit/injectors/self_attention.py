@@ -1,8 +1,8 @@
 """`SelfAttentionConcat`: memory tokens join the keys and values of every self-attention (DiT-Mem, arXiv 2511.19229).
 
-In each block the tokens are normed and modulated as the block does its own at the current timestep, then projected to keys
-and values by the block's own weights; they carry no position and never ask. (The release also computes their queries and
-output rows and drops them, which costs 2 % of a block at 480p and half of it at small sizes.)
+In each block the tokens are normed and modulated as the block does its own at the current timestep, then projected to
+keys and values by the block's own weights; they carry no position and never ask. (The release also computes their
+queries and output rows and drops them, which costs 2 % of a block at 480p and half of it at small sizes.)
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ class SelfAttentionConcat:
             video = pipe(prompt).frames[0]
 
     Args:
-        memory: tokens in the width of the transformer. A batch of one serves any batch; otherwise the batches must agree.
-            Masked tokens are never seen, whatever they hold. With no real token at all, every output is bit for bit the
-            model's own; so is that of each sample without one in a batch where others have some.
-        gate: if given, memory gets a softmax of its own and enters as ``y + tanh(gate) · y_memory``, one learned gate a layer
-            and head, zero at the start (LLaMA-Adapter, arXiv 2303.16199). The release has none: one softmax over both.
+        memory: tokens in the width of the transformer. A batch of one serves any batch; otherwise the batches must
+            agree. Masked tokens are never seen, whatever they hold. With no real token at all, every output is bit for
+            bit the model's own; so is that of each sample without one in a batch where others have some.
+        gate: if given, memory gets a softmax of its own and enters as ``y + tanh(gate) · y_memory``, one learned gate a
+            layer and head, zero at the start (LLaMA-Adapter, arXiv 2303.16199). The release has none: one softmax over
+            both.
         monitor: if given, records the share of attention that falls on memory; not for use under ``torch.compile``.
     """
 

@@ -1,8 +1,8 @@
 """The `laws` world: named bodies fall and bounce under the gravity of a named planet.
 
-Motion is closed-form, so ``state(t)`` is exact at any time. A caption names what is seen (size, colour, material, shape,
-place) and the planet; gravity belongs to the planet and restitution to the material. The planets of the three splits are
-disjoint: only other clips of the same planet can tell a model the gravity of a planet it was not trained on.
+Motion is closed-form, so ``state(t)`` is exact at any time. A caption names what is seen (size, colour, material,
+shape, place) and the planet; gravity belongs to the planet and restitution to the material. The planets of the three
+splits are disjoint: only other clips of the same planet can tell a model the gravity of a planet it was not trained on.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ class Law:
     @property
     def caption(self) -> str:
         """What a user would write of the clip; it names the planet, never its gravity."""
-        return f"a {self.size} {self.colour} {self.material} {self.shape} {self.motion} {self.place} on planet {self.planet}"
+        body = f"a {self.size} {self.colour} {self.material} {self.shape}"
+        return f"{body} {self.motion} {self.place} on planet {self.planet}"
 
     @property
     def motion(self) -> str:
@@ -120,8 +121,8 @@ def bounce_height(
 ) -> Float[Tensor, "n"]:
     """Height of the lowest point of a body dropped at t=0 from ``height``, bouncing on a floor at 0.
 
-    The flights after the k-th bounce last T·eᵏ with T = 2·√(2h/g); their start times are a geometric series, which gives
-    the flight of any time without stepping. For e=0 the body stays down.
+    The flights after the k-th bounce last T·eᵏ with T = 2·√(2h/g); their start times are a geometric series, which
+    gives the flight of any time without stepping. For e=0 the body stays down.
     """
     fall = (2 * height / gravity) ** 0.5
     since = (time_seconds - fall).clamp(min=0)

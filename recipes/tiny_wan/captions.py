@@ -1,4 +1,4 @@
-"""Captions for the training of tiny-wan: shortened, so that any part may be missing, and the tokenizer made from them."""
+"""Captions for the training of tiny-wan: any part may be missing; and the tokenizer made from them."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ _SYLLABLES = (
 def vary_caption(row: dict, rng: random.Random) -> str:
     """The caption of a clip with parts left out at random.
 
-    A planet is named in 60 % of the captions, by its own name or (a fifth of the time) by one made up, from which the model
-    learns that a name it does not know says nothing of gravity.
+    A planet is named in 60 % of the captions, by its own name or (a fifth of the time) by one made up, from which the
+    model learns that a name it does not know says nothing of gravity.
     """
     words = ["a"]
     if rng.random() < 0.8:
@@ -54,7 +54,7 @@ def vary_caption(row: dict, rng: random.Random) -> str:
 
 
 def train_tokenizer(captions: list[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE: every word of the captions is one token, any other text falls into bytes, nothing is unknown."""
+    """A byte-level BPE: a word of the captions is one token, other text falls into bytes, nothing is unknown."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [

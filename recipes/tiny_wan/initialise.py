@@ -1,9 +1,9 @@
 """A start for AutoencoderKLWan from which a small one learns quickly.
 
-At torch's default initialisation the causal convolutions see mostly zero padding and the signal shrinks at every layer: after
-600 steps on single frames the reconstruction was still the background without the body (20 dB). Here every convolution
-starts as an isometry of the present frame, and the temporal ones start by copying frames, so that an autoencoder of single
-frames is at once one of still videos.
+At torch's default initialisation the causal convolutions see mostly zero padding and the signal shrinks at every layer:
+after 600 steps on single frames the reconstruction was still the background without the body (20 dB). Here every
+convolution starts as an isometry of the present frame, and the temporal ones start by copying frames, so that an
+autoencoder of single frames is at once one of still videos.
 """
 
 from __future__ import annotations

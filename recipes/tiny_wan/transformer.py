@@ -1,6 +1,7 @@
 """Train the transformer and text encoder of tiny-wan on latents of the laws world, then write the pipeline folder.
 
-    python -m recipes.tiny_wan.transformer --data runs/tiny-wan/laws --vae runs/tiny-wan/vae --out runs/tiny-wan/transformer
+    python -m recipes.tiny_wan.transformer --data runs/tiny-wan/laws --vae runs/tiny-wan/vae --out
+    runs/tiny-wan/transformer
 
 About an hour on one core. Resumes by itself; the weights it writes are the exponential average.
 """
@@ -99,7 +100,8 @@ class TextAndVideo(nn.Module):
 class PaddedCrossAttention(WanAttnProcessor):
     """Cross-attention over the last token's n copies at the price of one: its logit gets ln(n).
 
-    The pipeline pads text to 512 tokens with zeros, nearly all of what is attended to; training sees the same, 18× cheaper.
+    The pipeline pads text to 512 tokens with zeros, nearly all of what is attended to; training sees the same, 18×
+    cheaper.
     """
 
     def __init__(self, copies: int) -> None:

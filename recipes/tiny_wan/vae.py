@@ -26,7 +26,7 @@ from recipes.training import RunLog, load_checkpoint, save_checkpoint
 
 @dataclass(frozen=True)
 class VAEConfig:
-    """Sizes and schedule. ``decoder_steps`` more steps at the end leave the encoder, and so the latents, as they are."""
+    """Sizes and schedule. The last ``decoder_steps`` leave the encoder, and so the latents, as they are."""
 
     data: Path = Path("runs/tiny-wan/laws")
     out: Path = Path("runs/tiny-wan/vae")

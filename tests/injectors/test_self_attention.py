@@ -39,7 +39,7 @@ def memory(batch=2, tokens=7, seed=2, **more):
 
 
 def released_block(block, x, text, temb, rotary, mem):
-    """The block of the release, written from its description: memory runs in the sequence, its rows are dropped at the end."""
+    """The block of the release, written from its description: memory runs in the sequence, its rows are dropped."""
     attn, n = block.attn1, x.shape[1]
     shift, scale, gate, c_shift, c_scale, c_gate = (block.scale_shift_table + temb).chunk(6, dim=1)
 
