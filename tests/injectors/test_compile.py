@@ -1,6 +1,7 @@
 """Under torch.compile memory costs no graph break, and all blocks share their graphs."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,8 @@ from pathlib import Path
 
 def test_one_graph_for_the_model_and_the_same_for_all_blocks():
     script = Path(__file__).parents[1] / "compiled_memory.py"
-    run = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=script.parents[1])
+    environment = {**os.environ, "PYTHONPATH": str(script.parents[1])}
+    run = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment)
     assert run.returncode == 0, run.stderr
     results = json.loads(run.stdout)
     for name, (graphs, difference) in results.items():
