@@ -17,7 +17,7 @@ from torch import Tensor
 from memkit.cameras import Cameras
 from memkit.worlds.render import Scene, render
 
-FPS = 8
+FPS = 8.0
 NUM_FRAMES = 17
 IMAGE_SIZE = 64
 
@@ -111,9 +111,13 @@ class Law:
         self, frames: int = NUM_FRAMES, fps: float = FPS, size: int = IMAGE_SIZE
     ) -> UInt8[Tensor, "{frames} {size} {size} 3"]:
         """The rendered clip, frames first, channels last."""
-        camera = Cameras.look_at(torch.tensor([_CAMERA_EYE]), torch.tensor([_CAMERA_TARGET]), fov_degrees=38.0)
-        rgb = render(self.scene(frames, fps), camera, size, size).rgb
+        rgb = render(self.scene(frames, fps), camera(), size, size).rgb
         return (rgb * 255).round().to(torch.uint8)
+
+
+def camera() -> Cameras:
+    """The one camera of this world [1]."""
+    return Cameras.look_at(torch.tensor([_CAMERA_EYE]), torch.tensor([_CAMERA_TARGET]), fov_degrees=38.0)
 
 
 def bounce_height(

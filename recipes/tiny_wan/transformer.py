@@ -48,10 +48,10 @@ class TransformerConfig:
     layers: int = 8
     text_dim: int = 128
     text_length: int = 28
-    steps: int = 3200
-    batch: int = 32
+    steps: int = 2800
+    batch: int = 16
     muon_lr: float = 1e-2
-    adam_lr: float = 2e-3
+    adam_lr: float = 1.5e-3
     warmup: int = 100
     shift: float = 2.0
     drop_text: float = 0.1
@@ -221,7 +221,7 @@ def write_pipeline(config: TransformerConfig, model: TextAndVideo, tokenizer: Pr
     )
     folder = config.out / "pipeline"
     pipe.save_pretrained(folder)
-    video_format = {"num_frames": NUM_FRAMES, "height": IMAGE_SIZE, "width": IMAGE_SIZE, "fps": float(FPS)}
+    video_format = {"num_frames": NUM_FRAMES, "height": IMAGE_SIZE, "width": IMAGE_SIZE, "fps": FPS}
     (folder / FORMAT_FILE).write_text(json.dumps(video_format) + "\n")
     return folder
 
