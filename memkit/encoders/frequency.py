@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange, repeat
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -128,18 +129,19 @@ class FrequencyEncoder(Pretrained, nn.Module):
         clips = latents.to(self.out.weight.dtype)
         if mask is not None:
             clips = clips.masked_fill(~mask[:, :, None, None, None, None], 0)
-        tokens = self._encode(clips.flatten(0, 1)).unflatten(0, latents.shape[:2])
-        if mask is None:
-            return Memory(tokens.flatten(1, 2))
-        tokens = tokens.masked_fill(~mask[:, :, None, None], 0)
-        return Memory(tokens.flatten(1, 2), mask.repeat_interleave(tokens.shape[2], dim=1))
+        tokens = self._encode(rearrange(clips, "b n c t h w -> (b n) c t h w"))
+        tokens = rearrange(tokens, "(b n) m d -> b n m d", n=latents.shape[1])
+        if mask is not None:
+            tokens = tokens.masked_fill(~mask[:, :, None, None], 0)
+            mask = repeat(mask, "b n -> b (n m)", m=tokens.shape[2])
+        return Memory(rearrange(tokens, "b n m d -> b (n m) d"), mask)
 
     def _encode(self, clips: Float[Tensor, "clips channels time height width"]) -> Float[Tensor, "clips tokens dim"]:
         features = self.stem(clips)
         low, high = self.low(features), self.high(features)
         place = _positions(*low.shape[1:]).to(low)
-        branches = [(grid + place).flatten(1, 3) + self.branch[i] for i, grid in enumerate((low, high))]
-        tokens = torch.cat(branches, dim=1)
+        branches = [grid + place + self.branch[i] for i, grid in enumerate((low, high))]
+        tokens = rearrange(branches, "branch b t h w d -> b (branch t h w) d")
         for layer in self.layers:
             tokens = layer(tokens)
         return self.out(self.norm(tokens))

@@ -32,7 +32,7 @@ class VAEConfig:
     out: Path = Path("runs/tiny-wan/vae")
     frame_steps: int = 500
     video_steps: int = 900
-    decoder_steps: int = 800
+    decoder_steps: int = 400
     frame_batch: int = 12
     video_batch: int = 2
     muon_lr: float = 1e-2

@@ -1,0 +1,137 @@
+"""Measure tiny-wan, then put it and its model card where the package ships it.
+
+python -m recipes.tiny_wan.ship --machine "2 cores of an AMD EPYC, no accelerator"
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from PIL import Image
+
+from memkit.backbones import WanBackbone
+from memkit.backbones.wan import tiny_folder
+from memkit.generate import generate_videos
+from memkit.metrics import bootstrap_interval
+from memkit.worlds.laws import COLOURS, PLANETS, sample_law
+from recipes.tiny_wan.data import load
+from recipes.tiny_wan.transformer import TransformerConfig
+from recipes.tiny_wan.vae import VAEConfig, psnr
+
+CARD = Path(__file__).with_name("card.md")
+
+
+@dataclass(frozen=True)
+class ShipConfig:
+    """What to measure and where things are. ``machine`` goes into the card as it is given."""
+
+    machine: str
+    transformer: Path = Path("runs/tiny-wan/transformer")
+    vae: Path = Path("runs/tiny-wan/vae")
+    data: Path = Path("runs/tiny-wan/laws")
+    out: Path = tiny_folder()
+    sheet: Path = Path("out/tiny-wan.png")
+    prompts: int = 64
+    steps: int = 30
+    guidance_scale: float = 3.0
+    seed: int = 0
+
+
+def colour_found(video: np.ndarray, colour: str) -> bool:
+    """Whether a body of the named colour is seen in at least nine tenths of the frames.
+
+    In a frame it is seen when at least 12 pixels lie nearer to the colour, under some light, than to any other of the world's
+    colours, and differ from their own median over time in the first or the last half of the clip or from the picture's rows.
+    """
+    named = torch.tensor(list(COLOURS.values()))
+    named = torch.nn.functional.normalize(named, dim=1)
+    pixels = torch.from_numpy(video).float() / 255
+    row = pixels.median(dim=2, keepdim=True).values  # floor and sky are alike along a row
+    stands_out = (pixels - row).abs().amax(-1) > 0.15
+    unit = torch.nn.functional.normalize(pixels, dim=-1)
+    nearest = (unit @ named.T).argmax(-1) == list(COLOURS).index(colour)
+    return bool(((stands_out & nearest).sum(dim=(1, 2)) >= 12).float().mean() >= 0.9)
+
+
+def measure(config: ShipConfig, backbone: WanBackbone) -> dict[str, str]:
+    """The figures of the card: reconstruction of held-out clips, and how often the named colour is there."""
+    clips, _ = load(config.data)
+    video = torch.from_numpy(np.stack(clips[-16:])).float().permute(0, 4, 1, 2, 3) / 127.5 - 1
+    back = backbone.decode_latents(backbone.encode_video(video))
+    reconstruction = torch.tensor([psnr(a, b) for a, b in zip(back, video, strict=True)])
+    laws = [sample_law(random.Random(f"card/{config.seed}/{i}"), "test") for i in range(config.prompts)]
+    truth = [colour_found(law.video().numpy(), law.colour) for law in laws]
+    made: list[np.ndarray] = []
+    for i in range(0, len(laws), 16):
+        prompts = [law.caption for law in laws[i : i + 16]]
+        seeds = list(range(config.seed + i, config.seed + i + len(prompts)))
+        made += list(generate_videos(backbone, prompts, None, seeds, config.steps, config.guidance_scale))
+    found = torch.tensor([colour_found(v, law.colour) for v, law in zip(made, laws, strict=True)]).float()
+    _save_sheet(made[:12], config.sheet)
+    low, high = bootstrap_interval(found.numpy())
+    psnr_low, psnr_high = bootstrap_interval(reconstruction.numpy())
+    return {
+        "psnr": f"{reconstruction.mean():.1f} dB [{psnr_low:.1f}, {psnr_high:.1f}]",
+        "found": f"{found.mean():.2f} [{low:.2f}, {high:.2f}]",
+        "found_truth": f"{sum(truth) / len(truth):.2f}",
+    }
+
+
+def _save_sheet(videos: list[np.ndarray], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [np.concatenate(list(video[::2]), axis=1) for video in videos]
+    image = Image.fromarray(np.concatenate(rows))
+    image.resize((image.width * 2, image.height * 2), Image.Resampling.NEAREST).save(path)
+
+
+def last_row(folder: Path) -> dict:
+    """The end of a training log."""
+    return json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
+
+
+def main(config: ShipConfig) -> None:
+    """Copy the pipeline with its two large parts in fp16, measure what was copied, and write the card and the logs."""
+    if config.out.exists():
+        shutil.rmtree(config.out)
+    pipe = WanBackbone.from_pretrained(config.transformer / "pipeline").pipeline()
+    pipe.transformer.half()
+    pipe.vae.half()
+    pipe.save_pretrained(config.out)
+    shutil.copy(config.transformer / "pipeline" / "video_format.json", config.out)
+    for name, folder in (("vae", config.vae), ("transformer", config.transformer)):
+        shutil.copy(folder / "log.jsonl", config.out / f"{name}_log.jsonl")
+    backbone = WanBackbone.from_pretrained(config.out)
+    pipe = backbone.pipeline()
+    millions = {
+        n: sum(p.numel() for p in getattr(pipe, n).parameters()) / 1e6 for n in ("transformer", "vae", "text_encoder")
+    }
+    vae, transformer = last_row(config.vae), last_row(config.transformer)
+    figures = {
+        **measure(config, backbone),
+        **{f"{name}_millions": f"{value:.1f}" for name, value in millions.items()},
+        "megabytes": f"{sum(f.stat().st_size for f in config.out.rglob('*.safetensors')) / 1e6:.1f}",
+        "machine": config.machine,
+        "vae_steps": str(VAEConfig().steps),
+        "vae_minutes": f"{vae['seconds'] / 60:.0f}",
+        "transformer_steps": str(TransformerConfig().steps),
+        "transformer_minutes": f"{transformer['seconds'] / 60:.0f}",
+        "transformer_loss": f"{transformer['loss']:.3f}",
+        "train_planets": ", ".join(PLANETS["train"]),
+        "prompts": str(config.prompts),
+        "steps": str(config.steps),
+        "guidance_scale": str(config.guidance_scale),
+        "clips": str(len(load(config.data)[1])),
+    }
+    (config.out / "README.md").write_text(CARD.read_text().format(**figures))
+    print(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(ShipConfig))
