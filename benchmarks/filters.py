@@ -2,9 +2,9 @@
 
     python -m benchmarks.filters
 
-White noise of the size of the release's features goes through each filter (the release adds its input again, memkit does
-not). The figure is the energy above half of the Nyquist radius over the energy below it, in dB relative to the input: a
-high-pass filter should raise it, a low-pass filter lower it. The interval is over seeds.
+White noise of the size of the release's features goes through each filter (the release adds its input again, memkit
+does not). The figure is the energy above half of the Nyquist radius over the energy below it, in dB relative to the
+input: a high-pass filter should raise it, a low-pass filter lower it. The interval is over seeds.
 """
 
 from __future__ import annotations

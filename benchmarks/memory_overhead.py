@@ -2,10 +2,10 @@
 
     python -m benchmarks.memory_overhead --out out/memory_overhead.json
 
-One Wan2.1-1.3B self-attention (width 1536, 12 heads) with its norm and modulation, S video and M memory tokens, fp32. The
-three variants take turns, so that whatever else the machine does falls on all of them; the figure is the ratio of the added
-times, and its interval is a bootstrap over rounds. "Queries too" is the arithmetic of the DiT-Mem release: memory runs in the
-sequence and its output rows are dropped.
+One Wan2.1-1.3B self-attention (width 1536, 12 heads) with its norm and modulation, S video and M memory tokens, fp32.
+The three variants take turns, so that whatever else the machine does falls on all of them; the figure is the ratio of
+the added times, and its interval is a bootstrap over rounds. "Queries too" is the arithmetic of the DiT-Mem release:
+memory runs in the sequence and its output rows are dropped.
 """
 
 from __future__ import annotations

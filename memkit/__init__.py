@@ -37,7 +37,7 @@ _HOME = {
     "WanBackbone": "memkit.backbones",
 }
 
-__all__ = sorted(_HOME)
+__all__ = list(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,7 @@ ln(n) stands for n copies of it, ln(score) weights it by relevance, −inf hides
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from memkit.errors import InputError
 
-Group = Hashable
+Group = TypeVar("Group", bound=Hashable)
 Attend = Callable[[Tensor, Tensor, Tensor, "Tensor | None"], Tensor]
 
 

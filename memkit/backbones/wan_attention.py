@@ -21,6 +21,9 @@ from memkit.backbones.base import VIDEO, Injection, Table
 from memkit.errors import InputError, MemkitError
 from memkit.positions import rotate
 
+Block = Any
+"""A WanTransformerBlock or its attention, of whose parts torch knows no types."""
+
 
 class _Carried(NamedTuple):
     """The rotary argument of a block with injections: the stock (cos, sin) and what each injection prepared."""
@@ -55,7 +58,7 @@ class GroupedSelfAttention:
 
     def __call__(
         self,
-        attn: nn.Module,
+        attn: Block,
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -84,7 +87,7 @@ class GroupedSelfAttention:
         return dispatch_attention_fn(q, k, v, attn_mask=mask, backend=self._attention_backend)
 
 
-def _project(attn: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _project(attn: Block, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if attn.fused_projections:
         q, k, v = attn.to_qkv(hidden).chunk(3, dim=-1)
     else:
@@ -93,7 +96,7 @@ def _project(attn: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return q, k, v
 
 
-def project_kv(attn: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor]:
+def project_kv(attn: Block, hidden: Tensor) -> tuple[Tensor, Tensor]:
     """Keys (normed, without position) and values [B,S,H,D] of ``hidden`` [B,S,D] by the attention's own weights."""
     if attn.fused_projections:
         weight, bias = attn.to_qkv.weight, attn.to_qkv.bias
@@ -105,7 +108,7 @@ def project_kv(attn: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor]:
     return k, v
 
 
-def modulate(block: nn.Module, tokens: Tensor, temb: Tensor) -> Tensor:
+def modulate(block: Block, tokens: Tensor, temb: Tensor) -> Tensor:
     """Extra tokens [B,M,D] normed and modulated as ``block`` does its own before self-attention.
 
     With per-token timesteps (``temb`` [B,S,6,D]; Wan2.2 TI2V) they take the modulation of the last token: the known
@@ -118,7 +121,7 @@ def modulate(block: nn.Module, tokens: Tensor, temb: Tensor) -> Tensor:
     return block.norm1(tokens.float()) * (1 + scale) + shift
 
 
-def _prepare_injections(block: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+def _prepare_injections(block: Block, args: tuple[Any, ...]) -> tuple[Any, ...]:
     hidden, text, temb, rotary = args
     injections = block.attn1.processor.injections
     prepared = tuple(injection.prepare(block, hidden, temb) for injection in injections)
@@ -133,7 +136,7 @@ class Attachment:
     ) -> None:
         models = [wan_of(t) for t in transformers]
         plan = [(block, make(model, i)) for model in models for i, block in enumerate(model.blocks)]
-        self._installed: list[tuple[nn.Module, Injection]] = []
+        self._installed: list[tuple[Block, Injection]] = []
         for block, injection in plan:
             _install(block, injection)
             self._installed.append((block, injection))
@@ -172,7 +175,7 @@ def wan_of(model: nn.Module) -> WanTransformer3DModel:
     return model
 
 
-def _install(block: nn.Module, injection: Injection) -> None:
+def _install(block: Block, injection: Injection) -> None:
     found = block.attn1.processor
     if isinstance(found, GroupedSelfAttention):
         inner, injections, hook = found.inner, found.injections, found.hook
@@ -181,7 +184,7 @@ def _install(block: nn.Module, injection: Injection) -> None:
     block.attn1.processor = GroupedSelfAttention(inner, (*injections, injection), hook)
 
 
-def _uninstall(block: nn.Module, injection: Injection) -> None:
+def _uninstall(block: Block, injection: Injection) -> None:
     found = block.attn1.processor
     rest = tuple(other for other in found.injections if other is not injection)
     if rest:

@@ -28,6 +28,7 @@ def initialise(vae: AutoencoderKLWan) -> None:
             _isometry(module.weight, gain)
     # The variance head is not trained (noise on the latents is a setting of the training): std e^-3 = 0.05 everywhere.
     vae.quant_conv.weight[vae.config.z_dim :] = 0.0
+    assert vae.quant_conv.bias is not None
     vae.quant_conv.bias[vae.config.z_dim :] = -6.0
 
 

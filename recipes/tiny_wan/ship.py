@@ -14,16 +14,16 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
+from memkit.generate import generate_videos
 from PIL import Image
 
 from memkit.backbones import WanBackbone
 from memkit.backbones.wan import tiny_folder
-from memkit.generate import generate_videos
 from memkit.metrics import bootstrap_interval
 from memkit.worlds.laws import COLOURS, PLANETS, sample_law
 from recipes.tiny_wan.data import load
 from recipes.tiny_wan.transformer import TransformerConfig
-from recipes.tiny_wan.vae import VAEConfig, psnr
+from recipes.tiny_wan.vae import VAEConfig, psnr, to_model
 
 CARD = Path(__file__).with_name("card.md")
 
@@ -47,13 +47,13 @@ class ShipConfig:
 def colour_found(video: np.ndarray, colour: str) -> bool:
     """Whether a body of the named colour is seen in at least nine tenths of the frames.
 
-    In a frame it is seen when at least 12 pixels lie nearer to the colour, under some light, than to any other of the world's
-    colours, and differ from their own median over time in the first or the last half of the clip or from the picture's rows.
+    In a frame it is seen when at least 12 pixels differ from the middle of their row (floor and sky are alike along a row)
+    and are nearer in hue to it than to any other of the world's colours.
     """
     named = torch.tensor(list(COLOURS.values()))
     named = torch.nn.functional.normalize(named, dim=1)
     pixels = torch.from_numpy(video).float() / 255
-    row = pixels.median(dim=2, keepdim=True).values  # floor and sky are alike along a row
+    row = pixels.median(dim=2, keepdim=True).values
     stands_out = (pixels - row).abs().amax(-1) > 0.15
     unit = torch.nn.functional.normalize(pixels, dim=-1)
     nearest = (unit @ named.T).argmax(-1) == list(COLOURS).index(colour)
@@ -63,7 +63,7 @@ def colour_found(video: np.ndarray, colour: str) -> bool:
 def measure(config: ShipConfig, backbone: WanBackbone) -> dict[str, str]:
     """The figures of the card: reconstruction of held-out clips, and how often the named colour is there."""
     clips, _ = load(config.data)
-    video = torch.from_numpy(np.stack(clips[-16:])).float().permute(0, 4, 1, 2, 3) / 127.5 - 1
+    video = to_model(clips[-16:])
     back = backbone.decode_latents(backbone.encode_video(video))
     reconstruction = torch.tensor([psnr(a, b) for a, b in zip(back, video, strict=True)])
     laws = [sample_law(random.Random(f"card/{config.seed}/{i}"), "test") for i in range(config.prompts)]

@@ -14,7 +14,6 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import tyro
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
@@ -30,6 +29,7 @@ from memkit.worlds.laws import FPS, IMAGE_SIZE, NUM_FRAMES
 from recipes.tiny_wan.captions import train_tokenizer, vary_caption
 from recipes.tiny_wan.data import load
 from recipes.tiny_wan.optim import MuonAdam
+from recipes.tiny_wan.vae import to_model
 from recipes.training import RunLog, load_checkpoint, save_checkpoint
 
 PIPELINE_TEXT_LENGTH = 512  # WanPipeline pads text embeddings with zeros to this
@@ -48,7 +48,7 @@ class TransformerConfig:
     layers: int = 8
     text_dim: int = 128
     text_length: int = 28
-    steps: int = 2800
+    steps: int = 2300
     batch: int = 16
     muon_lr: float = 1e-2
     adam_lr: float = 1.5e-3
@@ -133,8 +133,7 @@ def encode_clips(config: TransformerConfig) -> Tensor:
     out = []
     with torch.no_grad():
         for i in tqdm(range(0, len(clips), 8), desc="latents"):
-            video = torch.from_numpy(np.ascontiguousarray(clips[i : i + 8])).float().permute(0, 4, 1, 2, 3) / 127.5 - 1
-            out.append((vae.encode(video).latent_dist.mode() - mean) / std)
+            out.append((vae.encode(to_model(clips[i : i + 8])).latent_dist.mode() - mean) / std)
     save_checkpoint(latents := torch.cat(out), file)  # type: ignore[arg-type]
     return latents
 
@@ -213,7 +212,7 @@ def write_pipeline(config: TransformerConfig, model: TextAndVideo, tokenizer: Pr
     for block in model.transformer.blocks:
         block.attn2.set_processor(WanAttnProcessor())
     pipe = WanPipeline(
-        tokenizer=tokenizer,
+        tokenizer=tokenizer,  # type: ignore[arg-type]  # WanPipeline names AutoTokenizer, which nothing is an instance of
         text_encoder=model.text_encoder,
         vae=AutoencoderKLWan.from_pretrained(config.vae),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=config.shift),

@@ -105,7 +105,7 @@ def reconstruct(vae: AutoencoderKLWan, video: Tensor, noise: float = 0.0) -> tup
     latents = vae.encode(video).latent_dist.mean
     noisy = latents + noise * latents.detach().std() * torch.randn_like(latents)
     chunks: list[Tensor] = []
-    handle = vae.decoder.register_forward_hook(lambda _m, _a, out: chunks.append(out))
+    handle = vae.decoder.register_forward_hook(lambda _m, _a, out: chunks.append(out))  # type: ignore[arg-type]
     try:
         vae.decode(noisy)
     finally:
@@ -118,16 +118,21 @@ def psnr(a: Tensor, b: Tensor) -> float:
     return -10 * math.log10((a.clamp(-1, 1) - b).pow(2).mean().item() / 4)
 
 
+def to_model(clips: np.ndarray) -> Tensor:
+    """uint8 [B,T,H,W,3] to [-1, 1] [B,3,T,H,W]."""
+    return torch.from_numpy(np.ascontiguousarray(clips)).float().permute(0, 4, 1, 2, 3) / 127.5 - 1
+
+
 @torch.no_grad()
 def held_out_psnr(vae: AutoencoderKLWan, clips: np.ndarray, count: int = 8) -> float:
     """Video PSNR on the last clips, which training never draws."""
-    video = torch.from_numpy(np.stack(clips[-count:])).float().permute(0, 4, 1, 2, 3) / 127.5 - 1
+    video = to_model(clips[-count:])
     return psnr(reconstruct(vae, video)[0], video)
 
 
 def finish(vae: AutoencoderKLWan, clips: np.ndarray, out: Path) -> None:
     """Write the latents' mean and standard deviation a channel into the config, and save."""
-    video = torch.from_numpy(np.stack(clips[:64])).float().permute(0, 4, 1, 2, 3) / 127.5 - 1
+    video = to_model(clips[:64])
     with torch.no_grad():
         latents = torch.cat([vae.encode(v).latent_dist.mean for v in video.split(4)])
     mean, std = latents.mean(dim=(0, 2, 3, 4)), latents.std(dim=(0, 2, 3, 4))
