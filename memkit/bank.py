@@ -99,6 +99,7 @@ class MemoryBank:
         self._shards: list[_Shard] = []
         self._offset = 0  # end of the last committed line of the manifest
         self._pending: dict[str, dict[str, Tensor]] = {}
+        self._pending_bytes = 0
         self._buffering = False
         self._lock: int | None = None
         self._open_shard = lru_cache(_OPEN_SHARDS)(self._map_shard)
@@ -218,15 +219,17 @@ class MemoryBank:
             if id in self._entries:
                 raise InputError(f"The id {id!r} is in {self.path} already; give the clip another id.")
             self._entries[id], self._pending[id] = entry, tensors
+            self._pending_bytes += sum(tensor.nbytes for tensor in tensors.values())
             if not self._buffering:
                 try:
                     self._commit()
                 except BaseException:
                     self._pending.pop(id, None)
+                    self._pending_bytes = 0
                     if self._entries[id].shard < 0:
                         del self._entries[id]
                     raise
-            elif sum(t.nbytes for clip in self._pending.values() for t in clip.values()) >= self._shard_bytes:
+            elif self._pending_bytes >= self._shard_bytes:
                 self._commit()
 
     def flush(self) -> None:
@@ -290,15 +293,15 @@ class MemoryBank:
         shard = self._shards[number]
         clips = f"holds {len(entries)} clips from {entries[0].id!r} to {entries[-1].id!r}"
         try:
-            with open(self.path / "shards" / shard.name, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            self._map_shard(number)
+            with open(self.path / "shards" / shard.name, "rb") as stored:
+                digest = hashlib.file_digest(stored, "sha256").hexdigest()
+            file = self._map_shard(number)  # not one that is open already: it may show the shard as it was
         except (OSError, BankError) as error:
             return [f"shard {shard.name}: {error} ({clips})"]
         lines = []
         for entry in entries:
             try:
-                tensors = self._tensors(entry, fresh=True)
+                tensors = self._tensors(entry, file)
             except BankError as error:
                 lines.append(f"shard {shard.name}, clip {entry.id!r}: {error}")
                 continue
@@ -317,10 +320,10 @@ class MemoryBank:
             raise InputError(f"There is no clip {id!r} in {self.path}; {hint}")
         return self._entries[id]
 
-    def _tensors(self, entry: _Entry, fresh: bool = False) -> dict[str, Tensor]:
+    def _tensors(self, entry: _Entry, file: safe_open | None = None) -> dict[str, Tensor]:
         if entry.id in self._pending:
             return self._pending[entry.id]
-        file = (self._map_shard if fresh else self._open_shard)(entry.shard)
+        file = file or self._open_shard(entry.shard)
         names = ("latents", "c2w", "intrinsics") if entry.cameras else ("latents",)
         try:
             tensors = {name: file.get_tensor(f"{entry.id}/{name}") for name in names}
@@ -392,6 +395,7 @@ class MemoryBank:
         self._offset += len(line)
         self._entries.update((id, replace(self._entries[id], shard=number)) for id in self._pending)
         self._pending.clear()
+        self._pending_bytes = 0
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

@@ -203,6 +203,17 @@ def test_a_bank_of_other_settings_is_refused(tmp_path, made, encoder):
     assert MemoryBank.open(tmp_path / "b").fingerprint == before
 
 
+def test_a_bank_that_another_writes_stops_the_build(tmp_path, made, encoder):
+    """It is no fault of the clips: they are not reported one by one."""
+    captions = write_csv(tmp_path / "c.csv", [["video", "caption"], ["a.mp4", "x"], ["b.mp4", "y"]])
+    build_bank(made, write_csv(tmp_path / "d.csv", [["video", "caption"]]), tmp_path / "b", encoder, "m")
+    with MemoryBank.open(tmp_path / "b") as other:
+        other.add("z", torch.ones(16, 2, 4, 6), "")
+        with pytest.raises(BankError, match="another process"):
+            build_bank(made, captions, tmp_path / "b", encoder, "m")
+    assert encoder.calls == 1
+
+
 def test_values_that_fp16_cannot_hold_are_reported(tmp_path, made, encoder, monkeypatch):
     encode = encoder.encode_video
     monkeypatch.setattr(encoder, "encode_video", lambda video: encode(video) * 1e6)
