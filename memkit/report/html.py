@@ -1,0 +1,110 @@
+"""The page that shows what memory did: one HTML file with everything in it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from memkit.errors import InputError, MemkitError
+from memkit.report.sheet import filmstrip
+from memkit.video import write_video
+
+STRIP_FRAMES, STRIP_HEIGHT, STRIP_GAP = 17, 64, 2
+_SMALL = 256  # pixels; smaller videos are shown enlarged
+
+
+@dataclass(frozen=True)
+class HitClip:
+    """A retrieved clip; ``score`` is the retriever's."""
+
+    id: str
+    score: float
+    caption: str
+    frames: UInt8[Tensor, "time height width 3"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One prompt, generated without and with memory from the same noise.
+
+    ``attention`` is the share that fell on memory, in [0, 1], by step and layer; ``even_share`` what it would be if
+    each token got as much as any other. ``note`` says what is to be seen.
+    """
+
+    prompt: str
+    without: UInt8[Tensor, "time height width 3"]
+    with_memory: UInt8[Tensor, "time height width 3"]
+    hits: Sequence[HitClip]
+    attention: Float[Tensor, "steps layers"]
+    even_share: float
+    note: str = ""
+
+
+def render_report(
+    title: str,
+    intro: str,
+    caveat: str,
+    comparisons: Sequence[Comparison],
+    settings: Mapping[str, str],
+    fps: float | int,
+) -> str:
+    """The page, with its videos, images and styles inside; it loads nothing from anywhere.
+
+    All texts are shown as they are, whatever they contain. ``fps`` is the rate of all videos. Raises `InputError` when
+    there is nothing to compare.
+    """
+    if not comparisons:
+        raise InputError("There is nothing to report; give at least one comparison.")
+    try:
+        from jinja2 import Environment, StrictUndefined
+    except ImportError:
+        raise MemkitError("The report needs jinja2; install it: pip install jinja2") from None
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["video"] = lambda frames: video_uri(frames, fps)
+    environment.filters["strip"] = strip_uri
+    template = (resources.files("memkit.report") / "template.html.j2").read_text(encoding="utf-8")
+    most = max(float(c.attention.max()) if c.attention.numel() else 0.0 for c in comparisons)
+    return environment.from_string(
+        template
+    ).render(
+        title=title,
+        intro=intro,
+        caveat=caveat,
+        comparisons=comparisons,
+        settings=settings,
+        scale=max(most, 1e-6),  # one scale for all, so that prompts can be compared
+        pixelated=max(comparisons[0].without.shape[1:3]) < _SMALL,
+    )
+
+
+def video_uri(frames: UInt8[Tensor, "time height width 3"], fps: float | int) -> str:
+    """The video as a data URI, mp4 with h264.
+
+    Browsers want 4:2:0, which halves the resolution of colour. Small videos are doubled first, pixel by pixel, so that
+    each pixel keeps its own colour.
+    """
+    if max(frames.shape[1:3]) < _SMALL:
+        frames = frames.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "video.mp4"
+        write_video(file, frames, fps)
+        return _uri("video/mp4", file.read_bytes())
+
+
+def strip_uri(frames: UInt8[Tensor, "time height width 3"]) -> str:
+    """Frames side by side as a data URI, PNG."""
+    data = io.BytesIO()
+    filmstrip(frames, STRIP_FRAMES, min(STRIP_HEIGHT, frames.shape[1]), STRIP_GAP).save(data, "PNG", optimize=True)
+    return _uri("image/png", data.getvalue())
+
+
+def _uri(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
