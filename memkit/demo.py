@@ -1,0 +1,266 @@
+"""The demo: a bank of video files, three prompts, each generated without and with memory from the same noise.
+
+    memkit demo
+    python -m memkit.demo --seed 1 --prompt "a red ball falls on planet Mira" --prompt "a blue cube falls on planet Pax"
+
+It writes ``report.html`` and ``contact_sheet.png`` into ``--out`` and keeps its bank there for the next run.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+import memkit
+from memkit.errors import BankError, InputError, MemkitError
+
+# What the demo needs is imported when it runs, so that --help need not wait for torch.
+
+CLIPS = Path(__file__).parent / "demo_clips"
+ENCODER = Path(__file__).parent / "weights" / "dit-mem-tiny"
+PROMPTS = tuple(f"a medium red rubber ball falls and bounces on planet {planet}" for planet in ("Mira", "Nova", "Pax"))
+
+TITLE = "A video model with a memory"
+INTRO = (
+    "Each prompt was generated twice from the same noise: once by the model alone, once with the memory of the clips "
+    "that a search by caption found for it."
+)
+CAVEAT = "One pair proves nothing: python -m recipes.dit_mem.evaluate measures many, with controls."
+PLANETS_INTRO = (
+    "The model was never trained on these planets, so only the clips can tell it how fast things fall there: compare "
+    "the speed of the fall."
+)
+PLANETS_CAVEAT = "The search knows words, not physics, and brings clips of other planets too."
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Generate videos with memory and without, on this machine, and write a report that compares them."""
+
+    out: Path = Path("out/demo")
+    """Folder of the report, the contact sheet and the bank."""
+    prompt: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """What to generate; give it several times for several videos. Three prompts of our own by default."""
+    k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 5
+    """How many clips to retrieve for a prompt."""
+    steps: int = 30
+    """Denoising steps."""
+    guidance_scale: float = 4.0
+    """Classifier-free guidance; 1 is none."""
+    seed: int = 0
+    """Seed of the noise, the same for every video."""
+    model: Path | None = None
+    """Folder of a Wan pipeline; by default tiny-wan, which comes with memkit."""
+    encoder: Path | None = None
+    """Folder of a FrequencyEncoder made for the model; by default the one trained for tiny-wan."""
+
+    def run(self) -> int:
+        """Run the demo; the exit code."""
+        return main(self)
+
+
+def main(demo: Demo | None = None) -> int:
+    """Run the demo, with its defaults unless told otherwise, and say where the report is; the exit code.
+
+    Raises `MemkitError` where a folder or a setting cannot be used.
+    """
+    from memkit.report import contact_sheet, render_report
+
+    demo = demo or Demo()
+    started = time.perf_counter()
+    _quiet()
+    prompts = demo.prompt or PROMPTS
+    backbone, encoder = _load(demo)
+    demo.out.mkdir(parents=True, exist_ok=True)
+    print(f"bank: {CLIPS} -> {demo.out / 'bank'}", flush=True)
+    bank = _bank(demo, backbone)
+    retriever = memkit.TextRetriever(bank)
+    comparisons = []
+    for i, prompt in enumerate(prompts):
+        print(f"[{i + 1}/{len(prompts)}] {prompt}", flush=True)
+        comparisons.append(_compare(demo, prompt, backbone, encoder, bank, retriever))
+    fps = backbone.video_format.fps
+    seconds = time.perf_counter() - started
+    ours = not demo.prompt and demo.model is None
+    intro, caveat = (f"{INTRO} {PLANETS_INTRO}", f"{CAVEAT} {PLANETS_CAVEAT}") if ours else (INTRO, CAVEAT)
+    page = render_report(TITLE, intro, caveat, comparisons, _settings(demo, backbone, bank, seconds), fps)
+    report, sheet = demo.out / "report.html", demo.out / "contact_sheet.png"
+    report.write_text(page, encoding="utf-8")
+    contact_sheet([(c.prompt, _rows(c)) for c in comparisons]).save(sheet)
+    _print_summary(comparisons)
+    print(f"{seconds:.0f} s. Report: {report}  Contact sheet: {sheet}")
+    return 0
+
+
+def _load(demo: Demo) -> tuple[memkit.WanBackbone, memkit.FrequencyEncoder]:
+    from memkit.backbones.wan import tiny_folder
+
+    model, encoder = demo.model or tiny_folder(), demo.encoder or ENCODER
+    for folder, option in ((model, "--model"), (encoder, "--encoder")):
+        if not folder.is_dir():
+            raise InputError(f"There is no folder {folder}; reinstall memkit, or give {option} a folder that is there.")
+    return memkit.WanBackbone.from_pretrained(model), memkit.FrequencyEncoder.from_pretrained(encoder)
+
+
+def _bank(demo: Demo, backbone: memkit.WanBackbone) -> memkit.MemoryBank:
+    """The bank of the shipped clips; built, or taken from an earlier run if it still holds what it would hold anew."""
+    from memkit.ingest import build_bank, read_captions
+
+    folder, captions = demo.out / "bank", CLIPS / "captions.csv"
+    built = build_bank(CLIPS, captions, folder, backbone, str(demo.model or "tiny"))
+    bank = memkit.MemoryBank.open(folder)
+    rows, _ = read_captions(captions, CLIPS)
+    wrong = [f"{item.name}: {item.reason}" for item in built.bad]
+    if not wrong and set(bank.ids) != {row.id for row in rows}:
+        wrong = ["it holds clips of another origin"]
+    if not wrong and built.present and not _same_latents(bank, built.present[0], backbone):
+        wrong = ["its latents are those of other weights"]
+    if wrong:
+        raise BankError(f"The bank {folder} is not that of the demo ({wrong[0]}); delete that folder and run again.")
+    return bank
+
+
+def _same_latents(bank: memkit.MemoryBank, id: str, backbone: memkit.WanBackbone) -> bool:
+    """Whether the backbone encodes a clip of the demo to what the bank holds, up to rounding."""
+    from memkit.video import resize, to_model
+
+    frames = resize(_frames(bank, id), bank.info["height"], bank.info["width"])
+    fresh, stored = backbone.encode_video(to_model(frames))[0], bank.clip(id).latents.float()
+    return bool((fresh - stored).norm() < 0.02 * fresh.norm())
+
+
+def _frames(bank: memkit.MemoryBank, id: str):
+    """The file of a clip, cut as the bank has it, at its own size."""
+    from memkit.video import read_clip
+
+    return read_clip(CLIPS / id, bank.info["fps"], bank.info["num_frames"])
+
+
+def _compare(
+    demo: Demo,
+    prompt: str,
+    backbone: memkit.WanBackbone,
+    encoder: memkit.FrequencyEncoder,
+    bank: memkit.MemoryBank,
+    retriever: memkit.TextRetriever,
+):
+    import torch
+
+    from memkit.injectors import AttentionMonitor
+    from memkit.report import Comparison, HitClip
+
+    hits = retriever(prompt, k=demo.k)
+    latents = bank.latents(hits.ids)
+    with torch.no_grad():
+        memory = encoder(latents)
+    without = _generate(demo, prompt, backbone)
+    monitor = AttentionMonitor()
+    with memkit.SelfAttentionConcat(memory, monitor=monitor).attach(*backbone.transformers):
+        with_memory = _generate(demo, prompt, backbone)
+    shares = monitor.shares()
+    tokens = _video_tokens(backbone, latents.shape[-3:])
+    captions = dict(zip(bank.ids, bank.captions, strict=True))
+    return Comparison(
+        prompt=prompt,
+        without=without,
+        with_memory=with_memory,
+        hits=[HitClip(id, s, captions[id], _frames(bank, id)) for id, s in zip(hits.ids, hits.scores, strict=True)],
+        attention=shares[::2] if demo.guidance_scale > 1 else shares,  # with guidance, every other call is without text
+        even_share=memory.tokens.shape[1] / (memory.tokens.shape[1] + tokens),
+        note=_what_to_see(prompt),
+    )
+
+
+def _generate(demo: Demo, prompt: str, backbone: memkit.WanBackbone):
+    import torch
+
+    pipe, form = backbone.pipeline(), backbone.video_format
+    pipe.set_progress_bar_config(disable=True)
+    video = pipe(
+        prompt,
+        height=form.height,
+        width=form.width,
+        num_frames=form.num_frames,
+        num_inference_steps=demo.steps,
+        guidance_scale=demo.guidance_scale,
+        generator=torch.Generator().manual_seed(demo.seed),
+        output_type="pt",
+    ).frames[0]
+    return (video * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous()
+
+
+def _video_tokens(backbone: memkit.WanBackbone, size: Sequence[int]) -> int:
+    """Tokens of a video whose latents are of this size (time, height, width)."""
+    time, height, width = (n // p for n, p in zip(size, backbone.transformer.config.patch_size, strict=True))
+    return time * height * width
+
+
+def _what_to_see(prompt: str) -> str:
+    """For a planet that the prompt names: how long a fall lasts there, which the model is not told."""
+    from memkit.worlds.laws import PLANETS
+
+    for planet, gravity in PLANETS["test"].items():
+        if re.search(rf"\b{planet}\b", prompt, re.IGNORECASE):
+            return f"On {planet} ({gravity:g} m/s²) a fall from two metres lasts {(4 / gravity) ** 0.5:.1f} s."
+    return ""
+
+
+def _rows(comparison: Any) -> list[tuple[str, Any]]:
+    rows = [("without memory", comparison.without), ("with memory", comparison.with_memory)]
+    return rows + [(f"best hit: {hit.id}", hit.frames) for hit in comparison.hits[:1]]
+
+
+def _settings(demo: Demo, backbone: memkit.WanBackbone, bank: memkit.MemoryBank, seconds: float) -> Mapping[str, str]:
+    import diffusers
+    import torch
+    import transformers
+
+    form = backbone.video_format
+    return {
+        "Model": str(demo.model or "tiny-wan"),
+        "Memory encoder": str(demo.encoder or "dit-mem-tiny"),
+        "Video": f"{form.num_frames} frames of {form.height}×{form.width} at {form.fps:g} a second",
+        "Bank": f"{len(bank)} clips, {demo.k} retrieved for a prompt by the cosine of caption embeddings",
+        "Sampling": f"{demo.steps} steps, guidance {demo.guidance_scale:g}",
+        "Seed": str(demo.seed),
+        "Wall time": f"{seconds:.0f} s on {torch.get_num_threads()} threads, building the bank included",
+        "Versions": f"memkit {memkit.__version__}, torch {torch.__version__}, diffusers {diffusers.__version__}, "
+        f"transformers {transformers.__version__}, Python {platform.python_version()}",
+    }
+
+
+def _print_summary(comparisons: Sequence[Any]) -> None:
+    print(f"{'best hit':<16}{'score':>6}{'attention on memory':>22}{'pixels changed by':>20}  prompt")
+    for c in comparisons:
+        changed = (c.with_memory.float() - c.without.float()).abs().mean().item() / 255
+        best = c.hits[0]
+        print(f"{best.id:<16}{best.score:>6.3f}{c.attention.mean().item():>21.1%} {changed:>19.1%}  {c.prompt}")
+
+
+def _quiet() -> None:
+    """No progress bars of the libraries between the demo's own lines."""
+    import diffusers
+    import transformers
+
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+
+
+def _command() -> int:
+    try:
+        return main(tyro.cli(Demo, prog="memkit.demo"))
+    except MemkitError as error:
+        print(f"memkit: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(_command())

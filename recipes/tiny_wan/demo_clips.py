@@ -1,0 +1,54 @@
+"""Render the clips of the demo's bank, which memkit ships as video files: six bodies on each planet of the test split.
+
+    python -m recipes.tiny_wan.demo_clips --out memkit/demo_clips
+
+tiny-wan was not trained on these planets. The files have the model's own size, 64×64, so that building the bank
+resamples no pixel; h264 halves the resolution of colour, nothing else is lost to the eye (35 dB or more). Larger files
+would look nicer in a file browser and be blurred on their way back to 64×64.
+"""
+
+from __future__ import annotations
+
+import csv
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from memkit.video import write_video
+from memkit.worlds.laws import FPS, PLANETS, Law, sample_law
+
+
+@dataclass(frozen=True)
+class DemoClipsConfig:
+    """Where the files go, and how many."""
+
+    out: Path = Path("memkit/demo_clips")
+    bodies: int = 6
+    seed: int = 0
+
+
+def draw(config: DemoClipsConfig) -> dict[str, Law]:
+    """The law of each file by its name; every clip has a generator of its own."""
+    return {
+        f"{planet.lower()}-{i}.mp4": sample_law(random.Random(f"demo/{config.seed}/{planet}/{i}"), "test", planet)
+        for planet in PLANETS["test"]
+        for i in range(config.bodies)
+    }
+
+
+def main(config: DemoClipsConfig) -> None:
+    """Write the mp4 files and ``captions.csv`` beside them."""
+    config.out.mkdir(parents=True, exist_ok=True)
+    laws = draw(config)
+    with open(config.out / "captions.csv", "w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(("video", "caption", "source"))
+        for name, law in laws.items():
+            write_video(config.out / name, law.video(), FPS)
+            rows.writerow((name, law.caption, Path(name).stem))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(DemoClipsConfig))
