@@ -1,0 +1,56 @@
+"""Confidence intervals by the percentile bootstrap (Efron, 1979)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from memkit.errors import InputError
+
+
+class Interval(NamedTuple):
+    """A statistic and the bounds where it lies with the stated confidence; NaN where there is nothing to say."""
+
+    value: float
+    low: float
+    high: float
+
+
+def bootstrap(
+    statistic: Callable[..., float], *columns: np.ndarray, resamples: int = 2000, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """``statistic`` of ``columns`` (arrays of one length, whose rows are independent) and its confidence interval.
+
+    Rows are drawn together, so paired columns stay paired. Resamples of which the statistic is NaN are left out.
+    Without rows everything is NaN; with one, value and bounds agree.
+
+    Raises `InputError` for columns of unequal length, no column, or a level outside (0, 1).
+    """
+    lengths = {len(column) for column in columns}
+    if len(lengths) != 1 or not 0 < level < 1 or resamples < 1:
+        raise InputError(
+            f"The bootstrap has columns of {sorted(lengths)} rows, level {level} and {resamples} resamples; "
+            "give columns of one length, a level in (0, 1), and 1 resample or more."
+        )
+    (rows,) = lengths
+    if not rows:
+        return Interval(math.nan, math.nan, math.nan)
+    rng = np.random.default_rng(seed)
+    drawn = (rng.integers(rows, size=rows) for _ in range(resamples))
+    values = np.array([statistic(*(column[i] for column in columns)) for i in drawn])
+    values = values[~np.isnan(values)]
+    value = float(statistic(*columns))
+    if not len(values):
+        return Interval(value, math.nan, math.nan)
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(value, float(low), float(high))
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's correlation; NaN of fewer than three pairs or of a constant."""
+    if len(a) < 3 or a.std() == 0 or b.std() == 0:
+        return math.nan
+    return float(np.corrcoef(a, b)[0, 1])
