@@ -82,7 +82,7 @@ def resample(
     _check(fps, num_frames, cut, pad)
     if not len(frames):
         raise InputError("There are no frames to resample.")
-    times = (torch.arange(len(frames)) / source if isinstance(source, float | int) else source).double().tolist()
+    times = [i / source for i in range(len(frames))] if isinstance(source, float | int) else source.tolist()
     if any(b < a for a, b in zip(times, times[1:], strict=False)):
         raise InputError("The times of the frames must rise; sort the frames by time.")
     rate = None if isinstance(source, Tensor) else float(source)

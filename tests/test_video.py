@@ -166,6 +166,7 @@ def test_write_refuses_what_is_no_video_and_leaves_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
 
+@settings(max_examples=300, deadline=None)
 @given(count=st.integers(1, 40), wanted=st.integers(1, 40), fps=st.floats(0.5, 120))
 def test_the_same_rate_keeps_every_frame(count, wanted, fps):
     frames = numbered(count)
@@ -175,6 +176,7 @@ def test_the_same_rate_keeps_every_frame(count, wanted, fps):
         assert numbers(resample(frames, fps, fps, wanted, "center")) == list(range(first, first + wanted))
 
 
+@settings(deadline=None)
 @given(fps=st.sampled_from([6, 8, 12, 16, 24, 30]), factor=st.integers(2, 5), wanted=st.integers(1, 12))
 def test_more_frames_a_second_of_one_motion_give_the_same_clip(fps, factor, wanted):
     slow = numbered(12)
@@ -199,6 +201,7 @@ def test_uneven_times_give_the_nearest_frame_and_the_own_speed(gaps, fps, wanted
     assert got == sorted(got)
 
 
+@settings(deadline=None)
 @given(count=st.integers(1, 9), wanted=st.integers(1, 40))
 def test_short_clips_are_padded_by_the_named_rule(count, wanted):
     frames = numbered(count)
