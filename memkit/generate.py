@@ -1,0 +1,77 @@
+"""Videos from prompts by the stock pipeline, with or without memory."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from memkit.backbones import WanBackbone
+from memkit.errors import InputError
+from memkit.injectors import MemoryGate, SelfAttentionConcat
+from memkit.memory import Memory
+
+
+def generate_videos(
+    backbone: WanBackbone,
+    prompts: Sequence[str],
+    memory: Memory | None = None,
+    *,
+    seeds: Sequence[int],
+    steps: int = 40,
+    guidance_scale: float | int = 5.0,
+    negative_prompt: str = "",
+    gate: MemoryGate | None = None,
+) -> UInt8[Tensor, "batch frames height width 3"]:
+    """One video a prompt, in the backbone's own format, all in one batch.
+
+    ``memory`` holds one row a prompt, or one for all; every expert and both branches of the guidance see it (as in the
+    release of DiT-Mem); None is the stock model. ``seeds`` are one a prompt: a video depends on its own prompt, memory
+    and seed, not on its companions, up to the rounding of a larger batch. Noise is drawn on the CPU for every device.
+
+    Raises `InputError` without prompts, or where memory or seeds do not fit them.
+    """
+    if not prompts or len(seeds) != len(prompts):
+        raise InputError(
+            f"There are {len(prompts)} prompts and {len(seeds)} seeds; give at least one, and a seed each."
+        )
+    if memory is not None and memory.tokens.shape[0] not in (1, len(prompts)):
+        raise InputError(
+            f"Memory has {memory.tokens.shape[0]} rows for {len(prompts)} prompts; give one a prompt, or one for all."
+        )
+    made = backbone.video_format
+    attached = contextlib.nullcontext()
+    if memory is not None:
+        attached = SelfAttentionConcat(memory, gate).attach(*backbone.transformers)
+    with attached:
+        video = backbone.pipeline()(
+            prompt=list(prompts),
+            negative_prompt=[negative_prompt] * len(prompts),
+            height=made.height,
+            width=made.width,
+            num_frames=made.num_frames,
+            num_inference_steps=steps,
+            guidance_scale=guidance_scale,
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            output_type="pt",
+        ).frames
+    return (video.float() * 255).round().clamp(0, 255).to(torch.uint8).movedim(2, -1).cpu()
+
+
+def generate_video(
+    backbone: WanBackbone,
+    prompt: str,
+    memory: Memory | None = None,
+    *,
+    seed: int = 42,
+    steps: int = 40,
+    guidance_scale: float | int = 5.0,
+    negative_prompt: str = "",
+    gate: MemoryGate | None = None,
+) -> UInt8[Tensor, "frames height width 3"]:
+    """One video; see `generate_videos`."""
+    settings = {"steps": steps, "guidance_scale": guidance_scale, "negative_prompt": negative_prompt, "gate": gate}
+    return generate_videos(backbone, [prompt], memory, seeds=[seed], **settings)[0]
