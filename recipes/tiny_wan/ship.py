@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from memkit.generate import generate_videos
 from PIL import Image
 
 from memkit.backbones import WanBackbone
 from memkit.backbones.wan import tiny_folder
-from memkit.metrics import bootstrap_interval
+from memkit.generate import generate_videos
+from memkit.metrics import bootstrap
 from memkit.worlds.laws import COLOURS, PLANETS, sample_law
 from recipes.tiny_wan.data import load
 from recipes.tiny_wan.transformer import TransformerConfig
@@ -47,8 +47,8 @@ class ShipConfig:
 def colour_found(video: np.ndarray, colour: str) -> bool:
     """Whether a body of the named colour is seen in at least nine tenths of the frames.
 
-    In a frame it is seen when at least 12 pixels differ from the middle of their row (floor and sky are alike along a row)
-    and are nearer in hue to it than to any other of the world's colours.
+    In a frame it is seen when at least 12 pixels differ from the middle of their row (floor and sky are alike along a
+    row) and are nearer in hue to it than to any other of the world's colours.
     """
     named = torch.tensor(list(COLOURS.values()))
     named = torch.nn.functional.normalize(named, dim=1)
@@ -72,14 +72,16 @@ def measure(config: ShipConfig, backbone: WanBackbone) -> dict[str, str]:
     for i in range(0, len(laws), 16):
         prompts = [law.caption for law in laws[i : i + 16]]
         seeds = list(range(config.seed + i, config.seed + i + len(prompts)))
-        made += list(generate_videos(backbone, prompts, None, seeds, config.steps, config.guidance_scale))
+        batch = generate_videos(
+            backbone, prompts, seeds=seeds, steps=config.steps, guidance_scale=config.guidance_scale
+        )
+        made += list(batch.numpy())
     found = torch.tensor([colour_found(v, law.colour) for v, law in zip(made, laws, strict=True)]).float()
     _save_sheet(made[:12], config.sheet)
-    low, high = bootstrap_interval(found.numpy())
-    psnr_low, psnr_high = bootstrap_interval(reconstruction.numpy())
+    share, quality = bootstrap(np.mean, found.numpy()), bootstrap(np.mean, reconstruction.numpy())
     return {
-        "psnr": f"{reconstruction.mean():.1f} dB [{psnr_low:.1f}, {psnr_high:.1f}]",
-        "found": f"{found.mean():.2f} [{low:.2f}, {high:.2f}]",
+        "psnr": f"{quality.value:.1f} dB [{quality.low:.1f}, {quality.high:.1f}]",
+        "found": f"{share.value:.2f} [{share.low:.2f}, {share.high:.2f}]",
         "found_truth": f"{sum(truth) / len(truth):.2f}",
     }
 

@@ -9,7 +9,6 @@ About an hour on one core. Resumes by itself; the weights it writes are the expo
 from __future__ import annotations
 
 import json
-import math
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,22 +16,19 @@ from pathlib import Path
 import torch
 import tyro
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
-from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
-from memkit.attention import grouped_attention
 from memkit.backbones.wan import FORMAT_FILE
 from memkit.flow import NUM_TRAIN_TIMESTEPS, add_noise, flow_loss, shift_sigma
 from memkit.worlds.laws import FPS, IMAGE_SIZE, NUM_FRAMES
+from recipes.padded_text import short_text
 from recipes.tiny_wan.captions import train_tokenizer, vary_caption
 from recipes.tiny_wan.data import load
 from recipes.tiny_wan.optim import MuonAdam
 from recipes.tiny_wan.vae import to_model
 from recipes.training import RunLog, load_checkpoint, save_checkpoint
-
-PIPELINE_TEXT_LENGTH = 512  # WanPipeline pads text embeddings with zeros to this
 
 
 @dataclass(frozen=True)
@@ -97,31 +93,6 @@ class TextAndVideo(nn.Module):
         return self.transformer(latents, timestep, text, return_dict=False)[0]
 
 
-class PaddedCrossAttention(WanAttnProcessor):
-    """Cross-attention over the last token's n copies at the price of one: its logit gets ln(n).
-
-    The pipeline pads text to 512 tokens with zeros, nearly all of what is attended to; training sees the same, 18×
-    cheaper.
-    """
-
-    def __init__(self, copies: int) -> None:
-        super().__init__()
-        self.log_copies = math.log(copies)
-
-    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, rotary_emb=None):
-        """The stock cross-attention, with the weight on the last key."""
-        q, k, v = (
-            attn.norm_q(attn.to_q(hidden_states)),
-            attn.to_k(encoder_hidden_states),
-            attn.to_v(encoder_hidden_states),
-        )
-        q, k, v = (x.unflatten(2, (attn.heads, -1)) for x in (q, attn.norm_k(k), v))
-        weight = torch.zeros(k.shape[:2])
-        weight[:, -1] = self.log_copies
-        out = grouped_attention({"video": q}, {"text": (k, v)}, {"video": ("text",)}, {"text": weight})["video"]
-        return attn.to_out[0](out.flatten(2, 3))
-
-
 def encode_clips(config: TransformerConfig) -> Tensor:
     """Normalised latents of all clips [clips,16,5,8,8], kept in ``latents.pt`` beside the autoencoder."""
     file = config.vae / "latents.pt"
@@ -171,8 +142,6 @@ def train(config: TransformerConfig) -> tuple[TextAndVideo, PreTrainedTokenizerF
     rows = rows[: len(latents) - 16]
     tokenizer = train_tokenizer([row["caption"] for row in rows])
     model = TextAndVideo(config, len(tokenizer))
-    for block in model.transformer.blocks:
-        block.attn2.set_processor(PaddedCrossAttention(PIPELINE_TEXT_LENGTH - config.text_length))
     average = {name: value.clone() for name, value in model.state_dict().items()}
     optimizer = MuonAdam(model, config.muon_lr, config.adam_lr, _is_matrix)
     checkpoint, start = config.out / "checkpoint.pt", 0
@@ -185,7 +154,8 @@ def train(config: TransformerConfig) -> tuple[TextAndVideo, PreTrainedTokenizerF
         index, tokens, mask, sigma = batch(config, step, rows, tokenizer)
         x0 = latents[index]
         noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(config.seed * 1_000_003 + step))
-        predicted = model(add_noise(x0, noise, sigma), sigma * NUM_TRAIN_TIMESTEPS, tokens, mask)
+        with short_text(model.transformer, config.text_length):
+            predicted = model(add_noise(x0, noise, sigma), sigma * NUM_TRAIN_TIMESTEPS, tokens, mask)
         loss = flow_loss(predicted, x0, noise)
         loss.mean().backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -209,8 +179,6 @@ def _is_matrix(name: str, parameter: Tensor) -> bool:
 
 def write_pipeline(config: TransformerConfig, model: TextAndVideo, tokenizer: PreTrainedTokenizerFast) -> Path:
     """Assemble the stock pipeline and save it; the transformer in bfloat16, the rest in fp32."""
-    for block in model.transformer.blocks:
-        block.attn2.set_processor(WanAttnProcessor())
     pipe = WanPipeline(
         tokenizer=tokenizer,  # type: ignore[arg-type]  # WanPipeline names AutoTokenizer, which nothing is an instance of
         text_encoder=model.text_encoder,

@@ -10,6 +10,7 @@ from diffusers import WanPipeline
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 
 from memkit.backbones import WanBackbone
+from recipes.padded_text import short_text
 from recipes.tiny_wan import data, transformer, vae
 from recipes.tiny_wan.captions import train_tokenizer, vary_caption
 from recipes.tiny_wan.initialise import initialise
@@ -94,8 +95,8 @@ def trained(clips, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")
     vae.main(replace(SMALL_VAE, data=clips, out=folder / "vae"))
     return transformer.TransformerConfig(
-        data=clips, vae=folder / "vae", out=folder / "transformer", heads=2, head_dim=24, ffn_dim=64, layers=2, text_dim=32,
-        steps=5, batch=2, save_every=3,
+        data=clips, vae=folder / "vae", out=folder / "transformer", heads=2, head_dim=24, ffn_dim=64, layers=2,
+        text_dim=32, steps=5, batch=2, save_every=3,
     )  # fmt: skip
 
 
@@ -122,12 +123,10 @@ def test_one_padding_token_with_a_weight_is_the_pipelines_padding(trained):
     tokens = torch.randint(2, 300, (2, trained.text_length))
     mask = torch.arange(trained.text_length)[None] < torch.tensor([[4], [9]])
     latents, timestep = torch.randn(2, 16, 2, 4, 4), torch.tensor([900.0, 100.0])
-    for block in model.transformer.blocks:
-        block.attn2.set_processor(transformer.PaddedCrossAttention(512 - trained.text_length))
     with torch.no_grad():
-        short = model(latents, timestep, tokens, mask.long())
-        for block in model.transformer.blocks:
-            block.attn2.set_processor(WanAttnProcessor())
+        with short_text(model.transformer, trained.text_length):
+            short = model(latents, timestep, tokens, mask.long())
+        assert type(model.transformer.blocks[0].attn2.processor) is WanAttnProcessor
         text = model.text_encoder(tokens, mask.long()).last_hidden_state * mask[..., None]
         padded = torch.cat([text, torch.zeros(2, 512 - trained.text_length, text.shape[2])], 1)
         torch.testing.assert_close(short, model.transformer(latents, timestep, padded, return_dict=False)[0])
