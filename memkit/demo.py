@@ -75,6 +75,8 @@ def main(demo: Demo | None = None) -> int:
     from memkit.report import contact_sheet, render_report
 
     demo = demo or Demo()
+    if demo.steps < 1:
+        raise InputError(f"--steps is {demo.steps}; give 1 or more.")
     started = time.perf_counter()
     _quiet()
     prompts = demo.prompt or PROMPTS
@@ -231,7 +233,7 @@ def _settings(demo: Demo, backbone: memkit.WanBackbone, bank: memkit.MemoryBank,
         "Bank": f"{len(bank)} clips, {demo.k} retrieved for a prompt by the cosine of caption embeddings",
         "Sampling": f"{demo.steps} steps, guidance {demo.guidance_scale:g}",
         "Seed": str(demo.seed),
-        "Wall time": f"{seconds:.0f} s on {torch.get_num_threads()} threads, building the bank included",
+        "Wall time": f"{seconds:.0f} s on {torch.get_num_threads()} threads, with the bank",
         "Versions": f"memkit {memkit.__version__}, torch {torch.__version__}, diffusers {diffusers.__version__}, "
         f"transformers {transformers.__version__}, Python {platform.python_version()}",
     }

@@ -111,7 +111,10 @@ def test_a_bank_that_is_not_the_demos_is_refused(done, random_folder, tmp_path):
         main(demo)
 
 
-def test_a_folder_that_is_not_there_is_named(done, tmp_path):
+def test_what_cannot_be_used_is_named(done, tmp_path):
+    for wrong, match in (({"steps": 0}, "--steps is 0"), ({"k": 0}, "k is 0"), ({"prompt": (" ",)}, "blank")):
+        with pytest.raises(InputError, match=match):
+            main(replace(done, **wrong))
     for option in ("model", "encoder"):
         with pytest.raises(InputError, match=f"{tmp_path / 'none'}.*--{option}"):
             main(replace(done, **{option: tmp_path / "none"}))
