@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from memkit.errors import InputError
-from memkit.retrievers.index import VectorIndex, read_flat_ip
+from memkit.retrievers.vectors import VectorIndex, read_flat_ip
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ from memkit.errors import InputError
 from memkit.retrievers.dit_mem import read_released
 from memkit.retrievers.embedders import DEFAULT_MODEL, Pooling, TextEmbedder
 from memkit.retrievers.hits import ClipTable, Retriever, check_text
-from memkit.retrievers.index import BankIndex, ClipBank, VectorIndex
+from memkit.retrievers.index import BankIndex, ClipBank
+from memkit.retrievers.vectors import VectorIndex
 
 
 class TextRetriever(Retriever[str]):

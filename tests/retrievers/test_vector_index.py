@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from memkit.bank import MemoryBank
 from memkit.errors import BankError, InputError
 from memkit.retrievers.hits import ClipTable, Hits, Retriever
-from memkit.retrievers.index import BankIndex, VectorIndex, import_faiss, read_flat_ip
+from memkit.retrievers.index import BankIndex
+from memkit.retrievers.vectors import VectorIndex, import_faiss, read_flat_ip
 
 
 def unit(vectors):

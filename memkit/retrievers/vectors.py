@@ -1,0 +1,112 @@
+"""Exact search over unit vectors, in memory and in a FAISS file."""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int
+
+from memkit.errors import InputError, MemkitError
+
+FAISS_ERROR = 1e-5  # bound on float32 rounding of a product of unit vectors
+
+
+class VectorIndex:
+    """Unit vectors in a FAISS `IndexFlatIP`; the search is exact and does not depend on FAISS's rounding."""
+
+    def __init__(self, index: Any) -> None:
+        self.faiss = index
+
+    @staticmethod
+    def empty(dim: int) -> VectorIndex:
+        return VectorIndex(import_faiss().IndexFlatIP(dim))
+
+    def __len__(self) -> int:
+        return self.faiss.ntotal
+
+    @property
+    def dim(self) -> int:
+        return self.faiss.d
+
+    def add(self, vectors: Float32[np.ndarray, "rows dim"]) -> None:
+        self.faiss.add(np.ascontiguousarray(vectors))
+
+    def rows(self, rows: Int[np.ndarray, " rows"]) -> Float32[np.ndarray, "rows dim"]:
+        return self.faiss.reconstruct_batch(rows)
+
+    def write(self, path: str) -> None:
+        """Save for `read_flat_ip`. Raises RuntimeError, which is FAISS's, where ``path`` cannot be written."""
+        import_faiss().write_index(self.faiss, path)
+
+    def search(
+        self, query: Float32[np.ndarray, " dim"], k: int, allowed: Bool[np.ndarray, " clips"]
+    ) -> tuple[Int[np.ndarray, " hits"], Float[np.ndarray, " hits"]]:
+        """Rows and cosines of the ``k`` nearest allowed vectors, best first, equal ones in row order.
+
+        FAISS proposes by float32 products, whose rounding differs with its code path; the proposals are ranked again in
+        float64, and more are asked for until none left out can belong to the first ``k``.
+        """
+        faiss = import_faiss()
+        left = int(allowed.sum())
+        k = min(k, left)
+        if k == 0:
+            return np.empty(0, np.int64), np.empty(0)
+        only = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little")))
+        ask = min(left, k + 8)
+        while True:
+            proposed, rows = self.faiss.search(query[None], ask, params=only)
+            rows = rows[0]
+            cosine = (self.rows(rows).astype(np.float64) * query.astype(np.float64)).sum(axis=1)
+            best = np.lexsort((rows, -cosine))[:k]
+            if ask == left or cosine[best[-1]] > proposed[0, -1] + FAISS_ERROR:
+                return rows[best], cosine[best]
+            ask = min(left, 4 * ask)
+
+
+def import_faiss() -> Any:
+    """The faiss module; it is large, so only a search imports it."""
+    try:
+        import faiss
+    except ImportError:
+        raise MemkitError("This retriever searches with FAISS; install it: pip install faiss-cpu") from None
+    return faiss
+
+
+def read_flat_ip(path: str | os.PathLike[str]) -> VectorIndex:
+    """The unit vectors of an `IndexFlatIP` file; its header is checked against its size before FAISS reads it.
+
+    Raises `InputError` for any other content, naming what is wrong.
+    """
+    path = Path(path)
+    header = struct.Struct("<4siqqqBiQ")  # type, dim, rows, two unused, trained, metric, floats; then the floats
+    try:
+        with path.open("rb") as file:
+            head = file.read(header.size)
+        kind, dim, count, _, _, _, metric, floats = header.unpack(head)
+    except OSError as error:
+        raise InputError(f"The FAISS index {path} cannot be read: {error}.") from error
+    except struct.error:
+        raise InputError(f"{path} is too short to be a FAISS index.") from None
+    if kind != b"IxFI" or metric != 0:
+        raise InputError(f"{path} is not a FAISS IndexFlatIP file (it begins with {kind!r}); save it as one.")
+    if dim < 1 or count < 0 or floats != dim * count or path.stat().st_size != header.size + 4 * floats:
+        raise InputError(f"The FAISS index {path} is cut off or damaged: its size does not fit its header.")
+    try:
+        vectors = VectorIndex(import_faiss().read_index(str(path)))
+    except RuntimeError as error:
+        raise InputError(f"FAISS cannot read the index {path}: {error}") from error
+    for start in range(0, count, 65536):
+        if not are_unit(vectors.rows(np.arange(start, min(count, start + 65536)))).all():
+            raise InputError(
+                f"The FAISS index {path} has vectors that are not of unit length; normalise and rebuild it."
+            )
+    return vectors
+
+
+def are_unit(vectors: Float32[np.ndarray, "rows dim"]) -> Bool[np.ndarray, " rows"]:
+    """False for NaN as well; the tolerance admits vectors that were normalised in half precision."""
+    return abs(np.linalg.norm(vectors, axis=1) - 1) < 1e-2
