@@ -2,6 +2,7 @@
 
 import csv
 import random
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -23,6 +24,7 @@ from memkit.report.html import video_uri
 from memkit.report.sheet import LABEL_WIDTH, MARGIN
 from memkit.video import read_video
 from memkit.worlds.laws import PLANETS
+from recipes.dit_mem.presets import tiny
 from recipes.tiny_wan.demo_clips import DemoClipsConfig, draw
 
 
@@ -34,7 +36,8 @@ def done(random_folder, tmp_path_factory) -> Demo:
     config = FrequencyEncoderConfig(**sizes, stem_stride=(1, 2, 2), patch=(1, 2, 2))
     encoder = FrequencyEncoder(config).save_pretrained(tmp_path_factory.mktemp("encoder"))
     prompts = ("a red ball falls on planet Mira", 'a "<b>blue</b>" cube & more')
-    demo = Demo(tmp_path_factory.mktemp("out") / "demo", prompts, 3, 2, 3.0, 7, random_folder, encoder)
+    out = tmp_path_factory.mktemp("out") / "demo"
+    demo = Demo(out, prompts, steps=2, guidance_scale=3.0, seed=7, model=random_folder, encoder=encoder)
     assert main(demo) == 0
     return demo
 
@@ -47,6 +50,8 @@ def videos(demo: Demo, folder: Path) -> list[torch.Tensor]:
 def test_it_leaves_a_report_a_sheet_and_a_bank(done, tmp_path):
     page = Page((done.out / "report.html").read_text(encoding="utf-8"))
     assert {f"“{prompt}”" for prompt in done.prompt} <= set(page.texts)
+    queries = ["red ball on planet Mira", done.prompt[1]]
+    assert {f"Memory: found for “{query}”" for query in queries} <= set(page.texts)
     assert len(page.all("td")) == 2 * 2 * 3  # prompts, steps, layers
     assert all(0 < float(cell["title"].split()[-2]) < 100 for cell in page.all("td"))
     shown = videos(done, tmp_path)
@@ -112,12 +117,30 @@ def test_a_bank_that_is_not_the_demos_is_refused(done, random_folder, tmp_path):
 
 
 def test_what_cannot_be_used_is_named(done, tmp_path):
-    for wrong, match in (({"steps": 0}, "--steps is 0"), ({"k": 0}, "k is 0"), ({"prompt": (" ",)}, "blank")):
+    for wrong, match in (
+        ({"steps": 0}, "--steps is 0"),
+        ({"k": 0}, "k is 0"),
+        ({"prompt": (" ",)}, "blank"),
+        ({"query_pattern": "("}, "pattern"),
+    ):
         with pytest.raises(InputError, match=match):
             main(replace(done, **wrong))
     for option in ("model", "encoder"):
         with pytest.raises(InputError, match=f"{tmp_path / 'none'}.*--{option}"):
             main(replace(done, **{option: tmp_path / "none"}))
+
+
+def test_an_encoder_with_a_gate_is_refused(done, tmp_path):
+    encoder = shutil.copytree(str(done.encoder), tmp_path / "encoder")
+    (encoder / "gate.safetensors").touch()
+    with pytest.raises(InputError, match="gate"):
+        main(replace(done, encoder=encoder))
+
+
+def test_the_demo_samples_as_the_recipe_measures():
+    recipe, demo = tiny(), Demo()
+    assert (demo.k, demo.query_pattern) == (recipe.k, recipe.query_pattern)
+    assert (demo.steps, demo.guidance_scale) == (recipe.sampling_steps, recipe.guidance_scale)
 
 
 def test_the_command_line():

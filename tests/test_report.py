@@ -61,6 +61,7 @@ def clip(seed: int, frames: int = 5, size: int = 32) -> torch.Tensor:
 def comparison(prompt: str = "a ball", caption: str = "a cube", hits: int = 2, seed: int = 0) -> Comparison:
     return Comparison(
         prompt=prompt,
+        query="what is searched",
         without=clip(seed),
         with_memory=clip(seed + 1),
         hits=[HitClip(f"clip{i}.mp4", 0.5 - i / 10, caption, clip(seed + 2 + i)) for i in range(hits)],
@@ -113,14 +114,14 @@ def test_every_video_plays_by_itself_and_keeps_its_frames_and_colours(tmp_path):
 def test_colours_of_single_pixels_survive(tmp_path):
     stripes = torch.zeros(3, 32, 32, 3, dtype=torch.uint8)
     stripes[:, :, ::2, 0], stripes[:, :, 1::2, 2] = 220, 220  # red and blue, one pixel wide
-    pair = Comparison("x", stripes, stripes, [], torch.zeros(1, 1), 0.0)
+    pair = Comparison("x", "q", stripes, stripes, [], torch.zeros(1, 1), 0.0)
     shown = video_of(Page(render(pair)).all("video")[0]["src"], tmp_path)
     assert psnr(shown[:, ::2, ::2], stripes) > 30
 
 
 def test_large_videos_are_not_enlarged(tmp_path):
     large = clip(0, 2, 256)[:, :, :200]
-    pair = Comparison("x", large, large, [], torch.zeros(1, 1), 0.0)
+    pair = Comparison("x", "q", large, large, [], torch.zeros(1, 1), 0.0)
     html = render(pair)
     assert video_of(Page(html).all("video")[0]["src"], tmp_path).shape == (2, 256, 200, 3)
     assert "pixelated" not in html and "pixelated" in render(comparison())
@@ -133,14 +134,15 @@ EVIL = '<script>alert("1")</script> & "\'</style><img src=x onerror=alert(1)> {{
 @settings(max_examples=10, deadline=None)
 def test_texts_are_shown_as_they_are(text):
     frame = clip(0, 1, 4)
-    one = Comparison("x", frame, frame, [HitClip("i", 0.5, "c", frame)], torch.zeros(1, 1), 0.0, "n")
+    one = Comparison("x", "q", frame, frame, [HitClip("i", 0.5, "c", frame)], torch.zeros(1, 1), 0.0, "n")
     plain = Page(render(one, Model="m", other="v"))
     text = text + EVIL
-    other = Comparison(text, frame, frame, [HitClip(text, 0.5, text, frame)], torch.zeros(1, 1), 0.0, text)
+    other = Comparison(text, text, frame, frame, [HitClip(text, 0.5, text, frame)], torch.zeros(1, 1), 0.0, text)
     page = Page(render(other, Model=text, **{text: "v"}))
     assert [tag for tag, _ in page.elements] == [tag for tag, _ in plain.elements]
     assert page.texts.count(text) == 4  # note, caption, value and name of settings
-    assert f"“{text}”" in page.texts and f"{text} · score 0.500" in page.texts
+    assert f"“{text}”" in page.texts and f"Memory: found for “{text}”" in page.texts
+    assert f"{text} · score 0.500" in page.texts
     assert [m["aria-label"] for m in page.all("video")][2] == f"retrieved clip {text}"
 
 
@@ -156,7 +158,7 @@ def test_the_table_shows_each_layer_and_step_on_one_scale():
 
 
 def test_a_report_without_hits_or_attention_is_still_a_report():
-    html = render(Comparison("x", clip(0, 1), clip(0, 1), [], torch.zeros(0, 0), 0.0))
+    html = render(Comparison("x", "q", clip(0, 1), clip(0, 1), [], torch.zeros(0, 0), 0.0))
     assert len(Page(html).all("video")) == 2 and "nan" not in html.split("<body>")[1].split("base64")[0].lower()
     with pytest.raises(InputError, match="at least one"):
         render()

@@ -33,13 +33,14 @@ class HitClip:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One prompt, generated without and with memory from the same noise.
+    """One prompt, generated without and with memory from the same noise; ``query`` is what was searched for.
 
     ``attention`` is the share that fell on memory, in [0, 1], by step and layer; ``even_share`` what it would be if
     each token got as much as any other. ``note`` says what is to be seen.
     """
 
     prompt: str
+    query: str
     without: UInt8[Tensor, "time height width 3"]
     with_memory: UInt8[Tensor, "time height width 3"]
     hits: Sequence[HitClip]
