@@ -93,9 +93,12 @@ def _save_sheet(videos: list[np.ndarray], path: Path) -> None:
     image.resize((image.width * 2, image.height * 2), Image.Resampling.NEAREST).save(path)
 
 
-def last_row(folder: Path) -> dict:
-    """The end of a training log."""
-    return json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
+def minutes_and_loss(folder: Path) -> tuple[float, float]:
+    """Minutes spent, over all resumes (a log may count from 0 again after one), and the mean loss of the last ten rows."""
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    seconds = [row["seconds"] for row in rows]
+    ends = [a for a, b in zip(seconds, [*seconds[1:], -1.0], strict=True) if b < a]
+    return sum(ends) / 60, float(np.mean([row["loss"] for row in rows[-10:]]))
 
 
 def main(config: ShipConfig) -> None:
@@ -114,17 +117,18 @@ def main(config: ShipConfig) -> None:
     millions = {
         n: sum(p.numel() for p in getattr(pipe, n).parameters()) / 1e6 for n in ("transformer", "vae", "text_encoder")
     }
-    vae, transformer = last_row(config.vae), last_row(config.transformer)
+    vae_minutes, _ = minutes_and_loss(config.vae)
+    transformer_minutes, transformer_loss = minutes_and_loss(config.transformer)
     figures = {
         **measure(config, backbone),
         **{f"{name}_millions": f"{value:.1f}" for name, value in millions.items()},
         "megabytes": f"{sum(f.stat().st_size for f in config.out.rglob('*.safetensors')) / 1e6:.1f}",
         "machine": config.machine,
         "vae_steps": str(VAEConfig().steps),
-        "vae_minutes": f"{vae['seconds'] / 60:.0f}",
+        "vae_minutes": f"{vae_minutes:.0f}",
         "transformer_steps": str(TransformerConfig().steps),
-        "transformer_minutes": f"{transformer['seconds'] / 60:.0f}",
-        "transformer_loss": f"{transformer['loss']:.3f}",
+        "transformer_minutes": f"{transformer_minutes:.0f}",
+        "transformer_loss": f"{transformer_loss:.3f}",
         "train_planets": ", ".join(PLANETS["train"]),
         "prompts": str(config.prompts),
         "steps": str(config.steps),
