@@ -94,7 +94,7 @@ def _save_sheet(videos: list[np.ndarray], path: Path) -> None:
 
 
 def minutes_and_loss(folder: Path) -> tuple[float, float]:
-    """Minutes spent, over all resumes (a log may count from 0 again after one), and the mean loss of the last ten rows."""
+    """Minutes over all resumes (a log may count from 0 again after one), and the mean loss of the last ten rows."""
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     seconds = [row["seconds"] for row in rows]
     ends = [a for a, b in zip(seconds, [*seconds[1:], -1.0], strict=True) if b < a]
