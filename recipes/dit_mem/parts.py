@@ -1,0 +1,130 @@
+"""The parts that the commands put together: the frozen backbone, the encoder and its gate, the retriever."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from memkit.backbones import WanBackbone
+from memkit.bank import MemoryBank
+from memkit.encoders import FrequencyEncoder
+from memkit.errors import InputError, MemkitError
+from memkit.injectors import MemoryGate
+from memkit.retrievers import TextEmbedder, TextRetriever
+from recipes.dit_mem.presets import Config
+
+GATE_FILE = "gate.safetensors"
+
+
+def load_backbone(config: Config) -> WanBackbone:
+    """The pipeline, frozen, in eval mode, on its device, with the sampler's shift set."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[config.dtype]
+    backbone = WanBackbone.tiny(dtype) if config.model == "tiny" else WanBackbone.from_pretrained(config.model, dtype)
+    pipe = backbone.pipeline()
+    pipe.to(_device(config))
+    pipe.set_progress_bar_config(disable=True)
+    for part in (pipe.transformer, pipe.transformer_2, pipe.text_encoder, pipe.vae):
+        if part is not None:
+            part.requires_grad_(False).eval()
+    if config.flow_shift is not None:
+        settings = pipe.scheduler.config
+        name = "flow_shift" if "flow_shift" in settings else "shift"
+        pipe.scheduler = type(pipe.scheduler).from_config(settings, **{name: config.flow_shift})
+    return backbone
+
+
+def _device(config: Config) -> str:
+    if config.device != "auto":
+        return config.device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def new_encoder(config: Config, backbone: WanBackbone) -> tuple[FrequencyEncoder, MemoryGate | None]:
+    """A fresh encoder and, if there is to be one, gate; in fp32 whatever the backbone's dtype, drawn from the seed."""
+    transformer = backbone.transformer.config
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        settings = replace(config.encoder, dim=backbone.width, latent_channels=transformer.in_channels)
+        encoder = FrequencyEncoder(settings).to(backbone.device)
+    gate = MemoryGate(transformer.num_layers, transformer.num_attention_heads) if config.gate else None
+    return encoder, None if gate is None else gate.to(backbone.device)
+
+
+def save_encoder(folder: Path, encoder: FrequencyEncoder, gate: MemoryGate | None) -> None:
+    """The encoder as ``save_pretrained`` does, and the gate beside it."""
+    encoder.save_pretrained(folder)
+    if gate is None:
+        (folder / GATE_FILE).unlink(missing_ok=True)
+    else:
+        partial = folder / f".{GATE_FILE}.partial"
+        save_file({"weight": gate.weight.detach().cpu()}, partial)
+        partial.replace(folder / GATE_FILE)
+
+
+def load_encoder(folder: Path, backbone: WanBackbone) -> tuple[FrequencyEncoder, MemoryGate | None]:
+    """What ``save_encoder`` wrote, on the backbone's device."""
+    encoder = FrequencyEncoder.from_pretrained(folder).to(backbone.device)
+    if not (folder / GATE_FILE).exists():
+        return encoder, None
+    weight = load_file(folder / GATE_FILE)["weight"]
+    gate = MemoryGate(*weight.shape)
+    gate.load_state_dict({"weight": weight})
+    return encoder, gate.to(backbone.device)
+
+
+class _RememberingEmbedder(TextEmbedder):
+    """Embeds a single text once: a recipe asks the same few queries for thousands of targets."""
+
+    def encode(self, texts: Sequence[str], batch_size: int = 32) -> Tensor:
+        if len(texts) != 1:
+            return super().encode(texts, batch_size)
+        if texts[0] not in self._known:
+            self._known[texts[0]] = super().encode(texts)
+        return self._known[texts[0]].clone()
+
+    @cached_property
+    def _known(self) -> dict[str, Tensor]:
+        return {}
+
+
+@lru_cache(maxsize=1)
+def _embedder(text_model: str, trust_remote_code: bool) -> TextEmbedder:
+    return _RememberingEmbedder(text_model, trust_remote_code=trust_remote_code)
+
+
+def text_retriever(config: Config, bank: MemoryBank) -> TextRetriever:
+    """Retrieval by caption over ``bank``."""
+    return TextRetriever(bank, _embedder(config.text_model, config.trust_remote_code))
+
+
+def queries(config: Config, prompts: Sequence[str]) -> list[str]:
+    """What to look for, for each prompt: itself, or what ``query_pattern`` finds in it."""
+    if not config.query_pattern:
+        return list(prompts)
+    found = [re.search(config.query_pattern, prompt) for prompt in prompts]
+    for prompt, match in zip(prompts, found, strict=True):
+        if match is None:
+            raise InputError(
+                f"{prompt!r} does not match the query pattern {config.query_pattern!r}; "
+                'look for whole prompts with --query-pattern "".'
+            )
+    return [" ".join(match.groups()) or match[0] for match in found if match is not None]
+
+
+def run_command(command: Callable[[], int]) -> None:
+    """Exit with the command's code; an error that memkit raises on purpose is one line, not a traceback."""
+    try:
+        sys.exit(command())
+    except MemkitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

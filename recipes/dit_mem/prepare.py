@@ -1,0 +1,91 @@
+"""Make the memory banks, or go on where a run was stopped.
+
+    python -m recipes.dit_mem.prepare --preset tiny
+    python -m recipes.dit_mem.prepare --preset wan2.1-1.3b --videos DIR --captions CSV
+
+Without ``--videos`` the clips are rendered from the laws world: OUT/bank to train on, OUT/bank-test of planets that
+nothing was trained on. With it, OUT/bank holds your clips.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from memkit.backbones import WanBackbone
+from memkit.bank import MemoryBank
+from memkit.errors import BankError, InputError
+from memkit.ingest import build_bank
+from memkit.video import to_model
+from recipes.dit_mem.laws import clip_ids, law_of
+from recipes.dit_mem.parts import load_backbone, run_command
+from recipes.dit_mem.presets import Command, Config, parse
+
+COMMIT_EVERY = 32  # clips
+
+
+@dataclass(frozen=True)
+class Prepare(Command):
+    """The command line."""
+
+    videos: Path | None = None
+    """Folder of your own videos, instead of the laws world."""
+    captions: Path | None = None
+    """Their captions: CSV with the columns video and caption, optionally id and source."""
+    skip_bad: bool = False
+    """Exit with 0 although some videos could not be used; they are listed either way."""
+
+
+def main(command: Prepare) -> int:
+    """Build what is missing; the exit code."""
+    config = command.config
+    if (command.videos is None) != (command.captions is None):
+        raise InputError("--videos and --captions go together.")
+    if command.videos is None and config.model != "tiny" and not Path(config.model).is_dir():
+        raise InputError(
+            f"The laws world is too small for {config.model}; give your clips: --videos DIR --captions CSV."
+        )
+    backbone = load_backbone(config)
+    if command.videos is not None and command.captions is not None:
+        return _ingest(config, command.videos, command.captions, command.skip_bad, backbone)
+    render_bank(config.bank, clip_ids("train", config.train_clips, config.seed), config.model, backbone)
+    render_bank(config.test_bank, clip_ids("test", config.test_clips, config.seed), config.model, backbone)
+    return 0
+
+
+def render_bank(path: Path, ids: list[str], model: str, backbone: WanBackbone) -> None:
+    """Add the clips of the laws world that ``path`` lacks, each a source of its own."""
+    form = backbone.video_format
+    if form.height != form.width:
+        raise InputError(f"The laws world renders square clips, {model} makes {form.width}×{form.height}.")
+    info: dict[str, Any] = {"world": "laws", "model": model, **asdict(form)}
+    bank = MemoryBank.open(path) if (path / "bank.json").exists() else MemoryBank.create(path, info)
+    if bank.info != info:
+        raise BankError(f"The bank {path} was made with {bank.info}, not {info}; give another --out.")
+    if strange := sorted(set(bank.ids) - set(ids)):
+        raise BankError(
+            f"The bank {path} has clips of another seed or a larger set, as {strange[0]}; give another --out."
+        )
+    with bank:
+        for done, id in enumerate(tqdm([id for id in ids if id not in bank], desc=path.name, unit="clip"), 1):
+            law = law_of(id)
+            video = law.video(form.num_frames, form.fps, form.height)
+            bank.add(id, backbone.encode_video(to_model(video))[0].cpu(), law.caption, source=id)
+            if done % COMMIT_EVERY == 0:
+                bank.flush()
+
+
+def _ingest(config: Config, videos: Path, captions: Path, skip_bad: bool, backbone: WanBackbone) -> int:
+    report = build_bank(videos, captions, config.bank, backbone, config.model, progress=True)
+    for item in report.bad:
+        print(f"{captions}:{item.line}: {item.name}: {item.reason}", file=sys.stderr)
+    print(f"{config.bank}: {len(report.added)} clips added, {len(report.present)} were there, {len(report.bad)} bad")
+    return 1 if report.bad and not skip_bad else 0
+
+
+if __name__ == "__main__":
+    run_command(lambda: main(parse(Prepare, __doc__)))
