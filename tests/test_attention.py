@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memkit.attention import attention_share, grouped_attention
+from memkit.attention import attention_share, grouped_attention, sdpa
 from memkit.errors import InputError
 
 GROUPS = ("a", "b", "c")
@@ -97,11 +97,26 @@ def test_log_weight_ln_n_stands_for_n_copies(copies):
     torch.testing.assert_close(once, often)
 
 
-def test_a_query_that_sees_nothing_gives_zero_and_a_finite_gradient():
+def plain(q, k, v, mask):
+    """Attention by a bare softmax, which gives NaN where every key is hidden, and refuses to run without keys."""
+    assert k.shape[1] > 0
+    logits = torch.einsum("bqhd,bkhd->bhqk", q, k) / math.sqrt(q.shape[-1])
+    logits = logits if mask is None else logits + mask
+    return torch.einsum("bhqk,bkhd->bqhd", torch.softmax(logits, -1), v)
+
+
+def test_a_backend_is_never_asked_for_attention_over_no_keys():
+    q, k = torch.randn(1, 3, 1, 4), torch.randn(1, 0, 1, 4)
+    out = grouped_attention({"x": q}, {"m": (k, k)}, {"x": ("m",)}, attend=plain)["x"]
+    assert (out == 0).all() and out.shape == q.shape
+
+
+@pytest.mark.parametrize("attend", [sdpa, plain])
+def test_a_query_that_sees_nothing_gives_zero_and_a_finite_gradient(attend):
     q, k, v = (torch.randn(2, 4, 1, 8, requires_grad=True) for _ in range(3))
     weight = torch.full((2, 4), -torch.inf)
     weight[1] = 0.0
-    out = grouped_attention({"x": q}, {"m": (k, v)}, {"x": ("m",)}, {"m": weight})["x"]
+    out = grouped_attention({"x": q}, {"m": (k, v)}, {"x": ("m",)}, {"m": weight}, attend)["x"]
     assert (out[0] == 0).all() and (out[1] != 0).all()
     out.sum().backward()
     assert all(x.grad.isfinite().all() for x in (q, k, v))

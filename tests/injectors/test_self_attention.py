@@ -6,6 +6,7 @@ import pytest
 import torch
 from random_wan import SMALL, random_pipeline, random_transformer
 
+from memkit.backbones.wan_attention import modulate
 from memkit.errors import InputError, MemkitError
 from memkit.injectors import AttentionMonitor, MemoryGate, SelfAttentionConcat
 from memkit.memory import Memory
@@ -259,6 +260,10 @@ def test_with_per_token_timesteps_memory_takes_those_of_the_last_token(model):
     uniform = timestep[:, None].expand(-1, 12)
     with SelfAttentionConcat(memory()).attach(model):
         torch.testing.assert_close(run(model, latents, uniform, text), run(model), rtol=1e-4, atol=1e-5)
+
+    tokens, temb = torch.randn(2, 7, WIDTH), torch.randn(2, 12, 6, WIDTH)
+    block = model.blocks[0]
+    assert torch.equal(modulate(block, tokens, temb), modulate(block, tokens, temb[:, -1]))
 
 
 def test_wrong_use_is_named_and_leaves_the_model_alone(model):
