@@ -203,20 +203,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _load_encoder(model: str) -> Any:
     import torch
 
-    from memkit.backbones import WanBackbone
+    from memkit.backbones import WanCodec
 
     try:
-        if model == "tiny":
-            backbone = WanBackbone.tiny()
-        else:
-            backbone = WanBackbone.from_pretrained(model, torch_dtype=torch.bfloat16)  # the VAE stays fp32
+        codec = WanCodec.tiny() if model == "tiny" else WanCodec.from_pretrained(model)
     except (OSError, ValueError) as error:
         why = _one_line(str(error))
         raise InputError(f"The model {model!r} cannot be loaded ({why}); give tiny, a folder or a hub id.") from error
-    vae = backbone.pipeline().vae
     if torch.cuda.is_available():
-        vae.to("cuda")
-    return backbone
+        codec.vae.to("cuda")  # pyright: ignore[reportArgumentType]  # diffusers wraps it without its types
+    return codec
 
 
 def _one_line(text: str) -> str:

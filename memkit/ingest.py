@@ -50,7 +50,7 @@ class Format(Protocol):
 
 @runtime_checkable
 class VideoEncoder(Protocol):
-    """What a bank needs of a backbone: `memkit.backbones.WanBackbone`, or anything like it."""
+    """What a bank needs of a backbone: `memkit.backbones.WanCodec`, `WanBackbone`, or anything like them."""
 
     @property
     def video_format(self) -> Format: ...

@@ -1,6 +1,7 @@
 """Backbones: the models that memory is given to."""
 
+from memkit.backbones.codec import WanCodec
 from memkit.backbones.presets import PRESETS, VideoFormat, WanPreset
 from memkit.backbones.wan import WanBackbone
 
-__all__ = ["PRESETS", "VideoFormat", "WanBackbone", "WanPreset"]
+__all__ = ["PRESETS", "VideoFormat", "WanBackbone", "WanCodec", "WanPreset"]

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
+from diffusers import WanPipeline, WanTransformer3DModel
 from jaxtyping import Float
 from torch import Tensor
 
+from memkit.backbones.codec import FORMAT_FILE as FORMAT_FILE
+from memkit.backbones.codec import WanCodec, tiny_folder
 from memkit.backbones.original import load_original
 from memkit.backbones.presets import VideoFormat, format_of
 from memkit.errors import InputError
-
-FORMAT_FILE = "video_format.json"
-"""A model folder may say in this file what it was trained to make: num_frames, height, width, fps."""
 
 
 class WanBackbone:
@@ -57,10 +54,10 @@ class WanBackbone:
             if not (folder / "config.json").exists():
                 raise InputError(f"{folder} has no model_index.json (a pipeline) and no config.json (a transformer).")
             return cls(WanTransformer3DModel.from_pretrained(folder, dtype=torch_dtype))
-        vae = AutoencoderKLWan.from_pretrained(name, subfolder="vae", local_files_only=local_files_only)
+        codec = WanCodec.from_pretrained(name, local_files_only)
         dtype = torch_dtype or torch.float32  # explicit, or transformers would take the files' own
-        pipe = WanPipeline.from_pretrained(name, vae=vae, dtype=dtype, local_files_only=local_files_only)
-        return cls.from_pipeline(pipe, _read_format(folder))
+        pipe = WanPipeline.from_pretrained(name, vae=codec.vae, dtype=dtype, local_files_only=local_files_only)
+        return cls.from_pipeline(pipe, codec.video_format)
 
     @classmethod
     def from_pipeline(cls, pipe: WanPipeline, video_format: VideoFormat | None = None) -> WanBackbone:
@@ -132,39 +129,19 @@ class WanBackbone:
                 list(prompts), do_classifier_free_guidance=False, max_sequence_length=max_sequence_length
             )[0]
 
-    @torch.no_grad()
+    @property
+    def codec(self) -> WanCodec:
+        """The VAE and the video format."""
+        return WanCodec(self.pipeline().vae, self.video_format)
+
     def encode_video(
         self, video: Float[Tensor, "batch 3 frames height width"]
     ) -> Float[Tensor, "batch channels latent_frames latent_height latent_width"]:
-        """Latents (the posterior's mean) of videos in [-1, 1], normalised by the VAE's latent mean and deviation."""
-        vae = self.pipeline().vae
-        latents = vae.encode(video.to(vae.device, vae.dtype)).latent_dist.mode()
-        mean, std = self._latent_statistics(latents)
-        return (latents - mean) / std
+        """Normalised latents of videos in [-1, 1]; see `WanCodec.encode_video`."""
+        return self.codec.encode_video(video)
 
-    @torch.no_grad()
     def decode_latents(
         self, latents: Float[Tensor, "batch channels latent_frames latent_height latent_width"]
     ) -> Float[Tensor, "batch 3 frames height width"]:
         """Videos in [-1, 1] of normalised latents."""
-        vae = self.pipeline().vae
-        latents = latents.to(vae.device, vae.dtype)
-        mean, std = self._latent_statistics(latents)
-        return vae.decode(latents * std + mean).sample
-
-    def _latent_statistics(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        config = self.pipeline().vae.config
-        mean, std = (
-            torch.tensor(x).to(latents).view(1, -1, 1, 1, 1) for x in (config.latents_mean, config.latents_std)
-        )
-        return mean, std
-
-
-def tiny_folder() -> Path:
-    """Folder of the shipped tiny-wan."""
-    return Path(str(resources.files("memkit") / "weights" / "tiny-wan"))
-
-
-def _read_format(folder: Path) -> VideoFormat | None:
-    file = folder / FORMAT_FILE
-    return VideoFormat(**json.loads(file.read_text())) if file.exists() else None
+        return self.codec.decode_latents(latents)

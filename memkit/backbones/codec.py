@@ -1,0 +1,92 @@
+"""`WanCodec`: videos to latents and back, by a Wan's VAE alone."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLWan
+from jaxtyping import Float
+from torch import Tensor
+
+from memkit.backbones.presets import VideoFormat, format_of
+from memkit.errors import InputError
+
+FORMAT_FILE = "video_format.json"
+"""A model folder may say in this file what it was trained to make: num_frames, height, width, fps."""
+
+
+class WanCodec:
+    """A stock VAE of Wan, which stays fp32, and the format of the videos that its model makes."""
+
+    def __init__(self, vae: AutoencoderKLWan, video_format: VideoFormat | None = None) -> None:
+        self.vae = vae
+        self.video_format = video_format or format_of(vae.config.z_dim)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, local_files_only: bool = False) -> WanCodec:
+        """Load the VAE of a diffusers pipeline, a folder or hub id; no other part of it is read or fetched.
+
+        The format of a folder is what its `FORMAT_FILE` says, else that of the Wan with as many latent channels.
+
+        Raises:
+            InputError: the folder has no subfolder ``vae``.
+            OSError: diffusers cannot load it, or finds no such id.
+        """
+        if Path(name).is_dir() and not (Path(name) / "vae" / "config.json").exists():
+            raise InputError(f"{name} has no vae/config.json; give the folder of a diffusers Wan pipeline.")
+        vae = AutoencoderKLWan.from_pretrained(name, subfolder="vae", local_files_only=local_files_only)
+        return cls(vae, read_format(name))
+
+    @classmethod
+    def tiny(cls) -> WanCodec:
+        """The VAE of tiny-wan, which memkit ships: 17 frames of 64×64 at 8 a second."""
+        return cls.from_pretrained(tiny_folder())
+
+    @torch.no_grad()
+    def encode_video(
+        self, video: Float[Tensor, "batch 3 frames height width"]
+    ) -> Float[Tensor, "batch channels latent_frames latent_height latent_width"]:
+        """Latents (the posterior's mean) of videos in [-1, 1], normalised by the VAE's latent mean and deviation.
+
+        Raises:
+            InputError: the number of frames is not 4·k + 1, 4 being the VAE's stride in time: it would drop the rest.
+        """
+        stride, frames = self.vae.config.scale_factor_temporal, video.shape[2]
+        if rest := (frames - 1) % stride:
+            raise InputError(
+                f"The VAE takes {stride}·k + 1 frames and would drop the last {rest} of {frames}; "
+                f"give {frames - rest}, or fill up to {frames - rest + stride}."
+            )
+        latents = self.vae.encode(video.to(self.vae.device, self.vae.dtype)).latent_dist.mode()
+        mean, std = self._latent_statistics(latents)
+        return (latents - mean) / std
+
+    @torch.no_grad()
+    def decode_latents(
+        self, latents: Float[Tensor, "batch channels latent_frames latent_height latent_width"]
+    ) -> Float[Tensor, "batch 3 frames height width"]:
+        """Videos in [-1, 1] of normalised latents."""
+        latents = latents.to(self.vae.device, self.vae.dtype)
+        mean, std = self._latent_statistics(latents)
+        return self.vae.decode(latents * std + mean).sample
+
+    def _latent_statistics(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        config = self.vae.config
+        mean, std = (
+            torch.tensor(x).to(latents).view(1, -1, 1, 1, 1) for x in (config.latents_mean, config.latents_std)
+        )
+        return mean, std
+
+
+def tiny_folder() -> Path:
+    """Folder of the shipped tiny-wan."""
+    return Path(str(resources.files("memkit") / "weights" / "tiny-wan"))
+
+
+def read_format(name: str | Path) -> VideoFormat | None:
+    """What a model folder says in `FORMAT_FILE`; None where it says nothing, and for a hub id."""
+    file = Path(name) / FORMAT_FILE
+    return VideoFormat(**json.loads(file.read_text())) if file.exists() else None
