@@ -236,6 +236,18 @@ def test_a_write_that_the_disk_refuses_changes_nothing(tmp_path):
     assert MemoryBank.open(tmp_path / "b").ids == ["clip0", "clip1", "clip2", "y"]
 
 
+def test_a_clip_that_could_not_be_flushed_is_not_written_over_that_of_another(tmp_path):
+    bank = filled(tmp_path / "b", 1)
+    (tmp_path / "b" / "shards" / "000001.safetensors.tmp").mkdir()
+    with pytest.raises(BankError, match="Cannot write"), bank:
+        bank.add("x", latents(1), "mine")
+    (tmp_path / "b" / "shards" / "000001.safetensors.tmp").rmdir()
+    MemoryBank.open(tmp_path / "b").add("x", latents(2), "theirs")
+    with pytest.raises(BankError, match="'x'.*open the bank again"):
+        bank.flush()
+    assert MemoryBank.open(tmp_path / "b").captions == ["caption 0", "theirs"]
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given_by(position=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255), named=st.booleans())
 def test_any_corrupt_byte_of_a_shard_is_found(tmp_path, position, flip, named):
@@ -454,7 +466,7 @@ class BankMachine(RuleBasedStateMachine):
     @rule(stray=st.sampled_from(["", ".tmp"]), junk=st.binary(max_size=9), torn=st.integers(0, 400))
     def crash(self, stray, junk, torn):
         """The process is gone: buffers and lock with it, half a shard or a shard and half a line behind it."""
-        self.bank._release()
+        self.bank._manifest.unlock()
         self.inside = False
         path = self.folder / "b"
         shards = len((path / "clips.jsonl").read_bytes().splitlines())
