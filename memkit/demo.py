@@ -25,6 +25,7 @@ from memkit.errors import BankError, InputError, MemkitError
 # What the demo needs is imported when it runs, so that --help need not wait for torch.
 
 CLIPS = Path(__file__).parent / "demo_clips"
+MODEL = Path(__file__).parent / "weights" / "tiny-wan"
 ENCODER = Path(__file__).parent / "weights" / "dit-mem-tiny"
 PROMPTS = tuple(f"a medium red rubber ball falls and bounces on planet {planet}" for planet in ("Mira", "Nova", "Pax"))
 
@@ -106,9 +107,7 @@ def main(demo: Demo | None = None) -> int:
 
 
 def _load(demo: Demo) -> tuple[memkit.WanBackbone, memkit.FrequencyEncoder]:
-    from memkit.backbones.wan import tiny_folder
-
-    model, encoder = demo.model or tiny_folder(), demo.encoder or ENCODER
+    model, encoder = demo.model or MODEL, demo.encoder or ENCODER
     for folder, option in ((model, "--model"), (encoder, "--encoder")):
         if not folder.is_dir():
             raise InputError(f"There is no folder {folder}; reinstall memkit, or give {option} a folder that is there.")
