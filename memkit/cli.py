@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from memkit.demo import Demo
 from memkit.errors import InputError, MemkitError
 
 # What a command needs is imported when it runs, so that --help need not wait for torch.
@@ -152,16 +153,6 @@ class Retrieve:
         for id, score in zip(hits.ids, hits.scores, strict=True):
             print(f"{id}\t{score:.4f}\t{_one_line(captions[id])}")
         return 0
-
-
-@dataclass(frozen=True)
-class Demo:
-    """Generate a video with memory and one without, on this machine, and compare them."""
-
-    def run(self) -> int:
-        from memkit.demo import main
-
-        return main() or 0
 
 
 @dataclass(frozen=True)

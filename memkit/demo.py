@@ -15,12 +15,15 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 import memkit
 from memkit.errors import BankError, InputError, MemkitError
+
+if TYPE_CHECKING:
+    from memkit.injectors import MemoryGate
 
 # What the demo needs is imported when it runs, so that --help need not wait for torch.
 
@@ -83,7 +86,7 @@ def main(demo: Demo | None = None) -> int:
     started = time.perf_counter()
     _quiet()
     prompts = demo.prompt or PROMPTS
-    backbone, encoder = _load(demo)
+    backbone, encoder, gate = _load(demo)
     backbone.pipeline().set_progress_bar_config(disable=True)
     demo.out.mkdir(parents=True, exist_ok=True)
     print(f"bank: {CLIPS} -> {demo.out / 'bank'}", flush=True)
@@ -92,7 +95,7 @@ def main(demo: Demo | None = None) -> int:
     comparisons = []
     for i, prompt in enumerate(prompts):
         print(f"[{i + 1}/{len(prompts)}] {prompt}", flush=True)
-        comparisons.append(_compare(demo, prompt, backbone, encoder, bank, retriever))
+        comparisons.append(_compare(demo, prompt, backbone, encoder, gate, bank, retriever))
     fps = backbone.video_format.fps
     seconds = time.perf_counter() - started
     ours = not demo.prompt and demo.model is None
@@ -106,17 +109,15 @@ def main(demo: Demo | None = None) -> int:
     return 0
 
 
-def _load(demo: Demo) -> tuple[memkit.WanBackbone, memkit.FrequencyEncoder]:
+def _load(demo: Demo) -> tuple[memkit.WanBackbone, memkit.FrequencyEncoder, MemoryGate | None]:
+    from memkit.injectors import MemoryGate
+
     model, encoder = demo.model or MODEL, demo.encoder or ENCODER
     for folder, option in ((model, "--model"), (encoder, "--encoder")):
         if not folder.is_dir():
             raise InputError(f"There is no folder {folder}; reinstall memkit, or give {option} a folder that is there.")
-    if (encoder / "gate.safetensors").exists():
-        raise InputError(
-            f"{encoder} was trained with a gate, for which the demo cannot show attention; "
-            "generate with recipes.dit_mem.generate, or give an encoder without one."
-        )
-    return memkit.WanBackbone.from_pretrained(model), memkit.FrequencyEncoder.from_pretrained(encoder)
+    backbone = memkit.WanBackbone.from_pretrained(model)
+    return backbone, memkit.FrequencyEncoder.from_pretrained(encoder), MemoryGate.load(encoder)
 
 
 def _bank(demo: Demo, backbone: memkit.WanBackbone) -> memkit.MemoryBank:
@@ -158,6 +159,7 @@ def _compare(
     prompt: str,
     backbone: memkit.WanBackbone,
     encoder: memkit.FrequencyEncoder,
+    gate: MemoryGate | None,
     bank: memkit.MemoryBank,
     retriever: memkit.TextRetriever,
 ):
@@ -173,7 +175,7 @@ def _compare(
         memory = encoder(latents)
     without = _generate(demo, prompt, backbone)
     monitor = AttentionMonitor()
-    with memkit.SelfAttentionConcat(memory, monitor=monitor).attach(*backbone.transformers):
+    with memkit.SelfAttentionConcat(memory, gate, monitor).attach(*backbone.transformers):
         with_memory = _generate(demo, prompt, backbone)
     shares = monitor.shares()
     tokens = _video_tokens(backbone, latents.shape[-3:])
@@ -185,7 +187,7 @@ def _compare(
         with_memory=with_memory,
         hits=[HitClip(id, s, captions[id], _frames(bank, id)) for id, s in zip(hits.ids, hits.scores, strict=True)],
         attention=shares[::2] if demo.guidance_scale > 1 else shares,  # with guidance, every other call is without text
-        even_share=memory.tokens.shape[1] / (memory.tokens.shape[1] + tokens),
+        even_share=memory.tokens.shape[1] / (memory.tokens.shape[1] + tokens) if gate is None else None,
         note=_what_to_see(prompt),
     )
 

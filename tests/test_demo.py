@@ -20,6 +20,7 @@ from memkit.demo import CLIPS, PROMPTS, Demo, main
 from memkit.encoders import FrequencyEncoder
 from memkit.encoders.frequency import FrequencyEncoderConfig
 from memkit.errors import BankError, InputError
+from memkit.injectors import MemoryGate
 from memkit.report.html import video_uri
 from memkit.report.sheet import LABEL_WIDTH, MARGIN
 from memkit.video import read_video
@@ -130,11 +131,13 @@ def test_what_cannot_be_used_is_named(done, tmp_path):
             main(replace(done, **{option: tmp_path / "none"}))
 
 
-def test_an_encoder_with_a_gate_is_refused(done, tmp_path):
-    encoder = shutil.copytree(str(done.encoder), tmp_path / "encoder")
-    (encoder / "gate.safetensors").touch()
-    with pytest.raises(InputError, match="gate"):
-        main(replace(done, encoder=encoder))
+def test_a_gate_beside_the_encoder_is_used(done, tmp_path):
+    encoder = Path(shutil.copytree(str(done.encoder), tmp_path / "encoder"))
+    MemoryGate(3, 2).save(encoder)  # shut: memory adds nothing
+    gated = replace(done, encoder=encoder, out=tmp_path / "out")
+    assert main(gated) == 0
+    without, with_memory = videos(gated, tmp_path)[:2]
+    assert torch.equal(without, with_memory)
 
 
 def test_the_demo_samples_as_the_recipe_measures():

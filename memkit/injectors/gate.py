@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from memkit.errors import InputError
+
+GATE_FILE = "gate.safetensors"
 
 
 class MemoryGate(nn.Module):
@@ -18,6 +23,23 @@ class MemoryGate(nn.Module):
     def layer(self, index: int) -> Tensor:
         """The gate of one layer [heads], before tanh."""
         return self.weight[index]
+
+    @staticmethod
+    def load(folder: Path) -> MemoryGate | None:
+        """The gate that lies beside an encoder, or None where there is none."""
+        file = folder / GATE_FILE
+        if not file.exists():
+            return None
+        weight = load_file(file)["weight"]
+        gate = MemoryGate(*weight.shape)
+        gate.load_state_dict({"weight": weight})
+        return gate
+
+    def save(self, folder: Path) -> None:
+        """Write the gate beside an encoder; the file is whole or not there."""
+        partial = folder / f".{GATE_FILE}.partial"
+        save_file({"weight": self.weight.detach().cpu()}, partial)
+        partial.replace(folder / GATE_FILE)
 
     def check(self, num_layers: int, num_heads: int) -> None:
         """Raise InputError unless the gate was made for this many layers and heads."""

@@ -12,6 +12,9 @@ from torch import Tensor
 class AttentionMonitor:
     """Collects the mean share of attention on memory, in [0, 1], over all queries, heads and samples.
 
+    A gated memory has a softmax of its own; there it is memory's share of the output, |gate·y_memory| of
+    |y| + |gate·y_memory|.
+
     Pass it to an injector; each forward of the transformer adds one row. With classifier-free guidance, Wan makes two
     forwards a step: the conditional one first.
     """

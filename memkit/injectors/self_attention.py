@@ -40,10 +40,6 @@ class SelfAttentionConcat:
     """
 
     def __init__(self, memory: Memory, gate: MemoryGate | None = None, monitor: AttentionMonitor | None = None) -> None:
-        if gate is not None and monitor is not None:
-            raise InputError(
-                "A gated memory has a softmax of its own, its share is always 1; drop the monitor or the gate."
-            )
         self.memory = memory
         self.gate = gate
         self.monitor = monitor
@@ -145,11 +141,15 @@ class _ConcatLayer:
     def finish(self, table: Table, group: str, out: dict[str, Tensor]) -> None:
         """Leave in ``out`` the video's own row."""
         assert self.shown is not None
+        if self.gate is not None:
+            added = self.gate.tanh().to(out[VIDEO])[:, None] * out.pop(group)
+            if self.record is not None:
+                own, other = out[VIDEO].float().norm(dim=-1), added.float().norm(dim=-1)
+                self.record(other / (own + other))
+            out[VIDEO] = out[VIDEO] + added
+            return
         if self.record is not None:
             shares = attention_share({VIDEO: table.q[VIDEO]}, table.kv, table.sees, group, table.log_weight)
             self.record(shares[VIDEO])
-        if self.gate is not None:
-            gate = self.gate.tanh().to(out[VIDEO])[:, None]
-            out[VIDEO] = out[VIDEO] + gate * out.pop(group)
-        elif self.shown.some is not None:
+        if self.shown.some is not None:
             out[VIDEO] = torch.where(self.shown.some.to(out[VIDEO].device), out[VIDEO], out.pop(f"not {group}"))

@@ -36,7 +36,8 @@ class Comparison:
     """One prompt, generated without and with memory from the same noise; ``query`` is what was searched for.
 
     ``attention`` is the share that fell on memory, in [0, 1], by step and layer; ``even_share`` what it would be if
-    each token got as much as any other. ``note`` says what is to be seen.
+    each token got as much as any other, None for a gated memory (then ``attention`` is its share of the output).
+    ``note`` says what is to be seen.
     """
 
     prompt: str
@@ -45,7 +46,7 @@ class Comparison:
     with_memory: UInt8[Tensor, "time height width 3"]
     hits: Sequence[HitClip]
     attention: Float[Tensor, "steps layers"]
-    even_share: float
+    even_share: float | None
     note: str = ""
 
 

@@ -10,7 +10,6 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from memkit.backbones import WanBackbone
@@ -18,10 +17,9 @@ from memkit.bank import MemoryBank
 from memkit.encoders import FrequencyEncoder
 from memkit.errors import InputError, MemkitError
 from memkit.injectors import MemoryGate
+from memkit.injectors.gate import GATE_FILE
 from memkit.retrievers import TextEmbedder, TextRetriever
 from recipes.dit_mem.presets import Config
-
-GATE_FILE = "gate.safetensors"
 
 
 def load_backbone(config: Config) -> WanBackbone:
@@ -66,20 +64,14 @@ def save_encoder(folder: Path, encoder: FrequencyEncoder, gate: MemoryGate | Non
     if gate is None:
         (folder / GATE_FILE).unlink(missing_ok=True)
     else:
-        partial = folder / f".{GATE_FILE}.partial"
-        save_file({"weight": gate.weight.detach().cpu()}, partial)
-        partial.replace(folder / GATE_FILE)
+        gate.save(folder)
 
 
 def load_encoder(folder: Path, backbone: WanBackbone) -> tuple[FrequencyEncoder, MemoryGate | None]:
     """What ``save_encoder`` wrote, on the backbone's device."""
     encoder = FrequencyEncoder.from_pretrained(folder).to(backbone.device)
-    if not (folder / GATE_FILE).exists():
-        return encoder, None
-    weight = load_file(folder / GATE_FILE)["weight"]
-    gate = MemoryGate(*weight.shape)
-    gate.load_state_dict({"weight": weight})
-    return encoder, gate.to(backbone.device)
+    gate = MemoryGate.load(folder)
+    return encoder, None if gate is None else gate.to(backbone.device)
 
 
 class _RememberingEmbedder(TextEmbedder):

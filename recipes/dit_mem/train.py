@@ -118,10 +118,12 @@ def train(config: Config, backbone: WanBackbone, data: TrainingSet, rank: int = 
     encoder, gate = new_encoder(config, backbone)
     modules = nn.ModuleDict({"encoder": encoder.train()} | ({} if gate is None else {"gate": gate}))
     parameters = list(modules.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=0.0)
+    faster = config.gate_lr / config.lr
+    groups = [{"params": list(m.parameters()), "faster": faster if m is gate else 1.0} for m in modules.values()]
+    optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=0.0)
     file, start, about = config.out / "checkpoint.pt", 0, _identity(config, data, world)
     if state := load_checkpoint(file):
-        _check_same(json.loads(state["about"]), about, file)
+        _check_same(json.loads(state.get("about", "{}")), about, file)
         modules.load_state_dict(state["modules"])
         optimizer.load_state_dict(state["optimizer"])
         start = state["step"]
@@ -137,7 +139,8 @@ def train(config: Config, backbone: WanBackbone, data: TrainingSet, rank: int = 
             if world > 1:
                 average_gradients(parameters, world)
             norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm)
-            optimizer.param_groups[0]["lr"] = learning_rate(config, step)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(config, step) * group["faster"]
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             if log is None:

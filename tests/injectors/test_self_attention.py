@@ -228,6 +228,23 @@ def test_the_monitor_sees_every_layer_and_call(model):
     torch.testing.assert_close(shares[2], torch.ones(3))
 
 
+def test_the_monitor_of_a_gated_memory_sees_what_it_adds(model, tmp_path):
+    gate = MemoryGate(3, 2)
+    assert MemoryGate.load(tmp_path) is None
+    monitor = AttentionMonitor()
+    with SelfAttentionConcat(memory(), gate, monitor).attach(model):
+        run(model)
+        with torch.no_grad():
+            gate.weight[1] = 20.0
+        run(model)
+    shut, opened = monitor.shares()
+    assert (shut == 0).all()
+    assert opened[1] > 0.1 and (opened[[0, 2]] == 0).all()
+    gate.save(tmp_path)
+    again = MemoryGate.load(tmp_path)
+    assert again is not None and torch.equal(again.weight, gate.weight)
+
+
 @pytest.mark.parametrize(("boundary", "expand"), [(None, False), (None, True), (0.8, False)])
 def test_inside_the_stock_pipeline_with_guidance(boundary, expand):
     pipe = random_pipeline(boundary_ratio=boundary, expand_timesteps=expand)
@@ -276,8 +293,6 @@ def test_wrong_use_is_named_and_leaves_the_model_alone(model):
         SelfAttentionConcat(memory()).attach(model, torch.nn.Linear(2, 2))
     with pytest.raises(InputError, match="gate"):
         SelfAttentionConcat(memory(), gate=MemoryGate(2, 2)).attach(model)
-    with pytest.raises(InputError, match="monitor"):
-        SelfAttentionConcat(memory(), gate=MemoryGate(3, 2), monitor=AttentionMonitor())
     with SelfAttentionConcat(memory(batch=3)).attach(model), pytest.raises(InputError, match="batch of 3"):
         run(model)
     with SelfAttentionConcat(memory()).attach(model), pytest.raises(MemkitError, match="hooks"):
