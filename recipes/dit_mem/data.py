@@ -87,7 +87,7 @@ class TrainingSet:
         pool = self.hits[target]
         ids = rng.sample(pool, min(config.k, len(pool)))
         if rng.random() < config.ease * max(0.0, 1 - 2 * step / config.steps):
-            ids = [self.ids[target], *ids[: config.k - 1]]
+            return [self.ids[target]]
         kept = [id for id in ids if rng.random() >= config.drop_clip] or ids[:1]
         rng.shuffle(kept)
         return kept

@@ -82,7 +82,7 @@ class Config:
     weighting: Literal["bell", "uniform"] = "bell"
     """Of the loss over timesteps; the release has the bell, which leaves the highest noise levels out."""
     ease: float = 0.0
-    """Probability at the start that one memory clip is the target itself, falling to 0 by half-time. The release: 0."""
+    """Probability at the start that the target, alone, is its own memory; it falls to 0 by half-time. The release: 0."""
     drop_clip: float = 0.0
     """Probability that a memory clip is hidden; one always stays. (Hiding all would teach nothing: only the encoder
     learns.)"""
@@ -145,16 +145,15 @@ def tiny() -> Config:
         k=3,
         pool=8,
         query_pattern=LAWS_QUERY,
-        steps=900,
+        steps=700,
         batch=16,
         lr=2e-3,
-        warmup=100,
+        warmup=30,
         schedule="cosine",
         shift=3.0,
         weighting="uniform",
         text_length=28,
         ease=1.0,
-        drop_clip=0.1,
         drop_text=0.1,
         sampling_steps=20,
         guidance_scale=2.0,

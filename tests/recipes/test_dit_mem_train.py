@@ -94,11 +94,11 @@ def test_the_target_is_never_its_own_memory_once_eased_in(data, config) -> None:
         assert not (same & batch.mask).any()
 
 
-def test_easing_in_shows_the_target_at_the_start(bank, config) -> None:
+def test_easing_in_shows_the_target_alone_at_the_start(bank, config) -> None:
     data = TrainingSet(bank, dataclasses.replace(config, ease=1.0, drop_clip=0.0, batch=8))
     batch = data.batch(0)
     same = (batch.memory == batch.latents[:, None]).flatten(2).all(dim=2)
-    assert (same.sum(dim=1) == 1).all()
+    assert (same.sum(dim=1) == 1).all() and torch.equal(same, batch.mask)
 
 
 def test_a_batch_is_a_function_of_seed_rank_and_step(data, bank, config) -> None:
