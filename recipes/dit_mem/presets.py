@@ -135,9 +135,8 @@ def tiny() -> Config:
     """tiny-wan on the laws world; any laptop.
 
     Where it is not the release, small trials showed why: at its learning rate nothing moves; without a gate the encoder
-    learned within 60 steps to be ignored and stayed there, with one the target in its own memory was used after 100;
-    easing-in lets that happen; the bell leaves out the noise levels that decide a path; and the whole caption
-    finds a clip of the same planet only half of the time (51 % of the best three among 450 clips of twelve planets;
+    learned to be ignored and stayed so; the easing-in gives it a reason not to; the bell leaves out the noise levels that
+    decide a path; and the whole caption finds a clip of the same planet only half of the time (51 % of the best three among 450 clips of twelve planets;
     what ``LAWS_QUERY`` keeps finds 93 %).
     """
     return Config(
@@ -145,7 +144,7 @@ def tiny() -> Config:
         k=3,
         pool=8,
         query_pattern=LAWS_QUERY,
-        steps=700,
+        steps=480,
         batch=16,
         lr=2e-3,
         warmup=30,
@@ -154,7 +153,6 @@ def tiny() -> Config:
         weighting="uniform",
         text_length=28,
         ease=1.0,
-        drop_text=0.1,
         sampling_steps=20,
         guidance_scale=2.0,
         videos_at_once=16,

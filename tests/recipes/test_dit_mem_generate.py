@@ -34,7 +34,14 @@ def config(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Con
     encoder = dataclasses.replace(tiny().encoder, hidden=8, width=16, heads=2, norm_groups=2)
     out = tmp_path_factory.mktemp("run")
     config = dataclasses.replace(
-        tiny(), model=str(random_folder), out=out, encoder=encoder, sampling_steps=2, train_clips=12, test_clips=48
+        tiny(),
+        model=str(random_folder),
+        out=out,
+        encoder=encoder,
+        gate=False,
+        sampling_steps=2,
+        train_clips=12,
+        test_clips=48,
     )
     assert prepare.main(Prepare(config)) == 0
     backbone = load_backbone(config)
