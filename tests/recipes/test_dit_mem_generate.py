@@ -30,7 +30,7 @@ from recipes.dit_mem.presets import PRESETS, Command, Config, parse, tiny
 
 @pytest.fixture(scope="module")
 def config(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """Banks of a few clips, and an encoder that was not trained."""
+    """Banks of a few clips, and an encoder that was not trained (behind a new gate nothing of it would be seen)."""
     encoder = dataclasses.replace(tiny().encoder, hidden=8, width=16, heads=2, norm_groups=2)
     out = tmp_path_factory.mktemp("run")
     config = dataclasses.replace(
@@ -42,6 +42,7 @@ def config(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Con
         sampling_steps=2,
         train_clips=12,
         test_clips=48,
+        gate=False,
     )
     assert prepare.main(Prepare(config)) == 0
     backbone = load_backbone(config)

@@ -94,6 +94,15 @@ def test_the_target_is_never_its_own_memory_once_eased_in(data, config) -> None:
         assert not (same & batch.mask).any()
 
 
+def test_without_sources_the_target_itself_is_kept_out(bank, config, tmp_path) -> None:
+    with MemoryBank.create(tmp_path / "bank") as unsourced:
+        for id in bank.ids[:6]:
+            clip = bank.clip(id)
+            unsourced.add(id, clip.latents, clip.caption)
+    data = TrainingSet(unsourced, dataclasses.replace(config, pool=5))
+    assert all(len(hits) == 5 and id not in hits for id, hits in zip(data.ids, data.hits, strict=True))
+
+
 def test_easing_in_shows_the_target_alone_at_the_start(bank, config) -> None:
     data = TrainingSet(bank, dataclasses.replace(config, ease=1.0, drop_clip=0.0, batch=8))
     batch = data.batch(0)
