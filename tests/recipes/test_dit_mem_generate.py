@@ -42,7 +42,6 @@ def config(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Con
         sampling_steps=2,
         train_clips=12,
         test_clips=48,
-        gate=False,
     )
     assert prepare.main(Prepare(config)) == 0
     backbone = load_backbone(config)
