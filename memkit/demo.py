@@ -42,7 +42,10 @@ PLANETS_INTRO = (
     "The model was never trained on these planets, so only the clips can tell it how fast things fall there: compare "
     "the speed of the fall."
 )
-PLANETS_CAVEAT = "The search compares words, and some of what it finds is of other planets."
+PLANETS_CAVEAT = (
+    "The search compares words, and some of what it finds is of other planets. The encoder comes from a first, short "
+    "training: measured over 48 prompts, its memory does not yet change how fast things fall (docs/dit_mem.md)."
+)
 
 
 @dataclass(frozen=True)
