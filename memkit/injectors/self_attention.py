@@ -48,6 +48,8 @@ class SelfAttentionConcat:
     def attach(self, *transformers: nn.Module) -> Attachment:
         """Attach to each transformer (both experts of Wan2.2 A14B) until ``detach()`` or the end of the ``with``.
 
+        Under gradient checkpointing the backward pass runs the blocks again: keep it inside the ``with``.
+
         Raises:
             InputError: no transformer, not a Wan transformer, another width than the memory's, or too few gates.
         """
