@@ -9,7 +9,7 @@ import torch
 from test_ingest import Encoder, write_csv
 
 from memkit import cli
-from memkit.backbones.wan import tiny_folder
+from memkit.backbones.codec import tiny_folder
 from memkit.bank import MemoryBank
 from memkit.video import write_video
 

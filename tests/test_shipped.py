@@ -5,7 +5,7 @@ from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
 from transformers import UMT5EncoderModel
 
 from memkit import WanBackbone
-from memkit.backbones.wan import tiny_folder
+from memkit.backbones.codec import tiny_folder
 
 
 def test_tiny_wan_is_a_small_stock_pipeline():

@@ -11,7 +11,6 @@ from diffusers import WanPipeline, WanTransformer3DModel
 from jaxtyping import Float
 from torch import Tensor
 
-from memkit.backbones.codec import FORMAT_FILE as FORMAT_FILE
 from memkit.backbones.codec import WanCodec, tiny_folder
 from memkit.backbones.original import load_original
 from memkit.backbones.presets import VideoFormat, format_of

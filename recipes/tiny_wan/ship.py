@@ -17,7 +17,7 @@ import tyro
 from PIL import Image
 
 from memkit.backbones import WanBackbone
-from memkit.backbones.wan import tiny_folder
+from memkit.backbones.codec import tiny_folder
 from memkit.generate import generate_videos
 from memkit.metrics import bootstrap
 from memkit.worlds.laws import COLOURS, PLANETS, sample_law

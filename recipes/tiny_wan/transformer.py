@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
-from memkit.backbones.wan import FORMAT_FILE
+from memkit.backbones.codec import FORMAT_FILE
 from memkit.flow import NUM_TRAIN_TIMESTEPS, add_noise, flow_loss, shift_sigma
 from memkit.worlds.laws import FPS, IMAGE_SIZE, NUM_FRAMES
 from recipes.padded_text import short_text
