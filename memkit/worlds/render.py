@@ -1,12 +1,12 @@
-"""A small deterministic ray caster: spheres and boxes on a floor before a wall of sky, one light, hard shadows.
+"""A small deterministic ray caster: convex bodies, one sun, hard shadows; colour, depth and ids.
 
-It is there for exactness, not beauty: every pixel comes with its depth and the id of the body seen.
-World axes are x right, y away, z up, in metres.
+It is there for exactness, not beauty. All arithmetic is float64, so that what rounds differently on another machine
+changes an edge in one of 10¹⁰ rays, not in one of 10⁵. One ray goes through each pixel; where neighbours see different
+things, four more find the share of each.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -14,94 +14,102 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from memkit.cameras import Cameras
+from memkit.errors import InputError
+from memkit.worlds.rays import FAR, Pack, pack_scene
+from memkit.worlds.scene import Scene
 
-FLOOR_ID, SKY_ID = -1, -2
+SKY_ID = -1
 _AMBIENT = 0.45
+_DARK_SQUARE = 0.7
 _LIGHT = (-0.35, -0.45, 0.82)
-_FAR = 1e6
-
-
-@dataclass(frozen=True)
-class Scene:
-    """Bodies that move over ``frames``; a body is a sphere or an axis-aligned box.
-
-    ``half`` holds half extents in metres; a sphere uses ``half[..., 0]`` as its radius. Colours are in [0, 1].
-    """
-
-    centre: Float[Tensor, "frames bodies 3"]
-    half: Float[Tensor, "frames bodies 3"]
-    colour: Float[Tensor, "bodies 3"]
-    is_sphere: tuple[bool, ...]
-    floor_colour: Float[Tensor, "3"]
-    sky_colour: Float[Tensor, "3"]
+_LIFT = 1e-6  # metres above its surface where a shadow's ray starts
+_CORNERS = ((-0.125, -0.375), (0.375, -0.125), (-0.375, 0.125), (0.125, 0.375))  # a rotated grid, in pixels
+_RAYS_AT_ONCE = {"cpu": 2**13, "cuda": 2**21}  # what fits the cache of a core; what fills a GPU
 
 
 class Render(NamedTuple):
-    """``rgb`` in [0, 1]; ``depth`` in metres along the ray, inf for the sky; ``ids`` of bodies, or FLOOR_ID, SKY_ID."""
+    """``rgb`` in [0, 1]; ``depth`` in metres along the ray, inf for the sky; ``ids`` of bodies in the scene, or SKY_ID."""
 
     rgb: Float[Tensor, "frames height width 3"]
     depth: Float[Tensor, "frames height width"]
     ids: Int[Tensor, "frames height width"]
 
 
-def render(scene: Scene, cameras: Cameras, height: int = 64, width: int = 64, supersample: int = 2) -> Render:
-    """Render a scene from one camera a frame (or one camera for all frames).
+def render(scene: Scene, cameras: Cameras, height: int = 64, width: int = 64, antialias: bool = True) -> Render:
+    """Render a scene from one camera a frame (or one camera for all frames), on the cameras' device.
 
-    Colour is averaged over ``supersample``² rays a pixel; depth and ids are those of the first of them.
+    Colour is the mean of four rays where a pixel's neighbours see another surface, another face, square or shadow;
+    depth and ids are those of the ray through the pixel's centre. A body thinner than a pixel may be lost between rays.
+
+    Raises `InputError` if the numbers of frames disagree.
     """
-    frames = scene.centre.shape[0]
-    origin, direction = cameras.rays(height * supersample, width * supersample)
-    origin = origin.reshape(-1, 1, 3).expand(frames, -1, -1)
-    direction = direction.reshape(-1, height * supersample * width * supersample, 3).expand(frames, -1, -1)
-    depth, ids = _trace(scene, origin.expand_as(direction), direction)
-    rgb = _shade(scene, origin + direction * depth.clamp(max=_FAR)[..., None], ids)
-    fine = (frames, height, supersample, width, supersample)
-    rgb = rgb.reshape(*fine, 3).mean(dim=(2, 4))
-    depth, ids = depth.reshape(fine)[:, :, 0, :, 0], ids.reshape(fine)[:, :, 0, :, 0]
-    return Render(rgb.clamp(0, 1), depth.masked_fill(ids == SKY_ID, torch.inf), ids)
+    views = cameras.c2w.reshape(-1, 4, 4).double()
+    lenses = cameras.intrinsics.reshape(-1, 4).double()
+    frames = max(scene.frames, len(views))
+    if {scene.frames, len(views)} - {1, frames}:
+        raise InputError(f"{scene.frames} frames of a scene and {len(views)} cameras; give as many, or one.")
+    views, lenses = views.expand(frames, 4, 4), lenses.expand(frames, 4)
+    step = max(1, _RAYS_AT_ONCE.get(views.device.type, 2**13) // (height * width))
+    parts = []
+    for i in range(0, frames, step):
+        block = slice(i, min(i + step, frames))
+        pack = pack_scene(scene, block, frames, views.device)
+        parts.append(_render_block(pack, views[block], lenses[block], height, width, antialias))
+    return Render(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def _trace(scene: Scene, origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-    """The nearest hit of each ray [frames, rays]: its distance and what it is."""
-    downward = direction[..., 2].clamp(max=-1e-9)
-    floor = torch.where(direction[..., 2] < -1e-9, -origin[..., 2] / downward, _FAR)
-    nearest = floor.clamp(max=_FAR)
-    ids = torch.where(nearest < _FAR, FLOOR_ID, SKY_ID)
-    for body, is_sphere in enumerate(scene.is_sphere):
-        centre, half = scene.centre[:, body, None], scene.half[:, body, None]
-        hit = (_hit_sphere if is_sphere else _hit_box)(origin - centre, direction, half)
-        closer = hit < nearest
-        nearest, ids = torch.where(closer, hit, nearest), torch.where(closer, body, ids)
-    return nearest, ids
+def _render_block(pack: Pack, views: Tensor, lenses: Tensor, height: int, width: int, antialias: bool) -> Render:
+    pixels = torch.arange(height * width, device=views.device)
+    row, column = pixels // width + 0.5, pixels % width + 0.5
+    origin = views[:, :3, 3:]
+    rgb, surface, depth, ids = _look(pack, origin, _directions(views, lenses, column / width, row / height))
+    if antialias:
+        edge = _edges(surface.view(-1, height, width)).flatten(1)
+        frame, pixel = edge.nonzero(as_tuple=True)
+        if len(frame):
+            place = edge.cumsum(1)[frame, pixel] - 1  # among the edge pixels of its frame; frames are padded to the longest
+            index = pixel.new_zeros(len(views), int(place.max()) + 1)
+            index[frame, place] = pixel
+            offset = torch.tensor(_CORNERS, device=views.device, dtype=views.dtype)
+            u = ((column[index][..., None] + offset[:, 0]) / width).flatten(1)
+            v = ((row[index][..., None] + offset[:, 1]) / height).flatten(1)
+            fine, *_ = _look(pack, origin, _directions(views, lenses, u, v))
+            rgb[frame, pixel] = fine.unflatten(1, (-1, len(_CORNERS))).mean(2)[frame, place]
+    shape = (len(views), height, width)
+    return Render(rgb.clamp(0, 1).float().view(*shape, 3), depth.float().view(shape), ids.view(shape))
 
 
-def _hit_sphere(origin: Tensor, direction: Tensor, half: Tensor) -> Tensor:
-    b = (origin * direction).sum(-1)
-    discriminant = b * b - (origin * origin).sum(-1) + half[..., 0] ** 2
-    distance = -b - discriminant.clamp(min=0).sqrt()
-    return torch.where((discriminant > 0) & (distance > 1e-4), distance, _FAR)
+def _directions(views: Tensor, lenses: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """Unit directions [frames, 3, rays] through (u, v), shares of the image."""
+    fx, fy, cx, cy = lenses[..., None].unbind(-2)
+    x, y = (u - cx) / fx, (v - cy) / fy
+    rays = views[:, :3, :3] @ torch.stack([x, y, torch.ones_like(x)], dim=1)
+    return rays / rays.square().sum(1, keepdim=True).sqrt()
 
 
-def _hit_box(origin: Tensor, direction: Tensor, half: Tensor) -> Tensor:
-    inverse = 1.0 / torch.where(direction.abs() < 1e-9, 1e-9, direction)
-    a, b = (-half - origin) * inverse, (half - origin) * inverse
-    enter, leave = torch.minimum(a, b).amax(-1), torch.maximum(a, b).amin(-1)
-    return torch.where((enter < leave) & (enter > 1e-4), enter, _FAR)
+def _look(pack: Pack, origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What each ray sees [frames, rays]: colour, a number that tells surfaces apart, distance, id."""
+    depth, which = pack.trace(origin, direction)
+    sky = depth >= FAR
+    point = origin + direction * depth.masked_fill(sky, 0.0)[:, None]
+    hit = pack.surface(point, which)
+    light = torch.nn.functional.normalize(torch.tensor(_LIGHT, device=point.device, dtype=point.dtype), dim=0)
+    facing = (hit.normal * light[:, None]).sum(1)
+    shaded = pack.blocked(point + _LIFT * hit.normal, light[None, :, None])
+    diffuse = facing.clamp(min=0).masked_fill(shaded, 0.0)
+    tone = (_AMBIENT + (1 - _AMBIENT) * diffuse) * torch.where(hit.dark, _DARK_SQUARE, 1.0)
+    rgb = torch.where(sky[..., None], pack.sky, hit.colour * tone[..., None]) * pack.gain[:, None, None]
+    surface = ((which * 3 + hit.face) * 2 + hit.dark) * 2 + (diffuse > 0)
+    ids = pack.ids[which].masked_fill(sky, SKY_ID)
+    return rgb, surface.masked_fill(sky, -1), depth.masked_fill(sky, torch.inf), ids
 
 
-def _shade(scene: Scene, point: Tensor, ids: Tensor) -> Tensor:
-    light = torch.nn.functional.normalize(torch.tensor(_LIGHT).to(point), dim=0)
-    palette = torch.cat([scene.colour, scene.sky_colour[None], scene.floor_colour[None]])  # ids -2, -1 wrap to the end
-    normal = torch.zeros_like(point)
-    normal[..., 2] = 1.0
-    for body, is_sphere in enumerate(scene.is_sphere):
-        offset = (point - scene.centre[:, body, None]) / scene.half[:, body, None]
-        if not is_sphere:  # the face is the axis on which the hit lies farthest out
-            offset = offset.sign() * (offset.abs() >= offset.abs().amax(-1, keepdim=True) - 1e-6)
-        mine = (ids == body)[..., None]
-        normal = torch.where(mine, torch.nn.functional.normalize(offset, dim=-1), normal)
-    diffuse = (normal * light).sum(-1).clamp(min=0)
-    blocked, _ = _trace(scene, point + 1e-3 * normal, light.expand_as(point))
-    diffuse = torch.where(blocked < _FAR, 0.0, diffuse)
-    lit = palette[ids] * (_AMBIENT + (1 - _AMBIENT) * diffuse)[..., None]
-    return torch.where((ids == SKY_ID)[..., None], palette[ids], lit)
+def _edges(surface: Tensor) -> Tensor:
+    """Pixels [frames, height, width] one of whose four neighbours sees another surface."""
+    edge = torch.zeros_like(surface, dtype=torch.bool)
+    across, down = surface[:, :, 1:] != surface[:, :, :-1], surface[:, 1:] != surface[:, :-1]
+    edge[:, :, 1:] |= across
+    edge[:, :, :-1] |= across
+    edge[:, 1:] |= down
+    edge[:, :-1] |= down
+    return edge
