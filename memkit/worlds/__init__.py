@@ -1,6 +1,21 @@
 """Small rendered worlds with exact states, for claims that need the truth to be known."""
 
-from memkit.worlds.laws import Law, bounce_height, sample_law
-from memkit.worlds.render import Render, Scene, render
+from memkit.worlds.event import Event
+from memkit.worlds.interruptions import Interrupted, Interruption, sample_interruption
+from memkit.worlds.laws import LAWS, sample_law
+from memkit.worlds.render import Render, render
+from memkit.worlds.scene import Body, Scene, body
 
-__all__ = ["Law", "Render", "Scene", "bounce_height", "render", "sample_law"]
+__all__ = [
+    "LAWS",
+    "Body",
+    "Event",
+    "Interrupted",
+    "Interruption",
+    "Render",
+    "Scene",
+    "body",
+    "render",
+    "sample_interruption",
+    "sample_law",
+]

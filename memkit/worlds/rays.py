@@ -57,12 +57,12 @@ class Pack:
 
     def _meet(self, kind: int, group: slice, origin: Tensor, direction: Tensor) -> Tensor:
         """Distances [frames, bodies of the group, rays]."""
-        origin = origin[:, None] - self.centre[:, group, :, None]
+        toward = self.centre[:, group, :, None] - origin[:, None]
         direction = direction[:, None]
         if self.turn is not None and kind != _SPHERE:
             back = self.turn[:, group].transpose(-1, -2)
-            origin, direction = back @ origin, back @ direction
-        return _MEET[kind](origin, direction, self.half[:, group, :, None])
+            toward, direction = back @ toward, back @ direction
+        return _MEET[kind](toward, direction, self.half[:, group, :, None])
 
     def surface(self, point: Tensor, which: Tensor) -> Surface:
         """Normal, colour and pattern at points [frames, 3, rays] of bodies [frames, rays]."""
@@ -75,7 +75,9 @@ class Pack:
         scaled = local / half
         box = kind == _BOX
         cap = ((kind == _CYLINDER) & (scaled[:, 2].abs() > 1 - 1e-9)) | (kind == _PLANE)
-        face = torch.where(box, scaled.abs().argmax(1), torch.where(cap, 2, 0))
+        sx, sy, sz = scaled.abs().unbind(1)
+        widest = torch.where(sz >= torch.maximum(sx, sy), 2, torch.where(sy >= sx, 1, 0))
+        face = torch.where(box, widest, torch.where(cap, 2, 0))
         flat = torch.nn.functional.one_hot(face, 3).movedim(-1, 1) * scaled.sign()
         flat[:, 2].masked_fill_(kind == _PLANE, 1.0)
         upright = torch.ones_like(local)
@@ -132,36 +134,38 @@ def _of(values: Tensor, which: Tensor) -> Tensor:
     return values.movedim(1, 2).gather(2, index)
 
 
-def _plane(origin: Tensor, direction: Tensor, half: Tensor) -> Tensor:
+def _plane(toward: Tensor, direction: Tensor, half: Tensor) -> Tensor:
     down = direction[:, :, 2]
-    distance = -origin[:, :, 2] / torch.where(down < -_NEAR, down, -1.0)
+    distance = toward[:, :, 2] / torch.where(down < -_NEAR, down, -1.0)
     return torch.where((down < -_NEAR) & (distance > _NEAR), distance, FAR)
 
 
-def _sphere(origin: Tensor, direction: Tensor, half: Tensor) -> Tensor:
-    b = _dot(origin, direction)
-    spare = b * b - (_dot(origin, origin) - half[:, :, 0] ** 2)
-    distance = -b - spare.clamp(min=0).sqrt()
+def _sphere(toward: Tensor, direction: Tensor, half: Tensor) -> Tensor:
+    b = _dot(toward, direction)
+    spare = b * b - (_dot(toward, toward) - half[:, :, 0] ** 2)
+    distance = b - spare.clamp(min=0).sqrt()
     return torch.where((spare > 0) & (distance > _NEAR), distance, FAR)
 
 
-def _box(origin: Tensor, direction: Tensor, half: Tensor) -> Tensor:
-    inverse = 1.0 / torch.where(direction.abs() < 1e-12, 1e-12, direction)
-    middle, reach = -origin * inverse, half * inverse.abs()
-    enter, leave = (middle - reach).amax(2), (middle + reach).amin(2)
+def _box(toward: Tensor, direction: Tensor, half: Tensor) -> Tensor:
+    inverse = torch.where(direction.abs() < 1e-12, 1e-12, direction).reciprocal()
+    middle, reach = toward * inverse, half * inverse.abs()
+    (ex, ey, ez), (lx, ly, lz) = (middle - reach).unbind(2), (middle + reach).unbind(2)
+    enter = torch.maximum(torch.maximum(ex, ey), ez)
+    leave = torch.minimum(torch.minimum(lx, ly), lz)
     return torch.where((enter < leave) & (enter > _NEAR), enter, FAR)
 
 
-def _cylinder(origin: Tensor, direction: Tensor, half: Tensor) -> Tensor:
-    (ox, oy, oz), (dx, dy, dz) = origin.unbind(2), direction.unbind(2)
+def _cylinder(toward: Tensor, direction: Tensor, half: Tensor) -> Tensor:
+    (ox, oy, oz), (dx, dy, dz) = toward.unbind(2), direction.unbind(2)
     a = (dx * dx + dy * dy).clamp(min=1e-12)
     b = ox * dx + oy * dy
     spare = b * b - a * (ox * ox + oy * oy - half[:, :, 0] ** 2)
     root = spare.clamp(min=0).sqrt()
-    inverse = 1.0 / torch.where(dz.abs() < 1e-12, 1e-12, dz)
-    middle, reach = -oz * inverse, half[:, :, 2] * inverse.abs()
-    enter = torch.maximum((-b - root) / a, middle - reach)
-    leave = torch.minimum((root - b) / a, middle + reach)
+    inverse = torch.where(dz.abs() < 1e-12, 1e-12, dz).reciprocal()
+    middle, reach = oz * inverse, half[:, :, 2] * inverse.abs()
+    enter = torch.maximum((b - root) / a, middle - reach)
+    leave = torch.minimum((b + root) / a, middle + reach)
     return torch.where((spare > 0) & (enter < leave) & (enter > _NEAR), enter, FAR)
 
 

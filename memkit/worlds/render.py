@@ -24,7 +24,7 @@ _DARK_SQUARE = 0.7
 _LIGHT = (-0.35, -0.45, 0.82)
 _LIFT = 1e-6  # metres above its surface where a shadow's ray starts
 _CORNERS = ((-0.125, -0.375), (0.375, -0.125), (-0.375, 0.125), (0.125, 0.375))  # a rotated grid, in pixels
-_RAYS_AT_ONCE = {"cpu": 2**13, "cuda": 2**21}  # what fits the cache of a core; what fills a GPU
+_RAYS_AT_ONCE = {"cpu": 2**14, "cuda": 2**21}  # what fits the cache of a core; what fills a GPU
 
 
 class Render(NamedTuple):

@@ -1,0 +1,137 @@
+"""What all events share: a state in closed form, a scene that shows it, a caption that names it.
+
+An event is a frozen dataclass. Its physical constants and its start are plain fields, so ``dataclasses.replace(event,
+gravity=3.0)`` is the same body under another law, and a field may be a tensor [N, 1], which makes the state [N, frames]:
+that is how a fit tries thousands of laws at once.
+"""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple, Self
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from memkit.cameras import Cameras
+from memkit.worlds.constants import COLOURS, PLACES, Split
+from memkit.worlds.render import Render, render
+from memkit.worlds.scene import Body, Scene, body
+
+FPS = 8.0
+NUM_FRAMES = 17
+IMAGE_SIZE = 64
+Number = float | Tensor
+Shows = Literal["place", "angle", "axis", "ground", "top", "radius", "blend", "pair"]
+
+
+class Part(NamedTuple):
+    """A piece of a caption: whether it must stay when captions are varied, and the name in it that stands for a constant."""
+
+    text: str
+    needed: bool = False
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Event(ABC):
+    """One process before the standing camera. Lengths in metres, times in seconds, angles in radians."""
+
+    colour: str
+    place: str
+
+    kind: ClassVar[str]
+    law: ClassVar[str]
+    """The law in one line."""
+    units: ClassVar[dict[str, str]]
+    """The state's variables and their units."""
+    shows: ClassVar[Shows]
+    """What of the tracked body tells the state to who sees only pixels; see `memkit.metrics.states`."""
+    free: ClassVar[dict[str, tuple[float, float]]]
+    """Fields that a fit may vary, with their ranges: first the constants of the law, then where it starts."""
+    constants: ClassVar[tuple[str, ...]]
+    """The constants of the law among ``free``."""
+
+    @classmethod
+    @abstractmethod
+    def draw(cls, rng: random.Random, split: Split) -> Self:
+        """A random event whose named constants belong to the split."""
+
+    @abstractmethod
+    def state(self, seconds: Float[Tensor, " frames"]) -> dict[str, Tensor]:
+        """The state's variables at each time, exactly: [frames], or [N, frames] where fields are tensors [N, 1]."""
+
+    @abstractmethod
+    def parts(self) -> tuple[Part, ...]:
+        """The caption in pieces."""
+
+    @abstractmethod
+    def bodies(self, seconds: Float[Tensor, " frames"]) -> tuple[Body, ...]:
+        """What moves or changes. The body called "body" is the one the caption is about."""
+
+    def fixtures(self) -> tuple[Body, ...]:
+        """What stays, besides the floor."""
+        return ()
+
+    @property
+    def caption(self) -> str:
+        """What a user would write of the clip: names, never numbers."""
+        return " ".join(part.text for part in self.parts())
+
+    def scene(self, seconds: Float[Tensor, " frames"]) -> Scene:
+        """The scene at each time."""
+        return self._scene(self.bodies(seconds))
+
+    def backdrop(self) -> Scene:
+        """The scene without what moves, one frame."""
+        return self._scene(())
+
+    def _scene(self, bodies: tuple[Body, ...]) -> Scene:
+        floor, sky = PLACES[self.place]
+        ground = body("floor", "plane", (0.0, 0.0, 0.0), 1.0, floor)
+        return Scene((ground, *self.fixtures(), *bodies), sky)
+
+    def frames(self, seconds: Float[Tensor, " frames"], size: int = IMAGE_SIZE) -> Render:
+        """Colour, depth and ids at each time, from the standing camera."""
+        return render(self.scene(seconds), camera(), size, size)
+
+    def video(
+        self, num_frames: int = NUM_FRAMES, fps: float = FPS, size: int = IMAGE_SIZE, start: float = 0.0
+    ) -> UInt8[Tensor, "{num_frames} {size} {size} 3"]:
+        """The rendered clip from ``start`` seconds on, frames first, channels last."""
+        return to_uint8(self.frames(times(num_frames, fps, start), size).rgb)
+
+
+def camera() -> Cameras:
+    """The standing camera of all events [1]: it sees about 5 by 5 metres of the plane y=0."""
+    eye, target = torch.tensor([[0.0, -7.2, 2.1], [0.0, 0.0, 1.75]], dtype=torch.float64)[:, None]
+    return Cameras.look_at(eye, target, fov_degrees=38.0)
+
+
+def times(num_frames: int = NUM_FRAMES, fps: float = FPS, start: float = 0.0) -> Float[Tensor, " num_frames"]:
+    """Seconds of each frame, float64."""
+    return start + torch.arange(num_frames, dtype=torch.float64) / fps
+
+
+def to_uint8(rgb: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
+    """Colours in [0, 1] as bytes."""
+    return (rgb * 255).round().to(torch.uint8)
+
+
+def at(x: Number, y: Number, z: Number) -> Float[Tensor, "frames 3"]:
+    """Points from coordinates, each a number or one for each frame."""
+    values = [torch.as_tensor(value, dtype=torch.float64).reshape(-1) for value in (x, y, z)]
+    return torch.stack(torch.broadcast_tensors(*values), dim=-1)
+
+
+def rgb(colour: str) -> tuple[float, float, float]:
+    """The named colour."""
+    return COLOURS[colour]
+
+
+def pick_look(rng: random.Random) -> tuple[str, str]:
+    """A colour and a place."""
+    return rng.choice(sorted(COLOURS)), rng.choice(sorted(PLACES))

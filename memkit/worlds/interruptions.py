@@ -1,0 +1,121 @@
+"""The `interruptions` suite: a process that goes on while a board, darkness, a turn of the camera or a cut hides it.
+
+Each clip has a twin without the interruption: what should be seen when the view comes back.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from memkit.cameras import Cameras
+from memkit.worlds.constants import Split
+from memkit.worlds.event import FPS, IMAGE_SIZE, Event, Part, at, camera, times, to_uint8
+from memkit.worlds.mechanisms import Clock, Orbit, Traverse
+from memkit.worlds.processes import Burn, Cool, Drain, Dye, Fill, Grow, Inflate, Melt
+from memkit.worlds.render import Render, render
+from memkit.worlds.scene import Scene, body, turned
+
+By = Literal["occluder", "lights-off", "look-away", "camera-off"]
+KINDS: tuple[By, ...] = get_args(By)
+PROCESSES: tuple[type[Event], ...] = (Fill, Drain, Melt, Burn, Grow, Inflate, Cool, Dye, Clock, Traverse, Orbit)
+NUM_FRAMES = 49
+_WORDS: dict[By, str] = {
+    "occluder": "while a board slides past",
+    "lights-off": "while the light goes out and on again",
+    "look-away": "while the camera looks away and back",
+    "camera-off": "while the camera is off for a moment",
+}
+_DIM = 0.04  # of the light that is left when it is off
+_AWAY = 1.4  # radians, by which the camera turns
+_BOARD = (0.46, 0.36, 0.27)
+
+
+@dataclass(frozen=True)
+class Interruption:
+    """It begins at ``start`` and is over at ``stop``, seconds; coming and going take ``ramp`` each (a cut takes none)."""
+
+    by: By
+    start: float
+    stop: float
+    ramp: float = 0.5
+
+    def amount(self, seconds: Float[Tensor, " frames"]) -> Float[Tensor, " frames"]:
+        """0 before and after, 1 while it holds, a smooth step between."""
+        if self.by == "camera-off":
+            return ((seconds >= self.start) & (seconds < self.stop)).to(seconds)
+        step = torch.minimum(seconds - self.start, self.stop - seconds).div(self.ramp).clamp(0, 1)
+        return step * step * (3 - 2 * step)
+
+    def hidden(self, seconds: Float[Tensor, " frames"]) -> Bool[Tensor, " frames"]:
+        """Frames in which nothing of the process is seen."""
+        return self.amount(seconds) >= 1.0
+
+    def recovered(self, seconds: Float[Tensor, " frames"]) -> Bool[Tensor, " frames"]:
+        """Frames after it, with the view as it was."""
+        return seconds >= self.stop
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """A process and what comes between it and the eye."""
+
+    event: Event
+    by: Interruption
+
+    @property
+    def caption(self) -> str:
+        """The whole clip in words."""
+        return " ".join(part.text for part in self.parts())
+
+    def parts(self, start: float = 0.0, stop: float = float("inf")) -> tuple[Part, ...]:
+        """The caption of what is seen from ``start`` to ``stop`` seconds, in pieces."""
+        seen = self.by.start < stop and self.by.stop > start
+        return (*self.event.parts(), Part(_WORDS[self.by.by], True)) if seen else self.event.parts()
+
+    def scene(self, seconds: Float[Tensor, " frames"]) -> Scene:
+        """The scene at each time."""
+        scene, amount = self.event.scene(seconds), self.by.amount(seconds)
+        if self.by.by == "occluder":
+            side = torch.where(seconds < 0.5 * (self.by.start + self.by.stop), -1.0, 1.0)
+            board = body("board", "box", at(4.6 * side * (1 - amount), -1.7, 2.1), (2.3, 0.05, 2.1), _BOARD)
+            return Scene((*scene.bodies, board), scene.sky)
+        if self.by.by == "lights-off":
+            return Scene(scene.bodies, scene.sky, 1 - (1 - _DIM) * amount)
+        return Scene(scene.bodies, scene.sky, 1 - amount) if self.by.by == "camera-off" else scene
+
+    def cameras(self, seconds: Float[Tensor, " frames"]) -> Cameras:
+        """The camera at each time: standing, or turned to the right about its own place."""
+        still = camera()
+        c2w = still.c2w.repeat(len(seconds), 1, 1)
+        if self.by.by == "look-away":
+            c2w[:, :3, :3] = turned(-_AWAY * self.by.amount(seconds), "z") @ c2w[:, :3, :3]
+        return Cameras(c2w, still.intrinsics.expand(len(seconds), 4))
+
+    def frames(self, seconds: Float[Tensor, " frames"], size: int = IMAGE_SIZE) -> Render:
+        """Colour, depth and ids at each time."""
+        return render(self.scene(seconds), self.cameras(seconds), size, size)
+
+    def video(
+        self, num_frames: int = NUM_FRAMES, fps: float = FPS, size: int = IMAGE_SIZE, start: float = 0.0
+    ) -> UInt8[Tensor, "{num_frames} {size} {size} 3"]:
+        """The rendered clip from ``start`` seconds on, frames first, channels last."""
+        return to_uint8(self.frames(times(num_frames, fps, start), size).rgb)
+
+    def twin(
+        self, num_frames: int = NUM_FRAMES, fps: float = FPS, size: int = IMAGE_SIZE, start: float = 0.0
+    ) -> UInt8[Tensor, "{num_frames} {size} {size} 3"]:
+        """The same process with nothing in between: the truth."""
+        return self.event.video(num_frames, fps, size, start)
+
+
+def sample_interruption(rng: random.Random, split: Split = "train", by: By | None = None) -> Interrupted:
+    """Draw a clip of six seconds: seen for 1.5 to 2, hidden for 1 to 2 of the seconds that follow, then seen again."""
+    event = rng.choice(PROCESSES).draw(rng, split)
+    start = rng.uniform(1.5, 2.0)
+    return Interrupted(event, Interruption(by or rng.choice(KINDS), start, start + 1.0 + rng.uniform(1.0, 2.0)))
