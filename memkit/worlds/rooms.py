@@ -22,11 +22,10 @@ from torch import Tensor
 from memkit.cameras import Cameras
 from memkit.errors import InputError
 from memkit.worlds.constants import COLOURS, SPLITS, Split
-from memkit.worlds.paths import Path, Pose, Segment, Wait, and_back, approach, door_and_back, turn_and_return
+from memkit.worlds.event import FPS, IMAGE_SIZE, NUM_FRAMES, times, to_uint8
+from memkit.worlds.paths import Path, Pose, Segment, Wait, and_back, approach, turn_and_return
 from memkit.worlds.render import render
 from memkit.worlds.scene import Body, Scene, body
-
-FPS, NUM_FRAMES, IMAGE_SIZE = 8.0, 17, 64
 
 WALLS: dict[str, tuple[float, float, float]] = {  # no face of a wall reflects more than 0.7 of it
     "grey": (0.80, 0.80, 0.82),
@@ -262,12 +261,13 @@ class Room:
     def tour(self, rng: random.Random, seconds: float) -> Path:
         """A random path of at least ``seconds``: looks around, walks and visits through the door, one after another.
 
-        Each part begins and ends in the first view, at a whole multiple of 1/8 s.
+        Each part begins and ends in the first view. Turns back mirror the turns away about a whole multiple of 1/16 s:
+        at 8 frames a second, the same views come back.
         """
         path = Path(self.start)
         while path.duration < seconds:
             path = path.then(*self._outing(rng))
-            path = path.then(Wait(math.ceil(path.duration * FPS - 1e-9) / FPS - path.duration + 0.5))
+            path = path.then(Wait(0.5 + _to_frame(path.segments)))
         return path
 
     def _outing(self, rng: random.Random) -> tuple[Segment, ...]:
@@ -275,9 +275,8 @@ class Room:
         look = turn_and_return(5.0 * rng.randint(18, 36), rng.choice(("left", "right")), 0.25 * rng.randint(1, 6))
         if far == 0:
             return look
-        if far == 1:
-            return and_back(approach(self.start, self.stations[1:2]), rng.choice((look, (Wait(0.5),))))
-        return door_and_back(self.start, self.stations[1 : far + 1], look)
+        there = approach(self.start, self.stations[1 : far + 1])
+        return and_back(there, (Wait(_to_frame(there)), *look))
 
 
 @dataclass(frozen=True)
@@ -299,7 +298,7 @@ class RoomClip:
 
     def times(self, frames: int = NUM_FRAMES, fps: float = FPS) -> Float[Tensor, "{frames}"]:
         """Seconds of each frame, float64."""
-        return self.start_seconds + torch.arange(frames, dtype=torch.float64) / fps
+        return times(frames, fps, self.start_seconds)
 
     def scene(self, frames: int = NUM_FRAMES, fps: float = FPS) -> Scene:
         """The room at each frame."""
@@ -313,8 +312,7 @@ class RoomClip:
         self, frames: int = NUM_FRAMES, fps: float = FPS, size: int = IMAGE_SIZE
     ) -> UInt8[Tensor, "{frames} {size} {size} 3"]:
         """The rendered clip, frames first, channels last."""
-        rgb = render(self.scene(frames, fps), self.cameras(frames, fps), size, size).rgb
-        return (rgb * 255).round().to(torch.uint8)
+        return to_uint8(render(self.scene(frames, fps), self.cameras(frames, fps), size, size).rgb)
 
     @property
     def caption(self) -> str:
@@ -389,6 +387,12 @@ def sample_clip(
         if wanted == (mostly[0] if mostly else "mixed"):
             break
     return clip
+
+
+def _to_frame(segments: Sequence[Segment]) -> float:
+    """Seconds from the end of segments to the next whole multiple of 1/8 s."""
+    end = sum(segment.seconds for segment in segments)
+    return max(0.0, math.ceil(end * FPS - 1e-6) / FPS - end)
 
 
 def _listed(words: Sequence[str]) -> str:
