@@ -150,8 +150,8 @@ def test_states_part_of_the_way(seed: int, dims: int | None, part: float, distan
 def test_units_and_origin_do_not_matter(seed: int, dims: int | None, scale: float, offset: float) -> None:
     truth, measured, frozen = state(seed, dims), state(seed + 1, dims), state(seed + 2, dims)[0]
     score = state_evolution(measured, truth, frozen)
-    moved = (x * scale + offset for x in (measured, truth, frozen))
-    assert state_evolution(*moved).value == pytest.approx(score.value)
+    moved = [x * scale + offset for x in (measured, truth, frozen)]
+    assert state_evolution(moved[0], moved[1], moved[2]).value == pytest.approx(score.value)
     error = hidden_state_error(measured, truth, 2.0).value
     assert hidden_state_error(measured * scale, truth * scale, 2.0 * scale).value == pytest.approx(error)
 

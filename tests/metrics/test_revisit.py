@@ -64,6 +64,7 @@ def test_the_nearest_pose_then_the_latest() -> None:
     assert revisit_pairs(path([0.0, 90.0, 0.0, 90.0, 0.0])) == [(0, 2), (1, 3), (2, 4)]
     # of a metre and a degree, the worse in shares of its tolerance counts
     assert revisit_pairs(path([0.0, 0.9, 90.0, 0.0], [0.04, 0.0, 0.0, 0.0])) == [(0, 3)]
+    assert revisit_pairs(path([0.9, 90.0, 0.0], [0.04, 0.0, 0.0])) == [(0, 2)]
 
 
 def test_tolerances_and_gap() -> None:
@@ -110,7 +111,7 @@ def test_paths_and_settings_that_cannot_be_used() -> None:
             revisit_pairs(bad)
     for settings in ({"metres": 0}, {"degrees": -1.0}, {"metres": 2.0}, {"degrees": 40}, {"min_gap": 0}):
         with pytest.raises(InputError, match="positive tolerances"):
-            revisit_pairs(cameras, **settings)
+            revisit_pairs(cameras, **settings)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
