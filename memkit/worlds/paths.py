@@ -25,22 +25,24 @@ FOV_DEGREES = 70.0
 
 Motion = Literal["walks forward", "turns left", "turns right", "stands"]
 Side = Literal["left", "right"]
-Pose = tuple[float, float, float]
+Number = float | int
+Pose = tuple[Number, Number, Number]
+Point = tuple[Number, Number]
 
 
 @dataclass(frozen=True)
 class Walk:
     """Straight ahead; ``metres`` ≥ 0, ``speed`` in metres a second."""
 
-    metres: float
-    speed: float = 1.2
+    metres: Number
+    speed: Number = 1.2
 
     def __post_init__(self) -> None:
         if self.metres < 0 or self.speed <= 0:
             raise InputError(f"{self} goes back or never ends; give metres ≥ 0 and a speed above 0.")
 
     @property
-    def seconds(self) -> float:
+    def seconds(self) -> Number:
         return self.metres / self.speed
 
     @property
@@ -52,15 +54,15 @@ class Walk:
 class Turn:
     """On the spot; ``degrees`` to the left, negative to the right; ``speed`` in degrees a second."""
 
-    degrees: float
-    speed: float = 40.0
+    degrees: Number
+    speed: Number = 40.0
 
     def __post_init__(self) -> None:
         if self.speed <= 0:
             raise InputError(f"{self} never ends; give a speed above 0.")
 
     @property
-    def seconds(self) -> float:
+    def seconds(self) -> Number:
         return abs(self.degrees) / self.speed
 
     @property
@@ -72,7 +74,7 @@ class Turn:
 class Wait:
     """Stands still for ``seconds`` ≥ 0."""
 
-    seconds: float
+    seconds: Number
 
     def __post_init__(self) -> None:
         if self.seconds < 0:
@@ -118,7 +120,9 @@ class Path:
     def _segment(self, seconds: Tensor) -> Tensor:
         """The segment each time falls into; the last one after the end."""
         times, _ = self._knots
-        return (torch.searchsorted(times, seconds.double(), right=True) - 1).clamp(0, max(len(self._moves) - 1, 0))
+        return (torch.searchsorted(times, seconds.double().contiguous(), right=True) - 1).clamp(
+            0, max(len(self._moves) - 1, 0)
+        )
 
     def pose(self, seconds: Float[Tensor, " frames"]) -> Float[Tensor, "frames 3"]:
         """Where the walker is and looks: x and y in metres, yaw in radians; float64."""
@@ -126,7 +130,8 @@ class Path:
         if not self._moves:
             return poses.expand(len(seconds), 3)
         i = self._segment(seconds)
-        share = ((seconds.double() - times[i]) / (times[i + 1] - times[i])).clamp(0, 1)[:, None]
+        length = (times[i + 1] - times[i]).clamp(min=1e-12)  # what is added to a long time may be lost in it
+        share = ((seconds.double() - times[i]) / length).clamp(0, 1)[:, None]
         return poses[i] + share * (poses[i + 1] - poses[i])
 
     def motion(self, seconds: Float[Tensor, " frames"]) -> list[Motion]:
@@ -135,21 +140,21 @@ class Path:
         at = zip(self._segment(seconds).tolist(), outside.tolist(), strict=True)
         return ["stands" if out else self._moves[i].motion for i, out in at]
 
-    def cameras(self, seconds: Float[Tensor, " frames"], fov_degrees: float = FOV_DEGREES) -> Cameras:
+    def cameras(self, seconds: Float[Tensor, " frames"], fov_degrees: Number = FOV_DEGREES) -> Cameras:
         """The walker's camera at each time [frames], float64: eye height 1.5 m, level."""
         x, y, yaw = self.pose(seconds).unbind(-1)
         eye = torch.stack([x, y, torch.full_like(x, EYE_HEIGHT)], dim=-1)
         forward = torch.stack([yaw.cos(), yaw.sin(), torch.zeros_like(yaw)], dim=-1)
-        return Cameras.look_at(eye, eye + forward, fov_degrees)
+        return Cameras.look_at(eye, eye + forward, float(fov_degrees))
 
 
-def turn_and_return(angle: float, side: Side = "left", wait_seconds: float = 0.5) -> tuple[Segment, ...]:
+def turn_and_return(angle: Number, side: Side = "left", wait_seconds: Number = 0.5) -> tuple[Segment, ...]:
     """Turn away by ``angle`` degrees, wait, and turn back the same way: a revisit with nothing but turns."""
     degrees = angle if side == "left" else -angle
     return Turn(degrees), Wait(wait_seconds), Turn(-degrees)
 
 
-def approach(pose: Pose, points: Sequence[tuple[float, float]]) -> tuple[Segment, ...]:
+def approach(pose: Pose, points: Sequence[Point]) -> tuple[Segment, ...]:
     """From a pose to each point in turn, facing it before walking there; turns take the shorter side."""
     segments: list[Segment] = []
     for x, y in points:
@@ -175,9 +180,7 @@ def and_back(there: Sequence[Segment], middle: Sequence[Segment] = ()) -> tuple[
     return (*there, *middle, Turn(half), *back, Turn(last))
 
 
-def door_and_back(
-    pose: Pose, points: Sequence[tuple[float, float]], middle: Sequence[Segment] = (Wait(0.5),)
-) -> tuple[Segment, ...]:
+def door_and_back(pose: Pose, points: Sequence[Point], middle: Sequence[Segment] = (Wait(0.5),)) -> tuple[Segment, ...]:
     """From a pose along points that lead through a door, `middle` there, and back to the first view.
 
     ``room.door_points`` are such points for ``room.start``.

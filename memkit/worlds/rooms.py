@@ -23,7 +23,7 @@ from memkit.cameras import Cameras
 from memkit.errors import InputError
 from memkit.worlds.constants import COLOURS, SPLITS, Split
 from memkit.worlds.event import FPS, IMAGE_SIZE, NUM_FRAMES, times, to_uint8
-from memkit.worlds.paths import Path, Pose, Segment, Wait, and_back, approach, turn_and_return
+from memkit.worlds.paths import Number, Path, Pose, Segment, Wait, and_back, approach, turn_and_return
 from memkit.worlds.render import render
 from memkit.worlds.scene import Body, Scene, body
 
@@ -236,7 +236,7 @@ class Room:
     def scene(self, seconds: Float[Tensor, " frames"]) -> Scene:
         """What stands and moves in the room at each time."""
         parts = [
-            (body("floor", "plane", (0, 0, 0), 1.0, self.floor, checker=self.checker),),
+            (body("floor", "plane", (0.0, 0.0, 0.0), 1.0, self.floor, checker=self.checker),),
             self._walls(),
             *(pillar.bodies(i) for i, pillar in enumerate(self.pillars, 1)),
             *(piece.bodies() for piece in self.furniture),
@@ -258,7 +258,7 @@ class Room:
             body("inner wall north", "box", (self.wall_x, high + rest / 2, top), (_INNER, rest / 2, top), inner),
         )
 
-    def tour(self, rng: random.Random, seconds: float) -> Path:
+    def tour(self, rng: random.Random, seconds: Number) -> Path:
         """A random path of at least ``seconds``: looks around, walks and visits through the door, one after another.
 
         Each part begins and ends in the first view. Turns back mirror the turns away about a whole multiple of 1/16 s:
@@ -288,8 +288,8 @@ class RoomClip:
 
     room: Room
     path: Path
-    start_seconds: float
-    seconds: float = (NUM_FRAMES - 1) / FPS
+    start_seconds: Number
+    seconds: Number = (NUM_FRAMES - 1) / FPS
 
     @property
     def source(self) -> str:
@@ -298,7 +298,7 @@ class RoomClip:
 
     def times(self, frames: int = NUM_FRAMES, fps: float = FPS) -> Float[Tensor, "{frames}"]:
         """Seconds of each frame, float64."""
-        return times(frames, fps, self.start_seconds)
+        return times(frames, fps, float(self.start_seconds))
 
     def scene(self, frames: int = NUM_FRAMES, fps: float = FPS) -> Scene:
         """The room at each frame."""
