@@ -1,8 +1,8 @@
 """What all events share: a state in closed form, a scene that shows it, a caption that names it.
 
-An event is a frozen dataclass. Its physical constants and its start are plain fields, so ``dataclasses.replace(event,
-gravity=3.0)`` is the same body under another law, and a field may be a tensor [N, 1], which makes the state [N, frames]:
-that is how a fit tries thousands of laws at once.
+An event is a frozen dataclass. Its physical constants and its start are plain fields, so
+``dataclasses.replace(event, gravity=3.0)`` is the same body under another law, and a field may be a tensor [N, 1],
+which makes the state [N, frames]: that is how a fit tries thousands of laws at once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, Self
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, UInt8
@@ -29,7 +29,7 @@ Shows = Literal["place", "angle", "axis", "ground", "top", "radius", "blend", "p
 
 
 class Part(NamedTuple):
-    """A piece of a caption: whether it must stay when captions are varied, and the name in it that stands for a constant."""
+    """A piece of a caption; whether it stays when captions are varied; the name in it that stands for a constant."""
 
     text: str
     needed: bool = False
@@ -57,7 +57,7 @@ class Event(ABC):
 
     @classmethod
     @abstractmethod
-    def draw(cls, rng: random.Random, split: Split) -> Self:
+    def draw(cls, rng: random.Random, split: Split) -> Event:
         """A random event whose named constants belong to the split."""
 
     @abstractmethod

@@ -17,9 +17,10 @@ from memkit.cameras import Cameras
 from memkit.worlds.constants import Split
 from memkit.worlds.event import FPS, IMAGE_SIZE, Event, Part, at, camera, times, to_uint8
 from memkit.worlds.mechanisms import Clock, Orbit, Traverse
-from memkit.worlds.processes import Burn, Cool, Drain, Dye, Fill, Grow, Inflate, Melt
+from memkit.worlds.processes import Burn, Cool, Grow, Inflate, Melt
 from memkit.worlds.render import Render, render
 from memkit.worlds.scene import Scene, body, turned
+from memkit.worlds.tanks import Drain, Dye, Fill
 
 By = Literal["occluder", "lights-off", "look-away", "camera-off"]
 KINDS: tuple[By, ...] = get_args(By)
@@ -38,7 +39,7 @@ _BOARD = (0.46, 0.36, 0.27)
 
 @dataclass(frozen=True)
 class Interruption:
-    """It begins at ``start`` and is over at ``stop``, seconds; coming and going take ``ramp`` each (a cut takes none)."""
+    """Begins at ``start`` and is over at ``stop``, seconds; coming and going take ``ramp`` each (a cut takes none)."""
 
     by: By
     start: float

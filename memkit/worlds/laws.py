@@ -1,4 +1,4 @@
-"""The `laws` suite: bodies that fall, bounce, slide, roll, swing, collide, rise and drift; tanks that fill; blocks that melt.
+"""The `laws` suite: bodies that fall, slide, roll, swing, collide, rise and drift; tanks that fill; blocks that melt.
 
 A caption names what is seen and, where one governs the motion, the planet, the material or the substance. Their
 constants are told by nothing else than other clips of the same name: see `memkit.worlds.constants` for the splits.
@@ -11,10 +11,12 @@ import random
 from memkit.errors import InputError
 from memkit.worlds.constants import Split
 from memkit.worlds.event import Event
-from memkit.worlds.mechanics import Collide, Drift, Ramp, Slide, Spin, Spring, Swing
+from memkit.worlds.ground import Collide, Ramp, Slide
+from memkit.worlds.hung import Drift, Spin, Spring, Swing
 from memkit.worlds.mechanisms import Orbit
-from memkit.worlds.processes import Drain, Fill, Melt, Rise
+from memkit.worlds.processes import Melt, Rise
 from memkit.worlds.solids import Drop, Throw, Toss
+from memkit.worlds.tanks import Drain, Fill
 
 LAWS: tuple[type[Event], ...] = (
     Drop,

@@ -6,7 +6,7 @@ import math
 import random
 from abc import ABC
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -31,7 +31,7 @@ class Mechanism(Event, ABC):
     words: ClassVar[tuple[str, str]]
 
     @classmethod
-    def draw(cls, rng: random.Random, split: Split) -> Self:
+    def draw(cls, rng: random.Random, split: Split) -> Mechanism:
         """A random one; it names no constant, so the splits differ in nothing."""
         colour, place = pick_look(rng)
         return cls(colour, place, rng.uniform(*cls.STARTS), rng.choice((-1, 1)) * rng.uniform(*cls.RATES))

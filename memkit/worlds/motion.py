@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -50,8 +48,3 @@ def swing(seconds: Float[Tensor, "*times"], amplitude: Number, rate: Number, pha
 def approach(seconds: Float[Tensor, "*times"], speed: Number, settling: float) -> Tensor:
     """Distance covered from rest towards a terminal ``speed``, with the time constant ``settling``."""
     return speed * (seconds - settling * (1 - torch.exp(-seconds / settling)))
-
-
-def deg(angle: float) -> float:
-    """Degrees to radians."""
-    return math.radians(angle)

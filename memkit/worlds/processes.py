@@ -5,23 +5,23 @@ from __future__ import annotations
 import random
 from abc import ABC
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from memkit.worlds.constants import COLOURS, SUBSTANCES, Split
+from memkit.worlds.constants import SUBSTANCES, Split
 from memkit.worlds.event import Event, Number, Part, Shows, at, pick_look, rgb
 from memkit.worlds.motion import approach
-from memkit.worlds.scene import Body, body
+from memkit.worlds.scene import Body, Colour, body
 
 DARK = (0.28, 0.29, 0.32)
 
 
 @dataclass(frozen=True)
 class Process(Event, ABC):
-    """Something made of, or fed with, a named substance; ``rate`` is that of the substance, in parts of the whole a second."""
+    """Something made of, or fed with, a named substance, at its ``rate``: parts of the whole a second."""
 
     substance: str
     rate: Number
@@ -35,7 +35,7 @@ class Process(Event, ABC):
     """What comes before the colour, and what after it, with {} for the substance."""
 
     @classmethod
-    def draw(cls, rng: random.Random, split: Split) -> Self:
+    def draw(cls, rng: random.Random, split: Split) -> Process:
         """A random one."""
         colour, place = pick_look(rng)
         substance = rng.choice(sorted(SUBSTANCES[split]))
@@ -47,62 +47,6 @@ class Process(Event, ABC):
         before, after = self.words
         body = Part(after.format(self.substance), True, self.substance)
         return Part(before, True), Part(self.colour, True), body, Part(self.place)
-
-
-@dataclass(frozen=True)
-class Tank(Process, ABC):
-    """A tank with an open front, full to ``level`` of its height."""
-
-    units: ClassVar[dict[str, str]] = {"level": "of the tank"}
-    shows: ClassVar[Shows] = "top"
-    HEIGHT: ClassVar[float] = 2.7
-    HALF: ClassVar[tuple[float, float]] = (1.05, 0.5)
-
-    def fixtures(self) -> tuple[Body, ...]:
-        """Back and sides."""
-        (wide, deep), tall = self.HALF, 0.5 * self.HEIGHT + 0.08
-        sides = (
-            body(f"side {s}", "box", (self.x + s * (wide + 0.1), 0.0, tall), (0.08, deep, tall), DARK) for s in (-1, 1)
-        )
-        back = body("back", "box", (self.x, deep + 0.1, tall), (wide + 0.18, 0.08, tall), (0.50, 0.51, 0.54))
-        return back, *sides
-
-    def liquid(self, level: Tensor, colour: Tensor | tuple[float, float, float]) -> Body:
-        """The liquid as a body."""
-        tall = 0.5 * self.HEIGHT * level.clamp(min=1e-3)
-        return body("body", "box", at(self.x, 0.0, tall), at(self.HALF[0], self.HALF[1], tall), colour)
-
-    def bodies(self, seconds: Float[Tensor, " frames"]) -> tuple[Body, ...]:
-        """The liquid."""
-        return (self.liquid(self.state(seconds)["level"], rgb(self.colour)),)
-
-
-@dataclass(frozen=True)
-class Fill(Tank):
-    """A tap fills the tank."""
-
-    kind: ClassVar[str] = "fill"
-    law: ClassVar[str] = "level' = rate, to the brim"
-    STARTS: ClassVar[tuple[float, float]] = (0.08, 0.35)
-    words: ClassVar[tuple[str, str]] = ("a tank fills with", "{}")
-
-    def state(self, seconds: Float[Tensor, " frames"]) -> dict[str, Tensor]:
-        """Level."""
-        return {"level": (self.start + self.rate * seconds).clamp(0, 1)}
-
-
-@dataclass(frozen=True)
-class Drain(Tank):
-    """The tank empties through a hole in its floor, as Torricelli found."""
-
-    kind: ClassVar[str] = "drain"
-    law: ClassVar[str] = "level' = -1.5 rate sqrt(level)"
-    STARTS: ClassVar[tuple[float, float]] = (0.75, 1.0)
-    words: ClassVar[tuple[str, str]] = ("a tank drains of", "{}")
-
-    def state(self, seconds: Float[Tensor, " frames"]) -> dict[str, Tensor]:
-        """Level."""
-        return {"level": (self.start**0.5 - 0.75 * self.rate * seconds).clamp(min=0) ** 2}
 
 
 @dataclass(frozen=True)
@@ -234,7 +178,7 @@ class Cool(Process):
         """Heat."""
         return {"heat": self.start * torch.exp(-3 * self.rate * seconds)}
 
-    def ends(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    def ends(self) -> tuple[Colour, Colour]:
         """The colours at heat 0 and 1."""
         return DARK, rgb(self.colour)
 
@@ -244,47 +188,7 @@ class Cool(Process):
         return (body("body", "box", (self.x, 0.0, 0.75), (0.75, 0.55, 0.75), colour),)
 
 
-@dataclass(frozen=True)
-class Dye(Tank):
-    """A dye spreads through a full tank."""
-
-    into: str
-
-    kind: ClassVar[str] = "dye"
-    law: ClassVar[str] = "share' = 4 rate (1 - share)"
-    units: ClassVar[dict[str, str]] = {"share": "of the new colour"}
-    shows: ClassVar[Shows] = "blend"
-    STARTS: ClassVar[tuple[float, float]] = (0.0, 0.15)
-    words: ClassVar[tuple[str, str]] = ("a tank of", "{} turns")
-
-    @classmethod
-    def draw(cls, rng: random.Random, split: Split) -> Self:
-        """A random one."""
-        colour, place = pick_look(rng)
-        substance, into = rng.choice(sorted(SUBSTANCES[split])), rng.choice([c for c in sorted(COLOURS) if c != colour])
-        start, x = rng.uniform(*cls.STARTS), rng.uniform(-0.6, 0.6)
-        return cls(colour, place, substance, SUBSTANCES[split][substance], start, x, into)
-
-    def parts(self) -> tuple[Part, ...]:
-        """ "a tank of red wax turns blue in a lab"."""
-        before, colour, body, place = super().parts()
-        return before, colour, body, Part(self.into, True), place
-
-    def state(self, seconds: Float[Tensor, " frames"]) -> dict[str, Tensor]:
-        """Share of the new colour."""
-        return {"share": 1 - (1 - self.start) * torch.exp(-4 * self.rate * seconds)}
-
-    def ends(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-        """The colours at share 0 and 1."""
-        return rgb(self.colour), rgb(self.into)
-
-    def bodies(self, seconds: Float[Tensor, " frames"]) -> tuple[Body, ...]:
-        """The liquid."""
-        share = self.state(seconds)["share"]
-        return (self.liquid(torch.full_like(share, 0.85), blend(self.ends(), share)),)
-
-
-def blend(ends: tuple[tuple[float, float, float], tuple[float, float, float]], share: Tensor) -> Float[Tensor, "frames 3"]:
+def blend(ends: tuple[Colour, Colour], share: Tensor) -> Float[Tensor, "frames 3"]:
     """Colours between two."""
     low, high = (torch.tensor(end, dtype=torch.float64) for end in ends)
     return low + (high - low) * share.reshape(-1, 1)

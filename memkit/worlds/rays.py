@@ -94,7 +94,8 @@ class Pack:
         if self.checker is None:
             return torch.zeros_like(face, dtype=torch.bool)
         cell = self.checker[which]
-        squares = (local / torch.where(cell > 0, cell, 1.0)[:, None] + 1e-3 * 2**0.5).floor()  # no edge on a round number
+        offset = 1e-3 * 2**0.5  # no edge on a round number
+        squares = (local / torch.where(cell > 0, cell, 1.0)[:, None] + offset).floor()
         squares = squares * (1 - torch.nn.functional.one_hot(face, 3).movedim(-1, 1))
         return (squares.sum(1) % 2 == 1) & (cell > 0)
 
@@ -112,6 +113,7 @@ def pack_scene(scene: Scene, block: slice, frames: int, device: torch.device) ->
 
     eye = torch.eye(3, dtype=torch.float64)[None]
     gain = torch.ones(1) if scene.gain is None else scene.gain
+    turned, checkers = any(b.turn is not None for b in bodies), [b.checker for b in bodies]
     return Pack(
         groups=tuple((kind, slice(places[0], places[-1] + 1)) for kind, places in bounds),
         ids=torch.tensor(order, device=device),
@@ -119,10 +121,8 @@ def pack_scene(scene: Scene, block: slice, frames: int, device: torch.device) ->
         centre=stack(lambda b: b.centre, 3),
         half=stack(lambda b: b.half, 3),
         colour=stack(lambda b: b.colour, 3),
-        turn=stack(lambda b: eye if b.turn is None else b.turn, 3, 3) if any(b.turn is not None for b in bodies) else None,
-        checker=torch.tensor([b.checker for b in bodies], device=device, dtype=torch.float64)
-        if any(b.checker for b in bodies)
-        else None,
+        turn=stack(lambda b: eye if b.turn is None else b.turn, 3, 3) if turned else None,
+        checker=torch.tensor(checkers, device=device, dtype=torch.float64) if any(checkers) else None,
         sky=torch.tensor(scene.sky, device=device, dtype=torch.float64),
         gain=gain.to(device, torch.float64).expand(frames)[block],
     )

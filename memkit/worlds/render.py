@@ -28,7 +28,7 @@ _RAYS_AT_ONCE = {"cpu": 2**14, "cuda": 2**21}  # what fits the cache of a core; 
 
 
 class Render(NamedTuple):
-    """``rgb`` in [0, 1]; ``depth`` in metres along the ray, inf for the sky; ``ids`` of bodies in the scene, or SKY_ID."""
+    """``rgb`` in [0, 1]; ``depth``: metres along the ray, inf for the sky; ``ids``: places in the scene, or SKY_ID."""
 
     rgb: Float[Tensor, "frames height width 3"]
     depth: Float[Tensor, "frames height width"]
@@ -67,7 +67,9 @@ def _render_block(pack: Pack, views: Tensor, lenses: Tensor, height: int, width:
         edge = _edges(surface.view(-1, height, width)).flatten(1)
         frame, pixel = edge.nonzero(as_tuple=True)
         if len(frame):
-            place = edge.cumsum(1)[frame, pixel] - 1  # among the edge pixels of its frame; frames are padded to the longest
+            place = (
+                edge.cumsum(1)[frame, pixel] - 1
+            )  # among the edge pixels of its frame; frames are padded to the longest
             index = pixel.new_zeros(len(views), int(place.max()) + 1)
             index[frame, place] = pixel
             offset = torch.tensor(_CORNERS, device=views.device, dtype=views.dtype)

@@ -1,4 +1,4 @@
-"""What the ray caster draws: bodies of four shapes, moving over frames. World axes are x right, y away, z up, metres."""
+"""What the ray caster draws: bodies of four shapes. World axes are x right, y away, z up, in metres."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Body:
 
     name: str
     shape: Shape
-    centre: Float[Tensor, "frames 3"]
+    centre: Float[Tensor, "#frames 3"]
     half: Float[Tensor, "#frames 3"]
     colour: Float[Tensor, "#frames 3"]
     turn: Float[Tensor, "#frames 3 3"] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from abc import ABC
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -15,6 +15,8 @@ from memkit.worlds.event import Event, Number, Part, Shows, at, pick_look, rgb
 from memkit.worlds.motion import bounce_height
 from memkit.worlds.scene import Body, Shape, body
 
+GREY = (0.36, 0.37, 0.40)
+"""Of ramps, rods and posts."""
 SHAPES: dict[str, Shape] = {"ball": "sphere", "cube": "box"}
 
 
@@ -49,16 +51,19 @@ class Solid(Event, ABC):
         return body("body", SHAPES[self.shape], at(x, y, z), self.half, rgb(self.colour), turn)
 
 
-def pick_solid(rng: random.Random, split: Split, sizes: tuple[str, ...] = tuple(SIZES)) -> dict[str, object]:
+def pick_solid(
+    rng: random.Random, split: Split, sizes: tuple[str, ...] = tuple(SIZES), shape: str | None = None
+) -> dict[str, Any]:
     """The fields of `Solid` and `Event`, at random."""
     colour, place = pick_look(rng)
     planet, material = rng.choice(sorted(PLANETS[split])), rng.choice(sorted(MATERIALS[split]))
     constants = MATERIALS[split][material]
+    size, drawn = rng.choice(sizes), rng.choice(sorted(SHAPES))
     return {
         "colour": colour,
         "place": place,
-        "size": rng.choice(sizes),
-        "shape": rng.choice(sorted(SHAPES)),
+        "size": size,
+        "shape": shape or drawn,
         "material": material,
         "planet": planet,
         "gravity": PLANETS[split][planet],
@@ -112,9 +117,9 @@ class Drop(Fall):
     does: ClassVar[str] = "falls"
 
     @classmethod
-    def draw(cls, rng: random.Random, split: Split) -> Self:
+    def draw(cls, rng: random.Random, split: Split) -> Drop:
         """A random one."""
-        return cls(**pick_solid(rng, split), x=rng.uniform(-1.2, 1.2), height=rng.uniform(1.4, 2.7))  # type: ignore[arg-type]
+        return cls(**pick_solid(rng, split), x=rng.uniform(-1.2, 1.2), height=rng.uniform(1.4, 2.7))
 
 
 @dataclass(frozen=True)
@@ -126,10 +131,10 @@ class Throw(Fall):
     does: ClassVar[str] = "is thrown"
 
     @classmethod
-    def draw(cls, rng: random.Random, split: Split) -> Self:
+    def draw(cls, rng: random.Random, split: Split) -> Throw:
         """A random one."""
         solid, speed = pick_solid(rng, split), rng.choice((-1, 1)) * rng.uniform(0.4, 1.1)
-        return cls(**solid, x=-speed, height=rng.uniform(1.4, 2.7), speed=speed)  # type: ignore[arg-type]
+        return cls(**solid, x=-speed, height=rng.uniform(1.4, 2.7), speed=speed)
 
 
 @dataclass(frozen=True)
@@ -141,8 +146,8 @@ class Toss(Fall):
     does: ClassVar[str] = "is tossed up"
 
     @classmethod
-    def draw(cls, rng: random.Random, split: Split) -> Self:
+    def draw(cls, rng: random.Random, split: Split) -> Toss:
         """A random one."""
         solid, height = pick_solid(rng, split), rng.uniform(0.0, 0.8)
-        lift = (2 * float(solid["gravity"]) * (rng.uniform(1.8, 2.7) - height)) ** 0.5  # type: ignore[arg-type]
-        return cls(**solid, x=rng.uniform(-1.2, 1.2), height=height, lift=lift)  # type: ignore[arg-type]
+        lift = (2 * float(solid["gravity"]) * (rng.uniform(1.8, 2.7) - height)) ** 0.5
+        return cls(**solid, x=rng.uniform(-1.2, 1.2), height=height, lift=lift)

@@ -7,49 +7,23 @@ import random
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-_SYLLABLES = (
-    "an",
-    "be",
-    "co",
-    "du",
-    "el",
-    "fi",
-    "go",
-    "hu",
-    "ik",
-    "ja",
-    "ku",
-    "lo",
-    "mi",
-    "no",
-    "or",
-    "pa",
-    "ri",
-    "so",
-    "tu",
-    "va",
-)
+_CONSONANTS, _VOWELS = "bdfghjklmnprstv", "aeiou"
 
 
-def vary_caption(row: dict, rng: random.Random) -> str:
-    """The caption of a clip with parts left out at random.
+def vary_caption(parts: list[list], rng: random.Random) -> str:
+    """A caption with pieces that are not needed left out, a fifth each; ``parts`` are those of a clip's row.
 
-    A planet is named in 60 % of the captions, by its own name or (a fifth of the time) by one made up, from which the
-    model learns that a name it does not know says nothing of gravity.
+    A name that stands for a constant is replaced by one made up, a fifth of the time: so the model learns that a name
+    it does not know says nothing of the constant.
     """
-    words = ["a"]
-    if rng.random() < 0.8:
-        words.append(row["size"])
-    words.append(row["colour"])
-    if rng.random() < 0.8:
-        words.append(row["material"])
-    words.append(row["shape"])
-    words.append(row["caption"].split(f" {row['shape']} ")[1].split(f" {row['place']}")[0])
-    if rng.random() < 0.8:
-        words.append(row["place"])
-    if rng.random() < 0.75:
-        made_up = "".join(rng.choice(_SYLLABLES) for _ in range(2)).capitalize()
-        words.append(f"on planet {made_up if rng.random() < 0.2 else row['planet']}")
+    words = []
+    for text, needed, name in parts:
+        if not needed and rng.random() < 0.2:
+            continue
+        if name and rng.random() < 0.2:
+            made_up = "".join(rng.choice(_CONSONANTS) + rng.choice(_VOWELS) for _ in range(2))
+            text = text.replace(name, made_up.capitalize() if name[0].isupper() else made_up)
+        words.append(text)
     return " ".join(words)
 
 

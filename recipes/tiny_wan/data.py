@@ -1,65 +1,136 @@
-"""Render the training clips of tiny-wan once, to one uint8 array on disk, with their captions beside it.
+"""Render the training clips of tiny-wan once, a uint8 array on disk for each suite, with their captions beside it.
 
-python -m recipes.tiny_wan.data --out runs/tiny-wan/laws --clips 4000 --seed 0
+    python -m recipes.tiny_wan.data --out runs/tiny-wan/worlds
+
+Clips are 17 frames long. Those of `laws` begin at the beginning; those of `interruptions` and `rooms` are windows of
+longer ones. Stopped, it goes on where it was.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import random
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import tyro
 from tqdm import tqdm
 
-from memkit.worlds.laws import IMAGE_SIZE, NUM_FRAMES, Law, sample_law
+from memkit.worlds import sample_interruption, sample_law
+from memkit.worlds.constants import Split
+from memkit.worlds.event import FPS, IMAGE_SIZE, NUM_FRAMES, Part
+from memkit.worlds.interruptions import NUM_FRAMES as WHOLE
+from memkit.worlds.rooms import sample_clip
+
+SUITES = ("laws", "interruptions", "rooms")
+_SHAPE = (NUM_FRAMES, IMAGE_SIZE, IMAGE_SIZE, 3)
+_CHUNK = 50
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Clip i of seed s is drawn from its own generator, so any part of the set can be made again alone."""
+    """Clip i of a suite and seed is drawn from its own generator, so any part of the set can be made again alone."""
 
-    out: Path = Path("runs/tiny-wan/laws")
-    clips: int = 4000
-    split: str = "train"
+    out: Path = Path("runs/tiny-wan/worlds")
+    laws: int = 4000
+    interruptions: int = 2000
+    rooms: int = 2000
+    split: Split = "train"
     seed: int = 0
     workers: int = 2
 
+    @property
+    def bytes(self) -> int:
+        """On disk."""
+        return (self.laws + self.interruptions + self.rooms) * int(np.prod(_SHAPE))
 
-def draw(config: DataConfig, index: int) -> Law:
-    """The law of clip ``index``."""
-    return sample_law(random.Random(f"{config.split}/{config.seed}/{index}"), config.split)
+
+class Drawn(NamedTuple):
+    """A clip: its row, ready for JSON, and how to render it."""
+
+    row: dict[str, Any]
+    render: Any
 
 
-def _frames(law: Law) -> np.ndarray:
+def draw(config: DataConfig, suite: str, index: int) -> Drawn:
+    """Clip ``index`` of a suite."""
+    id = f"{suite}/{config.split}/{config.seed}/{index}"
+    rng = random.Random(id)
+    if suite == "laws":
+        event = sample_law(rng, config.split)
+        return Drawn(_row(id, event.kind, id, event.parts()), event.video)
+    if suite == "interruptions":
+        whole, first = sample_interruption(rng, config.split), rng.randrange(WHOLE - NUM_FRAMES + 1)
+        start = first / FPS
+        parts = whole.parts(start, start + (NUM_FRAMES - 1) / FPS)
+        return Drawn(_row(id, whole.event.kind, id, parts), lambda: whole.video(NUM_FRAMES, start=start))
+    clip = sample_clip(rng, config.split)
+    parts = [Part(text, not optional) for text, optional in clip.caption_parts()]
+    return Drawn(_row(id, "room", clip.source, parts), clip.video)
+
+
+def _row(id: str, kind: str, source: str, parts: Sequence[Part]) -> dict[str, Any]:
+    caption = " ".join(part.text for part in parts)
+    return {"id": id, "kind": kind, "source": source, "caption": caption, "parts": [list(part) for part in parts]}
+
+
+def _render(job: tuple[DataConfig, str, int]) -> np.ndarray:
     torch.set_num_threads(1)
-    return law.video().numpy()
+    return draw(*job).render().numpy()
 
 
 def main(config: DataConfig) -> None:
-    """Write ``clips.npy`` [clips, frames, height, width, 3] and ``clips.jsonl``; the last rename makes it complete."""
+    """Write ``SUITE.npy`` [clips, frames, height, width, 3] and ``SUITE.jsonl`` for each suite; a rename ends each."""
     config.out.mkdir(parents=True, exist_ok=True)
-    laws = [draw(config, i) for i in range(config.clips)]
-    partial = config.out / "clips.partial.npy"
-    shape = (config.clips, NUM_FRAMES, IMAGE_SIZE, IMAGE_SIZE, 3)
-    clips = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
     with ProcessPoolExecutor(config.workers) as pool:
-        for i, frames in enumerate(tqdm(pool.map(_frames, laws, chunksize=16), total=len(laws), desc="render")):
-            clips[i] = frames
-    clips.flush()
-    rows = (json.dumps({"caption": law.caption, **asdict(law)}) for law in laws)
-    (config.out / "clips.jsonl").write_text("\n".join(rows) + "\n")
-    partial.rename(config.out / "clips.npy")
+        for suite in SUITES:
+            count = getattr(config, suite)
+            if count and not (config.out / f"{suite}.npy").exists():
+                _write(config, suite, count, pool)
 
 
-def load(folder: Path) -> tuple[np.ndarray, list[dict]]:
-    """The memory-mapped clips and their rows."""
-    rows = [json.loads(line) for line in (folder / "clips.jsonl").read_text().splitlines()]
-    return np.load(folder / "clips.npy", mmap_mode="r"), rows
+def _write(config: DataConfig, suite: str, count: int, pool: ProcessPoolExecutor) -> None:
+    partial, mark = config.out / f"{suite}.partial.npy", config.out / f"{suite}.done"
+    done = int(mark.read_text()) if mark.exists() and partial.exists() else 0
+    mode = "r+" if done else "w+"
+    clips = np.lib.format.open_memmap(partial, mode=mode, dtype=np.uint8, shape=None if done else (count, *_SHAPE))
+    with tqdm(total=count, initial=done, desc=f"render {suite}") as bar:
+        for start in range(done, count, _CHUNK):
+            jobs = [(config, suite, i) for i in range(start, min(start + _CHUNK, count))]
+            for job, frames in zip(jobs, pool.map(_render, jobs, chunksize=5), strict=True):
+                clips[job[2]] = frames
+                bar.update()
+            clips.flush()
+            mark.write_text(str(start + len(jobs)))
+    rows = (json.dumps(draw(config, suite, i).row) for i in range(count))
+    (config.out / f"{suite}.jsonl").write_text("\n".join(rows) + "\n")
+    os.replace(partial, config.out / f"{suite}.npy")
+    mark.unlink()
+
+
+class Clips:
+    """The suites of a folder one after the other, memory-mapped; ``rows`` holds captions and sources."""
+
+    def __init__(self, folder: Path, suites: Sequence[str] = SUITES) -> None:
+        suites = [suite for suite in suites if (folder / f"{suite}.npy").exists()]
+        self._arrays = [np.load(folder / f"{suite}.npy", mmap_mode="r") for suite in suites]
+        self._starts = np.cumsum([0, *(len(array) for array in self._arrays)])
+        lines = [line for suite in suites for line in (folder / f"{suite}.jsonl").read_text().splitlines()]
+        self.rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """uint8 [frames, height, width, 3]."""
+        suite = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return self._arrays[suite][index - self._starts[suite]]
 
 
 if __name__ == "__main__":

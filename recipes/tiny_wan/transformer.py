@@ -1,7 +1,10 @@
-"""Train the transformer and text encoder of tiny-wan on latents of the laws world, then write the pipeline folder.
+"""Train the transformer and text encoder of tiny-wan on latents of the worlds, then write the pipeline folder.
 
-    python -m recipes.tiny_wan.transformer --data runs/tiny-wan/laws --vae runs/tiny-wan/vae --out
+    python -m recipes.tiny_wan.transformer --data runs/tiny-wan/worlds --vae runs/tiny-wan/vae --out
     runs/tiny-wan/transformer
+
+In a share of the steps the first latent frames are clean and have timestep 0 (as in Wan2.2 TI2V), so the model goes on
+from an image or a video as well as from a text.
 
 About an hour on one core. Resumes by itself; the weights it writes are the exponential average.
 """
@@ -12,7 +15,9 @@ import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import tyro
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
@@ -21,11 +26,11 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from memkit.backbones.codec import FORMAT_FILE
-from memkit.flow import NUM_TRAIN_TIMESTEPS, add_noise, flow_loss, shift_sigma
-from memkit.worlds.laws import FPS, IMAGE_SIZE, NUM_FRAMES
+from memkit.flow import NUM_TRAIN_TIMESTEPS, shift_sigma
+from memkit.worlds.event import FPS, IMAGE_SIZE, NUM_FRAMES
 from recipes.padded_text import short_text
 from recipes.tiny_wan.captions import train_tokenizer, vary_caption
-from recipes.tiny_wan.data import load
+from recipes.tiny_wan.data import Clips
 from recipes.tiny_wan.optim import MuonAdam
 from recipes.tiny_wan.vae import to_model
 from recipes.training import RunLog, load_checkpoint, save_checkpoint
@@ -35,7 +40,7 @@ from recipes.training import RunLog, load_checkpoint, save_checkpoint
 class TransformerConfig:
     """Sizes and schedule."""
 
-    data: Path = Path("runs/tiny-wan/laws")
+    data: Path = Path("runs/tiny-wan/worlds")
     vae: Path = Path("runs/tiny-wan/vae")
     out: Path = Path("runs/tiny-wan/transformer")
     heads: int = 4
@@ -43,14 +48,16 @@ class TransformerConfig:
     ffn_dim: int = 768
     layers: int = 8
     text_dim: int = 128
-    text_length: int = 28
-    steps: int = 2300
+    text_length: int = 40
+    steps: int = 4000
     batch: int = 16
     muon_lr: float = 1e-2
     adam_lr: float = 1.5e-3
     warmup: int = 100
     shift: float = 2.0
     drop_text: float = 0.1
+    known_share: float = 0.4
+    most_known: int = 3
     ema: float = 0.998
     seed: int = 0
     threads: int = 1
@@ -94,17 +101,18 @@ class TextAndVideo(nn.Module):
 
 
 def encode_clips(config: TransformerConfig) -> Tensor:
-    """Normalised latents of all clips [clips,16,5,8,8], kept in ``latents.pt`` beside the autoencoder."""
+    """Normalised latents of all clips [clips,16,5,8,8] in fp16, kept in ``latents.pt`` beside the autoencoder."""
     file = config.vae / "latents.pt"
     if file.exists():
         return torch.load(file, weights_only=True)
     vae = AutoencoderKLWan.from_pretrained(config.vae).eval()
     mean, std = (torch.tensor(x).view(1, -1, 1, 1, 1) for x in (vae.config.latents_mean, vae.config.latents_std))
-    clips, _ = load(config.data)
+    clips = Clips(config.data)
     out = []
     with torch.no_grad():
         for i in tqdm(range(0, len(clips), 8), desc="latents"):
-            out.append((vae.encode(to_model(clips[i : i + 8])).latent_dist.mode() - mean) / std)
+            video = to_model(np.stack([clips[j] for j in range(i, min(i + 8, len(clips)))]))
+            out.append(((vae.encode(video).latent_dist.mode() - mean) / std).half())
     save_checkpoint(latents := torch.cat(out), file)  # type: ignore[arg-type]
     return latents
 
@@ -115,17 +123,49 @@ def schedule(config: TransformerConfig, step: int) -> float:
     return min(1.0, (step + 1) / config.warmup) * (1 - 0.98 * done)
 
 
-def batch(config: TransformerConfig, step: int, rows: list[dict], tokenizer: PreTrainedTokenizerFast):
-    """Clip indices, text tokens and noise levels of one step; a function of the seed and the step alone."""
+class Batch(NamedTuple):
+    """Clip indices, text tokens, noise levels and how many first latent frames are known, of one step."""
+
+    index: list[int]
+    tokens: Tensor
+    mask: Tensor
+    sigma: Tensor
+    known: Tensor
+
+
+def batch(config: TransformerConfig, step: int, rows: list[dict], tokenizer: PreTrainedTokenizerFast) -> Batch:
+    """The batch of a step; a function of the seed and the step alone."""
     rng = random.Random(f"{config.seed}/{step}")
     index = [rng.randrange(len(rows)) for _ in range(config.batch)]
-    captions = ["" if rng.random() < config.drop_text else vary_caption(rows[i], rng) for i in index]
+    captions = ["" if rng.random() < config.drop_text else vary_caption(rows[i]["parts"], rng) for i in index]
     text = tokenizer(
         captions, padding="max_length", truncation=True, max_length=config.text_length, return_tensors="pt"
     )
     # one noise level in each of `batch` equal strata: less variance than independent draws
     u = torch.tensor([(i + rng.random()) / config.batch for i in range(config.batch)])
-    return index, text.input_ids, text.attention_mask, shift_sigma(u, config.shift)
+    some = rng.random() < config.known_share
+    known = torch.tensor([rng.randint(1, config.most_known) if some else 0 for _ in range(config.batch)])
+    return Batch(index, text.input_ids, text.attention_mask, shift_sigma(u, config.shift), known)
+
+
+def frame_sigmas(sigma: Tensor, known: Tensor, frames: int) -> Tensor:
+    """Noise level of each latent frame [B, T]: 0 for the known ones."""
+    return sigma[:, None] * (torch.arange(frames) >= known[:, None])
+
+
+def loss_of(config: TransformerConfig, model: TextAndVideo, x0: Tensor, noise: Tensor, drawn: Batch) -> Tensor:
+    """Flow-matching loss of each sample [B], over the frames that are not known."""
+    levels = frame_sigmas(drawn.sigma, drawn.known, x0.shape[2])
+    grid = levels[:, None, :, None, None]
+    latents = (1 - grid) * x0 + grid * noise
+    timestep = drawn.sigma * NUM_TRAIN_TIMESTEPS
+    if drawn.known.any():
+        timestep = (levels * NUM_TRAIN_TIMESTEPS).repeat_interleave(x0[0, 0, 0].numel() // 4, dim=1)
+    with short_text(model.transformer, config.text_length):
+        predicted = model(latents, timestep, drawn.tokens, drawn.mask)
+    error = (predicted - (noise - x0)).pow(2).mean(dim=(1, 3, 4))
+    unknown = (torch.arange(x0.shape[2]) >= drawn.known[:, None]).float()
+    return (error * unknown).sum(1) / unknown.sum(1)
 
 
 def buckets(loss: Tensor, sigma: Tensor) -> dict[str, float]:
@@ -138,8 +178,7 @@ def train(config: TransformerConfig) -> tuple[TextAndVideo, PreTrainedTokenizerF
     """Train, or resume; returns the averaged model."""
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    latents, (_, rows) = encode_clips(config), load(config.data)
-    rows = rows[: len(latents) - 16]
+    latents, rows = encode_clips(config), Clips(config.data).rows
     tokenizer = train_tokenizer([row["caption"] for row in rows])
     model = TextAndVideo(config, len(tokenizer))
     average = {name: value.clone() for name, value in model.state_dict().items()}
@@ -151,19 +190,17 @@ def train(config: TransformerConfig) -> tuple[TextAndVideo, PreTrainedTokenizerF
         average, start = state["average"], state["step"]
     log = RunLog(config.out, "transformer", start, config.steps)
     for step in range(start, config.steps):
-        index, tokens, mask, sigma = batch(config, step, rows, tokenizer)
-        x0 = latents[index]
+        drawn = batch(config, step, rows, tokenizer)
+        x0 = latents[drawn.index].float()
         noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(config.seed * 1_000_003 + step))
-        with short_text(model.transformer, config.text_length):
-            predicted = model(add_noise(x0, noise, sigma), sigma * NUM_TRAIN_TIMESTEPS, tokens, mask)
-        loss = flow_loss(predicted, x0, noise)
+        loss = loss_of(config, model, x0, noise, drawn)
         loss.mean().backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step(schedule(config, step))
         rate = min(config.ema, (step + 1) / (step + 10))
         for name, value in model.state_dict().items():
             average[name].lerp_(value, 1 - rate) if value.is_floating_point() else average[name].copy_(value)
-        row = {"step": step, "loss": loss.mean().item(), **buckets(loss, sigma), "norm": norm.item()}
+        row = {"step": step, "loss": loss.mean().item(), **buckets(loss.detach(), drawn.sigma), "norm": norm.item()}
         log.step(row if step % 10 == 0 else None)
         if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
             state = {"model": model.state_dict(), "average": average, "optimizer": optimizer.state_dict()}

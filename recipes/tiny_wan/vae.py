@@ -1,8 +1,8 @@
 """Train the video autoencoder of tiny-wan: a stock AutoencoderKLWan, small, on patchified pixels as Wan2.2's.
 
-    python -m recipes.tiny_wan.vae --data runs/tiny-wan/laws --out runs/tiny-wan/vae
+    python -m recipes.tiny_wan.vae --data runs/tiny-wan/worlds --out runs/tiny-wan/vae
 
-Single frames come first: trained on video from the start it stalls. About 45 minutes on one core. Resumes by itself.
+Single frames come first: trained on video from the start it stalls. About an hour on one core. Resumes by itself.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 from torch import Tensor
 
-from recipes.tiny_wan.data import load
+from recipes.tiny_wan.data import Clips
 from recipes.tiny_wan.initialise import initialise
 from recipes.tiny_wan.optim import MuonAdam
 from recipes.training import RunLog, load_checkpoint, save_checkpoint
@@ -28,11 +28,12 @@ from recipes.training import RunLog, load_checkpoint, save_checkpoint
 class VAEConfig:
     """Sizes and schedule. The last ``decoder_steps`` leave the encoder, and so the latents, as they are."""
 
-    data: Path = Path("runs/tiny-wan/laws")
+    data: Path = Path("runs/tiny-wan/worlds")
+    held_out: Path = Path("runs/tiny-wan/held-out")
     out: Path = Path("runs/tiny-wan/vae")
-    frame_steps: int = 500
-    video_steps: int = 900
-    decoder_steps: int = 400
+    frame_steps: int = 2500
+    video_steps: int = 1500
+    decoder_steps: int = 500
     frame_batch: int = 12
     video_batch: int = 2
     muon_lr: float = 1e-2
@@ -79,7 +80,7 @@ def schedule(config: VAEConfig, step: int) -> float:
     return config.video_scale * (0.1 + 0.45 * (1 + math.cos(math.pi * min(max(2 * done - 1, 0.0), 1.0))))
 
 
-def batch(clips: np.ndarray, config: VAEConfig, step: int) -> tuple[Tensor, Tensor]:
+def batch(clips: Clips, config: VAEConfig, step: int) -> tuple[Tensor, Tensor]:
     """Clips in [-1, 1] [B,3,T,H,W] and the weight of each pixel: what moves counts more than what stays."""
     rng = np.random.default_rng((config.seed, step))
     frames_only = step < config.frame_steps
@@ -124,15 +125,17 @@ def to_model(clips: np.ndarray) -> Tensor:
 
 
 @torch.no_grad()
-def held_out_psnr(vae: AutoencoderKLWan, clips: np.ndarray, count: int = 8) -> float:
-    """Video PSNR on the last clips, which training never draws."""
-    video = to_model(clips[-count:])
-    return psnr(reconstruct(vae, video)[0], video)
+def video_psnr(vae: AutoencoderKLWan, clips: Clips, count: int = 12) -> float:
+    """Video PSNR over ``count`` clips, evenly spread over all suites."""
+    chosen = [clips[i] for i in np.linspace(0, len(clips) - 1, min(count, len(clips))).astype(int)]
+    videos = to_model(np.stack(chosen)).split(2)
+    return psnr(torch.cat([reconstruct(vae, video)[0] for video in videos]), torch.cat(videos))
 
 
-def finish(vae: AutoencoderKLWan, clips: np.ndarray, out: Path) -> None:
-    """Write the latents' mean and standard deviation a channel into the config, and save."""
-    video = to_model(clips[:64])
+def finish(vae: AutoencoderKLWan, clips: Clips, out: Path) -> None:
+    """Write the latents' mean and standard deviation a channel, over 96 clips of all suites, into the config; save."""
+    chosen = np.linspace(0, len(clips) - 1, min(96, len(clips))).astype(int)
+    video = to_model(np.stack([clips[i] for i in chosen]))
     with torch.no_grad():
         latents = torch.cat([vae.encode(v).latent_dist.mean for v in video.split(4)])
     mean, std = latents.mean(dim=(0, 2, 3, 4)), latents.std(dim=(0, 2, 3, 4))
@@ -149,8 +152,7 @@ def main(config: VAEConfig) -> None:
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     config.out.mkdir(parents=True, exist_ok=True)
-    clips, _ = load(config.data)
-    held_out, clips = clips[-16:], clips[:-16]
+    clips, held_out = Clips(config.data), Clips(config.held_out)
     vae = build()
     initialise(vae)
     optimizer = MuonAdam(vae, config.muon_lr, config.adam_lr, _is_matrix)
@@ -180,7 +182,7 @@ def main(config: VAEConfig) -> None:
             row = {"step": step, "loss": loss.item(), "norm": norm.item(), "psnr": psnr(out, video)}
             row["latent_std"] = latents.std().item()
             if step % 100 == 0:
-                row["held_out_psnr"] = held_out_psnr(vae, held_out)
+                row["held_out_psnr"] = video_psnr(vae, held_out)
         log.step(row)
         if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
             state = {"vae": vae.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
