@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from memkit.backbones import WanBackbone
 from memkit.errors import InputError
 from memkit.injectors import MemoryGate, SelfAttentionConcat
+from memkit.known import known_frames, write_known
 from memkit.memory import Memory
 
 
@@ -25,14 +26,17 @@ def generate_videos(
     guidance_scale: float | int = 5.0,
     negative_prompt: str = "",
     gate: MemoryGate | None = None,
+    known: Float[Tensor, "rows channels known h w"] | None = None,
 ) -> UInt8[Tensor, "batch frames height width 3"]:
     """One video a prompt, in the backbone's own format, all in one batch.
 
     ``memory`` holds one row a prompt, or one for all; every expert and both branches of the guidance see it (as in the
     release of DiT-Mem); None is the stock model. ``seeds`` are one a prompt: a video depends on its own prompt, memory
     and seed, not on its companions, up to the rounding of a larger batch. Noise is drawn on the CPU for every device.
+    ``known`` are the latents of first frames to go on from (``backbone.encode_video`` of 1, 5, 9… frames), a row a
+    prompt or one for all; see `memkit.known`.
 
-    Raises `InputError` without prompts, or where memory or seeds do not fit them.
+    Raises `InputError` without prompts, or where memory, seeds or known latents do not fit them.
     """
     if not prompts or len(seeds) != len(prompts):
         raise InputError(
@@ -43,10 +47,11 @@ def generate_videos(
             f"Memory has {memory.tokens.shape[0]} rows for {len(prompts)} prompts; give one a prompt, or one for all."
         )
     made = backbone.video_format
-    attached = contextlib.nullcontext()
-    if memory is not None:
-        attached = SelfAttentionConcat(memory, gate).attach(*backbone.transformers)
-    with attached:
+    with contextlib.ExitStack() as attached:
+        if memory is not None:
+            attached.enter_context(SelfAttentionConcat(memory, gate).attach(*backbone.transformers))
+        if known is not None:
+            attached.enter_context(known_frames(known, *backbone.transformers))
         video = backbone.pipeline()(
             prompt=list(prompts),
             negative_prompt=[negative_prompt] * len(prompts),
@@ -57,8 +62,18 @@ def generate_videos(
             guidance_scale=guidance_scale,
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             output_type="pt",
+            callback_on_step_end=None if known is None else _writes(known),  # type: ignore[arg-type]  # its hint is too narrow
         ).frames
     return (video.float() * 255).round().clamp(0, 255).to(torch.uint8).movedim(2, -1).cpu()
+
+
+def _writes(known: Tensor) -> Callable[..., dict[str, Tensor]]:
+    """A callback of the pipeline after which its latents begin with the known ones."""
+
+    def write(pipe: object, step: int, timestep: Tensor, given: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"latents": write_known(given["latents"], known)}
+
+    return write
 
 
 def generate_video(
@@ -71,7 +86,9 @@ def generate_video(
     guidance_scale: float | int = 5.0,
     negative_prompt: str = "",
     gate: MemoryGate | None = None,
+    known: Float[Tensor, "rows channels known h w"] | None = None,
 ) -> UInt8[Tensor, "frames height width 3"]:
     """One video; see `generate_videos`."""
     settings = {"steps": steps, "guidance_scale": guidance_scale, "negative_prompt": negative_prompt, "gate": gate}
+    settings["known"] = known
     return generate_videos(backbone, [prompt], memory, seeds=[seed], **settings)[0]
