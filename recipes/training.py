@@ -1,15 +1,20 @@
-"""What every training script here shares: atomic checkpoints, a JSONL log, the cost shown while it runs."""
+"""What every training script here shares: atomic checkpoints, a JSONL log, the cost told before and shown during."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
+
+from memkit.errors import InputError
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
@@ -22,6 +27,48 @@ def save_checkpoint(state: dict[str, Any], path: Path) -> None:
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
     """The checkpoint, or None before the first; only tensors and plain values are read."""
     return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Steps still to be made, and the measured seconds of one."""
+
+    name: str
+    steps: int
+    seconds: float
+
+
+def timed(step: Callable[[], object]) -> float:
+    """Seconds of the second of two calls; the first warms up. Random states are left as they were."""
+    with torch.random.fork_rng():
+        step()
+        start = time.perf_counter()
+        step()
+        return time.perf_counter() - start
+
+
+def tell_cost(name: str, phases: Sequence[Phase], bytes_needed: int, folder: Path) -> None:
+    """Print what a run will take: steps, time from measured steps, disk.
+
+    Raises `InputError` before anything is spent if the disk of ``folder`` has less than ``bytes_needed`` free.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    for phase in phases:
+        total = duration(phase.steps * phase.seconds)
+        print(f"{name}: {phase.name}: {phase.steps} steps of {phase.seconds:.2f} s, about {total}")
+    whole = duration(sum(phase.steps * phase.seconds for phase in phases))
+    print(f"{name}: about {whole} in all; {bytes_needed / 1e6:.0f} MB on disk of {free / 1e9:.0f} GB free", flush=True)
+    if bytes_needed > free:
+        raise InputError(f"{folder} has {free / 1e6:.0f} MB free and {name} needs {bytes_needed / 1e6:.0f}; make room.")
+
+
+def duration(seconds: float) -> str:
+    """ "45 s", "12 min", "3 h 20 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 class RunLog:

@@ -21,7 +21,7 @@ from torch import Tensor
 from recipes.tiny_wan.data import Clips
 from recipes.tiny_wan.initialise import initialise
 from recipes.tiny_wan.optim import MuonAdam
-from recipes.training import RunLog, load_checkpoint, save_checkpoint
+from recipes.training import Phase, RunLog, load_checkpoint, save_checkpoint, tell_cost, timed
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class VAEConfig:
     data: Path = Path("runs/tiny-wan/worlds")
     held_out: Path = Path("runs/tiny-wan/held-out")
     out: Path = Path("runs/tiny-wan/vae")
-    frame_steps: int = 2500
+    frame_steps: int = 500
     video_steps: int = 1500
-    decoder_steps: int = 500
+    decoder_steps: int = 400
     frame_batch: int = 12
     video_batch: int = 2
     muon_lr: float = 1e-2
@@ -147,6 +147,40 @@ def _is_matrix(name: str, parameter: Tensor) -> bool:
     return parameter.ndim >= 4 and "conv_in" not in name and "conv_out" not in name and "gamma" not in name
 
 
+def train_step(
+    vae: AutoencoderKLWan, optimizer: MuonAdam, clips: Clips, config: VAEConfig, step: int
+) -> dict[str, float]:
+    """One update, a function of the weights, the seed and the step alone; what there is to log."""
+    torch.manual_seed(config.seed * 1_000_003 + step)
+    video, weight = batch(clips, config, step)
+    out, latents = reconstruct(vae, video, config.latent_noise)
+    error = out - video
+    loss = (weight * (error**2 + 0.2 * error.abs())).mean() + config.latent_weight * latents.pow(2).mean()
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+    optimizer.step(schedule(config, step))
+    figures = {"loss": loss.item(), "norm": norm.item(), "psnr": psnr(out, video)}
+    return {**figures, "latent_std": latents.std().item()}
+
+
+def tell(config: VAEConfig, clips: Clips, start: int) -> None:
+    """Say what the steps from ``start`` on will cost, from steps of another autoencoder of the same size."""
+    with torch.random.fork_rng():
+        vae = build()
+    optimizer = MuonAdam(vae, config.muon_lr, config.adam_lr, _is_matrix)
+    phases, done = [], start
+    for name, end in (("frames", config.frame_steps), ("video", config.steps)):
+        if end > done:
+            first = 0 if name == "frames" else config.frame_steps
+            seconds = timed(lambda first=first: train_step(vae, optimizer, clips, config, first))
+            phases.append(Phase(name, end - done, seconds))
+            done = end
+    weights = sum(p.numel() for p in vae.parameters()) * 4
+    tell_cost(
+        "autoencoder", phases, 5 * weights, config.out
+    )  # checkpoint: weights and up to two moments; twice in flight
+
+
 def main(config: VAEConfig) -> None:
     """Train, with a checkpoint every ``save_every`` steps and a JSONL log; the encoder freezes for the last phase."""
     torch.set_num_threads(config.threads)
@@ -161,28 +195,21 @@ def main(config: VAEConfig) -> None:
         vae.load_state_dict(state["vae"])
         optimizer.load_state_dict(state["optimizer"])
         start = state["step"]
+    if start == config.steps:
+        return
+    tell(config, clips, start)
     frozen_at = config.frame_steps + config.video_steps
-    log = RunLog(config.out, "vae", start, config.steps)
+    log = RunLog(config.out, "autoencoder", start, config.steps)
     for step in range(start, config.steps):
         if step >= frozen_at:
             if not (config.out / "config.json").exists():
                 finish(vae, clips, config.out)  # from here on the latents are final
             vae.encoder.requires_grad_(False)
             vae.quant_conv.requires_grad_(False)
-        torch.manual_seed(config.seed * 1_000_003 + step)
-        video, weight = batch(clips, config, step)
-        out, latents = reconstruct(vae, video, config.latent_noise)
-        error = out - video
-        loss = (weight * (error**2 + 0.2 * error.abs())).mean() + config.latent_weight * latents.pow(2).mean()
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimizer.step(schedule(config, step))
-        row = None
-        if step % 10 == 0:
-            row = {"step": step, "loss": loss.item(), "norm": norm.item(), "psnr": psnr(out, video)}
-            row["latent_std"] = latents.std().item()
-            if step % 100 == 0:
-                row["held_out_psnr"] = video_psnr(vae, held_out)
+        figures = train_step(vae, optimizer, clips, config, step)
+        row = {"step": step, **figures} if step % 10 == 0 else None
+        if row and step % 100 == 0:
+            row["held_out_psnr"] = video_psnr(vae, held_out)
         log.step(row)
         if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
             state = {"vae": vae.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
