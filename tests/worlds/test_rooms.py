@@ -1,6 +1,7 @@
 """Rooms: the same by name, free where the camera goes, true to their laws, hidden where something hides them."""
 
 import dataclasses
+import itertools
 import math
 import random
 import re
@@ -10,7 +11,7 @@ import torch
 
 from memkit.errors import InputError
 from memkit.worlds.constants import COLOURS, SPLITS
-from memkit.worlds.paths import Path, Wait, door_and_back, turn_and_return
+from memkit.worlds.paths import Path, Turn, Wait, door_and_back, turn_and_return
 from memkit.worlds.render import SKY_ID, render
 from memkit.worlds.rooms import (
     WALLS,
@@ -49,8 +50,8 @@ def test_splits_share_no_room():
     drawn = {split: {sample_room(random.Random(i), split).name for i in range(50)} for split in SPLITS}
     for split, names in drawn.items():
         assert all(name.startswith(f"{split}-") for name in names) and len(names) > 40
-    layouts = [dataclasses.replace(Room.named(f"{split}-00007"), name="") for split in SPLITS]
-    assert len(set(layouts)) == len(SPLITS)
+    for part in ("stations", "pillars", "walls", "yaw"):
+        assert len({getattr(Room.named(f"{split}-00008"), part) for split in SPLITS}) == len(SPLITS)
 
 
 def test_a_static_room_is_its_twin_without_people():
@@ -165,15 +166,23 @@ def test_a_look_around_shows_the_same_picture_on_the_way_back_unless_people_move
     assert changed >= 2
 
 
-def test_frames_of_a_tour_come_back_to_the_very_poses():
+def test_looks_around_on_a_tour_mirror_about_frames():
+    looks = 0
     for i, room in enumerate(ROOMS[:9]):
-        pose = room.tour(random.Random(i), 62.5).pose(FRAMES)
-        full = torch.cat([pose[:, :2], pose[:, 2:].cos(), pose[:, 2:].sin()], dim=1)
-        same = (full[:, None] - full).abs().amax(-1) < 1e-9
-        yaw = (pose[:, None, 2] - pose[:, 2]).abs()
-        away = torch.stack([(yaw[a] > 0.5) | ((pose[a, :2] - pose[:, :2]).norm(dim=1) > 0.5) for a in range(501)])
-        returned = [(same[a] & (away[a].cumsum(0) > 0) & (torch.arange(501) > a)).any() for a in range(501)]
-        assert sum(returned) > 50
+        path = room.tour(random.Random(i), 62.5)
+        ends = list(itertools.accumulate(segment.seconds for segment in path.segments))
+        for end, (out, wait, back) in zip(ends, _threes(path.segments), strict=False):
+            if isinstance(out, Turn) and isinstance(wait, Wait) and back == Turn(-out.degrees):
+                middle = end + wait.seconds / 2
+                assert abs(middle * 16 - round(middle * 16)) < 1e-6
+                away = torch.arange(1, 16, dtype=torch.float64) / 16
+                torch.testing.assert_close(path.pose(middle - away), path.pose(middle + away), atol=1e-9, rtol=0)
+                looks += 1
+    assert looks > 20
+
+
+def _threes(items):
+    return zip(items, items[1:], items[2:], strict=False)
 
 
 # What moves
