@@ -1,0 +1,112 @@
+"""The constants of an event's law that come nearest to what was measured of it.
+
+Every field that may vary is sought in its range by differential evolution (Storn and Price, 1997) from the best of a
+Sobol sequence: the laws' states are closed forms that take thousands of constants at once, bounces make them rugged,
+and phases give them many valleys. The distance is absolute, not squared, so that a few bad frames move nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from memkit.metrics.states import PERIODS
+from memkit.worlds.event import Event
+
+FOUND = 2 / 3  # least share of frames in which the state was seen
+_TRIED, _SLIGHT = 9, 1e-3
+_FIRST, _MEMBERS, _ROUNDS = 4096, 64, 80
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A constant is NaN where no value of it would have moved the body: the bounce of one that has not yet landed.
+
+    ``residual`` is the mean distance of the state from that of ``event``, in the state's own unit."""
+
+    constants: dict[str, float]
+    residual: float
+    event: Event
+    """The event measured, with the values that were found."""
+
+
+def fit_event(
+    measured: dict[str, Float[Tensor, " frames"]],
+    event: Event,
+    seconds: Float[Tensor, " frames"],
+    vary: Sequence[str] | None = None,
+) -> Fit | None:
+    """Fit the fields ``vary`` of the event, or all that its law leaves ``free``, to a state at the times ``seconds``.
+
+    Frames with a NaN are left out; None where they are more than a third. Of the event only what is not varied is
+    used. The same state gives the same fit.
+    """
+    names = list(event.free if vary is None else vary)
+    truth = torch.stack([measured[name] for name in event.units])
+    known = ~truth.isnan().any(0)
+    if known.double().mean() < FOUND:
+        return None
+    truth, seconds = truth[:, known], seconds[known]
+    low, high = torch.tensor([event.free[name] for name in names], dtype=torch.float64).T
+
+    def distance(share: Tensor) -> Tensor:
+        values = low + share * (high - low)
+        made = replace(event, **{name: values[:, i, None] for i, name in enumerate(names)}).state(seconds)
+        return state_distance(truth, torch.stack([made[name] for name in event.units], dim=-2), event).mean(-1)
+
+    best, residual = _least(distance, len(names))
+    values = dict(zip(names, (low + best * (high - low)).tolist(), strict=True))
+    fitted = replace(event, **values)
+    constants = {name: float(getattr(fitted, name)) for name in event.constants}
+    for i, name in enumerate(names):
+        others = best.repeat(_TRIED, 1)
+        others[:, i] = torch.linspace(0, 1, _TRIED, dtype=torch.float64)
+        if name in constants and distance(others).max() <= 2 * residual + _SLIGHT:
+            constants[name] = math.nan
+    return Fit(constants, residual, fitted)
+
+
+def law_residual(
+    measured: dict[str, Float[Tensor, " frames"]], event: Event, seconds: Float[Tensor, " frames"]
+) -> float | None:
+    """Mean distance of a state from the law with the event's own constants, from the start that suits it best."""
+    fit = fit_event(measured, event, seconds, [name for name in event.free if name not in event.constants])
+    return None if fit is None else fit.residual
+
+
+def state_distance(
+    a: Float[Tensor, "*n variables frames"], b: Float[Tensor, "*m variables frames"], event: Event
+) -> Float[Tensor, "*k frames"]:
+    """How far apart two states are at each time, in their unit; angles the nearest way round."""
+    off = a - b
+    if period := PERIODS.get(event.shows):
+        off = off - period * (off / period).round()
+    return off.norm(dim=-2) if off.shape[-2] > 1 else off.abs()[..., 0, :]
+
+
+def _least(distance, fields: int) -> tuple[Tensor, float]:
+    """Where in the unit cube a function of points [n, fields] is least, and how little."""
+    random = torch.Generator().manual_seed(0)
+    points = torch.quasirandom.SobolEngine(fields, scramble=True, seed=0).draw(_FIRST, dtype=torch.float64)
+    far = distance(points)
+    far, order = far.topk(_MEMBERS, largest=False)
+    points = points[order]
+    for _ in range(_ROUNDS):
+        a, b, c = (points[torch.randint(len(points), (len(points),), generator=random)] for _ in range(3))
+        scale = 0.4 + 0.5 * torch.rand(len(points), 1, generator=random, dtype=torch.float64)
+        # towards the best in half of the trials: faster than either kind of trial alone
+        home = torch.where(torch.rand(len(points), 1, generator=random) < 0.5, points[far.argmin()], c)
+        trial = home + scale * (a - b)
+        cross = torch.rand(points.shape, generator=random) < 0.9
+        trial = torch.where(cross, trial, points)
+        trial = torch.where((trial < 0) | (trial > 1), points, trial)
+        there = distance(trial)
+        better = there < far
+        points, far = torch.where(better[:, None], trial, points), torch.where(better, there, far)
+    best = far.argmin()
+    return points[best], far[best].item()
