@@ -1,7 +1,7 @@
 """The demo: a bank of video files, three prompts, each generated without and with memory from the same noise.
 
     memkit demo
-    python -m memkit.demo --seed 1 --prompt "a red ball falls on planet Mira" --prompt "a blue cube falls on planet Pax"
+    python -m memkit.demo --seed 1 --prompt "a red ball falls on planet Mira" --prompt "a blue cube falls on planet Sol"
 
 It writes ``report.html`` and ``contact_sheet.png`` into ``--out`` and keeps its bank there for the next run.
 """
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 CLIPS = Path(__file__).parent / "demo_clips"
 MODEL = Path(__file__).parent / "weights" / "tiny-wan"
 ENCODER = Path(__file__).parent / "weights" / "dit-mem-tiny"
-PROMPTS = tuple(f"a medium red rubber ball falls and bounces on planet {planet}" for planet in ("Mira", "Nova", "Pax"))
+PROMPTS = tuple(f"a medium red ivorine ball falls on planet {planet}" for planet in ("Mira", "Odin", "Sol"))
 
 TITLE = "A video model with a memory"
 INTRO = (
@@ -219,7 +219,7 @@ def _video_tokens(backbone: memkit.WanBackbone, size: Sequence[int]) -> int:
 
 def _what_to_see(prompt: str) -> str:
     """For a planet that the prompt names: how long a fall lasts there, which the model is not told."""
-    from memkit.worlds.laws import PLANETS
+    from memkit.worlds.constants import PLANETS
 
     for planet, gravity in PLANETS["test"].items():
         if re.search(rf"\b{planet}\b", prompt, re.IGNORECASE):

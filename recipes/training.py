@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,33 @@ from tqdm import tqdm
 from memkit.errors import InputError
 
 
-def save_checkpoint(state: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint so that a crash leaves the old one or the new one."""
+def identity(config: Any, may_change: Collection[str], **more: Any) -> dict[str, Any]:
+    """What must not change between a run and its resumption: a dataclass' fields but those named, and ``more``."""
+    settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in may_change}
+    return json.loads(json.dumps({**settings, **more}, default=str))
+
+
+def save_checkpoint(state: dict[str, Any], path: Path, about: dict[str, Any]) -> None:
+    """Write a checkpoint of a run so that a crash leaves the old one or the new one."""
     partial = path.with_suffix(".partial")
-    torch.save(state, partial)
+    torch.save({**state, "about": json.dumps(about)}, partial)
     os.replace(partial, path)
 
 
-def load_checkpoint(path: Path) -> dict[str, Any] | None:
-    """The checkpoint, or None before the first; only tensors and plain values are read."""
-    return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+def load_checkpoint(path: Path, about: dict[str, Any]) -> dict[str, Any] | None:
+    """The checkpoint, or None before the first; only tensors and plain values are read.
+
+    Raises `InputError` if it is of a run with another identity.
+    """
+    if not path.exists():
+        return None
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    before = json.loads(state.pop("about"))
+    names = [name for name in {**before, **about} if before.get(name) != about.get(name)]
+    if names:
+        changed = ", ".join(f"{name} ({before.get(name)} before, {about.get(name)} now)" for name in names)
+        raise InputError(f"{path} is of a run with other settings: {changed}; set them back, or give another --out.")
+    return state
 
 
 @dataclass(frozen=True)
@@ -40,10 +58,13 @@ class Phase:
 
 def timed(step: Callable[[], object]) -> float:
     """Seconds of the second of two calls; the first warms up. Random states are left as they were."""
+    wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
     with torch.random.fork_rng():
         step()
+        wait()
         start = time.perf_counter()
         step()
+        wait()
         return time.perf_counter() - start
 
 

@@ -66,8 +66,17 @@ def test_the_stock_image_pipeline_makes_the_same_video(random_folder, backbone):
     image = Image.effect_mandelbrot((form.width, form.height), (-2, -1, 1, 1), 20).convert("RGB")
     stock = WanImageToVideoPipeline.from_pretrained(random_folder, expand_timesteps=True)
     stock.set_progress_bar_config(disable=True)
-    made = stock(image, "a red ball", height=form.height, width=form.width, num_frames=form.num_frames, output_type="pt",
-                 num_inference_steps=2, guidance_scale=2.0, generator=torch.Generator().manual_seed(7)).frames  # fmt: skip
+    made = stock(
+        image,
+        "a red ball",
+        height=form.height,
+        width=form.width,
+        num_frames=form.num_frames,
+        num_inference_steps=2,
+        guidance_scale=2.0,
+        generator=torch.Generator().manual_seed(7),
+        output_type="pt",
+    ).frames
     pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(form.height, form.width, 3)
     with torch.no_grad():
         known = backbone.encode_video((pixels.float() / 127.5 - 1).movedim(-1, 0)[None, :, None])

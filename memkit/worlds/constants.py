@@ -85,7 +85,7 @@ MATERIALS: dict[Split, dict[str, Material]] = {
     },
     "memory": {
         "amberine": Material(0.20, 0.38),
-        "basaltic": Material(0.38, 0.18),
+        "brannite": Material(0.38, 0.18),
         "corundic": Material(0.52, 0.30),
         "dralite": Material(0.63, 0.46),
         "elmstone": Material(0.75, 0.10),

@@ -29,7 +29,7 @@ class Swing(Solid):
     phase: Number = 0.0
 
     kind: ClassVar[str] = "swing"
-    law: ClassVar[str] = "angle'' = -gravity / length angle - 2 damping angle'"
+    law: ClassVar[str] = "angle'' = -(gravity / length + damping²) angle - 2 damping angle'"
     units: ClassVar[dict[str, str]] = {"angle": "rad"}
     shows: ClassVar[Shows] = "angle"
     constants: ClassVar[tuple[str, ...]] = ("gravity",)
@@ -77,7 +77,7 @@ class Spring(Solid):
     phase: Number = 0.0
 
     kind: ClassVar[str] = "spring"
-    law: ClassVar[str] = "z'' = -stiffness (z - middle) - 2 damping z'"
+    law: ClassVar[str] = "z'' = -(stiffness + damping²) (z - middle) - 2 damping z'"
     units: ClassVar[dict[str, str]] = {"z": "m"}
     shows: ClassVar[Shows] = "place"
     constants: ClassVar[tuple[str, ...]] = ("stiffness",)

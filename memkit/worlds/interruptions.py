@@ -35,6 +35,7 @@ _WORDS: dict[By, str] = {
 _DIM = 0.04  # of the light that is left when it is off
 _AWAY = 1.4  # radians, by which the camera turns
 _BOARD = (0.46, 0.36, 0.27)
+_ASIDE = 9.5  # metres to the side where the board waits: neither it nor its shadow is in view
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Interrupted:
         scene, amount = self.event.scene(seconds), self.by.amount(seconds)
         if self.by.by == "occluder":
             side = torch.where(seconds < 0.5 * (self.by.start + self.by.stop), -1.0, 1.0)
-            board = body("board", "box", at(4.6 * side * (1 - amount), -1.7, 2.1), (2.3, 0.05, 2.1), _BOARD)
+            board = body("board", "box", at(_ASIDE * side * (1 - amount), -1.7, 2.1), (2.3, 0.05, 2.1), _BOARD)
             return Scene((*scene.bodies, board), scene.sky)
         if self.by.by == "lights-off":
             return Scene(scene.bodies, scene.sky, 1 - (1 - _DIM) * amount)

@@ -5,7 +5,7 @@
 The prompts are captions of OUT/bank-test, of which only the other clips of a planet tell its gravity. From the same
 noise each is generated with no memory; with its retrieved clips (never its own); with as many clips of one wrong
 planet; and with its own clip, the oracle. Above these stands what the estimator says of the clips themselves, rendered
-and through the autoencoder: no condition can do better. Intervals are 95 % bootstraps over the clips of these four
+and through the autoencoder: no condition can do better. Intervals are 95 % bootstraps over the clips of these
 planets. OUT/results.json has every number.
 """
 
@@ -31,7 +31,6 @@ from memkit.generate import generate_videos
 from memkit.injectors import MemoryGate
 from memkit.metrics import Interval, bootstrap, correlation, measure_law
 from memkit.video import write_video
-from memkit.worlds.laws import Law
 from recipes.dit_mem.laws import law_of, planets_of
 from recipes.dit_mem.memories import encode, find
 from recipes.dit_mem.parts import load_backbone, load_encoder, run_command
@@ -86,10 +85,10 @@ def measure(video: Tensor, id: str, condition: str, shown: list[str], fps: float
     """One row."""
     law = law_of(id)
     found = measure_law(video, law, fps)
-    gravities = [law_of(clip).gravity for clip in shown]
+    gravities = [float(law_of(clip).gravity) for clip in shown]
     mean = sum(gravities) / len(gravities) if gravities else math.nan
     errors = (found.trajectory_error, found.law_error)
-    return Row(id, condition, shown, law.gravity, mean, found.found, found.gravity, *errors)
+    return Row(id, condition, shown, float(law.gravity), mean, found.found, found.gravity, *errors)
 
 
 def truth_rows(backbone: WanBackbone, bank: MemoryBank, targets: Sequence[str]) -> list[Row]:
@@ -97,7 +96,7 @@ def truth_rows(backbone: WanBackbone, bank: MemoryBank, targets: Sequence[str]) 
     form = backbone.video_format
     rows = []
     for id in tqdm(targets, desc="truth"):
-        law: Law = law_of(id)
+        law = law_of(id)
         rendered = law.video(form.num_frames, form.fps, form.height)
         decoded = backbone.decode_latents(bank.latents([id])[0])[0].float().cpu()
         frames = ((decoded.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 3, 0)

@@ -111,9 +111,9 @@ class Config:
 
     # -- clips of the laws world, rendered by ``prepare`` where no videos are given
     train_clips: int = 720
-    """Of twelve planets, for the encoder."""
+    """Of 24 planets, for the encoder."""
     test_clips: int = 192
-    """Of the four test planets."""
+    """Of the six test planets."""
 
     @property
     def bank(self) -> Path:

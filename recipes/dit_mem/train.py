@@ -10,12 +10,9 @@ loss hardly moves while memory takes hold: judge by ``recipes.dit_mem.evaluate``
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
+import copy
 import math
 import os
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +27,7 @@ from recipes.dit_mem.data import Batch, TrainingSet
 from recipes.dit_mem.parts import load_backbone, new_encoder, run_command, save_encoder
 from recipes.dit_mem.presets import Command, Config, parse
 from recipes.padded_text import PIPELINE_TEXT_LENGTH, short_text, shorten
-from recipes.training import RunLog, load_checkpoint, save_checkpoint
+from recipes.training import Phase, RunLog, identity, load_checkpoint, save_checkpoint, tell_cost, timed
 
 LEAST_LR = 0.05  # where the cosine ends
 MAY_CHANGE = {"out", "device", "threads", "save_every", "log_every", "sampling_steps", "guidance_scale", "flow_shift"}
@@ -121,9 +118,9 @@ def train(config: Config, backbone: WanBackbone, data: TrainingSet, rank: int = 
     faster = config.gate_lr / config.lr
     groups = [{"params": list(m.parameters()), "faster": faster if m is gate else 1.0} for m in modules.values()]
     optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=0.0)
-    file, start, about = config.out / "checkpoint.pt", 0, _identity(config, data, world)
-    if state := load_checkpoint(file):
-        _check_same(json.loads(state.get("about", "{}")), about, file)
+    file, start = config.out / "checkpoint.pt", 0
+    about = identity(config, MAY_CHANGE, processes=world, bank=data.bank.fingerprint)
+    if state := load_checkpoint(file, about):
         modules.load_state_dict(state["modules"])
         optimizer.load_state_dict(state["optimizer"])
         start = state["step"]
@@ -131,8 +128,10 @@ def train(config: Config, backbone: WanBackbone, data: TrainingSet, rank: int = 
     short = config.text_length < PIPELINE_TEXT_LENGTH
     if config.checkpointing:
         backbone.transformer.enable_gradient_checkpointing()
-    log = RunLog(config.out, "dit-mem", start, config.steps) if rank == 0 else None
     with short_text(backbone.transformer, config.text_length) if short else contextlib.nullcontext():
+        if rank == 0 and start < config.steps:
+            _tell(config, backbone, encoder, gate, text, data, start)
+        log = RunLog(config.out, "dit-mem", start, config.steps) if rank == 0 else None
         for step in range(start, config.steps):
             batch = data.batch(step, rank)
             loss = backward(backbone, encoder, gate, text, batch, config.weighting)
@@ -150,7 +149,7 @@ def train(config: Config, backbone: WanBackbone, data: TrainingSet, rank: int = 
             if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
                 save_encoder(config.encoder_folder, encoder, gate)
                 state = {"modules": modules.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
-                save_checkpoint({**state, "about": json.dumps(about)}, file)
+                save_checkpoint(state, file, about)
     if log is not None:
         log.close()
     if config.checkpointing:
@@ -158,16 +157,22 @@ def train(config: Config, backbone: WanBackbone, data: TrainingSet, rank: int = 
     return encoder.eval()
 
 
-def _identity(config: Config, data: TrainingSet, world: int) -> dict[str, Any]:
-    """What must not change between a run and its resumption."""
-    settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in MAY_CHANGE}
-    return json.loads(json.dumps({**settings, "processes": world, "bank": data.bank.fingerprint}))
-
-
-def _check_same(before: dict[str, Any], now: dict[str, Any], file: Path) -> None:
-    changed = [f"{key} ({before.get(key)} before, {now.get(key)} now)" for key in now if before.get(key) != now[key]]
-    if changed:
-        raise InputError(f"{file} is of a run with other settings: {', '.join(changed)}; set them back, or give --out.")
+def _tell(
+    config: Config,
+    backbone: WanBackbone,
+    encoder: FrequencyEncoder,
+    gate: MemoryGate | None,
+    text: TextCache,
+    data: TrainingSet,
+    start: int,
+) -> None:
+    """Say what the steps from ``start`` on will cost, from a step of a copy."""
+    encoder, gate = copy.deepcopy((encoder, gate))
+    batch = data.batch(start)
+    seconds = timed(lambda: backward(backbone, encoder, gate, text, batch, config.weighting))
+    weights = sum(p.numel() for module in (encoder, gate) if module is not None for p in module.parameters()) * 4
+    # a checkpoint is the weights and two moments, the encoder once more; two lie there while one replaces the other
+    tell_cost("dit-mem", [Phase("all", config.steps - start, seconds)], 8 * weights, config.out)
 
 
 def main(command: Command) -> int:

@@ -85,6 +85,11 @@ def _render(job: tuple[DataConfig, str, int]) -> np.ndarray:
     return draw(*job).render().numpy()
 
 
+def missing(config: DataConfig) -> int:
+    """Clips of suites that are not finished."""
+    return sum(getattr(config, suite) for suite in SUITES if not (config.out / f"{suite}.npy").exists())
+
+
 def main(config: DataConfig) -> None:
     """Write ``SUITE.npy`` [clips, frames, height, width, 3] and ``SUITE.jsonl`` for each suite; a rename ends each."""
     config.out.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Render the clips of the demo's bank, which memkit ships as video files: six bodies on each planet of the test split.
+"""Render the clips of the demo's bank, which memkit ships as video files: four bodies on each planet of the test split.
 
     python -m recipes.tiny_wan.demo_clips --out memkit/demo_clips
 
@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import csv
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tyro
 
 from memkit.video import write_video
-from memkit.worlds.laws import FPS, PLANETS, Law, sample_law
+from memkit.worlds import Event, sample_law
+from memkit.worlds.constants import PLANETS
+from memkit.worlds.event import FPS
 
 
 @dataclass(frozen=True)
@@ -25,17 +27,18 @@ class DemoClipsConfig:
     """Where the files go, and how many."""
 
     out: Path = Path("memkit/demo_clips")
-    bodies: int = 6
+    bodies: int = 4
     seed: int = 0
 
 
-def draw(config: DemoClipsConfig) -> dict[str, Law]:
-    """The law of each file by its name; every clip has a generator of its own."""
-    return {
-        f"{planet.lower()}-{i}.mp4": sample_law(random.Random(f"demo/{config.seed}/{planet}/{i}"), "test", planet)
-        for planet in PLANETS["test"]
-        for i in range(config.bodies)
-    }
+def draw(config: DemoClipsConfig) -> dict[str, Event]:
+    """The event of each file by its name; every clip has a generator of its own."""
+    events = {}
+    for planet, gravity in PLANETS["test"].items():
+        for i in range(config.bodies):
+            event = sample_law(random.Random(f"demo/{config.seed}/{planet}/{i}"), "test", ("drop", "throw"))
+            events[f"{planet.lower()}-{i}.mp4"] = replace(event, planet=planet, gravity=gravity)  # type: ignore[call-arg]
+    return events
 
 
 def main(config: DemoClipsConfig) -> None:

@@ -11,13 +11,14 @@ About an hour on one core. Resumes by itself; the weights it writes are the expo
 
 from __future__ import annotations
 
+import copy
 import json
+import os
 import random
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import tyro
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
@@ -33,7 +34,10 @@ from recipes.tiny_wan.captions import train_tokenizer, vary_caption
 from recipes.tiny_wan.data import Clips
 from recipes.tiny_wan.optim import MuonAdam
 from recipes.tiny_wan.vae import to_model
-from recipes.training import RunLog, load_checkpoint, save_checkpoint
+from recipes.training import Phase, RunLog, identity, load_checkpoint, save_checkpoint, tell_cost, timed
+
+MAY_CHANGE = ("data", "vae", "out", "threads", "save_every")
+"""Between a run and its resumption."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +115,10 @@ def encode_clips(config: TransformerConfig) -> Tensor:
     out = []
     with torch.no_grad():
         for i in tqdm(range(0, len(clips), 8), desc="latents"):
-            video = to_model(np.stack([clips[j] for j in range(i, min(i + 8, len(clips)))]))
+            video = to_model([clips[j] for j in range(i, min(i + 8, len(clips)))])
             out.append(((vae.encode(video).latent_dist.mode() - mean) / std).half())
-    save_checkpoint(latents := torch.cat(out), file)  # type: ignore[arg-type]
+    torch.save(latents := torch.cat(out), file.with_suffix(".partial"))
+    os.replace(file.with_suffix(".partial"), file)
     return latents
 
 
@@ -174,40 +179,79 @@ def buckets(loss: Tensor, sigma: Tensor) -> dict[str, float]:
     return {f"loss_{name}": loss[third == i].mean().item() for i, name in enumerate(("low", "mid", "high"))}
 
 
+@dataclass
+class Run:
+    """What a step changes (model, its average, the optimizer's state) and what it learns from."""
+
+    config: TransformerConfig
+    model: TextAndVideo
+    tokenizer: PreTrainedTokenizerFast
+    latents: Tensor
+    rows: list[dict]
+
+    def __post_init__(self) -> None:
+        self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self.optimizer = MuonAdam(self.model, self.config.muon_lr, self.config.adam_lr, _is_matrix)
+
+    def state(self) -> dict:
+        """For a checkpoint."""
+        return {"model": self.model.state_dict(), "average": self.average, "optimizer": self.optimizer.state_dict()}
+
+    def load(self, state: dict) -> None:
+        """The inverse of ``state``."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average = state["average"]
+
+    def step(self, step: int) -> dict[str, float]:
+        """One update, a function of the weights, the seed and the step alone; what there is to log."""
+        config = self.config
+        drawn = batch(config, step, self.rows, self.tokenizer)
+        x0 = self.latents[drawn.index].float()
+        noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(config.seed * 1_000_003 + step))
+        loss = loss_of(config, self.model, x0, noise, drawn)
+        loss.mean().backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step(schedule(config, step))
+        rate = min(config.ema, (step + 1) / (step + 10))
+        for name, value in self.model.state_dict().items():
+            mean = self.average[name]
+            mean.lerp_(value, 1 - rate) if value.is_floating_point() else mean.copy_(value)
+        figures = {"loss": loss.mean().item(), **buckets(loss.detach(), drawn.sigma), "norm": norm.item()}
+        return {**figures, "known": float(drawn.known.any())}
+
+
 def train(config: TransformerConfig) -> tuple[TextAndVideo, PreTrainedTokenizerFast]:
     """Train, or resume; returns the averaged model."""
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     latents, rows = encode_clips(config), Clips(config.data).rows
     tokenizer = train_tokenizer([row["caption"] for row in rows])
-    model = TextAndVideo(config, len(tokenizer))
-    average = {name: value.clone() for name, value in model.state_dict().items()}
-    optimizer = MuonAdam(model, config.muon_lr, config.adam_lr, _is_matrix)
-    checkpoint, start = config.out / "checkpoint.pt", 0
-    if state := load_checkpoint(checkpoint):
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        average, start = state["average"], state["step"]
+    run = Run(config, TextAndVideo(config, len(tokenizer)), tokenizer, latents, rows)
+    checkpoint, start, about = config.out / "checkpoint.pt", 0, identity(config, MAY_CHANGE)
+    if state := load_checkpoint(checkpoint, about):
+        run.load(state)
+        start = state["step"]
+    if start < config.steps:
+        tell(run, start)
     log = RunLog(config.out, "transformer", start, config.steps)
     for step in range(start, config.steps):
-        drawn = batch(config, step, rows, tokenizer)
-        x0 = latents[drawn.index].float()
-        noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(config.seed * 1_000_003 + step))
-        loss = loss_of(config, model, x0, noise, drawn)
-        loss.mean().backward()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step(schedule(config, step))
-        rate = min(config.ema, (step + 1) / (step + 10))
-        for name, value in model.state_dict().items():
-            average[name].lerp_(value, 1 - rate) if value.is_floating_point() else average[name].copy_(value)
-        row = {"step": step, "loss": loss.mean().item(), **buckets(loss.detach(), drawn.sigma), "norm": norm.item()}
-        log.step(row if step % 10 == 0 else None)
+        figures = run.step(step)
+        log.step({"step": step, **figures} if step % 10 == 0 else None)
         if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
-            state = {"model": model.state_dict(), "average": average, "optimizer": optimizer.state_dict()}
-            save_checkpoint({**state, "step": step + 1}, checkpoint)
+            save_checkpoint({**run.state(), "step": step + 1}, checkpoint, about)
     log.close()
-    model.load_state_dict(average)
-    return model, tokenizer
+    run.model.load_state_dict(run.average)
+    return run.model, tokenizer
+
+
+def tell(run: Run, start: int) -> None:
+    """Say what the steps from ``start`` on will cost, from a step of a copy."""
+    other = Run(run.config, copy.deepcopy(run.model), run.tokenizer, run.latents, run.rows)
+    seconds = timed(lambda: other.step(start))
+    weights = sum(p.numel() for p in run.model.parameters()) * 4
+    # a checkpoint is the weights, their average and up to two moments; two lie there while one replaces the other
+    tell_cost("transformer", [Phase("all", run.config.steps - start, seconds)], 8 * weights, run.config.out)
 
 
 def _is_matrix(name: str, parameter: Tensor) -> bool:

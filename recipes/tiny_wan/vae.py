@@ -8,6 +8,7 @@ Single frames come first: trained on video from the start it stalls. About an ho
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +19,14 @@ from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 from torch import Tensor
 
+from memkit import video as media
 from recipes.tiny_wan.data import Clips
 from recipes.tiny_wan.initialise import initialise
 from recipes.tiny_wan.optim import MuonAdam
-from recipes.training import Phase, RunLog, load_checkpoint, save_checkpoint, tell_cost, timed
+from recipes.training import Phase, RunLog, identity, load_checkpoint, save_checkpoint, tell_cost, timed
+
+MAY_CHANGE = ("data", "held_out", "out", "threads", "save_every")
+"""Between a run and its resumption."""
 
 
 @dataclass(frozen=True)
@@ -119,23 +124,23 @@ def psnr(a: Tensor, b: Tensor) -> float:
     return -10 * math.log10((a.clamp(-1, 1) - b).pow(2).mean().item() / 4)
 
 
-def to_model(clips: np.ndarray) -> Tensor:
-    """uint8 [B,T,H,W,3] to [-1, 1] [B,3,T,H,W]."""
-    return torch.from_numpy(np.ascontiguousarray(clips)).float().permute(0, 4, 1, 2, 3) / 127.5 - 1
+def to_model(clips: Sequence[np.ndarray]) -> Tensor:
+    """uint8 clips [T,H,W,3] to [-1, 1] [B,3,T,H,W]."""
+    return torch.cat([media.to_model(torch.from_numpy(np.ascontiguousarray(clip))) for clip in clips])
 
 
 @torch.no_grad()
 def video_psnr(vae: AutoencoderKLWan, clips: Clips, count: int = 12) -> float:
     """Video PSNR over ``count`` clips, evenly spread over all suites."""
     chosen = [clips[i] for i in np.linspace(0, len(clips) - 1, min(count, len(clips))).astype(int)]
-    videos = to_model(np.stack(chosen)).split(2)
+    videos = to_model(chosen).split(2)
     return psnr(torch.cat([reconstruct(vae, video)[0] for video in videos]), torch.cat(videos))
 
 
 def finish(vae: AutoencoderKLWan, clips: Clips, out: Path) -> None:
     """Write the latents' mean and standard deviation a channel, over 96 clips of all suites, into the config; save."""
     chosen = np.linspace(0, len(clips) - 1, min(96, len(clips))).astype(int)
-    video = to_model(np.stack([clips[i] for i in chosen]))
+    video = to_model([clips[i] for i in chosen])
     with torch.no_grad():
         latents = torch.cat([vae.encode(v).latent_dist.mean for v in video.split(4)])
     mean, std = latents.mean(dim=(0, 2, 3, 4)), latents.std(dim=(0, 2, 3, 4))
@@ -190,8 +195,8 @@ def main(config: VAEConfig) -> None:
     vae = build()
     initialise(vae)
     optimizer = MuonAdam(vae, config.muon_lr, config.adam_lr, _is_matrix)
-    start, checkpoint = 0, config.out / "checkpoint.pt"
-    if state := load_checkpoint(checkpoint):
+    start, checkpoint, about = 0, config.out / "checkpoint.pt", identity(config, MAY_CHANGE)
+    if state := load_checkpoint(checkpoint, about):
         vae.load_state_dict(state["vae"])
         optimizer.load_state_dict(state["optimizer"])
         start = state["step"]
@@ -213,7 +218,7 @@ def main(config: VAEConfig) -> None:
         log.step(row)
         if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
             state = {"vae": vae.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
-            save_checkpoint(state, checkpoint)
+            save_checkpoint(state, checkpoint, about)
     log.close()
     finish(vae, clips, config.out)
 

@@ -1,0 +1,81 @@
+"""Look at a world: render a clip of a suite to a video file and print what it shows.
+
+python -m memkit.worlds show laws --seed 3 --out x.mp4
+python -m memkit.worlds show rooms --out room.mp4 --num-frames 500
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from jaxtyping import UInt8
+from torch import Tensor
+
+from memkit.errors import MemkitError
+from memkit.video import write_video
+from memkit.worlds import interruptions, sample_interruption, sample_law
+from memkit.worlds.constants import Split
+from memkit.worlds.event import FPS
+from memkit.worlds.rooms import RoomClip, sample_room
+
+_LONG = {"laws": 33, "interruptions": interruptions.NUM_FRAMES, "rooms": 160}
+
+
+@dataclass(frozen=True)
+class Show:
+    """Render one clip."""
+
+    suite: Annotated[Literal["laws", "interruptions", "rooms"], tyro.conf.Positional]
+    """Which world."""
+    out: Path = Path("world.mp4")
+    """The video file to write."""
+    seed: int = 0
+    """Another seed, another clip."""
+    kind: str | None = None
+    """Of the laws, as "drop" or "swing"."""
+    by: interruptions.By | None = None
+    """What interrupts."""
+    split: Split = "train"
+    """Whose planets, materials, substances or rooms."""
+    num_frames: int | None = None
+    """How many, at 8 a second; by default 33, 49 or 160."""
+    size: int = 256
+    """Edge in pixels."""
+    dynamic: bool = True
+    """Whether somebody moves in the room."""
+
+
+def clip(show: Show) -> tuple[str, Callable[[], UInt8[Tensor, "frames size size 3"]]]:
+    """The caption, and what renders the video."""
+    rng, frames = random.Random(show.seed), show.num_frames or _LONG[show.suite]
+    if show.suite == "laws":
+        event = sample_law(rng, show.split, None if show.kind is None else (show.kind,))
+        return f"{event.caption} [{event.law}]", lambda: event.video(frames, size=show.size)
+    if show.suite == "interruptions":
+        whole = sample_interruption(rng, show.split, show.by)
+        return f"{whole.caption} [{whole.event.law}]", lambda: whole.video(frames, size=show.size)
+    room, seconds = sample_room(rng, show.split, show.dynamic), frames / FPS
+    walk = RoomClip(room, room.tour(rng, seconds), 0.0, seconds)
+    return walk.caption, lambda: walk.video(frames, size=show.size)
+
+
+def main(show: Show) -> int:
+    """Render, write, print; the exit code."""
+    try:
+        caption, render = clip(show)
+        write_video(show.out, render(), FPS)
+    except MemkitError as error:
+        print(f"memkit.worlds: {error}", file=sys.stderr)
+        return 2
+    print(f"{show.out}: {caption}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.extras.subcommand_cli_from_dict({"show": Show}, prog="memkit.worlds", description=__doc__)))
