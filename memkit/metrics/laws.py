@@ -18,7 +18,6 @@ from memkit.metrics.track import hue_of, track_body
 from memkit.worlds.event import FPS, Event, times
 
 RESIDUAL = 0.06  # of the frame on average: farther from every law of its kind, a motion obeys none
-
 STEP = 0.3  # of the frame from one to the next: farther, it is another body; the fastest here goes 0.25
 
 

@@ -49,9 +49,9 @@ def frame_shares(event: Event) -> float:
 
     A blend has no place; the whole of it counts as the whole frame.
     """
-    arms = {"swing": 2.3, "clock": 1.4, "spin": 1.5, "orbit": 1.4}
     if event.shows == "blend":
         return 1.0
+    arms = {"swing": getattr(event, "length", 1.0), "clock": 1.4, "spin": 1.5, "orbit": 1.4}
     return (event.HEIGHT if event.shows == "top" else arms.get(event.kind, 1.0)) / FRAME  # pyright: ignore
 
 

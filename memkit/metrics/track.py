@@ -29,6 +29,7 @@ LIGHT = (0.40, 1.05)  # of a surface between full shade and full sun
 GREYS = (0.0, 1.0)
 LEAST_AREA = 0.003  # of the frame; the smallest ball covers 0.013
 SOLID = 0.6  # least share of pixels that are the body's within its outline; noise has 0.2
+MOST = 0.85  # least share of the pixels of a body that stands that have a colour of its
 STANDING = 0.25  # least share of frames in which a body that stands shows its colour
 
 
@@ -71,7 +72,7 @@ def track_body(video: UInt8[Tensor, "frames height width 3"], event: Event, colo
     seen = _mean_colour(rgb, mask)
     if event.shows == "blend":
         near = mask & (torch.stack([_distance(rgb, one, LIGHT) for one in palette]).amin(0) < NEAR)
-        found &= near.sum((1, 2)) > SOLID * mask.sum((1, 2))
+        found &= near.sum((1, 2)) > MOST * mask.sum((1, 2))
     return _measured(_cover(rgb, mask), mask, seen, found)
 
 
