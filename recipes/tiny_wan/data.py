@@ -71,8 +71,7 @@ def draw(config: DataConfig, suite: str, index: int) -> Drawn:
         parts = whole.parts(start, start + (NUM_FRAMES - 1) / FPS)
         return Drawn(_row(id, whole.event.kind, id, parts), lambda: whole.video(NUM_FRAMES, start=start))
     clip = sample_clip(rng, config.split)
-    parts = [Part(text, not optional) for text, optional in clip.caption_parts()]
-    return Drawn(_row(id, "room", clip.source, parts), clip.video)
+    return Drawn(_row(id, "room", clip.source, clip.parts()), clip.video)
 
 
 def _row(id: str, kind: str, source: str, parts: Sequence[Part]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from memkit.worlds.constants import COLOURS, MATERIALS, PLANETS, SIZES, SUBSTANC
 from memkit.worlds.event import camera, times
 from memkit.worlds.interruptions import PROCESSES
 from memkit.worlds.motion import bounce_height, brake
-from memkit.worlds.rooms import Circle, Floating, Patrol
+from memkit.worlds.people import Circle, Floating, Patrol
 
 EVENTS = tuple(dict.fromkeys(LAWS + PROCESSES))
 NAMED = pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.kind)

@@ -11,18 +11,11 @@ import torch
 
 from memkit.errors import InputError
 from memkit.worlds.constants import COLOURS, SPLITS
+from memkit.worlds.interior import WALLS
 from memkit.worlds.paths import Path, Turn, Wait, door_and_back, turn_and_return
+from memkit.worlds.people import Circle, Floating, Patrol
 from memkit.worlds.render import SKY_ID, render
-from memkit.worlds.rooms import (
-    WALLS,
-    Circle,
-    Floating,
-    Patrol,
-    Room,
-    RoomClip,
-    sample_clip,
-    sample_room,
-)
+from memkit.worlds.rooms import Room, RoomClip, sample_clip, sample_room
 
 NAMES = [f"{split}-{i:05d}-dynamic" for i, split in enumerate(SPLITS * 14)]
 ROOMS = [Room.named(name) for name in NAMES]
@@ -291,9 +284,9 @@ def test_captions_say_what_is_seen_without_numbers(clips):
     for clip in clips:
         caption = clip.caption
         assert not re.search(r"\d", caption) and len(caption.split()) <= 26
-        pieces = clip.caption_parts()
-        assert " ".join(text for text, _ in pieces) == caption
-        assert [optional for _, optional in pieces] == [False] + [True] * (len(pieces) - 1)
+        pieces = clip.parts()
+        assert " ".join(piece.text for piece in pieces) == caption
+        assert [piece.needed for piece in pieces] == [True] + [False] * (len(pieces) - 1)
         said = set(re.findall(r"\w+", caption))
         room = clip.room
         walls = re.search(r"room of (.*?) walls", caption)
