@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
+from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
 from transformers import UMT5Config, UMT5EncoderModel
 
 from recipes.tiny_wan.captions import train_tokenizer
+from recipes.tiny_wan.vae import build
 
 SMALL = {
     "num_attention_heads": 2,
@@ -33,20 +34,10 @@ def random_pipeline(seed: int = 0, boundary_ratio: float | None = None, expand_t
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(["a red ball falls", "a blue cube bounces on planet Arda"])
     text_config = UMT5Config(vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
-    vae = AutoencoderKLWan(
-        base_dim=8,
-        z_dim=16,
-        dim_mult=[1, 2, 4],
-        num_res_blocks=1,
-        temperal_downsample=[True, True],
-        patch_size=2,
-        in_channels=12,
-        out_channels=12,
-    )
     return WanPipeline(
         tokenizer=tokenizer,
         text_encoder=UMT5EncoderModel(text_config).eval(),
-        vae=vae.eval(),
+        vae=build(base_dim=8).eval(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=2.0),
         transformer=random_transformer(seed),
         transformer_2=None if boundary_ratio is None else random_transformer(seed + 1),

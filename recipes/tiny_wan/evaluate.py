@@ -8,6 +8,7 @@ Writes ``figures.json`` and ``samples.png``, the first sixteen seeds. A part tha
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -78,9 +79,10 @@ class Bench:
         return torch.from_numpy(np.ascontiguousarray(self.clips[index]))
 
 
-def interval(values: Sequence[float] | np.ndarray, statistic: Callable[..., float] = np.mean) -> list[float]:
-    """Value and 95 % bounds, bootstrapped over clips."""
-    return [round(x, 4) for x in bootstrap(statistic, np.asarray(values, dtype=float))]
+def interval(*columns: Sequence[float] | np.ndarray, statistic: Callable[..., float] = np.mean) -> list[float | None]:
+    """Value and 95 % bounds, bootstrapped over clips; null, as JSON has it, where there is nothing to say."""
+    found = bootstrap(statistic, *(np.asarray(column, dtype=float) for column in columns))
+    return [None if math.isnan(x) else round(x, 4) for x in found]
 
 
 def reconstruction(bench: Bench) -> dict[str, Any]:
@@ -177,8 +179,8 @@ def _gravity(events: Sequence[Event], videos: Sequence[Tensor]) -> dict[str, Any
     true, made = np.array(fitted).T if fitted else np.zeros((2, 0))
     return {
         "clips": [len(fitted), len(pairs)],
-        "correlation": [round(x, 3) for x in bootstrap(correlation, true, made)],
-        "mean absolute error": [round(x, 3) for x in bootstrap(lambda a, b: float(np.abs(a - b).mean()), true, made)],
+        "correlation": interval(true, made, statistic=correlation),
+        "mean absolute error": interval(np.abs(true - made)),
     }
 
 

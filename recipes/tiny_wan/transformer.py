@@ -259,13 +259,13 @@ def _is_matrix(name: str, parameter: Tensor) -> bool:
 
 
 def write_pipeline(config: TransformerConfig, model: TextAndVideo, tokenizer: PreTrainedTokenizerFast) -> Path:
-    """Assemble the stock pipeline and save it; the transformer in bfloat16, the rest in fp32."""
+    """Assemble the stock pipeline and save it; transformer and autoencoder in fp16, the small text encoder in fp32."""
     pipe = WanPipeline(
         tokenizer=tokenizer,  # type: ignore[arg-type]  # WanPipeline names AutoTokenizer, which nothing is an instance of
         text_encoder=model.text_encoder,
-        vae=AutoencoderKLWan.from_pretrained(config.vae),
+        vae=AutoencoderKLWan.from_pretrained(config.vae).half(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=config.shift),
-        transformer=model.transformer,
+        transformer=copy.deepcopy(model.transformer).half(),
     )
     folder = config.out / "pipeline"
     pipe.save_pretrained(folder)

@@ -36,6 +36,7 @@ class VAEConfig:
     data: Path = Path("runs/tiny-wan/worlds")
     held_out: Path = Path("runs/tiny-wan/held-out")
     out: Path = Path("runs/tiny-wan/vae")
+    base_dim: int = 24
     frame_steps: int = 500
     video_steps: int = 1500
     decoder_steps: int = 400
@@ -58,10 +59,10 @@ class VAEConfig:
         return self.frame_steps + self.video_steps + self.decoder_steps
 
 
-def build() -> AutoencoderKLWan:
-    """8× in space, 4× in time, 16 latent channels; 4.2 M parameters."""
+def build(base_dim: int = 24) -> AutoencoderKLWan:
+    """8× in space, 4× in time, 16 latent channels; 4.2 M parameters at the width of 24."""
     return AutoencoderKLWan(
-        base_dim=24,
+        base_dim=base_dim,
         z_dim=16,
         dim_mult=[1, 2, 4],
         num_res_blocks=1,
@@ -126,7 +127,7 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 def to_model(clips: Sequence[np.ndarray]) -> Tensor:
     """uint8 clips [T,H,W,3] to [-1, 1] [B,3,T,H,W]."""
-    return torch.cat([media.to_model(torch.from_numpy(np.ascontiguousarray(clip))) for clip in clips])
+    return torch.cat([media.to_model(torch.from_numpy(np.array(clip))) for clip in clips])
 
 
 @torch.no_grad()
@@ -171,7 +172,7 @@ def train_step(
 def tell(config: VAEConfig, clips: Clips, start: int) -> None:
     """Say what the steps from ``start`` on will cost, from steps of another autoencoder of the same size."""
     with torch.random.fork_rng():
-        vae = build()
+        vae = build(config.base_dim)
     optimizer = MuonAdam(vae, config.muon_lr, config.adam_lr, _is_matrix)
     phases, done = [], start
     for name, end in (("frames", config.frame_steps), ("video", config.steps)):
@@ -192,7 +193,7 @@ def main(config: VAEConfig) -> None:
     torch.manual_seed(config.seed)
     config.out.mkdir(parents=True, exist_ok=True)
     clips, held_out = Clips(config.data), Clips(config.held_out)
-    vae = build()
+    vae = build(config.base_dim)
     initialise(vae)
     optimizer = MuonAdam(vae, config.muon_lr, config.adam_lr, _is_matrix)
     start, checkpoint, about = 0, config.out / "checkpoint.pt", identity(config, MAY_CHANGE)
