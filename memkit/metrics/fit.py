@@ -3,6 +3,12 @@
 Every field that may vary is sought in its range by differential evolution (Storn and Price, 1997) from the best of a
 Sobol sequence: the laws' states are closed forms that take thousands of constants at once, bounces make them rugged,
 and phases give them many valleys. The distance is absolute, not squared, so that a few bad frames move nothing.
+
+Mean absolute errors on rendered truth at 64×64, 18 clips a kind of all splits (worst): gravity in m/s², of 2 to 18, by
+drop 0.02 (0.08), throw 0.03 (0.15), toss 0.03 (0.09), ramp 0.02 (0.03), swing 0.03 (0.14), drift 0.06 (0.14);
+restitution 0.002 (0.02), by collision 0.005 (0.02); friction by slide 0.008 (0.03), by spin 0.001 (0.005); stiffness
+of 4 to 30 /s² 0.03 (0.14); rate of substances 0.001 (0.005), of the orbit 0.012 (0.05) rad/s. The clips of `spoilt`
+quality in the tests have about twice these.
 """
 
 from __future__ import annotations

@@ -1,6 +1,9 @@
 """The state of an event from its pixels: by the geometry of the camera and of the body, never by the state to be found.
 
-Mean error over 64×64 clips of every kind of both suites: 0.05 to 0.5 % of the frame's width.
+On rendered truth at 64×64, five to nine clips of each kind of both suites, the mean error is 0.05 to 0.25 % of the
+frame's width (heat 0.4 %, the orbit 0.5 %: it is seen so flat that a pixel is a third of a metre of depth), the worst
+of a single frame 2 % (of the orbit, behind its pole, 4 %). Blurred by two pixels, with a cast of 0.08 and noise of
+0.03, it is 0.1 to 0.6 %; of colours 1 to 3 %.
 """
 
 from __future__ import annotations

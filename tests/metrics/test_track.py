@@ -68,11 +68,12 @@ def test_a_spoilt_clip_has_the_body_where_the_clear_one_has_it(kind: type[Event]
     assert (clear.centre - bad.centre).norm(dim=-1).mean() < 0.01
 
 
-def test_a_cast_over_the_whole_frame_moves_nothing() -> None:
-    event = draw(Drop, 2)
-    video = event.video(5, 4.0).clamp(20, 235)
-    plain, cast = track_body(video, event), track_body(video + torch.tensor([20, 0, 12], dtype=torch.uint8), event)
-    assert (plain.centre - cast.centre).abs().max() < 0.002
+def test_a_cast_over_the_whole_frame_changes_neither_place_nor_colour() -> None:
+    for event in (draw(Drop, 2), draw(Cool, 2)):
+        video = event.video(3, 4.0).clamp(0, 230)
+        plain, cast = track_body(video, event), track_body(video + torch.tensor([20, 0, 12], dtype=torch.uint8), event)
+        assert (plain.centre - cast.centre).abs().max() < 0.002
+        assert (plain.colour - cast.colour).abs().max() < 0.01
 
 
 def test_a_smaller_ghost_does_not_draw_the_centre() -> None:
