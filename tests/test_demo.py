@@ -24,7 +24,7 @@ from memkit.injectors import MemoryGate
 from memkit.report.html import video_uri
 from memkit.report.sheet import LABEL_WIDTH, MARGIN
 from memkit.video import read_video
-from memkit.worlds.laws import PLANETS
+from memkit.worlds.constants import PLANETS
 from recipes.dit_mem.presets import tiny
 from recipes.tiny_wan.demo_clips import DemoClipsConfig, draw
 

@@ -1,6 +1,35 @@
 """Metrics: what a claim is measured by."""
 
 from memkit.metrics.bootstrap import Interval, bootstrap, correlation
-from memkit.metrics.laws import LawMeasure, measure_law
+from memkit.metrics.evolution import StateScore, evolution_score, hidden_state_error, state_evolution
+from memkit.metrics.fit import Fit, fit_event
+from memkit.metrics.laws import LawMeasure, body_found, measure_law
+from memkit.metrics.quality import Lpips, mean_psnr, psnr, ssim
+from memkit.metrics.revisit import Comparison, compare, revisit_pairs
+from memkit.metrics.states import measure_state
+from memkit.metrics.track import Track, track_body
 
-__all__ = ["Interval", "LawMeasure", "bootstrap", "correlation", "measure_law"]
+__all__ = [
+    "Comparison",
+    "Fit",
+    "Interval",
+    "LawMeasure",
+    "Lpips",
+    "StateScore",
+    "Track",
+    "body_found",
+    "bootstrap",
+    "compare",
+    "correlation",
+    "evolution_score",
+    "fit_event",
+    "hidden_state_error",
+    "mean_psnr",
+    "measure_law",
+    "measure_state",
+    "psnr",
+    "revisit_pairs",
+    "ssim",
+    "state_evolution",
+    "track_body",
+]

@@ -60,8 +60,8 @@ class Row:
     shown_gravity: float
     found: bool
     fitted: float
-    trajectory_error: float
-    law_error: float
+    state_error: float
+    law_residual: float
 
 
 def choose(config: Config, bank: MemoryBank, targets: Sequence[str]) -> dict[str, list[list[str]]]:
@@ -87,7 +87,7 @@ def measure(video: Tensor, id: str, condition: str, shown: list[str], fps: float
     found = measure_law(video, law, fps)
     gravities = [float(law_of(clip).gravity) for clip in shown]
     mean = sum(gravities) / len(gravities) if gravities else math.nan
-    errors = (found.trajectory_error, found.law_error)
+    errors = (found.state_error, found.law_residual)
     return Row(id, condition, shown, float(law.gravity), mean, found.found, found.gravity, *errors)
 
 
@@ -146,12 +146,12 @@ def summarise(rows: Sequence[Row]) -> dict[str, dict[str, Interval]]:
         mine = [row for row in rows if row.condition == condition]
         hit = [row for row in mine if row.found]
         truth, fitted, shown, path, law = np.array(
-            [(r.gravity, r.fitted, r.shown_gravity, r.trajectory_error, r.law_error) for r in hit]
+            [(r.gravity, r.fitted, r.shown_gravity, r.state_error, r.law_residual) for r in hit]
         ).reshape(-1, 5).T  # fmt: skip
         table[condition] = {
             "found": bootstrap(np.mean, np.array([float(row.found) for row in mine])),
-            "trajectory error, m": bootstrap(np.mean, path),
-            "law error, m": bootstrap(np.mean, law),
+            "state error, m": bootstrap(np.mean, path),
+            "law residual, m": bootstrap(np.mean, law),
             "gravity error, m/s²": bootstrap(np.mean, np.abs(fitted - truth)),
             "gravity, correlation with truth": bootstrap(correlation, fitted, truth),
             "gravity, correlation with the clips shown": bootstrap(correlation, fitted, shown),
@@ -168,10 +168,10 @@ def against_none(rows: Sequence[Row]) -> dict[str, dict[str, Interval]]:
         pairs = [(by[condition, id], by["none", id]) for id in ids if (condition, id) in by and ("none", id) in by]
         gravity = [abs(a.fitted - a.gravity) - abs(b.fitted - b.gravity) for a, b in pairs]
         table[condition] = {
-            "trajectory error, m": bootstrap(
-                np.mean, np.array([a.trajectory_error - b.trajectory_error for a, b in pairs])
+            "state error, m": bootstrap(
+                np.mean, np.array([a.state_error - b.state_error for a, b in pairs])
             ),
-            "law error, m": bootstrap(np.mean, np.array([a.law_error - b.law_error for a, b in pairs])),
+            "law residual, m": bootstrap(np.mean, np.array([a.law_residual - b.law_residual for a, b in pairs])),
             "gravity error, m/s²": bootstrap(np.mean, np.array(gravity)),
         }
     return table

@@ -35,7 +35,9 @@ def main(config: TinyWanConfig) -> None:
     _render(training)
     _render(replace(training, out=held_out, split="test", laws=48, interruptions=24, rooms=24))
     vae.main(vae.VAEConfig(data=worlds, held_out=held_out, out=out / "vae", **shared))
-    settings = transformer.TransformerConfig(data=worlds, vae=out / "vae", out=out / "transformer", **shared)
+    settings = transformer.TransformerConfig(
+        data=worlds, vae=out / "vae", out=out / "transformer", workers=config.workers, **shared
+    )
     pipeline = transformer.write_pipeline(settings, *transformer.train(settings))
     evaluate.main(evaluate.EvaluateConfig(model=pipeline, data=held_out, out=out / "evaluation"))
 

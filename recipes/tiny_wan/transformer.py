@@ -15,7 +15,9 @@ import copy
 import json
 import os
 import random
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,8 +38,10 @@ from recipes.tiny_wan.optim import MuonAdam
 from recipes.tiny_wan.vae import to_model
 from recipes.training import Phase, RunLog, identity, load_checkpoint, save_checkpoint, tell_cost, timed
 
-MAY_CHANGE = ("data", "vae", "out", "threads", "save_every")
+MAY_CHANGE = ("data", "vae", "out", "threads", "workers", "save_every")
 """Between a run and its resumption."""
+
+_CLIPS_A_FILE = 200
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class TransformerConfig:
     layers: int = 8
     text_dim: int = 128
     text_length: int = 40
-    steps: int = 4000
+    steps: int = 6000
     batch: int = 16
     muon_lr: float = 1e-2
     adam_lr: float = 1.5e-3
@@ -65,6 +69,7 @@ class TransformerConfig:
     ema: float = 0.998
     seed: int = 0
     threads: int = 1
+    workers: int = 2
     save_every: int = 100
 
 
@@ -105,21 +110,29 @@ class TextAndVideo(nn.Module):
 
 
 def encode_clips(config: TransformerConfig) -> Tensor:
-    """Normalised latents of all clips [clips,16,5,8,8] in fp16, kept in ``latents.pt`` beside the autoencoder."""
-    file = config.vae / "latents.pt"
-    if file.exists():
-        return torch.load(file, weights_only=True)
+    """Normalised latents of all clips [clips,16,5,8,8] in fp16; kept in ``latents/`` beside the autoencoder."""
+    folder = config.vae / "latents"
+    folder.mkdir(exist_ok=True)
+    files = [folder / f"{i:05d}.pt" for i in range(0, len(Clips(config.data)), _CLIPS_A_FILE)]
+    missing = [file for file in files if not file.exists()]
+    if missing:
+        torch.set_num_threads(1)
+        with ProcessPoolExecutor(config.workers) as pool:
+            list(tqdm(pool.map(_encode, missing, repeat(config)), total=len(missing), desc="latents"))
+    return torch.cat([torch.load(file, weights_only=True) for file in files])
+
+
+@torch.no_grad()
+def _encode(file: Path, config: TransformerConfig) -> None:
     vae = AutoencoderKLWan.from_pretrained(config.vae).eval()
     mean, std = (torch.tensor(x).view(1, -1, 1, 1, 1) for x in (vae.config.latents_mean, vae.config.latents_std))
-    clips = Clips(config.data)
+    clips, first = Clips(config.data), int(file.stem)
     out = []
-    with torch.no_grad():
-        for i in tqdm(range(0, len(clips), 8), desc="latents"):
-            video = to_model([clips[j] for j in range(i, min(i + 8, len(clips)))])
-            out.append(((vae.encode(video).latent_dist.mode() - mean) / std).half())
-    torch.save(latents := torch.cat(out), file.with_suffix(".partial"))
+    for i in range(first, min(first + _CLIPS_A_FILE, len(clips)), 4):
+        video = to_model([clips[j] for j in range(i, min(i + 4, first + _CLIPS_A_FILE, len(clips)))])
+        out.append(((vae.encode(video).latent_dist.mode() - mean) / std).half())
+    torch.save(torch.cat(out), file.with_suffix(".partial"))
     os.replace(file.with_suffix(".partial"), file)
-    return latents
 
 
 def schedule(config: TransformerConfig, step: int) -> float:

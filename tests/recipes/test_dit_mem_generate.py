@@ -250,4 +250,4 @@ def test_summary_counts_what_was_not_found_and_pairs_what_was() -> None:
     assert table["retrieved"]["gravity error, m/s²"].value == pytest.approx(0.5)
     assert table["retrieved"]["gravity, correlation with truth"].value == pytest.approx(1.0)
     assert math.isnan(table["none"]["gravity, correlation with truth"].value)  # constant
-    assert against_none(rows)["retrieved"]["law error, m"] == pytest.approx((-0.6, -0.6, -0.6))
+    assert against_none(rows)["retrieved"]["law residual, m"] == pytest.approx((-0.6, -0.6, -0.6))

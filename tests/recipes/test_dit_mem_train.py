@@ -13,7 +13,7 @@ from memkit.backbones import WanBackbone
 from memkit.bank import MemoryBank
 from memkit.encoders import FrequencyEncoder
 from memkit.errors import BankError, InputError
-from memkit.worlds.laws import PLANETS
+from memkit.worlds.constants import PLANETS
 from recipes.dit_mem.data import Batch, TrainingSet
 from recipes.dit_mem.laws import MADE_UP, clip_ids, law_of
 from recipes.dit_mem.parts import load_backbone, load_encoder, new_encoder, queries
@@ -62,9 +62,9 @@ def data(config: Config, bank: MemoryBank) -> TrainingSet:
 def test_no_planet_of_training_has_a_name_that_the_backbone_knows() -> None:
     laws = [law_of(id) for id in clip_ids("train", 24, 0)]
     assert not {law.planet for law in laws} & (PLANETS["train"].keys() | PLANETS["test"].keys())
-    assert len({law.planet for law in laws}) == len({law.gravity for law in laws}) == 12
+    assert len({law.planet for law in laws}) == len({law.gravity for law in laws}) == 24
     assert not set(MADE_UP) & {name for planets in PLANETS.values() for name in planets}
-    assert {law_of(id).planet for id in clip_ids("test", 4, 0)} == PLANETS["test"].keys()
+    assert {law_of(id).planet for id in clip_ids("test", 6, 0)} == PLANETS["test"].keys()
 
 
 def test_a_clip_is_a_function_of_its_id() -> None:
@@ -142,7 +142,7 @@ def test_noise_levels_are_those_of_the_release(bank, config) -> None:
 
 
 def test_queries_keep_what_the_pattern_names(config) -> None:
-    caption = "a small red rubber ball falls and bounces in a lab on planet Mira"
+    caption = "a small red rubber ball falls in a lab on planet Mira"
     assert queries(config, [caption]) == ["rubber ball on planet Mira"]
     assert queries(dataclasses.replace(config, query_pattern=""), [caption]) == [caption]
     with pytest.raises(InputError, match="query-pattern"):
