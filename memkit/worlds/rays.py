@@ -1,24 +1,29 @@
-"""Where rays meet bodies. Layout: [frames, bodies, 3, rays], and 1 where a size does not matter, for broadcasting."""
+"""Where rays meet bodies. A vector of each of many rays is [3, rays]; rays of several frames stand in one row.
+
+A body of one frame is a ``row``: body * frames + frame. Only pairs of a ray and a body that may meet are computed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from memkit.worlds.bounds import along, box_corners, shadows
 from memkit.worlds.scene import Body, Scene
 
 FAR = 1e9
 _NEAR = 1e-9
 _ORDER = ("plane", "sphere", "box", "cylinder")
-_PLANE, _SPHERE, _BOX, _CYLINDER = range(4)
+PLANE, _SPHERE, _BOX, _CYLINDER = range(4)
+Vector = Sequence[Tensor]  # x, y, z, each [pairs]
 
 
 class Surface(NamedTuple):
-    """Of each hit [frames, rays]: normal [frames, 3, rays], colour, face 0–2, whether it lies in a dark square."""
+    """Of each hit: normal [3, rays], colour [rays, 3], face 0–2, whether it lies in a dark square."""
 
     normal: Tensor
     colour: Tensor
@@ -26,151 +31,211 @@ class Surface(NamedTuple):
     dark: Tensor
 
 
+class Group(NamedTuple):
+    """Bodies of one shape that follow one another; ``turned`` if any has a turn."""
+
+    kind: int
+    turned: bool
+    bodies: slice
+
+
 @dataclass(frozen=True)
 class Pack:
     """The bodies of some frames as tensors, sorted by shape; ``ids`` are their places in the scene."""
 
-    groups: tuple[tuple[int, slice], ...]
+    frames: int
+    groups: tuple[Group, ...]
     ids: Tensor
     kind: Tensor
-    centre: Tensor  # [frames, bodies, 3]
+    centre: Tensor  # [3, rows]
     half: Tensor
-    colour: Tensor
-    turn: Tensor | None  # [frames, bodies, 3, 3]
+    colour: Tensor  # [rows, 3]
+    turn: Tensor | None  # [9, rows]
     checker: Tensor | None
     sky: Tensor
     gain: Tensor
+    corners: Tensor  # [bodies, frames, 8, 3]
 
-    def trace(self, origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-        """The nearest hit of each ray [frames, rays]: its distance, FAR for none, and which body of the pack."""
-        hits = [self._meet(kind, group, origin, direction) for kind, group in self.groups]
-        nearest = torch.cat(hits, dim=1).min(dim=1)
-        return nearest.values, nearest.indices
+    def trace(self, origin: Tensor, direction: Tensor, frame: Tensor, possible: Tensor) -> tuple[Tensor, Tensor]:
+        """The nearest hit of each ray: its distance, FAR for none, and which body of the pack.
 
-    def blocked(self, origin: Tensor, direction: Tensor) -> Tensor:
-        """Whether anything but a plane stands in the way [frames, rays]."""
-        blocked = torch.zeros_like(origin[:, 0], dtype=torch.bool)
-        for kind, group in self.groups:
-            if kind != _PLANE:
-                blocked |= (self._meet(kind, group, origin, direction) < FAR).any(1)
+        ``frame`` [rays] is whose bodies a ray meets; ``possible`` [bodies, rays] tells which of them it may.
+        """
+        nearest, which = torch.full_like(origin[0], FAR), torch.zeros_like(frame)
+        for group in self.groups:
+            if group.kind == PLANE:
+                for body in range(group.bodies.start, group.bodies.stop):
+                    distance = self._distance(group, body * self.frames + frame, origin.unbind(), direction.unbind())
+                    which = torch.where(distance < nearest, body, which)
+                    nearest = torch.minimum(distance, nearest)
+        met = [self._meet(group, origin, direction, frame, possible) for group in self.groups if group.kind != PLANE]
+        if met:
+            ray, body, distance = (torch.cat(part) for part in zip(*met, strict=True))
+            nearest.scatter_reduce_(0, ray, distance, "amin")
+            first = (distance == nearest.index_select(0, ray)).nonzero()[:, 0]
+            ray, body = ray.index_select(0, first), body.index_select(0, first)
+            which.scatter_reduce_(0, ray, body, "amin", include_self=False)
+        return nearest, which
+
+    def blocked(self, origin: Tensor, light: Tensor, frame: Tensor) -> Tensor:
+        """Whether anything but a plane stands between points [3, rays] and the light [3]."""
+        low, high = shadows(self.corners, light)
+        possible = torch.ones(len(self.kind), len(frame), dtype=torch.bool, device=frame.device)
+        for i, spot in enumerate(along(origin.unbind(), light)):
+            possible &= (spot > low[:, i, None]) & (spot < high[:, i, None])
+        blocked = torch.zeros_like(frame, dtype=torch.bool)
+        for group in self.groups:
+            if group.kind != PLANE:
+                blocked[self._meet(group, origin, light[:, None], frame, possible)[0]] = True
         return blocked
 
-    def _meet(self, kind: int, group: slice, origin: Tensor, direction: Tensor) -> Tensor:
-        """Distances [frames, bodies of the group, rays]."""
-        toward = self.centre[:, group, :, None] - origin[:, None]
-        direction = direction[:, None]
-        if self.turn is not None and kind != _SPHERE:
-            back = self.turn[:, group].transpose(-1, -2)
-            toward, direction = back @ toward, back @ direction
-        return _MEET[kind](toward, direction, self.half[:, group, :, None])
+    def _meet(
+        self, group: Group, origin: Tensor, direction: Tensor, frame: Tensor, possible: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The pairs that meet: ray, body, distance."""
+        pair = possible[group.bodies].view(-1).nonzero()[:, 0]
+        body = pair // len(frame)
+        ray, body = pair - body * len(frame), body + group.bodies.start
+        way = pick(direction, ray) if direction.shape[1] > 1 else direction.unbind()
+        distance = self._distance(group, body * self.frames + frame.index_select(0, ray), pick(origin, ray), way)
+        met = (distance < FAR).nonzero()[:, 0]
+        return ray.index_select(0, met), body.index_select(0, met), distance.index_select(0, met)
 
-    def surface(self, point: Tensor, which: Tensor) -> Surface:
-        """Normal, colour and pattern at points [frames, 3, rays] of bodies [frames, rays]."""
-        local = point - _of(self.centre, which)
-        turn = None
-        if self.turn is not None:
-            turn = _of(self.turn.flatten(2), which).unflatten(1, (3, 3))
-            local = (turn * local[:, :, None]).sum(1)
-        half, kind = _of(self.half, which), self.kind[which]
-        scaled = local / half
-        box = kind == _BOX
-        cap = ((kind == _CYLINDER) & (scaled[:, 2].abs() > 1 - 1e-9)) | (kind == _PLANE)
-        sx, sy, sz = scaled.abs().unbind(1)
-        widest = torch.where(sz >= torch.maximum(sx, sy), 2, torch.where(sy >= sx, 1, 0))
+    def _distance(self, group: Group, row: Tensor, origin: Vector, way: Vector) -> Tensor:
+        """Of rays to rows, one each; FAR where they do not meet."""
+        toward: Vector = [c - o for c, o in zip(pick(self.centre, row), origin, strict=True)]
+        if group.turned and self.turn is not None:
+            turn = pick(self.turn, row)
+            toward, way = _back(turn, toward), _back(turn, way)
+        return _MEET[group.kind](toward, way, pick(self.half, row))
+
+    def surface(self, point: Tensor, which: Tensor, frame: Tensor) -> Surface:
+        """Normal, colour and pattern at points [3, rays] of bodies [rays]."""
+        row = which * self.frames + frame
+        local = [p - c for p, c in zip(point, pick(self.centre, row), strict=True)]
+        turn = None if self.turn is None else pick(self.turn, row)
+        local = torch.stack(local if turn is None else _back(turn, local))
+        kind = self.kind.index_select(0, which)
+        scaled = local / torch.stack(pick(self.half, row))
+        box, plane, cylinder = kind == _BOX, kind == PLANE, kind == _CYLINDER
+        cap = (cylinder & (scaled[2].abs() > 1 - 1e-9)) | plane
+        sx, sy, sz = scaled.abs()
+        widest = torch.where(sz >= torch.maximum(sx, sy), 2, (sy >= sx).long())
         face = torch.where(box, widest, torch.where(cap, 2, 0))
-        flat = torch.nn.functional.one_hot(face, 3).movedim(-1, 1) * scaled.sign()
-        flat[:, 2].masked_fill_(kind == _PLANE, 1.0)
-        upright = torch.ones_like(local)
-        upright[:, 2].masked_fill_(kind == _CYLINDER, 0.0)
-        round_ = local * upright
-        round_ = round_ / round_.square().sum(1, keepdim=True).clamp(min=1e-18).sqrt()
-        normal = torch.where((box | cap)[:, None], flat, round_)
-        dark = self._dark(local, face, which)
+        across = torch.arange(3, device=face.device)[:, None] == face
+        flat = scaled.sign().masked_fill_(~across, 0.0)
+        flat[2].masked_fill_(plane, 1.0)
+        dark = self._dark(local, across, which)
+        local[2].masked_fill_(cylinder, 0.0)
+        round_ = local / local.square().sum(0).clamp(min=1e-18).sqrt()
+        normal = torch.where(box | cap, flat, round_)
         if turn is not None:
-            normal = (turn * normal[:, None]).sum(2)
-        return Surface(normal, _of(self.colour, which).movedim(1, -1), face, dark)
+            x, y, z = normal
+            normal = torch.stack([turn[i] * x + turn[i + 1] * y + turn[i + 2] * z for i in (0, 3, 6)])
+        return Surface(normal, self.colour.index_select(0, row), face, dark)
 
-    def _dark(self, local: Tensor, face: Tensor, which: Tensor) -> Tensor:
+    def _dark(self, local: Tensor, across: Tensor, which: Tensor) -> Tensor:
         if self.checker is None:
-            return torch.zeros_like(face, dtype=torch.bool)
+            return torch.zeros_like(which, dtype=torch.bool)
         cell = self.checker[which]
         offset = 1e-3 * 2**0.5  # no edge on a round number
-        squares = (local / torch.where(cell > 0, cell, 1.0)[:, None] + offset).floor()
-        squares = squares * (1 - torch.nn.functional.one_hot(face, 3).movedim(-1, 1))
-        return (squares.sum(1) % 2 == 1) & (cell > 0)
+        squares = (local / torch.where(cell > 0, cell, 1.0) + offset).floor().masked_fill_(across, 0.0)
+        return (squares.sum(0) % 2 == 1) & (cell > 0)
 
 
 def pack_scene(scene: Scene, block: slice, frames: int, device: torch.device) -> Pack:
     """The bodies of frames ``block`` of ``frames`` on a device, in float64."""
-    order = sorted(range(len(scene.bodies)), key=lambda i: _ORDER.index(scene.bodies[i].shape))
+
+    def sorted_by(i: int) -> tuple[int, bool]:
+        return _ORDER.index(scene.bodies[i].shape), scene.bodies[i].turn is not None
+
+    order = sorted(range(len(scene.bodies)), key=sorted_by)
+    sorts = [sorted_by(i) for i in order]
     bodies = [scene.bodies[i] for i in order]
-    kinds = [_ORDER.index(body.shape) for body in bodies]
-    bounds = [(kind, [i for i, k in enumerate(kinds) if k == kind]) for kind in sorted(set(kinds))]
+    bounds = {sort: (sorts.index(sort), sorts.index(sort) + sorts.count(sort)) for sort in sorts}
 
     def stack(get: Callable[[Body], Tensor], *shape: int) -> Tensor:
+        """[bodies, frames, *shape]."""
         rows = [get(b).to(device, torch.float64).expand(frames, *shape)[block] for b in bodies]
-        return torch.stack(rows, dim=1)
+        return torch.stack(rows)
 
     eye = torch.eye(3, dtype=torch.float64)[None]
     gain = torch.ones(1) if scene.gain is None else scene.gain
-    turned, checkers = any(b.turn is not None for b in bodies), [b.checker for b in bodies]
+    kind = torch.tensor([kind for kind, _ in sorts], device=device)
+    checkers = [b.checker for b in bodies]
+    centre, half = stack(lambda b: b.centre, 3), stack(lambda b: b.half, 3)
+    turn = stack(lambda b: eye if b.turn is None else b.turn, 3, 3) if any(turned for _, turned in sorts) else None
+    reach = half.clone()  # of spheres and cylinders, not all half extents are given
+    reach[kind != _BOX, :, 1] = half[kind != _BOX, :, 0]
+    reach[kind == _SPHERE, :, 2] = half[kind == _SPHERE, :, 0]
     return Pack(
-        groups=tuple((kind, slice(places[0], places[-1] + 1)) for kind, places in bounds),
+        frames=centre.shape[1],
+        groups=tuple(Group(*sort, slice(*places)) for sort, places in bounds.items()),
         ids=torch.tensor(order, device=device),
-        kind=torch.tensor(kinds, device=device),
-        centre=stack(lambda b: b.centre, 3),
-        half=stack(lambda b: b.half, 3),
-        colour=stack(lambda b: b.colour, 3),
-        turn=stack(lambda b: eye if b.turn is None else b.turn, 3, 3) if turned else None,
+        kind=kind,
+        centre=centre.flatten(0, 1).T.contiguous(),
+        half=half.flatten(0, 1).T.contiguous(),
+        colour=stack(lambda b: b.colour, 3).flatten(0, 1),
+        turn=None if turn is None else turn.reshape(-1, 9).T.contiguous(),
         checker=torch.tensor(checkers, device=device, dtype=torch.float64) if any(checkers) else None,
         sky=torch.tensor(scene.sky, device=device, dtype=torch.float64),
         gain=gain.to(device, torch.float64).expand(frames)[block],
+        corners=box_corners(centre, reach, turn),
     )
 
 
-def _of(values: Tensor, which: Tensor) -> Tensor:
-    """Rows [frames, bodies, n] of the bodies that rays hit, as [frames, n, rays]."""
-    index = which[:, None].expand(-1, values.shape[2], -1)
-    return values.movedim(1, 2).gather(2, index)
+def pick(values: Tensor, index: Tensor) -> list[Tensor]:
+    """Columns of [n, rows], as n tensors: many times faster than one selection from them all."""
+    return [row.index_select(0, index) for row in values]
 
 
-def _plane(toward: Tensor, direction: Tensor, half: Tensor) -> Tensor:
-    down = direction[:, :, 2]
-    distance = toward[:, :, 2] / torch.where(down < -_NEAR, down, -1.0)
-    return torch.where((down < -_NEAR) & (distance > _NEAR), distance, FAR)
+def _back(turn: Sequence[Tensor], vector: Vector) -> list[Tensor]:
+    """The vector in the axes of a body."""
+    x, y, z = vector
+    return [turn[i] * x + turn[i + 3] * y + turn[i + 6] * z for i in range(3)]
 
 
-def _sphere(toward: Tensor, direction: Tensor, half: Tensor) -> Tensor:
-    b = _dot(toward, direction)
-    spare = b * b - (_dot(toward, toward) - half[:, :, 0] ** 2)
+def _plane(toward: Vector, way: Vector, half: Vector) -> Tensor:
+    ahead = way[2] < -_NEAR
+    distance = toward[2] / torch.where(ahead, way[2], -1.0)
+    return torch.where(ahead & (distance > _NEAR), distance, FAR)
+
+
+def _sphere(toward: Vector, way: Vector, half: Vector) -> Tensor:
+    b = _dot(toward, way)
+    spare = b * b - (_dot(toward, toward) - half[0] ** 2)
     distance = b - spare.clamp(min=0).sqrt()
     return torch.where((spare > 0) & (distance > _NEAR), distance, FAR)
 
 
-def _box(toward: Tensor, direction: Tensor, half: Tensor) -> Tensor:
-    inverse = torch.where(direction.abs() < 1e-12, 1e-12, direction).reciprocal()
-    middle, reach = toward * inverse, half * inverse.abs()
-    (ex, ey, ez), (lx, ly, lz) = (middle - reach).unbind(2), (middle + reach).unbind(2)
-    enter = torch.maximum(torch.maximum(ex, ey), ez)
-    leave = torch.minimum(torch.minimum(lx, ly), lz)
+def _box(toward: Vector, way: Vector, half: Vector) -> Tensor:
+    enters, leaves = zip(*(_slab(*axis) for axis in zip(toward, way, half, strict=True)), strict=True)
+    enter = torch.maximum(torch.maximum(enters[0], enters[1]), enters[2])
+    leave = torch.minimum(torch.minimum(leaves[0], leaves[1]), leaves[2])
     return torch.where((enter < leave) & (enter > _NEAR), enter, FAR)
 
 
-def _cylinder(toward: Tensor, direction: Tensor, half: Tensor) -> Tensor:
-    (ox, oy, oz), (dx, dy, dz) = toward.unbind(2), direction.unbind(2)
+def _cylinder(toward: Vector, way: Vector, half: Vector) -> Tensor:
+    (ox, oy, oz), (dx, dy, dz) = toward, way
     a = (dx * dx + dy * dy).clamp(min=1e-12)
     b = ox * dx + oy * dy
-    spare = b * b - a * (ox * ox + oy * oy - half[:, :, 0] ** 2)
+    spare = b * b - a * (ox * ox + oy * oy - half[0] ** 2)
     root = spare.clamp(min=0).sqrt()
-    inverse = torch.where(dz.abs() < 1e-12, 1e-12, dz).reciprocal()
-    middle, reach = oz * inverse, half[:, :, 2] * inverse.abs()
-    enter = torch.maximum((b - root) / a, middle - reach)
-    leave = torch.minimum((b + root) / a, middle + reach)
+    low, high = _slab(oz, dz, half[2])
+    enter = torch.maximum((b - root) / a, low)
+    leave = torch.minimum((b + root) / a, high)
     return torch.where((spare > 0) & (enter < leave) & (enter > _NEAR), enter, FAR)
 
 
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return a[:, :, 0] * b[:, :, 0] + a[:, :, 1] * b[:, :, 1] + a[:, :, 2] * b[:, :, 2]
+def _slab(toward: Tensor, way: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
+    """Where rays enter and leave what lies between two faces."""
+    inverse = torch.where(way.abs() < 1e-12, 1e-12, way).reciprocal()
+    middle, reach = toward * inverse, half * inverse.abs()
+    return middle - reach, middle + reach
+
+
+def _dot(a: Vector, b: Vector) -> Tensor:
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
 _MEET = (_plane, _sphere, _box, _cylinder)

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from memkit.cameras import Cameras
 from memkit.errors import InputError
-from memkit.worlds.rays import FAR, Pack, pack_scene
+from memkit.worlds.bounds import on_screen
+from memkit.worlds.rays import FAR, PLANE, Pack, pack_scene, pick
 from memkit.worlds.scene import Scene
 
 SKY_ID = -1
@@ -24,7 +25,7 @@ _DARK_SQUARE = 0.7
 _LIGHT = (-0.35, -0.45, 0.82)
 _LIFT = 1e-6  # metres above its surface where a shadow's ray starts
 _CORNERS = ((-0.125, -0.375), (0.375, -0.125), (-0.375, 0.125), (0.125, 0.375))  # a rotated grid, in pixels
-_RAYS_AT_ONCE = {"cpu": 2**14, "cuda": 2**21}  # what fits the cache of a core; what fills a GPU
+_RAYS_AT_ONCE = {"cpu": 2**15, "cuda": 2**21}  # what nearly fits the cache of a core; what fills a GPU
 
 
 class Render(NamedTuple):
@@ -59,51 +60,74 @@ def render(scene: Scene, cameras: Cameras, height: int = 64, width: int = 64, an
 
 
 def _render_block(pack: Pack, views: Tensor, lenses: Tensor, height: int, width: int, antialias: bool) -> Render:
-    pixels = torch.arange(height * width, device=views.device)
-    row, column = pixels // width + 0.5, pixels % width + 0.5
-    origin = views[:, :3, 3:]
-    rgb, surface, depth, ids = _look(pack, origin, _directions(views, lenses, column / width, row / height))
-    if antialias:
-        edge = _edges(surface.view(-1, height, width)).flatten(1)
-        frame, pixel = edge.nonzero(as_tuple=True)
-        if len(frame):
-            place = (
-                edge.cumsum(1)[frame, pixel] - 1
-            )  # among the edge pixels of its frame; frames are padded to the longest
-            index = pixel.new_zeros(len(views), int(place.max()) + 1)
-            index[frame, place] = pixel
-            offset = torch.tensor(_CORNERS, device=views.device, dtype=views.dtype)
-            u = ((column[index][..., None] + offset[:, 0]) / width).flatten(1)
-            v = ((row[index][..., None] + offset[:, 1]) / height).flatten(1)
-            fine, *_ = _look(pack, origin, _directions(views, lenses, u, v))
-            rgb[frame, pixel] = fine.unflatten(1, (-1, len(_CORNERS))).mean(2)[frame, place]
     shape = (len(views), height, width)
+    row, column = (torch.arange(n, device=views.device, dtype=views.dtype) + 0.5 for n in (height, width))
+    row, column = row.repeat_interleave(width), column.repeat(height)
+    frame = torch.arange(len(views), device=views.device).repeat_interleave(height * width)
+    possible = _possible(pack, views, lenses, height, width)
+    rays = _rays(views[..., None], lenses[..., None], column / width, row / height)
+    rgb, surface, depth, ids = _look(pack, *rays, frame, possible)
+    if antialias:
+        edge = _edges(surface.view(shape)).flatten().nonzero()[:, 0]
+        many = edge.repeat_interleave(len(_CORNERS))
+        right, down = views.new_tensor(_CORNERS).repeat(len(edge), 1).T
+        frame, pixel = frame[many], many % (height * width)
+        rays = _rays(views[frame], lenses[frame], (column[pixel] + right) / width, (row[pixel] + down) / height)
+        fine, *_ = _look(pack, *rays, frame, possible.index_select(1, many))
+        rgb[edge] = fine.unflatten(0, (-1, len(_CORNERS))).mean(1)
     return Render(rgb.clamp(0, 1).float().view(*shape, 3), depth.float().view(shape), ids.view(shape))
 
 
-def _directions(views: Tensor, lenses: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """Unit directions [frames, 3, rays] through (u, v), shares of the image."""
-    fx, fy, cx, cy = lenses[..., None].unbind(-2)
-    x, y = (u - cx) / fx, (v - cy) / fy
-    rays = views[:, :3, :3] @ torch.stack([x, y, torch.ones_like(x)], dim=1)
-    return rays / rays.square().sum(1, keepdim=True).sqrt()
+def _possible(pack: Pack, views: Tensor, lenses: Tensor, height: int, width: int) -> Tensor:
+    """Whether a body may be seen in a pixel [bodies, frames * height * width]."""
+    low, high = on_screen(pack.corners, views, lenses)
+    low, high = low[..., None], high[..., None]
+    left, top = (torch.arange(n, device=views.device) / n for n in (width, height))
+    across = (left + 1 / width > low[:, :, 0]) & (left < high[:, :, 0])
+    down = (top + 1 / height > low[:, :, 1]) & (top < high[:, :, 1])
+    endless = (pack.kind == PLANE)[:, None, None, None]
+    return ((down[..., None] & across[..., None, :]) | endless).flatten(1)
 
 
-def _look(pack: Pack, origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What each ray sees [frames, rays]: colour, a number that tells surfaces apart, distance, id."""
-    depth, which = pack.trace(origin, direction)
-    sky = depth >= FAR
-    point = origin + direction * depth.masked_fill(sky, 0.0)[:, None]
-    hit = pack.surface(point, which)
-    light = torch.nn.functional.normalize(torch.tensor(_LIGHT, device=point.device, dtype=point.dtype), dim=0)
-    facing = (hit.normal * light[:, None]).sum(1)
-    shaded = pack.blocked(point + _LIFT * hit.normal, light[None, :, None])
-    diffuse = facing.clamp(min=0).masked_fill(shaded, 0.0)
+def _rays(views: Tensor, lenses: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Origins and unit directions [3, rays] through (u, v), shares of the image.
+
+    ``views`` are [rays, 4, 4], or [frames, 4, 4, 1], where each frame has all (u, v); ``lenses`` likewise.
+    """
+    x, y = (u - lenses[:, 2]) / lenses[:, 0], (v - lenses[:, 3]) / lenses[:, 1]
+    way = torch.stack([views[:, i, 0] * x + views[:, i, 1] * y + views[:, i, 2] for i in range(3)])
+    origin = views[:, :3, 3].transpose(0, 1).expand_as(way)
+    return origin.reshape(3, -1), (way / way.square().sum(0).sqrt()).reshape(3, -1)
+
+
+def _look(
+    pack: Pack, origin: Tensor, direction: Tensor, frame: Tensor, possible: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What each ray sees: colour [rays, 3], a number that tells surfaces apart, distance, id."""
+    depth, which = pack.trace(origin, direction, frame, possible)
+    hit = (depth < FAR).nonzero()[:, 0]
+    depth.masked_fill_(depth >= FAR, torch.inf)
+    rgb = pack.sky.repeat(len(frame), 1)
+    surface, ids = torch.full_like(frame, -1), torch.full_like(frame, SKY_ID)
+    if len(hit):
+        way, distance, body = torch.stack(pick(direction, hit)), depth.index_select(0, hit), which.index_select(0, hit)
+        point = torch.stack(pick(origin, hit)) + way * distance
+        rgb[hit], surface[hit] = _shade(pack, point, body, frame.index_select(0, hit))
+        ids[hit] = pack.ids.index_select(0, body)
+    return rgb * pack.gain.index_select(0, frame)[:, None], surface, depth, ids
+
+
+def _shade(pack: Pack, point: Tensor, which: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
+    """Colour [rays, 3] of points [3, rays] of bodies [rays], and a number that tells surfaces apart."""
+    hit = pack.surface(point, which, frame)
+    light = torch.nn.functional.normalize(point.new_tensor(_LIGHT), dim=0)
+    facing = (hit.normal * light[:, None]).sum(0)
+    lit = (facing > 0).nonzero()[:, 0]
+    start = torch.stack(pick(point + _LIFT * hit.normal, lit))
+    shaded = pack.blocked(start, light, frame.index_select(0, lit))
+    diffuse = torch.zeros_like(facing).scatter_(0, lit, facing.index_select(0, lit).masked_fill(shaded, 0.0))
     tone = (_AMBIENT + (1 - _AMBIENT) * diffuse) * torch.where(hit.dark, _DARK_SQUARE, 1.0)
-    rgb = torch.where(sky[..., None], pack.sky, hit.colour * tone[..., None]) * pack.gain[:, None, None]
-    surface = ((which * 3 + hit.face) * 2 + hit.dark) * 2 + (diffuse > 0)
-    ids = pack.ids[which].masked_fill(sky, SKY_ID)
-    return rgb, surface.masked_fill(sky, -1), depth.masked_fill(sky, torch.inf), ids
+    return hit.colour * tone[:, None], ((which * 3 + hit.face) * 2 + hit.dark) * 2 + (diffuse > 0)
 
 
 def _edges(surface: Tensor) -> Tensor:
