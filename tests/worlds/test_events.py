@@ -3,6 +3,7 @@
 import math
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from memkit.errors import InputError
 from memkit.worlds import LAWS, sample_law
-from memkit.worlds.constants import COLOURS, MATERIALS, PLANETS, SIZES, SUBSTANCES
+from memkit.worlds.constants import COLOURS, MATERIALS, PLANETS, SIZES, SPLITS, SUBSTANCES
 from memkit.worlds.event import camera, times
 from memkit.worlds.interruptions import PROCESSES
 from memkit.worlds.motion import bounce_height, brake
@@ -204,3 +205,14 @@ def test_unknown_kinds_are_refused_and_known_ones_drawn():
     assert {sample_law(random.Random(i), "test", ("drop", "swing")).kind for i in range(20)} == {"drop", "swing"}
     with pytest.raises(InputError, match="juggle"):
         sample_law(random.Random(0), "train", ("juggle",))
+
+
+def test_the_page_on_worlds_has_the_laws_of_the_code():
+    page = (Path(__file__).parents[2] / "docs" / "worlds.md").read_text(encoding="utf-8")
+    for event in EVENTS:
+        (row,) = (line for line in page.splitlines() if line.startswith(f"| `{event.kind}` |"))
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        suites = [name for name, kinds in (("laws", LAWS), ("interruptions", PROCESSES)) if event in kinds]
+        assert cells[1:] == [event.law, ", ".join(event.units), ", ".join(event.constants), ", ".join(suites)]
+    for name, constants in (("planets", PLANETS), ("materials", MATERIALS), ("substances", SUBSTANCES)):
+        assert f"| {name} | {' | '.join(str(len(constants[split])) for split in SPLITS)} |" in page
