@@ -168,9 +168,7 @@ def against_none(rows: Sequence[Row]) -> dict[str, dict[str, Interval]]:
         pairs = [(by[condition, id], by["none", id]) for id in ids if (condition, id) in by and ("none", id) in by]
         gravity = [abs(a.fitted - a.gravity) - abs(b.fitted - b.gravity) for a, b in pairs]
         table[condition] = {
-            "state error, m": bootstrap(
-                np.mean, np.array([a.state_error - b.state_error for a, b in pairs])
-            ),
+            "state error, m": bootstrap(np.mean, np.array([a.state_error - b.state_error for a, b in pairs])),
             "law residual, m": bootstrap(np.mean, np.array([a.law_residual - b.law_residual for a, b in pairs])),
             "gravity error, m/s²": bootstrap(np.mean, np.array(gravity)),
         }

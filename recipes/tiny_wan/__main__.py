@@ -2,13 +2,14 @@
 
     python -m recipes.tiny_wan --out runs/tiny-wan
 
-Stopped at any point, the same command goes on from there. Each part is a command of its own, with all its settings:
-``recipes.tiny_wan.data``, ``.vae``, ``.transformer``, ``.evaluate``.
+Stopped at any point, the same command goes on from there. Each part is a command of its own, with the same settings:
+``recipes.tiny_wan.data``, ``.vae``, ``.transformer``, ``.evaluate``. A larger model is a matter of them, for example
+``--transformer.heads 8 --transformer.head-dim 64 --transformer.layers 16 --transformer.ffn-dim 2048``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import tyro
@@ -19,36 +20,41 @@ from recipes.training import Phase, tell_cost, timed
 
 @dataclass(frozen=True)
 class TinyWanConfig:
-    """Where everything goes, and a seed for all of it."""
+    """Everything. The folders of the parts are below ``out``, whatever they say; seed and threads are those here."""
 
     out: Path = Path("runs/tiny-wan")
     seed: int = 0
     threads: int = 1
     workers: int = 2
+    train: data.DataConfig = field(default_factory=data.DataConfig)
+    test: data.DataConfig = field(
+        default_factory=lambda: data.DataConfig(split="test", laws=48, interruptions=24, rooms=24)
+    )
+    vae: vae.VAEConfig = field(default_factory=vae.VAEConfig)
+    transformer: transformer.TransformerConfig = field(default_factory=transformer.TransformerConfig)
+    evaluate: evaluate.EvaluateConfig = field(default_factory=evaluate.EvaluateConfig)
 
 
 def main(config: TinyWanConfig) -> None:
     """Run what is left to do."""
-    out, shared = config.out, {"seed": config.seed, "threads": config.threads}
-    worlds, held_out = out / "worlds", out / "held-out"
-    training = data.DataConfig(out=worlds, seed=config.seed, workers=config.workers)
-    _render(training)
-    _render(replace(training, out=held_out, split="test", laws=48, interruptions=24, rooms=24))
-    vae.main(vae.VAEConfig(data=worlds, held_out=held_out, out=out / "vae", **shared))
-    settings = transformer.TransformerConfig(
-        data=worlds, vae=out / "vae", out=out / "transformer", workers=config.workers, **shared
-    )
-    pipeline = transformer.write_pipeline(settings, *transformer.train(settings))
-    evaluate.main(evaluate.EvaluateConfig(model=pipeline, data=held_out, out=out / "evaluation"))
+    shared = {"seed": config.seed, "threads": config.threads}
+    worlds, held_out, encoder = (config.out / name for name in ("worlds", "held-out", "vae"))
+    for part, folder in ((config.train, worlds), (config.test, held_out)):
+        _render(replace(part, out=folder, seed=config.seed, workers=config.workers))
+    vae.main(replace(config.vae, data=worlds, held_out=held_out, out=encoder, **shared))
+    settings = replace(config.transformer, data=worlds, vae=encoder, out=config.out / "transformer", **shared)
+    pipeline = transformer.write_pipeline(settings, *transformer.train(replace(settings, workers=config.workers)))
+    evaluate.main(replace(config.evaluate, model=pipeline, data=held_out, out=config.out / "evaluation"))
 
 
 def _render(config: data.DataConfig) -> None:
     if clips := data.missing(config):
-        seconds = timed(lambda: [data.draw(config, suite, 0).render() for suite in data.SUITES])
-        each = seconds / len(data.SUITES) / config.workers
-        tell_cost(f"{config.split} clips", [Phase("render", clips, each)], config.bytes, config.out)
+        suites = [suite for suite in data.SUITES if getattr(config, suite)]
+        each = timed(lambda: [data.draw(config, suite, 0).render() for suite in suites]) / len(suites)
+        phases = [Phase("render", clips, each / config.workers)]
+        tell_cost(f"clips of the {config.split} split", phases, config.bytes, config.out)
         data.main(config)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(TinyWanConfig))
+    main(tyro.cli(TinyWanConfig, description=__doc__))

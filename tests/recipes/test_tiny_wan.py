@@ -14,6 +14,7 @@ from memkit.errors import InputError
 from memkit.flow import flow_loss
 from recipes.padded_text import short_text
 from recipes.tiny_wan import data, evaluate, ship, transformer, vae
+from recipes.tiny_wan.__main__ import TinyWanConfig, main
 from recipes.tiny_wan.captions import train_tokenizer, vary_caption
 from recipes.tiny_wan.initialise import initialise
 from recipes.tiny_wan.optim import orthogonalise
@@ -213,22 +214,30 @@ def test_known_frames_come_in_their_share_of_steps_and_a_step_is_a_function_of_i
     assert again.index == drawn[3].index and torch.equal(again.tokens, drawn[3].tokens)
 
 
-def test_measuring_and_shipping_what_was_trained(trained, clips, tmp_path, capsys):
-    run, folder = tmp_path / "run", trained.out.parent
-    model, tokenizer = transformer.train(trained)
-    pipeline = transformer.write_pipeline(replace(trained, out=run / "transformer"), model, tokenizer)
-    config = evaluate.EvaluateConfig(model=pipeline, data=clips, out=run / "evaluation", prompts=3, known_planets=2,
-                                     continued=2, steps=1)  # fmt: skip
-    figures = evaluate.main(config)
+def test_one_command_goes_from_the_worlds_to_the_weights_and_then_has_nothing_left_to_do(tmp_path, capsys):
+    config = TinyWanConfig(
+        out=tmp_path / "run",
+        workers=1,
+        train=data.DataConfig(laws=2, interruptions=1, rooms=1),
+        test=data.DataConfig(split="test", laws=1, interruptions=1, rooms=1),
+        vae=replace(SMALL_VAE, frame_steps=1, video_steps=1, decoder_steps=1),
+        transformer=transformer.TransformerConfig(
+            heads=2, head_dim=24, ffn_dim=64, layers=2, text_dim=32, steps=2, batch=2
+        ),
+        evaluate=evaluate.EvaluateConfig(prompts=3, known_planets=2, continued=2, steps=1),
+    )
+    main(config)
+    said = capsys.readouterr().out
+    assert all(f"{name}: about " in said for name in ("clips of the train split", "autoencoder", "transformer"))
+    files = ["evaluation/figures.json", "transformer/checkpoint.pt", "vae/checkpoint.pt", "worlds/laws.npy"]
+    before = [(config.out / file).stat().st_mtime_ns for file in files]
+    figures = json.loads((config.out / "evaluation" / "figures.json").read_text())
     assert figures["named body"]["on rendered truth"][0] == 1.0 and figures["named body"]["found"][0] < 1.0
-    before = (run / "evaluation" / "figures.json").stat().st_mtime_ns
-    assert evaluate.main(config) == figures and (run / "evaluation" / "figures.json").stat().st_mtime_ns == before
-    for part in ("vae", "transformer"):
-        (run / part).mkdir(exist_ok=True)
-        (run / part / "log.jsonl").write_bytes((folder / part / "log.jsonl").read_bytes())
-    (run / "worlds").symlink_to(clips)
+    main(config)
+    assert [(config.out / file).stat().st_mtime_ns for file in files] == before
+    assert "steps of" not in capsys.readouterr().out
     (tmp_path / "docs").mkdir()
-    ship.main(ship.ShipConfig("a machine", run, tmp_path / "shipped", tmp_path / "docs"))
+    ship.main(ship.ShipConfig("a machine", config.out, tmp_path / "shipped", tmp_path / "docs"))
     page = (tmp_path / "docs" / "tiny-wan.md").read_text()
     assert f"{figures['named body']['found'][0]:.2f}" in page and "{" not in page
     assert "a machine" in (tmp_path / "shipped" / "README.md").read_text()
