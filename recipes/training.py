@@ -47,6 +47,11 @@ def load_checkpoint(path: Path, about: dict[str, Any]) -> dict[str, Any] | None:
     return state
 
 
+def pick_device(name: str) -> torch.device:
+    """The device of that name; "auto" is CUDA where there is one."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
 @dataclass(frozen=True)
 class Phase:
     """Steps still to be made, and the measured seconds of one."""

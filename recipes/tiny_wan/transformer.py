@@ -36,9 +36,9 @@ from recipes.tiny_wan.captions import train_tokenizer, vary_caption
 from recipes.tiny_wan.data import Clips
 from recipes.tiny_wan.optim import MuonAdam
 from recipes.tiny_wan.vae import to_model
-from recipes.training import Phase, RunLog, identity, load_checkpoint, save_checkpoint, tell_cost, timed
+from recipes.training import Phase, RunLog, identity, load_checkpoint, pick_device, save_checkpoint, tell_cost, timed
 
-MAY_CHANGE = ("data", "vae", "out", "threads", "workers", "save_every")
+MAY_CHANGE = ("data", "vae", "out", "device", "threads", "workers", "save_every")
 """Between a run and its resumption."""
 
 _CLIPS_A_FILE = 200
@@ -68,6 +68,7 @@ class TransformerConfig:
     most_known: int = 3
     ema: float = 0.998
     seed: int = 0
+    device: str = "auto"
     threads: int = 1
     workers: int = 2
     save_every: int = 100
@@ -168,7 +169,7 @@ def batch(config: TransformerConfig, step: int, rows: list[dict], tokenizer: Pre
 
 def frame_sigmas(sigma: Tensor, known: Tensor, frames: int) -> Tensor:
     """Noise level of each latent frame [B, T]: 0 for the known ones."""
-    return sigma[:, None] * (torch.arange(frames) >= known[:, None])
+    return sigma[:, None] * (torch.arange(frames, device=known.device) >= known[:, None])
 
 
 def loss_of(config: TransformerConfig, model: TextAndVideo, x0: Tensor, noise: Tensor, drawn: Batch) -> Tensor:
@@ -182,7 +183,7 @@ def loss_of(config: TransformerConfig, model: TextAndVideo, x0: Tensor, noise: T
     with short_text(model.transformer, config.text_length):
         predicted = model(latents, timestep, drawn.tokens, drawn.mask)
     error = (predicted - (noise - x0)).pow(2).mean(dim=(1, 3, 4))
-    unknown = (torch.arange(x0.shape[2]) >= drawn.known[:, None]).float()
+    unknown = (torch.arange(x0.shape[2], device=x0.device) >= drawn.known[:, None]).float()
     return (error * unknown).sum(1) / unknown.sum(1)
 
 
@@ -214,7 +215,8 @@ class Run:
         """The inverse of ``state``."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.average = state["average"]
+        for name, value in state["average"].items():
+            self.average[name].copy_(value)
 
     def step(self, step: int) -> dict[str, float]:
         """One update, a function of the weights, the seed and the step alone; what there is to log."""
@@ -222,7 +224,9 @@ class Run:
         drawn = batch(config, step, self.rows, self.tokenizer)
         x0 = self.latents[drawn.index].float()
         noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(config.seed * 1_000_003 + step))
-        loss = loss_of(config, self.model, x0, noise, drawn)
+        device = next(self.model.parameters()).device
+        drawn = Batch(drawn.index, *(x.to(device) for x in drawn[1:]))
+        loss = loss_of(config, self.model, x0.to(device), noise.to(device), drawn)
         loss.mean().backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step(schedule(config, step))
@@ -240,7 +244,8 @@ def train(config: TransformerConfig) -> tuple[TextAndVideo, PreTrainedTokenizerF
     torch.manual_seed(config.seed)
     latents, rows = encode_clips(config), Clips(config.data).rows
     tokenizer = train_tokenizer([row["caption"] for row in rows])
-    run = Run(config, TextAndVideo(config, len(tokenizer)), tokenizer, latents, rows)
+    model = TextAndVideo(config, len(tokenizer)).to(pick_device(config.device))
+    run = Run(config, model, tokenizer, latents, rows)
     checkpoint, start, about = config.out / "checkpoint.pt", 0, identity(config, MAY_CHANGE)
     if state := load_checkpoint(checkpoint, about):
         run.load(state)
@@ -255,7 +260,7 @@ def train(config: TransformerConfig) -> tuple[TextAndVideo, PreTrainedTokenizerF
             save_checkpoint({**run.state(), "step": step + 1}, checkpoint, about)
     log.close()
     run.model.load_state_dict(run.average)
-    return run.model, tokenizer
+    return run.model.cpu(), tokenizer
 
 
 def tell(run: Run, start: int) -> None:

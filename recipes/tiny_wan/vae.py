@@ -23,9 +23,9 @@ from memkit import video as media
 from recipes.tiny_wan.data import Clips
 from recipes.tiny_wan.initialise import initialise
 from recipes.tiny_wan.optim import MuonAdam
-from recipes.training import Phase, RunLog, identity, load_checkpoint, save_checkpoint, tell_cost, timed
+from recipes.training import Phase, RunLog, identity, load_checkpoint, pick_device, save_checkpoint, tell_cost, timed
 
-MAY_CHANGE = ("data", "held_out", "out", "threads", "save_every")
+MAY_CHANGE = ("data", "held_out", "out", "device", "threads", "save_every")
 """Between a run and its resumption."""
 
 
@@ -50,6 +50,7 @@ class VAEConfig:
     latent_weight: float = 1e-4
     moving_weight: float = 4.0
     seed: int = 0
+    device: str = "auto"
     threads: int = 1
     save_every: int = 100
 
@@ -134,7 +135,7 @@ def to_model(clips: Sequence[np.ndarray]) -> Tensor:
 def video_psnr(vae: AutoencoderKLWan, clips: Clips, count: int = 12) -> float:
     """Video PSNR over ``count`` clips, evenly spread over all suites."""
     chosen = [clips[i] for i in np.linspace(0, len(clips) - 1, min(count, len(clips))).astype(int)]
-    videos = to_model(chosen).split(2)
+    videos = to_model(chosen).to(vae.device).split(2)
     return psnr(torch.cat([reconstruct(vae, video)[0] for video in videos]), torch.cat(videos))
 
 
@@ -143,7 +144,7 @@ def finish(vae: AutoencoderKLWan, clips: Clips, out: Path) -> None:
     chosen = np.linspace(0, len(clips) - 1, min(96, len(clips))).astype(int)
     video = to_model([clips[i] for i in chosen])
     with torch.no_grad():
-        latents = torch.cat([vae.encode(v).latent_dist.mean for v in video.split(4)])
+        latents = torch.cat([vae.encode(v.to(vae.device)).latent_dist.mean for v in video.split(4)])
     mean, std = latents.mean(dim=(0, 2, 3, 4)), latents.std(dim=(0, 2, 3, 4))
     vae.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())
     vae.save_pretrained(out)
@@ -158,7 +159,7 @@ def train_step(
 ) -> dict[str, float]:
     """One update, a function of the weights, the seed and the step alone; what there is to log."""
     torch.manual_seed(config.seed * 1_000_003 + step)
-    video, weight = batch(clips, config, step)
+    video, weight = (x.to(vae.device) for x in batch(clips, config, step))
     out, latents = reconstruct(vae, video, config.latent_noise)
     error = out - video
     loss = (weight * (error**2 + 0.2 * error.abs())).mean() + config.latent_weight * latents.pow(2).mean()
@@ -172,7 +173,7 @@ def train_step(
 def tell(config: VAEConfig, clips: Clips, start: int) -> None:
     """Say what the steps from ``start`` on will cost, from steps of another autoencoder of the same size."""
     with torch.random.fork_rng():
-        vae = build(config.base_dim)
+        vae = build(config.base_dim).to(pick_device(config.device))  # pyright: ignore
     optimizer = MuonAdam(vae, config.muon_lr, config.adam_lr, _is_matrix)
     phases, done = [], start
     for name, end in (("frames", config.frame_steps), ("video", config.steps)):
@@ -195,6 +196,7 @@ def main(config: VAEConfig) -> None:
     clips, held_out = Clips(config.data), Clips(config.held_out)
     vae = build(config.base_dim)
     initialise(vae)
+    vae.to(pick_device(config.device))  # pyright: ignore  # drawn on the CPU, the same for every device
     optimizer = MuonAdam(vae, config.muon_lr, config.adam_lr, _is_matrix)
     start, checkpoint, about = 0, config.out / "checkpoint.pt", identity(config, MAY_CHANGE)
     if state := load_checkpoint(checkpoint, about):
