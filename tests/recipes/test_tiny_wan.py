@@ -129,7 +129,7 @@ def trained(clips, tmp_path_factory):
     vae.main(replace(SMALL_VAE, data=clips, held_out=clips, out=folder / "vae"))
     return transformer.TransformerConfig(
         data=clips, vae=folder / "vae", out=folder / "transformer", heads=2, head_dim=24, ffn_dim=64, layers=2,
-        text_dim=32, steps=5, batch=2, save_every=3, known_share=0.5,
+        text_dim=32, laws_steps=2, steps=5, batch=2, save_every=3, known_share=0.5,
     )  # fmt: skip
 
 
@@ -206,10 +206,13 @@ def test_the_loss_is_plain_flow_matching_and_known_frames_carry_none(trained):
 def test_known_frames_come_in_their_share_of_steps_and_a_step_is_a_function_of_its_number(trained, clips):
     rows = data.Clips(clips).rows
     tokenizer = train_tokenizer([row["caption"] for row in rows])
-    config = replace(trained, known_share=0.4, batch=4)
+    config = replace(trained, known_share=0.4, batch=4, laws_steps=0)
     drawn = [transformer.batch(config, step, rows, tokenizer) for step in range(200)]
     assert 0.3 < sum(bool(d.known.any()) for d in drawn) / 200 < 0.5
     assert {int(n) for d in drawn for n in d.known} == {0, 1, 2, 3}
+    first = [transformer.batch(replace(config, laws_steps=40), step, rows, tokenizer) for step in range(41)]
+    assert not any(d.known.any() for d in first[:40]) and {i for d in first[:40] for i in d.index} == {0, 1, 2}
+    assert {i for d in drawn for i in d.index} == set(range(6))
     again = transformer.batch(config, 3, rows, tokenizer)
     assert again.index == drawn[3].index and torch.equal(again.tokens, drawn[3].tokens)
 
