@@ -55,9 +55,14 @@ class Chunk:
     """
 
     def __init__(
-        self, cache: KVCache, branch: SlotCache, positions: Sequence[int], read: Sequence[int] | None, write: bool,
+        self,
+        cache: KVCache,
+        branch: SlotCache,
+        positions: Sequence[int],
+        read: Sequence[int] | None,
+        write: bool,
         pin: bool,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.positions = checked_positions(positions)
         self.branch = branch
         self.write = write

@@ -396,18 +396,24 @@ def test_two_experts_share_positions_and_nothing_else(model):
         assert type(expert.blocks[0].attn1.processor) is WanAttnProcessor
 
 
-def test_a_saved_session_goes_on_to_the_bit(model, tmp_path):
-    cache = a_cache(model, frames=5, branches=("cond", "uncond"))
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_saved_session_goes_on_to_the_bit(model, tmp_path, batch):
+    cache = a_cache(model, 5, batch, ("cond", "uncond"))
     with cache.attach(model):
-        stream(model, cache, latents(7), [[10, 11], [-4, 2], [20, 15], [12]], branch="cond")  # slots out of order
+        chunks = [[10, 11], [-4, 2], [20, 15], [12]]  # in slots out of order
+        stream(model, cache, latents(7, batch), chunks, branch="cond")
         cache.branch("cond").pin([12])
+        stream(model, cache, latents(3, batch), [[4], [5, 6]], branch="uncond")
+        cache.branch("uncond").drop([4])  # in order, but not from the first
         cache.save(tmp_path / "session")
-        want = stream(model, cache, latents(2, seed=3), [[30, 31]], branch="cond")
-    again = KVCache.load(tmp_path / "session")
-    assert again.branches == cache.branches and again.budget_bytes == cache.budget_bytes
-    assert again.branch("cond").pinned == (12,) and again.branch("uncond").positions == ()
+        again = KVCache.load(tmp_path / "session")
+        assert again.branches == cache.branches and again.budget_bytes == cache.budget_bytes
+        for name in cache.branches:
+            assert same(again.branch(name), cache.branch(name))
+        assert again.branch("cond").pinned == (12,)
+        want = stream(model, cache, latents(2, batch, seed=3), [[30, 31]], branch="cond")
     with again.attach(model):
-        assert torch.equal(stream(model, again, latents(2, seed=3), [[30, 31]], branch="cond"), want)
+        assert torch.equal(stream(model, again, latents(2, batch, seed=3), [[30, 31]], branch="cond"), want)
     assert same(again.branch("cond"), cache.branch("cond"))
     assert [p.name for p in tmp_path.iterdir()] == ["session"]
 
