@@ -1,0 +1,108 @@
+"""How fast views are compared: the sector rule over all frames, and what the index saves.
+
+    python -m benchmarks.fov --out out/fov.json
+
+A room: 100 000 frames at random places of 10 m × 10 m, every one within reach of the query, all scored. A city: a
+million frames at random places of 1 km × 1 km, scored one and all, and through the index. The two ways give the same
+overlaps, which is checked. Figures are medians over queries of the best of the rounds, in CPU milliseconds of the
+process, so that what else runs on the machine falls on them least.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+
+from memkit.cameras import Cameras
+from memkit.retrievers.fov import FOVRetriever
+from memkit.retrievers.fov_rules import Sector
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Sizes and repeats."""
+
+    room_frames: int = 100_000
+    city_frames: int = 1_000_000
+    queries: int = 5
+    rounds: int = 5
+    threads: int = 1
+    seed: int = 0
+    out: Path = Path("out/fov.json")
+
+
+def walkers(count: int, metres: float, generator: torch.Generator) -> Cameras:
+    """Upright cameras anywhere on a square, looking anywhere."""
+    x, y, turn = torch.rand(3, count, generator=generator, dtype=torch.float64)
+    eye = torch.stack([x * metres, y * metres, torch.full_like(x, 1.5)], -1)
+    yaw = turn * 2 * math.pi
+    return Cameras.look_at(eye, eye + torch.stack([yaw.cos(), yaw.sin(), torch.zeros_like(yaw)], -1))
+
+
+def milliseconds_of(run: Callable[[], object], rounds: int) -> float:
+    """CPU milliseconds of the best of ``rounds``, after one that does not count."""
+    run()
+    best = math.inf
+    for _ in range(rounds):
+        start = time.process_time()
+        run()
+        best = min(best, time.process_time() - start)
+    return 1000 * best
+
+
+def measure(count: int, metres: float, settings: Settings) -> dict[str, float]:
+    """Medians over queries: all frames scored, those that the index leaves, and a whole call."""
+    generator = torch.Generator().manual_seed(settings.seed)
+    cameras, queries = (walkers(n, metres, generator) for n in (count, settings.queries))
+    start = time.process_time()
+    rule = Sector()
+    retriever = FOVRetriever(cameras, rule)
+    made = 1000 * (time.process_time() - start)
+    views, every = rule.views(cameras), torch.arange(count)
+    figures = []
+    for i in range(settings.queries):
+        query = Cameras(queries.c2w[i], queries.intrinsics[i])
+        asked = rule.views(Cameras(query.c2w[None], query.intrinsics[None]))
+        if not torch.equal(views.overlap(asked, every), retriever.overlap(query)):
+            raise RuntimeError(f"Query {i}: the index changes overlaps.")
+        everything = milliseconds_of(lambda asked=asked: views.overlap(asked, every), settings.rounds)
+        indexed = milliseconds_of(lambda query=query: retriever.overlap(query), settings.rounds)
+        call = milliseconds_of(lambda query=query: retriever(query, 20), settings.rounds)
+        figures.append((everything, indexed, call, float((retriever.overlap(query) > 0).sum())))
+    every_ms, indexed, call, overlapping = np.median(np.array(figures), axis=0).tolist()
+    return {
+        "making the retriever, ms": round(made, 1),
+        "all frames scored, ms": round(every_ms, 2),
+        "overlap with the index, ms": round(indexed, 2),
+        "hits of 20 with the index, ms": round(call, 2),
+        "all / index": round(every_ms / indexed, 1),
+        "frames that overlap": overlapping,
+    }
+
+
+def main(settings: Settings) -> None:
+    """Time the room and the city and print the figures."""
+    torch.set_num_threads(settings.threads)
+    result = {
+        "room": measure(settings.room_frames, 10.0, settings),
+        "city": measure(settings.city_frames, 1000.0, settings),
+        "settings": {k: str(v) if isinstance(v, Path) else v for k, v in vars(settings).items()},
+        "machine": platform.machine(),
+        "torch": torch.__version__,
+    }
+    print(json.dumps(result, indent=2))
+    settings.out.parent.mkdir(parents=True, exist_ok=True)
+    settings.out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings))

@@ -1,0 +1,202 @@
+"""Retrieval by field of view: frames that saw what the query's camera is about to see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from memkit.cameras import Cameras
+from memkit.errors import InputError
+from memkit.retrievers.fov_index import DiscIndex
+from memkit.retrievers.fov_points import Points
+from memkit.retrievers.fov_rules import Number, Rays, Sector
+from memkit.retrievers.fov_select import best, cover, one_a_run
+from memkit.retrievers.hits import ClipTable, Retriever
+
+RULES = {"sector": Sector, "points": Points, "rays": Rays}
+SELECTIONS = ("top", "non_adjacent", "cover")
+_UNTURNED = 1e-3  # how far the columns of a rotation may be from orthonormal: float16 poses pass
+
+
+@dataclass(frozen=True)
+class View:
+    """A query whose depth is known: one camera, and metres along its rays ``[H, W]``, inf for the sky."""
+
+    camera: Cameras
+    depth: Float[Tensor, "height width"]
+
+
+class FOVRetriever(Retriever[Cameras | View]):
+    """Frames whose views overlap the query's, the most first.
+
+    ``cameras`` are those of the frames ``[N]``, in the order in which the frames were seen. ``rule`` is `Sector`
+    (area on the ground), `Points` (points in space) or `Rays` (CaM's yes or no), or the name of one with its defaults:
+    "sector", "points", "rays". ``ids`` are unique names, "0", "1", … by default; ``sources`` are for
+    ``exclude_sources``. ``depth``, for `Points` only, is metres along the rays of each frame ``[N, H, W]``, inf for the
+    sky, as `memkit.worlds.render` gives it.
+
+    The score of a frame is its overlap, less ``recency`` · Δt / t (WorldMem, with .2). The query is taken to follow the
+    newest frame: of N frames, frame i has Δt / t = (N − i) / N. Frames that overlap not at all, or less than
+    ``min_overlap``, are no hits, so that there may be fewer than k. ``select`` says which of the others are:
+
+    - "top": those of the highest scores, the earlier of equal ones;
+    - "non_adjacent": of each run of consecutive frames only one (CaM, section 3.3), the best, or with ``pick="random"``
+      any, by ``seed``; then as "top", among equal scores by chance where the pick is. The paper thins only over budget;
+      always is our reading;
+    - "cover": one after another, each the best at what those before leave uncovered of the query's view (WorldMem). A
+      score is what the frame adds, on sample points, less its recency. Not with `Rays`, which have no area.
+
+    Called with one camera (fields ``[4, 4]`` and ``[4]``) it gives `Hits`, with a list of them a list; see
+    `Retriever.__call__`. With `Points`, a `View` is a query of known depth: what its surfaces hide does not count.
+    Without it only what is hidden from a frame is known, and a frame equal to the query overlaps it by the share of
+    the view that is before surfaces. All is exact: a grid over places only skips frames that are out of reach. It is
+    made once; make a new retriever as frames come.
+
+    Raises `InputError` for cameras, ids or depth that do not fit each other or are not finite, poses that are no
+    rotations, views that a rule cannot take, and settings out of range.
+    """
+
+    def __init__(
+        self,
+        cameras: Cameras,
+        rule: Literal["sector", "points", "rays"] | Sector | Points | Rays = "sector",
+        *,
+        ids: Sequence[str] | None = None,
+        sources: Sequence[str | None] | None = None,
+        depth: Float[Tensor, "frames height width"] | None = None,
+        select: Literal["top", "non_adjacent", "cover"] = "top",
+        pick: Literal["best", "random"] = "best",
+        min_overlap: Number = 0.0,
+        recency: Number = 0.0,
+        seed: int = 0,
+    ) -> None:
+        self.rule: Sector | Points | Rays = _rule(rule)
+        if select not in SELECTIONS or pick not in ("best", "random"):
+            raise InputError(f"select is {select!r} and pick {pick!r}; choose of {SELECTIONS}, and 'best' or 'random'.")
+        if select == "cover" and isinstance(self.rule, Rays):
+            raise InputError("The rays rule has no area that frames could cover; select otherwise, or use 'sector'.")
+        if not 0 <= min_overlap <= 1 or not 0 <= recency < float("inf"):
+            raise InputError(f"min_overlap is {min_overlap} and recency {recency}; give [0, 1], and at least 0.")
+        _check_cameras(cameras, "The cameras", 1)
+        count = len(cameras.c2w)
+        if depth is not None:
+            _check_depth(depth, count, self.rule)
+        self.select, self.pick, self.min_overlap, self.recency, self.seed = select, pick, min_overlap, recency, seed
+        self._views: Any = _views(self.rule, cameras, depth)
+        self._index = DiscIndex(self._views.centres, self._views.radii)
+        self._clips = ClipTable(*_names(ids, sources, count))
+
+    def overlap(self, query: Cameras | View) -> Float[Tensor, " frames"]:
+        """How much of the query's view each frame's covers, in [0, 1], float64; settings of selection do not count.
+
+        Raises `InputError` for a query that is not one finite camera, or that the rule cannot take.
+        """
+        self._check(query, "the query")
+        rows, overlap = self._overlap(self._prepare(query))
+        return torch.zeros(len(self._clips), dtype=overlap.dtype, device=overlap.device).index_copy_(0, rows, overlap)
+
+    def _prepare(self, query: Cameras | View) -> Any:
+        camera, depth = (query.camera, query.depth[None]) if isinstance(query, View) else (query, None)
+        device = self._views.centres.device
+        one = Cameras(camera.c2w[None].to(device), camera.intrinsics[None].to(device))
+        return _views(self.rule, one, depth)
+
+    def _overlap(self, query: Any) -> tuple[Int[Tensor, " near"], Float[Tensor, " near"]]:
+        """Rows within reach, ascending, and their overlaps."""
+        rows = self._index.meeting(query.centres[0], query.radii[0])
+        return rows, self._views.overlap(query, rows)
+
+    def _check(self, query: Cameras | View, name: str) -> None:
+        if isinstance(query, View):
+            _check_depth(query.depth[None], 1, self.rule)
+            query = query.camera
+        if not isinstance(query, Cameras):
+            raise InputError(f"{name} is {type(query).__name__}, not a camera; give Cameras of one pose, or a View.")
+        _check_cameras(query, name, 0)
+
+    def _table(self) -> ClipTable:
+        return self._clips
+
+    def _best(
+        self, query: Cameras | View, k: int, allowed: Bool[np.ndarray, " clips"]
+    ) -> tuple[Int[np.ndarray, " hits"], Float[np.ndarray, " hits"]]:
+        prepared = self._prepare(query)
+        rows, overlap = self._overlap(prepared)
+        keep = (overlap > 0) & (overlap >= self.min_overlap) & torch.from_numpy(allowed).to(rows.device)[rows]
+        rows, overlap = rows[keep], overlap[keep].cpu().numpy()
+        frames, count = rows.cpu().numpy(), len(allowed)
+        late = self.recency * (count - frames) / max(count, 1)
+        if self.select == "cover":
+            seen = self._views.seen(prepared, rows).T.contiguous().cpu().numpy()
+            chosen, scores = cover(seen, late, k, self.min_overlap)
+            return frames[chosen], scores
+        scores = overlap - late
+        if self.select == "top":
+            chosen = best(scores, k)
+        else:
+            chosen = one_a_run(frames, scores, k, np.random.default_rng(self.seed) if self.pick == "random" else None)
+        return frames[chosen], scores[chosen]
+
+
+def _rule(rule: Any) -> Sector | Points | Rays:
+    if isinstance(rule, str) and rule in RULES:
+        return RULES[rule]()
+    if not isinstance(rule, Sector | Points | Rays):
+        raise InputError(f"rule is {rule!r}; choose of {tuple(RULES)}, or give a Sector, Points or Rays.")
+    return rule
+
+
+def _views(rule: Sector | Points | Rays, cameras: Cameras, depth: Tensor | None) -> Any:
+    if isinstance(rule, Points):
+        return rule.views(cameras, None if depth is None else depth.to(cameras.c2w.device))
+    return rule.views(cameras)
+
+
+def _names(
+    ids: Sequence[str] | None, sources: Sequence[str | None] | None, count: int
+) -> tuple[list[str], list[str | None]]:
+    if isinstance(ids, str) or isinstance(sources, str):
+        raise InputError("ids or sources are one string; give a list with one for each camera.")
+    names = [str(i) for i in range(count)] if ids is None else list(ids)
+    films: list[str | None] = [None] * count if sources is None else list(sources)
+    if len(names) != count or len(films) != count:
+        raise InputError(f"{count} cameras, {len(names)} ids and {len(films)} sources; give one for each camera.")
+    seen: set[str] = set()
+    for name in names:
+        if not isinstance(name, str) or name in seen:
+            raise InputError(f"The id {name!r} comes twice or is no string; give each frame a name of its own.")
+        seen.add(name)
+    return names, films
+
+
+def _check_cameras(cameras: Cameras, name: str, dims: int) -> None:
+    """Raises `InputError` unless there are finite poses ``[4, 4]`` after ``dims`` more dimensions."""
+    c2w, lens = cameras.c2w, cameras.intrinsics
+    if c2w.ndim != dims + 2 or lens.shape != (*c2w.shape[:dims], 4) or c2w.shape[dims:] != (4, 4):
+        wanted = "one pose a frame, [N, 4, 4] and [N, 4]" if dims else "one camera, [4, 4] and [4], or a list of such"
+        raise InputError(f"{name}: c2w {tuple(c2w.shape)} and intrinsics {tuple(lens.shape)}; give {wanted}.")
+    c2w, lens = c2w.double().reshape(-1, 4, 4), lens.double().reshape(-1, 4)
+    turn = c2w[:, :3, :3]
+    apart = (turn.mT @ turn - torch.eye(3).to(turn)).abs().amax((1, 2))
+    good = c2w.isfinite().all((1, 2)) & lens.isfinite().all(1) & (lens[:, :2] > 0).all(1)
+    good &= (apart < _UNTURNED) & (torch.linalg.det(turn) > 0)
+    if not bool(good.all()):
+        raise InputError(
+            f"{name}: number {int((~good).nonzero()[0])} is not finite, has a focal length ≤ 0, or its pose is no "
+            "rotation; give camera-to-world matrices and [fx, fy, cx, cy]."
+        )
+
+
+def _check_depth(depth: Tensor, count: int, rule: Sector | Points | Rays) -> None:
+    if not isinstance(rule, Points):
+        raise InputError(f"Depth is given, but the rule {rule} has no use for it; use rule='points'.")
+    if depth.ndim != 3 or len(depth) != count or not depth.numel() and count:
+        raise InputError(f"Depth is {tuple(depth.shape)}; give [H, W] for each of {count} cameras.")
+    if not bool((depth >= 0).all()):
+        raise InputError("Depth has NaN or values below 0; give metres along the ray, inf where nothing is met.")
