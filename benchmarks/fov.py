@@ -6,6 +6,14 @@ A room: 100 000 frames at random places of 10 m × 10 m, every one within reach 
 million frames at random places of 1 km × 1 km, scored one and all, and through the index. The two ways give the same
 overlaps, which is checked. Figures are medians over queries of the best of the rounds, in CPU milliseconds of the
 process, so that what else runs on the machine falls on them least.
+
+Measured on one of two virtual AMD EPYC cores, torch 2.15, both busy with other work:
+
+    frames                     all scored   overlap, indexed   20 hits, indexed   making the retriever
+    100 000, 10 m × 10 m       27 ms        32 ms              38 ms              .2 s
+    1 000 000, 1 km × 1 km     278 ms       3.0 ms (1/92)      2.6 ms             2 s
+
+Where all frames are within reach the index has nothing to skip and costs 5 ms.
 """
 
 from __future__ import annotations
