@@ -576,13 +576,13 @@ def test_a_write_that_does_not_fit_what_is_held_changes_nothing():
     assert torch.equal(slots.get(1, [3, 1])[0], kv[1][0])
 
 
-FEW = st.lists(st.integers(-4, 8), min_size=1, max_size=3, unique=True)
+FEW = st.lists(st.integers(-2, 5), min_size=1, max_size=3, unique=True)
 
 
 class SlotsAgainstAList(RuleBasedStateMachine):
     """The model is a list of [position, keys by layer, pinned] and the rule that the lowest loose one goes first."""
 
-    @initialize(capacity=st.integers(3, 6))
+    @initialize(capacity=st.integers(3, 5))
     def start(self, capacity):
         self.capacity, self.count, self.frames = capacity, 0, []
         a_frame = 2 * 2 * 2 * 4 * 4  # k and v, layers, tokens, dim, bytes
@@ -629,12 +629,13 @@ class SlotsAgainstAList(RuleBasedStateMachine):
         want = torch.cat([torch.zeros(1, 0, 1, 4), *(by_position[p][layer] for p in chosen)], 1)
         assert torch.equal(k, want) and torch.equal(v, -want - 1)
 
-    @rule(frames=st.integers(0, 4), before=st.none() | st.integers(-4, 9))
+    @rule(frames=st.integers(0, 4), before=st.none() | st.integers(-2, 6))
     def window(self, frames, before):
         past = [f for f in sorted(self.frames, key=lambda f: f[0]) if before is None or f[0] < before]
         newest = past[::-1][:frames]
         assert list(self.slots.window(frames, before)) == [f[0] for f in past if f[2] or f in newest]
 
+    @precondition(lambda self: len(self.frames) == self.capacity)  # or few caches would ever be full
     @rule()
     def reset(self):
         self.slots.reset()
