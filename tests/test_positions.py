@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from memkit.errors import InputError
@@ -38,6 +38,7 @@ def test_the_first_frames_are_wans_own_to_the_bit(dtype):
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(-100_000, 100_000), min_size=1, max_size=5, unique=True), st.sampled_from([24, 128]))
+@example([64, -64, 63, -63], 24)  # about the end of the table
 def test_any_position_has_the_angles_of_the_definition(positions, dim):
     cos, sin = rotary_at(rope(attention_head_dim=dim), positions, 2, 3)
     want = angles(positions, 2, 3, dim)

@@ -187,7 +187,8 @@ class KVCache:
     def attach(self, *transformers: nn.Module) -> CacheAttachment:
         """Attach to each transformer (both experts of Wan2.2 A14B) until ``detach()`` or the end of the ``with``.
 
-        Attached, a transformer runs inside a chunk only. What is cached stays after detaching.
+        Attached, a transformer runs inside a chunk only. What is cached stays after detaching. ``torch.compile`` gives
+        the same results, but compiles anew for each chunk.
 
         Raises:
             InputError: no transformer, one twice, not a Wan, one that has a cache, or another number of layers than
