@@ -12,25 +12,21 @@ of them; write their chunks again, each with ``read=branch.window(n, before=its 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import WanTransformer3DModel
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from memkit.backbones.base import VIDEO, Table
 from memkit.backbones.wan_attention import Attachment, GroupedSelfAttention, wan_of
 from memkit.errors import InputError, MemkitError
+from memkit.injectors.cache_session import load_branches, save_branches
 from memkit.injectors.cache_slots import SlotCache
 from memkit.positions import checked_positions, rotary_at
-
-FORMAT, VERSION = "memkit-kv-cache", 1
 
 
 def frame_bytes(
@@ -219,19 +215,7 @@ class KVCache:
 
     def save(self, path: str | Path) -> None:
         """Write every branch into one safetensors file, with the positions as JSON in its header."""
-        path, tensors, branches = Path(path), {}, {}
-        for number, (name, branch) in enumerate(self._branches.items()):
-            branches[name] = {"positions": branch.positions, "pinned": branch.pinned, "layers": branch.layers}
-            for layer in range(branch.layers if branch.positions else 0):
-                for kind, x in zip("kv", branch.get(layer), strict=True):
-                    tensors[f"{number}.{layer}.{kind}"] = x.cpu().contiguous()
-        header = {"format": FORMAT, "version": VERSION, "budget_bytes": self.budget_bytes, "branches": branches}
-        partial = path.with_name(f".{path.name}.partial")
-        try:
-            save_file(tensors, partial, metadata={"session": json.dumps(header)})
-            partial.replace(path)
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"Cannot write {path} ({error}); give a file in a folder that can be written.") from error
+        save_branches(Path(path), self.budget_bytes, self._branches)
 
     @staticmethod
     def load(path: str | Path, device: torch.device | str = "cpu") -> KVCache:
@@ -240,25 +224,9 @@ class KVCache:
         Raises:
             InputError: there is no such file, or it holds no cache of this version, or is damaged.
         """
-        try:
-            with safe_open(path, "pt", device=str(device)) as file:
-                header = json.loads(file.metadata()["session"])
-                if (header["format"], header["version"]) != (FORMAT, VERSION):
-                    raise InputError(f"{path} is no {FORMAT} of version {VERSION}; save it with this memkit.")
-                cache = KVCache(header["budget_bytes"], tuple(header["branches"]))
-                for number, saved in enumerate(header["branches"].values()):
-                    if saved["positions"]:
-                        branch = cache.branch(cache.branches[number])
-                        get = file.get_tensor
-                        pairs = [(get(f"{number}.{i}.k"), get(f"{number}.{i}.v")) for i in range(saved["layers"])]
-                        branch.update(saved["positions"], pairs)
-                        branch.pin(saved["pinned"])
-        except FileNotFoundError as error:
-            raise InputError(f"There is no saved cache at {path}.") from error
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{path} is no saved cache, or is damaged ({error}); save it again.") from error
+        budget_bytes, branches = load_branches(Path(path), device)
+        cache = KVCache(budget_bytes, tuple(branches))
+        cache._branches = branches
         return cache
 
     # -- what the chunks and the hooks say -------------------------------------------------------------------------
