@@ -58,8 +58,8 @@ class TransformerConfig:
     layers: int = 8
     text_dim: int = 128
     text_length: int = 40
-    laws_steps: int = 2500
-    steps: int = 6500
+    laws_steps: int = 2000
+    steps: int = 5500
     batch: int = 16
     muon_lr: float = 1e-2
     adam_lr: float = 1.5e-3
