@@ -18,11 +18,8 @@ Where all frames are within reach the index has nothing to skip and costs 5 ms.
 
 from __future__ import annotations
 
-import json
 import math
-import platform
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +27,7 @@ import numpy as np
 import torch
 import tyro
 
+from benchmarks.common import best_of, report
 from memkit.cameras import Cameras
 from memkit.retrievers.fov import FOVRetriever
 from memkit.retrievers.fov_rules import Sector
@@ -56,17 +54,6 @@ def walkers(count: int, metres: float, generator: torch.Generator) -> Cameras:
     return Cameras.look_at(eye, eye + torch.stack([yaw.cos(), yaw.sin(), torch.zeros_like(yaw)], -1))
 
 
-def milliseconds_of(run: Callable[[], object], rounds: int) -> float:
-    """CPU milliseconds of the best of ``rounds``, after one that does not count."""
-    run()
-    best = math.inf
-    for _ in range(rounds):
-        start = time.process_time()
-        run()
-        best = min(best, time.process_time() - start)
-    return 1000 * best
-
-
 def measure(count: int, metres: float, settings: Settings) -> dict[str, float]:
     """Medians over queries: all frames scored, those that the index leaves, and a whole call."""
     generator = torch.Generator().manual_seed(settings.seed)
@@ -82,9 +69,9 @@ def measure(count: int, metres: float, settings: Settings) -> dict[str, float]:
         asked = rule.views(Cameras(query.c2w[None], query.intrinsics[None]))
         if not torch.equal(views.overlap(asked, every), retriever.overlap(query)):
             raise RuntimeError(f"Query {i}: the index changes overlaps.")
-        everything = milliseconds_of(lambda asked=asked: views.overlap(asked, every), settings.rounds)
-        indexed = milliseconds_of(lambda query=query: retriever.overlap(query), settings.rounds)
-        call = milliseconds_of(lambda query=query: retriever(query, 20), settings.rounds)
+        everything = 1000 * best_of(lambda asked=asked: views.overlap(asked, every), settings.rounds)
+        indexed = 1000 * best_of(lambda query=query: retriever.overlap(query), settings.rounds)
+        call = 1000 * best_of(lambda query=query: retriever(query, 20), settings.rounds)
         figures.append((everything, indexed, call, float((retriever.overlap(query) > 0).sum())))
     every_ms, indexed, call, overlapping = np.median(np.array(figures), axis=0).tolist()
     return {
@@ -103,13 +90,8 @@ def main(settings: Settings) -> None:
     result = {
         "room": measure(settings.room_frames, 10.0, settings),
         "city": measure(settings.city_frames, 1000.0, settings),
-        "settings": {k: str(v) if isinstance(v, Path) else v for k, v in vars(settings).items()},
-        "machine": platform.machine(),
-        "torch": torch.__version__,
     }
-    print(json.dumps(result, indent=2))
-    settings.out.parent.mkdir(parents=True, exist_ok=True)
-    settings.out.write_text(json.dumps(result, indent=2) + "\n")
+    report(result, settings, settings.out)
 
 
 if __name__ == "__main__":

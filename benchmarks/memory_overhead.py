@@ -10,18 +10,20 @@ memory runs in the sequence and its output rows are dropped.
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import tyro
 from diffusers import WanTransformer3DModel
 from torch import Tensor
 
+from benchmarks.common import report
 from memkit.injectors import SelfAttentionConcat
 from memkit.memory import Memory
+from memkit.metrics import bootstrap
 
 
 @dataclass(frozen=True)
@@ -67,24 +69,21 @@ def main(settings: Settings) -> None:
             start = time.perf_counter()
             run()
             times[name].append(time.perf_counter() - start)
-    seconds = {name: torch.tensor(values) for name, values in times.items()}
-    rounds = torch.randint(settings.rounds, (2000, settings.rounds), generator=torch.Generator().manual_seed(0))
-    rounds = torch.cat([torch.arange(settings.rounds)[None], rounds])
-    medians = {name: values[rounds].median(dim=1).values for name, values in seconds.items()}
-    added = {name: medians[name] - medians["base"] for name in list(variants)[1:]}
-    ratios = added["keys and values only"] / added["queries too"]
-    low, high = ratios[1:].quantile(torch.tensor([0.025, 0.975])).tolist()
+    columns = [np.array(values) for values in times.values()]
+    ratio = bootstrap(_added, *columns)
     result = {
-        "milliseconds": {name: round(1e3 * m[0].item(), 1) for name, m in medians.items()},
-        "added time, keys and values only / queries too": round(ratios[0].item(), 3),
-        "95 % interval": [round(low, 3), round(high, 3)],
+        "milliseconds": {name: round(1e3 * float(np.median(values)), 1) for name, values in times.items()},
+        "added time, keys and values only / queries too": round(ratio.value, 3),
+        "95 % interval": [round(ratio.low, 3), round(ratio.high, 3)],
         "largest difference of the outputs": difference,
-        "settings": {k: str(v) if isinstance(v, Path) else v for k, v in vars(settings).items()},
-        "torch": torch.__version__,
     }
-    print(json.dumps(result, indent=2))
-    settings.out.parent.mkdir(parents=True, exist_ok=True)
-    settings.out.write_text(json.dumps(result, indent=2) + "\n")
+    report(result, settings, settings.out)
+
+
+def _added(base: np.ndarray, keys_and_values: np.ndarray, queries_too: np.ndarray) -> float:
+    """Ratio of the medians' distances from the base."""
+    middle = np.median(base)
+    return float((np.median(keys_and_values) - middle) / (np.median(queries_too) - middle))
 
 
 if __name__ == "__main__":

@@ -17,11 +17,7 @@ and repeated runs of the same code differed by a quarter.
 
 from __future__ import annotations
 
-import json
-import platform
 import random
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +25,7 @@ import numpy as np
 import torch
 import tyro
 
+from benchmarks.common import best_of, report
 from memkit.cameras import Cameras
 from memkit.metrics import bootstrap
 from memkit.worlds import Scene, render, sample_interruption, sample_law
@@ -68,17 +65,6 @@ def room(rng: random.Random) -> Views:
     return clip.scene(), clip.cameras()
 
 
-def seconds_of(run: Callable[[], object], rounds: int) -> float:
-    """CPU seconds of the best of ``rounds``, after one that does not count."""
-    run()
-    best = float("inf")
-    for _ in range(rounds):
-        start = time.process_time()
-        run()
-        best = min(best, time.process_time() - start)
-    return best
-
-
 def main(settings: Settings) -> None:
     """Time the suites and print the figures."""
     torch.set_num_threads(settings.threads)
@@ -86,9 +72,9 @@ def main(settings: Settings) -> None:
     size, figures = settings.size, {}
     for name, draw in suites.items():
         clips = [draw(random.Random(f"{name}/{settings.seed}/{i}")) for i in range(settings.clips)]
-        adaptive = np.array([seconds_of(lambda c=c: render(*c, size, size), settings.rounds) for c in clips])
+        adaptive = np.array([best_of(lambda c=c: render(*c, size, size), settings.rounds) for c in clips])
         everywhere = np.array(
-            [seconds_of(lambda c=c: render(*c, 2 * size, 2 * size, antialias=False), settings.rounds) for c in clips]
+            [best_of(lambda c=c: render(*c, 2 * size, 2 * size, antialias=False), settings.rounds) for c in clips]
         )
         fps = bootstrap(lambda s: float(np.median(NUM_FRAMES / s)), adaptive)
         saved = bootstrap(lambda s, e: float(np.median(e / s)), adaptive, everywhere)
@@ -98,15 +84,7 @@ def main(settings: Settings) -> None:
             "time of four rays for every pixel / time": round(saved.value, 2),
             "its 95 % interval": [round(saved.low, 2), round(saved.high, 2)],
         }
-    result = {
-        "suites": figures,
-        "settings": {k: str(v) if isinstance(v, Path) else v for k, v in vars(settings).items()},
-        "machine": platform.machine(),
-        "torch": torch.__version__,
-    }
-    print(json.dumps(result, indent=2))
-    settings.out.parent.mkdir(parents=True, exist_ok=True)
-    settings.out.write_text(json.dumps(result, indent=2) + "\n")
+    report({"suites": figures}, settings, settings.out)
 
 
 if __name__ == "__main__":

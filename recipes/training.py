@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from memkit.errors import InputError
@@ -50,6 +51,13 @@ def load_checkpoint(path: Path, about: dict[str, Any]) -> dict[str, Any] | None:
 def pick_device(name: str) -> torch.device:
     """The device of that name; "auto" is CUDA where there is one."""
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
+def by_noise_level(loss: Tensor, sigma: Tensor) -> dict[str, float]:
+    """Mean loss in each third of σ; a third without samples is left out."""
+    third = (sigma * 3).long().clamp(max=2).to(loss.device)
+    names = ("loss_low", "loss_mid", "loss_high")
+    return {name: loss[third == i].mean().item() for i, name in enumerate(names) if (third == i).any()}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
@@ -18,13 +19,13 @@ from torch import Tensor
 
 from memkit.cameras import Cameras
 from memkit.worlds.constants import COLOURS, PLACES, Split
+from memkit.worlds.motion import Number
 from memkit.worlds.render import Render, render
 from memkit.worlds.scene import Body, Scene, body
 
 FPS = 8.0
 NUM_FRAMES = 17
 IMAGE_SIZE = 64
-Number = float | Tensor
 Shows = Literal["place", "angle", "axis", "ground", "top", "radius", "blend", "pair"]
 
 
@@ -34,6 +35,11 @@ class Part(NamedTuple):
     text: str
     needed: bool = False
     name: str | None = None
+
+
+def caption_of(parts: Iterable[Part]) -> str:
+    """The whole caption."""
+    return " ".join(part.text for part in parts)
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,7 @@ class Event(ABC):
     @property
     def caption(self) -> str:
         """What a user would write of the clip: names, never numbers."""
-        return " ".join(part.text for part in self.parts())
+        return caption_of(self.parts())
 
     def scene(self, seconds: Float[Tensor, " frames"]) -> Scene:
         """The scene at each time."""

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from memkit.worlds.constants import COLOURS, SIZES, Split
-from memkit.worlds.event import Number, Part, Shows, at, rgb
-from memkit.worlds.motion import brake
+from memkit.worlds.event import Part, Shows, at, rgb
+from memkit.worlds.motion import Number, brake
 from memkit.worlds.scene import Body, body, turned
 from memkit.worlds.solids import GREY, SHAPES, Solid, pick_solid
 

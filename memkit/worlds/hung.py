@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from memkit.worlds.constants import PLANETS, Split
-from memkit.worlds.event import Event, Number, Part, Shows, at, pick_look, rgb
-from memkit.worlds.motion import brake, swing
+from memkit.worlds.event import Event, Part, Shows, at, pick_look, rgb
+from memkit.worlds.motion import Number, brake, swing
 from memkit.worlds.scene import Body, body, turned
 from memkit.worlds.solids import GREY, Solid, pick_solid
 

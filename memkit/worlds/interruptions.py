@@ -15,7 +15,7 @@ from torch import Tensor
 
 from memkit.cameras import Cameras
 from memkit.worlds.constants import Split
-from memkit.worlds.event import FPS, IMAGE_SIZE, Event, Part, at, camera, times, to_uint8
+from memkit.worlds.event import FPS, IMAGE_SIZE, Event, Part, at, camera, caption_of, times, to_uint8
 from memkit.worlds.mechanisms import Clock, Orbit, Traverse
 from memkit.worlds.processes import Burn, Cool, Grow, Inflate, Melt
 from memkit.worlds.render import Render, render
@@ -73,7 +73,7 @@ class Interrupted:
     @property
     def caption(self) -> str:
         """The whole clip in words."""
-        return " ".join(part.text for part in self.parts())
+        return caption_of(self.parts())
 
     def parts(self, start: float = 0.0, stop: float = float("inf")) -> tuple[Part, ...]:
         """The caption of what is seen from ``start`` to ``stop`` seconds, in pieces."""

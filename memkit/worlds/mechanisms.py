@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from memkit.worlds.constants import Split
-from memkit.worlds.event import Event, Number, Part, Shows, at, pick_look, rgb
+from memkit.worlds.event import Event, Part, Shows, at, pick_look, rgb
 from memkit.worlds.processes import DARK
 from memkit.worlds.scene import Body, body, turned
 

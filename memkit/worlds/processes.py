@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from memkit.worlds.constants import SUBSTANCES, Split
-from memkit.worlds.event import Event, Number, Part, Shows, at, pick_look, rgb
-from memkit.worlds.motion import approach
+from memkit.worlds.event import Event, Part, Shows, at, pick_look, rgb
+from memkit.worlds.motion import Number, approach
 from memkit.worlds.scene import Body, Colour, body
 
 DARK = (0.28, 0.29, 0.32)

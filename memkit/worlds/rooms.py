@@ -21,7 +21,7 @@ from torch import Tensor
 from memkit.cameras import Cameras
 from memkit.errors import InputError
 from memkit.worlds.constants import SPLITS, Split
-from memkit.worlds.event import FPS, IMAGE_SIZE, NUM_FRAMES, Part, times, to_uint8
+from memkit.worlds.event import FPS, IMAGE_SIZE, NUM_FRAMES, Part, caption_of, times, to_uint8
 from memkit.worlds.interior import FLOORS, WALLS, Piece, Pillar, walls
 from memkit.worlds.layout import Plan
 from memkit.worlds.paths import Number, Path, Pose, Segment, Wait, and_back, approach, turn_and_return
@@ -168,7 +168,7 @@ class RoomClip:
     @property
     def caption(self) -> str:
         """What a user would write: the camera's motion, and the walls, things and events in view. At most 26 words."""
-        return " ".join(part.text for part in self.parts())
+        return caption_of(self.parts())
 
     def parts(self) -> tuple[Part, ...]:
         """The caption in pieces, of which the camera's motion alone is needed."""

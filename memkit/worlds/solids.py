@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from memkit.worlds.constants import MATERIALS, PLANETS, SIZES, Split
-from memkit.worlds.event import Event, Number, Part, Shows, at, pick_look, rgb
-from memkit.worlds.motion import bounce_height
+from memkit.worlds.event import Event, Part, Shows, at, pick_look, rgb
+from memkit.worlds.motion import Number, bounce_height
 from memkit.worlds.scene import Body, Shape, body
 
 GREY = (0.36, 0.37, 0.40)

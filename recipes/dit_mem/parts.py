@@ -20,6 +20,7 @@ from memkit.injectors import MemoryGate
 from memkit.injectors.gate import GATE_FILE
 from memkit.retrievers import TextEmbedder, TextRetriever
 from recipes.dit_mem.presets import Config
+from recipes.training import pick_device
 
 
 def load_backbone(config: Config) -> WanBackbone:
@@ -29,7 +30,7 @@ def load_backbone(config: Config) -> WanBackbone:
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[config.dtype]
     backbone = WanBackbone.tiny(dtype) if config.model == "tiny" else WanBackbone.from_pretrained(config.model, dtype)
     pipe = backbone.pipeline()
-    pipe.to(_device(config))
+    pipe.to(pick_device(config.device))
     pipe.set_progress_bar_config(disable=True)
     for part in (pipe.transformer, pipe.transformer_2, pipe.text_encoder, pipe.vae):
         if part is not None:
@@ -39,12 +40,6 @@ def load_backbone(config: Config) -> WanBackbone:
         name = "flow_shift" if "flow_shift" in settings else "shift"
         pipe.scheduler = type(pipe.scheduler).from_config(settings, **{name: config.flow_shift})
     return backbone
-
-
-def _device(config: Config) -> str:
-    if config.device != "auto":
-        return config.device
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def new_encoder(config: Config, backbone: WanBackbone) -> tuple[FrequencyEncoder, MemoryGate | None]:

@@ -27,7 +27,7 @@ from recipes.dit_mem.data import Batch, TrainingSet
 from recipes.dit_mem.parts import load_backbone, new_encoder, run_command, save_encoder
 from recipes.dit_mem.presets import Command, Config, parse
 from recipes.padded_text import PIPELINE_TEXT_LENGTH, short_text, shorten
-from recipes.training import Phase, RunLog, identity, load_checkpoint, save_checkpoint, tell_cost, timed
+from recipes.training import Phase, RunLog, by_noise_level, identity, load_checkpoint, save_checkpoint, tell_cost, timed
 
 LEAST_LR = 0.05  # where the cosine ends
 MAY_CHANGE = {"out", "device", "threads", "save_every", "log_every", "sampling_steps", "guidance_scale", "flow_shift"}
@@ -83,13 +83,6 @@ def backward(
         weight = bell_weight(timestep) if weighting == "bell" else torch.ones_like(loss)
         (weight * loss).mean().backward()
     return loss.detach()
-
-
-def by_noise_level(loss: Tensor, sigma: Tensor) -> dict[str, float]:
-    """Mean loss in each third of σ; a third without samples is left out."""
-    third = (sigma * 3).long().clamp(max=2).to(loss.device)
-    names = ("loss_low", "loss_mid", "loss_high")
-    return {name: loss[third == i].mean().item() for i, name in enumerate(names) if (third == i).any()}
 
 
 def learning_rate(config: Config, step: int) -> float:

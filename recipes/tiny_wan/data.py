@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from memkit.worlds import sample_interruption, sample_law
 from memkit.worlds.constants import Split
-from memkit.worlds.event import FPS, IMAGE_SIZE, NUM_FRAMES, Part
+from memkit.worlds.event import FPS, IMAGE_SIZE, NUM_FRAMES, Part, caption_of
 from memkit.worlds.interruptions import NUM_FRAMES as WHOLE
 from memkit.worlds.rooms import sample_clip
 
@@ -75,8 +75,8 @@ def draw(config: DataConfig, suite: str, index: int) -> Drawn:
 
 
 def _row(id: str, kind: str, source: str, parts: Sequence[Part]) -> dict[str, Any]:
-    caption = " ".join(part.text for part in parts)
-    return {"id": id, "kind": kind, "source": source, "caption": caption, "parts": [list(part) for part in parts]}
+    told = {"caption": caption_of(parts), "parts": [list(part) for part in parts]}
+    return {"id": id, "kind": kind, "source": source, **told}
 
 
 def _render(job: tuple[DataConfig, str, int]) -> np.ndarray:

@@ -76,7 +76,7 @@ class Bench:
 
     def video(self, index: int) -> Tensor:
         """uint8 [T,H,W,3]."""
-        return torch.from_numpy(np.ascontiguousarray(self.clips[index]))
+        return torch.from_numpy(np.array(self.clips[index]))
 
 
 def interval(*columns: Sequence[float] | np.ndarray, statistic: Callable[..., float] = np.mean) -> list[float | None]:

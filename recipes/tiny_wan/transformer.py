@@ -16,6 +16,7 @@ import copy
 import json
 import os
 import random
+from bisect import bisect_left
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
@@ -37,7 +38,17 @@ from recipes.tiny_wan.captions import train_tokenizer, vary_caption
 from recipes.tiny_wan.data import Clips
 from recipes.tiny_wan.optim import MuonAdam
 from recipes.tiny_wan.vae import to_model
-from recipes.training import Phase, RunLog, identity, load_checkpoint, pick_device, save_checkpoint, tell_cost, timed
+from recipes.training import (
+    Phase,
+    RunLog,
+    by_noise_level,
+    identity,
+    load_checkpoint,
+    pick_device,
+    save_checkpoint,
+    tell_cost,
+    timed,
+)
 
 MAY_CHANGE = ("data", "vae", "out", "device", "threads", "workers", "save_every")
 """Between a run and its resumption."""
@@ -158,7 +169,7 @@ def batch(config: TransformerConfig, step: int, rows: list[dict], tokenizer: Pre
     """The batch of a step; a function of the seed and the step alone."""
     rng = random.Random(f"{config.seed}/{step}")
     laws_alone = step < config.laws_steps
-    laws = sum(row["id"].startswith("laws/") for row in rows)  # they come first
+    laws = bisect_left(rows, 1, key=lambda row: not row["id"].startswith("laws/"))  # they come first
     index = [rng.randrange(laws if laws_alone else len(rows)) for _ in range(config.batch)]
     captions = ["" if rng.random() < config.drop_text else vary_caption(rows[i]["parts"], rng) for i in index]
     text = tokenizer(
@@ -189,12 +200,6 @@ def loss_of(config: TransformerConfig, model: TextAndVideo, x0: Tensor, noise: T
     error = (predicted - (noise - x0)).pow(2).mean(dim=(1, 3, 4))
     unknown = (torch.arange(x0.shape[2], device=x0.device) >= drawn.known[:, None]).float()
     return (error * unknown).sum(1) / unknown.sum(1)
-
-
-def buckets(loss: Tensor, sigma: Tensor) -> dict[str, float]:
-    """Mean loss in the thirds of the noise range."""
-    third = (sigma * 3).long().clamp(max=2)
-    return {f"loss_{name}": loss[third == i].mean().item() for i, name in enumerate(("low", "mid", "high"))}
 
 
 @dataclass
@@ -238,7 +243,7 @@ class Run:
         for name, value in self.model.state_dict().items():
             mean = self.average[name]
             mean.lerp_(value, 1 - rate) if value.is_floating_point() else mean.copy_(value)
-        figures = {"loss": loss.mean().item(), **buckets(loss.detach(), drawn.sigma), "norm": norm.item()}
+        figures = {"loss": loss.mean().item(), **by_noise_level(loss.detach(), drawn.sigma), "norm": norm.item()}
         return {**figures, "known": float(drawn.known.any())}
 
 
