@@ -60,6 +60,8 @@ def costs(config: ShipConfig) -> dict[str, str]:
     for part, steps in (("vae", VAEConfig().steps), ("transformer", TransformerConfig().steps)):
         minutes, loss = minutes_and_loss(config.run / part)
         words |= {f"{part}_steps": str(steps), f"{part}_minutes": f"{minutes:.0f}", f"{part}_loss": f"{loss:.3f}"}
+    schedule = TransformerConfig()
+    words |= {"laws_steps": str(schedule.laws_steps), "known_percent": f"{100 * schedule.known_share:.0f}"}
     for part in ("transformer", "vae", "text_encoder"):
         (file,) = (config.out / part).glob("*.safetensors")
         with safe_open(file, "pt") as tensors:
