@@ -11,6 +11,7 @@ from torch import Tensor
 
 from memkit.backbones import WanBackbone
 from memkit.errors import InputError
+from memkit.guidance import MemoryGuidance, guided_memory
 from memkit.injectors import MemoryGate, SelfAttentionConcat
 from memkit.known import known_frames, write_known
 from memkit.memory import Memory
@@ -27,14 +28,16 @@ def generate_videos(
     negative_prompt: str = "",
     gate: MemoryGate | None = None,
     known: Float[Tensor, "rows channels known h w"] | None = None,
+    memory_guidance: MemoryGuidance | None = None,
 ) -> UInt8[Tensor, "batch frames height width 3"]:
     """One video a prompt, in the backbone's own format, all in one batch.
 
-    ``memory`` holds one row a prompt, or one for all; every expert and both branches of the guidance see it (as in the
-    release of DiT-Mem); None is the stock model. ``seeds`` are one a prompt: a video depends on its own prompt, memory
-    and seed, not on its companions, up to the rounding of a larger batch. Noise is drawn on the CPU for every device.
-    ``known`` are the latents of first frames to go on from (``backbone.encode_video`` of 1, 5, 9… frames), a row a
-    prompt or one for all; see `memkit.known`.
+    ``memory`` holds one row a prompt, or one for all, and every expert sees it; None is the stock model. With
+    ``memory_guidance`` None both branches of the guidance see it (as in the release of DiT-Mem); "conditional" or a
+    scale shows it to the conditional branch alone, see `memkit.guidance`. ``seeds`` are one a prompt: a video depends
+    on its own prompt, memory and seed, not on its companions, up to the rounding of a larger batch. Noise is drawn on
+    the CPU for every device. ``known`` are the latents of first frames to go on from (``backbone.encode_video`` of
+    1, 5, 9… frames), a row a prompt or one for all; see `memkit.known`.
 
     Raises `InputError` without prompts, or where memory, seeds or known latents do not fit them.
     """
@@ -49,7 +52,12 @@ def generate_videos(
     made = backbone.video_format
     with contextlib.ExitStack() as attached:
         if memory is not None:
-            attached.enter_context(SelfAttentionConcat(memory, gate).attach(*backbone.transformers))
+            injector, models = SelfAttentionConcat(memory, gate), backbone.transformers
+            attached.enter_context(
+                injector.attach(*models)
+                if memory_guidance is None
+                else guided_memory(injector, memory_guidance, *models)
+            )
         if known is not None:
             attached.enter_context(known_frames(known, *backbone.transformers))
         video = backbone.pipeline()(
@@ -87,8 +95,9 @@ def generate_video(
     negative_prompt: str = "",
     gate: MemoryGate | None = None,
     known: Float[Tensor, "rows channels known h w"] | None = None,
+    memory_guidance: MemoryGuidance | None = None,
 ) -> UInt8[Tensor, "frames height width 3"]:
     """One video; see `generate_videos`."""
     settings = {"steps": steps, "guidance_scale": guidance_scale, "negative_prompt": negative_prompt, "gate": gate}
-    settings["known"] = known
+    settings |= {"known": known, "memory_guidance": memory_guidance}
     return generate_videos(backbone, [prompt], memory, seeds=[seed], **settings)[0]
