@@ -17,7 +17,7 @@ from __future__ import annotations
 import csv
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
@@ -125,37 +125,52 @@ def build_bank(
     }
     if min(shape.values()) <= 0:
         raise InputError(f"A clip needs positive sizes and a positive rate, not {shape}.")
-    info = {"model": model, **shape, "cut": cut, "pad": pad, "resize": resize_rule, "dtype": dtype}
+    settings = {"model": model, **shape, "cut": cut, "pad": pad, "resize": resize_rule, "dtype": dtype}
     rows, bad = read_captions(captions, videos)
+
+    with bank_for(Path(out), settings) as bank:
+        report = add_rows(bank, rows, lambda row: encode_file(row.file, backbone, settings), progress)
+    return report._replace(bad=sorted(bad + report.bad))
+
+
+def encode_file(file: Path, encoder: VideoEncoder, settings: dict[str, Any]) -> Tensor:
+    """Latents [C, T, H, W] of a video file; ``settings`` are the arguments of `build_bank` that say how, by name."""
+    frames = read_clip(file, settings["fps"], settings["num_frames"], settings["cut"], settings["pad"])
+    frames = resize(frames, settings["height"], settings["width"], settings["resize"])
+    with torch.no_grad():
+        return encoder.encode_video(to_model(frames))[0].to(_DTYPES[settings["dtype"]])
+
+
+def add_rows(bank: MemoryBank, rows: Sequence[Row], latents: Callable[[Row], Tensor], progress: bool) -> BuildReport:
+    """Add to a bank what ``latents`` gives [C, T, H, W] for each row that it lacks, committing every half minute.
+
+    A row for which that raises a `MemkitError` is a `BadItem`; a `BankError` ends the run. Call it in ``with bank``.
+    """
     added: list[str] = []
     present: list[str] = []
-    with _bank_for(Path(out), info) as bank:
-        known = {id: texts for id, *texts in zip(bank.ids, bank.captions, bank.sources, strict=True)}
-        committed = time.monotonic()
-        for row in tqdm(rows, desc="encoding", unit="clip", disable=not progress):
-            if row.id in known:
-                if known[row.id] == [row.caption, row.source]:
-                    present.append(row.id)
-                else:
-                    reason = f"{row.id!r} is in the bank with another caption or source; give it another id"
-                    bad.append(BadItem(row.line, row.id, reason))
-                continue
-            try:
-                frames = read_clip(row.file, shape["fps"], shape["num_frames"], cut, pad)
-                frames = resize(frames, shape["height"], shape["width"], resize_rule)
-                with torch.no_grad():
-                    latents = backbone.encode_video(to_model(frames))[0].to(_DTYPES[dtype])
-                bank.add(row.id, latents, row.caption, row.source)
-            except BankError:
-                raise
-            except MemkitError as error:
-                bad.append(BadItem(row.line, row.id, str(error)))
-                continue
-            added.append(row.id)
-            if time.monotonic() - committed > _COMMIT_SECONDS:
-                bank.flush()
-                committed = time.monotonic()
-    return BuildReport(added, present, sorted(bad))
+    bad: list[BadItem] = []
+    known = {id: texts for id, *texts in zip(bank.ids, bank.captions, bank.sources, strict=True)}
+    committed = time.monotonic()
+    for row in tqdm(rows, desc="adding", unit="clip", disable=not progress):
+        if row.id in known:
+            if known[row.id] == [row.caption, row.source]:
+                present.append(row.id)
+            else:
+                reason = f"{row.id!r} is in the bank with another caption or source; give it another id"
+                bad.append(BadItem(row.line, row.id, reason))
+            continue
+        try:
+            bank.add(row.id, latents(row), row.caption, row.source)
+        except BankError:
+            raise
+        except MemkitError as error:
+            bad.append(BadItem(row.line, row.id, str(error)))
+            continue
+        added.append(row.id)
+        if time.monotonic() - committed > _COMMIT_SECONDS:
+            bank.flush()
+            committed = time.monotonic()
+    return BuildReport(added, present, bad)
 
 
 def read_captions(path: str | os.PathLike[str], videos: str | os.PathLike[str]) -> tuple[list[Row], list[BadItem]]:
@@ -169,7 +184,7 @@ def read_captions(path: str | os.PathLike[str], videos: str | os.PathLike[str]) 
     rows: list[Row] = []
     bad: list[BadItem] = []
     seen: dict[str, int] = {}
-    for line, fields in _records(path):
+    for line, fields in caption_records(path):
         row = _row(line, fields, videos)
         if isinstance(row, Row) and row.id in seen:
             reason = f"line {seen[row.id]} has the id {row.id!r} already; give each row its own in a column id"
@@ -182,8 +197,11 @@ def read_captions(path: str | os.PathLike[str], videos: str | os.PathLike[str]) 
     return rows, bad
 
 
-def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and fields of each row, as video, caption, id and source; ``extra`` has those without a column."""
+def caption_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line number and fields of each row, as video, caption, id and source; ``extra`` has those without a column.
+
+    Fields are None where a row is too short. Raises `InputError` where the file as a whole is not a caption file.
+    """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
@@ -226,12 +244,15 @@ def _row(line: int, fields: dict[str, Any], videos: Path) -> Row | BadItem:
     return Row(line, file, caption, id, (fields.get("source") or "").strip() or file.stem)
 
 
-def _bank_for(out: Path, info: dict[str, Any]) -> MemoryBank:
-    """The bank at ``out`` if it was made with these settings, a new one if there is none."""
+def bank_for(out: Path, settings: dict[str, Any], notes: dict[str, Any] | None = None) -> MemoryBank:
+    """The bank at ``out`` if it was made with these settings, a new one if there is none; its info has ``notes`` too.
+
+    Raises `BankError` where ``out`` was made with other settings.
+    """
     if not (out / "bank.json").exists():
-        return MemoryBank.create(out, info)
+        return MemoryBank.create(out, settings | (notes or {}))
     bank = MemoryBank.open(out)
-    for name, value in info.items():
+    for name, value in settings.items():
         if bank.info.get(name) != value:
             raise BankError(
                 f"The bank {out} was made with {name} {bank.info.get(name)!r}, not {value!r}; "
