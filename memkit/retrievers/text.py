@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
 from memkit.errors import InputError
+from memkit.released_clips import find_released_clips
 from memkit.retrievers.dit_mem import read_released
 from memkit.retrievers.embedders import DEFAULT_MODEL, Pooling, TextEmbedder
 from memkit.retrievers.hits import ClipTable, Retriever, check_text
@@ -37,6 +39,7 @@ class TextRetriever(Retriever[str]):
         device: torch.device | str | None = None,
     ) -> None:
         self.embedder = embedder = _embedder(model, pooling, max_length, trust_remote_code, device)
+        self.files: dict[str, Path] = {}
         index = BankIndex(
             bank,
             name=f"{embedder.name}-{embedder.pooling}-{embedder.max_length}",
@@ -63,14 +66,21 @@ class TextRetriever(Retriever[str]):
         max_length: int | None = None,
         trust_remote_code: bool = False,
         device: torch.device | str | None = None,
+        clips: str | os.PathLike[str] | None = None,
     ) -> TextRetriever:
         """A retriever over DiT-Mem's released files, ``labels.index`` and ``id_map.json``; ids are the video names.
 
-        The release pools by the CLS token. It knows no sources, so ``exclude_sources`` raises `InputError`.
-        Raises `InputError` when the two files do not fit each other or the model, or are not what they should be.
+        ``clips`` is the folder of their ``.pt`` latents or mp4s: ``files`` then gives the `Path` of each id, for
+        `read_released_latents` or a VAE. For a folder with some of the clips only, give the ids of the hits to
+        `find_released_clips` instead. The release pools by the CLS token. It knows no sources, so ``exclude_sources``
+        raises `InputError`.
+
+        Raises `InputError` when the two files do not fit each other or the model, are not what they should be, or
+        name clips that ``clips`` has no file for, or several.
         """
         ids, vectors = read_released(index_path, id_map_path)
         self = cls.__new__(cls)
+        self.files = {} if clips is None else find_released_clips(ids, clips)
         if isinstance(model, TextEmbedder):
             pooling = None
         self.embedder = _embedder(model, pooling, max_length, trust_remote_code, device)

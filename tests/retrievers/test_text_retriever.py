@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from memkit.bank import MemoryBank
 from memkit.errors import InputError
+from memkit.released_latents import read_released_latents
 from memkit.retrievers import Hits, TextEmbedder, TextRetriever
 
 CAPTIONS = [
@@ -217,6 +218,25 @@ def test_a_video_that_is_named_twice_counts_once(released, cls_embedder, caplog)
     hits = load(released, cls_embedder)("water fills a glass", 9)
     assert sorted(hits.ids) == ["drop.mp4", "ice.mp4", "ramp.mp4"] and max(hits.scores) < 0.99
     assert "named more than once" in caplog.text
+
+
+def test_the_files_of_the_clips_are_found(released, cls_embedder, bank):
+    folder = released / "clips"
+    (folder / "latents").mkdir(parents=True)
+    (folder / "glass.mp4").touch()
+    for i, name in enumerate(("drop", "ramp", "ice")):
+        torch.save({"latent": torch.full((2, 3, 4, 5), float(i)).bfloat16()}, folder / "latents" / f"{name}.pt")
+    files = released / "labels.index", released / "id_map.json"
+    retriever = TextRetriever.from_dit_mem(*files, cls_embedder, clips=folder)
+    assert retriever.files["glass.mp4"] == folder / "glass.mp4" and list(retriever.files) == NAMES
+    (name,) = retriever("ice melts in the sun", 1).ids
+    assert (read_released_latents(retriever.files[name]).latents == 2).all()
+    assert TextRetriever.from_dit_mem(*files, cls_embedder).files == {} == TextRetriever(bank, cls_embedder).files
+    (folder / "latents" / "ice.pt").unlink()
+    (folder / "more").mkdir()
+    (folder / "more" / "ramp.pt").touch()
+    with pytest.raises(InputError, match="(?s)ramp.mp4: it is not clear.*ice.mp4: there is neither"):
+        TextRetriever.from_dit_mem(*files, cls_embedder, clips=folder)
 
 
 def test_an_index_of_another_model_or_of_junk_is_refused(released, cls_embedder):

@@ -1,0 +1,96 @@
+"""The ``.pt`` latents of a DiT-Mem release, read without running what a file may hold.
+
+A file holds one clip, ``{latent, video_id, shape, dtype}``: normalised latents of Wan's VAE, in the release bf16
+[16, 21, 60, 104]. The release loads it in a way that runs any code in it; here it can give tensors and plain
+values only.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import zipfile
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from memkit.errors import InputError
+
+
+class ReleasedLatents(NamedTuple):
+    """Latents of a clip, in the dtype in which they were saved, and the id that their file gives them, if any."""
+
+    latents: Float[Tensor, "channels time height width"]
+    video_id: str | None
+
+
+def read_released_latents(path: str | os.PathLike[str]) -> ReleasedLatents:
+    """One ``.pt`` file of the release. ``shape`` and ``dtype`` are checked where the file states them.
+
+    Nothing in the file is executed. Raises `InputError` naming the file where it is damaged, asks for anything but
+    tensors and plain values, lacks ``latent``, or where that is not [C, T, H, W], not as stated, or not finite.
+    """
+    content = _load(path)
+    if not isinstance(content, dict) or "latent" not in content:
+        found = f"the keys {', '.join(map(str, content)) or 'none'}" if isinstance(content, dict) else type(content)
+        raise InputError(f"{path} has no key latent (it holds {found}); give the .pt latents of the release.")
+    latents, shape, dtype = content["latent"], content.get("shape"), content.get("dtype")
+    if not isinstance(latents, Tensor) or latents.layout != torch.strided or latents.device.type != "cpu":
+        raise InputError(f"{path}: latent is no plain tensor; encode the clip again.")
+    if latents.ndim != 4 or not latents.numel() or not latents.is_floating_point():
+        raise InputError(
+            f"{path}: latent is {_short(latents.dtype)} {tuple(latents.shape)}, not floating point [C, T, H, W]; "
+            f"encode the clip again."
+        )
+    if latents.nbytes > latents.untyped_storage().nbytes():  # one number, spread over a shape that fills the memory
+        raise InputError(f"{path}: latent claims {tuple(latents.shape)} but holds fewer values; encode the clip again.")
+    if shape is not None and (not isinstance(shape, (list, tuple)) or tuple(shape) != tuple(latents.shape)):
+        raise InputError(f"{path} states shape {shape} but holds {tuple(latents.shape)}; encode the clip again.")
+    if dtype is not None and _short(dtype) != _short(latents.dtype):
+        raise InputError(
+            f"{path} states dtype {_short(dtype)} but holds {_short(latents.dtype)}; encode the clip again."
+        )
+    if not bool(latents.isfinite().all()):
+        raise InputError(f"{path}: latent has values that are not finite; encode the clip again.")
+    video_id = content.get("video_id")
+    return ReleasedLatents(latents.detach(), None if video_id is None else str(video_id))
+
+
+def _load(path: str | os.PathLike[str]) -> object:
+    """Tensors and plain values of a torch file; torch's advice, to read it with code allowed, is not passed on."""
+    if not os.path.isfile(path):
+        raise InputError(f"There is no file {path}; give the .pt latents of the release.")
+    _check_whole(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        asked = re.search(r"GLOBAL (\S+)", str(error))
+        what = asked[1] if asked else "something other than tensors"
+        raise InputError(
+            f"{path} asks for {what}, which could run code when it is read: it was refused, and nothing was executed; "
+            f"encode the clip again, or save its tensor and plain values alone."
+        ) from None
+    except Exception as error:  # torch has a dozen types for a damaged file
+        why = " ".join(str(error).split())[:120] or type(error).__name__
+        raise InputError(f"{path} is damaged ({why}); fetch it again, or encode the clip again.") from error
+
+
+def _check_whole(path: str | os.PathLike[str]) -> None:
+    """The checksums of the zip that torch.save writes, which torch.load ignores; bare pickles are not tried."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            broken = file.testzip()
+    except Exception as error:  # zipfile has many types for a damaged file
+        raise InputError(
+            f"{path} is damaged or cut off, or was not written by torch.save ({error}); "
+            f"fetch it again, or encode the clip again."
+        ) from error
+    if broken:
+        raise InputError(f"{path} is damaged: {broken} does not fit its checksum; fetch it again, or encode it again.")
+
+
+def _short(dtype: object) -> str:
+    return str(dtype).removeprefix("torch.")
