@@ -2,6 +2,7 @@
 
     memkit demo
     memkit bank build --videos DIR --captions CSV --out BANK --model tiny|FOLDER|ID
+    memkit bank import-dit-mem FOLDER --out BANK [--captions CSV] [--model tiny|FOLDER|ID]
     memkit bank verify BANK
     memkit bank show BANK
     memkit retrieve BANK "a rubber ball bounces" -k 5
@@ -87,6 +88,39 @@ class Build:
 
 
 @dataclass(frozen=True)
+class ImportDitMem:
+    """Turn a folder of the DiT-Mem release into a memory bank, or go on where a run was stopped.
+
+    It holds id_map.json, labels.index, metadata.json, and one .pt of latents or one mp4 a clip, there or in subfolders.
+    """
+
+    folder: tyro.conf.Positional[Path]
+    """Folder of the release."""
+    out: Path
+    """Folder of the bank: a new one, or one that was imported with the same model."""
+    captions: Path | None = None
+    """Memory CSV with the columns video and caption; by default captions are those of metadata.json."""
+    model: str | None = None
+    """The Wan whose VAE encodes clips that have no latents: "tiny", a diffusers folder, or a hub id."""
+    skip_bad: bool = False
+    """Exit with 0 although some items could not be used; they are listed either way."""
+
+    def run(self) -> int:
+        from memkit.import_dit_mem import import_dit_mem
+
+        encoder = None if self.model is None else _load_encoder(self.model)
+        report = import_dit_mem(self.folder, self.out, self.captions, encoder, self.model, progress=True)
+        for item in report.bad:
+            print(f"{self.folder}: {item.name}: {_one_line(item.reason)}", file=sys.stderr)
+        there = f", {len(report.present)} were there" if report.present else ""
+        blank = f", {report.blank} with a blank caption left out" if report.blank else ""
+        unlisted = f", {report.unlisted} captions are of clips outside the id map" if report.unlisted else ""
+        bad = f", {len(report.bad)} could not be used"
+        print(f"{self.out}: {len(report.added)} clips added{there}{blank}{unlisted}{bad}")
+        return 1 if report.bad and not self.skip_bad else 0
+
+
+@dataclass(frozen=True)
 class Verify:
     """Read every clip of a bank and check it against its checksum."""
 
@@ -157,10 +191,11 @@ class Retrieve:
 
 @dataclass(frozen=True)
 class Bank:
-    """Build, verify or show a memory bank."""
+    """Build, import, verify or show a memory bank."""
 
     command: (
         Annotated[Build, tyro.conf.subcommand("build")]
+        | Annotated[ImportDitMem, tyro.conf.subcommand("import-dit-mem")]
         | Annotated[Verify, tyro.conf.subcommand("verify")]
         | Annotated[Show, tyro.conf.subcommand("show")]
     )
