@@ -1,15 +1,35 @@
 """Encoders: modules that turn memory latents `[B, N, C, T, H, W]` into `Memory`."""
 
+from memkit.encoders.choice import Encoder, EncoderName, EncoderSize, load_encoder, make_encoder
 from memkit.encoders.dit_mem import DitMemConfig, DitMemEncoder, load_dit_mem
 from memkit.encoders.filters import HighPass, LowPass
-from memkit.encoders.frequency import FrequencyEncoder, FrequencyEncoderConfig
+from memkit.encoders.frequency import (
+    FrequencyEncoder,
+    FrequencyEncoderConfig,
+    HighPassOnlyEncoder,
+    LowPassOnlyEncoder,
+    NoFilterEncoder,
+)
+from memkit.encoders.mix import mix_branches
+from memkit.encoders.patch import PatchEncoder, PatchEncoderConfig
 
 __all__ = [
     "DitMemConfig",
     "DitMemEncoder",
+    "Encoder",
+    "EncoderName",
+    "EncoderSize",
     "FrequencyEncoder",
     "FrequencyEncoderConfig",
     "HighPass",
+    "HighPassOnlyEncoder",
     "LowPass",
+    "LowPassOnlyEncoder",
+    "NoFilterEncoder",
+    "PatchEncoder",
+    "PatchEncoderConfig",
     "load_dit_mem",
+    "load_encoder",
+    "make_encoder",
+    "mix_branches",
 ]

@@ -1,12 +1,13 @@
-"""The encoder released with DiT-Mem (arXiv 2511.19229), for its checkpoints: its arithmetic, a hundredth of its tokens.
+"""The encoder released with DiT-Mem (arXiv 2511.19229): its arithmetic, a hundredth of its tokens.
 
 The release pools each video to one vector a branch, repeats it 100 times, and lets the repeats attend to each other.
 Repeats of a token attend like one of them, and n copies of a key are one key with ln(n) added to its logit. So N videos
 give 2N tokens here, with log-weight ln(100), where the release has 200N: every query of the backbone gets the same
-result. Evaluation only: no dropout, BatchNorm by its running statistics, float32 filters.
+result. In training too, where the release draws a dropout of 0.5 before it pools, takes BatchNorm's statistics from the
+batch, and shuffles the videos, which changes nothing: neither this attention nor the backbone's knows their order.
 
-The filters rank frequencies by FFT bin number rather than by |frequency|, as the release does. For a new encoder take
-``FrequencyEncoder``.
+The filters rank frequencies by FFT bin number rather than by |frequency|, as the release does, but without the noise
+that it draws into them. For a new encoder take ``FrequencyEncoder``; this one is there to load and to compare with.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import math
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -23,9 +25,13 @@ from jaxtyping import Bool, Float
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from memkit.encoders.clips import check_clips, check_sizes
+from memkit.encoders.dit_mem_layers import ReleaseAttention, ReleaseBlock
+from memkit.encoders.dit_mem_layers import ReleaseFilter as _Filter
+from memkit.encoders.dit_mem_layers import filter_curve as filter_curve
 from memkit.errors import InputError
 from memkit.memory import Memory
-from memkit.pretrained import load_exactly
+from memkit.pretrained import Pretrained, load_exactly
 
 SMALLEST = 13  # latent frames, rows and columns that leave one cell after stride 4 and two poolings by 2
 
@@ -40,56 +46,40 @@ class DitMemConfig:
     dim: int = 1536
     heads: int = 8
     copies: int = 100  # tokens a video and branch in the release
+    resize_to: tuple[int, int, int] | None = None
+    """Not in the release: bring every video to these latent frames, rows and columns first (trilinear, without corner
+    alignment), 13 or more each. For videos that are too small for its strides; None leaves them as they are."""
+    stored_filters: tuple[tuple[int, int, int] | None, ...] = (None,) * 4
+    """[T, H, W//2+1] of the features that a checkpoint's own filters are for: high 1, high 2, low 1, low 2. None: the
+    release's curve, at any size. ``save_pretrained`` states it; the values come with the weights."""
 
+    def __post_init__(self) -> None:
+        check_sizes(self, ("latent_channels", "dim", "heads", "copies"), ())
+        if self.dim % self.heads:
+            raise InputError(f"dim={self.dim} is not a multiple of heads={self.heads}.")
+        if self.resize_to is not None and (len(self.resize_to) != 3 or min(self.resize_to) < SMALLEST):
+            raise InputError(f"resize_to is {self.resize_to}; give time, height and width of {SMALLEST} or more.")
 
-def filter_curve(high: bool, channels: int, time: int, height: int, width: int) -> Float[Tensor, "c t h w2 2"]:
-    """The release's filter before its noise, as (real, imaginary) over the bins of ``rfftn`` of this size."""
-    bins = (torch.linspace(0, 1, n) for n in (time, height, width // 2 + 1))
-    d, h, w = torch.meshgrid(*bins, indexing="ij")
-    radius = ((d.square() + h.square() + w.square()).sqrt() / math.sqrt(3)).sqrt()
-    curve = 0.2 + 0.8 * radius if high else 1.2 - 0.8 * radius
-    slope, offset = torch.linspace(0.7, 1.3, channels), torch.linspace(-0.05, 0.05, channels)
-    real = (curve * slope[:, None, None, None] + offset[:, None, None, None]).clamp(0.2, 1.2)
-    return torch.stack([real, torch.zeros_like(real)], dim=-1)
+    @classmethod
+    def tiny(cls) -> DitMemConfig:
+        """For ``WanBackbone.tiny()``: clips of [16, 5, 8, 8] times 4, which the stride of 4 undoes; 0.66 M parameters,
+        as many as ``FrequencyEncoderConfig.tiny()`` has to 2 %."""
+        return cls(channels=(32, 48), grid=(2, 2), dim=192, resize_to=(20, 32, 32))
 
+    @classmethod
+    def wan_1_3b(cls) -> DitMemConfig:
+        """The release."""
+        return cls()
 
-class _Filter(nn.Module):
-    """Spectral weights, residual, BatchNorm. ``complex_weight`` is None, or the drawn weights for one input size."""
+    @classmethod
+    def wan_5b(cls) -> DitMemConfig:
+        """Our reading for Wan2.2 TI2V 5B, for which there is no release: [48, 31, 44, 80] leaves a grid of (2, 5)."""
+        return cls(latent_channels=48, grid=(2, 5), dim=3072)
 
-    complex_weight: Tensor | None
-
-    def __init__(self, channels: int, high: bool) -> None:
-        super().__init__()
-        self.high = high
-        self.norm = nn.BatchNorm3d(channels)
-        self.register_buffer("complex_weight", None)
-
-    def forward(self, x: Tensor) -> Tensor:
-        _, channels, time, height, width = x.shape
-        weight = self.complex_weight
-        if weight is not None and weight.shape[1:4] != (time, height, width // 2 + 1):
-            warnings.warn(
-                f"The checkpoint's filter is for features of [T, H, W//2+1] {tuple(weight.shape[1:4])}, these are "
-                f"{(time, height, width // 2 + 1)}: using the release's curve without its noise.",
-                stacklevel=2,
-            )
-            weight = None
-        if weight is None:
-            weight = filter_curve(self.high, channels, time, height, width).to(x.device)
-        spectrum = torch.fft.rfftn(x.float(), dim=(-3, -2, -1), norm="ortho")
-        spectrum = spectrum * torch.view_as_complex(weight.float().contiguous())
-        filtered = torch.fft.irfftn(spectrum, s=(time, height, width), dim=(-3, -2, -1), norm="ortho")
-        return self.norm(filtered.to(x.dtype) + x)
-
-
-class _Block(nn.Module):
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, high: bool) -> None:
-        super().__init__()
-        self.conv = nn.Conv3d(inputs, outputs, kernel, stride, padding=kernel // 2)
-        self.fft_filter = _Filter(outputs, high)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool3d(F.relu(self.fft_filter(self.conv(x))), 2)
+    @classmethod
+    def wan_14b(cls) -> DitMemConfig:
+        """Our reading for Wan2.1 14B and each expert of Wan2.2 A14B: the release at width 5120."""
+        return cls(dim=5120)
 
 
 class _Branch(nn.Module):
@@ -99,8 +89,9 @@ class _Branch(nn.Module):
         super().__init__()
         self.grid = config.grid
         first, second = config.channels
-        self.conv_block1 = _Block(config.latent_channels, first, kernel=7, stride=4, high=high)
-        self.conv_block2 = _Block(first, second, kernel=3, stride=1, high=high)
+        stored = config.stored_filters[:2] if high else config.stored_filters[2:]
+        self.conv_block1 = ReleaseBlock(config.latent_channels, first, 7, 4, high, stored[0])
+        self.conv_block2 = ReleaseBlock(first, second, 3, 1, high, stored[1])
         self.feature_proj = nn.Linear(second * math.prod(config.grid), config.dim)
 
     def forward(self, videos: Tensor) -> Tensor:
@@ -108,77 +99,60 @@ class _Branch(nn.Module):
         return self.feature_proj(F.adaptive_avg_pool3d(features, (1, *self.grid)).flatten(1))
 
 
-class _SelfAttention(nn.Module):
-    """Biased projections, RMSNorm over the full width on q and k; no positions, residual, norm or MLP."""
+class DitMemEncoder(Pretrained, nn.Module):
+    """The released encoder, with the release's parameter names. It starts in eval mode, as ``load_dit_mem`` gives it.
 
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
-        self.norm_q, self.norm_k = nn.RMSNorm(dim, eps=1e-6), nn.RMSNorm(dim, eps=1e-6)
+    After ``train()`` it does as the release in training, with what that entails: dropout draws from the global random
+    state, and BatchNorm makes a video's tokens depend on all real videos of the batch.
+    """
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        q, k, v = (
-            y.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for y in (self.norm_q(self.q(x)), self.norm_k(self.k(x)), self.v(x))
-        )
-        if mask is not None:  # a masked video sees itself, so that no row is empty
-            mask = (mask[:, None, :] | torch.eye(x.shape[1], dtype=torch.bool, device=x.device))[:, None]
-        return self.o(F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2))
-
-
-class DitMemEncoder(nn.Module):
-    """The released encoder; made by ``load_dit_mem``. Its parameter names are those of the release."""
+    config_class = DitMemConfig
 
     def __init__(self, config: DitMemConfig) -> None:
         super().__init__()
-        if config.dim % config.heads:
-            raise InputError(f"dim={config.dim} is not a multiple of heads={config.heads}.")
         self.config = config
         self.high_pass_module = _Branch(config, high=True)
         self.low_pass_module = _Branch(config, high=False)
-        self.self_attention = _SelfAttention(config.dim, config.heads)
+        self.self_attention = ReleaseAttention(config.dim, config.heads)
         self.eval()
-
-    def train(self, mode: bool = True) -> DitMemEncoder:
-        """Stays in eval mode: this encoder reproduces a finished one."""
-        return super().train(False)
 
     def forward(self, latents: Float[Tensor, "*shape"], mask: Bool[Tensor, "*clips"] | None = None) -> Memory:
         """``latents [B, N, C, T, H, W]``, ``mask [B, N]``, True = real -> ``Memory`` of 2N tokens, high, then low.
 
-        T, H and W are 13 or more, the least that the release's strides leave a cell of. Sizes whose feature grid is not
-        that of the checkpoint's are average-pooled to it, as in the release; their filters are the curve without noise,
-        where the release would draw new noise. Masked videos give zero tokens with a False mask and are never read.
+        T, H and W are 13 or more, the least that the release's strides leave a cell of, or any where the config has
+        ``resize_to``. Sizes whose feature grid is not that of the checkpoint's are average-pooled to it, as in the
+        release; their filters are the curve without noise, where the release would draw new noise. Masked videos give
+        zero tokens with a False mask and are never read, nor counted by BatchNorm.
         """
         self._check(latents, mask)
-        videos = latents.to(self.self_attention.o.weight.dtype)
-        if mask is not None:
-            videos = videos.masked_fill(~mask[:, :, None, None, None, None], 0)
-        batch, count = latents.shape[:2]
+        real = slice(None) if mask is None else mask.flatten()
+        videos = latents.flatten(0, 1)[real].to(self.self_attention.o.weight.dtype)
+        if self.config.resize_to is not None and len(videos):
+            videos = F.interpolate(videos, self.config.resize_to, mode="trilinear")
         branches = []
         for branch in (self.high_pass_module, self.low_pass_module):
-            tokens = self.self_attention(branch(videos.flatten(0, 1)).unflatten(0, (batch, count)), mask)
+            vectors = branch(videos) if len(videos) else videos.new_zeros(0, self.config.dim)
+            if mask is not None:
+                vectors = vectors.new_zeros(mask.numel(), self.config.dim).index_put((real,), vectors)
+            tokens = self.self_attention(vectors.unflatten(0, latents.shape[:2]), mask)
             branches.append(tokens if mask is None else tokens.masked_fill(~mask[:, :, None], 0))
         tokens = torch.cat(branches, dim=1)
         weight = torch.full(tokens.shape[:2], math.log(self.config.copies), device=tokens.device)
         return Memory(tokens, None if mask is None else mask.repeat(1, 2), weight)
 
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
+        """As every ``Pretrained``; the config states which filters the weights hold."""
+        stored = tuple(module.stored for module in self.modules() if isinstance(module, _Filter))
+        self.config = replace(self.config, stored_filters=stored)
+        return super().save_pretrained(folder)
+
     def _check(self, latents: Tensor, mask: Tensor | None) -> None:
-        shape = tuple(latents.shape)
-        if len(shape) != 6 or 0 in shape or shape[2] != self.config.latent_channels:
+        check_clips(latents, mask, self.config.latent_channels)
+        if self.config.resize_to is None and min(latents.shape[3:]) < SMALLEST:
             raise InputError(
-                f"Latents {shape} are not [B, N, {self.config.latent_channels}, T, H, W]; "
-                f"give latents[:, None] for one clip a sample."
-            )
-        if min(shape[3:]) < SMALLEST:
-            raise InputError(
-                f"Latents {shape} are too small for the released encoder: T, H and W must be {SMALLEST} or more each; "
-                f"encode longer or larger clips, or use FrequencyEncoder, which takes any size."
-            )
-        if mask is not None and (mask.shape != latents.shape[:2] or mask.dtype != torch.bool):
-            raise InputError(
-                f"mask is {mask.dtype} {tuple(mask.shape)}; give torch.bool {shape[:2]}, True = a real clip."
+                f"Latents {tuple(latents.shape)} are too small for the released encoder: T, H and W must be {SMALLEST} "
+                f"or more each; encode longer or larger clips, set resize_to in its config, or use FrequencyEncoder, "
+                f"which takes any size."
             )
 
 

@@ -1,5 +1,6 @@
 """The released encoder against a literal, slow version of its arithmetic: 200 tokens a video, attended densely."""
 
+import dataclasses
 import math
 import warnings
 
@@ -10,6 +11,7 @@ from safetensors.torch import save_file
 
 from memkit.encoders import DitMemConfig, load_dit_mem
 from memkit.encoders.dit_mem import DitMemEncoder, filter_curve
+from memkit.encoders.dit_mem_layers import ReleaseFilter
 from memkit.errors import InputError
 
 CONFIG = DitMemConfig(latent_channels=3, channels=(6, 8), grid=(1, 2), dim=16, heads=8)
@@ -292,10 +294,10 @@ def test_masked_videos_are_never_read(bare):
     assert (memory.tokens[~memory.mask] == 0).all()
 
 
-def test_it_stays_in_eval_mode_and_order_of_videos_only_orders_tokens(bare):
+def test_order_of_videos_only_orders_tokens(bare):
     encoder, latents = load_dit_mem(bare), randn(1, 3, 3, *SIZE)
+    assert not any(module.training for module in encoder.modules())
     expected = encoder(latents).tokens
-    assert torch.equal(encoder.train()(latents).tokens, expected)
     same(encoder(latents[:, [2, 0, 1]]).tokens, expected[:, [2, 0, 1, 5, 3, 4]])
 
 
@@ -306,7 +308,103 @@ def test_too_small_clips_name_the_minimum(bare, size):
     assert quietly(bare)(randn(1, 1, 3, *SIZE)).tokens.isfinite().all()
 
 
-@pytest.mark.parametrize("shape", [(2, 3, *SIZE), (1, 1, 5, *SIZE), (1, 0, 3, *SIZE)])
-def test_shapes_that_do_not_fit_are_named(bare, shape):
-    with pytest.raises(InputError, match="B, N, 3, T, H, W"):
+@pytest.mark.parametrize(
+    ("shape", "named"),
+    [
+        ((2, 3, *SIZE), r"latents\[:, None\]"),
+        ((1, 1, 5, *SIZE), "5 channels, this encoder takes 3"),
+        ((1, 0, 3, *SIZE), "attach no memory"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_named(bare, shape, named):
+    with pytest.raises(InputError, match=named):
         load_dit_mem(bare)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"heads": 5}, "multiple of heads=5"), ({"dim": 0}, "dim is 0"), ({"resize_to": (12, 13, 13)}, "of 13 or more")],
+)
+def test_configurations_that_cannot_be_are_named(change, named):
+    with pytest.raises(InputError, match=named):
+        dataclasses.replace(CONFIG, **change)
+
+
+def test_in_training_dropout_falls_on_what_is_filtered_before_the_residual():
+    x = randn(4, 6, 5, 6, 7)
+    layer = ReleaseFilter(6, high=True, stored=None)
+    layer.norm = torch.nn.Identity()
+    filtered = layer.eval()(x) - x
+    kept = (layer.train()(x) - x) / filtered
+    assert ((kept.abs() < 1e-3) | ((kept - 2).abs() < 1e-2))[filtered.abs() > 1e-2].all()
+    assert 0.45 < (kept > 1).float().mean() < 0.55
+
+
+def without_dropout(encoder):
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return encoder
+
+
+def test_in_training_the_statistics_are_those_of_the_real_videos_of_the_batch(bare):
+    """The literal release, given mean and variance by hand; a masked video is not counted."""
+    latents = randn(1, 3, 3, *SIZE, seed=9)
+    latents[:, 1] = torch.nan
+    mask = torch.tensor([[True, False, True]])
+    encoder = without_dropout(load_dit_mem(bare)).train()
+    seen = {}
+    for name, module in encoder.named_modules():
+        if isinstance(module, torch.nn.BatchNorm3d):
+            module.register_forward_pre_hook(lambda _, args, name=name: seen.update({name: args[0]}))
+    memory = encoder(latents, mask)
+    for name, x in seen.items():
+        assert len(x) == 2
+        bare[f"{name}.running_mean"] = x.mean((0, 2, 3, 4))
+        bare[f"{name}.running_var"] = x.var((0, 2, 3, 4), correction=0)
+    assert len(seen) == 4
+    expected = release_tokens(bare, latents[0, [0, 2]])
+    same(memory.tokens[0, [0, 2, 3, 5]].repeat_interleave(100, dim=0), expected)
+    only = without_dropout(load_dit_mem(release_state_dict())).train()
+    only(latents[:, [0, 2]])
+    for name, value in encoder.named_buffers():
+        same(value, dict(only.named_buffers())[name])
+
+
+def test_a_batch_without_any_real_video_leaves_the_statistics(bare):
+    encoder = load_dit_mem(bare).train()
+    before = {name: value.clone() for name, value in encoder.named_buffers()}
+    memory = encoder(torch.full((2, 2, 3, *SIZE), torch.nan), torch.zeros(2, 2, dtype=torch.bool))
+    assert (memory.tokens == 0).all() and not memory.mask.any()
+    assert all(torch.equal(value, before[name]) for name, value in encoder.named_buffers())
+
+
+def test_resized_videos_are_as_if_resized_by_hand():
+    config = dataclasses.replace(CONFIG, resize_to=(20, 32, 32))
+    torch.manual_seed(0)
+    encoder = DitMemEncoder(config)
+    plain = DitMemEncoder(CONFIG)
+    plain.load_state_dict(encoder.state_dict())
+    small = randn(2, 2, 3, 5, 8, 8)
+    large = F.interpolate(small.flatten(0, 1), (20, 32, 32), mode="trilinear", align_corners=False)
+    same(encoder(small).tokens, plain(large.unflatten(0, (2, 2))).tokens)
+    assert encoder(randn(1, 1, 3, 1, 1, 1)).tokens.isfinite().all()
+
+
+@pytest.mark.parametrize("lost", ["nothing", "one filter", "all buffers"])
+def test_a_loaded_checkpoint_is_saved_whole(tmp_path, bare, lost):
+    """The filters that a checkpoint brought come back to the bit; those that it lacked are the curve again."""
+    if lost == "one filter":
+        del bare["low_pass_module.conv_block1.fft_filter.complex_weight"]
+        del bare["low_pass_module.cnn.0.fft_filter.complex_weight"]
+    encoder = quietly(params_only(bare) if lost == "all buffers" else bare, CONFIG)
+    latents = randn(1, 2, 3, *SIZE)
+    expected = encoder(latents).tokens
+    encoder.save_pretrained(tmp_path)
+    loaded = DitMemEncoder.from_pretrained(tmp_path)
+    assert torch.equal(loaded(latents).tokens, expected) and loaded.config == encoder.config
+    held = [size is not None for size in loaded.config.stored_filters]
+    assert held == {"nothing": [True] * 4, "one filter": [True, True, False, True], "all buffers": [False] * 4}[lost]
+    again = loaded.save_pretrained(tmp_path / "again")
+    for file in ("config.json", "model.safetensors"):
+        assert (again / file).read_bytes() == (tmp_path / file).read_bytes()

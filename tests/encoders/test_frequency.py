@@ -1,12 +1,14 @@
 """Properties of the frequency encoder."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import memkit
 from memkit.encoders import FrequencyEncoder, FrequencyEncoderConfig, HighPass, LowPass
 from memkit.errors import InputError
 
@@ -216,3 +218,20 @@ def test_inputs_that_do_not_fit_are_named(latents, mask, named):
 def test_configurations_that_cannot_be_are_named(change, named):
     with pytest.raises(InputError, match=named):
         build(dataclasses.replace(SMALL, **change))
+
+
+def test_the_shipped_encoder_gives_the_tokens_it_was_trained_to(tmp_path):
+    """Figures of the code that trained it; and saving it again gives the same files."""
+    folder = Path(memkit.__file__).parent / "weights" / "dit-mem-tiny"
+    encoder = FrequencyEncoder.from_pretrained(folder)
+    with torch.no_grad():
+        tokens = encoder(clips(2, 3, 16, 5, 8, 8), torch.tensor([[True, True, False], [True, True, True]])).tokens
+    assert tokens.shape == (2, 120, 192)
+    near = {"rel": 1e-3, "abs": 1e-3}
+    assert tokens.std().item() == pytest.approx(1.92908, **near)
+    assert tokens[0, 0, :4].tolist() == pytest.approx([0.1144, -3.1930, -0.2972, -1.7322], **near)  # low
+    assert tokens[0, 20, :4].tolist() == pytest.approx([-0.8320, -0.6829, 0.5600, 1.4312], **near)  # high
+    assert tokens[1, 119, -4:].tolist() == pytest.approx([-3.4475, -1.4548, 0.7370, 4.0292], **near)
+    encoder.save_pretrained(tmp_path)
+    for file in ("config.json", "model.safetensors"):
+        assert (tmp_path / file).read_bytes() == (folder / file).read_bytes()

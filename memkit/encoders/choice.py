@@ -1,0 +1,97 @@
+"""One line to swap encoders that are to be compared, and to load whichever was saved."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from memkit.encoders.dit_mem import DitMemEncoder
+from memkit.encoders.frequency import (
+    FrequencyEncoder,
+    HighPassOnlyEncoder,
+    LowPassOnlyEncoder,
+    NoFilterEncoder,
+)
+from memkit.encoders.patch import PatchEncoder
+from memkit.errors import InputError
+from memkit.pretrained import CLASS_KEY, CONFIG_FILE
+
+EncoderName = Literal["frequency", "dit_mem", "lowpass-only", "highpass-only", "no-filter", "patch"]
+EncoderSize = Literal["tiny", "wan2.1-1.3b", "wan2.2-5b", "wan2.2-a14b"]
+Encoder = FrequencyEncoder | DitMemEncoder | PatchEncoder
+
+
+def make_encoder(
+    name: EncoderName, size: EncoderSize, *, dim: int | None = None, latent_channels: int | None = None
+) -> Encoder:
+    """A new encoder of the size for a backbone, its weights drawn from the global random state.
+
+    ``dim`` and ``latent_channels`` are the backbone's width and latent channels; without them they are those of
+    ``size``. For any other setting, build the class from its config.
+
+    | name            | class                 | tokens a clip at ``tiny`` | parameters |
+    |-----------------|-----------------------|---------------------------|------------|
+    | "frequency"     | `FrequencyEncoder`    | 40                        | 0.65 M     |
+    | "lowpass-only"  | `LowPassOnlyEncoder`  | 40                        | the same   |
+    | "highpass-only" | `HighPassOnlyEncoder` | 40                        | the same   |
+    | "no-filter"     | `NoFilterEncoder`     | 40                        | the same   |
+    | "patch"         | `PatchEncoder`        | 40                        | 0.04 M     |
+    | "dit_mem"       | `DitMemEncoder`       | 2, standing for 200       | 0.66 M     |
+    """
+    kind = _class(name)
+    config = _preset(kind, size)
+    changes = {"dim": dim, "latent_channels": latent_channels}
+    return kind(replace(config, **{key: value for key, value in changes.items() if value is not None}))
+
+
+def load_encoder(folder: str | os.PathLike[str]) -> Encoder:
+    """The encoder that ``save_pretrained`` wrote into a folder, whichever of these it is, in eval mode.
+
+    Raises ``InputError`` as ``from_pretrained`` does, and where the folder holds something else.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; give one written by an encoder's save_pretrained.")
+    try:
+        found = json.loads((folder / CONFIG_FILE).read_text())[CLASS_KEY]
+    except (OSError, ValueError, LookupError, TypeError):
+        return FrequencyEncoder.from_pretrained(folder)  # which says what is wrong with the file
+    kinds = {kind.__name__: kind for kind in map(_class, get_args(EncoderName))}
+    if found not in kinds:
+        raise InputError(f"{folder / CONFIG_FILE} describes {found!r}, which is none of {', '.join(kinds)}.")
+    return kinds[found].from_pretrained(folder)
+
+
+def _class(name: EncoderName) -> type[Encoder]:
+    match name:
+        case "frequency":
+            return FrequencyEncoder
+        case "dit_mem":
+            return DitMemEncoder
+        case "lowpass-only":
+            return LowPassOnlyEncoder
+        case "highpass-only":
+            return HighPassOnlyEncoder
+        case "no-filter":
+            return NoFilterEncoder
+        case "patch":
+            return PatchEncoder
+        case _:
+            raise InputError(f"Unknown encoder {name!r}; choose one of {', '.join(get_args(EncoderName))}.")
+
+
+def _preset(kind: type[Encoder], size: EncoderSize) -> Any:
+    match size:
+        case "tiny":
+            return kind.config_class.tiny()
+        case "wan2.1-1.3b":
+            return kind.config_class.wan_1_3b()
+        case "wan2.2-5b":
+            return kind.config_class.wan_5b()
+        case "wan2.2-a14b":
+            return kind.config_class.wan_14b()
+        case _:
+            raise InputError(f"Unknown size {size!r}; choose one of {', '.join(get_args(EncoderSize))}.")

@@ -1,0 +1,44 @@
+"""What each branch carries: the memory of one clip's low and another clip's high frequencies."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from memkit.encoders.clips import check_clips, encode_clips
+from memkit.encoders.dit_mem import DitMemEncoder
+from memkit.encoders.frequency import FrequencyEncoder
+from memkit.errors import InputError
+from memkit.memory import Memory
+
+
+def mix_branches(
+    encoder: FrequencyEncoder | DitMemEncoder,
+    low_from: Float[Tensor, "*shape"],
+    high_from: Float[Tensor, "*same"],
+    mask: Bool[Tensor, "*clips"] | None = None,
+) -> Memory:
+    """The encoder's memory, with low tokens from the one and high tokens from the other of each pair of clips.
+
+    ``low_from`` and ``high_from`` are latents [B, N, C, T, H, W] of one shape, ``mask [B, N]`` is for both. Of each
+    clip no more than the one branch is seen: a ``FrequencyEncoder`` is mixed before its self-attention, since there the
+    branches of a clip exchange what they hold, and finished low tokens would tell of the high ones. A
+    ``DitMemEncoder`` attends within each branch, so its finished tokens are mixed. A clip mixed with itself gives the
+    encoder's own memory to the bit. In ``NoFilterEncoder`` and its like, "low" is the first branch: the control that
+    tells what mixing does without filters. Raises ``InputError`` on shapes that do not fit.
+    """
+    if low_from.shape != high_from.shape:
+        raise InputError(
+            f"low_from is {tuple(low_from.shape)}, high_from {tuple(high_from.shape)}; give clips of one shape."
+        )
+    if isinstance(encoder, DitMemEncoder):
+        high, low = encoder(high_from, mask), encoder(low_from, mask)
+        half = high_from.shape[1]
+        return Memory(torch.cat([high.tokens[:, :half], low.tokens[:, half:]], dim=1), high.mask, high.log_weight)
+    check_clips(low_from, mask, encoder.config.latent_channels)
+
+    def encode(low: Tensor, high: Tensor) -> Tensor:
+        return encoder.join(encoder.low(encoder.stem(low)), encoder.high(encoder.stem(high)))
+
+    return encode_clips(encode, encoder.out.weight.dtype, mask, low_from, high_from)
