@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from memkit.backbones import WanBackbone as WanBackbone
     from memkit.bank import MemoryBank as MemoryBank
+    from memkit.bank_join import join_banks as join_banks
     from memkit.cameras import Cameras as Cameras
     from memkit.encoders import FrequencyEncoder as FrequencyEncoder
     from memkit.encoders import HighPass as HighPass
@@ -35,6 +36,7 @@ _HOME = {
     "SelfAttentionConcat": "memkit.injectors",
     "TextRetriever": "memkit.retrievers",
     "WanBackbone": "memkit.backbones",
+    "join_banks": "memkit.bank_join",
 }
 
 __all__ = list(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
