@@ -7,6 +7,11 @@ noise each is generated with no memory; with its retrieved clips (never its own)
 planet; and with its own clip, the oracle. Above these stands what the estimator says of the clips themselves, rendered
 and through the autoencoder: no condition can do better. Intervals are 95 % bootstraps over the clips of these
 planets. OUT/results.json has every number.
+
+    python -m recipes.dit_mem.evaluate --preset wan2.1-1.3b --benchmark phygenbench --prompts prompts.json
+    python -m recipes.dit_mem.evaluate --preset wan2.1-1.3b --benchmark vbench --prompts prompts/prompts_per_category
+
+These make the videos of a public benchmark, for its own scorer; see docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -15,11 +20,12 @@ import json
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+import tyro
 from torch import Tensor
 from tqdm import tqdm
 
@@ -31,6 +37,7 @@ from memkit.generate import generate_videos
 from memkit.injectors import MemoryGate
 from memkit.metrics import Interval, bootstrap, correlation, measure_law
 from memkit.video import write_video
+from recipes.dit_mem import benchmarks
 from recipes.dit_mem.laws import law_of, planets_of
 from recipes.dit_mem.memories import encode, find
 from recipes.dit_mem.parts import load_backbone, load_encoder, run_command
@@ -47,6 +54,7 @@ class Evaluate(Command):
     """Prompts, taken in turn from the planets."""
     keep: int = 8
     """Videos of each condition to keep in OUT/evaluation."""
+    public: Annotated[benchmarks.Public, tyro.conf.arg(name="")] = field(default_factory=benchmarks.Public)
 
 
 @dataclass(frozen=True)
@@ -201,6 +209,12 @@ def _plain(value: Any) -> Any:
 def main(command: Evaluate) -> int:
     """Evaluate; the exit code."""
     config = command.config
+    if command.public.benchmark != "laws":
+        if (command.clips, command.keep) != (Evaluate.clips, Evaluate.keep):
+            raise InputError(f"--clips and --keep are not for {command.public.benchmark}; see --first.")
+        return benchmarks.main(config, command.public)
+    if command.public != benchmarks.Public():
+        raise InputError("The laws world takes no flag of the public benchmarks; give --benchmark, or leave them out.")
     if not (config.test_bank / "bank.json").exists():
         raise InputError(f"There is no bank {config.test_bank}; run recipes.dit_mem.prepare without --videos.")
     bank = MemoryBank.open(config.test_bank)

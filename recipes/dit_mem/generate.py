@@ -105,9 +105,18 @@ def _slug(text: str) -> str:
     return f"{_safe(text)[:60].rstrip('.-')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def settings_of(command: Generate, encoder: Path, bank: MemoryBank | None) -> dict[str, Any]:
-    """All that a video depends on besides its prompt; it goes into the JSON file."""
-    config = command.config
+class Job(NamedTuple):
+    """A video to make and its file of facts; ``own`` are ids that a clip of the same video would have."""
+
+    prompt: str
+    seed: int
+    video: Path
+    about: Path
+    own: Sequence[str] = ()
+
+
+def settings_of(config: Config, memory: Source, encoder: Path, bank: MemoryBank | None) -> dict[str, Any]:
+    """All that a video depends on besides its prompt and its own seed; it goes into the JSON file."""
     with_memory = {} if bank is None else {"encoder": _digest(encoder), "k": config.k, "bank": bank.fingerprint}
     asked = {"text_model": config.text_model, "query_pattern": config.query_pattern}
     return {
@@ -118,9 +127,9 @@ def settings_of(command: Generate, encoder: Path, bank: MemoryBank | None) -> di
         "guidance_scale": config.guidance_scale,
         "flow_shift": config.flow_shift,
         "negative_prompt": config.negative_prompt,
-        "memory": command.memory,
+        "memory": memory,
         **with_memory,
-        **(asked if command.memory == "retrieved" else {}),
+        **(asked if memory == "retrieved" else {}),
     }
 
 
@@ -130,47 +139,54 @@ def _digest(encoder: Path) -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest() if files else str(encoder)
 
 
-def is_done(folder: Path, prompt: Prompt, settings: dict[str, Any]) -> bool:
-    """Whether the video is there; `InputError` if it was made in another way, for it is never overwritten."""
-    about = folder / f"{prompt.name}.json"
-    if not about.exists():
+def is_done(job: Job, settings: dict[str, Any]) -> bool:
+    """Whether the video is there and whole; `InputError` if it was made in another way, for it is never overwritten."""
+    try:
+        before = json.loads(job.about.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):  # not begun, or cut short by a crash of the machine
         return False
-    before = json.loads(about.read_text())
-    changed = [key for key, value in settings.items() if before["settings"].get(key) != value]
-    if before["prompt"] != prompt.text or changed:
-        what = ", ".join(changed) or "another prompt"
-        raise InputError(f"{about} was made with other settings ({what}); give another --videos-to, or remove it.")
-    return True
+    try:
+        name, size = before.get("file", job.video.name), before.get("bytes")
+        asked = {"prompt": before["prompt"], "its seed": before["seed"], "its file": name, **before["settings"]}
+    except (AttributeError, KeyError, TypeError) as error:
+        raise InputError(f"{job.about} is not of this recipe; give another --videos-to, or remove it.") from error
+    now = {"prompt": job.prompt, "its seed": job.seed, "its file": job.video.name, **settings}
+    changed = [key for key, value in now.items() if asked.get(key) != value]
+    if changed:
+        what = ", ".join(changed)
+        raise InputError(f"{job.about} was made with other settings ({what}); give another --videos-to, or remove it.")
+    return job.video.exists() and size in (None, job.video.stat().st_size)
 
 
-def main(command: Generate) -> int:
-    """Generate what is missing; the exit code."""
-    config = command.config
-    prompts = read_prompts(command.prompts, command.csv)
-    folder = command.videos_to or config.out / f"videos-{command.memory}"
-    place = command.encoder_from or config.encoder_folder
-    bank = None if command.memory == "none" else MemoryBank.open(command.bank or config.bank)
-    settings = settings_of(command, place, bank)
-    todo = [prompt for prompt in prompts if not is_done(folder, prompt, settings)]
-    print(f"{len(todo)} videos to make, {len(prompts) - len(todo)} are there", file=sys.stderr)
+def make_missing(config: Config, jobs: Sequence[Job], memory: Source, bank: Path | None, encoder: Path | None) -> None:
+    """Make those of the videos that are not there, in batches; ``bank`` and ``encoder`` default to the run's own.
+
+    An interrupted call is taken up by the next. Raises `InputError`, before anything is made, where one of them was
+    made in another way.
+    """
+    place = encoder or config.encoder_folder
+    opened = None if memory == "none" else MemoryBank.open(bank or config.bank)
+    settings = settings_of(config, memory, place, opened)
+    todo = [job for job in jobs if not is_done(job, settings)]
+    print(f"{len(todo)} videos to make, {len(jobs) - len(todo)} are there", file=sys.stderr)
     if not todo:
-        return 0
-    folder.mkdir(parents=True, exist_ok=True)
+        return
+    for folder in {path.parent for job in todo for path in (job.video, job.about)}:
+        folder.mkdir(parents=True, exist_ok=True)
     backbone = load_backbone(config)
-    encoder, gate = (None, None) if bank is None else load_encoder(place, backbone)
+    parts = (None, None) if opened is None else load_encoder(place, backbone)
     hits = [Hits([], [])] * len(todo)
-    if bank is not None:
-        hits = find(config, bank, [p.text for p in todo], command.memory, [_own(bank, p) for p in todo])
+    if opened is not None:
+        hits = find(config, opened, [job.prompt for job in todo], memory, [_own(opened, job) for job in todo])
     at_once = config.videos_at_once
     for start in tqdm(range(0, len(todo), at_once), desc="generate", unit="batch"):
         some = slice(start, start + at_once)
-        _make(config, backbone, encoder, gate, bank, todo[some], hits[some], settings, folder)
-    return 0
+        _make(config, backbone, *parts, opened, todo[some], hits[some], settings)
 
 
-def _own(bank: MemoryBank, prompt: Prompt) -> list[str]:
+def _own(bank: MemoryBank, job: Job) -> list[str]:
     """Clips of the bank that are the prompt's own video, or cut from it."""
-    return [id for id, source in zip(bank.ids, bank.sources, strict=True) if id in prompt.own or source in prompt.own]
+    return [id for id, source in zip(bank.ids, bank.sources, strict=True) if id in job.own or source in job.own]
 
 
 def _make(
@@ -179,31 +195,49 @@ def _make(
     encoder: FrequencyEncoder | None,
     gate: MemoryGate | None,
     bank: MemoryBank | None,
-    prompts: Sequence[Prompt],
+    jobs: Sequence[Job],
     hits: Sequence[Hits],
     settings: dict[str, Any],
-    folder: Path,
 ) -> None:
     """One batch; a video's JSON file is written last, so one without it is made again."""
     memory = None if bank is None or encoder is None else encode(encoder, bank, [found.ids for found in hits])
     videos = generate_videos(
         backbone,
-        [prompt.text for prompt in prompts],
+        [job.prompt for job in jobs],
         memory,
-        seeds=[config.seed] * len(prompts),
+        seeds=[job.seed for job in jobs],
         steps=config.sampling_steps,
         guidance_scale=config.guidance_scale,
         negative_prompt=config.negative_prompt,
         gate=gate,
     )
     captions = {} if bank is None else dict(zip(bank.ids, bank.captions, strict=True))
-    for prompt, found, frames in zip(prompts, hits, videos, strict=True):
-        write_video(folder / f"{prompt.name}.mp4", frames, backbone.video_format.fps)
+    for job, found, frames in zip(jobs, hits, videos, strict=True):
+        if is_done(job, settings):  # made meanwhile; or the file system ignores case, and this was another prompt's
+            continue
+        write_video(job.video, frames, backbone.video_format.fps)
         shown = [{"id": i, "score": s, "caption": captions[i]} for i, s in zip(found.ids, found.scores, strict=True)]
-        about = {"prompt": prompt.text, "seed": config.seed, "hits": shown, "settings": settings}
-        partial = folder / f".{prompt.name}.json.partial"
-        partial.write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")
-        os.replace(partial, folder / f"{prompt.name}.json")
+        facts = {"prompt": job.prompt, "seed": job.seed, "file": job.video.name, "bytes": job.video.stat().st_size}
+        write_json(job.about, {**facts, "hits": shown, "settings": settings})
+
+
+def write_json(file: Path, content: Any) -> None:
+    """The file appears whole or not at all."""
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, file)
+
+
+def main(command: Generate) -> int:
+    """Generate what is missing; the exit code."""
+    config = command.config
+    folder = command.videos_to or config.out / f"videos-{command.memory}"
+    jobs = [
+        Job(prompt.text, config.seed, folder / f"{prompt.name}.mp4", folder / f"{prompt.name}.json", prompt.own)
+        for prompt in read_prompts(command.prompts, command.csv)
+    ]
+    make_missing(config, jobs, command.memory, command.bank, command.encoder_from)
+    return 0
 
 
 if __name__ == "__main__":
