@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from memkit.errors import InputError
@@ -46,6 +46,11 @@ class Memory:
         """The same memory without its graph."""
         weight = None if self.log_weight is None else self.log_weight.detach()
         return Memory(self.tokens.detach(), self.mask, weight)
+
+    def rows(self, index: Int[Tensor, " rows"]) -> Memory:
+        """The memory of some samples of the batch."""
+        mask = None if self.mask is None else self.mask[index]
+        return Memory(self.tokens[index], mask, None if self.log_weight is None else self.log_weight[index])
 
     def logits(self) -> Float[Tensor, "batch memory"] | None:
         """Mask and log-weight as one number a token: −inf where masked; None when all tokens are real with weight 0."""

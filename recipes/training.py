@@ -108,16 +108,25 @@ def duration(seconds: float) -> str:
 class RunLog:
     """Progress bar and ``log.jsonl`` of a run of ``total`` steps that begins, or resumes, at ``start``.
 
-    A resumed run first drops the rows written after its checkpoint, so that each step is logged once.
+    A resumed run first drops the rows written after its checkpoint, so that each step is logged once. ``also`` gets
+    every row and its step, for a tracker.
     """
 
-    def __init__(self, folder: Path, name: str, start: int, total: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        start: int,
+        total: int,
+        also: Callable[[dict[str, Any], int], None] | None = None,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "log.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         kept = [line for line in lines if json.loads(line)["step"] < start]
         path.write_text("".join(line + "\n" for line in kept))
         self._before = json.loads(kept[-1])["seconds"] if kept else 0.0
+        self._also = also
         self._file = path.open("a")
         self._bar = tqdm(total=total, initial=start, desc=name)
         self._clock = time.monotonic()
@@ -130,6 +139,8 @@ class RunLog:
         row["seconds"] = round(self._before + time.monotonic() - self._clock, 1)
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
+        if self._also is not None:
+            self._also({name: value for name, value in row.items() if name != "step"}, row["step"])
         self._bar.set_postfix({k: f"{v:.4g}" for k, v in row.items() if isinstance(v, float) and k != "seconds"})
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -28,8 +29,19 @@ class Batch:
     sigma: Float[Tensor, " batch"]
 
 
+class _Drawn(NamedTuple):
+    """A sample before anything is read: target, caption, ids of its memory, noise level and the seed of its noise."""
+
+    target: int
+    caption: str
+    memory: list[str]
+    level: int
+    noise: int
+
+
 class TrainingSet:
-    """Batches of a bank. Each is a function of the seed, the rank and the step alone, so a run can go on anywhere.
+    """Batches of a bank. Each is a function of the seed and the step alone, so a run can go on anywhere, and several
+    processes share the batch that one would have.
 
     All retrieval is done once, here. ``short`` counts the targets for which fewer than k clips were found.
     """
@@ -57,28 +69,35 @@ class TrainingSet:
             )
         self._grid = release_timesteps(config.shift) / NUM_TRAIN_TIMESTEPS
 
-    def batch(self, step: int, rank: int = 0) -> Batch:
-        """The batch of one step on one process."""
-        config = self.config
-        rng = random.Random(f"{config.seed}/{rank}/{step}")
-        targets = [rng.randrange(len(self.ids)) for _ in range(config.batch)]
-        memory = [self._memory(target, step, rng) for target in targets]
-        # one of the 1000 noise levels in each of `batch` equal strata: with a batch of 1 the release's uniform draw
-        level = [int((i + rng.random()) / config.batch * NUM_TRAIN_TIMESTEPS) for i in range(config.batch)]
-        generator = torch.Generator().manual_seed(rng.getrandbits(63))
-        captions = ["" if rng.random() < config.drop_text else self.captions[target] for target in targets]
-        latents = self.bank.latents([self.ids[target] for target in targets])[0].float()
+    def batch(self, step: int, rank: int = 0, processes: int = 1) -> Batch:
+        """The share of one process in the batch of a step, which is that of one process with all of their samples."""
+        config, whole = self.config, self.config.batch * processes
+        rows = [self._draw(step, place, whole) for place in range(rank, whole, processes)]
+        latents = self.bank.latents([self.ids[row.target] for row in rows])[0].float()
         clips = latents.new_zeros(config.batch, config.k, *latents.shape[1:])
-        for i, ids in enumerate(memory):
-            if ids:
-                clips[i, : len(ids)] = self.bank.latents(ids)[0]
+        for i, row in enumerate(rows):
+            clips[i, : len(row.memory)] = self.bank.latents(row.memory)[0]
+        noise = [torch.randn(latents[0].shape, generator=torch.Generator().manual_seed(row.noise)) for row in rows]
         return Batch(
-            captions=captions,
+            captions=[row.caption for row in rows],
             latents=latents,
             memory=clips,
-            mask=torch.tensor([[j < len(ids) for j in range(config.k)] for ids in memory]),
-            noise=torch.randn(latents.shape, generator=generator),
-            sigma=self._grid[level],
+            mask=torch.tensor([[j < len(row.memory) for j in range(config.k)] for row in rows]),
+            noise=torch.stack(noise),
+            sigma=self._grid[[row.level for row in rows]],
+        )
+
+    def _draw(self, step: int, place: int, of: int) -> _Drawn:
+        """Sample ``place`` of a batch of ``of``."""
+        rng = random.Random(f"{self.config.seed}/{step}/{place}")
+        target = rng.randrange(len(self.ids))
+        return _Drawn(
+            target=target,
+            caption="" if rng.random() < self.config.drop_text else self.captions[target],
+            memory=self._memory(target, step, rng),
+            # one of the 1000 levels in each of as many equal strata as samples: with one the release's uniform draw
+            level=int((place + rng.random()) / of * NUM_TRAIN_TIMESTEPS),
+            noise=rng.getrandbits(63),
         )
 
     def _memory(self, target: int, step: int, rng: random.Random) -> list[str]:

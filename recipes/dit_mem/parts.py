@@ -20,17 +20,25 @@ from memkit.injectors import MemoryGate
 from memkit.injectors.gate import GATE_FILE
 from memkit.retrievers import TextEmbedder, TextRetriever
 from recipes.dit_mem.presets import Config
+from recipes.launch import shard
 from recipes.training import pick_device
 
 
-def load_backbone(config: Config) -> WanBackbone:
-    """The pipeline, frozen, in eval mode, on its device, with the sampler's shift set."""
+def load_backbone(config: Config, device: torch.device | None = None) -> WanBackbone:
+    """The pipeline, frozen, in eval mode, with the sampler's shift set; on ``device``, else on the configured one.
+
+    With ``config.shard`` among several processes, the transformers are spread over them.
+    """
     if config.threads:
         torch.set_num_threads(config.threads)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[config.dtype]
     backbone = WanBackbone.tiny(dtype) if config.model == "tiny" else WanBackbone.from_pretrained(config.model, dtype)
     pipe = backbone.pipeline()
-    pipe.to(pick_device(config.device))
+    if config.shard and torch.distributed.is_initialized():
+        for transformer in backbone.transformers:
+            shard(transformer.requires_grad_(False))
+    for part in (pipe.vae, pipe.text_encoder) if config.shard else (pipe,):
+        part.to(device or pick_device(config.device))
     pipe.set_progress_bar_config(disable=True)
     for part in (pipe.transformer, pipe.transformer_2, pipe.text_encoder, pipe.vae):
         if part is not None:

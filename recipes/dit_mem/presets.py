@@ -1,4 +1,4 @@
-"""The settings of the recipe, and the three presets.
+"""The settings of the recipe, and the presets.
 
 A preset is a function that returns the whole configuration; each field can be replaced on the command line.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -16,6 +16,7 @@ import tyro
 
 from memkit.encoders import FrequencyEncoderConfig
 from memkit.retrievers import DEFAULT_MODEL
+from recipes.launch import Tracker
 
 NEGATIVE_PROMPT = (
     "Bright tones, overexposed, static, blurred details, subtitles, style, works, paintings, images, static, overall "
@@ -47,6 +48,8 @@ class Config:
     """"auto" is CUDA where there is one."""
     threads: int = 0
     """CPU threads; 0 leaves it to torch."""
+    shard: bool = False
+    """Spread the backbone's weights over the processes (FSDP2), for a model that fits on none of them."""
     seed: int = 42
     """Of training, generation and evaluation."""
 
@@ -92,6 +95,10 @@ class Config:
     """Text tokens in training. The pipeline's padding beyond is one key with a log-weight: the same, but cheaper."""
     checkpointing: bool = False
     """Recompute the backbone's activations in the backward pass instead of keeping them."""
+    ema: float = 0.0
+    """Decay of an exponential average of encoder and gate, which is what is saved then; 0 is none."""
+    tracker: Tracker = "none"
+    """What gets the log besides log.jsonl."""
     save_every: int = 100
     """Steps between checkpoints."""
     log_every: int = 10
@@ -187,7 +194,31 @@ def wan2_2_5b() -> Config:
     )
 
 
-PRESETS: dict[str, Callable[[], Config]] = {"tiny": tiny, "wan2.1-1.3b": wan2_1_1_3b, "wan2.2-5b": wan2_2_5b}
+def wan2_1_14b() -> Config:
+    """Wan2.1-T2V-14B, its weights spread over the processes."""
+    return replace(
+        wan2_1_1_3b(),
+        model="Wan-AI/Wan2.1-T2V-14B-Diffusers",
+        out=Path("runs/dit-mem-wan2.1-14b"),
+        encoder=FrequencyEncoderConfig.wan_14b(),
+        shard=True,
+    )
+
+
+def wan2_2_a14b() -> Config:
+    """Wan2.2-T2V-A14B, both experts with one encoder, their weights spread over the processes."""
+    return replace(
+        wan2_1_14b(), model="Wan-AI/Wan2.2-T2V-A14B-Diffusers", out=Path("runs/dit-mem-wan2.2-a14b"), flow_shift=None
+    )
+
+
+PRESETS: dict[str, Callable[[], Config]] = {
+    "tiny": tiny,
+    "wan2.1-1.3b": wan2_1_1_3b,
+    "wan2.2-5b": wan2_2_5b,
+    "wan2.1-14b": wan2_1_14b,
+    "wan2.2-a14b": wan2_2_a14b,
+}
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from memkit.backbones import WanBackbone
 from memkit.bank import MemoryBank
@@ -19,8 +20,15 @@ from recipes.dit_mem.laws import MADE_UP, clip_ids, law_of
 from recipes.dit_mem.parts import load_backbone, load_encoder, new_encoder, queries
 from recipes.dit_mem.prepare import render_bank
 from recipes.dit_mem.presets import Config, tiny
-from recipes.dit_mem.train import TextCache, backward, learning_rate, train
+from recipes.dit_mem.step import TextCache, backward, prepared
+from recipes.dit_mem.train import Training, learning_rate
+from recipes.dit_mem.train import train as train_launched
 from recipes.padded_text import short_text
+
+
+def train(config: Config, backbone: WanBackbone, data: TrainingSet) -> FrequencyEncoder:
+    return train_launched(config, backbone, data, Accelerator(cpu=True))
+
 
 TINY_ENCODER = dataclasses.replace(tiny().encoder, hidden=8, width=16, heads=2, norm_groups=2)
 
@@ -116,8 +124,18 @@ def test_a_batch_is_a_function_of_seed_rank_and_step(data, bank, config) -> None
     for name in ("latents", "memory", "mask", "noise", "sigma"):
         assert torch.equal(getattr(first, name), getattr(again, name))
     other_seed = TrainingSet(bank, dataclasses.replace(config, seed=config.seed + 1)).batch(3)
-    for other in (data.batch(4), data.batch(3, rank=1), other_seed):
+    for other in (data.batch(4), data.batch(3, rank=1, processes=2), other_seed):
         assert not torch.equal(first.noise, other.noise) and not torch.equal(first.sigma, other.sigma)
+
+
+def test_processes_share_the_batch_of_one(bank, config) -> None:
+    data = TrainingSet(bank, dataclasses.replace(config, batch=2))
+    whole = TrainingSet(bank, dataclasses.replace(config, batch=6)).batch(5)
+    for rank in range(3):
+        part = data.batch(5, rank, 3)
+        assert part.captions == whole.captions[rank::3]
+        for name in ("latents", "memory", "mask", "noise", "sigma"):
+            assert torch.equal(getattr(part, name), getattr(whole, name)[rank::3])
 
 
 def test_too_few_clips_are_masked(bank, config, tmp_path) -> None:
@@ -180,10 +198,10 @@ def test_a_caption_too_long_is_named(backbone) -> None:
 class _Stops(TrainingSet):
     """Interrupts the training as a user would."""
 
-    def batch(self, step: int, rank: int = 0) -> Batch:
+    def batch(self, step: int, rank: int = 0, processes: int = 1) -> Batch:
         if step == 4:
             raise KeyboardInterrupt
-        return super().batch(step, rank)
+        return super().batch(step, rank, processes)
 
 
 @pytest.mark.parametrize("gate", [False, True])
@@ -224,6 +242,23 @@ def test_a_bf16_backbone_trains_an_fp32_encoder(tmp_path, bank, config) -> None:
     fresh, _ = new_encoder(half, backbone)
     moved = [bool((a != b).any()) for a, b in zip(encoder.parameters(), fresh.parameters(), strict=True)]
     assert all(moved)
+
+
+def test_the_average_is_what_is_saved(tmp_path, backbone, bank, config) -> None:
+    averaged = dataclasses.replace(config, out=tmp_path / "average", steps=3, ema=0.5)
+    train(averaged, backbone, TrainingSet(bank, averaged))
+    training, seen = Training(averaged, backbone), []
+    for step in range(3):
+        data = TrainingSet(bank, averaged)
+        text = TextCache(backbone, config.text_length)
+        with prepared(backbone, config.text_length, False):
+            backward(backbone, training.encoder, training.gate, text, data.batch(step))
+        training.update(step)
+        seen.append(training.encoder.out.weight.detach().clone())
+    expected = (seen[0] + seen[1]) / 2 * 0.5 + seen[2] * 0.5
+    saved, _ = load_encoder(averaged.encoder_folder, backbone)
+    torch.testing.assert_close(saved.out.weight, expected)
+    assert not torch.equal(saved.out.weight, seen[2])
 
 
 def test_learning_rate() -> None:

@@ -1,0 +1,105 @@
+"""One step of training: the loss of a batch, and its gradients on encoder and gate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from diffusers import WanTransformer3DModel
+from torch import Tensor, nn
+
+from memkit.backbones import WanBackbone
+from memkit.errors import InputError
+from memkit.flow import NUM_TRAIN_TIMESTEPS, add_noise, bell_weight, flow_loss
+from memkit.injectors import MemoryGate, SelfAttentionConcat
+from recipes.dit_mem.data import Batch
+from recipes.padded_text import PIPELINE_TEXT_LENGTH, short_text, shorten
+
+
+class TextCache:
+    """Text embeddings of captions, each computed once, alone, and kept without its padding, on the CPU."""
+
+    def __init__(self, backbone: WanBackbone, length: int) -> None:
+        self.backbone = backbone
+        self.length = length
+        self._known: dict[str, Tensor] = {}
+
+    def __call__(self, captions: list[str]) -> Tensor:
+        """[B, length + 1, D] with a zero at the end, or [B, 512, D] at the pipeline's length."""
+        rows = torch.stack([self._padded(caption) for caption in captions])
+        return rows if self.length == PIPELINE_TEXT_LENGTH else shorten(rows, self.length)
+
+    def _padded(self, caption: str) -> Tensor:
+        if caption not in self._known:
+            text = self.backbone.encode_text([caption])[0].cpu()
+            real = int(text.ne(0).any(dim=1).nonzero().max()) + 1
+            if real > self.length:
+                raise InputError(f"{caption!r} has {real} text tokens; pass --text-length {real} or more.")
+            self._known[caption] = text[:real].clone()
+        known = self._known[caption]
+        return nn.functional.pad(known, (0, 0, 0, self.length - len(known)))
+
+
+@contextmanager
+def prepared(backbone: WanBackbone, text_length: int, checkpointing: bool) -> Iterator[None]:
+    """Inside, the experts take short texts and recompute activations, as told; afterwards they are as before."""
+    with ExitStack() as stack:
+        for transformer in backbone.transformers:
+            if text_length < PIPELINE_TEXT_LENGTH:
+                stack.enter_context(short_text(transformer, text_length))
+            if checkpointing:
+                transformer.enable_gradient_checkpointing()
+                stack.callback(transformer.disable_gradient_checkpointing)
+        yield
+
+
+def backward(
+    backbone: WanBackbone,
+    encoder: nn.Module,
+    gate: MemoryGate | None,
+    text: TextCache,
+    batch: Batch,
+    weighting: str = "uniform",
+    lockstep: bool = False,
+) -> Tensor:
+    """Leave the gradients of one batch on encoder and gate; the flow-matching loss of each sample [B], unweighted.
+
+    A backbone in bf16 has the encoder computed in bf16 too, from its fp32 weights. Of two experts (Wan2.2 A14B) each
+    sample goes to the one that its noise level belongs to. One timestep a sample; a model with per-token timesteps
+    (Wan2.2 TI2V) takes it for all tokens, which is the same. ``lockstep`` runs every expert, needed or not, as
+    processes must that share the weights of each.
+    """
+    device, dtype = backbone.device, backbone.transformer.dtype
+    latents, noise, sigma = (x.to(device) for x in (batch.latents, batch.noise, batch.sigma))
+    with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+        memory = encoder(batch.memory.to(device), batch.mask.to(device))
+    noisy, timestep = add_noise(latents, noise, sigma).to(dtype), sigma * NUM_TRAIN_TIMESTEPS
+    words = text(batch.captions).to(device, dtype)
+    losses = latents.new_zeros(len(latents))
+    with ExitStack() as attached:  # checkpointing runs the blocks again in the backward pass: it must be inside
+        for expert, index, counts in by_expert(backbone, timestep, lockstep):
+            attached.enter_context(SelfAttentionConcat(memory.rows(index), gate).attach(expert))
+            velocity = expert(noisy[index], timestep[index], words[index], return_dict=False)[0]
+            loss = counts * flow_loss(velocity, latents[index], noise[index])
+            losses = losses.index_put((index,), loss, accumulate=True)
+        weight = bell_weight(timestep) if weighting == "bell" else torch.ones_like(losses)
+        (weight * losses).mean().backward()
+    return losses.detach()
+
+
+def by_expert(
+    backbone: WanBackbone, timestep: Tensor, lockstep: bool = False
+) -> list[tuple[WanTransformer3DModel, Tensor, float]]:
+    """The experts to run, the samples of each, and 1; in ``lockstep`` one without samples gets the first, with 0."""
+    if backbone.transformer_2 is None:
+        return [(backbone.transformer, torch.arange(len(timestep), device=timestep.device), 1.0)]
+    boundary = backbone.pipeline().config.boundary_ratio * NUM_TRAIN_TIMESTEPS
+    high = timestep >= boundary
+    shares = []
+    for expert, share in ((backbone.transformer, high), (backbone.transformer_2, ~high)):
+        if share.any():
+            shares.append((expert, share.nonzero().flatten(), 1.0))
+        elif lockstep:
+            shares.append((expert, torch.zeros(1, dtype=torch.long, device=timestep.device), 0.0))
+    return shares
