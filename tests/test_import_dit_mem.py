@@ -132,6 +132,17 @@ def test_of_several_captions_of_a_clip_the_first_that_says_something_counts(fold
     assert "4 captions are of clips that have one already" in caplog.text
 
 
+def test_a_caption_goes_by_its_stem_only_where_that_is_clear(folder, tmp_path):
+    for at in ("x", "y"):
+        save(folder / at / "drop.pt", latents(7))
+    (folder / "labels.index").unlink()
+    write_json(folder / "id_map.json", ["x/drop.mp4", "y/drop.mp4", "ice.mp4"])
+    write_json(folder / "metadata.json", {"drop": "of which?", "/far/ice.mp4": "ice"})
+    report = import_dit_mem(folder, tmp_path / "b")
+    assert report.added == ["ice.mp4"] and [item.name for item in report.bad] == ["x/drop.mp4", "y/drop.mp4"]
+    assert all("no caption" in item.reason for item in report.bad) and report.unlisted == 1
+
+
 class Payload:
     def __init__(self, path):
         self.path = path
