@@ -54,9 +54,11 @@ def join_banks(
     _same_info([manifests[0], target])
     with target.writing(keep=False):
         new = [clip for clip in clips if not _has(target, clip)]
+        scratch = target.path / "joining"
+        shutil.rmtree(scratch, ignore_errors=True)  # of a joining that was killed
         try:
             if new:
-                _append(target, list(_pieces(new, manifests)))
+                _append(target, list(_pieces(new, manifests)), Manifest(scratch, target.info))
         except OSError as error:
             raise BankError(f"Cannot join banks into {out} ({error}); it has what it had before.") from error
     return MemoryBank.open(out)
@@ -130,12 +132,11 @@ def _pieces(clips: Sequence[_Clip], manifests: Sequence[Manifest]) -> Iterator[t
         yield loose, False
 
 
-def _append(target: Manifest, pieces: Sequence[tuple[list[_Clip], bool]]) -> None:
+def _append(target: Manifest, pieces: Sequence[tuple[list[_Clip], bool]], scratch: Manifest) -> None:
     """Put the shards where the next ones of ``target`` go, and then all their lines into its manifest at once."""
     shards = [_place(target, len(target.shards) + n, *piece) for n, piece in enumerate(pieces)]
     sync_folder(target.path / "shards")
-    scratch = Manifest(target.path / "joining", target.info)
-    scratch.path.mkdir(exist_ok=True)
+    scratch.path.mkdir()
     listed = target.path / "clips.jsonl"
     write_synced(scratch.path / listed.name, listed.read_bytes())
     scratch.read()

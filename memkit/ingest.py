@@ -114,6 +114,26 @@ def build_bank(
     model or format, or is being written by another process. Encoded clips are committed every half minute, and at an
     interruption.
     """
+    settings = clip_settings(backbone, model, num_frames, height, width, fps, cut, pad, resize_rule, dtype)
+    rows, bad = read_captions(captions, videos)
+    with bank_for(Path(out), settings) as bank:
+        report = add_rows(bank, rows, lambda row: encode_file(row.file, backbone, settings), progress)
+    return report._replace(bad=sorted(bad + report.bad))
+
+
+def clip_settings(
+    backbone: VideoEncoder,
+    model: str,
+    num_frames: int | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    fps: float | int | None = None,
+    cut: Cut = "start",
+    pad: Pad = "hold",
+    resize_rule: Resize = "crop",
+    dtype: Dtype = "bf16",
+) -> dict[str, Any]:
+    """How `build_bank` makes clips with these arguments, as the info of its bank has it; `InputError` for bad ones."""
     if dtype not in _DTYPES:
         raise InputError(f"There is no dtype {dtype!r}; use one of {', '.join(get_args(Dtype))}.")
     default = backbone.video_format
@@ -125,12 +145,7 @@ def build_bank(
     }
     if min(shape.values()) <= 0:
         raise InputError(f"A clip needs positive sizes and a positive rate, not {shape}.")
-    settings = {"model": model, **shape, "cut": cut, "pad": pad, "resize": resize_rule, "dtype": dtype}
-    rows, bad = read_captions(captions, videos)
-
-    with bank_for(Path(out), settings) as bank:
-        report = add_rows(bank, rows, lambda row: encode_file(row.file, backbone, settings), progress)
-    return report._replace(bad=sorted(bad + report.bad))
+    return {"model": model, **shape, "cut": cut, "pad": pad, "resize": resize_rule, "dtype": dtype}
 
 
 def encode_file(file: Path, encoder: VideoEncoder, settings: dict[str, Any]) -> Tensor:

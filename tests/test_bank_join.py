@@ -209,6 +209,7 @@ def test_killed_before_any_call_to_the_disk_it_has_done_nothing_or_all(tmp_path,
             outcomes.append(len(bank))
         join_banks(parts, folder / "out", order)
         assert same(folder / "out", had + order, folder / "whole")
+        assert {p.name for p in (folder / "out").iterdir()} <= {"bank.json", "clips.jsonl", "shards", ".lock"}
         if code == 0:
             break
     assert code == 0 and {*outcomes} == {len(had), len(had) + 7} and len(outcomes) > 15
