@@ -52,6 +52,22 @@ class Memory:
         mask = None if self.mask is None else self.mask[index]
         return Memory(self.tokens[index], mask, None if self.log_weight is None else self.log_weight[index])
 
+    def expand(self) -> Memory:
+        """Every token as often as its log-weight says: ln(n) becomes n tokens in a row, of weight 0.
+
+        Attention is the same, at n times the cost; it is the layout in which DiT-Mem's release has its tokens.
+
+        Raises `InputError` where a weight is not ln(n) of a whole n > 0, or differs between the samples.
+        """
+        if self.log_weight is None:
+            return self
+        counts = self.log_weight[0].exp().round().clamp(min=1)
+        if not torch.allclose(counts.log().expand_as(self.log_weight), self.log_weight, atol=1e-4):
+            raise InputError("Only log-weights ln(n) of whole numbers, the same for all samples, can be expanded.")
+        times = counts.long()
+        mask = None if self.mask is None else self.mask.repeat_interleave(times, dim=1)
+        return Memory(self.tokens.repeat_interleave(times, dim=1), mask)
+
     def logits(self) -> Float[Tensor, "batch memory"] | None:
         """Mask and log-weight as one number a token: −inf where masked; None when all tokens are real with weight 0."""
         if self.mask is None:

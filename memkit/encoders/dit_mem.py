@@ -201,7 +201,8 @@ def _read(path: str | os.PathLike[str]) -> Mapping[str, Tensor]:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch has a dozen types for a file that is damaged or holds code
-        raise InputError(f"{path} cannot be read as tensors alone ({error}); give a state dict of tensors.") from error
+        why = str(error).splitlines()[0].split(". ")[0]  # the rest is torch's advice to let the file run code
+        raise InputError(f"{path} cannot be read as tensors alone ({why}); give a state dict of tensors.") from error
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise InputError(f"{path} does not hold a state dict; give a file that maps names to tensors.")
     return content
@@ -230,13 +231,13 @@ def _infer(tensors: Mapping[str, Tensor], source: str) -> DitMemConfig:
     if missing := [name for name in names if name not in tensors]:
         raise InputError(f"{source} lacks {', '.join(missing)}; give a DiT-Mem checkpoint.")
     (first, latent_channels, *_), (second, *_), (dim, inputs) = (tensors[name].shape for name in names)
-    default = DitMemConfig()
-    rows, cells = default.grid[0], inputs // second
+    grid, cells = DitMemConfig().grid, inputs // second
     known = tensors.get(f"{branch}.conv_block2.fft_filter.complex_weight")
-    if known is not None:
-        rows = known.shape[2] // 2
-    elif cells != math.prod(default.grid):
+    pooled = None if known is None or known.ndim != 5 else (known.shape[2] // 2, known.shape[3] - 1)
+    if pooled is not None and math.prod(pooled) == cells:
+        grid = pooled
+    elif cells != math.prod(grid):  # the filters are of a size that the release pooled to the grid: they do not say
         raise InputError(
             f"{source} does not say how its {cells} cells are laid out; give config=DitMemConfig(grid=...)."
         )
-    return DitMemConfig(latent_channels, (first, second), (rows, cells // rows), dim)
+    return DitMemConfig(latent_channels, (first, second), grid, dim)
