@@ -98,7 +98,7 @@ def render_bank(path: Path, ids: list[str], model: str, backbone: WanBackbone) -
             )
         lack = [id for id in some if id not in bank]
         with bank:
-            for done, id in enumerate(tqdm(lack, desc=path.name, unit="clip", disable=into != path), 1):
+            for done, id in enumerate(tqdm(lack, desc=path.name, unit="clip", disable=into != path or not lack), 1):
                 law = law_of(id)
                 video = law.video(form.num_frames, form.fps, form.height)
                 bank.add(id, backbone.encode_video(to_model(video))[0].cpu(), law.caption, source=id)

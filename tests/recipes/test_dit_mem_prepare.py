@@ -9,7 +9,6 @@ import shutil
 import signal
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -122,13 +121,13 @@ def test_any_launches_one_after_another_make_the_bank_of_one_process(data):
     """Each is stopped by the user at some clip, or goes as far as its rank does; every clip is encoded once."""
     had = sorted(data.draw(st.sets(st.sampled_from(IDS), max_size=6)))
     sizes = st.integers(1, 4).flatmap(lambda world: st.tuples(st.integers(0, world - 1), st.just(world)))
-    launches = data.draw(st.lists(st.tuples(sizes, st.integers(0, 12)), max_size=4))
+    launches = data.draw(st.lists(st.tuples(sizes, st.sampled_from([2, 3, 5]), st.integers(0, 12)), max_size=4))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         fill = Fill(folder / "log")
         if had:
             fill(folder / "bank", had)
-        for (rank, world), stop in launches:
+        for (rank, world), block, stop in launches:
 
             def stopping(count, stop=stop):
                 if count == stop:
@@ -136,10 +135,11 @@ def test_any_launches_one_after_another_make_the_bank_of_one_process(data):
 
             fill.before, fill.count = stopping, 0
             try:
+                prepare.BLOCK = block  # as if clips had come before these in the list
                 assert (launch(rank, world, folder / "bank", fill) is None) == (rank > 0)
             except KeyboardInterrupt:
                 assert fill.count == stop
-        fill.before = lambda _: None
+        fill.before, prepare.BLOCK = lambda _: None, 3
         assert launch(0, 3, folder / "bank", fill) == 22
         assert sorted(fill.done) == IDS and finished(folder / "bank", plain(folder, had))
 
@@ -163,28 +163,52 @@ def test_processes_at_once_share_the_work(tmp_path):
     assert sorted(fill.done) == IDS and finished(tmp_path / "bank", plain(tmp_path))
 
 
-@pytest.mark.parametrize("others", ["live", "die"])
-def test_one_that_is_killed_loses_nothing_that_was_committed(tmp_path, others):
-    """SIGKILL amid a block: the others finish it; or all are killed, and two processes go on."""
+def wait_for(condition: Callable[[], bool]) -> None:
+    for _ in range(6000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise TimeoutError
+
+
+def test_all_are_killed_and_two_go_on(tmp_path):
+    """SIGKILL amid a block: what is committed is not encoded again."""
     out = tmp_path / "bank"
 
     def killed(count: int) -> None:
         if count == 5:  # the second block; the first two of its clips are committed
             os.kill(os.getpid(), signal.SIGKILL)
 
-    victim = process(lambda: launch(1, 3, out, Fill(tmp_path / "log", before=killed)))
-    assert code_of(victim) == -signal.SIGKILL
-    if others == "die":
-        for rank in (0, 2):
-            child = process(lambda rank=rank: launch(rank, 3, out, Fill(tmp_path / "log", before=killed)))
-            assert code_of(child) == -signal.SIGKILL
-    fill = Fill(tmp_path / "log")
+    for rank in range(3):
+        child = process(lambda rank=rank: launch(rank, 3, out, Fill(tmp_path / "log", before=killed)))
+        assert code_of(child) == -signal.SIGKILL
     committed = {id for part in prepare._parts(out) for id in part.ids}
-    assert len(committed) == (5 if others == "live" else 15)
+    assert len(committed) == 15
+    fill = Fill(tmp_path / "log")
     log = fill.done
     assert launch(1, 2, out, fill) is None and launch(0, 2, out, fill) == 22
     assert not committed & {*fill.done[len(log) :]} and {*fill.done} == {*IDS}
-    assert max(Counter(fill.done).values()) <= 2 and finished(out, plain(tmp_path))
+    assert finished(out, plain(tmp_path))
+
+
+def test_rank_0_finishes_what_one_that_is_killed_has_left(tmp_path):
+    """SIGKILL when all else is encoded and rank 0 waits."""
+    out, fill = tmp_path / "bank", Fill(tmp_path / "log")
+
+    def stuck(count: int) -> None:
+        while count == 5:
+            time.sleep(1)
+
+    victim = process(lambda: launch(1, 3, out, Fill(tmp_path / "log", before=stuck)))
+    try:
+        wait_for(lambda: len(fill.done) == 5)
+        rank_0 = process(lambda: launch(0, 3, out, fill))
+        wait_for(lambda: len(fill.done) == 21)
+        wait_for(lambda: len([*tmp_path.glob("bank-parts/*.done")]) == 7)
+    finally:
+        os.kill(victim, signal.SIGKILL)
+    assert code_of(victim) == -signal.SIGKILL and code_of(rank_0) == 0
+    assert sorted(fill.done) == IDS and finished(out, plain(tmp_path))
 
 
 def test_killed_before_any_call_to_the_disk_it_goes_on(tmp_path, monkeypatch):
