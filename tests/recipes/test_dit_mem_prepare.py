@@ -88,6 +88,14 @@ def code_of(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+def wait_for(condition: Callable[[], bool]) -> None:
+    for _ in range(6000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise TimeoutError
+
+
 def plain(folder: Path, had: Sequence[str] = (), ids: Sequence[str] = IDS) -> str:
     """Fingerprint of what one process makes, of a bank that has some clips."""
     fill = Fill(folder / "plain.log")
@@ -150,8 +158,7 @@ def test_processes_at_once_share_the_work(tmp_path):
     def together(count: int) -> None:
         if count == 0:
             (tmp_path / f"up-{os.getpid()}").touch()
-            while len([*tmp_path.glob("up-*")]) < 3:
-                time.sleep(0.005)
+            wait_for(lambda: len([*tmp_path.glob("up-*")]) == 3)
 
     fill = Fill(tmp_path / "log", before=together)
     children = [process(lambda rank=rank: launch(rank, 3, tmp_path / "bank", fill)) for rank in range(3)]
@@ -161,14 +168,6 @@ def test_processes_at_once_share_the_work(tmp_path):
     for rank in (1, 0):
         launch(rank, 2, tmp_path / "bank", fill)
     assert sorted(fill.done) == IDS and finished(tmp_path / "bank", plain(tmp_path))
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    for _ in range(6000):
-        if condition():
-            return
-        time.sleep(0.01)
-    raise TimeoutError
 
 
 def test_all_are_killed_and_two_go_on(tmp_path):
