@@ -44,7 +44,7 @@ PLANETS_INTRO = (
 )
 PLANETS_CAVEAT = (
     "The search compares words, and some of what it finds is of other planets. The encoder comes from a first, short "
-    "training: measured over 48 prompts, its memory does not yet change how fast things fall (docs/dit_mem.md)."
+    "training: measured over 48 prompts, its memory does not yet change how fast things fall (docs/dit-mem.md)."
 )
 
 

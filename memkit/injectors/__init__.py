@@ -1,7 +1,9 @@
 """Injectors: how memory reaches a model."""
 
+from memkit.injectors.cache_slots import BudgetError
 from memkit.injectors.gate import MemoryGate
+from memkit.injectors.kv_cache import KVCache, frame_bytes
 from memkit.injectors.monitor import AttentionMonitor
 from memkit.injectors.self_attention import SelfAttentionConcat
 
-__all__ = ["AttentionMonitor", "MemoryGate", "SelfAttentionConcat"]
+__all__ = ["AttentionMonitor", "BudgetError", "KVCache", "MemoryGate", "SelfAttentionConcat", "frame_bytes"]

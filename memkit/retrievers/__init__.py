@@ -2,6 +2,9 @@
 
 from memkit.retrievers.controls import NewestRetriever, OracleRetriever, RandomRetriever
 from memkit.retrievers.embedders import DEFAULT_MODEL, TextEmbedder
+from memkit.retrievers.fov import FOVRetriever, View
+from memkit.retrievers.fov_points import Points
+from memkit.retrievers.fov_rules import Rays, Sector
 from memkit.retrievers.hits import Hits, Retriever
 from memkit.retrievers.index import ClipBank
 from memkit.retrievers.text import TextRetriever
@@ -10,12 +13,17 @@ from memkit.retrievers.visual import VisualRetriever
 __all__ = [
     "DEFAULT_MODEL",
     "ClipBank",
+    "FOVRetriever",
     "Hits",
     "NewestRetriever",
     "OracleRetriever",
+    "Points",
     "RandomRetriever",
+    "Rays",
     "Retriever",
+    "Sector",
     "TextEmbedder",
     "TextRetriever",
+    "View",
     "VisualRetriever",
 ]

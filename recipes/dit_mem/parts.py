@@ -57,8 +57,10 @@ def new_encoder(config: Config, backbone: WanBackbone) -> tuple[FrequencyEncoder
         torch.manual_seed(config.seed)
         settings = replace(config.encoder, dim=backbone.width, latent_channels=transformer.in_channels)
         encoder = FrequencyEncoder(settings).to(backbone.device)
-    gate = MemoryGate(transformer.num_layers, transformer.num_attention_heads) if config.gate else None
-    return encoder, None if gate is None else gate.to(backbone.device)
+    if not config.gate:
+        return encoder, None
+    gate = MemoryGate(transformer.num_layers, transformer.num_attention_heads, config.gate_start)
+    return encoder, gate.to(backbone.device)
 
 
 def save_encoder(folder: Path, encoder: FrequencyEncoder, gate: MemoryGate | None) -> None:

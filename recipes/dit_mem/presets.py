@@ -41,7 +41,9 @@ class Config:
     encoder: FrequencyEncoderConfig = field(default_factory=FrequencyEncoderConfig.tiny)
     """Its width and latent channels are always the backbone's."""
     gate: bool = False
-    """Train a zero-initialised gate a layer and head; the release has none."""
+    """Train a gate a layer and head; the release has none."""
+    gate_start: float = 0.0
+    """Where the gate starts, before tanh."""
     dtype: Literal["fp32", "bf16"] = "fp32"
     """Of the backbone; the encoder's weights are fp32 always."""
     device: str = "auto"
@@ -148,10 +150,11 @@ def tiny() -> Config:
     """
     return Config(
         gate=True,
+        gate_start=0.1,
         k=3,
         pool=8,
         query_pattern=LAWS_QUERY,
-        steps=480,
+        steps=1500,
         batch=16,
         lr=2e-3,
         warmup=30,

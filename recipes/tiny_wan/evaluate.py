@@ -82,7 +82,7 @@ class Bench:
 def interval(*columns: Sequence[float] | np.ndarray, statistic: Callable[..., float] = np.mean) -> list[float | None]:
     """Value and 95 % bounds, bootstrapped over clips; null, as JSON has it, where there is nothing to say."""
     found = bootstrap(statistic, *(np.asarray(column, dtype=float) for column in columns))
-    return [None if math.isnan(x) else round(x, 4) for x in found]
+    return [round(x, 4) if math.isfinite(x) else None for x in found]
 
 
 def reconstruction(bench: Bench) -> dict[str, Any]:
@@ -139,8 +139,8 @@ def continuation(bench: Bench) -> dict[str, Any]:
         still = [video[given - 1 : given].expand(len(video) - given, -1, -1, -1).contiguous() for video in videos]
         result[f"{given} known"] = {
             "given frames": interval([mean_psnr(psnr(a[:given], b[:given])) for a, b in pairs]),
-            "the rest against the truth": interval([mean_psnr(psnr(a[given:], b[given:])) for a, b in pairs]),
-            "a still of the last given frame": interval(
+            "the rest against the truth": _middle([mean_psnr(psnr(a[given:], b[given:])) for a, b in pairs]),
+            "a still of the last given frame": _middle(
                 [mean_psnr(psnr(a, b[given:])) for a, b in zip(still, videos, strict=True)]
             ),
         }
@@ -175,13 +175,18 @@ def main(config: EvaluateConfig) -> dict[str, Any]:
 def _gravity(events: Sequence[Event], videos: Sequence[Tensor]) -> dict[str, Any]:
     """Fitted against true gravity of the clips in which a body falls by some law."""
     pairs = [(e, measure_law(v, e)) for e, v in zip(events, videos, strict=True) if "gravity" in e.constants]
-    fitted = [(e.gravity, m.gravity) for e, m in pairs if m.found]  # type: ignore[attr-defined]
+    fitted = [(e.gravity, m.gravity) for e, m in pairs if m.found and not math.isnan(m.gravity)]  # type: ignore[attr-defined]
     true, made = np.array(fitted).T if fitted else np.zeros((2, 0))
     return {
         "clips": [len(fitted), len(pairs)],
         "correlation": interval(true, made, statistic=correlation),
         "mean absolute error": interval(np.abs(true - made)),
     }
+
+
+def _middle(values: Sequence[float]) -> list[float | None]:
+    """Of PSNRs, which are infinite where nothing moves, the median."""
+    return interval(values, statistic=np.median)
 
 
 def _kinds(events: Sequence[Event]) -> list[str]:

@@ -78,7 +78,7 @@ def results(figures: dict[str, Any]) -> dict[str, str]:
     decibels, named = figures["reconstruction"], figures["named body"]
     words = {f"psnr_{suite}": _dB(value) for suite, value in decibels.items()}
     words |= {
-        "found": _share(named["found"]),
+        "found": _with_bounds(named["found"], "{:.3f}", ""),
         "found_truth": _share(named["on rendered truth"]),
         "found_other": _share(named["in the clip of another caption"]),
         "by_kind": "\n".join(f"| {kind} | {a} of {b} |" for kind, (a, b) in named["by kind"].items()),

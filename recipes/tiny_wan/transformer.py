@@ -295,6 +295,7 @@ def write_pipeline(config: TransformerConfig, model: TextAndVideo, tokenizer: Pr
         transformer=copy.deepcopy(model.transformer).half(),
     )
     folder = config.out / "pipeline"
+    pipe.vae.register_to_config(_name_or_path="tiny-wan")  # not the folder it happens to come from
     pipe.save_pretrained(folder)
     video_format = {"num_frames": NUM_FRAMES, "height": IMAGE_SIZE, "width": IMAGE_SIZE, "fps": FPS}
     (folder / FORMAT_FILE).write_text(json.dumps(video_format) + "\n")

@@ -244,6 +244,11 @@ def test_a_bf16_backbone_trains_an_fp32_encoder(tmp_path, bank, config) -> None:
     assert all(moved)
 
 
+def test_the_gate_starts_where_it_is_told(backbone, config) -> None:
+    _, gate = new_encoder(dataclasses.replace(config, gate=True, gate_start=0.25), backbone)
+    assert gate is not None and (gate.weight == 0.25).all()
+
+
 def test_the_average_is_what_is_saved(tmp_path, backbone, bank, config) -> None:
     averaged = dataclasses.replace(config, out=tmp_path / "average", steps=3, ema=0.5)
     train(averaged, backbone, TrainingSet(bank, averaged))
