@@ -133,7 +133,7 @@ def test_saving_keeps_class_config_and_every_bit(name, tmp_path):
         assert (loaded(x).log_weight is None) == (expected.log_weight is None)
 
 
-@pytest.mark.parametrize("name", set(NAMES) - {"frequency"})
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "frequency"])
 def test_one_is_never_taken_for_another(name, tmp_path):
     build(name).save_pretrained(tmp_path)
     with pytest.raises(InputError, match="load it with"):
