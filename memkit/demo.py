@@ -43,8 +43,9 @@ PLANETS_INTRO = (
     "the speed of the fall."
 )
 PLANETS_CAVEAT = (
-    "The search compares words, and some of what it finds is of other planets. The encoder comes from a first, short "
-    "training: measured over 48 prompts, its memory does not yet change how fast things fall (docs/dit-mem.md)."
+    "The search compares words, and some of what it finds is of other planets. The encoder comes from one short "
+    "training: measured over 96 prompts, its memory brings the motion a little nearer to the planet's law, and a single "
+    "pair will hardly show it (docs/dit-mem.md)."
 )
 
 

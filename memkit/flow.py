@@ -17,14 +17,14 @@ def shift_sigma(u: Float[Tensor, "*batch"], shift: float) -> Float[Tensor, "*bat
 def add_noise(
     latents: Float[Tensor, "batch channels frames height width"],
     noise: Float[Tensor, "batch channels frames height width"],
-    sigma: Float[Tensor, "batch"],
+    sigma: Float[Tensor, " batch"],
 ) -> Float[Tensor, "batch channels frames height width"]:
     """x_t at one noise level a sample."""
     sigma = sigma.view(-1, 1, 1, 1, 1).to(latents)
     return (1 - sigma) * latents + sigma * noise
 
 
-def bell_weight(timestep: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
+def bell_weight(timestep: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
     """Loss weight of the DiT-Mem release: exp(−2((t−500)/1000)²) less its minimum, scaled to mean 1 over its timesteps.
 
     ``timestep`` is t = 1000·σ in [0, 1000], after the shift. The middle counts most, pure noise almost nothing.
@@ -48,6 +48,6 @@ def flow_loss(
     prediction: Float[Tensor, "batch channels frames height width"],
     latents: Float[Tensor, "batch channels frames height width"],
     noise: Float[Tensor, "batch channels frames height width"],
-) -> Float[Tensor, "batch"]:
+) -> Float[Tensor, " batch"]:
     """Mean squared error of each sample against ε − x₀, in fp32."""
     return (prediction.float() - (noise - latents).float()).pow(2).flatten(1).mean(1)

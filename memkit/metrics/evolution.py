@@ -64,7 +64,7 @@ def evolution_score(
 
 
 def state_evolution(
-    measured: Float[Tensor, "frames *dims"],
+    measured: Float[Tensor, " frames *dims"],
     truth: Float[Tensor, "..."],
     frozen: Float[Tensor, "..."] | float | int,
     distance: Distance = "rmse",
@@ -85,7 +85,7 @@ def state_evolution(
 
 
 def hidden_state_error(
-    measured: Float[Tensor, "frames *dims"], truth: Float[Tensor, "..."], extent: float | int
+    measured: Float[Tensor, " frames *dims"], truth: Float[Tensor, "..."], extent: float | int
 ) -> StateScore:
     """Mean distance of the state from the truth, in shares of ``extent``, over the recovery frames where it was found.
 

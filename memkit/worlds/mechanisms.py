@@ -14,6 +14,7 @@ from torch import Tensor
 
 from memkit.worlds.constants import Split
 from memkit.worlds.event import Event, Part, Shows, at, pick_look, rgb
+from memkit.worlds.motion import Number
 from memkit.worlds.processes import DARK
 from memkit.worlds.scene import Body, body, turned
 

@@ -147,7 +147,7 @@ class RoomClip:
         """Name of the room."""
         return self.room.name
 
-    def times(self, frames: int = NUM_FRAMES, fps: float = FPS) -> Float[Tensor, "{frames}"]:
+    def times(self, frames: int = NUM_FRAMES, fps: float = FPS) -> Float[Tensor, " {frames}"]:
         """Seconds of each frame, float64."""
         return times(frames, fps, float(self.start_seconds))
 

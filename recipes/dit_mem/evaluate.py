@@ -148,14 +148,17 @@ def generated_rows(
 
 
 def summarise(rows: Sequence[Row]) -> dict[str, dict[str, Interval]]:
-    """The measures of each condition, with intervals over its clips; errors and correlations are over those found."""
+    """The measures of each condition, with intervals over its clips; errors and correlations are over those found.
+
+    A clip in which nothing falls for long enough has a state but no gravity, and is left out of the gravity's measures.
+    """
     table = {}
     for condition in dict.fromkeys(row.condition for row in rows):
         mine = [row for row in rows if row.condition == condition]
         hit = [row for row in mine if row.found]
-        truth, fitted, shown, path, law = np.array(
-            [(r.gravity, r.fitted, r.shown_gravity, r.state_error, r.law_residual) for r in hit]
-        ).reshape(-1, 5).T  # fmt: skip
+        path, law = np.array([(row.state_error, row.law_residual) for row in hit]).reshape(-1, 2).T
+        fell = [row for row in hit if not math.isnan(row.fitted)]
+        truth, fitted, shown = np.array([(r.gravity, r.fitted, r.shown_gravity) for r in fell]).reshape(-1, 3).T
         table[condition] = {
             "found": bootstrap(np.mean, np.array([float(row.found) for row in mine])),
             "state error, m": bootstrap(np.mean, path),
@@ -174,7 +177,8 @@ def against_none(rows: Sequence[Row]) -> dict[str, dict[str, Interval]]:
     table = {}
     for condition in CONDITIONS[1:]:
         pairs = [(by[condition, id], by["none", id]) for id in ids if (condition, id) in by and ("none", id) in by]
-        gravity = [abs(a.fitted - a.gravity) - abs(b.fitted - b.gravity) for a, b in pairs]
+        errors = [abs(a.fitted - a.gravity) - abs(b.fitted - b.gravity) for a, b in pairs]
+        gravity = [error for error in errors if not math.isnan(error)]
         table[condition] = {
             "state error, m": bootstrap(np.mean, np.array([a.state_error - b.state_error for a, b in pairs])),
             "law residual, m": bootstrap(np.mean, np.array([a.law_residual - b.law_residual for a, b in pairs])),

@@ -9,6 +9,7 @@ import shutil
 import signal
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,8 +21,10 @@ from hypothesis import strategies as st
 from memkit.bank import MemoryBank
 from memkit.errors import BankError, InputError
 from memkit.video import write_video
+from recipes import bank_parts
+from recipes.bank_parts import fill_together, parts_of
 from recipes.dit_mem import prepare
-from recipes.dit_mem.prepare import Prepare, fill_together
+from recipes.dit_mem.prepare import Prepare
 from recipes.dit_mem.presets import Config, tiny
 
 INFO = {"model": "m"}
@@ -32,7 +35,7 @@ IDS = [f"clip{n:02d}" for n in range(22)]
 def small_blocks_and_no_waiting_for_the_disk():
     """The death of a process, unlike that of a machine, loses nothing that was written."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prepare, "BLOCK", 3)
+        patch.setattr(bank_parts, "BLOCK", 3)
         patch.setattr(os, "fsync", lambda _: None)
         yield
 
@@ -79,6 +82,8 @@ def process(call: Callable[[], object]) -> int:
             torch.set_num_threads(1)
             call()
             os._exit(0)
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(1)
     return child
@@ -143,11 +148,11 @@ def test_any_launches_one_after_another_make_the_bank_of_one_process(data):
 
             fill.before, fill.count = stopping, 0
             try:
-                prepare.BLOCK = block  # as if clips had come before these in the list
+                bank_parts.BLOCK = block  # as if clips had come before these in the list
                 assert (launch(rank, world, folder / "bank", fill) is None) == (rank > 0)
             except KeyboardInterrupt:
                 assert fill.count == stop
-        fill.before, prepare.BLOCK = lambda _: None, 3
+        fill.before, bank_parts.BLOCK = lambda _: None, 3
         assert launch(0, 3, folder / "bank", fill) == 22
         assert sorted(fill.done) == IDS and finished(folder / "bank", plain(folder, had))
 
@@ -181,7 +186,7 @@ def test_all_are_killed_and_two_go_on(tmp_path):
     for rank in range(3):
         child = process(lambda rank=rank: launch(rank, 3, out, Fill(tmp_path / "log", before=killed)))
         assert code_of(child) == -signal.SIGKILL
-    committed = {id for part in prepare._parts(out) for id in part.ids}
+    committed = {id for part in parts_of(out) for id in part.ids}
     assert len(committed) == 15
     fill = Fill(tmp_path / "log")
     log = fill.done
@@ -212,7 +217,7 @@ def test_rank_0_finishes_what_one_that_is_killed_has_left(tmp_path):
 
 def test_killed_before_any_call_to_the_disk_it_goes_on(tmp_path, monkeypatch):
     """Rank 0 dies before its n-th change of the disk, for every n, in encoding, joining and removing."""
-    monkeypatch.setattr(prepare, "BLOCK", 2)
+    monkeypatch.setattr(bank_parts, "BLOCK", 2)
     ids = IDS[:4]
     fingerprint, code, phases = plain(tmp_path, ids=ids), None, set()
     for n in range(200):
@@ -237,7 +242,7 @@ def test_killed_before_any_call_to_the_disk_it_goes_on(tmp_path, monkeypatch):
 
         code = code_of(process(dies))
         assert code in (0, 7)
-        parts, whole = prepare._parts(out), [MemoryBank.open(out)] if (out / "bank.json").exists() else []
+        parts, whole = parts_of(out), [MemoryBank.open(out)] if (out / "bank.json").exists() else []
         committed = {id for bank in (*parts, *whole) if bank.verify() for id in bank.ids}
         phases.add((len(committed), len(whole[0]) if whole else None, len(parts)))
         log = fill.done
@@ -251,9 +256,12 @@ def test_killed_before_any_call_to_the_disk_it_goes_on(tmp_path, monkeypatch):
 
 
 def test_a_process_that_hangs_is_named(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(prepare, "PATIENCE", 0.1)
+    monkeypatch.setattr(bank_parts, "PATIENCE", 0.1)
     folder, fill = tmp_path / "bank-parts", Fill(tmp_path / "log")
-    with prepare._lock(folder / ".lock", fcntl.LOCK_SH), prepare._lock(folder / "000.claim", fcntl.LOCK_EX) as claim:
+    with (
+        bank_parts._lock(folder / ".lock", fcntl.LOCK_SH),
+        bank_parts._lock(folder / "000.claim", fcntl.LOCK_EX) as claim,
+    ):
         claim.write("rank 1, process 7 on here")
         claim.flush()
         with pytest.raises(BankError, match="rank 1, process 7 on here has committed nothing.*bank-parts.*goes on"):
