@@ -44,7 +44,7 @@ PLANETS_INTRO = (
 )
 PLANETS_CAVEAT = (
     "The search compares words, and some of what it finds is of other planets. The encoder comes from one short "
-    "training: measured over 96 prompts, its memory brings the motion a little nearer to the planet's law, and a single "
+    "training: measured over 96 prompts, its memory brings the motion a little nearer to the planet's law; a single "
     "pair will hardly show it (docs/dit-mem.md)."
 )
 

@@ -143,10 +143,11 @@ class Config:
 def tiny() -> Config:
     """tiny-wan on the laws world; any laptop.
 
-    Where it is not the release, small trials showed why: at its learning rate nothing moves; without a gate the encoder
-    learned to be ignored and stayed so, and a gate closed at the start opened too late; the easing-in gives it a reason not to; the bell leaves out the noise levels
-    that decide a path; and the whole caption finds a clip of the same planet only half of the time (51 % of the best
-    three among 450 clips of twelve planets; what ``LAWS_QUERY`` keeps finds 93 %).
+    Where it is not the release, small trials showed why: at its learning rate nothing moves; without a gate the
+    encoder learned to be ignored and stayed so, and a gate closed at the start opened too late; the easing-in gives
+    it a reason not to; the bell leaves out the noise levels that decide a path; and the whole caption finds a clip
+    of the same planet only half of the time (51 % of the best three among 450 clips of twelve planets; what
+    ``LAWS_QUERY`` keeps finds 93 %).
     """
     return Config(
         gate=True,
