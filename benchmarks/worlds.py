@@ -6,13 +6,12 @@ Clips are drawn as for training. Each is rendered in turns as it is, and with fo
 size, without antialiasing); the best of the rounds counts, in CPU seconds of the process, so that what else runs on the
 machine falls on it least. The figure is the median over clips, and its interval is a bootstrap over clips.
 
-Measured on one of two virtual AMD EPYC cores, torch 2.15. The machine was not idle: two trainings shared the two cores,
-and repeated runs of the same code differed by a quarter.
+Measured on one of two virtual AMD EPYC cores, idle, torch 2.15:
 
     suite          frames a second    four rays for every pixel take
-    laws           260 [216, 304]     1.8 [1.3, 2.5] times as long
-    interruptions  372 [286, 450]     2.6 [2.0, 2.8]
-    rooms          160 [153, 175]     2.0 [1.8, 2.2]
+    laws           593 [458, 610]     1.9 [1.8, 2.0] times as long
+    interruptions  570 [411, 644]     2.1 [2.0, 2.2]
+    rooms          310 [287, 335]     1.9 [1.8, 2.1]
 """
 
 from __future__ import annotations
