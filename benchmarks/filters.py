@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from memkit.encoders import HighPass, LowPass
-from memkit.encoders.dit_mem import filter_curve
+from memkit.encoders.dit_mem_layers import filter_curve
 
 SIZE = (64, 6, 15, 26)
 SEEDS = 20

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from memkit.bank import MemoryBank
 from memkit.errors import BankError, InputError
-from memkit.ingest import BadItem, Row, VideoEncoder, add_rows, bank_for, caption_records, encode_file
+from memkit.ingest import BadItem, Row, VideoEncoder, add_rows, bank_for, caption_records, clip_settings, encode_file
 from memkit.released_clips import is_latents, match_released_clips, stem
 from memkit.released_latents import read_released_latents
 from memkit.retrievers.dit_mem import NAME_KEYS, read_id_map, read_released
@@ -91,9 +91,8 @@ def import_dit_mem(
             rows.append(Row(number, files[name], text, name, stem(name)))
     settings: dict[str, Any] = {"imported": "DiT-Mem", "model": model}
     if encoder is not None:
-        form = encoder.video_format
-        settings |= {"num_frames": form.num_frames, "height": form.height, "width": form.width, "fps": float(form.fps)}
-        settings |= {"cut": "start", "pad": "hold", "resize": "crop"}
+        settings |= clip_settings(encoder, str(model))
+        del settings["dtype"]  # it is that of the latents
     with bank_for(Path(out), settings, notes={"folder": str(folder.resolve())}) as bank:
         report = add_rows(bank, rows, _Latents(bank, rows, encoder, settings), progress)
     return ImportReport(report.added, report.present, bad + report.bad, blank, unlisted)

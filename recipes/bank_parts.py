@@ -40,7 +40,7 @@ def fill_together(out: Path, ids: Sequence[str], fill: Callable[[Path, Sequence[
     RANK and WORLD_SIZE. Alone, with no parts left by others, it is that call. Raises `BankError` where a process that
     lives commits nothing for half an hour, or parts were made with other settings.
     """
-    rank, world = launched()
+    rank, world = _launched()
     parts, joined = _folder(out), out.with_name(f"{out.name}-parts-joined")
     if rank == 0:
         shutil.rmtree(joined, ignore_errors=True)  # of a run that was killed as it removed them
@@ -100,7 +100,7 @@ def _encode(out: Path, ids: Sequence[str], fill: Callable[[Path, Sequence[str]],
     bar.close()
 
 
-def launched() -> tuple[int, int]:
+def _launched() -> tuple[int, int]:
     try:
         rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     except ValueError as error:
@@ -115,6 +115,7 @@ def _folder(out: Path) -> Path:
 
 
 def parts_of(out: Path) -> list[MemoryBank]:
+    """The parts of the bank ``out`` that are there, in the order of their blocks."""
     return [MemoryBank.open(header.parent) for header in sorted(_folder(out).glob("*/bank.json"))]
 
 

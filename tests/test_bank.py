@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from dying import dying_after
 from hypothesis import HealthCheck, settings
 from hypothesis import given as given_by
 from hypothesis import strategies as st
@@ -336,15 +337,7 @@ def test_a_crash_before_any_call_to_the_disk_leaves_a_whole_bank(tmp_path, block
         filled(folder, 2)
         child = os.fork()
         if child == 0:
-            bank, left = MemoryBank.open(folder), [n]
-
-            def dying(call, left=left):
-                def run(*arguments, **options):
-                    left[0] -= 1
-                    return os._exit(7) if left[0] < 0 else call(*arguments, **options)
-
-                return run
-
+            bank, dying = MemoryBank.open(folder), dying_after(n)
             os.fsync, os.replace = dying(os.fsync), dying(os.replace)
             if block:
                 bank.__enter__()

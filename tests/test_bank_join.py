@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from dying import dying_after
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -187,15 +188,7 @@ def test_killed_before_any_call_to_the_disk_it_has_done_nothing_or_all(tmp_path,
         order = "cdefghi"
         child = os.fork()
         if child == 0:
-            left = [n]
-
-            def dying(call, left=left):
-                def run(*arguments, **options):
-                    left[0] -= 1
-                    return os._exit(7) if left[0] < 0 else call(*arguments, **options)
-
-                return run
-
+            dying = dying_after(n)
             for name in ("fsync", "replace", "link", "unlink", "rmdir", "mkdir"):
                 setattr(os, name, dying(getattr(os, name)))
             try:

@@ -26,9 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from memkit.encoders.clips import check_clips, check_sizes
-from memkit.encoders.dit_mem_layers import ReleaseAttention, ReleaseBlock
-from memkit.encoders.dit_mem_layers import ReleaseFilter as _Filter
-from memkit.encoders.dit_mem_layers import filter_curve as filter_curve
+from memkit.encoders.dit_mem_layers import ReleaseAttention, ReleaseBlock, ReleaseFilter
 from memkit.errors import InputError
 from memkit.memory import Memory
 from memkit.pretrained import Pretrained, load_exactly
@@ -142,7 +140,7 @@ class DitMemEncoder(Pretrained, nn.Module):
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
         """As every ``Pretrained``; the config states which filters the weights hold."""
-        stored = tuple(module.stored for module in self.modules() if isinstance(module, _Filter))
+        stored = tuple(module.stored for module in self.modules() if isinstance(module, ReleaseFilter))
         self.config = replace(self.config, stored_filters=stored)
         return super().save_pretrained(folder)
 
@@ -177,7 +175,7 @@ def load_dit_mem(
     lacking_statistics = sum(name not in tensors for name in statistics if "running" in name)
     lacking_filters = 0
     for name, module in encoder.named_modules():
-        if isinstance(module, _Filter):
+        if isinstance(module, ReleaseFilter):
             module.complex_weight = weight = tensors.get(f"{name}.complex_weight")
             lacking_filters += weight is None
             if weight is not None and (weight.ndim != 5 or weight.shape[::4] != (module.norm.num_features, 2)):

@@ -125,11 +125,13 @@ def train(config: Config, backbone: WanBackbone, data: TrainingSet, launched: Ac
             batch = data.batch(step, launched.process_index, launched.num_processes)
             loss = gradients(training, batch)
             norm = training.update(step)
-            every = launched.gather((loss, batch.sigma.to(loss)))
+            row = None
+            if step % config.log_every == 0:
+                every = launched.gather((loss, batch.sigma.to(loss)))
+                row = {"step": step, "loss": every[0].mean().item(), **by_noise_level(*every), "norm": norm.item()}
             if log is None:
                 continue
-            row = {"step": step, "loss": every[0].mean().item(), **by_noise_level(*every), "norm": norm.item()}
-            log.step(row if step % config.log_every == 0 else None)
+            log.step(row)
             if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
                 training.save(step + 1, file, about)
     if log is not None:

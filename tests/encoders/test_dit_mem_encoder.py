@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from memkit.encoders import DitMemConfig, load_dit_mem
-from memkit.encoders.dit_mem import DitMemEncoder, filter_curve
-from memkit.encoders.dit_mem_layers import ReleaseFilter
+from memkit.encoders.dit_mem import DitMemEncoder
+from memkit.encoders.dit_mem_layers import ReleaseFilter, filter_curve
 from memkit.errors import InputError
 
 CONFIG = DitMemConfig(latent_channels=3, channels=(6, 8), grid=(1, 2), dim=16, heads=8)

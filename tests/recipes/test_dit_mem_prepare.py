@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from dying import dying_after
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -226,15 +227,7 @@ def test_killed_before_any_call_to_the_disk_it_goes_on(tmp_path, monkeypatch):
         fill = Fill(out.parent / "log")
 
         def dies(n=n, out=out, fill=fill):
-            left = [n]
-
-            def dying(call):
-                def run(*arguments, **options):
-                    left[0] -= 1
-                    return os._exit(7) if left[0] < 0 else call(*arguments, **options)
-
-                return run
-
+            dying = dying_after(n)
             for name in ("replace", "rename", "link", "unlink", "rmdir", "mkdir"):
                 setattr(os, name, dying(getattr(os, name)))
             fcntl.flock = dying(fcntl.flock)
