@@ -30,6 +30,7 @@ from memkit.errors import InputError
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CLASS_KEY = "_class_name"
+_FETCHED = [CONFIG_FILE, WEIGHTS_FILE, "gate.safetensors"]
 
 Part = TypeVar("Part", bound="Pretrained")  # beartype refuses typing.Self on methods it checks alone
 
@@ -68,7 +69,7 @@ class Pretrained:
         random state is left as it was. Raises ``InputError`` that names the file and the item when the folder, a key of
         the config or a tensor is missing, unknown, damaged or of another class or shape.
         """
-        folder = _find(folder_or_id, revision)
+        folder = find_folder(folder_or_id, revision)
         content = _read_config(folder / CONFIG_FILE)
         config = _build_config(cls.config_class, cls.__name__, content, folder / CONFIG_FILE)
         tensors = _read_weights(folder / WEIGHTS_FILE, content)
@@ -113,14 +114,15 @@ def _write(path: Path, data: bytes) -> None:
     os.replace(partial, path)
 
 
-def _find(folder_or_id: str | os.PathLike[str], revision: str | None) -> Path:
+def find_folder(folder_or_id: str | os.PathLike[str], revision: str | None = None) -> Path:
+    """The folder itself, or where a Hugging Face Hub repository's files of a saved module and its gate now lie."""
     folder = Path(folder_or_id)
     if folder.is_dir():
         return folder
     from huggingface_hub import snapshot_download  # only here: a local folder needs no hub
 
     try:
-        found = snapshot_download(str(folder_or_id), revision=revision, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE])
+        found = snapshot_download(str(folder_or_id), revision=revision, allow_patterns=_FETCHED)
     except (OSError, ValueError) as error:
         raise InputError(
             f"{str(folder_or_id)!r} is not a folder here and could not be fetched from the Hugging Face Hub ({error}); "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from memkit.encoders.dit_mem import DitMemEncoder
@@ -17,7 +16,7 @@ from memkit.encoders.frequency import (
 )
 from memkit.encoders.patch import PatchEncoder
 from memkit.errors import InputError
-from memkit.pretrained import CLASS_KEY, CONFIG_FILE
+from memkit.pretrained import CLASS_KEY, CONFIG_FILE, find_folder
 
 EncoderName = Literal["frequency", "dit_mem", "lowpass-only", "highpass-only", "no-filter", "patch"]
 EncoderSize = Literal["tiny", "wan2.1-1.3b", "wan2.2-5b", "wan2.2-a14b"]
@@ -47,14 +46,13 @@ def make_encoder(
     return kind(replace(config, **{key: value for key, value in changes.items() if value is not None}))
 
 
-def load_encoder(folder: str | os.PathLike[str]) -> Encoder:
+def load_encoder(folder_or_id: str | os.PathLike[str], revision: str | None = None) -> Encoder:
     """The encoder that ``save_pretrained`` wrote into a folder, whichever of these it is, in eval mode.
 
-    Raises ``InputError`` as ``from_pretrained`` does, and where the folder holds something else.
+    Where no such folder exists, the Hugging Face Hub's of that id. Raises ``InputError`` as ``from_pretrained`` does,
+    and where the folder holds something else.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder; give one written by an encoder's save_pretrained.")
+    folder = find_folder(folder_or_id, revision)
     try:
         found = json.loads((folder / CONFIG_FILE).read_text())[CLASS_KEY]
     except (OSError, ValueError, LookupError, TypeError):

@@ -1,6 +1,6 @@
 """Metrics: what a claim is measured by."""
 
-from memkit.metrics.bootstrap import Interval, bootstrap, correlation
+from memkit.metrics.bootstrap import Interval, bootstrap, bootstrap_runs, correlation
 from memkit.metrics.evolution import StateScore, evolution_score, hidden_state_error, state_evolution
 from memkit.metrics.fit import Fit, fit_event
 from memkit.metrics.laws import LawMeasure, body_found, measure_law
@@ -19,6 +19,7 @@ __all__ = [
     "Track",
     "body_found",
     "bootstrap",
+    "bootstrap_runs",
     "compare",
     "correlation",
     "evolution_score",

@@ -49,6 +49,41 @@ def bootstrap(
     return Interval(value, float(low), float(high))
 
 
+def bootstrap_runs(
+    statistic: Callable[..., float], *columns: np.ndarray, resamples: int = 2000, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """``bootstrap`` of measurements [runs, items]: several training runs, say, each judged on the same prompts.
+
+    Runs are drawn, and items, the same ones for all runs; so the interval holds what another run might have given and
+    what other prompts might have. A place where any column is NaN is left out. With one run it is ``bootstrap`` of the
+    rest; of three, the bounds that come from the runs are rough.
+
+    Raises `InputError` for columns of unequal shape, and as ``bootstrap`` does.
+    """
+    shapes = {column.shape for column in columns}
+    if len(shapes) != 1 or len(shape := shapes.pop()) != 2:
+        raise InputError("The columns are not all of one shape [runs, items]; give what was not measured as NaN.")
+    runs, items = shape
+    if not 0 < level < 1 or resamples < 1:
+        raise InputError(
+            f"The bootstrap has level {level} and {resamples} resamples; give one in (0, 1), and 1 or more."
+        )
+    rng = np.random.default_rng(seed)
+
+    def value(run: np.ndarray, item: np.ndarray) -> float:
+        drawn = np.stack([column[np.ix_(run, item)].ravel() for column in columns])
+        known = drawn[:, ~np.isnan(drawn).any(0)]
+        return float(statistic(*known)) if known.size else math.nan
+
+    whole = value(np.arange(runs), np.arange(items))
+    if math.isnan(whole):
+        return Interval(math.nan, math.nan, math.nan)
+    draws = ((rng.integers(runs, size=runs), rng.integers(items, size=items)) for _ in range(resamples))
+    values = np.array([value(run, item) for run, item in draws])
+    low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(whole, float(low), float(high))
+
+
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Pearson's correlation; NaN of fewer than three pairs or of a constant."""
     if len(a) < 3 or a.std() == 0 or b.std() == 0:

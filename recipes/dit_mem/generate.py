@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from memkit.backbones import WanBackbone
 from memkit.bank import MemoryBank
-from memkit.encoders import FrequencyEncoder
+from memkit.encoders import Encoder
 from memkit.errors import InputError
 from memkit.generate import generate_videos
 from memkit.injectors import MemoryGate
@@ -117,7 +117,7 @@ class Job(NamedTuple):
 
 def settings_of(config: Config, memory: Source, encoder: Path, bank: MemoryBank | None) -> dict[str, Any]:
     """All that a video depends on besides its prompt and its own seed; it goes into the JSON file."""
-    with_memory = {} if bank is None else {"encoder": _digest(encoder), "k": config.k, "bank": bank.fingerprint}
+    with_memory = {} if bank is None else {"encoder": digest(encoder), "k": config.k, "bank": bank.fingerprint}
     asked = {"text_model": config.text_model, "query_pattern": config.query_pattern}
     return {
         "model": config.model,
@@ -133,7 +133,7 @@ def settings_of(config: Config, memory: Source, encoder: Path, bank: MemoryBank 
     }
 
 
-def _digest(encoder: Path) -> str:
+def digest(encoder: Path) -> str:
     """Of the weights in a local folder; a hub id stands for itself."""
     files = sorted(encoder.glob("*.safetensors"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest() if files else str(encoder)
@@ -192,7 +192,7 @@ def _own(bank: MemoryBank, job: Job) -> list[str]:
 def _make(
     config: Config,
     backbone: WanBackbone,
-    encoder: FrequencyEncoder | None,
+    encoder: Encoder | None,
     gate: MemoryGate | None,
     bank: MemoryBank | None,
     jobs: Sequence[Job],

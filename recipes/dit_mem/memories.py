@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from memkit.bank import MemoryBank
-from memkit.encoders import FrequencyEncoder
+from memkit.encoders import Encoder
 from memkit.errors import InputError
 from memkit.memory import Memory
 from memkit.retrievers import Hits, RandomRetriever
@@ -44,7 +44,7 @@ def find(
 
 
 @torch.no_grad()
-def encode(encoder: FrequencyEncoder, bank: MemoryBank, clips: Sequence[Sequence[str]]) -> Memory | None:
+def encode(encoder: Encoder, bank: MemoryBank, clips: Sequence[Sequence[str]]) -> Memory | None:
     """The memory of a batch, one row for each list of clip ids; shorter lists are masked. None where all are empty."""
     most = max(map(len, clips))
     if most == 0:

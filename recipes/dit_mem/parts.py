@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from memkit import encoders
 from memkit.backbones import WanBackbone
 from memkit.bank import MemoryBank
-from memkit.encoders import FrequencyEncoder
+from memkit.encoders import Encoder
 from memkit.errors import InputError, MemkitError
 from memkit.injectors import MemoryGate
 from memkit.injectors.gate import GATE_FILE
+from memkit.pretrained import find_folder
 from memkit.retrievers import TextEmbedder, TextRetriever
 from recipes.dit_mem.presets import Config
 from recipes.launch import shard
@@ -50,20 +52,20 @@ def load_backbone(config: Config, device: torch.device | None = None) -> WanBack
     return backbone
 
 
-def new_encoder(config: Config, backbone: WanBackbone) -> tuple[FrequencyEncoder, MemoryGate | None]:
+def new_encoder(config: Config, backbone: WanBackbone) -> tuple[Encoder, MemoryGate | None]:
     """A fresh encoder and, if there is to be one, gate; in fp32 whatever the backbone's dtype, drawn from the seed."""
     transformer = backbone.transformer.config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        settings = replace(config.encoder, dim=backbone.width, latent_channels=transformer.in_channels)
-        encoder = FrequencyEncoder(settings).to(backbone.device)
+        sizes = {"dim": backbone.width, "latent_channels": transformer.in_channels}
+        encoder = encoders.make_encoder(config.encoder, config.encoder_size, **sizes).to(backbone.device)
     if not config.gate:
         return encoder, None
     gate = MemoryGate(transformer.num_layers, transformer.num_attention_heads, config.gate_start)
     return encoder, gate.to(backbone.device)
 
 
-def save_encoder(folder: Path, encoder: FrequencyEncoder, gate: MemoryGate | None) -> None:
+def save_encoder(folder: Path, encoder: Encoder, gate: MemoryGate | None) -> None:
     """The encoder as ``save_pretrained`` does, and the gate beside it."""
     encoder.save_pretrained(folder)
     if gate is None:
@@ -72,11 +74,22 @@ def save_encoder(folder: Path, encoder: FrequencyEncoder, gate: MemoryGate | Non
         gate.save(folder)
 
 
-def load_encoder(folder: Path, backbone: WanBackbone) -> tuple[FrequencyEncoder, MemoryGate | None]:
-    """What ``save_encoder`` wrote, on the backbone's device."""
-    encoder = FrequencyEncoder.from_pretrained(folder).to(backbone.device)
+def load_encoder(folder: Path, backbone: WanBackbone) -> tuple[Encoder, MemoryGate | None]:
+    """What ``save_encoder`` wrote, here or on the Hugging Face Hub, on the backbone's device."""
+    folder = find_folder(folder)
+    encoder = encoders.load_encoder(folder).to(backbone.device)
     gate = MemoryGate.load(folder)
     return encoder, None if gate is None else gate.to(backbone.device)
+
+
+def fingerprint(*modules: nn.Module) -> str:
+    """SHA-256 of all parameters and buffers, with their names: the same bits, the same string."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, value in module.state_dict().items():
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 class _RememberingEmbedder(TextEmbedder):
@@ -115,7 +128,7 @@ def queries(config: Config, prompts: Sequence[str]) -> list[str]:
                 f"{prompt!r} does not match the query pattern {config.query_pattern!r}; "
                 'look for whole prompts with --query-pattern "".'
             )
-    return [" ".join(match.groups()) or match[0] for match in found if match is not None]
+    return [" ".join(filter(None, match.groups())) or match[0] for match in found if match is not None]
 
 
 def run_command(command: Callable[[], int]) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +26,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from memkit.backbones import WanBackbone
 from memkit.bank import MemoryBank
-from memkit.encoders import FrequencyEncoder
+from memkit.encoders import Encoder
 from memkit.errors import InputError
 from memkit.injectors import MemoryGate
 from recipes.dit_mem.data import Batch, TrainingSet
@@ -37,7 +38,7 @@ from recipes.training import Phase, RunLog, by_noise_level, identity, load_check
 
 LEAST_LR = 0.05  # where the cosine ends
 MAY_CHANGE = {"out", "device", "threads", "save_every", "log_every", "sampling_steps", "guidance_scale", "flow_shift"}
-MAY_CHANGE |= {"tracker", "shard"}
+MAY_CHANGE |= {"banks", "tracker", "shard"}
 MAY_CHANGE |= {"negative_prompt", "videos_at_once", "test_clips", "train_clips"}
 """Settings that a resumed run may change; the others would make another run of it."""
 
@@ -76,11 +77,11 @@ class Training:
             self.average.update_parameters(self.modules)
         return norm
 
-    def best(self) -> tuple[FrequencyEncoder, MemoryGate | None]:
+    def best(self) -> tuple[Encoder, MemoryGate | None]:
         """Encoder and gate for use: the average, if one is kept."""
         modules = self.modules if self.average is None else cast(nn.ModuleDict, self.average.module)
         gate = None if self.gate is None else cast(MemoryGate, modules["gate"])
-        return cast(FrequencyEncoder, modules["encoder"]), gate
+        return cast(Encoder, modules["encoder"]), gate
 
     def save(self, step: int, file: Path, about: dict[str, Any]) -> None:
         """Write the encoder for use, then the checkpoint."""
@@ -99,7 +100,7 @@ class Training:
         return state["step"]
 
 
-def train(config: Config, backbone: WanBackbone, data: TrainingSet, launched: Accelerator) -> FrequencyEncoder:
+def train(config: Config, backbone: WanBackbone, data: TrainingSet, launched: Accelerator) -> Encoder:
     """Train to ``config.steps``; what is in ``config.out`` is gone on with. Only the main process writes."""
     training, file, start = Training(config, backbone), config.out / "checkpoint.pt", 0
     about = identity(config, MAY_CHANGE, processes=launched.num_processes, bank=data.bank.fingerprint)
@@ -109,7 +110,8 @@ def train(config: Config, backbone: WanBackbone, data: TrainingSet, launched: Ac
     text, main = TextCache(backbone, config.text_length), launched.is_main_process
     lockstep = config.shard and launched.num_processes > 1
 
-    def gradients(of: Training, batch: Batch) -> Tensor:
+    def gradients(of: Training, batch: Batch, step: int) -> Tensor:
+        torch.manual_seed(_seed_of(config, step, launched.process_index))  # of dropout, which the release's encoder has
         loss = backward(backbone, of.encoder, of.gate, text, batch, config.weighting, lockstep)
         mean_gradients(launched, of.modules.parameters())
         return loss
@@ -117,13 +119,13 @@ def train(config: Config, backbone: WanBackbone, data: TrainingSet, launched: Ac
     with prepared(backbone, config.text_length, config.checkpointing):
         if start < config.steps:
             copied, first = copy.deepcopy(training), data.batch(start, launched.process_index, launched.num_processes)
-            seconds = timed(lambda: gradients(copied, first))
+            seconds = timed(lambda: gradients(copied, first, start))
             if main:
                 _tell(config, training, config.steps - start, seconds)
         log = RunLog(config.out, "dit-mem", start, config.steps, _tracked(config, launched)) if main else None
         for step in range(start, config.steps):
             batch = data.batch(step, launched.process_index, launched.num_processes)
-            loss = gradients(training, batch)
+            loss = gradients(training, batch, step)
             norm = training.update(step)
             row = None
             if step % config.log_every == 0:
@@ -137,6 +139,10 @@ def train(config: Config, backbone: WanBackbone, data: TrainingSet, launched: Ac
     if log is not None:
         log.close()
     return training.best()[0].eval()
+
+
+def _seed_of(config: Config, step: int, rank: int) -> int:
+    return random.Random(f"{config.seed}/{step}/{rank}").getrandbits(63)
 
 
 def _tracked(config: Config, launched: Accelerator) -> Callable[[dict[str, Any], int], None] | None:

@@ -3,7 +3,8 @@
     python -m recipes.tiny_wan.data --out runs/tiny-wan/worlds
 
 Clips are 17 frames long. Those of `laws` begin at the beginning; those of `interruptions` and `rooms` are windows of
-longer ones. Stopped, it goes on where it was.
+longer ones. `named` has more of those laws whose constant stands behind a name of the caption. Stopped, it goes on
+where it was.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from memkit.worlds.interruptions import NUM_FRAMES as WHOLE
 from memkit.worlds.rooms import sample_clip
 
 SUITES = ("laws", "interruptions", "rooms")
+ALL = (*SUITES, "named")
+NAMED = (*("drop",) * 4, *("throw",) * 3, *("toss",) * 2, "fill", "drain", "melt", "rise")
+"""The kinds of `named`, as often as they stand here."""
 _SHAPE = (NUM_FRAMES, IMAGE_SIZE, IMAGE_SIZE, 3)
 _CHUNK = 50
 
@@ -41,6 +45,7 @@ class DataConfig:
     laws: int = 4000
     interruptions: int = 2000
     rooms: int = 2000
+    named: int = 4000
     split: Split = "train"
     seed: int = 0
     workers: int = 2
@@ -48,7 +53,7 @@ class DataConfig:
     @property
     def bytes(self) -> int:
         """On disk."""
-        return (self.laws + self.interruptions + self.rooms) * int(np.prod(_SHAPE))
+        return sum(getattr(self, suite) for suite in ALL) * int(np.prod(_SHAPE))
 
 
 class Drawn(NamedTuple):
@@ -62,8 +67,8 @@ def draw(config: DataConfig, suite: str, index: int) -> Drawn:
     """Clip ``index`` of a suite."""
     id = f"{suite}/{config.split}/{config.seed}/{index}"
     rng = random.Random(id)
-    if suite == "laws":
-        event = sample_law(rng, config.split)
+    if suite in ("laws", "named"):
+        event = sample_law(rng, config.split, NAMED if suite == "named" else None)
         return Drawn(_row(id, event.kind, id, event.parts()), event.video)
     if suite == "interruptions":
         whole, first = sample_interruption(rng, config.split), rng.randrange(WHOLE - NUM_FRAMES + 1)
@@ -86,14 +91,14 @@ def _render(job: tuple[DataConfig, str, int]) -> np.ndarray:
 
 def missing(config: DataConfig) -> int:
     """Clips of suites that are not finished."""
-    return sum(getattr(config, suite) for suite in SUITES if not (config.out / f"{suite}.npy").exists())
+    return sum(getattr(config, suite) for suite in ALL if not (config.out / f"{suite}.npy").exists())
 
 
 def main(config: DataConfig) -> None:
     """Write ``SUITE.npy`` [clips, frames, height, width, 3] and ``SUITE.jsonl`` for each suite; a rename ends each."""
     config.out.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(config.workers) as pool:
-        for suite in SUITES:
+        for suite in ALL:
             count = getattr(config, suite)
             if count and not (config.out / f"{suite}.npy").exists():
                 _write(config, suite, count, pool)
@@ -119,7 +124,7 @@ def _write(config: DataConfig, suite: str, count: int, pool: ProcessPoolExecutor
 
 
 class Clips:
-    """The suites of a folder one after the other, memory-mapped; ``rows`` holds captions and sources."""
+    """Suites of a folder one after the other, memory-mapped; ``rows`` holds captions and sources."""
 
     def __init__(self, folder: Path, suites: Sequence[str] = SUITES) -> None:
         suites = [suite for suite in suites if (folder / f"{suite}.npy").exists()]

@@ -6,8 +6,10 @@
 The first steps see `laws` alone, from text alone: on all suites at once, after 2000 steps the colour of a body had
 nothing to do with the word for it. Then come all suites, and in a share of the steps the first latent frames are clean
 and have timestep 0 (as in Wan2.2 TI2V), so the model goes on from an image or a video as well as from a text.
+A second cycle of the rate has many more clips of the laws whose constants have names: without it the model does not
+know what the names stand for.
 
-About two hours on one core. Resumes by itself; the weights it writes are the exponential average.
+About three hours on one core. Resumes by itself; the weights it writes are the exponential average.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from memkit.flow import NUM_TRAIN_TIMESTEPS, shift_sigma
 from memkit.worlds.event import FPS, IMAGE_SIZE, NUM_FRAMES
 from recipes.padded_text import short_text
 from recipes.tiny_wan.captions import train_tokenizer, vary_caption
-from recipes.tiny_wan.data import Clips
+from recipes.tiny_wan.data import ALL, SUITES, Clips
 from recipes.tiny_wan.optim import MuonAdam
 from recipes.tiny_wan.vae import to_model
 from recipes.training import (
@@ -58,7 +60,8 @@ _CLIPS_A_FILE = 200
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """Sizes and schedule."""
+    """Sizes and schedule: ``steps`` of which the first ``laws_steps`` see laws alone, then ``named_steps``, whose clips
+    are those of `named` with probability ``named_share`` and whose rates are ``named_lr`` of the others."""
 
     data: Path = Path("runs/tiny-wan/worlds")
     vae: Path = Path("runs/tiny-wan/vae")
@@ -71,6 +74,9 @@ class TransformerConfig:
     text_length: int = 40
     laws_steps: int = 2000
     steps: int = 5500
+    named_steps: int = 3200
+    named_share: float = 0.65
+    named_lr: float = 0.7
     batch: int = 16
     muon_lr: float = 1e-2
     adam_lr: float = 1.5e-3
@@ -85,6 +91,11 @@ class TransformerConfig:
     threads: int = 1
     workers: int = 2
     save_every: int = 100
+
+    @property
+    def all_steps(self) -> int:
+        """Of both cycles."""
+        return self.steps + self.named_steps
 
 
 class TextAndVideo(nn.Module):
@@ -127,7 +138,7 @@ def encode_clips(config: TransformerConfig) -> Tensor:
     """Normalised latents of all clips [clips,16,5,8,8] in fp16; kept in ``latents/`` beside the autoencoder."""
     folder = config.vae / "latents"
     folder.mkdir(exist_ok=True)
-    files = [folder / f"{i:05d}.pt" for i in range(0, len(Clips(config.data)), _CLIPS_A_FILE)]
+    files = [folder / f"{i:05d}.pt" for i in range(0, len(Clips(config.data, ALL)), _CLIPS_A_FILE)]
     missing = [file for file in files if not file.exists()]
     if missing:
         torch.set_num_threads(1)
@@ -140,7 +151,7 @@ def encode_clips(config: TransformerConfig) -> Tensor:
 def _encode(file: Path, config: TransformerConfig) -> None:
     vae = AutoencoderKLWan.from_pretrained(config.vae).eval()
     mean, std = (torch.tensor(x).view(1, -1, 1, 1, 1) for x in (vae.config.latents_mean, vae.config.latents_std))
-    clips, first = Clips(config.data), int(file.stem)
+    clips, first = Clips(config.data, ALL), int(file.stem)
     out = []
     for i in range(first, min(first + _CLIPS_A_FILE, len(clips)), 4):
         video = to_model([clips[j] for j in range(i, min(i + 4, first + _CLIPS_A_FILE, len(clips)))])
@@ -150,9 +161,11 @@ def _encode(file: Path, config: TransformerConfig) -> None:
 
 
 def schedule(config: TransformerConfig, step: int) -> float:
-    """Share of the learning rates: warm-up, flat to 60 %, then linear to 2 %."""
-    done = max(0.0, (step / config.steps - 0.6) / 0.4)
-    return min(1.0, (step + 1) / config.warmup) * (1 - 0.98 * done)
+    """Share of the learning rates: in either cycle warm-up, flat to 60 %, then linear to 2 % of its own."""
+    first = step < config.steps
+    whole, start, scale = (config.steps, 0, 1.0) if first else (config.named_steps, config.steps, config.named_lr)
+    done = max(0.0, ((step - start) / whole - 0.6) / 0.4)
+    return scale * min(1.0, (step - start + 1) / config.warmup) * (1 - 0.98 * done)
 
 
 class Batch(NamedTuple):
@@ -169,8 +182,12 @@ def batch(config: TransformerConfig, step: int, rows: list[dict], tokenizer: Pre
     """The batch of a step; a function of the seed and the step alone."""
     rng = random.Random(f"{config.seed}/{step}")
     laws_alone = step < config.laws_steps
-    laws = bisect_left(rows, 1, key=lambda row: not row["id"].startswith("laws/"))  # they come first
-    index = [rng.randrange(laws if laws_alone else len(rows)) for _ in range(config.batch)]
+    # laws come first, `named` last
+    end = "laws/" if laws_alone else tuple(f"{suite}/" for suite in SUITES)
+    first = bisect_left(rows, 1, key=lambda row: not row["id"].startswith(end))
+    index = [rng.randrange(first) for _ in range(config.batch)]
+    if step >= config.steps and first < len(rows):
+        index = [rng.randrange(first, len(rows)) if rng.random() < config.named_share else i for i in index]
     captions = ["" if rng.random() < config.drop_text else vary_caption(rows[i]["parts"], rng) for i in index]
     text = tokenizer(
         captions, padding="max_length", truncation=True, max_length=config.text_length, return_tensors="pt"
@@ -251,21 +268,21 @@ def train(config: TransformerConfig) -> tuple[TextAndVideo, PreTrainedTokenizerF
     """Train, or resume; returns the averaged model."""
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    latents, rows = encode_clips(config), Clips(config.data).rows
-    tokenizer = train_tokenizer([row["caption"] for row in rows])
+    latents, rows = encode_clips(config), Clips(config.data, ALL).rows
+    tokenizer = train_tokenizer([row["caption"] for row in Clips(config.data).rows])
     model = TextAndVideo(config, len(tokenizer)).to(pick_device(config.device))
     run = Run(config, model, tokenizer, latents, rows)
     checkpoint, start, about = config.out / "checkpoint.pt", 0, identity(config, MAY_CHANGE)
     if state := load_checkpoint(checkpoint, about):
         run.load(state)
         start = state["step"]
-    if start < config.steps:
+    if start < config.all_steps:
         tell(run, start)
-    log = RunLog(config.out, "transformer", start, config.steps)
-    for step in range(start, config.steps):
+    log = RunLog(config.out, "transformer", start, config.all_steps)
+    for step in range(start, config.all_steps):
         figures = run.step(step)
         log.step({"step": step, **figures} if step % 10 == 0 else None)
-        if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+        if (step + 1) % config.save_every == 0 or step + 1 == config.all_steps:
             save_checkpoint({**run.state(), "step": step + 1}, checkpoint, about)
     log.close()
     run.model.load_state_dict(run.average)
@@ -278,7 +295,7 @@ def tell(run: Run, start: int) -> None:
     seconds = timed(lambda: other.step(start))
     weights = sum(p.numel() for p in run.model.parameters()) * 4
     # a checkpoint is the weights, their average and up to two moments; two lie there while one replaces the other
-    tell_cost("transformer", [Phase("all", run.config.steps - start, seconds)], 8 * weights, run.config.out)
+    tell_cost("transformer", [Phase("all", run.config.all_steps - start, seconds)], 8 * weights, run.config.out)
 
 
 def _is_matrix(name: str, parameter: Tensor) -> bool:

@@ -246,7 +246,7 @@ def test_inputs_that_do_not_fit_are_named_alike(name):
 
 
 def test_folders_without_an_encoder_are_named(tmp_path):
-    with pytest.raises(InputError, match="nowhere is not a folder"):
+    with pytest.raises(InputError, match="nowhere. is not a folder"):
         load_encoder(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"config\.json is missing"):
         load_encoder(tmp_path)

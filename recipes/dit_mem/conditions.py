@@ -1,0 +1,93 @@
+"""What the prompts of an evaluation are shown: memory and its controls.
+
+A study is a list of conditions under which every prompt is generated, from the same noise.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from memkit.bank import MemoryBank
+from memkit.guidance import MemoryGuidance
+from recipes.dit_mem.laws import kin, law_of, names_of
+from recipes.dit_mem.memories import find
+from recipes.dit_mem.presets import Config
+
+
+@dataclass(frozen=True)
+class Condition:
+    """The clips that each prompt is shown, and how guidance treats them (see `memkit.guidance`)."""
+
+    shown: list[list[str]]
+    guidance: MemoryGuidance | None = None
+
+
+Study = Callable[[Config, MemoryBank, Sequence[str]], dict[str, Condition]]
+
+
+def knowledge(config: Config, bank: MemoryBank, targets: Sequence[str]) -> dict[str, Condition]:
+    """Nothing; the clips that the caption retrieves, never its own; clips of other names; any clips; its own clip."""
+    return {
+        "none": Condition([[] for _ in targets]),
+        "retrieved": Condition(_retrieved(config, bank, targets)),
+        "other": Condition([others(config, bank, id) for id in targets]),
+        "random": Condition([hits.ids for hits in find(config, bank, _captions(targets), "random", _own(targets))]),
+        "oracle": Condition([[id] for id in targets]),
+    }
+
+
+def plug(config: Config, bank: MemoryBank, targets: Sequence[str]) -> dict[str, Condition]:
+    """More and fewer clips than the encoder was trained with, and retrieval that is wrong for some of them."""
+    numbers = {
+        f"k = {k}": Condition(_retrieved(replace(config, k=k), bank, targets)) for k in (1, 3, 5, 10) if k != config.k
+    }
+    right, wrong = _retrieved(config, bank, targets), [others(config, bank, id) for id in targets]
+    degraded = {
+        f"{n} of {config.k} wrong": Condition([b[:n] + a[: config.k - n] for a, b in zip(right, wrong, strict=True)])
+        for n in range(1, config.k)
+    }
+    return numbers | degraded
+
+
+def guidance(config: Config, bank: MemoryBank, targets: Sequence[str]) -> dict[str, Condition]:
+    """Memory for the conditional branch alone, and as a term of its own."""
+    right, wrong = _retrieved(config, bank, targets), [others(config, bank, id) for id in targets]
+    ways: dict[str, MemoryGuidance] = {"conditional": "conditional", "w_m = 1": 1.0, "w_m = 3": 3.0}
+    return {
+        f"{kind}, {name}": Condition(shown, way)
+        for name, way in ways.items()
+        for kind, shown in (("retrieved", right), ("other", wrong))
+    }
+
+
+STUDIES: dict[str, Study] = {"knowledge": knowledge, "plug": plug, "guidance": guidance}
+
+
+def others(config: Config, bank: MemoryBank, id: str) -> list[str]:
+    """k clips of one other planet and material, or one other substance, drawn by chance.
+
+    Where there are fewer, clips of that planet and any material but the target's come after them.
+    """
+    law, rng = law_of(id), random.Random(f"{config.seed}/{id}")
+    own = set(names_of(law))
+    strange = [clip for clip in kin(law, bank.ids) if not own & set(names_of(law_of(clip)))]
+    rng.shuffle(strange)
+    if not strange:
+        return []
+    names = names_of(law_of(strange[0]))
+    strange.sort(key=lambda clip: [a != b for a, b in zip(names_of(law_of(clip)), names, strict=True)][::-1])
+    return strange[: config.k]
+
+
+def _captions(targets: Sequence[str]) -> list[str]:
+    return [law_of(id).caption for id in targets]
+
+
+def _own(targets: Sequence[str]) -> list[list[str]]:
+    return [[id] for id in targets]
+
+
+def _retrieved(config: Config, bank: MemoryBank, targets: Sequence[str]) -> list[list[str]]:
+    return [hits.ids for hits in find(config, bank, _captions(targets), "retrieved", _own(targets))]

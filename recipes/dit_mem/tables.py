@@ -1,0 +1,102 @@
+"""Tables of measured clips, with 95 % intervals over prompts and, where there are several, over training runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from memkit.metrics import Interval, bootstrap_runs, correlation
+from recipes.dit_mem.measured import Row
+
+Run = Mapping[tuple[str, str], Row]
+"""The rows of one training run, by condition and id."""
+Table = dict[str, dict[str, Interval]]
+"""By condition, by measure."""
+
+UNITS = {"gravity": "m/s²", "restitution": "of the speed", "rate": "1/s"}
+
+
+def overall(runs: Sequence[Run], conditions: Sequence[str]) -> Table:
+    """Whether the body was found, and how far its path is from the true one and from the law, in % of the frame."""
+    table: Table = {}
+    for condition in conditions:
+
+        def column(value: Callable[[Row], float], of: str = condition) -> np.ndarray:
+            return _columns(runs, of, value)
+
+        def less(value: Callable[[Row], float]) -> np.ndarray:
+            return column(value) - column(value, "none")
+
+        path, law = (lambda row: 100 * row.path_error), (lambda row: 100 * row.law_residual)
+        table[condition] = {
+            "found": bootstrap_runs(np.mean, column(lambda row: float(row.found))),
+            "path error, %": bootstrap_runs(np.mean, column(path)),
+            "less none": bootstrap_runs(np.mean, less(path)),
+            "law residual, %": bootstrap_runs(np.mean, column(law)),
+            "less none's": bootstrap_runs(np.mean, less(law)),
+        }
+    return table
+
+
+def of_constant(runs: Sequence[Run], conditions: Sequence[str], name: str) -> Table:
+    """How near a fitted constant is to the truth, and to that of the clips shown.
+
+    "less none" is in pairs of the same prompt and noise in which both clips tell the constant. "nearer to the clips
+    shown" is how much less the constant is off theirs than the one without memory is.
+    """
+    table: Table = {}
+    for condition in conditions:
+        fitted, none = (_columns(runs, of, lambda row: row.fitted.get(name, math.nan)) for of in (condition, "none"))
+        true = _columns(runs, condition, lambda row: row.true.get(name, math.nan))
+        told = _columns(runs, condition, lambda row: row.told.get(name, math.nan))
+        table[condition] = {
+            "clips": _count(fitted),
+            "error": bootstrap_runs(np.mean, np.abs(fitted - true)),
+            "less none": bootstrap_runs(np.mean, np.abs(fitted - true) - np.abs(none - true)),
+            "correlation with truth": bootstrap_runs(correlation, fitted, true),
+            "with the clips shown": bootstrap_runs(correlation, fitted, told),
+            "nearer to the clips shown": bootstrap_runs(np.mean, np.abs(none - told) - np.abs(fitted - told)),
+        }
+    return table
+
+
+def _columns(runs: Sequence[Run], condition: str, value: Callable[[Row], float]) -> np.ndarray:
+    """[runs, ids] of one condition; NaN where a run lacks it. Truth, which no run changes, is that of every run."""
+    ids = list(dict.fromkeys(id for run in runs for _, id in run))
+    return np.array([[value(run[condition, id]) if (condition, id) in run else math.nan for id in ids] for run in runs])
+
+
+def _count(values: np.ndarray) -> Interval:
+    """How many are known, on average over the runs."""
+    known = float((~np.isnan(values)).sum(1).mean())
+    return Interval(known, known, known)
+
+
+def markdown(table: Table, digits: int = 2) -> str:
+    """One row a condition; an en dash where there is nothing to say."""
+    measures = list(next(iter(table.values())))
+    lines = ["| | " + " | ".join(measures) + " |", "|---" * (len(measures) + 1) + "|"]
+    for name, row in table.items():
+        lines.append(f"| {name} | " + " | ".join(_cell(row[measure], digits) for measure in measures) + " |")
+    return "\n".join(lines)
+
+
+def _cell(value: Interval, digits: int) -> str:
+    if math.isnan(value.value):
+        return "–"
+    if value.low == value.high:
+        return f"{value.value:.1f}"
+    return f"{value.value:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
+
+
+def report(runs: Sequence[Run], conditions: Sequence[str]) -> tuple[dict[str, Table], str]:
+    """All tables, and how they are printed."""
+    names = list(dict.fromkeys(name for run in runs for row in run.values() for name in row.true))
+    tables = {"": overall(runs, conditions), **{name: of_constant(runs, conditions, name) for name in names}}
+    parts = []
+    for name, table in tables.items():
+        title = f"{name}, {UNITS.get(name, '')}" if name else f"{len(runs)} run(s)"
+        parts.append(f"**{title}**\n\n{markdown(table, 3 if name in ('rate', 'restitution') else 2)}")
+    return tables, "\n\n".join(parts)
