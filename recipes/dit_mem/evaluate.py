@@ -17,9 +17,7 @@ These make the videos of a public benchmark, for its own scorer; see docs/benchm
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -37,11 +35,11 @@ from recipes.dit_mem import benchmarks
 from recipes.dit_mem.conditions import STUDIES, Condition
 from recipes.dit_mem.generate import digest
 from recipes.dit_mem.laws import law_of
-from recipes.dit_mem.measured import Measured, measure, plain
+from recipes.dit_mem.measured import Measured, Row, measure
 from recipes.dit_mem.memories import encode
 from recipes.dit_mem.parts import fingerprint, load_backbone, load_encoder, run_command
-from recipes.dit_mem.presets import Command, Config, parse
-from recipes.dit_mem.tables import Run, report
+from recipes.dit_mem.presets import Command, parse
+from recipes.dit_mem.tables import Run, report, write
 
 StudyName = Literal["knowledge", "plug", "guidance"]
 CEILINGS = ("rendered truth", "through the autoencoder")
@@ -68,16 +66,17 @@ class Bench:
 
     command: Evaluate
     backbone: WanBackbone
-    encoder: Encoder
-    gate: MemoryGate | None
     bank: MemoryBank
+    encoder: Encoder | None = None
+    """None for what no memory changes."""
+    gate: MemoryGate | None = None
 
     @property
     def targets(self) -> list[str]:
         """Ids of the prompts."""
         return self.bank.ids[: self.command.clips]
 
-    def generate(self, name: str, condition: Condition, rows: Measured) -> None:
+    def generate(self, name: str, condition: Condition, rows: Measured[Row]) -> None:
         """Add the rows that a condition lacks; a target has the same noise in all of them."""
         config, fps, targets = self.command.config, self.backbone.video_format.fps, self.targets
         lack = [targets.index(id) for id in rows.missing(name, targets)]
@@ -86,7 +85,7 @@ class Bench:
             videos = generate_videos(
                 self.backbone,
                 [law_of(targets[i]).caption for i in index],
-                encode(self.encoder, self.bank, [condition.shown[i] for i in index]),
+                self.encoder and encode(self.encoder, self.bank, [condition.shown[i] for i in index]),
                 seeds=[self.command.noise_seed + i for i in index],
                 steps=config.sampling_steps,
                 guidance_scale=config.guidance_scale,
@@ -101,72 +100,72 @@ class Bench:
                     file.parent.mkdir(exist_ok=True)
                     write_video(file, frames, fps)
 
-    def ceilings(self, rows: Measured) -> None:
-        """What the estimator says of the clips themselves."""
+    def without_memory(self) -> Run:
+        """What the estimator says of the clips themselves, and of the stock model; beside the test bank."""
+        config, made = self.command.config, self._made_with()
+        rows = Measured(config.test_bank.parent / "measured-without.jsonl", made, Row)
         form, (rendered, decoded) = self.backbone.video_format, CEILINGS
         for id in tqdm(rows.missing(decoded, self.targets), desc="truth"):
             rows.add(measure(law_of(id).video(form.num_frames, form.fps, form.height), id, rendered, [], form.fps))
             with torch.no_grad():
                 video = from_model(self.backbone.decode_latents(self.bank.latents([id])[0]))
             rows.add(measure(video, id, decoded, [], form.fps))
+        self.generate("none", Condition([[] for _ in self.targets]), rows)
+        return self._of_targets(rows)
+
+    def with_memory(self, conditions: dict[str, Condition]) -> Run:
+        """The conditions, in the folder of the run."""
+        config = self.command.config
+        asked = {name: getattr(config, name) for name in ("k", "text_model", "query_pattern", "seed")}
+        made = {**self._made_with(), **asked, "encoder": digest(config.encoder_folder)}
+        rows = Measured(config.out / "measured.jsonl", made, Row)
+        for name, condition in conditions.items():
+            self.generate(name, condition, rows)
+        return self._of_targets(rows)
+
+    def _of_targets(self, rows: Measured[Row]) -> Run:
+        targets = set(self.targets)
+        return {key: row for key, row in rows.rows.items() if key[1] in targets}
+
+    def _made_with(self) -> dict[str, Any]:
+        config = self.command.config
+        names = ("model", "dtype", "sampling_steps", "guidance_scale", "flow_shift", "negative_prompt")
+        made = {name: getattr(config, name) for name in names}
+        made |= {"bank": self.bank.fingerprint, "noise_seed": self.command.noise_seed}
+        return {**made, "backbone": fingerprint(*self.backbone.transformers)}
 
 
-def evaluate(command: Evaluate, study: StudyName) -> tuple[Run, list[str]]:
+def evaluate(command: Evaluate) -> tuple[Run, list[str]]:
     """All rows of a study and of "knowledge", and the names of the study's conditions."""
     config = command.config
-    bench = _bench(command)
-    shared, own = _files(command, bench)
+    bench = open_bench(command)
+    encoder, gate = load_encoder(config.encoder_folder, bench.backbone)
+    bench = replace(bench, encoder=encoder, gate=gate)
     before = fingerprint(*bench.backbone.transformers)
-    bench.ceilings(shared)
+    rows = bench.without_memory()
     conditions = STUDIES["knowledge"](config, bench.bank, bench.targets)
-    names = [*CEILINGS, *conditions]
-    if study != "knowledge":
-        conditions |= (more := STUDIES[study](config, bench.bank, bench.targets))
+    del conditions["none"]
+    names = [*CEILINGS, "none", *conditions]
+    if command.study != "knowledge":
+        more = STUDIES[command.study](config, bench.bank, bench.targets)
         names = ["none", "retrieved", "other", *more]
-    for name in [name for name in conditions if name in names]:
-        bench.generate(name, conditions[name], shared if name == "none" else own)
+        conditions = {name: conditions[name] for name in ("retrieved", "other")} | more
+    rows = {**rows, **bench.with_memory(conditions)}
     if (after := fingerprint(*bench.backbone.transformers)) != before:
         raise AssertionError(f"The backbone has changed from {before} to {after}; this is a bug of memkit.")
     print(f"backbone before and after: sha256 {before[:16]}")
-    rows = {**shared.rows, **own.rows}
-    return {key: row for key, row in rows.items() if key[1] in set(bench.targets)}, names
+    return rows, names
 
 
-def _bench(command: Evaluate) -> Bench:
+def open_bench(command: Evaluate) -> Bench:
+    """The backbone and the test bank, without an encoder."""
     config = command.config
     if not (config.test_bank / "bank.json").exists():
         raise InputError(f"There is no bank {config.test_bank}; run recipes.dit_mem.prepare without --videos.")
     bank = MemoryBank.open(config.test_bank)
     if bank.info.get("world") != "laws" or len(bank) < command.clips:
         raise InputError(f"{config.test_bank} is no bank of {command.clips} clips of the laws world; see prepare.")
-    backbone = load_backbone(config)
-    return Bench(command, backbone, *load_encoder(config.encoder_folder, backbone), bank)
-
-
-def _files(command: Evaluate, bench: Bench) -> tuple[Measured, Measured]:
-    """The rows that no memory changes, beside the test bank, and those of the run."""
-    config = command.config
-    names = ("model", "dtype", "sampling_steps", "guidance_scale", "flow_shift", "negative_prompt")
-    made = {name: getattr(config, name) for name in names}
-    made |= {"bank": bench.bank.fingerprint, "noise_seed": command.noise_seed}
-    made |= {"backbone": fingerprint(*bench.backbone.transformers)}
-    asked = {name: getattr(config, name) for name in ("k", "text_model", "query_pattern", "seed")}
-    return (
-        Measured(config.test_bank.parent / "measured-without.jsonl", made),
-        Measured(config.out / "measured.jsonl", {**made, **asked, "encoder": digest(config.encoder_folder)}),
-    )
-
-
-def write_results(config: Config, name: str, runs: Sequence[Run], conditions: Sequence[str]) -> None:
-    """Print the tables, and write them to OUT/NAME.json."""
-    tables, text = report(runs, conditions)
-    numbers: dict[str, Any] = {
-        name or "overall": {row: {m: value._asdict() for m, value in cells.items()} for row, cells in table.items()}
-        for name, table in tables.items()
-    }
-    file = config.out / f"{name}.json"
-    file.write_text(json.dumps(plain(numbers), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    print(f"{text}\n\n{file}")
+    return Bench(command, load_backbone(config), bank)
 
 
 def main(command: Evaluate) -> int:
@@ -178,8 +177,8 @@ def main(command: Evaluate) -> int:
         return benchmarks.main(config, command.public)
     if command.public != benchmarks.Public():
         raise InputError("The laws world takes no flag of the public benchmarks; give --benchmark, or leave them out.")
-    run, names = evaluate(command, command.study)
-    write_results(config, command.study, [run], names)
+    run, names = evaluate(command)
+    write(config.out / f"{command.study}.json", report([run], names))
     return 0
 
 

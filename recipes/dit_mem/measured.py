@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from jaxtyping import UInt8
 from torch import Tensor
@@ -57,13 +57,27 @@ def measure(video: UInt8[Tensor, "t h w c"], id: str, condition: str, shown: Seq
     )
 
 
-class Measured:
+class Kept(Protocol):
+    """A dataclass whose fields are JSON; None stands for NaN."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def condition(self) -> str: ...
+
+
+AnyRow = TypeVar("AnyRow", bound=Kept)
+
+
+class Measured(Generic[AnyRow]):
     """The rows of a file, by condition and id; the first line says what they were made with.
 
     Raises `InputError` for a file of another making: what was measured is never overwritten.
     """
 
-    def __init__(self, file: Path, made_with: dict[str, Any]) -> None:
+    def __init__(self, file: Path, made_with: dict[str, Any], kind: type[AnyRow]) -> None:
         self.file = file
         file.parent.mkdir(parents=True, exist_ok=True)
         head = json.loads(json.dumps(made_with, default=str))
@@ -75,7 +89,8 @@ class Measured:
         if changed:
             what = ", ".join(f"{name} ({known.get(name)} before, {head.get(name)} now)" for name in changed)
             raise InputError(f"{file} was measured with other settings: {what}; give another --out, or move it away.")
-        self.rows = {(row.condition, row.id): row for row in map(_read, lines[:-1])}
+        rows = [kind(**{name: _number(value) for name, value in json.loads(line).items()}) for line in lines[:-1]]
+        self.rows = {(row.condition, row.id): row for row in rows}
         if lines[-1]:  # cut short by a crash
             file.write_text("\n".join([before, *lines[:-1]]) + "\n")
 
@@ -83,17 +98,15 @@ class Measured:
         """Those of the clips that are not there yet."""
         return [id for id in ids if (condition, id) not in self.rows]
 
-    def add(self, row: Row) -> None:
+    def add(self, row: AnyRow) -> None:
         """Keep a row."""
         with self.file.open("a") as opened:
             opened.write(json.dumps(plain(asdict(row)), ensure_ascii=False, allow_nan=False) + "\n")
         self.rows[row.condition, row.id] = row
 
 
-def _read(line: str) -> Row:
-    row = Row(**json.loads(line))
-    errors = {name: math.nan for name in ("path_error", "law_residual") if getattr(row, name) is None}
-    return Row(**{**asdict(row), **errors})
+def _number(value: Any) -> Any:
+    return math.nan if value is None else value
 
 
 def plain(value: Any) -> Any:

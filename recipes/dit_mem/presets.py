@@ -172,6 +172,7 @@ def tiny() -> Config:
         weighting="uniform",
         text_length=28,
         ease=1.0,
+        drop_text=0.1,
         sampling_steps=20,
         guidance_scale=2.0,
         videos_at_once=16,

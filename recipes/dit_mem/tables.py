@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from memkit.metrics import Interval, bootstrap_runs, correlation
-from recipes.dit_mem.measured import Row
+from recipes.dit_mem.measured import Row, plain
 
 Run = Mapping[tuple[str, str], Row]
 """The rows of one training run, by condition and id."""
@@ -91,12 +93,20 @@ def _cell(value: Interval, digits: int) -> str:
     return f"{value.value:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
 
 
-def report(runs: Sequence[Run], conditions: Sequence[str]) -> tuple[dict[str, Table], str]:
-    """All tables, and how they are printed."""
-    names = list(dict.fromkeys(name for run in runs for row in run.values() for name in row.true))
-    tables = {"": overall(runs, conditions), **{name: of_constant(runs, conditions, name) for name in names}}
-    parts = []
-    for name, table in tables.items():
-        title = f"{name}, {UNITS.get(name, '')}" if name else f"{len(runs)} run(s)"
-        parts.append(f"**{title}**\n\n{markdown(table, 3 if name in ('rate', 'restitution') else 2)}")
-    return tables, "\n\n".join(parts)
+def report(runs: Sequence[Run], conditions: Sequence[str]) -> dict[str, Table]:
+    """All tables: over all clips, under the name "", and by constant."""
+    names = dict.fromkeys(name for run in runs for row in run.values() for name in row.true)
+    return {"": overall(runs, conditions), **{name: of_constant(runs, conditions, name) for name in names}}
+
+
+def write(file: Path, tables: Mapping[str, Table]) -> None:
+    """Print tables, each under its title, and write their numbers."""
+    for title, table in tables.items():
+        unit = f", {UNITS[title]}" if title in UNITS else ""
+        print(f"**{title or 'all'}{unit}**\n\n{markdown(table, 3 if title in ('rate', 'restitution') else 2)}\n")
+    numbers = {
+        title or "all": {row: {name: value._asdict() for name, value in cells.items()} for row, cells in table.items()}
+        for title, table in tables.items()
+    }
+    file.write_text(json.dumps(plain(numbers), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    print(file)

@@ -1,0 +1,179 @@
+"""What do low and high tokens carry? Low tokens of one clip with high tokens of another: whose colour, whose motion?
+
+    python -m recipes.dit_mem.branches --preset tiny --pairs 48
+
+Pairs are falls of the test bank that differ in colour and in planet. Without a prompt and without guidance, each is
+generated from the memory of the one clip, of the other, and of both mixtures, with the same noise. A video is held
+against a clip by its body's colour, by its path and by its gravity. "both" is the clip of which all tokens were shown,
+"neither" the one of the pair that was not; between these two lie "low" and "high", the clips of the mixtures. An
+encoder without two branches has the first two alone. OUT/branches.json has the numbers.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+from tqdm import tqdm
+
+from memkit.bank import MemoryBank
+from memkit.encoders import Encoder, PatchEncoder, mix_branches
+from memkit.generate import generate_videos
+from memkit.memory import Memory
+from memkit.metrics import Interval, body_found, bootstrap_runs, correlation, measure_law
+from memkit.metrics.states import frame_shares
+from memkit.worlds.event import Event
+from recipes.dit_mem.generate import digest
+from recipes.dit_mem.laws import PROCESSES, law_of
+from recipes.dit_mem.measured import Measured
+from recipes.dit_mem.parts import fingerprint, load_backbone, load_encoder, run_command
+from recipes.dit_mem.presets import Command, parse
+from recipes.dit_mem.tables import Table, write
+
+Role = Literal["both", "neither", "low", "high"]
+
+
+@dataclass(frozen=True)
+class Branches(Command):
+    """The command line."""
+
+    pairs: int = 48
+    """Of falls of the test bank; each gives two mixtures."""
+    noise_seed: int = 42
+    """Of the first pair; they count up."""
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How like one clip a video is; ``condition`` is the part that the clip had in its memory."""
+
+    id: str
+    condition: Role
+    colour: bool
+    """Whether a body of the clip's colour is found in nine of ten frames."""
+    path: float
+    """Mean distance from the clip's path, in shares of the frame's width; NaN without a body of either colour."""
+    gravity: float
+    """Of the video, fitted."""
+    of_clip: float
+    """Gravity of the clip."""
+
+
+def pairs_of(bank: MemoryBank, count: int) -> list[tuple[str, str]]:
+    """Falls in the order of the bank, each with one drawn from those of another colour and planet."""
+    falls = {id: law for id in bank.ids if (law := law_of(id)).kind not in PROCESSES}
+
+    def partner(id: str) -> str:
+        unlike = [b for b, law in falls.items() if _look(law)[0] != _look(falls[id])[0] and _differ(law, falls[id])]
+        return random.Random(id).choice(unlike)
+
+    return [(id, partner(id)) for id in list(falls)[:count]]
+
+
+def _look(law: Event) -> tuple[str, float]:
+    return law.colour, float(getattr(law, "gravity", math.nan))
+
+
+def _differ(a: Event, b: Event) -> bool:
+    return _look(a)[1] != _look(b)[1]
+
+
+def likeness(video: UInt8[Tensor, "t h w c"], clip: str, other: str, role: Role, pair: str, fps: float) -> Likeness:
+    """Of a video to ``clip``; the body may have the colour of either clip of the pair."""
+    law, strange = law_of(clip), law_of(other)
+    own, its = body_found(video, law), body_found(video, replace(law, colour=strange.colour))
+    if not own and not its:
+        return Likeness(pair, role, False, math.nan, math.nan, _look(law)[1])
+    seen = law if own else replace(law, colour=strange.colour)
+    found = measure_law(video, seen, fps)
+    return Likeness(pair, role, own, found.state_error * frame_shares(law), found.gravity, _look(law)[1])
+
+
+def memory_of(encoder: Encoder, bank: MemoryBank, low: Sequence[str], high: Sequence[str]) -> Memory:
+    """One clip a row: its low tokens, with the high tokens of the other."""
+    device = next(encoder.parameters()).device
+    a, b = (bank.latents([[id] for id in ids]).float().to(device) for ids in (low, high))
+    with torch.no_grad():
+        if isinstance(encoder, PatchEncoder):
+            return encoder(a)
+        return mix_branches(encoder, a, b)
+
+
+def compare(command: Branches) -> list[Likeness]:
+    """Generate and measure what is missing; all rows."""
+    config = command.config
+    bank, backbone = MemoryBank.open(config.test_bank), load_backbone(config)
+    encoder, gate = load_encoder(config.encoder_folder, backbone)
+    made = {"bank": bank.fingerprint, "noise_seed": command.noise_seed, "sampling_steps": config.sampling_steps}
+    made |= {"encoder": digest(config.encoder_folder), "backbone": fingerprint(*backbone.transformers)}
+    rows = Measured(config.out / "branches.jsonl", made, Likeness)
+    fps = backbone.video_format.fps
+    mixed = [] if isinstance(encoder, PatchEncoder) else [(0, 1), (1, 0)]
+    for i, pair in enumerate(tqdm(pairs_of(bank, command.pairs), desc="pairs")):
+        todo = [which for which in [(0, 0), (1, 1), *mixed] if rows.missing(_roles(which)[1], [_name(pair, which)])]
+        if not todo:
+            continue
+        videos = generate_videos(
+            backbone,
+            [""] * len(todo),
+            memory_of(encoder, bank, [pair[low] for low, _ in todo], [pair[high] for _, high in todo]),
+            seeds=[command.noise_seed + i] * len(todo),
+            steps=config.sampling_steps,
+            guidance_scale=1.0,
+            gate=gate,
+        )
+        for which, video in zip(todo, videos, strict=True):
+            clips = pair[which[0]], pair[1 - which[0]]
+            for role, clip, other in zip(_roles(which), clips, clips[::-1], strict=True):
+                rows.add(likeness(video, clip, other, role, _name(pair, which), fps))
+    return list(rows.rows.values())
+
+
+def _roles(which: tuple[int, int]) -> tuple[Role, Role]:
+    """Of the clip with the low tokens, and of the other, for (low, high) of a pair."""
+    return ("both", "neither") if which[0] == which[1] else ("low", "high")
+
+
+def _name(pair: tuple[str, str], which: tuple[int, int]) -> str:
+    return f"{pair[0]} {pair[1]} low {which[0]} high {which[1]}"
+
+
+def table(runs: Sequence[Sequence[Likeness]]) -> Table:
+    """By part in the memory: colour found, path error, correlation of gravity with the clip's; over runs and videos."""
+    made: Table = {}
+    for role in dict.fromkeys(row.condition for run in runs for row in run):
+        mine = [{row.id: row for row in run if row.condition == role} for run in runs]
+        ids = sorted({id for run in mine for id in run})
+
+        def column(name: str, mine: list[dict[str, Likeness]] = mine, ids: list[str] = ids) -> np.ndarray:
+            return np.array([[float(getattr(run[id], name)) if id in run else math.nan for id in ids] for run in mine])
+
+        path = column("path")
+        made[role] = {
+            "colour found": bootstrap_runs(np.mean, column("colour")),
+            "path error, % of the frame": bootstrap_runs(np.mean, 100 * path),
+            "videos with a path": _share(path),
+            "gravity, correlation": bootstrap_runs(correlation, column("gravity"), column("of_clip")),
+        }
+    return made
+
+
+def _share(values: np.ndarray) -> Interval:
+    return bootstrap_runs(np.mean, (~np.isnan(values)).astype(float))
+
+
+def main(command: Branches) -> int:
+    """Measure, print the table, write it; the exit code."""
+    write(command.config.out / "branches.json", {"": table([compare(command)])})
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(lambda: main(parse(Branches, __doc__)))

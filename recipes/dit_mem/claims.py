@@ -1,0 +1,122 @@
+"""The claims of DiT-Mem, each with one command: it trains the encoders that it needs, measures them, prints its table.
+
+    python -m recipes.dit_mem.claims --claim knowledge     # none, retrieved, other, random, oracle
+    python -m recipes.dit_mem.claims --claim plug          # k = 1, 3, 5, 10; retrieval that is partly wrong
+    python -m recipes.dit_mem.claims --claim guidance      # memory for the conditional branch, or a third term
+    python -m recipes.dit_mem.claims --claim encoders      # ours, the release's, and the controls, side by side
+    python -m recipes.dit_mem.claims --claim branches      # low tokens of one clip, high tokens of another
+
+Three training runs, seeds 1 to 3, stand for each encoder; intervals are over prompts and runs. Runs and measurements
+are shared by the claims, below OUT; stopped at any point, the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import torch
+
+from memkit.encoders import EncoderName
+from recipes.dit_mem import branches, evaluate, prepare, train
+from recipes.dit_mem.parts import run_command
+from recipes.dit_mem.presets import Command, Config, parse
+from recipes.dit_mem.tables import Run, Table, of_constant, overall, report, write
+
+Claim = Literal["knowledge", "plug", "guidance", "encoders", "branches"]
+
+
+@dataclass(frozen=True)
+class Claims(Command):
+    """The command line."""
+
+    claim: Claim = "knowledge"
+    encoders: tuple[EncoderName, ...] = ()
+    """Of "encoders" and "branches", instead of all; the other claims are about --encoder."""
+    seeds: tuple[int, ...] = (1, 2, 3)
+    """One training run each."""
+    clips: int = evaluate.Evaluate.clips
+    """Prompts."""
+    jobs: int = 1
+    """Runs at once, in processes of one thread each."""
+
+
+def run_of(config: Config, encoder: EncoderName, seed: int) -> Config:
+    """The settings of one training run, below OUT, which has the banks."""
+    return replace(config, encoder=encoder, seed=seed, banks=config.out, out=config.out / f"{encoder}-{seed}")
+
+
+def measure(command: Claims, config: Config) -> Any:
+    """Train what is not trained, measure what is not measured; rows of the one run."""
+    if command.jobs > 1:
+        torch.set_num_threads(1)
+    train.main(Command(config))
+    if command.claim == "branches":
+        return branches.compare(branches.Branches(config))
+    study = "knowledge" if command.claim == "encoders" else command.claim
+    return evaluate.evaluate(evaluate.Evaluate(config, study=study, clips=command.clips))
+
+
+def measure_all(command: Claims, encoders: Sequence[EncoderName]) -> dict[EncoderName, list[Any]]:
+    """What ``measure`` gives, by encoder, for each seed."""
+    config = command.config
+    prepare.main(prepare.Prepare(config))
+    if command.claim != "branches":
+        evaluate.open_bench(evaluate.Evaluate(replace(config, banks=config.out), clips=command.clips)).without_memory()
+    runs = [run_of(config, encoder, seed) for encoder in encoders for seed in command.seeds]
+    if command.jobs == 1:
+        made = [measure(command, run) for run in runs]
+    else:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(command.jobs, mp_context=context) as pool:
+            made = list(pool.map(measure, [command] * len(runs), runs))
+    each = len(command.seeds)
+    return {encoder: made[i * each : (i + 1) * each] for i, encoder in enumerate(encoders)}
+
+
+def compare_encoders(runs: dict[EncoderName, list[Run]]) -> dict[str, Table]:
+    """By constant, what memory does with each encoder: errors less those without memory, and who is followed."""
+    names = list(dict.fromkeys(name for run in next(iter(runs.values())) for row in run.values() for name in row.true))
+    tables: dict[str, Table] = {"": {}}
+    for encoder, mine in runs.items():
+        cells = overall(mine, ["retrieved", "other", "oracle"])
+        tables[""][encoder] = {
+            "found, retrieved": cells["retrieved"]["found"],
+            "path error, %: retrieved less none": cells["retrieved"]["less none"],
+            "other less none": cells["other"]["less none"],
+            "oracle less none": cells["oracle"]["less none"],
+            "law residual, %: retrieved less none": cells["retrieved"]["less none's"],
+        }
+        for name in names:
+            found = of_constant(mine, ["retrieved", "other"], name)
+            tables.setdefault(name, {})[encoder] = {
+                "error, retrieved less none": found["retrieved"]["less none"],
+                "other less none": found["other"]["less none"],
+                "correlation with truth, retrieved": found["retrieved"]["correlation with truth"],
+                "with the clips shown, other": found["other"]["with the clips shown"],
+            }
+    return tables
+
+
+def main(command: Claims) -> int:
+    """Make one claim's tables; the exit code."""
+    config = command.config
+    if command.claim in ("knowledge", "plug", "guidance"):
+        made = measure_all(command, [config.encoder])[config.encoder]
+        write(config.out / f"{command.claim}.json", report([run for run, _ in made], made[0][1]))
+        return 0
+    some = command.encoders or get_args(EncoderName)
+    found = measure_all(command, some)
+    if command.claim == "branches":
+        tables = {encoder: branches.table(runs) for encoder, runs in found.items()}
+    else:
+        tables = compare_encoders({encoder: [run for run, _ in runs] for encoder, runs in found.items()})
+    write(config.out / f"{command.claim}.json", tables)
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(lambda: main(parse(Claims, __doc__)))
