@@ -1,0 +1,195 @@
+"""What does memory spare? Train all weights of the backbone on the clips that memory would only show it.
+
+    python -m recipes.dit_mem.full --preset tiny --measure-at 150
+    python -m recipes.dit_mem.full --preset tiny --data train
+
+Names of the test bank stand for constants that only its clips tell. Memory looks them up when a prompt asks; here the
+weights learn them from the same clips, those of the prompts left out. With ``--data train`` they learn from the clips
+of the encoder instead, which have other names. Loss and settings are those of `recipes.dit_mem.train`, but for steps
+and learning rate. Prompts, noise and sampler are those of `recipes.dit_mem.evaluate`, whose frozen backbone without
+memory is step 0. An earlier step that is measured is one of the same run, and the learning rate has not yet fallen
+there; ``--full-steps`` makes a run that ends there.
+
+Such training also changes what nobody asked for: the loss on clips of other laws, with the same noise at each step,
+tells how much. Memory leaves the backbone as it is, and this loss with it.
+
+OUT/full (or OUT/full-train) has the checkpoint, the log, the measured rows and videos; OUT/full.json the tables. What
+was stopped goes on. The weights change in memory and in the checkpoint; the backbone's own folder stays as it was.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from memkit.backbones import WanBackbone
+from memkit.bank import MemoryBank
+from memkit.errors import InputError
+from memkit.flow import NUM_TRAIN_TIMESTEPS
+from memkit.metrics import Interval, bootstrap
+from memkit.video import to_model
+from memkit.worlds import LAWS, sample_law
+from recipes.dit_mem.conditions import Condition
+from recipes.dit_mem.evaluate import Bench, Evaluate, open_bench
+from recipes.dit_mem.laws import FALLS, PROCESSES
+from recipes.dit_mem.measured import Measured, Row
+from recipes.dit_mem.parts import fingerprint, run_command
+from recipes.dit_mem.presets import Command, Config, parse
+from recipes.dit_mem.step import TextCache
+from recipes.dit_mem.tables import UNITS, Run, Table, report, write
+from recipes.dit_mem.tuning import Clips, Samples, Tuning, flow_losses, noised
+from recipes.padded_text import PIPELINE_TEXT_LENGTH
+from recipes.training import identity
+
+OTHER_LAWS = tuple(law.kind for law in LAWS if law.kind not in (*FALLS, *PROCESSES))
+OTHER_CLIPS = 64
+DECIDE = {"model", "dtype", "seed", "steps", "batch", "lr", "warmup", "schedule", "clip_norm", "shift", "weighting"}
+DECIDE |= {"drop_text", "text_length", "checkpointing"}
+"""The settings that decide the weights."""
+SAMPLER = {"sampling_steps", "guidance_scale", "flow_shift", "negative_prompt"}
+
+
+@dataclass(frozen=True)
+class Full(Command):
+    """The command line."""
+
+    data: Literal["test", "train"] = "test"
+    """What to learn from: the clips of the test bank that are no prompts, or the bank of the encoder."""
+    full_steps: int = 600
+    """In all; --steps is the encoder's."""
+    full_lr: float = 3e-4
+    """At its highest; --lr is the encoder's."""
+    measure_at: tuple[int, ...] = ()
+    """Steps after which to measure; 0 and the last are always among them."""
+    clips: int = Evaluate.clips
+    """Prompts, the first of the test bank."""
+    noise_seed: int = Evaluate.noise_seed
+    """Of the first prompt; they count up. The same as of what is compared with."""
+    keep: int = Evaluate.keep
+    """Videos of each step to keep."""
+
+    @property
+    def name(self) -> str:
+        """Of the folder and of the JSON file."""
+        return "full" if self.data == "test" else "full-train"
+
+    @property
+    def tuned(self) -> Config:
+        """The settings of the training, in a folder of its own beside the banks."""
+        config = self.config
+        own = {"out": config.out / self.name, "banks": config.banks or config.out}
+        return replace(config, steps=self.full_steps, lr=self.full_lr, **own)
+
+
+def training_clips(command: Full, test_bank: MemoryBank) -> Clips:
+    """What is learned from, never a prompt. Raises `InputError` where there is nothing."""
+    config = command.tuned
+    if command.data == "train":
+        if not (config.bank / "bank.json").exists():
+            raise InputError(f"There is no bank {config.bank}; run recipes.dit_mem.prepare first.")
+        bank = MemoryBank.open(config.bank)
+        return Clips(bank, bank.ids, config)
+    if len(test_bank) <= command.clips:
+        raise InputError(f"{test_bank.path} has no clip besides the {command.clips} prompts; give fewer --clips.")
+    return Clips(test_bank, test_bank.ids[command.clips :], config)
+
+
+def other_laws(backbone: WanBackbone, shift: float) -> Samples:
+    """Clips of laws that are neither falls nor processes, always the same, at noise levels evenly spread."""
+    form = backbone.video_format
+    laws = [sample_law(random.Random(f"forget/{i}"), "train", OTHER_LAWS) for i in range(OTHER_CLIPS)]
+    videos = (to_model(law.video(form.num_frames, form.fps, form.height)) for law in laws)
+    latents = torch.cat([backbone.encode_video(video).cpu() for video in videos]).float()
+    levels = [int((i + 0.5) / OTHER_CLIPS * NUM_TRAIN_TIMESTEPS) for i in range(OTHER_CLIPS)]
+    return noised([law.caption for law in laws], latents, range(OTHER_CLIPS), levels, shift)
+
+
+@torch.no_grad()
+def losses_on(backbone: WanBackbone, samples: Samples, at_once: int) -> Float[Tensor, " batch"]:
+    """Flow-matching loss of each sample, with texts as the pipeline pads them."""
+    text, starts = TextCache(backbone, PIPELINE_TEXT_LENGTH), range(0, len(samples.captions), at_once)
+    return torch.cat([flow_losses(backbone, text, samples.part(slice(i, i + at_once))) for i in starts]).cpu()
+
+
+def fine_tune(command: Full) -> dict[str, Table]:
+    """Train and measure what is missing; the tables, of which "cost" has everything by steps."""
+    config, points = command.tuned, sorted({*command.measure_at, command.full_steps} - {0})
+    if not points or points[0] < 0 or points[-1] > command.full_steps:
+        raise InputError(f"--measure-at {command.measure_at} is not within the {command.full_steps} --full-steps.")
+    bench = open_bench(Evaluate(config, clips=command.clips, noise_seed=command.noise_seed, keep=command.keep))
+    backbone, data = bench.backbone, training_clips(command, bench.bank)
+    about = _about(config, DECIDE, data, backbone)
+    sampled = {"prompts": bench.bank.fingerprint, "noise_seed": command.noise_seed}
+    rows = Measured(config.out / "measured.jsonl", _about(config, DECIDE | SAMPLER, data, backbone) | sampled, Row)
+    run = dict(bench.without_memory())
+    others = other_laws(backbone, config.shift)
+    forgot = {0: losses_on(backbone, others, config.videos_at_once)}
+    tuning = Tuning(backbone, data, about)
+    _check_reachable(tuning, rows, points, bench)
+    tuning.tell_cost()
+    for point in points:
+        name = _name(point)
+        tuning.until(point)
+        bench.generate(name, Condition([[] for _ in bench.targets]), rows)
+        if point not in tuning.kept:
+            tuning.kept[point] = losses_on(backbone, others, config.videos_at_once)
+        forgot[point] = tuning.kept[point]
+        run |= {(name, id): rows.rows[name, id] for id in bench.targets}
+    return tables(run, tuning, forgot)
+
+
+def _about(config: Config, names: set[str], data: Clips, backbone: WanBackbone) -> dict[str, Any]:
+    """What a run is made of: settings, clips, and the weights that it starts from."""
+    made_of = {"bank": data.bank.fingerprint, "clips": len(data.ids), "backbone": fingerprint(*backbone.transformers)}
+    return identity(config, [field.name for field in fields(config) if field.name not in names], **made_of)
+
+
+def _check_reachable(tuning: Tuning, rows: Measured[Row], points: list[int], bench: Bench) -> None:
+    for point in points:
+        lacks = point not in tuning.kept or rows.missing(_name(point), bench.targets)
+        if point < tuning.step and lacks:
+            raise InputError(
+                f"{tuning.file} is past step {point}, which was not measured; leave it out of --measure-at, "
+                "measure as many --clips as before, or give another --out and --banks."
+            )
+
+
+def _name(point: int) -> str:
+    return f"{point} steps" if point else "none"
+
+
+def tables(run: Run, tuning: Tuning, forgot: dict[int, Tensor]) -> dict[str, Table]:
+    """Cost, errors and forgetting by steps; then the tables of every evaluation."""
+    usual = report([run], [_name(point) for point in forgot])
+    cost: Table = {}
+    for point, losses in forgot.items():
+        more = {"trained, M": 0.0, "clips of data": 0.0, "training, s": 0.0}
+        if point:
+            clips, seconds = float(len(tuning.data.ids)), tuning.seconds(point)
+            more = {"trained, M": tuning.parameters / 1e6, "clips of data": clips, "training, s": seconds}
+        row = {name: Interval(value, value, value) for name, value in more.items()}
+        for constant, table in usual.items():
+            if constant:
+                row[f"{constant}, error in {UNITS[constant]}"] = table[_name(point)]["error"]
+                row[f"{constant}, less none"] = table[_name(point)]["less none"]
+        now, frozen = 1000 * losses.double().numpy(), 1000 * forgot[0].double().numpy()
+        row["loss on other laws, 1/1000"] = bootstrap(np.mean, now)
+        row["less the frozen one's"] = bootstrap(np.mean, now - frozen)
+        cost[_name(point)] = row
+    return {"cost": cost, **usual}
+
+
+def main(command: Full) -> int:
+    """Train, measure, print the tables and write them; the exit code."""
+    write(command.config.out / f"{command.name}.json", fine_tune(command))
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(lambda: main(parse(Full, __doc__)))

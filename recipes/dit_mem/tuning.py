@@ -1,0 +1,161 @@
+"""Train all weights of the backbone, without memory, by flow matching: what the encoder is compared with."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from memkit.backbones import WanBackbone
+from memkit.bank import MemoryBank
+from memkit.errors import InputError
+from memkit.flow import NUM_TRAIN_TIMESTEPS, add_noise, bell_weight, flow_loss, release_timesteps
+from recipes.dit_mem.presets import Config
+from recipes.dit_mem.step import TextCache, by_expert, prepared
+from recipes.dit_mem.train import learning_rate
+from recipes.training import Phase, RunLog, by_noise_level, load_checkpoint, save_checkpoint, tell_cost, timed
+
+
+class Samples(NamedTuple):
+    """Clips and what noises them."""
+
+    captions: list[str]
+    latents: Float[Tensor, "batch channels frames height width"]
+    noise: Float[Tensor, "batch channels frames height width"]
+    sigma: Float[Tensor, " batch"]
+
+    def part(self, some: slice) -> Samples:
+        """Some of them."""
+        return Samples(self.captions[some], self.latents[some], self.noise[some], self.sigma[some])
+
+
+def noised(
+    captions: list[str],
+    latents: Float[Tensor, "batch channels frames height width"],
+    seeds: Sequence[int],
+    levels: Sequence[int],
+    shift: float,
+) -> Samples:
+    """The clips with noise of those seeds, at those of the 1000 levels of training, counted from the highest."""
+    noise = [torch.randn(latents[0].shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    sigma = release_timesteps(shift)[list(levels)] / NUM_TRAIN_TIMESTEPS
+    return Samples(captions, latents, torch.stack(noise), sigma)
+
+
+class Clips:
+    """Batches of some clips of a bank, each a function of the seed and the step alone."""
+
+    def __init__(self, bank: MemoryBank, ids: Sequence[str], config: Config) -> None:
+        self.bank, self.ids, self.config = bank, list(ids), config
+        self._captions = dict(zip(bank.ids, bank.captions, strict=True))
+
+    def batch(self, step: int) -> Samples:
+        """Clips drawn anew; one noise level in each of as many equal strata as there are samples."""
+        config = self.config
+        rngs = [random.Random(f"full/{config.seed}/{step}/{place}") for place in range(config.batch)]
+        ids = [rng.choice(self.ids) for rng in rngs]
+        blank = [rng.random() < config.drop_text for rng in rngs]
+        levels = [int((place + rng.random()) / config.batch * NUM_TRAIN_TIMESTEPS) for place, rng in enumerate(rngs)]
+        return noised(
+            ["" if no_text else self._captions[id] for id, no_text in zip(ids, blank, strict=True)],
+            self.bank.latents(ids)[0].float(),
+            [rng.getrandbits(63) for rng in rngs],
+            levels,
+            config.shift,
+        )
+
+
+def flow_losses(backbone: WanBackbone, text: TextCache, samples: Samples) -> Float[Tensor, " batch"]:
+    """Flow-matching loss of each sample, without memory, by the expert that its noise level belongs to."""
+    latents, noise, sigma = (x.to(backbone.device) for x in samples[1:])
+    noisy, timestep = add_noise(latents, noise, sigma), sigma * NUM_TRAIN_TIMESTEPS
+    words, losses = text(samples.captions).to(latents), torch.zeros_like(sigma)
+    for expert, index, _ in by_expert(backbone, timestep):
+        velocity = expert(noisy[index], timestep[index], words[index], return_dict=False)[0]
+        losses = losses.index_put((index,), flow_loss(velocity, latents[index], noise[index]))
+    return losses
+
+
+class Tuning:
+    """A backbone in training, which goes on where the checkpoint of its folder is.
+
+    ``about`` is what must not have changed since. ``kept`` are figures by step that each checkpoint takes along.
+
+    Raises `InputError` for weights in bf16, most of which so small steps would not move at all.
+    """
+
+    def __init__(self, backbone: WanBackbone, data: Clips, about: dict[str, Any]) -> None:
+        if backbone.transformer.dtype != torch.float32:
+            raise InputError("All weights are trained in fp32; give --dtype fp32.")
+        self.backbone, self.data, self.config, self.about = backbone, data, data.config, about
+        self.weights = nn.ModuleList(backbone.transformers).requires_grad_(True)
+        self.optimizer = torch.optim.AdamW(self.weights.parameters(), lr=self.config.lr, weight_decay=0.0)
+        self.text = TextCache(backbone, self.config.text_length)
+        self.file = self.config.out / "checkpoint.pt"
+        self.step = 0
+        self.kept: dict[int, Tensor] = {}
+        if state := load_checkpoint(self.file, about):
+            self.weights.load_state_dict(state["weights"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step, self.kept = state["step"], state["kept"]
+
+    @property
+    def parameters(self) -> int:
+        """How many are trained: all."""
+        return sum(p.numel() for p in self.weights.parameters())
+
+    def tell_cost(self) -> None:
+        """Say what the rest of the training will take; `InputError` if the disk has no room for it."""
+        if self.step == self.config.steps:
+            return
+        with prepared(self.backbone, self.config.text_length, self.config.checkpointing):
+            seconds = timed(lambda: self._gradients(self.data.batch(self.step)))
+        self.optimizer.zero_grad(set_to_none=True)
+        # the weights and two moments, twice while one checkpoint replaces the other
+        tell_cost(
+            "full", [Phase("training", self.config.steps - self.step, seconds)], 24 * self.parameters, self.config.out
+        )
+
+    def until(self, end: int) -> None:
+        """Train to that step, if it is not there yet, and save."""
+        if self.step >= end:
+            return
+        config, log = self.config, RunLog(self.config.out, "full", self.step, self.config.steps)
+        with prepared(self.backbone, config.text_length, config.checkpointing):
+            for step in range(self.step, end):
+                samples = self.data.batch(step)
+                loss = self._gradients(samples)
+                norm = nn.utils.clip_grad_norm_(self.weights.parameters(), config.clip_norm)
+                self.optimizer.param_groups[0]["lr"] = learning_rate(config, step)
+                self.optimizer.step()
+                self.optimizer.zero_grad(set_to_none=True)
+                self.step = step + 1
+                saves, row = self.step % config.save_every == 0 or self.step == end, None
+                if saves or step % config.log_every == 0:
+                    row = {"step": step, "loss": loss.mean().item(), **by_noise_level(loss, samples.sigma)}
+                    row["norm"] = norm.item()
+                log.step(row)
+                if saves:
+                    self._save()
+        log.close()
+
+    def seconds(self, step: int) -> float:
+        """That the training to a step where it was saved took, over all resumes; what is done between is left out."""
+        rows = [json.loads(line) for line in (self.config.out / "log.jsonl").read_text().splitlines()]
+        return max(row["seconds"] for row in rows if row["step"] < step)
+
+    def _gradients(self, samples: Samples) -> Tensor:
+        losses = flow_losses(self.backbone, self.text, samples)
+        timestep = samples.sigma.to(losses) * NUM_TRAIN_TIMESTEPS
+        weight = bell_weight(timestep) if self.config.weighting == "bell" else torch.ones_like(losses)
+        (weight * losses).mean().backward()
+        return losses.detach()
+
+    def _save(self) -> None:
+        state = {"weights": self.weights.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
+        save_checkpoint({**state, "kept": self.kept}, self.file, self.about)
