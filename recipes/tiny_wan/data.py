@@ -31,6 +31,7 @@ from memkit.worlds.rooms import sample_clip
 
 SUITES = ("laws", "interruptions", "rooms")
 ALL = (*SUITES, "named")
+FALLS = ("drop", "throw", "toss")
 NAMED = (*("drop",) * 4, *("throw",) * 3, *("toss",) * 2, "fill", "drain", "melt", "rise")
 """The kinds of `named`, as often as they stand here."""
 _SHAPE = (NUM_FRAMES, IMAGE_SIZE, IMAGE_SIZE, 3)

@@ -6,8 +6,8 @@
 The first steps see `laws` alone, from text alone: on all suites at once, after 2000 steps the colour of a body had
 nothing to do with the word for it. Then come all suites, and in a share of the steps the first latent frames are clean
 and have timestep 0 (as in Wan2.2 TI2V), so the model goes on from an image or a video as well as from a text.
-A second cycle of the rate has many more clips of the laws whose constants have names: without it the model does not
-know what the names stand for.
+Last comes what names stand for, which the model has not learnt by then: some steps of falls alone, and a mixture in
+which the laws with named constants prevail, while the rate goes down once more.
 
 About three hours on one core. Resumes by itself; the weights it writes are the exponential average.
 """
@@ -37,7 +37,7 @@ from memkit.flow import NUM_TRAIN_TIMESTEPS, shift_sigma
 from memkit.worlds.event import FPS, IMAGE_SIZE, NUM_FRAMES
 from recipes.padded_text import short_text
 from recipes.tiny_wan.captions import train_tokenizer, vary_caption
-from recipes.tiny_wan.data import ALL, SUITES, Clips
+from recipes.tiny_wan.data import ALL, FALLS, SUITES, Clips
 from recipes.tiny_wan.optim import MuonAdam
 from recipes.tiny_wan.vae import to_model
 from recipes.training import (
@@ -60,8 +60,8 @@ _CLIPS_A_FILE = 200
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """Sizes and schedule: ``steps`` of which the first ``laws_steps`` see laws alone, then ``named_steps``, whose clips
-    are those of `named` with probability ``named_share`` and whose rates are ``named_lr`` of the others."""
+    """Sizes and schedule: ``steps`` of which the first ``laws_steps`` see laws alone; then, at ``names_lr`` of the
+    rates, ``falls_steps`` of falls alone and ``named_steps`` with clips of `named` in ``named_share`` of the places."""
 
     data: Path = Path("runs/tiny-wan/worlds")
     vae: Path = Path("runs/tiny-wan/vae")
@@ -74,9 +74,10 @@ class TransformerConfig:
     text_length: int = 40
     laws_steps: int = 2000
     steps: int = 5500
-    named_steps: int = 3200
-    named_share: float = 0.65
-    named_lr: float = 0.7
+    falls_steps: int = 800
+    named_steps: int = 1700
+    named_share: float = 0.7
+    names_lr: float = 0.7
     batch: int = 16
     muon_lr: float = 1e-2
     adam_lr: float = 1.5e-3
@@ -94,8 +95,8 @@ class TransformerConfig:
 
     @property
     def all_steps(self) -> int:
-        """Of both cycles."""
-        return self.steps + self.named_steps
+        """From the first to the last."""
+        return self.steps + self.falls_steps + self.named_steps
 
 
 class TextAndVideo(nn.Module):
@@ -161,11 +162,14 @@ def _encode(file: Path, config: TransformerConfig) -> None:
 
 
 def schedule(config: TransformerConfig, step: int) -> float:
-    """Share of the learning rates: in either cycle warm-up, flat to 60 %, then linear to 2 % of its own."""
-    first = step < config.steps
-    whole, start, scale = (config.steps, 0, 1.0) if first else (config.named_steps, config.steps, config.named_lr)
-    done = max(0.0, ((step - start) / whole - 0.6) / 0.4)
-    return scale * min(1.0, (step - start + 1) / config.warmup) * (1 - 0.98 * done)
+    """Share of the learning rates: warm-up, flat to 60 % of ``steps``, then linear to 2 %; of the rest, flat until 40 %
+    of ``named_steps`` and then the same."""
+    if step < config.steps:
+        done = max(0.0, (step / config.steps - 0.6) / 0.4)
+        return min(1.0, (step + 1) / config.warmup) * (1 - 0.98 * done)
+    past = step - config.steps - config.falls_steps
+    done = max(0.0, (past / max(1, config.named_steps) - 0.4) / 0.6)
+    return config.names_lr * (1 - 0.98 * done)
 
 
 class Batch(NamedTuple):
@@ -181,22 +185,34 @@ class Batch(NamedTuple):
 def batch(config: TransformerConfig, step: int, rows: list[dict], tokenizer: PreTrainedTokenizerFast) -> Batch:
     """The batch of a step; a function of the seed and the step alone."""
     rng = random.Random(f"{config.seed}/{step}")
-    laws_alone = step < config.laws_steps
-    # laws come first, `named` last
-    end = "laws/" if laws_alone else tuple(f"{suite}/" for suite in SUITES)
-    first = bisect_left(rows, 1, key=lambda row: not row["id"].startswith(end))
-    index = [rng.randrange(first) for _ in range(config.batch)]
-    if step >= config.steps and first < len(rows):
-        index = [rng.randrange(first, len(rows)) if rng.random() < config.named_share else i for i in index]
+    falls_alone = config.steps <= step < config.steps + config.falls_steps
+    text_alone = step < config.laws_steps or falls_alone
+    index = pick(config, step, rows, rng)
     captions = ["" if rng.random() < config.drop_text else vary_caption(rows[i]["parts"], rng) for i in index]
     text = tokenizer(
         captions, padding="max_length", truncation=True, max_length=config.text_length, return_tensors="pt"
     )
     # one noise level in each of `batch` equal strata: less variance than independent draws
     u = torch.tensor([(i + rng.random()) / config.batch for i in range(config.batch)])
-    some = not laws_alone and rng.random() < config.known_share
+    some = not text_alone and rng.random() < config.known_share
     known = torch.tensor([rng.randint(1, config.most_known) if some else 0 for _ in range(config.batch)])
     return Batch(index, text.input_ids, text.attention_mask, shift_sigma(u, config.shift), known)
+
+
+def pick(config: TransformerConfig, step: int, rows: list[dict], rng: random.Random) -> list[int]:
+    """The clips of a step; of ``rows`` laws come first, `named` last."""
+
+    def those_before(*suites: str) -> int:
+        return bisect_left(rows, 1, key=lambda row: not row["id"].startswith(tuple(f"{suite}/" for suite in suites)))
+
+    common = those_before("laws") if step < config.laws_steps else those_before(*SUITES)
+    if step < config.steps or common == len(rows):
+        return [rng.randrange(common) for _ in range(config.batch)]
+    if step < config.steps + config.falls_steps:
+        falls = [i for i, row in enumerate(rows) if row["kind"] in FALLS and row["id"].startswith(("laws/", "named/"))]
+        return rng.choices(falls, k=config.batch)
+    named = [rng.random() < config.named_share for _ in range(config.batch)]
+    return [rng.randrange(common, len(rows)) if one else rng.randrange(common) for one in named]
 
 
 def frame_sigmas(sigma: Tensor, known: Tensor, frames: int) -> Tensor:

@@ -44,12 +44,10 @@ PROMPTS = st.dictionaries(st.sampled_from("abcdef"), st.lists(PROMPT, min_size=1
 @pytest.fixture(scope="module")
 def config(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
     """A random model, a bank of random clips, and an encoder that was not trained."""
-    encoder = dataclasses.replace(tiny().encoder, hidden=8, width=16, heads=2, norm_groups=2)
     config = dataclasses.replace(
         tiny(),
         model=str(random_folder),
         out=tmp_path_factory.mktemp("run"),
-        encoder=encoder,
         gate=False,
         sampling_steps=1,
         query_pattern="",

@@ -1,4 +1,4 @@
-"""The recipe's command lines, generation and evaluation, and that the presets for real models build."""
+"""The recipe's command lines and generation, and that the presets for real models build."""
 
 from __future__ import annotations
 
@@ -7,23 +7,20 @@ import json
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from diffusers import WanTransformer3DModel
 
 from memkit.backbones import PRESETS as WAN_PRESETS
 from memkit.bank import MemoryBank
-from memkit.encoders import FrequencyEncoder
+from memkit.encoders import FrequencyEncoder, make_encoder
 from memkit.errors import InputError
 from memkit.injectors import SelfAttentionConcat
 from memkit.video import read_video, write_video
-from recipes.dit_mem import evaluate, generate, prepare
-from recipes.dit_mem.evaluate import Evaluate, Row, against_none, choose, summarise
+from recipes.dit_mem import generate, prepare
 from recipes.dit_mem.generate import Generate, read_prompts
-from recipes.dit_mem.laws import law_of
-from recipes.dit_mem.memories import encode, find
-from recipes.dit_mem.parts import load_backbone, load_encoder, new_encoder, save_encoder
+from recipes.dit_mem.memories import find
+from recipes.dit_mem.parts import load_backbone, new_encoder, save_encoder
 from recipes.dit_mem.prepare import Prepare
 from recipes.dit_mem.presets import PRESETS, Command, Config, parse, tiny
 
@@ -31,13 +28,11 @@ from recipes.dit_mem.presets import PRESETS, Command, Config, parse, tiny
 @pytest.fixture(scope="module")
 def config(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
     """Banks of a few clips, and an encoder that was not trained (behind a new gate nothing of it would be seen)."""
-    encoder = dataclasses.replace(tiny().encoder, hidden=8, width=16, heads=2, norm_groups=2)
     out = tmp_path_factory.mktemp("run")
     config = dataclasses.replace(
         tiny(),
         model=str(random_folder),
         out=out,
-        encoder=encoder,
         gate=False,
         sampling_steps=2,
         train_clips=12,
@@ -59,12 +54,9 @@ def _generate(config: Config, folder: Path, **options) -> list[Path]:
 
 
 def test_a_flag_replaces_one_field_of_the_preset() -> None:
-    got = parse(
-        Command, "", ["--preset", "wan2.2-5b", "--steps", "3", "--model", "here", "--encoder.hidden", "64"]
-    ).config
+    got = parse(Command, "", ["--preset", "wan2.2-5b", "--steps", "3", "--model", "here", "--encoder", "patch"]).config
     preset = PRESETS["wan2.2-5b"]()
-    encoder = dataclasses.replace(preset.encoder, hidden=64)
-    assert got == dataclasses.replace(preset, steps=3, model="here", encoder=encoder)
+    assert got == dataclasses.replace(preset, steps=3, model="here", encoder="patch")
     assert parse(Generate, "", ["--memory", "none", "--prompts", "a", "b c"]).prompts == ("a", "b c")
     assert parse(Command, "", []).config == tiny()
 
@@ -74,19 +66,20 @@ def test_presets_of_real_models_build_and_their_parts_fit(name: str, wan: str) -
     config, model = PRESETS[name](), WAN_PRESETS[wan]()
     with torch.device("meta"):
         transformer = WanTransformer3DModel(**model.transformer)
-        encoder = FrequencyEncoder(config.encoder)
+        encoder = make_encoder(config.encoder, config.encoder_size)
+    assert isinstance(encoder, FrequencyEncoder)
     assert encoder.config.dim == transformer.config.num_attention_heads * transformer.config.attention_head_dim
     assert encoder.config.latent_channels == transformer.config.in_channels
     made, stride = model.video_format, 16 if name.endswith("5b") else 8
     latent = ((made.num_frames - 1) // 4 + 1, made.height // stride, made.width // stride)
     per_clip = math.prod(
         math.ceil(math.ceil(n / s) / p)
-        for n, s, p in zip(latent, config.encoder.stem_stride, config.encoder.patch, strict=True)
+        for n, s, p in zip(latent, encoder.config.stem_stride, encoder.config.patch, strict=True)
     )
     tokens = math.prod(latent) // 4
     assert 2 * per_clip * config.k < 0.05 * tokens  # memory is a small part of what the video has itself
     with torch.device("meta"), torch.no_grad():
-        clips = torch.empty(1, config.k, config.encoder.latent_channels, *latent)
+        clips = torch.empty(1, config.k, encoder.config.latent_channels, *latent)
         memory = encoder(clips)
         one_layer = WanTransformer3DModel(**{**model.transformer, "num_layers": 1})
         with SelfAttentionConcat(memory).attach(one_layer):
@@ -162,6 +155,7 @@ def test_a_prompt_from_a_file_never_gets_its_own_clip(config, tmp_path) -> None:
     bank = MemoryBank.open(config.test_bank)
     file = tmp_path / "prompts.csv"
     file.write_text(f"Video,caption\n{bank.ids[0]}.mp4,{bank.captions[0]}\n", encoding="utf-8-sig")
+    config = dataclasses.replace(config, query_pattern="")
     (made,) = _generate(config, tmp_path / "videos", csv=file)
     assert made.name == f"{bank.ids[0]}.mp4"
     hits = [hit["id"] for hit in json.loads(made.with_suffix(".json").read_text())["hits"]]
@@ -191,63 +185,3 @@ def test_a_bad_prompt_file_is_named(tmp_path, content: str, message: str) -> Non
     (tmp_path / "p.csv").write_text(content)
     with pytest.raises(InputError, match=message):
         read_prompts([], tmp_path / "p.csv")
-
-
-# -- evaluate
-
-
-def test_what_each_condition_shows(config) -> None:
-    bank = MemoryBank.open(config.test_bank)
-    targets = bank.ids[:8]
-    shown = choose(config, bank, targets)
-    for i, target in enumerate(targets):
-        planet = law_of(target).planet
-        assert shown["none"][i] == [] and shown["oracle"][i] == [target]
-        assert target not in shown["retrieved"][i] and len(shown["retrieved"][i]) == config.k
-        wrong = {law_of(id).planet for id in shown["random"][i]}
-        assert len(wrong) == 1 and planet not in wrong and len(shown["random"][i]) == config.k
-    pairs = [(law_of(a), law_of(b)) for b, row in zip(targets, shown["retrieved"], strict=True) for a in row]
-    assert np.mean([a.planet == b.planet for a, b in pairs]) > 0.3  # of 48 clips; by chance one in six
-
-
-def test_clips_of_a_batch_do_not_mix(config) -> None:
-    bank = MemoryBank.open(config.test_bank)
-    encoder, _ = load_encoder(config.encoder_folder, load_backbone(config))
-    rows = [bank.ids[:3], bank.ids[3:4], []]
-    together = encode(encoder, bank, rows)
-    assert together is not None and together.mask is not None
-    for i, row in enumerate(rows[:2]):
-        alone = encode(encoder, bank, [row])
-        assert alone is not None
-        torch.testing.assert_close(together.tokens[i][together.mask[i]], alone.tokens[0])
-    assert not together.mask[2].any()
-    assert encode(encoder, bank, [[], []]) is None
-
-
-def test_evaluation_end_to_end(config, capsys) -> None:
-    assert evaluate.main(Evaluate(config, clips=4, keep=1)) == 0
-    results = json.loads((config.out / "results.json").read_text())
-    assert set(results["conditions"]) == {"rendered truth", "through the autoencoder", *evaluate.CONDITIONS}
-    assert results["conditions"]["rendered truth"]["found"]["value"] == 1.0
-    assert results["conditions"]["rendered truth"]["gravity error, m/s²"]["value"] < 2.5  # nine frames of 32×32
-    assert len(results["clips"]) == 6 * 4
-    assert "| rendered truth |" in capsys.readouterr().out
-    assert len(list((config.out / "evaluation").glob("*.mp4"))) == len(evaluate.CONDITIONS)
-
-
-def _row(id: str, condition: str, fitted: float, error: float = 0.1) -> Row:
-    truth = float(id)
-    return Row(id, condition, [], truth, truth, not math.isnan(fitted), fitted, error, error)
-
-
-def test_summary_counts_what_was_not_found_and_pairs_what_was() -> None:
-    rows = [_row(str(g), "none", 8.0, 1.0) for g in range(2, 10)]
-    rows += [_row(str(g), "retrieved", g + 0.5, 0.4) for g in range(2, 9)] + [
-        _row("9", "retrieved", math.nan, math.nan)
-    ]
-    table = summarise(rows)
-    assert table["retrieved"]["found"].value == 7 / 8 and table["none"]["found"] == (1.0, 1.0, 1.0)
-    assert table["retrieved"]["gravity error, m/s²"].value == pytest.approx(0.5)
-    assert table["retrieved"]["gravity, correlation with truth"].value == pytest.approx(1.0)
-    assert math.isnan(table["none"]["gravity, correlation with truth"].value)  # constant
-    assert against_none(rows)["retrieved"]["law residual, m"] == pytest.approx((-0.6, -0.6, -0.6))

@@ -37,10 +37,9 @@ LAUNCH = (*("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes"
 @pytest.fixture(scope="module")
 def config(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
     """Four steps of four samples, with its bank."""
-    small = dataclasses.replace(tiny().encoder, hidden=8, width=16, heads=2, norm_groups=2)
     out = tmp_path_factory.mktemp("launched")
     config = dataclasses.replace(
-        tiny(), model=str(random_folder), out=out, encoder=small, steps=4, batch=4, pool=4, warmup=2, save_every=2,
+        tiny(), model=str(random_folder), out=out, steps=4, batch=4, pool=4, warmup=2, save_every=2,
         log_every=1, text_length=120, train_clips=12, device="cpu", threads=1, drop_clip=0.5,
     )  # fmt: skip
     render_bank(config.bank, clip_ids("train", config.train_clips, config.seed), config.model, load_backbone(config))
@@ -52,12 +51,7 @@ def arguments(config: Config) -> list[str]:
     default, words = tiny(), ["-m", "recipes.dit_mem.train", "--preset", "tiny"]
     for field in dataclasses.fields(Config):
         value = getattr(config, field.name)
-        if field.name == "encoder":
-            parts = dataclasses.asdict(value).items()
-            words += [
-                word for name, part in parts if isinstance(part, int) for word in (f"--encoder.{name}", str(part))
-            ]
-        elif value != getattr(default, field.name):
+        if value != getattr(default, field.name):
             words += [f"--{field.name}", str(value)] if not isinstance(value, bool) else [f"--{field.name}"]
     return [word.replace("_", "-") if word.startswith("--") else word for word in words]
 

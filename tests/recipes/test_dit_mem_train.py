@@ -14,9 +14,9 @@ from memkit.backbones import WanBackbone
 from memkit.bank import MemoryBank
 from memkit.encoders import FrequencyEncoder
 from memkit.errors import BankError, InputError
-from memkit.worlds.constants import PLANETS
+from memkit.worlds.constants import MATERIALS, PLANETS, SUBSTANCES
 from recipes.dit_mem.data import Batch, TrainingSet
-from recipes.dit_mem.laws import MADE_UP, clip_ids, law_of
+from recipes.dit_mem.laws import MADE_UP, clip_ids, constants_of, law_of, names_of
 from recipes.dit_mem.parts import load_backbone, load_encoder, new_encoder, queries
 from recipes.dit_mem.prepare import render_bank
 from recipes.dit_mem.presets import Config, tiny
@@ -30,16 +30,12 @@ def train(config: Config, backbone: WanBackbone, data: TrainingSet) -> Frequency
     return train_launched(config, backbone, data, Accelerator(cpu=True))
 
 
-TINY_ENCODER = dataclasses.replace(tiny().encoder, hidden=8, width=16, heads=2, norm_groups=2)
-
-
 @pytest.fixture(scope="module")
 def config(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
     return dataclasses.replace(
         tiny(),
         model=str(random_folder),
         out=tmp_path_factory.mktemp("run"),
-        encoder=TINY_ENCODER,
         steps=6,
         batch=3,
         pool=4,
@@ -67,12 +63,30 @@ def data(config: Config, bank: MemoryBank) -> TrainingSet:
     return TrainingSet(bank, config)
 
 
-def test_no_planet_of_training_has_a_name_that_the_backbone_knows() -> None:
-    laws = [law_of(id) for id in clip_ids("train", 24, 0)]
-    assert not {law.planet for law in laws} & (PLANETS["train"].keys() | PLANETS["test"].keys())
-    assert len({law.planet for law in laws}) == len({law.gravity for law in laws}) == 24
-    assert not set(MADE_UP) & {name for planets in PLANETS.values() for name in planets}
-    assert {law_of(id).planet for id in clip_ids("test", 6, 0)} == PLANETS["test"].keys()
+def test_no_name_of_training_is_one_that_the_backbone_knows_or_that_tests() -> None:
+    laws = [law_of(id) for id in clip_ids("train", 4 * 48 * 6, 0)]
+    named = {}
+    for law in laws:
+        for name, constant in zip(names_of(law), list(constants_of(law).values())[::-1], strict=True):
+            assert named.setdefault(name, constant) == constant  # a name stands for one constant
+    assert len(named) == len(set(named.values())) == 24 + 12 + 13
+    tables = (PLANETS, MATERIALS, SUBSTANCES)
+    assert not set(named) & {name for table in tables for split in ("train", "test") for name in table[split]}
+    assert not set(MADE_UP.values()) & {name for table in tables for names in table.values() for name in names}
+    test = [law_of(id) for id in clip_ids("test", 4 * 8 * 4, 0)]
+    assert {name for law in test for name in names_of(law)} == {name for table in tables for name in table["test"]}
+    pairs = [names_of(law) for law in test if len(names_of(law)) == 2]
+    assert {pairs.count(pair) for pair in pairs} == {4}  # every material on every planet, as often
+
+
+def test_the_clips_of_a_law_are_what_its_caption_says() -> None:
+    for id in clip_ids("train", 40, 3):
+        law = law_of(id)
+        assert all(name in law.caption.split() for name in names_of(law))
+        assert names_of(law) == names_of(law_of(id)) and set(constants_of(law)) == set(law.constants)
+        if law.kind == "toss":
+            state = law.state(torch.linspace(0, 2 * law.lift / law.gravity, 200, dtype=torch.float64))
+            assert 1.79 < (state["z"].max() - law.half) < 2.71  # no lighter a planet, no higher a toss
 
 
 def test_a_clip_is_a_function_of_its_id() -> None:
@@ -161,7 +175,13 @@ def test_noise_levels_are_those_of_the_release(bank, config) -> None:
 
 def test_queries_keep_what_the_pattern_names(config) -> None:
     caption = "a small red rubber ball falls in a lab on planet Mira"
-    assert queries(config, [caption]) == ["rubber ball on planet Mira"]
+    assert queries(config, [caption]) == ["rubber planet Mira"]
+    processes = {
+        "tank fills with wax": "a tank fills with red wax in a lab",
+        "block of wax melts": "a block of red wax melts",
+    }
+    processes |= {"balloon with wax rises": "a red balloon with wax rises at night"}
+    assert queries(config, list(processes.values())) == list(processes)
     assert queries(dataclasses.replace(config, query_pattern=""), [caption]) == [caption]
     with pytest.raises(InputError, match="query-pattern"):
         queries(config, ["a dog runs"])
@@ -204,10 +224,10 @@ class _Stops(TrainingSet):
         return super().batch(step, rank, processes)
 
 
-@pytest.mark.parametrize("gate", [False, True])
-def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, backbone, bank, config, gate) -> None:
+@pytest.mark.parametrize(("gate", "encoder"), [(False, "frequency"), (True, "frequency"), (True, "dit_mem")])
+def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, backbone, bank, config, gate, encoder) -> None:
     before = {name: value.clone() for name, value in backbone.transformer.state_dict().items()}
-    whole = dataclasses.replace(config, out=tmp_path / "whole", gate=gate)
+    whole = dataclasses.replace(config, out=tmp_path / "whole", gate=gate, encoder=encoder)  # "dit_mem" has dropout
     train(whole, backbone, TrainingSet(bank, whole))
     broken = dataclasses.replace(whole, out=tmp_path / "broken")
     with pytest.raises(KeyboardInterrupt):
@@ -220,9 +240,10 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, backbone, bank, config
     for a, b in zip(*rows, strict=True):
         assert {**a, "seconds": 0} == {**b, "seconds": 0}
     assert [row["step"] for row in rows[0]] == list(range(6))
-    encoder, loaded_gate = load_encoder(whole.encoder_folder, backbone)
+    loaded, loaded_gate = load_encoder(whole.encoder_folder, backbone)
     fresh, _ = new_encoder(whole, backbone)
-    assert any(not torch.equal(a, b) for a, b in zip(encoder.parameters(), fresh.parameters(), strict=True))
+    assert type(loaded) is type(fresh)
+    assert any(not torch.equal(a, b) for a, b in zip(loaded.parameters(), fresh.parameters(), strict=True))
     assert (loaded_gate is not None and bool(loaded_gate.weight.any())) == gate
 
 
