@@ -105,7 +105,7 @@ class TrainingSet:
         config = self.config
         pool = self.hits[target]
         ids = rng.sample(pool, min(config.k, len(pool)))
-        if rng.random() < config.ease * min(1.0, max(0.0, 2 - 3 * step / config.steps)):
+        if rng.random() < config.ease * min(1.0, max(0.0, (5 - 10 * step / config.steps) / 3)):
             return [self.ids[target]]
         kept = [id for id in ids if rng.random() >= config.drop_clip] or ids[:1]
         rng.shuffle(kept)

@@ -95,7 +95,7 @@ class Config:
     weighting: Literal["bell", "uniform"] = "bell"
     """Of the loss over timesteps; the release has the bell, which leaves the highest noise levels out."""
     ease: float = 0.0
-    """Probability in the first third that the target alone is its memory, 0 in the last. The release: 0."""
+    """Probability in the first fifth that the target alone is its memory; 0 from half-time on. The release: 0."""
     drop_clip: float = 0.0
     """Probability that a memory clip is hidden; one always stays. (Hiding all would teach nothing: only the encoder
     learns.)"""
