@@ -1,0 +1,83 @@
+"""Hidden states of a frozen backbone, filtered while it runs: forward hooks of torch, and nothing is left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from memkit.backbones import WanBackbone
+from memkit.encoders import HighPass, LowPass
+from memkit.errors import InputError
+
+Place = int | Literal["embedding"]
+"""The index of a block, whose output it is, or that of the patch embedding."""
+
+
+class WithMean(nn.Module):
+    """What a filter keeps, and the mean over the clip, which a high-pass filter takes away."""
+
+    def __init__(self, keep: nn.Module) -> None:
+        super().__init__()
+        self.keep = keep
+
+    def forward(self, x: Float[Tensor, "*n t h w"]) -> Float[Tensor, "*n t h w"]:
+        return self.keep(x) + x.mean((-3, -2, -1), keepdim=True)
+
+
+BANDS: dict[str, Callable[[float], nn.Module]] = {
+    "low": lambda cutoff: LowPass(cutoff, cutoff),
+    "high": lambda cutoff: HighPass(cutoff, cutoff),
+    "high and mean": lambda cutoff: WithMean(HighPass(cutoff, cutoff)),
+}
+"""By name, of a cut-off in cycles a patch, in time and in space."""
+
+
+@contextmanager
+def filtered(
+    backbone: WanBackbone, keep: Callable[[Tensor], Tensor], place: Place, strength: float = 1.0
+) -> Iterator[list[Tensor]]:
+    """Within, every expert's state x at ``place`` is x + strength·(keep(x) − x); afterwards all is as it was.
+
+    ``keep`` maps [B, D, T, H, W] over the grid of patches to the same. The list that it gives gets, of each call of an
+    expert, the mean square [B] of the change as a share of the state's.
+
+    Raises `InputError` for a block that an expert lacks.
+    """
+    changed: list[Tensor] = []
+    with ExitStack() as stack:
+        for model in backbone.transformers:
+            if place != "embedding" and not 0 <= place < len(model.blocks):
+                raise InputError(f"There is no block {place} to filter after; the last is {len(model.blocks) - 1}.")
+            hooks = _Hooks(keep, strength, changed)
+            if place == "embedding":
+                stack.callback(model.patch_embedding.register_forward_hook(hooks.on_grid).remove)
+            else:
+                stack.callback(model.patch_embedding.register_forward_hook(hooks.see_grid).remove)
+                stack.callback(model.blocks[place].register_forward_hook(hooks.on_tokens).remove)
+        yield changed
+
+
+class _Hooks:
+    """Of one expert. Only the embeddings know the grid, which the tokens of a block have lost."""
+
+    def __init__(self, keep: Callable[[Tensor], Tensor], strength: float, changed: list[Tensor]) -> None:
+        self.keep, self.strength, self.changed = keep, strength, changed
+        self.grid = torch.Size()
+
+    def see_grid(self, module: nn.Module, args: Any, out: Tensor) -> None:
+        self.grid = out.shape[2:]
+
+    def on_tokens(self, module: nn.Module, args: Any, out: Tensor) -> Tensor:
+        on_grid = out.mT.unflatten(2, self.grid)
+        return self.on_grid(module, args, on_grid).flatten(2).mT.contiguous()
+
+    def on_grid(self, module: nn.Module, args: Any, out: Tensor) -> Tensor:
+        new = torch.lerp(out, self.keep(out), self.strength)  # exact at 0 and at 1
+        change, own = (x.detach().float().square().mean((1, 2, 3, 4)) for x in (new - out, out))
+        self.changed.append(change / own)
+        return new

@@ -1,0 +1,230 @@
+"""What do low and high frequencies of the hidden states carry? Filter them while the frozen model samples.
+
+    python -m recipes.dit_mem.filtering --preset tiny
+
+DiT-Mem (arXiv 2511.19229) rests on a claim: the hidden states of a video DiT can be steered, and a low-pass filter in
+embedding space keeps appearance, a high-pass filter motion and physics. Here nothing is trained. The patch embeddings,
+or the states after a block, are filtered over the grid of patches, at every step and in both branches of the guidance.
+A prompt has the same noise in all conditions, and each clip is compared with its unfiltered twin.
+
+How to read it: "another seed" tells how much any other sample of the prompt differs. "state changed" is the dose, the
+mean square of the change as a share of the state's own; conditions of unlike dose tell of the dose first. A filter
+also hides noise from the model, and what it does not see it cannot take out. tiny-wan's grid is 5×4×4: there is no more
+to tell apart than 0, 0.2, 0.4 in time and 0, 0.25, 0.5 in space.
+
+Intervals are 95 % bootstraps over prompts. OUT/filtering.json has the clips and the table; a call goes on where the
+last one stopped. OUT/filtering has the unfiltered twins, and a few videos of each condition.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from memkit.backbones import WanBackbone
+from memkit.errors import InputError
+from memkit.generate import generate_videos
+from memkit.metrics import Interval, bootstrap
+from memkit.video import write_video
+from memkit.worlds import sample_law
+from memkit.worlds.event import Event
+from recipes.dit_mem.filtered import BANDS, Place, filtered
+from recipes.dit_mem.generate import write_json
+from recipes.dit_mem.laws import FALLS
+from recipes.dit_mem.measured import plain
+from recipes.dit_mem.parts import fingerprint, load_backbone, run_command
+from recipes.dit_mem.presets import Command, parse
+from recipes.dit_mem.tables import Table, markdown
+from recipes.dit_mem.twins import Frames, Row, measure, read
+
+UNFILTERED, ANOTHER = "unfiltered", "another seed"
+OTHER_SEED = 1_000_000  # what the second unfiltered run adds to the seeds
+
+
+@dataclass(frozen=True)
+class Filtering(Command):
+    """The command line."""
+
+    prompts: int = 48
+    """Captions of falls on planets that nothing was trained on."""
+    cutoffs: tuple[float, ...] = (0.25,)
+    """In cycles a patch, in time and in space; the gain is 1/2 there."""
+    strengths: tuple[float, ...] = (1.0, 0.5)
+    """Of x + strength·(filtered − x); below 0 what the filter takes away is raised instead."""
+    blocks: tuple[int, ...] = ()
+    """To filter after, besides the embeddings; none given: the first, the middle and a late one."""
+    keep: int = 4
+    """Videos of each condition to keep in OUT/filtering."""
+
+
+class Condition(NamedTuple):
+    """``keep`` None filters nothing; see `filtered`."""
+
+    name: str
+    keep: nn.Module | None = None
+    place: Place = "embedding"
+    strength: float = 1.0
+
+    def on(self, backbone: WanBackbone) -> AbstractContextManager[list[Tensor]]:
+        """The backbone under this condition; gives the list of `filtered`."""
+        return nullcontext([]) if self.keep is None else filtered(backbone, self.keep, self.place, self.strength)
+
+
+def conditions(command: Filtering, layers: int) -> list[Condition]:
+    """All of them for a model of so many blocks, the unfiltered first."""
+    places: list[Place] = ["embedding", *(command.blocks or dict.fromkeys((0, layers // 2, 3 * layers // 4)))]
+    return [Condition(UNFILTERED), Condition(ANOTHER)] + [
+        Condition(f"{band} {cutoff:g}, {where}, {strength:g}", make(cutoff), place, strength)
+        for cutoff in command.cutoffs
+        for strength in command.strengths
+        for place in places
+        for where in [place if place == "embedding" else f"block {place}"]
+        for band, make in BANDS.items()
+    ]
+
+
+class Study:
+    """The rows of OUT/filtering.json, and how to add those that it lacks."""
+
+    def __init__(self, command: Filtering, backbone: WanBackbone) -> None:
+        self.command, self.backbone, config = command, backbone, command.config
+        self.file, self.folder = config.out / "filtering.json", config.out / "filtering"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        names = ("dtype", "seed", "sampling_steps", "guidance_scale", "flow_shift", "negative_prompt")
+        self.made_with = {name: getattr(config, name) for name in names} | {"first prompt": law_of(0).caption}
+        self.made_with |= {"backbone": fingerprint(*backbone.transformers, backbone.pipeline().vae)}
+        self.rows: dict[tuple[str, int], Row] = {}
+        if self.file.exists():
+            before: dict[str, Any] = json.loads(self.file.read_text(encoding="utf-8"))
+            if off := [name for name, value in self.made_with.items() if before["made_with"].get(name) != value]:
+                what = ", ".join(off)
+                raise InputError(f"{self.file} was made with other settings ({what}); give another --out, or move it.")
+            for clip in before["clips"]:
+                self.rows[clip["condition"], clip["prompt"]] = read(clip)
+
+    def add(self, condition: Condition) -> None:
+        """Add the rows that a condition lacks. Their batch is made again whole, to be the same to the bit."""
+        every, fps = range(self.command.prompts), self.backbone.video_format.fps
+        at_once = self.command.config.videos_at_once
+        batches = [every[i : i + at_once] for i in every[::at_once]]
+        todo = [batch for batch in batches if any(self.lacks(condition, i) for i in batch)]
+        for batch in tqdm(todo, desc=condition.name, disable=not todo):
+            videos, changed = self.generate(condition, batch)
+            for i, video, dose in zip(batch, videos, changed, strict=True):
+                if not self.lacks(condition, i):
+                    continue
+                if condition.name == UNFILTERED:
+                    write_tensor(self.twin(i), video)
+                known = {"condition": condition.name, "prompt": i, "changed": dose}
+                twin = load_file(self.twin(i))["video"]
+                self.rows[condition.name, i] = measure(video, twin, law_of(i), fps, **known)
+                if i < self.command.keep:
+                    write_video(self.folder / f"{i:02d}-{condition.name.replace(', ', '-')}.mp4", video, fps)
+            self.write({})
+
+    def lacks(self, condition: Condition, prompt: int) -> bool:
+        """Whether the row is not there, or not the twin that it is of."""
+        return (condition.name, prompt) not in self.rows or not self.twin(prompt).exists()
+
+    def twin(self, prompt: int) -> Path:
+        """The file of the unfiltered clip."""
+        return self.folder / f"{prompt:02d}.safetensors"
+
+    def generate(self, condition: Condition, prompts: range) -> tuple[Tensor, list[float]]:
+        """Videos, and how much the state of each was changed."""
+        config, first = self.command.config, OTHER_SEED if condition.name == ANOTHER else 0
+        with condition.on(self.backbone) as changed:
+            videos = generate_videos(
+                self.backbone,
+                [law_of(i).caption for i in prompts],
+                seeds=[config.seed + first + i for i in prompts],
+                steps=config.sampling_steps,
+                guidance_scale=config.guidance_scale,
+                negative_prompt=config.negative_prompt,
+            )
+        return videos, torch.stack(changed or [torch.zeros(len(prompts))]).mean(0).tolist()
+
+    def write(self, table: Table) -> None:
+        """All rows, and the table once there is one."""
+        clips = [plain(asdict(row)) for row in self.rows.values()]
+        cells = {name: {m: plain(cell._asdict()) for m, cell in row.items()} for name, row in table.items()}
+        write_json(self.file, {"made_with": self.made_with, "clips": clips, "table": cells})
+
+
+def law_of(prompt: int) -> Event:
+    """What the prompt of this number tells of."""
+    return sample_law(random.Random(f"filtering/{prompt}"), "test", FALLS)
+
+
+def write_tensor(file: Path, video: Frames) -> None:
+    """The file appears whole or not at all."""
+    partial = file.with_suffix(".partial")
+    save_file({"video": video.contiguous()}, partial)
+    os.replace(partial, file)
+
+
+def tabulate(rows: dict[tuple[str, int], Row], names: list[str], prompts: int) -> Table:
+    """One row a condition; twins are not compared with themselves."""
+
+    def column(name: str, field: str) -> np.ndarray:
+        known = math.nan if name == UNFILTERED and field in ("path_distance", "colour_distance", "squared_error") else 1
+        return known * np.array([getattr(rows[name, i], field) for i in range(prompts)], dtype=float)
+
+    def mean(name: str, field: str) -> Interval:
+        values = column(name, field)
+        return bootstrap(np.mean, 100 * values[~np.isnan(values)])
+
+    return {
+        name: {
+            "state changed, %": mean(name, "changed"),
+            "found, %": mean(name, "found"),
+            "colour distance, %": mean(name, "colour_distance"),
+            "path distance, %": mean(name, "path_distance"),
+            "PSNR, dB": bootstrap(psnr_of_all, column(name, "squared_error")),
+            "fine, %": mean(name, "fine"),
+            "motion, ratio": bootstrap(_ratio, column(name, "motion"), column(UNFILTERED, "motion")),
+            "law residual, %": mean(name, "law_residual"),
+        }
+        for name in names
+    }
+
+
+def psnr_of_all(squared_error: np.ndarray) -> float:
+    """In dB, of the mean error of all clips; NaN of equal ones."""
+    return -10 * math.log10(error) if (error := squared_error.mean()) > 0 else math.nan
+
+
+def _ratio(a: np.ndarray, b: np.ndarray) -> float:
+    return a.mean() / b.mean() if b.any() else math.nan
+
+
+def main(command: Filtering) -> int:
+    """Generate what is lacking and measure it; the exit code."""
+    backbone = load_backbone(command.config)
+    todo = conditions(command, len(backbone.transformer.blocks))
+    for condition in todo:
+        with condition.on(backbone):
+            pass  # what does not fit is refused now, not after hours
+    study = Study(command, backbone)
+    for condition in todo:
+        study.add(condition)
+    table = tabulate(study.rows, [condition.name for condition in todo], command.prompts)
+    study.write(table)
+    print(f"{markdown(table)}\n\n{study.file}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(lambda: main(parse(Filtering, __doc__)))
