@@ -111,14 +111,14 @@ def other_laws(backbone: WanBackbone, shift: float) -> Samples:
 
 
 @torch.no_grad()
-def losses_on(backbone: WanBackbone, samples: Samples, at_once: int) -> Float[Tensor, " batch"]:
-    """Flow-matching loss of each sample, with texts as the pipeline pads them."""
-    text, starts = TextCache(backbone, PIPELINE_TEXT_LENGTH), range(0, len(samples.captions), at_once)
-    return torch.cat([flow_losses(backbone, text, samples.part(slice(i, i + at_once))) for i in starts]).cpu()
+def losses_on(text: TextCache, samples: Samples, at_once: int) -> Float[Tensor, " batch"]:
+    """Flow-matching loss of each sample, with texts of the pipeline's own length."""
+    parts = [samples.part(slice(i, i + at_once)) for i in range(0, len(samples.captions), at_once)]
+    return torch.cat([flow_losses(text.backbone, text, part) for part in parts]).cpu()
 
 
-def fine_tune(command: Full) -> dict[str, Table]:
-    """Train and measure what is missing; the tables, of which "cost" has everything by steps."""
+def fine_tune(command: Full) -> tuple[Run, Tuning, dict[int, Tensor]]:
+    """Train and measure what is missing; all rows, the trained, and its losses on clips of other laws by steps."""
     config, points = command.tuned, sorted({*command.measure_at, command.full_steps} - {0})
     if not points or points[0] < 0 or points[-1] > command.full_steps:
         raise InputError(f"--measure-at {command.measure_at} is not within the {command.full_steps} --full-steps.")
@@ -128,8 +128,8 @@ def fine_tune(command: Full) -> dict[str, Table]:
     sampled = {"prompts": bench.bank.fingerprint, "noise_seed": command.noise_seed}
     rows = Measured(config.out / "measured.jsonl", _about(config, DECIDE | SAMPLER, data, backbone) | sampled, Row)
     run = dict(bench.without_memory())
-    others = other_laws(backbone, config.shift)
-    forgot = {0: losses_on(backbone, others, config.videos_at_once)}
+    others, text = other_laws(backbone, config.shift), TextCache(backbone, PIPELINE_TEXT_LENGTH)
+    forgot = {0: losses_on(text, others, config.videos_at_once)}
     tuning = Tuning(backbone, data, about)
     _check_reachable(tuning, rows, points, bench)
     tuning.tell_cost()
@@ -138,10 +138,10 @@ def fine_tune(command: Full) -> dict[str, Table]:
         tuning.until(point)
         bench.generate(name, Condition([[] for _ in bench.targets]), rows)
         if point not in tuning.kept:
-            tuning.kept[point] = losses_on(backbone, others, config.videos_at_once)
+            tuning.kept[point] = losses_on(text, others, config.videos_at_once)
         forgot[point] = tuning.kept[point]
         run |= {(name, id): rows.rows[name, id] for id in bench.targets}
-    return tables(run, tuning, forgot)
+    return run, tuning, forgot
 
 
 def _about(config: Config, names: set[str], data: Clips, backbone: WanBackbone) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def _name(point: int) -> str:
 
 
 def tables(run: Run, tuning: Tuning, forgot: dict[int, Tensor]) -> dict[str, Table]:
-    """Cost, errors and forgetting by steps; then the tables of every evaluation."""
+    """Of what `fine_tune` gives: "cost" has cost, errors and forgetting by steps; then those of every evaluation."""
     usual = report([run], [_name(point) for point in forgot])
     cost: Table = {}
     for point, losses in forgot.items():
@@ -187,7 +187,7 @@ def tables(run: Run, tuning: Tuning, forgot: dict[int, Tensor]) -> dict[str, Tab
 
 def main(command: Full) -> int:
     """Train, measure, print the tables and write them; the exit code."""
-    write(command.config.out / f"{command.name}.json", fine_tune(command))
+    write(command.config.out / f"{command.name}.json", tables(*fine_tune(command)))
     return 0
 
 

@@ -12,7 +12,7 @@ import torch
 from memkit.backbones import WanBackbone
 from memkit.bank import MemoryBank
 from memkit.errors import InputError
-from recipes.dit_mem.evaluate import Evaluate, open_bench
+from recipes.dit_mem.evaluate import CEILINGS, Evaluate, open_bench
 from recipes.dit_mem.full import OTHER_LAWS, Full, fine_tune, losses_on, main, other_laws, training_clips
 from recipes.dit_mem.laws import FALLS, PROCESSES, clip_ids, law_of
 from recipes.dit_mem.parts import fingerprint, load_backbone
@@ -46,6 +46,11 @@ def config(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Con
     for path, part, count in ((config.test_bank, "test", 6), (config.bank, "train", 3)):
         render_bank(path, clip_ids(part, count, config.seed), config.model, backbone)
     return config
+
+
+@pytest.fixture(autouse=True)
+def few_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recipes.dit_mem.full.OTHER_CLIPS", 7)
 
 
 @pytest.fixture
@@ -124,11 +129,12 @@ def test_every_weight_is_trained_and_the_loss_falls(tmp_path, config, backbone, 
     others = fingerprint(*rest)
     clips = training_clips(command, bank)
     fixed = clips.batch(100)
-    untrained = losses_on(backbone, fixed, 2)
+    text = TextCache(backbone, 512)
+    untrained = losses_on(text, fixed, 2)
     tuning = Tuning(backbone, clips, {})
     assert tuning.parameters == sum(value.numel() for value in before.values())
     tuning.until(20)
-    assert losses_on(backbone, fixed, 2).mean() < 0.9 * untrained.mean()
+    assert losses_on(text, fixed, 2).mean() < 0.9 * untrained.mean()
     still = [name for name, value in backbone.transformer.state_dict().items() if torch.equal(value, before[name])]
     assert not still and fingerprint(*rest) == others
 
@@ -177,9 +183,9 @@ def test_weights_in_bf16_are_refused(tmp_path, config, bank) -> None:
 def test_forgetting_is_measured_on_other_laws_from_fixed_noise(config, backbone) -> None:
     assert not {*OTHER_LAWS} & {*FALLS, *PROCESSES} and len(OTHER_LAWS) == 8
     samples = other_laws(backbone, config.shift)
-    assert same(samples, other_laws(backbone, config.shift)) and len(samples.captions) == 64
-    together, alone = losses_on(backbone, samples, 64), losses_on(backbone, samples, 5)
-    torch.testing.assert_close(together, alone)
+    assert same(samples, other_laws(backbone, config.shift)) and len(samples.captions) == 7
+    text = TextCache(backbone, 512)
+    torch.testing.assert_close(losses_on(text, samples, 7), losses_on(text, samples, 3))
 
 
 def test_the_command_writes_tables_and_goes_on(tmp_path, config, random_folder, capsys, monkeypatch) -> None:
@@ -209,9 +215,12 @@ def test_the_command_writes_tables_and_goes_on(tmp_path, config, random_folder, 
     assert {path: path.read_bytes() for path in shipped} == shipped
 
     monkeypatch.setattr("recipes.dit_mem.evaluate.generate_videos", None)  # all is measured
-    assert {name: dict(row) for name, row in fine_tune(command)["cost"].items()}.keys() == cost.keys()
-    assert main(command) == 0 and json.loads((tmp_path / "full.json").read_text()) == numbers
-    with pytest.raises(InputError, match="full_steps|steps"):
+    run, tuning, forgot = fine_tune(command)
+    assert set(run) == {(name, id) for name in [*CEILINGS, *cost] for id in clip_ids("test", PROMPTS, config.seed)}
+    assert tuning.seconds(2) == last["training, s"]["value"]
+    for steps, row in zip(forgot, cost.values(), strict=True):
+        assert 1000 * forgot[steps].mean().item() == pytest.approx(row["loss on other laws, 1/1000"]["value"])
+    with pytest.raises(InputError, match="steps"):
         main(dataclasses.replace(command, full_steps=3))
     with pytest.raises(InputError, match="within"):
         main(dataclasses.replace(command, measure_at=(3,)))
