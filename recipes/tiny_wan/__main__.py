@@ -28,7 +28,7 @@ class TinyWanConfig:
     workers: int = 2
     train: data.DataConfig = field(default_factory=data.DataConfig)
     test: data.DataConfig = field(
-        default_factory=lambda: data.DataConfig(split="test", laws=48, interruptions=24, rooms=24, named=0)
+        default_factory=lambda: data.DataConfig(split="test", laws=48, interruptions=24, rooms=24)
     )
     vae: vae.VAEConfig = field(default_factory=vae.VAEConfig)
     transformer: transformer.TransformerConfig = field(default_factory=transformer.TransformerConfig)
@@ -49,7 +49,7 @@ def main(config: TinyWanConfig) -> None:
 
 def _render(config: data.DataConfig) -> None:
     if clips := data.missing(config):
-        suites = [suite for suite in data.ALL if getattr(config, suite)]
+        suites = [suite for suite in data.SUITES if getattr(config, suite)]
         each = timed(lambda: [data.draw(config, suite, 0).render() for suite in suites]) / len(suites)
         phases = [Phase("render", clips, each / config.workers)]
         tell_cost(f"clips of the {config.split} split", phases, config.bytes, config.out)

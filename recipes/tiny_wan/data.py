@@ -3,8 +3,7 @@
     python -m recipes.tiny_wan.data --out runs/tiny-wan/worlds
 
 Clips are 17 frames long. Those of `laws` begin at the beginning; those of `interruptions` and `rooms` are windows of
-longer ones. `named` has more of those laws whose constant stands behind a name of the caption. Stopped, it goes on
-where it was.
+longer ones. Stopped, it goes on where it was.
 """
 
 from __future__ import annotations
@@ -30,10 +29,6 @@ from memkit.worlds.interruptions import NUM_FRAMES as WHOLE
 from memkit.worlds.rooms import sample_clip
 
 SUITES = ("laws", "interruptions", "rooms")
-ALL = (*SUITES, "named")
-FALLS = ("drop", "throw", "toss")
-NAMED = (*("drop",) * 4, *("throw",) * 3, *("toss",) * 2, "fill", "drain", "melt", "rise")
-"""The kinds of `named`, as often as they stand here."""
 _SHAPE = (NUM_FRAMES, IMAGE_SIZE, IMAGE_SIZE, 3)
 _CHUNK = 50
 
@@ -46,7 +41,6 @@ class DataConfig:
     laws: int = 4000
     interruptions: int = 2000
     rooms: int = 2000
-    named: int = 4000
     split: Split = "train"
     seed: int = 0
     workers: int = 2
@@ -54,7 +48,7 @@ class DataConfig:
     @property
     def bytes(self) -> int:
         """On disk."""
-        return sum(getattr(self, suite) for suite in ALL) * int(np.prod(_SHAPE))
+        return (self.laws + self.interruptions + self.rooms) * int(np.prod(_SHAPE))
 
 
 class Drawn(NamedTuple):
@@ -68,8 +62,8 @@ def draw(config: DataConfig, suite: str, index: int) -> Drawn:
     """Clip ``index`` of a suite."""
     id = f"{suite}/{config.split}/{config.seed}/{index}"
     rng = random.Random(id)
-    if suite in ("laws", "named"):
-        event = sample_law(rng, config.split, NAMED if suite == "named" else None)
+    if suite == "laws":
+        event = sample_law(rng, config.split)
         return Drawn(_row(id, event.kind, id, event.parts()), event.video)
     if suite == "interruptions":
         whole, first = sample_interruption(rng, config.split), rng.randrange(WHOLE - NUM_FRAMES + 1)
@@ -92,14 +86,14 @@ def _render(job: tuple[DataConfig, str, int]) -> np.ndarray:
 
 def missing(config: DataConfig) -> int:
     """Clips of suites that are not finished."""
-    return sum(getattr(config, suite) for suite in ALL if not (config.out / f"{suite}.npy").exists())
+    return sum(getattr(config, suite) for suite in SUITES if not (config.out / f"{suite}.npy").exists())
 
 
 def main(config: DataConfig) -> None:
     """Write ``SUITE.npy`` [clips, frames, height, width, 3] and ``SUITE.jsonl`` for each suite; a rename ends each."""
     config.out.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(config.workers) as pool:
-        for suite in ALL:
+        for suite in SUITES:
             count = getattr(config, suite)
             if count and not (config.out / f"{suite}.npy").exists():
                 _write(config, suite, count, pool)
@@ -125,7 +119,7 @@ def _write(config: DataConfig, suite: str, count: int, pool: ProcessPoolExecutor
 
 
 class Clips:
-    """Suites of a folder one after the other, memory-mapped; ``rows`` holds captions and sources."""
+    """The suites of a folder one after the other, memory-mapped; ``rows`` holds captions and sources."""
 
     def __init__(self, folder: Path, suites: Sequence[str] = SUITES) -> None:
         suites = [suite for suite in suites if (folder / f"{suite}.npy").exists()]

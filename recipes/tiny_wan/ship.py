@@ -18,7 +18,7 @@ from safetensors import safe_open
 
 from memkit.backbones.codec import tiny_folder
 from memkit.worlds.constants import MATERIALS, PLANETS, SUBSTANCES
-from recipes.tiny_wan.data import ALL, Clips
+from recipes.tiny_wan.data import SUITES, Clips
 from recipes.tiny_wan.evaluate import EvaluateConfig
 from recipes.tiny_wan.transformer import TransformerConfig
 from recipes.tiny_wan.vae import VAEConfig
@@ -56,14 +56,14 @@ def main(config: ShipConfig) -> None:
 
 def costs(config: ShipConfig) -> dict[str, str]:
     """What it is made of and what making it took."""
-    words = {f"{suite}_clips": str(len(Clips(config.run / "worlds", [suite]))) for suite in ALL}
+    words = {f"{suite}_clips": str(len(Clips(config.run / "worlds", [suite]))) for suite in SUITES}
     for part, steps in (("vae", VAEConfig().steps), ("transformer", TransformerConfig().all_steps)):
         minutes, loss = minutes_and_loss(config.run / part)
         words |= {f"{part}_steps": str(steps), f"{part}_minutes": f"{minutes:.0f}", f"{part}_loss": f"{loss:.3f}"}
     schedule = TransformerConfig()
-    names = ("laws_steps", "falls_steps", "named_steps")
+    names = ("laws_steps", "falls_steps", "mixed_steps")
     words |= {name: str(getattr(schedule, name)) for name in names}
-    words |= {name: f"{100 * getattr(schedule, name):.0f}" for name in ("known_share", "named_share")}
+    words |= {name: f"{100 * getattr(schedule, name):.0f}" for name in ("known_share", "falls_share")}
     for part in ("transformer", "vae", "text_encoder"):
         (file,) = (config.out / part).glob("*.safetensors")
         with safe_open(file, "pt") as tensors:

@@ -6,8 +6,8 @@
 The first steps see `laws` alone, from text alone: on all suites at once, after 2000 steps the colour of a body had
 nothing to do with the word for it. Then come all suites, and in a share of the steps the first latent frames are clean
 and have timestep 0 (as in Wan2.2 TI2V), so the model goes on from an image or a video as well as from a text.
-Last comes what names stand for, which the model has not learnt by then: some steps of falls alone, and a mixture in
-which the laws with named constants prevail, while the rate goes down once more.
+Last comes what the names of planets stand for, which the model has not learnt by then: some steps of falls alone, the
+same few clips again and again, and a mixture of them with all others while the rate goes down once more.
 
 About three hours on one core. Resumes by itself; the weights it writes are the exponential average.
 """
@@ -37,7 +37,7 @@ from memkit.flow import NUM_TRAIN_TIMESTEPS, shift_sigma
 from memkit.worlds.event import FPS, IMAGE_SIZE, NUM_FRAMES
 from recipes.padded_text import short_text
 from recipes.tiny_wan.captions import train_tokenizer, vary_caption
-from recipes.tiny_wan.data import ALL, FALLS, SUITES, Clips
+from recipes.tiny_wan.data import Clips
 from recipes.tiny_wan.optim import MuonAdam
 from recipes.tiny_wan.vae import to_model
 from recipes.training import (
@@ -55,13 +55,15 @@ from recipes.training import (
 MAY_CHANGE = ("data", "vae", "out", "device", "threads", "workers", "save_every")
 """Between a run and its resumption."""
 
+FALLS = ("drop", "throw", "toss")
 _CLIPS_A_FILE = 200
 
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """Sizes and schedule: ``steps`` of which the first ``laws_steps`` see laws alone; then, at ``names_lr`` of the
-    rates, ``falls_steps`` of falls alone and ``named_steps`` with clips of `named` in ``named_share`` of the places."""
+    """Sizes and schedule: ``steps`` of which the first ``laws_steps`` see laws alone; then, at ``last_lr`` of the
+    rates, ``falls_steps`` of falls alone and ``mixed_steps`` with a fall in ``falls_share`` of the places, and any clip
+    in the others."""
 
     data: Path = Path("runs/tiny-wan/worlds")
     vae: Path = Path("runs/tiny-wan/vae")
@@ -75,9 +77,9 @@ class TransformerConfig:
     laws_steps: int = 2000
     steps: int = 5500
     falls_steps: int = 800
-    named_steps: int = 1700
-    named_share: float = 0.7
-    names_lr: float = 0.7
+    mixed_steps: int = 1000
+    falls_share: float = 0.5
+    last_lr: float = 0.7
     batch: int = 16
     muon_lr: float = 1e-2
     adam_lr: float = 1.5e-3
@@ -96,7 +98,7 @@ class TransformerConfig:
     @property
     def all_steps(self) -> int:
         """From the first to the last."""
-        return self.steps + self.falls_steps + self.named_steps
+        return self.steps + self.falls_steps + self.mixed_steps
 
 
 class TextAndVideo(nn.Module):
@@ -139,7 +141,7 @@ def encode_clips(config: TransformerConfig) -> Tensor:
     """Normalised latents of all clips [clips,16,5,8,8] in fp16; kept in ``latents/`` beside the autoencoder."""
     folder = config.vae / "latents"
     folder.mkdir(exist_ok=True)
-    files = [folder / f"{i:05d}.pt" for i in range(0, len(Clips(config.data, ALL)), _CLIPS_A_FILE)]
+    files = [folder / f"{i:05d}.pt" for i in range(0, len(Clips(config.data)), _CLIPS_A_FILE)]
     missing = [file for file in files if not file.exists()]
     if missing:
         torch.set_num_threads(1)
@@ -152,7 +154,7 @@ def encode_clips(config: TransformerConfig) -> Tensor:
 def _encode(file: Path, config: TransformerConfig) -> None:
     vae = AutoencoderKLWan.from_pretrained(config.vae).eval()
     mean, std = (torch.tensor(x).view(1, -1, 1, 1, 1) for x in (vae.config.latents_mean, vae.config.latents_std))
-    clips, first = Clips(config.data, ALL), int(file.stem)
+    clips, first = Clips(config.data), int(file.stem)
     out = []
     for i in range(first, min(first + _CLIPS_A_FILE, len(clips)), 4):
         video = to_model([clips[j] for j in range(i, min(i + 4, first + _CLIPS_A_FILE, len(clips)))])
@@ -162,14 +164,14 @@ def _encode(file: Path, config: TransformerConfig) -> None:
 
 
 def schedule(config: TransformerConfig, step: int) -> float:
-    """Share of the learning rates: warm-up, flat to 60 % of ``steps``, then linear to 2 %; of the rest, flat until 40 %
-    of ``named_steps`` and then the same."""
+    """Share of the learning rates: warm-up, flat to 60 % of ``steps``, then linear to 2 %; of the rest, flat until 30 %
+    of ``mixed_steps`` and then the same."""
     if step < config.steps:
         done = max(0.0, (step / config.steps - 0.6) / 0.4)
         return min(1.0, (step + 1) / config.warmup) * (1 - 0.98 * done)
     past = step - config.steps - config.falls_steps
-    done = max(0.0, (past / max(1, config.named_steps) - 0.4) / 0.6)
-    return config.names_lr * (1 - 0.98 * done)
+    done = max(0.0, (past / max(1, config.mixed_steps) - 0.3) / 0.7)
+    return config.last_lr * (1 - 0.98 * done)
 
 
 class Batch(NamedTuple):
@@ -200,19 +202,14 @@ def batch(config: TransformerConfig, step: int, rows: list[dict], tokenizer: Pre
 
 
 def pick(config: TransformerConfig, step: int, rows: list[dict], rng: random.Random) -> list[int]:
-    """The clips of a step; of ``rows`` laws come first, `named` last."""
-
-    def those_before(*suites: str) -> int:
-        return bisect_left(rows, 1, key=lambda row: not row["id"].startswith(tuple(f"{suite}/" for suite in suites)))
-
-    common = those_before("laws") if step < config.laws_steps else those_before(*SUITES)
-    if step < config.steps or common == len(rows):
-        return [rng.randrange(common) for _ in range(config.batch)]
-    if step < config.steps + config.falls_steps:
-        falls = [i for i, row in enumerate(rows) if row["kind"] in FALLS and row["id"].startswith(("laws/", "named/"))]
-        return rng.choices(falls, k=config.batch)
-    named = [rng.random() < config.named_share for _ in range(config.batch)]
-    return [rng.randrange(common, len(rows)) if one else rng.randrange(common) for one in named]
+    """The clips of a step; of ``rows`` laws come first."""
+    laws = bisect_left(rows, 1, key=lambda row: not row["id"].startswith("laws/"))
+    if step < config.steps:
+        some = laws if step < config.laws_steps else len(rows)
+        return [rng.randrange(some) for _ in range(config.batch)]
+    falls = [i for i in range(laws) if rows[i]["kind"] in FALLS]
+    share = 1.0 if step < config.steps + config.falls_steps else config.falls_share
+    return [rng.choice(falls if rng.random() < share else range(len(rows))) for _ in range(config.batch)]
 
 
 def frame_sigmas(sigma: Tensor, known: Tensor, frames: int) -> Tensor:
@@ -284,8 +281,8 @@ def train(config: TransformerConfig) -> tuple[TextAndVideo, PreTrainedTokenizerF
     """Train, or resume; returns the averaged model."""
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    latents, rows = encode_clips(config), Clips(config.data, ALL).rows
-    tokenizer = train_tokenizer([row["caption"] for row in Clips(config.data).rows])
+    latents, rows = encode_clips(config), Clips(config.data).rows
+    tokenizer = train_tokenizer([row["caption"] for row in rows])
     model = TextAndVideo(config, len(tokenizer)).to(pick_device(config.device))
     run = Run(config, model, tokenizer, latents, rows)
     checkpoint, start, about = config.out / "checkpoint.pt", 0, identity(config, MAY_CHANGE)

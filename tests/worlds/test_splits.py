@@ -9,7 +9,7 @@ from memkit.worlds.interruptions import sample_interruption
 from memkit.worlds.laws import sample_law
 from memkit.worlds.rooms import Room
 from recipes.dit_mem.laws import clip_ids, constants_of, law_of, names_of
-from recipes.tiny_wan.data import ALL, SUITES, DataConfig, draw
+from recipes.tiny_wan.data import SUITES, DataConfig, draw
 
 NAMES = {split: {*PLANETS[split], *MATERIALS[split], *SUBSTANCES[split]} for split in SPLITS}
 HELD_OUT = NAMES["memory"] | NAMES["test"]
@@ -47,7 +47,7 @@ def test_events_are_drawn_from_their_split_and_use_all_of_it(split):
 def test_nothing_of_memory_or_test_is_in_the_rows_that_tiny_wan_is_trained_on():
     config = DataConfig()
     assert config.split == "train"
-    rows = [draw(config, suite, i).row for suite in ALL for i in range(250 if suite != "rooms" else 20)]
+    rows = [draw(config, suite, i).row for suite in SUITES for i in range(250 if suite != "rooms" else 20)]
     said = {word for row in rows for word in row["caption"].split()}
     assert not said & HELD_OUT and said & NAMES["train"]
     assert {row["source"].split("-")[0] for row in rows if row["kind"] == "room"} == {"train"}
