@@ -210,8 +210,8 @@ def _ratio(a: np.ndarray, b: np.ndarray) -> float:
     return a.mean() / b.mean() if b.any() else math.nan
 
 
-def main(command: Filtering) -> int:
-    """Generate what is lacking and measure it; the exit code."""
+def run(command: Filtering) -> tuple[Study, list[str]]:
+    """The study with no row lacking, and the names of its conditions."""
     backbone = load_backbone(command.config)
     todo = conditions(command, len(backbone.transformer.blocks))
     for condition in todo:
@@ -220,7 +220,13 @@ def main(command: Filtering) -> int:
     study = Study(command, backbone)
     for condition in todo:
         study.add(condition)
-    table = tabulate(study.rows, [condition.name for condition in todo], command.prompts)
+    return study, [condition.name for condition in todo]
+
+
+def main(command: Filtering) -> int:
+    """Generate what is lacking, measure it and print the table; the exit code."""
+    study, names = run(command)
+    table = tabulate(study.rows, names, command.prompts)
     study.write(table)
     print(f"{markdown(table)}\n\n{study.file}")
     return 0
