@@ -76,7 +76,7 @@ class TransformerConfig:
     text_length: int = 40
     laws_steps: int = 2000
     steps: int = 5500
-    falls_steps: int = 800
+    falls_steps: int = 1200
     mixed_steps: int = 1000
     falls_share: float = 0.5
     last_lr: float = 0.7
@@ -317,6 +317,8 @@ def _is_matrix(name: str, parameter: Tensor) -> bool:
 
 def write_pipeline(config: TransformerConfig, model: TextAndVideo, tokenizer: PreTrainedTokenizerFast) -> Path:
     """Assemble the stock pipeline and save it; transformer and autoencoder in fp16, the small text encoder in fp32."""
+    tokenizer.backend_tokenizer.no_padding()  # training has left its own length there
+    tokenizer.backend_tokenizer.no_truncation()
     pipe = WanPipeline(
         tokenizer=tokenizer,  # type: ignore[arg-type]  # WanPipeline names AutoTokenizer, which nothing is an instance of
         text_encoder=model.text_encoder,
