@@ -13,6 +13,9 @@ are shared by the claims, below OUT; stopped at any point, the same command goes
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -71,10 +74,23 @@ def measure_all(command: Claims, encoders: Sequence[EncoderName]) -> dict[Encode
         made = [measure(command, run) for run in runs]
     else:
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(command.jobs, mp_context=context) as pool:
+        with ProcessPoolExecutor(
+            command.jobs, mp_context=context, initializer=_end_with, initargs=(os.getpid(),)
+        ) as pool:
             made = list(pool.map(measure, [command] * len(runs), runs))
     each = len(command.seeds)
     return {encoder: made[i * each : (i + 1) * each] for i, encoder in enumerate(encoders)}
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone, however it went: a killed claim must not go on training."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def compare_encoders(runs: dict[EncoderName, list[Run]]) -> dict[str, Table]:

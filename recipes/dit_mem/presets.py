@@ -163,7 +163,7 @@ def tiny() -> Config:
         k=3,
         pool=6,
         query_pattern=LAWS_QUERY,
-        steps=1500,
+        steps=1200,
         batch=16,
         lr=2e-3,
         warmup=30,
