@@ -195,6 +195,9 @@ def test_a_twin_that_is_the_same_moved_or_of_another_colour() -> None:
     off = measure(moved.video(), video, law, 8.0, **known)
     assert off.path_distance == pytest.approx(0.4 / FRAME, rel=0.05) and off.colour_distance < 0.05
     assert off.law_residual < 0.005 and off.squared_error > 0  # the law says nothing of where it starts
+    hidden = video.clone()
+    hidden[6:] = 128
+    assert math.isnan(measure(hidden, video, law, 8.0, **known).path_distance)  # six frames of 17 tell too little
     hue = next(colour for colour in ("red", "blue") if colour != law.colour)
     other = measure(dataclasses.replace(law, colour=hue).video(), video, law, 8.0, **known)
     assert not other.found and math.isnan(other.path_distance) and math.isnan(other.colour_distance)
