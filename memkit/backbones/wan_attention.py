@@ -8,7 +8,7 @@ between the two, so gradient checkpointing may run the block twice and ``torch.c
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from diffusers import WanTransformer3DModel
 from diffusers.models.attention_dispatch import dispatch_attention_fn
@@ -19,25 +19,53 @@ from torch.utils.hooks import RemovableHandle
 from memkit.attention import grouped_attention
 from memkit.backbones.base import VIDEO, Injection, Table
 from memkit.errors import InputError, MemkitError
-from memkit.positions import rotate
+from memkit.rotary import rotate
 
 Block = Any
 """A WanTransformerBlock or its attention, of whose parts torch knows no types."""
 
 
+@runtime_checkable
+class Positioning(Protocol):
+    """Gives a layer's own tokens their positions, in place of the stock rotation; at most one in a model.
+
+    It acts before any `Injection` looks at the table, whatever was attached first: a cache holds keys and values with
+    their positions in them, and tokens that an injection adds have none.
+    """
+
+    def prepare(self, block: nn.Module, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Any:
+        """Before the block, with its inputs: what the other two will need, never None."""
+        ...
+
+    def enter(
+        self, q: Tensor, k: Tensor, v: Tensor, rotary: tuple[Tensor, Tensor], prepared: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values [B,S,H,D] with their positions, from those without."""
+        ...
+
+    def leave(self, attn: nn.Module, y: Tensor, prepared: Any) -> Tensor:
+        """The layer's output [B,S,D] from what attention gave [B,S,H,D], by ``attn.to_out[0]``."""
+        ...
+
+
 class _Carried(NamedTuple):
-    """The rotary argument of a block with injections: the stock (cos, sin) and what each injection prepared."""
+    """The rotary argument of a block with injections: the stock (cos, sin) and what each of them prepared."""
 
     rotary: tuple[Tensor, Tensor]
+    position: Any
     prepared: tuple[Any, ...]
 
 
 class GroupedSelfAttention:
     """Processor of a block's ``attn1`` while injections are attached; no module, so a state dict never sees it."""
 
-    def __init__(self, inner: WanAttnProcessor, injections: tuple[Injection, ...], hook: RemovableHandle) -> None:
+    def __init__(
+        self, inner: WanAttnProcessor, parts: tuple[Injection | Positioning, ...], hook: RemovableHandle
+    ) -> None:
         self.inner = inner
-        self.injections = injections
+        self.parts = parts
+        self.injections = tuple(part for part in parts if not isinstance(part, Positioning))
+        self.positioning = next((part for part in parts if isinstance(part, Positioning)), None)
         self.hook = hook
 
     @property
@@ -70,18 +98,24 @@ class GroupedSelfAttention:
                 "A block's attention ran without the block's own hooks, so the attached memory would be lost. "
                 "Call the block itself, or detach the memory."
             )
-        rotary, prepared = rotary_emb
+        rotary, position, prepared = rotary_emb
         live = [(i, p) for i, p in zip(self.injections, prepared, strict=True) if p is not None]
-        if not live:
+        if not live and self.positioning is None:
             return self.inner(attn, hidden_states, encoder_hidden_states, attention_mask, rotary)
         q, k, v = _project(attn, hidden_states)
-        q, k = rotate(q, *rotary), rotate(k, *rotary)
+        if self.positioning is None:
+            q, k = rotate(q, *rotary), rotate(k, *rotary)
+        else:
+            q, k, v = self.positioning.enter(q, k, v, rotary, position)
         table = Table(q={VIDEO: q}, kv={VIDEO: (k, v)}, sees={VIDEO: (VIDEO,)})
         groups = [injection.extend(table, attn, mine) for injection, mine in live]
         out = grouped_attention(table.q, table.kv, table.sees, table.log_weight, self._attend)
         for (injection, _), group in zip(reversed(live), reversed(groups), strict=True):
             injection.finish(table, group, out)
-        return attn.to_out[1](attn.to_out[0](out[VIDEO].flatten(2, 3).type_as(q)))
+        y = out[VIDEO].type_as(q)
+        if self.positioning is None:
+            return attn.to_out[1](attn.to_out[0](y.flatten(2, 3)))
+        return attn.to_out[1](self.positioning.leave(attn, y, position))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         return dispatch_attention_fn(q, k, v, attn_mask=mask, backend=self._attention_backend)
@@ -123,20 +157,23 @@ def modulate(block: Block, tokens: Tensor, temb: Tensor) -> Tensor:
 
 def _prepare_injections(block: Block, args: tuple[Any, ...]) -> tuple[Any, ...]:
     hidden, text, temb, rotary = args
-    injections = block.attn1.processor.injections
-    prepared = tuple(injection.prepare(block, hidden, temb) for injection in injections)
-    return hidden, text, temb, _Carried(rotary, prepared)
+    found = block.attn1.processor
+    position = None if found.positioning is None else found.positioning.prepare(block, hidden, rotary)
+    prepared = tuple(injection.prepare(block, hidden, temb) for injection in found.injections)
+    return hidden, text, temb, _Carried(rotary, position, prepared)
 
 
 class Attachment:
     """Injections on some transformers until ``detach`` or the end of the ``with``; then each model is what it was."""
 
     def __init__(
-        self, transformers: Sequence[nn.Module], make: Callable[[WanTransformer3DModel, int], Injection]
+        self, transformers: Sequence[nn.Module], make: Callable[[WanTransformer3DModel, int], Injection | Positioning]
     ) -> None:
         models = [wan_of(t) for t in transformers]
         plan = [(block, make(model, i)) for model in models for i, block in enumerate(model.blocks)]
-        self._installed: list[tuple[Block, Injection]] = []
+        for block, part in plan:
+            _refuse_second_positioning(block, part)
+        self._installed: list[tuple[Block, Injection | Positioning]] = []
         for block, injection in plan:
             _install(block, injection)
             self._installed.append((block, injection))
@@ -175,18 +212,24 @@ def wan_of(model: nn.Module) -> WanTransformer3DModel:
     return model
 
 
-def _install(block: Block, injection: Injection) -> None:
+def _refuse_second_positioning(block: Block, part: Injection | Positioning) -> None:
+    found = getattr(block.attn1.processor, "positioning", None)
+    if found is not None and isinstance(part, Positioning):
+        raise InputError("The transformer's tokens have camera positions attached already; detach those first.")
+
+
+def _install(block: Block, part: Injection | Positioning) -> None:
     found = block.attn1.processor
     if isinstance(found, GroupedSelfAttention):
-        inner, injections, hook = found.inner, found.injections, found.hook
+        inner, parts, hook = found.inner, found.parts, found.hook
     else:
-        inner, injections, hook = found, (), block.register_forward_pre_hook(_prepare_injections)
-    block.attn1.processor = GroupedSelfAttention(inner, (*injections, injection), hook)
+        inner, parts, hook = found, (), block.register_forward_pre_hook(_prepare_injections)
+    block.attn1.processor = GroupedSelfAttention(inner, (*parts, part), hook)
 
 
-def _uninstall(block: Block, injection: Injection) -> None:
+def _uninstall(block: Block, part: Injection | Positioning) -> None:
     found = block.attn1.processor
-    rest = tuple(other for other in found.injections if other is not injection)
+    rest = tuple(other for other in found.parts if other is not part)
     if rest:
         block.attn1.processor = GroupedSelfAttention(found.inner, rest, found.hook)
     else:
