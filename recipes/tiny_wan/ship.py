@@ -20,7 +20,7 @@ from memkit.backbones.codec import tiny_folder
 from memkit.worlds.constants import MATERIALS, PLANETS, SUBSTANCES
 from recipes.tiny_wan.data import SUITES, Clips
 from recipes.tiny_wan.evaluate import EvaluateConfig
-from recipes.tiny_wan.transformer import TransformerConfig
+from recipes.tiny_wan.transformer import Stage, TransformerConfig
 from recipes.tiny_wan.vae import VAEConfig
 
 TEMPLATES = {"card": Path(__file__).with_name("card.md"), "page": Path(__file__).with_name("page.md")}
@@ -57,13 +57,10 @@ def main(config: ShipConfig) -> None:
 def costs(config: ShipConfig) -> dict[str, str]:
     """What it is made of and what making it took."""
     words = {f"{suite}_clips": str(len(Clips(config.run / "worlds", [suite]))) for suite in SUITES}
-    for part, steps in (("vae", VAEConfig().steps), ("transformer", TransformerConfig().all_steps)):
+    for part, steps in (("vae", VAEConfig().steps), ("transformer", TransformerConfig().steps)):
         minutes, loss = minutes_and_loss(config.run / part)
         words |= {f"{part}_steps": str(steps), f"{part}_minutes": f"{minutes:.0f}", f"{part}_loss": f"{loss:.3f}"}
-    schedule = TransformerConfig()
-    names = ("laws_steps", "falls_steps", "mixed_steps")
-    words |= {name: str(getattr(schedule, name)) for name in names}
-    words |= {name: f"{100 * getattr(schedule, name):.0f}" for name in ("known_share", "falls_share")}
+    words["stages"] = "\n".join(map(_stage, TransformerConfig().stages))
     for part in ("transformer", "vae", "text_encoder"):
         (file,) = (config.out / part).glob("*.safetensors")
         with safe_open(file, "pt") as tensors:
@@ -73,6 +70,14 @@ def costs(config: ShipConfig) -> dict[str, str]:
     for name, constants in (("planets", PLANETS), ("materials", MATERIALS), ("substances", SUBSTANCES)):
         words[name] = ", ".join(constants["train"])
     return words
+
+
+def _stage(stage: Stage) -> str:
+    """A row of a table."""
+    clips = "laws" if stage.laws_alone else "all"
+    seen = {0.0: clips, 1.0: "falls"}.get(stage.falls, f"{100 * stage.falls:.0f} % falls, {clips}")
+    known = f"{100 * stage.known:.0f} %, up to {stage.most_known}" if stage.known else "–"
+    return f"| {stage.steps} | {seen} | {known} | {stage.shift:g} | {stage.lr[0]:g} to {stage.lr[1]:g} |"
 
 
 def results(figures: dict[str, Any]) -> dict[str, str]:

@@ -3,11 +3,11 @@
     python -m recipes.tiny_wan.transformer --data runs/tiny-wan/worlds --vae runs/tiny-wan/vae --out
     runs/tiny-wan/transformer
 
-The first steps see `laws` alone, from text alone: on all suites at once, after 2000 steps the colour of a body had
-nothing to do with the word for it. Then come all suites, and in a share of the steps the first latent frames are clean
-and have timestep 0 (as in Wan2.2 TI2V), so the model goes on from an image or a video as well as from a text.
-Last comes what the names of planets stand for, which the model has not learnt by then: some steps of falls alone, the
-same few clips again and again, and a mixture of them with all others while the rate goes down once more.
+The first stage (`STAGES`) sees `laws` alone, from text alone: on all suites at once, after 2000 steps the colour of a
+body had nothing to do with the word for it. Then come all suites, and in a share of the steps the first latent frames
+are clean and have timestep 0 (as in Wan2.2 TI2V), so the model goes on from an image or a video as well as from a text.
+Last comes what the names of planets stand for, which the model has not learnt by then: twice some steps of falls alone,
+the same few clips again and again, and a mixture of them with all others while the rate goes down.
 
 About three hours on one core. Resumes by itself; the weights it writes are the exponential average.
 """
@@ -60,10 +60,41 @@ _CLIPS_A_FILE = 200
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A part of the training."""
+
+    steps: int
+    lr: tuple[float, float]
+    """Share of the learning rates at its first and at its last step, linear between."""
+    laws_alone: bool = False
+    """Of the suites, or all of them."""
+    falls: float = 0.0
+    """Share of the places in a batch that hold a fall of `laws`, and any clip the others."""
+    known: float = 0.3
+    """Share of the steps in which first latent frames are known."""
+    most_known: int = 3
+    """From one to so many of them."""
+    shift: float = 2.0
+    """Of the noise levels: the larger, the more of them are high, where the course of a motion is decided."""
+
+
+STAGES = (
+    Stage(2000, (1.0, 1.0), laws_alone=True, known=0.0),
+    Stage(1300, (1.0, 1.0)),
+    Stage(2200, (1.0, 0.02)),
+    # what the names of planets stand for
+    Stage(1200, (0.7, 0.7), falls=1.0, known=0.0),
+    Stage(300, (0.7, 0.7), falls=0.5),
+    Stage(700, (0.7, 0.014), falls=0.5),
+    # with the first frame known, a fall depends on little but gravity
+    Stage(1500, (0.7, 0.7), falls=1.0, known=0.6, most_known=1, shift=4.0),
+    Stage(900, (0.7, 0.014), falls=0.5, shift=3.0),
+)
+
+
+@dataclass(frozen=True)
 class TransformerConfig:
-    """Sizes and schedule: ``steps`` of which the first ``laws_steps`` see laws alone; then, at ``last_lr`` of the
-    rates, ``falls_steps`` of falls alone and ``mixed_steps`` with a fall in ``falls_share`` of the places, and any clip
-    in the others."""
+    """Sizes and schedule."""
 
     data: Path = Path("runs/tiny-wan/worlds")
     vae: Path = Path("runs/tiny-wan/vae")
@@ -74,20 +105,14 @@ class TransformerConfig:
     layers: int = 8
     text_dim: int = 128
     text_length: int = 40
-    laws_steps: int = 2000
-    steps: int = 5500
-    falls_steps: int = 1200
-    mixed_steps: int = 1000
-    falls_share: float = 0.5
-    last_lr: float = 0.7
+    stages: tyro.conf.Suppress[tuple[Stage, ...]] = STAGES
     batch: int = 16
     muon_lr: float = 1e-2
     adam_lr: float = 1.5e-3
     warmup: int = 100
     shift: float = 2.0
+    """Of the sampler, written into the pipeline."""
     drop_text: float = 0.1
-    known_share: float = 0.3
-    most_known: int = 3
     ema: float = 0.998
     seed: int = 0
     device: str = "auto"
@@ -96,9 +121,9 @@ class TransformerConfig:
     save_every: int = 100
 
     @property
-    def all_steps(self) -> int:
-        """From the first to the last."""
-        return self.steps + self.falls_steps + self.mixed_steps
+    def steps(self) -> int:
+        """Of all stages."""
+        return sum(stage.steps for stage in self.stages)
 
 
 class TextAndVideo(nn.Module):
@@ -164,14 +189,19 @@ def _encode(file: Path, config: TransformerConfig) -> None:
 
 
 def schedule(config: TransformerConfig, step: int) -> float:
-    """Share of the learning rates: warm-up, flat to 60 % of ``steps``, then linear to 2 %; of the rest, flat until 30 %
-    of ``mixed_steps`` and then the same."""
-    if step < config.steps:
-        done = max(0.0, (step / config.steps - 0.6) / 0.4)
-        return min(1.0, (step + 1) / config.warmup) * (1 - 0.98 * done)
-    past = step - config.steps - config.falls_steps
-    done = max(0.0, (past / max(1, config.mixed_steps) - 0.3) / 0.7)
-    return config.last_lr * (1 - 0.98 * done)
+    """Share of the learning rates: a warm-up, then as the stages say."""
+    stage, past = stage_of(config, step)
+    first, last = stage.lr
+    return min(1.0, (step + 1) / config.warmup) * (first + (last - first) * past / stage.steps)
+
+
+def stage_of(config: TransformerConfig, step: int) -> tuple[Stage, int]:
+    """The stage of a step, and how many steps of it went before."""
+    for stage in config.stages:
+        if step < stage.steps:
+            return stage, step
+        step -= stage.steps
+    raise IndexError(f"The stages end {step} steps before.")
 
 
 class Batch(NamedTuple):
@@ -187,29 +217,27 @@ class Batch(NamedTuple):
 def batch(config: TransformerConfig, step: int, rows: list[dict], tokenizer: PreTrainedTokenizerFast) -> Batch:
     """The batch of a step; a function of the seed and the step alone."""
     rng = random.Random(f"{config.seed}/{step}")
-    falls_alone = config.steps <= step < config.steps + config.falls_steps
-    text_alone = step < config.laws_steps or falls_alone
-    index = pick(config, step, rows, rng)
+    stage, _ = stage_of(config, step)
+    index = pick(config, stage, rows, rng)
     captions = ["" if rng.random() < config.drop_text else vary_caption(rows[i]["parts"], rng) for i in index]
     text = tokenizer(
         captions, padding="max_length", truncation=True, max_length=config.text_length, return_tensors="pt"
     )
     # one noise level in each of `batch` equal strata: less variance than independent draws
     u = torch.tensor([(i + rng.random()) / config.batch for i in range(config.batch)])
-    some = not text_alone and rng.random() < config.known_share
-    known = torch.tensor([rng.randint(1, config.most_known) if some else 0 for _ in range(config.batch)])
-    return Batch(index, text.input_ids, text.attention_mask, shift_sigma(u, config.shift), known)
+    some = stage.known > 0 and rng.random() < stage.known
+    known = torch.tensor([rng.randint(1, stage.most_known) if some else 0 for _ in range(config.batch)])
+    return Batch(index, text.input_ids, text.attention_mask, shift_sigma(u, stage.shift), known)
 
 
-def pick(config: TransformerConfig, step: int, rows: list[dict], rng: random.Random) -> list[int]:
+def pick(config: TransformerConfig, stage: Stage, rows: list[dict], rng: random.Random) -> list[int]:
     """The clips of a step; of ``rows`` laws come first."""
     laws = bisect_left(rows, 1, key=lambda row: not row["id"].startswith("laws/"))
-    if step < config.steps:
-        some = laws if step < config.laws_steps else len(rows)
+    if not stage.falls:
+        some = laws if stage.laws_alone else len(rows)
         return [rng.randrange(some) for _ in range(config.batch)]
     falls = [i for i in range(laws) if rows[i]["kind"] in FALLS]
-    share = 1.0 if step < config.steps + config.falls_steps else config.falls_share
-    return [rng.choice(falls if rng.random() < share else range(len(rows))) for _ in range(config.batch)]
+    return [rng.choice(falls if rng.random() < stage.falls else range(len(rows))) for _ in range(config.batch)]
 
 
 def frame_sigmas(sigma: Tensor, known: Tensor, frames: int) -> Tensor:
@@ -289,13 +317,13 @@ def train(config: TransformerConfig) -> tuple[TextAndVideo, PreTrainedTokenizerF
     if state := load_checkpoint(checkpoint, about):
         run.load(state)
         start = state["step"]
-    if start < config.all_steps:
+    if start < config.steps:
         tell(run, start)
-    log = RunLog(config.out, "transformer", start, config.all_steps)
-    for step in range(start, config.all_steps):
+    log = RunLog(config.out, "transformer", start, config.steps)
+    for step in range(start, config.steps):
         figures = run.step(step)
         log.step({"step": step, **figures} if step % 10 == 0 else None)
-        if (step + 1) % config.save_every == 0 or step + 1 == config.all_steps:
+        if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
             save_checkpoint({**run.state(), "step": step + 1}, checkpoint, about)
     log.close()
     run.model.load_state_dict(run.average)
@@ -308,7 +336,7 @@ def tell(run: Run, start: int) -> None:
     seconds = timed(lambda: other.step(start))
     weights = sum(p.numel() for p in run.model.parameters()) * 4
     # a checkpoint is the weights, their average and up to two moments; two lie there while one replaces the other
-    tell_cost("transformer", [Phase("all", run.config.all_steps - start, seconds)], 8 * weights, run.config.out)
+    tell_cost("transformer", [Phase("all", run.config.steps - start, seconds)], 8 * weights, run.config.out)
 
 
 def _is_matrix(name: str, parameter: Tensor) -> bool:

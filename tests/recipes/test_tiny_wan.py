@@ -123,13 +123,19 @@ def _stop_at(step, function, position):
     return stopping
 
 
+STAGES = (
+    transformer.Stage(2, (1.0, 1.0), laws_alone=True, known=0.0),
+    transformer.Stage(3, (1.0, 0.1), known=0.5),
+)
+
+
 @pytest.fixture(scope="module")
 def trained(clips, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")
     vae.main(replace(SMALL_VAE, data=clips, held_out=clips, out=folder / "vae"))
     return transformer.TransformerConfig(
         data=clips, vae=folder / "vae", out=folder / "transformer", heads=2, head_dim=24, ffn_dim=64, layers=2,
-        text_dim=32, laws_steps=2, steps=3, falls_steps=1, mixed_steps=1, batch=2, save_every=3, known_share=0.5,
+        text_dim=32, stages=STAGES, batch=2, save_every=3,
     )  # fmt: skip
 
 
@@ -206,42 +212,47 @@ def test_the_loss_is_plain_flow_matching_and_known_frames_carry_none(trained):
 def test_known_frames_come_in_their_share_of_steps_and_a_step_is_a_function_of_its_number(trained, clips):
     rows = data.Clips(clips).rows
     tokenizer = train_tokenizer([row["caption"] for row in rows])
-    config = replace(trained, known_share=0.4, batch=4, laws_steps=0, steps=200)
+    config = replace(trained, batch=4, stages=(transformer.Stage(200, (1.0, 1.0), known=0.4),))
     drawn = [transformer.batch(config, step, rows, tokenizer) for step in range(200)]
     assert 0.3 < sum(bool(d.known.any()) for d in drawn) / 200 < 0.5
     assert {int(n) for d in drawn for n in d.known} == {0, 1, 2, 3}
-    first = [transformer.batch(replace(config, laws_steps=40), step, rows, tokenizer) for step in range(41)]
+    laws = replace(config, stages=(transformer.Stage(40, (1.0, 1.0), laws_alone=True, known=0.0), *config.stages))
+    first = [transformer.batch(laws, step, rows, tokenizer) for step in range(41)]
     assert not any(d.known.any() for d in first[:40]) and {i for d in first[:40] for i in d.index} == {0, 1, 2}
     assert {i for d in drawn for i in d.index} == set(range(6))
     again = transformer.batch(config, 3, rows, tokenizer)
     assert again.index == drawn[3].index and torch.equal(again.tokens, drawn[3].tokens)
 
 
-def test_falls_come_last_alone_and_then_in_their_share(trained, clips):
+def test_falls_come_alone_or_in_their_share(trained, clips):
     rows = data.Clips(clips).rows
     rows[1], rows[2] = {**rows[1], "kind": "toss"}, {**rows[2], "kind": "drop"}
     rows[4] = {**rows[4], "kind": "drop"}  # of another suite: seen in the dark, it teaches nothing of a planet
     falls = {i for i in range(3) if rows[i]["kind"] in transformer.FALLS}
     tokenizer = train_tokenizer([row["caption"] for row in rows])
-    config = replace(trained, laws_steps=20, steps=60, falls_steps=30, mixed_steps=100, falls_share=0.6, batch=4)
-    drawn = [transformer.batch(config, step, rows, tokenizer) for step in range(190)]
-    index = [batch.index for batch in drawn]
-    assert {i for some in index[:20] for i in some} == set(range(3))
-    assert {i for some in index[20:60] for i in some} == set(range(6))
-    assert {i for some in index[60:90] for i in some} == falls
-    assert not any(batch.known.any() for batch in [*drawn[:20], *drawn[60:90]])
-    last = [i for some in index[90:] for i in some]
+    alone = transformer.Stage(30, (1.0, 1.0), falls=1.0, known=0.5, most_known=1, shift=8.0)
+    mixed = transformer.Stage(100, (1.0, 1.0), falls=0.6, known=0.0)
+    config = replace(trained, batch=4, stages=(alone, mixed))
+    drawn = [transformer.batch(config, step, rows, tokenizer) for step in range(130)]
+    assert {i for batch in drawn[:30] for i in batch.index} == falls
+    assert {int(n) for batch in drawn[:30] for n in batch.known} == {0, 1}
+    last = [i for batch in drawn[30:] for i in batch.index]
     expected = 0.6 + 0.4 * len(falls) / 6
     assert abs(sum(i in falls for i in last) / len(last) - expected) < 0.1 and set(last) == set(range(6))
-    without = replace(config, falls_steps=0, mixed_steps=0)
-    assert transformer.batch(without, 30, rows, tokenizer).index == index[30]  # the first steps know nothing of it
+    high, usual = (torch.cat([batch.sigma for batch in some]).median() for some in (drawn[:30], drawn[30:]))
+    assert abs(high - 8 / 9) < 0.05 and abs(usual - 2 / 3) < 0.05  # of the middle of a uniform draw
+    after = replace(config, stages=(alone, replace(mixed, steps=1)))
+    assert transformer.batch(after, 7, rows, tokenizer).index == drawn[7].index  # a stage knows nothing of the next
 
 
-def test_the_rate_goes_down_twice():
-    config = transformer.TransformerConfig(steps=1000, falls_steps=100, mixed_steps=500, last_lr=0.5, warmup=50)
-    rates = [transformer.schedule(config, step) for step in range(config.all_steps)]
-    assert rates[0] == 0.02 and rates[50] == rates[599] == 1.0 and 0.02 < rates[999] < 0.03
-    assert set(rates[1000:1250]) == {0.5} and 0.01 < rates[-1] < 0.012
+def test_rates_are_linear_in_each_stage_after_a_warm_up():
+    stages = (transformer.Stage(100, (1.0, 1.0)), transformer.Stage(200, (1.0, 0.0)), transformer.Stage(50, (0.5, 0.5)))
+    config = transformer.TransformerConfig(stages=stages, warmup=50)
+    rates = [transformer.schedule(config, step) for step in range(config.steps)]
+    assert rates[0] == 0.02 and rates[50] == rates[100] == 1.0 and rates[200] == 0.5 and len(rates) == 350
+    assert set(rates[300:]) == {0.5} and 0 < rates[299] < 0.01
+    with pytest.raises(IndexError):
+        transformer.schedule(config, 350)
 
 
 def test_one_command_goes_from_the_worlds_to_the_weights_and_then_has_nothing_left_to_do(tmp_path, capsys):
@@ -252,7 +263,7 @@ def test_one_command_goes_from_the_worlds_to_the_weights_and_then_has_nothing_le
         test=data.DataConfig(split="test", laws=1, interruptions=1, rooms=1),
         vae=replace(SMALL_VAE, frame_steps=1, video_steps=1, decoder_steps=1),
         transformer=transformer.TransformerConfig(
-            heads=2, head_dim=24, ffn_dim=64, layers=2, text_dim=32, steps=2, falls_steps=1, mixed_steps=1, batch=2
+            heads=2, head_dim=24, ffn_dim=64, layers=2, text_dim=32, stages=STAGES[:1], batch=2
         ),
         evaluate=evaluate.EvaluateConfig(prompts=3, known_planets=2, continued=2, steps=1),
     )
