@@ -1,0 +1,89 @@
+"""When an interruption happens, in shares of a clip, and what that makes of its frames and latent frames."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from memkit.errors import InputError
+
+Span = tuple[int, int]  # first frame, and the first after it
+STRIDE = 4  # frames of a latent frame, but for the first, which is one frame (Wan's VAEs)
+LEAST_FRAMES = 2 * STRIDE + 1  # one latent frame each for the seed, the interruption and the recovery
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Half-open ranges that cover a clip: the clean seed, the degraded frames, the clean recovery."""
+
+    seed: Span
+    degraded: Span
+    recovery: Span
+
+    @staticmethod
+    def of(amount: Float[Tensor, " time"]) -> Spans:
+        """From the amount of the interruption in each frame; raises `InputError` where it is nowhere above 0."""
+        found = amount.nonzero().flatten().tolist()
+        if not found:
+            raise InputError(f"No frame of {len(amount)} falls within the interruption; give it a wider timing.")
+        start, stop = found[0], found[-1] + 1
+        return Spans((0, start), (start, stop), (stop, len(amount)))
+
+    def latent(self) -> Spans:
+        """The same in latent frames of a causal VAE: latent frame 0 is frame 0, latent frame i is frames 4i−3 to 4i.
+
+        A latent frame that an interrupted frame goes into is degraded. Frames at the end that fill no latent frame
+        are left out, as the VAE does.
+        """
+        start = (self.seed[1] - 1) // STRIDE + 1
+        stop = (self.recovery[0] + STRIDE + 2) // STRIDE
+        return Spans((0, start), (start, stop), (stop, (self.recovery[1] - 1) // STRIDE + 1))
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Shares of a clip, 0 its first frame and 1 its last: coming from ``begin`` to ``full``, gone from ``release`` to
+    ``over``. The frames at ``begin`` and ``over`` are still, and again, clean."""
+
+    begin: float = 0.30
+    full: float = 0.375
+    release: float = 0.525
+    over: float = 0.60
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.begin <= self.full <= self.release <= self.over <= 1 or self.begin == self.over:
+            raise InputError(f"{self} does not rise from 0 to 1; order begin, full, release, over.")
+
+    def amount(self, num_frames: int) -> Float[Tensor, " {num_frames}"]:
+        """0 in clean frames, 1 in the hold, smoothstep between; float32.
+
+        The first frame is always clean and so is the last latent frame: where the clip is so short that the
+        interruption would reach into it, all of the timing is drawn in.
+
+        Raises:
+            InputError: fewer than 9 frames.
+        """
+        if num_frames < LEAST_FRAMES:
+            raise InputError(
+                f"A clip of {num_frames} frames is too short to be interrupted: seed, interruption and recovery "
+                f"need a latent frame each; give at least {LEAST_FRAMES} frames."
+            )
+        frame = torch.arange(num_frames, dtype=torch.float64)
+        protected = (num_frames - 1) // STRIDE * STRIDE - STRIDE + 1
+        share = frame / (num_frames - 1) * max(1.0, self.over * (num_frames - 1) / protected)
+        coming = (share - self.begin) / max(self.full - self.begin, 1e-9)
+        going = (self.over - share) / max(self.over - self.release, 1e-9)
+        step = torch.minimum(coming, going).clamp(0, 1).round(decimals=9)  # no ramp out of a rounding error
+        step[protected:] = 0
+        return (step * step * (3 - 2 * step)).float()
+
+    def jittered(self, rng: random.Random) -> Timing:
+        """Moved by up to .06 of a clip to either side and, where there is a hold, with up to .12 more of it."""
+        shift = rng.uniform(-0.06, 0.06)
+        longer = rng.uniform(0, 0.12) if self.release > self.full else 0.0
+        moved = (self.begin + shift, self.full + shift, self.release + shift + longer, self.over + shift + longer)
+        return Timing(*(round(min(max(share, 0.0), 1.0), 4) for share in moved))
