@@ -43,6 +43,8 @@ class Claims(Command):
     """One training run each."""
     clips: int = evaluate.Evaluate.clips
     """Prompts."""
+    from_frame: bool = False
+    """Give every prompt the first frame of its clip; not for "branches"."""
     jobs: int = 1
     """Runs at once, in processes of one thread each."""
 
@@ -60,7 +62,11 @@ def measure(command: Claims, config: Config) -> Any:
     if command.claim == "branches":
         return branches.compare(branches.Branches(config))
     study = "knowledge" if command.claim == "encoders" else command.claim
-    return evaluate.evaluate(evaluate.Evaluate(config, study=study, clips=command.clips))
+    return evaluate.evaluate(replace(_evaluation(command, config), study=study))
+
+
+def _evaluation(command: Claims, config: Config) -> evaluate.Evaluate:
+    return evaluate.Evaluate(config, clips=command.clips, from_frame=command.from_frame)
 
 
 def measure_all(command: Claims, encoders: Sequence[EncoderName]) -> dict[EncoderName, list[Any]]:
@@ -68,7 +74,7 @@ def measure_all(command: Claims, encoders: Sequence[EncoderName]) -> dict[Encode
     config = command.config
     prepare.main(prepare.Prepare(config))
     if command.claim != "branches":
-        evaluate.open_bench(evaluate.Evaluate(replace(config, banks=config.out), clips=command.clips)).without_memory()
+        evaluate.open_bench(_evaluation(command, replace(config, banks=config.out))).without_memory()
     runs = [run_of(config, encoder, seed) for encoder in encoders for seed in command.seeds]
     if command.jobs == 1:
         made = [measure(command, run) for run in runs]
@@ -119,10 +125,10 @@ def compare_encoders(runs: dict[EncoderName, list[Run]]) -> dict[str, Table]:
 
 def main(command: Claims) -> int:
     """Make one claim's tables; the exit code."""
-    config = command.config
+    config, suffix = command.config, _evaluation(command, command.config).suffix
     if command.claim in ("knowledge", "plug", "guidance"):
         made = measure_all(command, [config.encoder])[config.encoder]
-        write(config.out / f"{command.claim}.json", report([run for run, _ in made], made[0][1]))
+        write(config.out / f"{command.claim}{suffix}.json", report([run for run, _ in made], made[0][1]))
         return 0
     some = command.encoders or get_args(EncoderName)
     found = measure_all(command, some)
@@ -130,7 +136,7 @@ def main(command: Claims) -> int:
         tables = {encoder: branches.table(runs) for encoder, runs in found.items()}
     else:
         tables = compare_encoders({encoder: [run for run, _ in runs] for encoder, runs in found.items()})
-    write(config.out / f"{command.claim}.json", tables)
+    write(config.out / f"{command.claim}{suffix}.json", tables)
     return 0
 
 

@@ -27,6 +27,8 @@ class Batch:
     mask: Bool[Tensor, "batch k"]
     noise: Float[Tensor, "batch channels frames height width"]
     sigma: Float[Tensor, " batch"]
+    known: int
+    """First latent frames of the targets that are given."""
 
 
 class _Drawn(NamedTuple):
@@ -85,6 +87,7 @@ class TrainingSet:
             mask=torch.tensor([[j < len(row.memory) for j in range(config.k)] for row in rows]),
             noise=torch.stack(noise),
             sigma=self._grid[[row.level for row in rows]],
+            known=int(random.Random(f"{config.seed}/{step}").random() < config.from_frame),
         )
 
     def _draw(self, step: int, place: int, of: int) -> _Drawn:

@@ -8,6 +8,7 @@ clips; and with its own clip, the oracle. Above these stands what the estimator 
 and through the autoencoder: no condition can do better. ``--study`` asks other questions, see
 `recipes.dit_mem.conditions`. Intervals are 95 % bootstraps over prompts, for one training run; `recipes.dit_mem.claims`
 has several. Every clip is measured once: OUT/measured.jsonl, and beside the test bank for what no memory changes.
+``--from-frame`` gives every prompt the first frame of its clip, and has files of its own.
 
     python -m recipes.dit_mem.evaluate --preset wan2.1-1.3b --benchmark phygenbench --prompts prompts.json
     python -m recipes.dit_mem.evaluate --preset wan2.1-1.3b --benchmark vbench --prompts prompts/prompts_per_category
@@ -17,11 +18,13 @@ These make the videos of a public benchmark, for its own scorer; see docs/benchm
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 import torch
 import tyro
+from torch import Tensor
 from tqdm import tqdm
 
 from memkit.backbones import WanBackbone
@@ -55,9 +58,16 @@ class Evaluate(Command):
     """Prompts, the first of the test bank: three of four fall."""
     noise_seed: int = 42
     """Of the first prompt; they count up. Runs that are compared keep it."""
+    from_frame: bool = False
+    """Give every prompt the first frame of its clip (image-to-video): what is left to know is the law."""
     keep: int = 8
     """Videos of each condition to keep in OUT/evaluation."""
     public: Annotated[benchmarks.Public, tyro.conf.arg(name="")] = field(default_factory=benchmarks.Public)
+
+    @property
+    def suffix(self) -> str:
+        """Of the files."""
+        return "-from-frame" if self.from_frame else ""
 
 
 @dataclass(frozen=True)
@@ -92,18 +102,24 @@ class Bench:
                 negative_prompt=config.negative_prompt,
                 gate=self.gate,
                 memory_guidance=condition.guidance,
+                known=self.first_frames([targets[i] for i in index]) if self.command.from_frame else None,
             )
             for i, frames in zip(index, videos, strict=True):
                 rows.add(measure(frames, targets[i], name, condition.shown[i], fps))
                 if i < self.command.keep:
-                    file = rows.file.parent / "evaluation" / f"{i:02d}-{name.replace(' ', '-')}.mp4"
+                    folder = rows.file.parent / f"evaluation{self.command.suffix}"
+                    file = folder / f"{i:02d}-{name.replace(' ', '-')}.mp4"
                     file.parent.mkdir(exist_ok=True)
                     write_video(file, frames, fps)
+
+    def first_frames(self, ids: Sequence[str]) -> Tensor:
+        """Latents [B,C,1,H,W]; the first of a clip is of its first frame alone."""
+        return self.bank.latents([[id] for id in ids])[:, 0, :, :1].float().to(self.backbone.device)
 
     def without_memory(self) -> Run:
         """What the estimator says of the clips themselves, and of the stock model; beside the test bank."""
         config, made = self.command.config, self._made_with()
-        rows = Measured(config.test_bank.parent / "measured-without.jsonl", made, Row)
+        rows = Measured(config.test_bank.parent / f"measured-without{self.command.suffix}.jsonl", made, Row)
         form, (rendered, decoded) = self.backbone.video_format, CEILINGS
         for id in tqdm(rows.missing(decoded, self.targets), desc="truth"):
             rows.add(measure(law_of(id).video(form.num_frames, form.fps, form.height), id, rendered, [], form.fps))
@@ -118,7 +134,7 @@ class Bench:
         config = self.command.config
         asked = {name: getattr(config, name) for name in ("k", "text_model", "query_pattern", "seed")}
         made = {**self._made_with(), **asked, "encoder": digest(config.encoder_folder)}
-        rows = Measured(config.out / "measured.jsonl", made, Row)
+        rows = Measured(config.out / f"measured{self.command.suffix}.jsonl", made, Row)
         for name, condition in conditions.items():
             self.generate(name, condition, rows)
         return self._of_targets(rows)
@@ -178,7 +194,7 @@ def main(command: Evaluate) -> int:
     if command.public != benchmarks.Public():
         raise InputError("The laws world takes no flag of the public benchmarks; give --benchmark, or leave them out.")
     run, names = evaluate(command)
-    write(config.out / f"{command.study}.json", report([run], names))
+    write(config.out / f"{command.study}{command.suffix}.json", report([run], names))
     return 0
 
 

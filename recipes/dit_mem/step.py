@@ -13,6 +13,7 @@ from memkit.backbones import WanBackbone
 from memkit.errors import InputError
 from memkit.flow import NUM_TRAIN_TIMESTEPS, add_noise, bell_weight, flow_loss
 from memkit.injectors import MemoryGate, SelfAttentionConcat
+from memkit.known import known_frames
 from recipes.dit_mem.data import Batch
 from recipes.padded_text import PIPELINE_TEXT_LENGTH, short_text, shorten
 
@@ -65,10 +66,10 @@ def backward(
 ) -> Tensor:
     """Leave the gradients of one batch on encoder and gate; the flow-matching loss of each sample [B], unweighted.
 
-    A backbone in bf16 has the encoder computed in bf16 too, from its fp32 weights. Of two experts (Wan2.2 A14B) each
-    sample goes to the one that its noise level belongs to. One timestep a sample; a model with per-token timesteps
-    (Wan2.2 TI2V) takes it for all tokens, which is the same. ``lockstep`` runs every expert, needed or not, as
-    processes must that share the weights of each.
+    It is over the frames that are not given. A backbone in bf16 has the encoder computed in bf16 too, from its fp32
+    weights. Of two experts (Wan2.2 A14B) each sample goes to the one that its noise level belongs to. One timestep a
+    sample; a model with per-token timesteps (Wan2.2 TI2V) takes it for all tokens, which is the same. ``lockstep`` runs
+    every expert, needed or not, as processes must that share the weights of each.
     """
     device, dtype = backbone.device, backbone.transformer.dtype
     latents, noise, sigma = (x.to(device) for x in (batch.latents, batch.noise, batch.sigma))
@@ -80,8 +81,11 @@ def backward(
     with ExitStack() as attached:  # checkpointing runs the blocks again in the backward pass: it must be inside
         for expert, index, counts in by_expert(backbone, timestep, lockstep):
             attached.enter_context(SelfAttentionConcat(memory.rows(index), gate).attach(expert))
+            if batch.known:
+                attached.enter_context(known_frames(latents[index][:, :, : batch.known], expert))
             velocity = expert(noisy[index], timestep[index], words[index], return_dict=False)[0]
-            loss = counts * flow_loss(velocity, latents[index], noise[index])
+            made = (x[:, :, batch.known :] for x in (velocity, latents[index], noise[index]))
+            loss = counts * flow_loss(*made)
             losses = losses.index_put((index,), loss, accumulate=True)
         weight = bell_weight(timestep) if weighting == "bell" else torch.ones_like(losses)
         (weight * losses).mean().backward()

@@ -178,6 +178,12 @@ def test_evaluation_end_to_end_and_nothing_measured_twice(config, capsys) -> Non
     assert evaluate.main(dataclasses.replace(command, study="guidance", clips=2)) == 0
     guided = json.loads((config.out / "guidance.json").read_text())
     assert list(guided["all"])[:3] == ["none", "retrieved", "other"] and len(guided["all"]) == 9
+    assert evaluate.main(dataclasses.replace(command, from_frame=True, clips=2)) == 0
+    assert (config.out / "knowledge-from-frame.json").exists()
+    rows = [json.loads(line) for line in (config.out / "measured-from-frame.jsonl").read_text().splitlines()[1:]]
+    others = [json.loads(line) for line in files[0].read_text().splitlines()[1:]]
+    first = {row["id"]: row["path_error"] for row in rows if row["condition"] == "retrieved"}
+    assert first != {row["id"]: row["path_error"] for row in others if row["condition"] == "retrieved"}
     with pytest.raises(InputError, match="noise_seed"):
         evaluate.main(dataclasses.replace(command, noise_seed=1))
 

@@ -14,6 +14,7 @@ from memkit.backbones import WanBackbone
 from memkit.bank import MemoryBank
 from memkit.encoders import FrequencyEncoder
 from memkit.errors import BankError, InputError
+from memkit.injectors import SelfAttentionConcat
 from memkit.worlds.constants import MATERIALS, PLANETS, SUBSTANCES
 from recipes.dit_mem.data import Batch, TrainingSet
 from recipes.dit_mem.laws import MADE_UP, clip_ids, constants_of, law_of, names_of
@@ -213,6 +214,25 @@ def test_short_text_and_checkpointing_change_nothing(backbone, config, data) -> 
 def test_a_caption_too_long_is_named(backbone) -> None:
     with pytest.raises(InputError, match="--text-length"):
         TextCache(backbone, 3)(["a red ball falls"])
+
+
+def test_given_frames_are_clean_at_timestep_0_and_bear_no_loss(backbone, config, data) -> None:
+    encoder, _ = new_encoder(config, backbone)
+    text, batch = TextCache(backbone, config.text_length), dataclasses.replace(data.batch(1), known=1)
+    with prepared(backbone, config.text_length, False):
+        losses = backward(backbone, encoder, None, text, batch)
+        # by hand: per-token timesteps, clean first frame, the rest of the error
+        sigma = batch.sigma[:, None] * (torch.arange(3) >= 1)
+        levels = sigma[:, None, :, None, None]
+        noisy = (1 - levels) * batch.latents + levels * batch.noise
+        steps = 1000 * sigma.repeat_interleave(batch.latents[0, 0, 0].numel() // 4, dim=1)
+        memory = encoder(batch.memory, batch.mask)
+        with torch.no_grad(), SelfAttentionConcat(memory).attach(backbone.transformer):
+            made = backbone.transformer(noisy, steps, text(batch.captions), return_dict=False)[0]
+    error = (made - (batch.noise - batch.latents))[:, :, 1:].pow(2).flatten(1).mean(1)
+    torch.testing.assert_close(losses, error)
+    shares = [data.batch(step).known for step in range(40)]
+    assert set(shares) == {0, 1} and shares == [data.batch(step, 1, 2).known for step in range(40)]
 
 
 class _Stops(TrainingSet):
