@@ -206,7 +206,7 @@ class Fog(Interruption):
     NAME: ClassVar[str] = "fog"
     HELD_OUT: ClassVar[bool] = True
 
-    thickness: float = 6.0
+    thickness: float = 8.0
     seed: int = 0
 
     def __post_init__(self) -> None:

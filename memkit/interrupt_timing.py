@@ -13,6 +13,7 @@ from memkit.errors import InputError
 
 Span = tuple[int, int]  # first frame, and the first after it
 STRIDE = 4  # frames of a latent frame, but for the first, which is one frame (Wan's VAEs)
+_CUT = 1e-6  # share of a clip that the shortest ramp takes; far above rounding errors
 LEAST_FRAMES = 2 * STRIDE + 1  # one latent frame each for the seed, the interruption and the recovery
 
 
@@ -75,10 +76,9 @@ class Timing:
         frame = torch.arange(num_frames, dtype=torch.float64)
         protected = (num_frames - 1) // STRIDE * STRIDE - STRIDE + 1
         share = frame / (num_frames - 1) * max(1.0, self.over * (num_frames - 1) / protected)
-        coming = (share - self.begin) / max(self.full - self.begin, 1e-9)
-        going = (self.over - share) / max(self.over - self.release, 1e-9)
+        coming = (share - self.begin) / max(self.full - self.begin, _CUT)
+        going = (self.over - share) / max(self.over - self.release, _CUT)
         step = torch.minimum(coming, going).clamp(0, 1).round(decimals=9)  # no ramp out of a rounding error
-        step[protected:] = 0
         return (step * step * (3 - 2 * step)).float()
 
     def jittered(self, rng: random.Random) -> Timing:

@@ -63,9 +63,10 @@ def test_clean_frames_are_those_of_the_twin_to_the_bit(by: Interruption, num_fra
 
 
 @settings(max_examples=100, deadline=None)
-@given(at=shares, num_frames=st.integers(9, 200))
-def test_seed_and_recovery_are_clean_for_any_length(at: list[float], num_frames: int) -> None:
+@given(at=shares, num_frames=st.integers(9, 200), cut=st.booleans())
+def test_seed_and_recovery_are_clean_for_any_length(at: list[float], num_frames: int, cut: bool) -> None:
     assume(at[3] - at[0] > 0.3)
+    at = [at[0], at[0], at[3], at[3]] if cut else at
     result = interrupt(clip(num_frames, 1, 1), 8, LightsOff(timing=Timing(*at)))
     seed, degraded, recovery = result.spans.seed, result.spans.degraded, result.spans.recovery
     assert seed[0] == 0 < seed[1] == degraded[0] < degraded[1] == recovery[0] < recovery[1] == num_frames
@@ -89,6 +90,12 @@ def test_default_timing_is_that_of_the_paper_at_81_frames() -> None:
     assert (loop == 1).nonzero().flatten().tolist() == [40]
     assert (loop[69:] == 0).all() and loop[68] > 0
     assert CameraOff().timing.amount(81).unique().tolist() == [0, 1]
+
+
+def test_a_cut_that_is_drawn_in_ends_with_the_last_latent_frame() -> None:
+    for num_frames in range(9, 400, 4):
+        amount = Timing(0.1, 0.1, 0.99, 0.99).amount(num_frames)
+        assert (amount[-4:] == 0).all() and amount[-5] == 1 and amount[0] == 0
 
 
 def test_lights_off_leaves_four_per_cent() -> None:
