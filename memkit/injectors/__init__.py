@@ -4,6 +4,17 @@ from memkit.injectors.cache_slots import BudgetError
 from memkit.injectors.gate import MemoryGate
 from memkit.injectors.kv_cache import KVCache, frame_bytes
 from memkit.injectors.monitor import AttentionMonitor
+from memkit.injectors.query_layers import QueryLayers, QueryLayersConfig, pose_numbers
 from memkit.injectors.self_attention import SelfAttentionConcat
 
-__all__ = ["AttentionMonitor", "BudgetError", "KVCache", "MemoryGate", "SelfAttentionConcat", "frame_bytes"]
+__all__ = [
+    "AttentionMonitor",
+    "BudgetError",
+    "KVCache",
+    "MemoryGate",
+    "QueryLayers",
+    "QueryLayersConfig",
+    "SelfAttentionConcat",
+    "frame_bytes",
+    "pose_numbers",
+]
