@@ -37,7 +37,7 @@ def draw_graph(graph: FrameGraph, path: Path | str, title: str = "") -> Path:
     streams, matrix = figure.subplots(1, 2, width_ratios=(1.7, 1))
     _draw_streams(streams, graph)
     _draw_matrix(matrix, graph)
-    used = [role for role in COLOURS if any(node.role == role for node in graph.nodes)]
+    used: list[Role] = [role for role in COLOURS if any(node.role == role for node in graph.nodes)]
     keys: list[Any] = [Patch(facecolor=COLOURS[role], edgecolor=_INK, label=role) for role in used]
     if any(node.dropped for node in graph.nodes):
         keys.append(Patch(facecolor="white", edgecolor=_GREY, hatch="///", linestyle="--", label="dropped"))
