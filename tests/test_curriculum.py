@@ -142,6 +142,12 @@ def test_a_reference_cache_takes_anchors_and_aims_at_recovery():
     assert all(len(g.nodes) == 2 and g.sources()[:3] == (3, 4, 5) for g in drawn)
 
 
+def test_several_references_keep_their_distance_and_the_newest_counts():
+    clip = FrameGraph.chunks(12, anchors=[(0, 3), (6, 9)])
+    drawn = {tuple(n.time for n in ReferenceCache((40, 40))(clip, random.Random(s)).nodes) for s in range(30)}
+    assert drawn == {(0, 40), (0, 6, 46)}  # the target is the chunk at 3, or the one at 9
+
+
 @pytest.mark.parametrize(
     ("graph", "transform", "says"),
     [
