@@ -220,7 +220,7 @@ class _PMPositioning(Positioning):
         """q and k turned by base · exp(i W c), all heads alike; v_j + A (P_j⁻¹ v_j)."""
         # Products and a sum, not a matmul: neither autocast nor TF32 may touch the phases.
         vectors = prepared.vectors
-        phase = (vectors[..., None, :] * cast(nn.Linear, self.layer.phase).weight.to(vectors.dtype)).sum(-1)
+        phase = (vectors[..., None, :] * self.layer.phase.weight.to(vectors.dtype)).sum(-1)
         rotary = turned(*rotary, phase)
         q, k = rotate(q, *rotary), rotate(k, *rotary)
         if self.layer.value is not None:
