@@ -32,7 +32,7 @@ def draw_graph(graph: FrameGraph, path: Path | str, title: str = "") -> Path:
         from matplotlib.figure import Figure
         from matplotlib.patches import Patch
     except ImportError as error:
-        raise MemkitError("Pictures of frame graphs need matplotlib: pip install matplotlib.") from error
+        raise MemkitError("Pictures of frame graphs need matplotlib: pip install 'memkit[plots]'.") from error
     figure = Figure(figsize=(14, 5.2), dpi=110, layout="constrained", facecolor="white")
     streams, matrix = figure.subplots(1, 2, width_ratios=(1.7, 1))
     _draw_streams(streams, graph)

@@ -70,7 +70,7 @@ def bootstrap_runs(
             f"The bootstrap has level {level} and {resamples} resamples; give one in (0, 1), and 1 or more."
         )
     rng, table = np.random.default_rng(seed), np.stack(columns)
-    known = ~np.isnan(table).any(0)
+    known = np.asarray(~np.isnan(table).any(axis=0))
 
     def value(run: np.ndarray, item: np.ndarray) -> float:
         place = run[:, None], item[None]

@@ -87,7 +87,7 @@ class TrainingSet:
             mask=torch.tensor([[j < len(row.memory) for j in range(config.k)] for row in rows]),
             noise=torch.stack(noise),
             sigma=self._grid[[row.level for row in rows]],
-            known=int(random.Random(f"{config.seed}/{step}").random() < config.from_frame),
+            known=int(random.Random(f"{config.seed}/{step}").random() < config.image_share),
         )
 
     def _draw(self, step: int, place: int, of: int) -> _Drawn:

@@ -96,7 +96,7 @@ class Config:
     """Of the loss over timesteps; the release has the bell, which leaves the highest noise levels out."""
     ease: float = 0.0
     """Probability in the first fifth that the target alone is its memory; 0 from half-time on. The release: 0."""
-    from_frame: float = 0.0
+    image_share: float = 0.0
     """Share of the steps whose targets have their first latent frame given, as in image-to-video. The release: 0."""
     drop_clip: float = 0.0
     """Probability that a memory clip is hidden; one always stays. (Hiding all would teach nothing: only the encoder
@@ -174,7 +174,7 @@ def tiny() -> Config:
         weighting="uniform",
         text_length=28,
         ease=1.0,
-        from_frame=0.6,
+        image_share=0.6,
         drop_text=0.1,
         sampling_steps=20,
         guidance_scale=2.0,

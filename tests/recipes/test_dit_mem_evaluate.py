@@ -23,7 +23,7 @@ from recipes.dit_mem.measured import Measured, Row
 from recipes.dit_mem.memories import encode
 from recipes.dit_mem.parts import load_backbone, load_encoder, new_encoder, save_encoder
 from recipes.dit_mem.prepare import Prepare
-from recipes.dit_mem.presets import Config, tiny
+from recipes.dit_mem.presets import Config, parse, tiny
 from recipes.dit_mem.tables import of_constant, overall
 
 
@@ -159,6 +159,14 @@ def test_the_interval_holds_what_another_run_might_give() -> None:
 
 
 # -- commands
+
+
+def test_every_flag_can_be_given() -> None:
+    told = parse(Evaluate, "", ["--from-frame", "--study", "plug", "--image-share", "0.2", "--noise-seed", "3"])
+    assert told.from_frame and told.suffix == "-from-frame" and told.config.image_share == 0.2
+    asked = parse(claims.Claims, "", ["--claim", "encoders", "--encoders", "patch", "dit_mem", "--seeds", "4", "5"])
+    assert asked.encoders == ("patch", "dit_mem") and asked.seeds == (4, 5) and not asked.from_frame
+    assert parse(Branches, "", ["--pairs", "3"]).pairs == 3
 
 
 def test_evaluation_end_to_end_and_nothing_measured_twice(config, capsys) -> None:
