@@ -59,7 +59,10 @@ class Demo:
     """What to generate; give it several times for several videos. Three prompts of our own by default."""
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 3
     """How many clips to retrieve for a prompt; this and the next three are as the encoder was trained and measured."""
-    query_pattern: str = r"(\w+ (?:ball|cube)) .*(on planet \w+)"
+    query_pattern: str = (
+        r"(\w+) (?:ball|cube) .*(planet \w+)"
+        r"|(tank fills with) \w+ (\w+)|(tank drains of) \w+ (\w+)|(block of) \w+ (\w+ melts)|(balloon with \w+ rises)"
+    )
     """Search for the groups of this regular expression in the prompt; where it does not match, for the whole prompt."""
     steps: int = 20
     """Denoising steps."""
