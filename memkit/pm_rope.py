@@ -17,7 +17,7 @@ from diffusers import WanTransformer3DModel
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from memkit.backbones.wan_attention import Attachment, Positioning, wan_of
+from memkit.backbones.wan_attention import Attachment, Positioning, wan_of, wans_of
 from memkit.camera_path import SIZE, CameraPath
 from memkit.errors import InputError, MemkitError
 from memkit.pretrained import Pretrained
@@ -69,17 +69,6 @@ class CameraPositions:
                 "path for all, or one a sample."
             )
         return path if path.c2w.device == hidden.device else path.to(hidden.device)
-
-    def models(self, transformers: tuple[nn.Module, ...]) -> list[WanTransformer3DModel]:
-        """The transformers to attach to.
-
-        Raises:
-            InputError: there is none, one comes twice, or one is not a Wan transformer.
-        """
-        models = [wan_of(t) for t in transformers]
-        if not models or len(set(map(id, models))) != len(models):
-            raise InputError("attach() needs transformers, each once: attach(pipe.transformer).")
-        return models
 
     def check_frames(self, rope: Any, args: tuple[Tensor, ...], _out: Any) -> None:
         """Hook of ``rope``, which a forward calls first with the latents.
@@ -171,7 +160,7 @@ class PMRoPE(CameraPositions, Pretrained, nn.Module):
             InputError: no transformer, one twice, not a Wan transformer, one of other sizes, or one that has camera
                 positions.
         """
-        models = self.models(transformers)
+        models = wans_of(transformers)
         for model in models:
             if (wanted := PMRoPEConfig.of(model, self.config.mode)) != self.config:
                 raise InputError(

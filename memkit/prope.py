@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from memkit.backbones.wan_attention import Attachment, Positioning
+from memkit.backbones.wan_attention import Attachment, Positioning, wans_of
 from memkit.camera_path import CameraPath
 from memkit.errors import InputError
 from memkit.pm_rope import CameraPositions, PositionAttachment, in_blocks
@@ -35,7 +35,7 @@ class PRoPE(CameraPositions):
             InputError: no transformer, one twice, not a Wan transformer, heads that are not made of blocks of 8, or one
                 that has camera positions.
         """
-        models = self.models(transformers)
+        models = wans_of(transformers)
         for model in models:
             if (size := model.config.attention_head_dim) % 8:
                 raise InputError(f"Heads of {size} are not made of blocks of 8; PRoPE takes every other block of 4.")

@@ -212,6 +212,18 @@ def wan_of(model: nn.Module) -> WanTransformer3DModel:
     return model
 
 
+def wans_of(transformers: Sequence[nn.Module]) -> list[WanTransformer3DModel]:
+    """The Wan transformer in each, as ``wan_of`` finds it.
+
+    Raises:
+        InputError: there is none, one comes twice, or one is not a Wan transformer.
+    """
+    models = [wan_of(model) for model in transformers]
+    if not models or len({id(model) for model in models}) != len(models):
+        raise InputError("attach() needs transformers, each once: attach(pipe.transformer).")
+    return models
+
+
 def _refuse_second_positioning(block: Block, part: Injection | Positioning) -> None:
     found = getattr(block.attn1.processor, "positioning", None)
     if found is not None and isinstance(part, Positioning):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from memkit.backbones.base import VIDEO, Table
-from memkit.backbones.wan_attention import Attachment, GroupedSelfAttention, wan_of
+from memkit.backbones.wan_attention import Attachment, GroupedSelfAttention, wan_of, wans_of
 from memkit.errors import InputError, MemkitError
 from memkit.injectors.cache_session import load_branches, save_branches
 from memkit.injectors.cache_slots import SlotCache
@@ -190,9 +190,7 @@ class KVCache:
             InputError: no transformer, one twice, not a Wan, one that has a cache, or another number of layers than
                 the frames held have.
         """
-        models = [wan_of(t) for t in transformers]
-        if not models or len(set(map(id, models))) != len(models):
-            raise InputError("attach() needs transformers, each once: attach(pipe.transformer).")
+        models = wans_of(transformers)
         if self.layers:
             raise InputError("This cache is attached already; detach it first, or make another cache.")
         for model in models:

@@ -24,11 +24,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from diffusers import WanTransformer3DModel
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from memkit.backbones.wan_attention import wan_of
+from memkit.backbones.wan_attention import wans_of
 from memkit.errors import InputError
 from memkit.injectors.query_pass import QueryAttachment
 from memkit.pretrained import Pretrained
@@ -125,9 +124,7 @@ class QueryLayers(Pretrained, nn.Module):
         Raises:
             InputError: no transformer, one twice, not a Wan, of another width or depth, or one that has query layers.
         """
-        models: list[WanTransformer3DModel] = [wan_of(model) for model in transformers]
-        if not models or len({id(model) for model in models}) != len(models):
-            raise InputError("attach() needs transformers, each once: attach(pipe.transformer).")
+        models = wans_of(transformers)
         for model in models:
             width = model.config.num_attention_heads * model.config.attention_head_dim
             found, wanted = (width, len(model.blocks)), (self.config.dim, self.config.blocks)

@@ -29,9 +29,9 @@ from memkit.generate import generate_videos
 from memkit.memory import Memory
 from memkit.metrics import Interval, body_found, bootstrap_runs, correlation, measure_law
 from memkit.metrics.states import frame_shares
-from memkit.worlds.event import Event
+from memkit.worlds.solids import Fall
 from recipes.dit_mem.generate import digest
-from recipes.dit_mem.laws import PROCESSES, law_of
+from recipes.dit_mem.laws import constants_of, law_of
 from recipes.dit_mem.measured import Measured
 from recipes.dit_mem.parts import fingerprint, load_backbone, load_encoder, run_command
 from recipes.dit_mem.presets import Command, parse
@@ -68,21 +68,14 @@ class Likeness:
 
 def pairs_of(bank: MemoryBank, count: int) -> list[tuple[str, str]]:
     """Falls in the order of the bank, each with one drawn from those of another colour and planet."""
-    falls = {id: law for id in bank.ids if (law := law_of(id)).kind not in PROCESSES}
+    falls = {id: law for id in bank.ids if isinstance(law := law_of(id), Fall)}
 
     def partner(id: str) -> str:
-        unlike = [b for b, law in falls.items() if _look(law)[0] != _look(falls[id])[0] and _differ(law, falls[id])]
+        own = falls[id]
+        unlike = [b for b, law in falls.items() if law.colour != own.colour and law.gravity != own.gravity]
         return random.Random(id).choice(unlike)
 
     return [(id, partner(id)) for id in list(falls)[:count]]
-
-
-def _look(law: Event) -> tuple[str, float]:
-    return law.colour, float(getattr(law, "gravity", math.nan))
-
-
-def _differ(a: Event, b: Event) -> bool:
-    return _look(a)[1] != _look(b)[1]
 
 
 def likeness(video: UInt8[Tensor, "t h w c"], clip: str, other: str, role: Role, pair: str, fps: float) -> Likeness:
@@ -90,10 +83,10 @@ def likeness(video: UInt8[Tensor, "t h w c"], clip: str, other: str, role: Role,
     law, strange = law_of(clip), law_of(other)
     own, its = body_found(video, law), body_found(video, replace(law, colour=strange.colour))
     if not own and not its:
-        return Likeness(pair, role, False, math.nan, math.nan, _look(law)[1])
+        return Likeness(pair, role, False, math.nan, math.nan, constants_of(law)["gravity"])
     seen = law if own else replace(law, colour=strange.colour)
     found = measure_law(video, seen, fps)
-    return Likeness(pair, role, own, found.state_error * frame_shares(law), found.gravity, _look(law)[1])
+    return Likeness(pair, role, own, found.state_error * frame_shares(law), found.gravity, constants_of(law)["gravity"])
 
 
 def memory_of(encoder: Encoder, bank: MemoryBank, low: Sequence[str], high: Sequence[str]) -> Memory:
