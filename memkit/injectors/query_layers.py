@@ -21,19 +21,16 @@ velocity, so the stock pipelines run as they are.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from memkit.backbones.wan_attention import wans_of
 from memkit.errors import InputError
+from memkit.injectors.camera_encoder import CameraEncoder
 from memkit.injectors.query_pass import QueryAttachment
 from memkit.pretrained import Pretrained
-
-POSE_NUMBERS = 12
-"""Of a camera: the upper three rows of a 4×4 pose."""
 
 
 @dataclass(frozen=True)
@@ -80,20 +77,6 @@ class QueryLayersConfig:
     def wan_5b(cls) -> QueryLayersConfig:
         """For Wan2.2 TI2V 5B."""
         return cls(dim=3072)
-
-
-class CameraEncoder(nn.Module):
-    """Poses to what is added to the tokens before each self-attention: one linear layer a block, zero at the start."""
-
-    def __init__(self, dim: int, blocks: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(POSE_NUMBERS, dim) for _ in range(blocks))
-        for parameter in self.parameters():
-            nn.init.zeros_(parameter)
-
-    def forward(self, poses: Float[Tensor, "batch frames 12"], block: int) -> Float[Tensor, "batch frames dim"]:
-        layer: Any = self.layers[block]
-        return layer(poses.to(layer.weight.dtype))
 
 
 class QueryLayers(Pretrained, nn.Module):
@@ -161,12 +144,3 @@ class QueryLayers(Pretrained, nn.Module):
         if poses is None:
             return None
         return self.cameras[kind](poses, block).repeat_interleave(a_frame, dim=1)
-
-
-def pose_numbers(c2w: Float[Tensor, "*batch frames 4 4"]) -> Float[Tensor, "*batch frames 12"]:
-    """Rotation and position of each frame, relative to the first frame's camera, row by row.
-
-    Relative, so that where the world has its origin changes nothing; lengths stay in the unit of the poses.
-    """
-    relative = torch.linalg.inv(c2w[..., :1, :, :]) @ c2w
-    return relative[..., :3, :].flatten(-2)

@@ -30,7 +30,7 @@ from memkit.encoders import Encoder
 from memkit.errors import InputError
 from memkit.injectors import MemoryGate
 from recipes.dit_mem.data import Batch, TrainingSet
-from recipes.dit_mem.parts import load_backbone, new_encoder, run_command, save_encoder
+from recipes.dit_mem.parts import fingerprint, load_backbone, new_encoder, run_command, save_encoder
 from recipes.dit_mem.presets import Command, Config, parse
 from recipes.dit_mem.step import TextCache, backward, prepared
 from recipes.launch import launch, mean_gradients, megabytes
@@ -103,7 +103,14 @@ class Training:
 def train(config: Config, backbone: WanBackbone, data: TrainingSet, launched: Accelerator) -> Encoder:
     """Train to ``config.steps``; what is in ``config.out`` is gone on with. Only the main process writes."""
     training, file, start = Training(config, backbone), config.out / "checkpoint.pt", 0
-    about = identity(config, MAY_CHANGE, processes=launched.num_processes, bank=data.bank.fingerprint)
+    about = identity(
+        config,
+        MAY_CHANGE,
+        processes=launched.num_processes,
+        bank=data.bank.fingerprint,
+        # the weights themselves, not their name alone; of a model in pieces no process has the whole
+        backbone=None if config.shard else fingerprint(*backbone.transformers),
+    )
     if state := load_checkpoint(file, about):
         start = training.load(state)
     launched.wait_for_everyone()  # the main process will write where the others have just read

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from memkit.errors import InputError, MemkitError
 from memkit.injectors import SelfAttentionConcat
-from memkit.injectors.query_layers import CameraEncoder, QueryLayers, QueryLayersConfig, pose_numbers
+from memkit.injectors.camera_encoder import CameraEncoder, pose_numbers
+from memkit.injectors.query_layers import QueryLayers, QueryLayersConfig
 from memkit.memory import Memory
 from memkit.positions import rotary_at, rotate
 from tests.random_wan import random_transformer
