@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float, UInt8
@@ -49,7 +50,6 @@ def generate_videos(
         raise InputError(
             f"Memory has {memory.tokens.shape[0]} rows for {len(prompts)} prompts; give one a prompt, or one for all."
         )
-    made = backbone.video_format
     with contextlib.ExitStack() as attached:
         if memory is not None:
             injector, models = SelfAttentionConcat(memory, gate), backbone.transformers
@@ -58,21 +58,57 @@ def generate_videos(
                 if memory_guidance is None
                 else guided_memory(injector, memory_guidance, *models)
             )
-        if known is not None:
-            attached.enter_context(known_frames(known, *backbone.transformers))
-        video = backbone.pipeline()(
+        video = _sample(backbone, prompts, seeds, steps, guidance_scale, negative_prompt, known, "pt")
+    return (video.float() * 255).round().clamp(0, 255).to(torch.uint8).movedim(2, -1).cpu()
+
+
+def generate_latents(
+    backbone: WanBackbone,
+    prompts: Sequence[str],
+    *,
+    seeds: Sequence[int],
+    steps: int = 40,
+    guidance_scale: float | int = 5.0,
+    negative_prompt: str = "",
+    known: Float[Tensor, "rows channels known h w"] | None = None,
+) -> Float[Tensor, "batch channels frames h w"]:
+    """`generate_videos` before the decoder, normalised as by ``backbone.encode_video``, on the backbone's device.
+
+    What is attached to the transformers, such as query layers inside a chunk, is at work. Known latents come back as
+    they were given.
+    """
+    if not prompts or len(seeds) != len(prompts):
+        raise InputError(
+            f"There are {len(prompts)} prompts and {len(seeds)} seeds; give at least one, and a seed each."
+        )
+    return _sample(backbone, prompts, seeds, steps, guidance_scale, negative_prompt, known, "latent")
+
+
+def _sample(
+    backbone: WanBackbone,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    steps: int,
+    guidance_scale: float | int,
+    negative_prompt: str,
+    known: Tensor | None,
+    output_type: Literal["pt", "latent"],
+) -> Tensor:
+    """What the stock pipeline gives."""
+    form = backbone.video_format
+    with contextlib.nullcontext() if known is None else known_frames(known, *backbone.transformers):
+        return backbone.pipeline()(
             prompt=list(prompts),
             negative_prompt=[negative_prompt] * len(prompts),
-            height=made.height,
-            width=made.width,
-            num_frames=made.num_frames,
+            height=form.height,
+            width=form.width,
+            num_frames=form.num_frames,
             num_inference_steps=steps,
             guidance_scale=guidance_scale,
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-            output_type="pt",
+            output_type=output_type,
             callback_on_step_end=None if known is None else _writes(known),  # type: ignore[arg-type]  # its hint is too narrow
         ).frames
-    return (video.float() * 255).round().clamp(0, 255).to(torch.uint8).movedim(2, -1).cpu()
 
 
 def _writes(known: Tensor) -> Callable[..., dict[str, Tensor]]:

@@ -42,7 +42,9 @@ def known_frames(
 
     with ExitStack() as stack:
         for transformer in transformers:
-            stack.callback(transformer.register_forward_pre_hook(before, with_kwargs=True).remove)
+            # first of all hooks: an injector that adds frames to the call must not find its own in their place
+            hook = transformer.register_forward_pre_hook(before, with_kwargs=True, prepend=True)
+            stack.callback(hook.remove)
         yield
 
 

@@ -7,7 +7,7 @@ import torch
 
 from memkit.backbones import WanBackbone
 from memkit.errors import InputError
-from memkit.generate import generate_video, generate_videos
+from memkit.generate import generate_latents, generate_video, generate_videos
 from memkit.memory import Memory
 
 SHORT = {"steps": 2, "guidance_scale": 3.0}
@@ -60,3 +60,17 @@ def test_what_does_not_fit_is_refused(backbone, memory) -> None:
         generate_videos(backbone, ["a", "b"], seeds=[1], **SHORT)
     with pytest.raises(InputError, match="rows"):
         generate_videos(backbone, ["a", "b", "c"], memory, seeds=[1, 2, 3], **SHORT)
+
+
+def test_latents_are_those_that_the_video_is_decoded_from(backbone) -> None:
+    known = torch.randn(1, 16, 1, 4, 4, generator=torch.Generator().manual_seed(5))
+    for given in (None, known):
+        latents = generate_latents(backbone, ["a", "b"], seeds=[1, 2], known=given, **SHORT)
+        videos = generate_videos(backbone, ["a", "b"], seeds=[1, 2], known=given, **SHORT)
+        with torch.no_grad():
+            decoded = ((backbone.decode_latents(latents) + 1) * 127.5).round().clamp(0, 255).movedim(1, -1)
+        assert (decoded - videos.float()).abs().max() <= 1
+        if given is not None:
+            assert torch.equal(latents[:, :, :1], known.expand(2, -1, -1, -1, -1))
+    with pytest.raises(InputError, match="seed each"):
+        generate_latents(backbone, ["a", "b"], seeds=[1])

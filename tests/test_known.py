@@ -10,6 +10,7 @@ from PIL import Image
 from memkit.backbones import WanBackbone
 from memkit.errors import InputError
 from memkit.generate import generate_video, generate_videos
+from memkit.injectors import QueryLayers, QueryLayersConfig
 from memkit.known import known_frames, write_known
 
 
@@ -93,3 +94,18 @@ def test_what_does_not_fit_is_refused(backbone):
             backbone.velocity(x, t, text)
     with pytest.raises(InputError, match="0 of 3"):
         write_known(x, torch.zeros(1, x.shape[1], 0, 4, 4))
+
+
+@torch.no_grad()
+def test_frames_are_written_before_an_injector_adds_its_own_whatever_came_first(backbone):
+    x, t, text = inputs(backbone)
+    known, noise = torch.randn(2, x.shape[1], 1, 4, 4), torch.randn_like(x)
+    query = QueryLayers(QueryLayersConfig(dim=48, blocks=3, layers=2))
+    model = backbone.transformer
+    by_hand = torch.cat([torch.zeros(2, 4), torch.full((2, 8), 700.0)], 1)
+    with query.attach(model) as attached, attached.chunk(None, noise):
+        expected = backbone.velocity(torch.cat([known, x[:, :, 1:]], 2), by_hand, text)
+        with known_frames(known, model):
+            assert torch.equal(backbone.velocity(x, t, text), expected)
+    with known_frames(known, model), query.attach(model) as attached, attached.chunk(None, noise):
+        assert torch.equal(backbone.velocity(x, t, text), expected)
