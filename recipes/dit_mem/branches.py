@@ -30,10 +30,11 @@ from memkit.memory import Memory
 from memkit.metrics import Interval, body_found, bootstrap_runs, correlation, measure_law
 from memkit.metrics.states import frame_shares
 from memkit.worlds.solids import Fall
+from recipes.commands import run_command
 from recipes.dit_mem.generate import digest
 from recipes.dit_mem.laws import constants_of, law_of
 from recipes.dit_mem.measured import Measured
-from recipes.dit_mem.parts import fingerprint, load_backbone, load_encoder, run_command
+from recipes.dit_mem.parts import fingerprint, load_backbone, load_encoder
 from recipes.dit_mem.presets import Command, parse
 from recipes.dit_mem.tables import Table, write
 

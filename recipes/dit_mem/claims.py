@@ -24,8 +24,8 @@ from typing import Any, Literal, get_args
 import torch
 
 from memkit.encoders import EncoderName
+from recipes.commands import run_command
 from recipes.dit_mem import branches, evaluate, prepare, train
-from recipes.dit_mem.parts import run_command
 from recipes.dit_mem.presets import Command, Config, parse
 from recipes.dit_mem.tables import Run, Table, of_constant, overall, report, write
 

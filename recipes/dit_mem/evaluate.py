@@ -34,13 +34,14 @@ from memkit.errors import InputError
 from memkit.generate import generate_videos
 from memkit.injectors import MemoryGate
 from memkit.video import from_model, write_video
+from recipes.commands import run_command
 from recipes.dit_mem import benchmarks
 from recipes.dit_mem.conditions import STUDIES, Condition
 from recipes.dit_mem.generate import digest
 from recipes.dit_mem.laws import law_of
 from recipes.dit_mem.measured import Measured, Row, measure
 from recipes.dit_mem.memories import encode
-from recipes.dit_mem.parts import fingerprint, load_backbone, load_encoder, run_command
+from recipes.dit_mem.parts import fingerprint, load_backbone, load_encoder
 from recipes.dit_mem.presets import Command, parse
 from recipes.dit_mem.tables import Run, report, write
 

@@ -40,11 +40,12 @@ from memkit.metrics import Interval, bootstrap
 from memkit.video import write_video
 from memkit.worlds import sample_law
 from memkit.worlds.event import Event
+from recipes.commands import run_command
 from recipes.dit_mem.filtered import BANDS, Place, filtered
 from recipes.dit_mem.generate import write_json
 from recipes.dit_mem.laws import FALLS
 from recipes.dit_mem.measured import plain
-from recipes.dit_mem.parts import fingerprint, load_backbone, run_command
+from recipes.dit_mem.parts import fingerprint, load_backbone
 from recipes.dit_mem.presets import Command, parse
 from recipes.dit_mem.tables import Table, markdown
 from recipes.dit_mem.twins import Frames, Row, measure, read

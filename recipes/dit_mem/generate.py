@@ -31,8 +31,9 @@ from memkit.generate import generate_videos
 from memkit.injectors import MemoryGate
 from memkit.retrievers import Hits
 from memkit.video import write_video
+from recipes.commands import run_command
 from recipes.dit_mem.memories import Source, encode, find
-from recipes.dit_mem.parts import load_backbone, load_encoder, run_command
+from recipes.dit_mem.parts import load_backbone, load_encoder
 from recipes.dit_mem.presets import Command, Config, parse
 
 

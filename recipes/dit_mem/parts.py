@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from memkit import encoders
 from memkit.backbones import WanBackbone
 from memkit.bank import MemoryBank
 from memkit.encoders import Encoder
-from memkit.errors import InputError, MemkitError
+from memkit.errors import InputError
 from memkit.injectors import MemoryGate
 from memkit.injectors.gate import GATE_FILE
 from memkit.pretrained import find_folder
@@ -129,12 +128,3 @@ def queries(config: Config, prompts: Sequence[str]) -> list[str]:
                 'look for whole prompts with --query-pattern "".'
             )
     return [" ".join(filter(None, match.groups())) or match[0] for match in found if match is not None]
-
-
-def run_command(command: Callable[[], int]) -> None:
-    """Exit with the command's code; an error that memkit raises on purpose is one line, not a traceback."""
-    try:
-        sys.exit(command())
-    except MemkitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)

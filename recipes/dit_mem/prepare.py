@@ -29,8 +29,9 @@ from memkit.errors import BankError, InputError
 from memkit.ingest import BuildReport, add_rows, bank_for, clip_settings, encode_file, read_captions
 from memkit.video import to_model
 from recipes.bank_parts import fill_together, parts_of
+from recipes.commands import run_command
 from recipes.dit_mem.laws import clip_ids, law_of
-from recipes.dit_mem.parts import load_backbone, run_command
+from recipes.dit_mem.parts import load_backbone
 from recipes.dit_mem.presets import Command, Config, parse
 
 COMMIT_EVERY = 32  # clips

@@ -5,8 +5,6 @@ A preset is a function that returns the whole configuration; each field can be r
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +14,7 @@ import tyro
 
 from memkit.encoders import EncoderName, EncoderSize
 from memkit.retrievers import DEFAULT_MODEL
+from recipes.commands import parse_with
 from recipes.launch import Tracker
 
 NEGATIVE_PROMPT = (
@@ -248,11 +247,5 @@ AnyCommand = TypeVar("AnyCommand", bound=Command)
 
 
 def parse(command: type[AnyCommand], description: str | None, arguments: Sequence[str] | None = None) -> AnyCommand:
-    """The command line of ``command``: ``--preset NAME`` gives the defaults, every other flag replaces one of them."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--preset", choices=sorted(PRESETS), default="tiny")
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    known, rest = first.parse_known_args(given)
-    names = ",".join(PRESETS)
-    text = f"--preset {{{names}}} gives the defaults below (now those of {known.preset}).\n\n{description or ''}"
-    return tyro.cli(command, args=rest, default=command(config=PRESETS[known.preset]()), description=text)
+    """The command line of ``command``; see `recipes.commands.parse_with`."""
+    return parse_with(PRESETS, command, description, arguments)

@@ -16,8 +16,9 @@ from memkit.bank import MemoryBank
 from memkit.errors import InputError
 from memkit.flow import NUM_TRAIN_TIMESTEPS, add_noise, bell_weight, flow_loss, release_timesteps
 from recipes.dit_mem.presets import Config
-from recipes.dit_mem.step import TextCache, by_expert, prepared
+from recipes.dit_mem.step import by_expert
 from recipes.dit_mem.train import learning_rate
+from recipes.padded_text import TextCache, prepared
 from recipes.training import Phase, RunLog, by_noise_level, load_checkpoint, save_checkpoint, tell_cost, timed
 
 

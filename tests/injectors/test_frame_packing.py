@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memkit.errors import InputError
-from memkit.injectors.frame_packing import Group, Plan, checked_packing, fill_edges, plan_frames, pool_table
+from memkit.injectors.frame_packing import Group, Plan, checked_packing, fill_edges, plan_frames, pool_frames, pool_table
 
 FRAMEPACK = ((1, 1), (2, 2), (16, 4))
 levels = st.tuples(st.integers(1, 3), st.integers(1, 4)).map(lambda level: (level[0] * level[1], level[1]))
@@ -59,16 +59,13 @@ def test_the_plan_of_framepack() -> None:
 
 
 @given(st.integers(1, 30), packings.filter(bool), st.booleans())
-def test_weights_and_runs_belong_to_the_kept_frames(frames, packing, keep_start) -> None:
+def test_averages_and_runs_belong_to_the_kept_frames(frames, packing, keep_start) -> None:
     plan = plan_frames(frames, packing, keep_start)
-    weights = plan.weights()
-    torch.testing.assert_close(weights.sum(1), torch.ones(len(plan.groups)))
     of_kept = plan.of_kept()
     assert of_kept.kept == tuple(range(len(plan.kept))) and of_kept.left_out == 0
-    assert torch.equal(of_kept.weights(), weights)
-    values = torch.arange(float(frames))
-    expected = torch.stack([values[list(group.frames)].mean() for group in plan.groups])
-    torch.testing.assert_close(weights @ values[list(plan.kept)], expected)
+    values = torch.randn(2, frames, 3)
+    expected = torch.stack([values[:, list(group.frames)].mean(1) for group in plan.groups], dim=1)
+    torch.testing.assert_close(pool_frames(values[:, list(plan.kept)], of_kept), expected)
     runs = plan.runs()
     assert [frame for _, run in runs for frame in run] == [frame for group in plan.groups for frame in group.frames]
     assert all(len(run) % scale == 0 for scale, run in runs)

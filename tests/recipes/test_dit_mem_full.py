@@ -18,8 +18,8 @@ from recipes.dit_mem.laws import FALLS, PROCESSES, clip_ids, law_of
 from recipes.dit_mem.parts import fingerprint, load_backbone
 from recipes.dit_mem.prepare import render_bank
 from recipes.dit_mem.presets import Config, parse, tiny
-from recipes.dit_mem.step import TextCache, prepared
 from recipes.dit_mem.tuning import Clips, Samples, Tuning, flow_losses
+from recipes.padded_text import TextCache, prepared
 
 PROMPTS = 2
 

@@ -21,10 +21,10 @@ from recipes.dit_mem.laws import MADE_UP, clip_ids, constants_of, law_of, names_
 from recipes.dit_mem.parts import load_backbone, load_encoder, new_encoder, queries
 from recipes.dit_mem.prepare import render_bank
 from recipes.dit_mem.presets import Config, tiny
-from recipes.dit_mem.step import TextCache, backward, prepared
+from recipes.dit_mem.step import backward
 from recipes.dit_mem.train import Training, learning_rate
 from recipes.dit_mem.train import train as train_launched
-from recipes.padded_text import short_text
+from recipes.padded_text import TextCache, prepared, short_text
 
 
 def train(config: Config, backbone: WanBackbone, data: TrainingSet) -> FrequencyEncoder:

@@ -1,0 +1,41 @@
+"""Command lines of a recipe: a preset gives the defaults, flags replace them, an error on purpose is one line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+from memkit.errors import MemkitError
+
+AnyCommand = TypeVar("AnyCommand")
+
+
+def parse_with(
+    presets: Mapping[str, Callable[[], Any]],
+    command: Callable[..., AnyCommand],
+    description: str | None,
+    arguments: Sequence[str] | None = None,
+) -> AnyCommand:
+    """The command line of ``command(config=…)``: ``--preset NAME`` gives the configuration, every other flag replaces
+    one value; without it the preset is "tiny"."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", choices=sorted(presets), default="tiny")
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    known, rest = first.parse_known_args(given)
+    text = f"--preset {{{','.join(presets)}}} gives the defaults below (now those of {known.preset}).\n\n"
+    return tyro.cli(
+        command, args=rest, default=command(config=presets[known.preset]()), description=text + (description or "")
+    )
+
+
+def run_command(command: Callable[[], int]) -> None:
+    """Exit with the command's code; an error that memkit raises on purpose is one line, not a traceback."""
+    try:
+        sys.exit(command())
+    except MemkitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

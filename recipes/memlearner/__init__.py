@@ -1,0 +1,1 @@
+"""MemLearner (arXiv 2606.31734): learned queries against rules, on videos with camera poses."""
