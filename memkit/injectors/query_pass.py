@@ -24,6 +24,7 @@ from memkit.positions import checked_positions, rotary_at
 
 if TYPE_CHECKING:
     from memkit.injectors.query_layers import QueryLayers
+    from memkit.injectors.query_monitor import QueryMonitor, QueryRow
 
 QUERY, CONTEXT = "query", "context"
 _ARGUMENTS = tuple(signature(WanTransformer3DModel.forward).parameters)[1:]
@@ -41,6 +42,8 @@ class Pass:
     context: list[KeysAndValues] = field(default_factory=list)
     """Of each query layer, for Q to see."""
     kept: dict[int, KeysAndValues] = field(default_factory=dict)
+    row: QueryRow | None = None
+    """Where a monitor wants the shares of the context."""
 
 
 class _Rotary(tuple):
@@ -117,6 +120,7 @@ class _Given:
     poses: Tensor | None
     context_poses: Tensor | None
     kind: str
+    monitor: QueryMonitor | None
 
 
 class QueryAttachment:
@@ -153,6 +157,7 @@ class QueryAttachment:
         cameras: Tensor | None = None,
         context_cameras: Tensor | None = None,
         annotation: str = "exact",
+        monitor: QueryMonitor | None = None,
     ) -> QueryChunk:
         """A ``with`` in which the transformers make the frames of P from this context.
 
@@ -164,6 +169,7 @@ class QueryAttachment:
             cameras: poses of P's frames [B or 1,F,12], which Q's take too; see `pose_numbers`.
             context_cameras: poses of C's frames, relative to the same camera.
             annotation: the kind of the poses, one of the config's ``cameras``.
+            monitor: if given, records the share of Q's attention on each frame of the context.
 
         Raises:
             InputError: an annotation that there is no encoder for, or positions and poses that do not fit the frames.
@@ -182,6 +188,7 @@ class QueryAttachment:
             cameras,
             context_cameras if frames else None,
             annotation,
+            monitor,
         )
         return QueryChunk(self, given)
 
@@ -232,7 +239,9 @@ class QueryAttachment:
         poses = None if given.poses is None else torch.cat([given.poses, given.poses], dim=1)
         query = self.query.start(given.query, x)
         timestep = self._timesteps(model, x, named["timestep"])
-        self._next = Pass(positions, poses, given.kind, of_context=False, context=context)
+        monitor, layers = given.monitor, self.query.config.layers
+        row = None if monitor is None else monitor.begin(layers, len(given.context_positions))
+        self._next = Pass(positions, poses, given.kind, of_context=False, context=context, row=row)
         return (), {**named, "hidden_states": torch.cat([query, x], dim=2), "timestep": timestep}
 
     def _timesteps(self, model: Any, x: Tensor, timestep: Tensor) -> Tensor:
@@ -319,4 +328,8 @@ class _Layer:
     def finish(self, table: Table, group: str, out: dict[str, Tensor]) -> None:
         """Q and P as one sequence again."""
         if group == QUERY:
+            running = self.attachment.running
+            assert running is not None
+            if running.row is not None and self.layer < running.row.layers:  # others may have extended the table since
+                running.row.record(self.layer, table, QUERY, CONTEXT)
             out[VIDEO] = torch.cat([out.pop(QUERY), out[VIDEO]], dim=1)
