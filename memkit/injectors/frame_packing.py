@@ -14,7 +14,6 @@ from itertools import groupby
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import avg_pool3d
 
 from memkit.errors import InputError
 
@@ -55,15 +54,6 @@ class Plan:
     def tokens(self, height: int, width: int) -> tuple[int, ...]:
         """How many tokens each group has where a frame has ``height``×``width``; edges count as full."""
         return tuple(-(-height // group.scale) * -(-width // group.scale) for group in self.groups)
-
-    def weights(self) -> Float[Tensor, "groups kept"]:
-        """The share of each kept frame in each group; rows sum to 1, and a repeated frame counts as often."""
-        number = {frame: i for i, frame in enumerate(self.kept)}
-        weights = torch.zeros(len(self.groups), len(number))
-        for row, group in zip(weights, self.groups, strict=True):
-            for frame in group.frames:
-                row[number[frame]] += 1 / group.scale
-        return weights
 
 
 def checked_packing(packing: Sequence[Sequence[int]]) -> Packing:
@@ -111,6 +101,11 @@ def fill_edges(x: Float[Tensor, "*any height width"], height: int, width: int) -
     return x
 
 
+def pool_frames(x: Float[Tensor, "batch kept *any"], plan: Plan) -> Float[Tensor, "batch groups *any"]:
+    """The average of each group over its frames, a repeated one counted as often; ``x`` has the plan's frames alone."""
+    return torch.cat([x[:, frames].unflatten(1, (-1, scale)).mean(dim=2) for scale, frames in plan.runs()], dim=1)
+
+
 def pool_table(
     table: Float[Tensor, "1 cells 1 dim"], plan: Plan, height: int, width: int
 ) -> Float[Tensor, "1 tokens 1 dim"]:
@@ -125,6 +120,9 @@ def pool_table(
     for scale, frames in plan.runs():
         part = cells[frames]
         if scale > 1:
-            part = avg_pool3d(fill_edges(part.movedim(-1, 0), scale, scale), scale).movedim(0, -1)
+            part = fill_edges(part.movedim(-1, 0), scale, scale)
+            for dim in (3, 2, 1):
+                part = part.unflatten(dim, (-1, scale))
+            part = part.mean(dim=(2, 4, 6)).movedim(0, -1)
         parts.append(part.flatten(0, 2))
     return torch.cat(parts)[None, :, None]

@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memkit.errors import InputError
-from memkit.injectors.frame_packing import Group, Plan, checked_packing, fill_edges, plan_frames, pool_frames, pool_table
+from memkit.injectors.frame_packing import (
+    Group,
+    Plan,
+    checked_packing,
+    fill_edges,
+    plan_frames,
+    pool_frames,
+    pool_table,
+)
 
 FRAMEPACK = ((1, 1), (2, 2), (16, 4))
 levels = st.tuples(st.integers(1, 3), st.integers(1, 4)).map(lambda level: (level[0] * level[1], level[1]))
