@@ -207,7 +207,6 @@ def test_settings_out_of_range_are_refused(budget, pinned):
     [
         (latents(0), None, []),
         (latents(2), None, [0]),
-        (latents(2), None, [0, 1.5]),
         (latents(2), None, [0, True]),
         (latents(2), cameras(1), [0, 1]),
         (latents(2), Cameras(torch.zeros(4, 4), torch.zeros(4)), [0, 1]),
