@@ -2,21 +2,30 @@
 
 from memkit.injectors.cache_slots import BudgetError
 from memkit.injectors.camera_encoder import CameraEncoder, pose_numbers
+from memkit.injectors.frame_context import FrameContext, FrameContextConfig
 from memkit.injectors.gate import MemoryGate
 from memkit.injectors.kv_cache import KVCache, frame_bytes
 from memkit.injectors.monitor import AttentionMonitor
 from memkit.injectors.query_layers import QueryLayers, QueryLayersConfig
+from memkit.injectors.query_module import QueryModule, QueryModuleConfig
+from memkit.injectors.query_monitor import QueryMonitor, attend_with
 from memkit.injectors.self_attention import SelfAttentionConcat
 
 __all__ = [
     "AttentionMonitor",
     "BudgetError",
     "CameraEncoder",
+    "FrameContext",
+    "FrameContextConfig",
     "KVCache",
     "MemoryGate",
     "QueryLayers",
     "QueryLayersConfig",
+    "QueryModule",
+    "QueryModuleConfig",
+    "QueryMonitor",
     "SelfAttentionConcat",
+    "attend_with",
     "frame_bytes",
     "pose_numbers",
 ]

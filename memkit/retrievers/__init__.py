@@ -7,6 +7,7 @@ from memkit.retrievers.fov_points import Points
 from memkit.retrievers.fov_rules import Rays, Sector
 from memkit.retrievers.hits import Hits, Retriever
 from memkit.retrievers.index import ClipBank
+from memkit.retrievers.learned_query import LearnedQuery
 from memkit.retrievers.text import TextRetriever
 from memkit.retrievers.visual import VisualRetriever
 
@@ -15,6 +16,7 @@ __all__ = [
     "ClipBank",
     "FOVRetriever",
     "Hits",
+    "LearnedQuery",
     "NewestRetriever",
     "OracleRetriever",
     "Points",

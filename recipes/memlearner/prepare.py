@@ -33,9 +33,9 @@ from memkit.ingest import read_captions
 from memkit.pose_files import latent_cameras
 from memkit.video import to_model
 from recipes.bank_parts import fill_together
+from recipes.commands import run_command
 from recipes.memlearner.presets import Command, Config, parse
 from recipes.memlearner.videos import Chunk, FileVideo, LongVideo, RoomVideo, chunk_id, frames_id, name_of, room_names
-from recipes.commands import run_command
 from recipes.training import pick_device
 
 DTYPE = torch.float16

@@ -134,7 +134,7 @@ def tiny() -> Config:
 
 
 def wan2_1_1_3b() -> Config:
-    """Wan2.1-T2V-1.3B with the settings of the paper: 5 query layers, 20 K steps, 8 accelerators with one chunk each."""
+    """Wan2.1-T2V-1.3B with the settings of the paper: 5 query layers, 20 K steps, 8 accelerators, a chunk each."""
     return Config(
         model="Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
         out=Path("runs/memlearner-wan2.1-1.3b"),
