@@ -27,7 +27,8 @@ from memkit.encoders import EncoderName
 from recipes.commands import run_command
 from recipes.dit_mem import branches, evaluate, prepare, train
 from recipes.dit_mem.presets import Command, Config, parse
-from recipes.dit_mem.tables import Run, Table, of_constant, overall, report, write
+from recipes.dit_mem.tables import Run, of_constant, overall, report, write
+from recipes.tables import Table
 
 Claim = Literal["knowledge", "plug", "guidance", "encoders", "branches"]
 

@@ -39,11 +39,12 @@ from recipes.dit_mem import benchmarks
 from recipes.dit_mem.conditions import STUDIES, Condition
 from recipes.dit_mem.generate import digest
 from recipes.dit_mem.laws import law_of
-from recipes.dit_mem.measured import Measured, Row, measure
+from recipes.dit_mem.measured import Row, measure
 from recipes.dit_mem.memories import encode
 from recipes.dit_mem.parts import fingerprint, load_backbone, load_encoder
 from recipes.dit_mem.presets import Command, parse
 from recipes.dit_mem.tables import Run, report, write
+from recipes.rows import Measured
 
 StudyName = Literal["knowledge", "plug", "guidance"]
 CEILINGS = ("rendered truth", "through the autoencoder")

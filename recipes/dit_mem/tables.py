@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,13 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from memkit.metrics import Interval, bootstrap_runs, correlation
-from recipes.dit_mem.measured import Row, plain
+from recipes.dit_mem.measured import Row
+from recipes.tables import Table, columns, write_tables
 
 Run = Mapping[tuple[str, str], Row]
 """The rows of one training run, by condition and id."""
-Table = dict[str, dict[str, Interval]]
-"""By condition, by measure."""
-
 UNITS = {"gravity": "m/s²", "restitution": "of the speed", "rate": "1/s"}
 
 
@@ -26,7 +23,7 @@ def overall(runs: Sequence[Run], conditions: Sequence[str]) -> Table:
     for condition in conditions:
 
         def column(value: Callable[[Row], float], of: str = condition) -> np.ndarray:
-            return _columns(runs, of, value)
+            return columns(runs, of, value)
 
         def less(value: Callable[[Row], float]) -> np.ndarray:
             return column(value) - column(value, "none")
@@ -50,9 +47,9 @@ def of_constant(runs: Sequence[Run], conditions: Sequence[str], name: str) -> Ta
     """
     table: Table = {}
     for condition in conditions:
-        fitted, none = (_columns(runs, of, lambda row: row.fitted.get(name, math.nan)) for of in (condition, "none"))
-        true = _columns(runs, condition, lambda row: row.true.get(name, math.nan))
-        told = _columns(runs, condition, lambda row: row.told.get(name, math.nan))
+        fitted, none = (columns(runs, of, lambda row: row.fitted.get(name, math.nan)) for of in (condition, "none"))
+        true = columns(runs, condition, lambda row: row.true.get(name, math.nan))
+        told = columns(runs, condition, lambda row: row.told.get(name, math.nan))
         table[condition] = {
             "clips": _count(fitted),
             "error": bootstrap_runs(np.mean, np.abs(fitted - true)),
@@ -64,33 +61,10 @@ def of_constant(runs: Sequence[Run], conditions: Sequence[str], name: str) -> Ta
     return table
 
 
-def _columns(runs: Sequence[Run], condition: str, value: Callable[[Row], float]) -> np.ndarray:
-    """[runs, ids] of one condition; NaN where a run lacks it. Truth, which no run changes, is that of every run."""
-    ids = list(dict.fromkeys(id for run in runs for _, id in run))
-    return np.array([[value(run[condition, id]) if (condition, id) in run else math.nan for id in ids] for run in runs])
-
-
 def _count(values: np.ndarray) -> Interval:
     """How many are known, on average over the runs."""
     known = float((~np.isnan(values)).sum(1).mean())
     return Interval(known, known, known)
-
-
-def markdown(table: Table, digits: int = 2) -> str:
-    """One row a condition; an en dash where there is nothing to say."""
-    measures = list(next(iter(table.values())))
-    lines = ["| | " + " | ".join(measures) + " |", "|---" * (len(measures) + 1) + "|"]
-    for name, row in table.items():
-        lines.append(f"| {name} | " + " | ".join(_cell(row[measure], digits) for measure in measures) + " |")
-    return "\n".join(lines)
-
-
-def _cell(value: Interval, digits: int) -> str:
-    if math.isnan(value.value):
-        return "–"
-    if value.low == value.high:
-        return f"{value.value:.1f}"
-    return f"{value.value:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
 
 
 def report(runs: Sequence[Run], conditions: Sequence[str]) -> dict[str, Table]:
@@ -100,13 +74,6 @@ def report(runs: Sequence[Run], conditions: Sequence[str]) -> dict[str, Table]:
 
 
 def write(file: Path, tables: Mapping[str, Table]) -> None:
-    """Print tables, each under its title, and write their numbers."""
-    for title, table in tables.items():
-        unit = f", {UNITS[title]}" if title in UNITS else ""
-        print(f"**{title or 'all'}{unit}**\n\n{markdown(table, 3 if title in ('rate', 'restitution') else 2)}\n")
-    numbers = {
-        title or "all": {row: {name: value._asdict() for name, value in cells.items()} for row, cells in table.items()}
-        for title, table in tables.items()
-    }
-    file.write_text(json.dumps(plain(numbers), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    print(file)
+    """Print tables of constants, each under its title, and write their numbers."""
+    fine = ("rate", "restitution")
+    write_tables(file, tables, {name: f", {unit}" for name, unit in UNITS.items()}, dict.fromkeys(fine, 3))

@@ -19,12 +19,13 @@ from recipes.dit_mem.branches import Branches, memory_of, pairs_of
 from recipes.dit_mem.conditions import STUDIES, knowledge, plug
 from recipes.dit_mem.evaluate import CEILINGS, Evaluate
 from recipes.dit_mem.laws import law_of, names_of
-from recipes.dit_mem.measured import Measured, Row
+from recipes.dit_mem.measured import Row
 from recipes.dit_mem.memories import encode
 from recipes.dit_mem.parts import load_backbone, load_encoder, new_encoder, save_encoder
 from recipes.dit_mem.prepare import Prepare
 from recipes.dit_mem.presets import Config, parse, tiny
 from recipes.dit_mem.tables import of_constant, overall
+from recipes.rows import Measured
 
 
 @pytest.fixture(scope="module")
