@@ -100,7 +100,7 @@ def context_shares(
             masses.append(logits.unflatten(-1, (frames if name == context else 1, -1)).logsumexp(-1))
         mass = torch.cat(masses, dim=-1)
         blind = (mass == -torch.inf).all(-1, keepdim=True)
-        share = mass.masked_fill(blind, 0.0).softmax(-1).masked_fill(blind, 0.0)
+        share = mass.softmax(-1).masked_fill(blind, 0.0)
         total += share[..., :frames].sum((1, 2))
     return total / (tokens * heads)
 

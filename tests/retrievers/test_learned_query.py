@@ -56,6 +56,9 @@ def test_each_query_of_a_list_is_asked_by_itself():
     assert retriever(["abc", "d"], 1, exclude=[["a"], []]) == [Hits(["b"], [2.0]), Hits(["b"], [2.0])]
     assert retriever("abc") == Hits(["a", "b"], [3.0, 2.0]) and asked == ["abc", "d", "abc"]
 
+    ids = [f"frame{i}" for i in range(40)]
+    assert LearnedQuery(lambda _: torch.ones(40), ids)("ties", 40).ids == ids
+
 
 def test_what_the_query_layers_attend_to():
     """The two sides together, on a model made to look for one frame: Q's keys and the frame's agree by design."""
