@@ -151,7 +151,7 @@ class FrameContext(Pretrained, nn.Module):
                 made = conv(fill_edges(x.to(conv.weight.dtype), *conv.stride[1:]))
             else:
                 made = patch_embedding.forward(x)  # past its hooks: one of them calls this
-            parts.append(made.flatten(2).mT.to(latents.dtype))
+            parts.append(made.flatten(2).mT)
         return torch.cat(parts, dim=1)
 
     def _check(self, transformer: nn.Module) -> None:

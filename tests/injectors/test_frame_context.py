@@ -175,6 +175,15 @@ def test_initialised_a_token_is_the_patch_embedding_of_the_average(model, given)
 
 
 @torch.no_grad()
+def test_a_start_frame_is_kept_as_it_is_where_all_else_is_packed(model, given) -> None:
+    frames = FrameContext(dataclasses.replace(CONFIG, packing=((2, 2),), keep_start=True)).initialise(model)
+    flat = context()
+    made = run(model, frames, given, given["c"][:, :, :1])
+    assert torch.equal(made, run(model, flat, given, given["c"][:, :, :1]))
+    assert not torch.allclose(made, run(model, frames, given, given["c"]), atol=1e-3)
+
+
+@torch.no_grad()
 def test_frames_beyond_the_packing_are_left_out_and_counted(model, given) -> None:
     frames = context(dataclasses.replace(PACKED, packing=((1, 1), (2, 2)), keep_start=True), cameras=0.3)
     times = torch.rand(1, PAST) * 1000
