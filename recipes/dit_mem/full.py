@@ -52,7 +52,7 @@ from recipes.training import identity
 OTHER_LAWS = tuple(law.kind for law in LAWS if law.kind not in (*FALLS, *PROCESSES))
 OTHER_CLIPS = 64
 DECIDE = {"model", "dtype", "seed", "steps", "batch", "lr", "warmup", "schedule", "clip_norm", "shift", "weighting"}
-DECIDE |= {"drop_text", "text_length", "checkpointing"}
+DECIDE |= {"drop_text", "text_length", "checkpointing", "image_share"}
 """The settings that decide the weights."""
 SAMPLER = {"sampling_steps", "guidance_scale", "flow_shift", "negative_prompt"}
 
@@ -73,6 +73,8 @@ class Full(Command):
     """Prompts, the first of the test bank."""
     noise_seed: int = Evaluate.noise_seed
     """Of the first prompt; they count up. The same as of what is compared with."""
+    from_frame: bool = False
+    """Give every prompt the first frame of its clip."""
     keep: int = Evaluate.keep
     """Videos of each step to keep."""
 
@@ -124,11 +126,16 @@ def fine_tune(command: Full) -> tuple[Run, Tuning, dict[int, Tensor]]:
     config, points = command.tuned, sorted({*command.measure_at, command.full_steps} - {0})
     if not points or points[0] < 0 or points[-1] > command.full_steps:
         raise InputError(f"--measure-at {command.measure_at} is not within the {command.full_steps} --full-steps.")
-    bench = open_bench(Evaluate(config, clips=command.clips, noise_seed=command.noise_seed, keep=command.keep))
+    asked = Evaluate(
+        config, clips=command.clips, noise_seed=command.noise_seed, from_frame=command.from_frame, keep=command.keep
+    )
+    bench = open_bench(asked)
     backbone, data = bench.backbone, training_clips(command, bench.bank)
     about = _about(config, DECIDE, data, backbone)
     sampled = {"prompts": bench.bank.fingerprint, "noise_seed": command.noise_seed}
-    rows = Measured(config.out / "measured.jsonl", _about(config, DECIDE | SAMPLER, data, backbone) | sampled, Row)
+    rows = Measured(
+        config.out / f"measured{asked.suffix}.jsonl", _about(config, DECIDE | SAMPLER, data, backbone) | sampled, Row
+    )
     run = dict(bench.without_memory())
     others, text = other_laws(backbone, config.shift), TextCache(backbone, PIPELINE_TEXT_LENGTH)
     forgot = {0: losses_on(text, others, config.videos_at_once)}
@@ -189,7 +196,8 @@ def tables(run: Run, tuning: Tuning, forgot: dict[int, Tensor]) -> dict[str, Tab
 
 def main(command: Full) -> int:
     """Train, measure, print the tables and write them; the exit code."""
-    write(command.config.out / f"{command.name}.json", tables(*fine_tune(command)))
+    suffix = "-from-frame" if command.from_frame else ""
+    write(command.config.out / f"{command.name}{suffix}.json", tables(*fine_tune(command)))
     return 0
 
 

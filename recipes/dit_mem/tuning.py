@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from memkit.backbones import WanBackbone
 from memkit.bank import MemoryBank
 from memkit.errors import InputError
 from memkit.flow import NUM_TRAIN_TIMESTEPS, add_noise, bell_weight, flow_loss, release_timesteps
+from memkit.known import known_frames
 from recipes.dit_mem.presets import Config
 from recipes.dit_mem.step import by_expert
 from recipes.dit_mem.train import learning_rate
@@ -29,10 +31,12 @@ class Samples(NamedTuple):
     latents: Float[Tensor, "batch channels frames height width"]
     noise: Float[Tensor, "batch channels frames height width"]
     sigma: Float[Tensor, " batch"]
+    known: int = 0
+    """First latent frames that are given."""
 
     def part(self, some: slice) -> Samples:
         """Some of them."""
-        return Samples(self.captions[some], self.latents[some], self.noise[some], self.sigma[some])
+        return Samples(self.captions[some], self.latents[some], self.noise[some], self.sigma[some], self.known)
 
 
 def noised(
@@ -62,23 +66,30 @@ class Clips:
         ids = [rng.choice(self.ids) for rng in rngs]
         blank = [rng.random() < config.drop_text for rng in rngs]
         levels = [int((place + rng.random()) / config.batch * NUM_TRAIN_TIMESTEPS) for place, rng in enumerate(rngs)]
-        return noised(
+        samples = noised(
             ["" if no_text else self._captions[id] for id, no_text in zip(ids, blank, strict=True)],
             self.bank.latents(ids)[0].float(),
             [rng.getrandbits(63) for rng in rngs],
             levels,
             config.shift,
         )
+        return samples._replace(known=int(random.Random(f"{config.seed}/{step}").random() < config.image_share))
 
 
 def flow_losses(backbone: WanBackbone, text: TextCache, samples: Samples) -> Float[Tensor, " batch"]:
-    """Flow-matching loss of each sample, without memory, by the expert that its noise level belongs to."""
-    latents, noise, sigma = (x.to(backbone.device) for x in samples[1:])
+    """Flow-matching loss of each sample, without memory, by the expert that its noise level belongs to.
+
+    It is over the frames that are not given.
+    """
+    latents, noise, sigma = (x.to(backbone.device) for x in (samples.latents, samples.noise, samples.sigma))
+    known = samples.known
     noisy, timestep = add_noise(latents, noise, sigma), sigma * NUM_TRAIN_TIMESTEPS
     words, losses = text(samples.captions).to(latents), torch.zeros_like(sigma)
     for expert, index, _ in by_expert(backbone, timestep):
-        velocity = expert(noisy[index], timestep[index], words[index], return_dict=False)[0]
-        losses = losses.index_put((index,), flow_loss(velocity, latents[index], noise[index]))
+        with known_frames(latents[index, :, :known], expert) if known else nullcontext():
+            velocity = expert(noisy[index], timestep[index], words[index], return_dict=False)[0]
+        wanted = (x[:, :, known:] for x in (velocity, latents[index], noise[index]))
+        losses = losses.index_put((index,), flow_loss(*wanted))
     return losses
 
 

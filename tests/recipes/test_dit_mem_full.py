@@ -12,6 +12,7 @@ import torch
 from memkit.backbones import WanBackbone
 from memkit.bank import MemoryBank
 from memkit.errors import InputError
+from memkit.known import known_frames
 from recipes.dit_mem.evaluate import CEILINGS, Evaluate, open_bench
 from recipes.dit_mem.full import OTHER_LAWS, Full, fine_tune, losses_on, main, other_laws, training_clips
 from recipes.dit_mem.laws import FALLS, PROCESSES, clip_ids, law_of
@@ -69,7 +70,8 @@ def command_in(out: Path, config: Config, **changes: object) -> Full:
 
 
 def same(a: Samples, b: Samples) -> bool:
-    return a.captions == b.captions and all(torch.equal(x, y) for x, y in zip(a[1:], b[1:], strict=True))
+    tensors = zip(a[1:4], b[1:4], strict=True)
+    return a.captions == b.captions and all(torch.equal(x, y) for x, y in tensors) and a.known == b.known
 
 
 def test_no_prompt_is_among_the_clips(config, bank) -> None:
@@ -112,7 +114,7 @@ def test_noise_levels_are_spread_over_those_of_training(config, bank) -> None:
 
 
 def test_the_loss_is_flow_matching(config, backbone, bank) -> None:
-    samples = Clips(bank, bank.ids, config).batch(0)
+    samples = Clips(bank, bank.ids, config).batch(0)._replace(known=0)
     with prepared(backbone, config.text_length, False):
         losses = flow_losses(backbone, TextCache(backbone, config.text_length), samples)
     for i, loss in enumerate(losses):
@@ -120,6 +122,22 @@ def test_the_loss_is_flow_matching(config, backbone, bank) -> None:
         noisy, text = (1 - sigma) * x + sigma * noise, backbone.encode_text(samples.captions[i : i + 1])
         velocity = backbone.transformer(noisy, 1000 * sigma, text).sample
         torch.testing.assert_close(loss, ((noise - x) - velocity).square().mean(), rtol=1e-4, atol=1e-5)
+
+
+def test_given_frames_are_clean_and_have_no_loss(config, backbone, bank) -> None:
+    clips = Clips(bank, bank.ids, config)
+    shares = [clips.batch(step).known for step in range(40)]
+    assert set(shares) == {0, 1} and abs(sum(shares) / 40 - config.image_share) < 0.25
+    samples = clips.batch(0)._replace(known=1)
+    with prepared(backbone, config.text_length, False):
+        losses = flow_losses(backbone, TextCache(backbone, config.text_length), samples)
+    for i, loss in enumerate(losses):
+        x, noise, sigma = samples.latents[i : i + 1], samples.noise[i : i + 1], samples.sigma[i : i + 1]
+        noisy, text = (1 - sigma) * x + sigma * noise, backbone.encode_text(samples.captions[i : i + 1])
+        with known_frames(x[:, :, :1], backbone.transformer):
+            velocity = backbone.transformer(noisy, 1000 * sigma, text).sample
+        error = ((noise - x) - velocity).square()[:, :, 1:].mean()
+        torch.testing.assert_close(loss, error, rtol=1e-4, atol=1e-5)
 
 
 def test_every_weight_is_trained_and_the_loss_falls(tmp_path, config, backbone, bank) -> None:
