@@ -130,7 +130,6 @@ class History:
 
     # -- what changes it -------------------------------------------------------------------------------------------
 
-    @torch.inference_mode(False)  # frames outlive any inference mode they come from
     @torch.no_grad()
     def add(
         self,
