@@ -271,7 +271,7 @@ class _Processor(WanAttnProcessor):
         k, v = project_kv(attn, hidden)
         k = rotate(k, *carried.rotary)
         if made.of_context:
-            made.kept.setdefault(layer, (k, v))  # gradient checkpointing runs this again
+            made.kept[layer] = (k, v)
             return torch.zeros_like(hidden)
         q = rotate(attn.norm_q(attn.to_q(hidden)).unflatten(2, (attn.heads, -1)), *carried.rotary)
         table = Table({QUERY: q}, {QUERY: (k, v)}, {QUERY: (QUERY,)})

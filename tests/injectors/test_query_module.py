@@ -167,14 +167,18 @@ def test_pre_training_reaches_every_weight_and_lowers_the_loss(x) -> None:
 
 
 def test_gradient_checkpointing_changes_nothing(x) -> None:
-    gradients = []
+    gradients, ran = [], []
     for on in (False, True):
         module, past, monitor = make().train(), x["c"].clone().requires_grad_(), QueryMonitor()
         if on:
             module.wan.enable_gradient_checkpointing()
+        ran.append(0)
+        for block in module.wan.blocks:
+            block.register_forward_pre_hook(lambda *_: ran.append(ran.pop() + 1))
         module(x["q"], past, x["text"], cameras=x["cameras"], monitor=monitor).tokens.square().sum().backward()
         assert past.grad is not None and past.grad.any() and monitor.shares().shape == (1, 3, 2, PAST)
         gradients.append([past.grad, *(p.grad for p in module.parameters() if p.grad is not None)])
+    assert ran == [5, 10]  # C through two blocks, Q through three, and once more backwards
     for a, b in zip(*gradients, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
