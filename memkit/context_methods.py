@@ -24,6 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from memkit.cameras import Cameras
+from memkit.errors import InputError
 from memkit.history import History, Taken
 from memkit.injectors import FrameContext, QueryLayers, QueryModule, QueryMonitor, SelfAttentionConcat, pose_numbers
 from memkit.retrievers import FOVRetriever
@@ -156,7 +157,8 @@ class RetrievedContext(_InSequence):
         if not len(history):
             return None
         known = history.cameras
-        assert known is not None, "a history for retrieval by view has cameras"
+        if known is None:
+            raise InputError("The history has no cameras, by which frames are retrieved; add frames with theirs.")
         return history.take(
             torch.stack([self._rows(*each) for each in zip(_samples(known), _samples(cameras), strict=True)])
         )

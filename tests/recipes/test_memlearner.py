@@ -1,0 +1,307 @@
+"""MemLearner's recipe: chunks of long videos, batches, training that resumes, rollouts, comparisons."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from memkit.bank import MemoryBank
+from memkit.cameras import Cameras
+from memkit.errors import InputError
+from memkit.pose_files import read_poses, write_poses
+from memkit.video import read_video, write_video
+from memkit.worlds.rooms import Room
+from recipes.launch import launch
+from recipes.memlearner import evaluate, generate, prepare, train
+from recipes.memlearner.data import Target, TrainingSet, Videos
+from recipes.memlearner.methods import load_method, make_method, start_from
+from recipes.memlearner.presets import PRESETS, Config, MethodName, tiny
+from recipes.memlearner.videos import RoomVideo, chunk_id, cropped, frames_id, room_names
+
+CHUNKS = 3
+
+
+@pytest.fixture(scope="module")
+def config(random_folder, tmp_path_factory) -> Config:
+    out = tmp_path_factory.mktemp("rooms")
+    made = dataclasses.replace(
+        tiny(), model=str(random_folder), out=out, banks=out, device="cpu", layers=1, batch=2, steps=4, save_every=2,
+        log_every=1, warmup=1, text_length=120, sampling_steps=1, video_chunks=CHUNKS, train_videos=2, test_videos=2,
+        frames=3, chunks=2,
+    )  # fmt: skip
+    assert prepare.main(prepare.Prepare(made)) == 0
+    return made
+
+
+@pytest.fixture(scope="module")
+def bank(config: Config) -> MemoryBank:
+    return MemoryBank.open(config.folder / "train")
+
+
+def test_a_bank_holds_chunks_that_share_a_frame(config, bank) -> None:
+    names = room_names("train", 2)
+    assert names == ["train-00000", "train-00001-dynamic"]
+    wanted = {f(name, i) for name in names for i in range(CHUNKS) for f in (chunk_id, frames_id)}
+    assert set(bank.ids) == wanted and set(bank.sources) == set(names)
+    for name in names:
+        for i in range(1, CHUNKS):
+            before, after = (bank.clip(frames_id(name, j)) for j in (i - 1, i))
+            assert torch.equal(before.latents[:, -1], after.latents[:, 0])
+            assert before.cameras is not None and after.cameras is not None
+            assert torch.equal(before.cameras.c2w[-1], after.cameras.c2w[0])
+    test = MemoryBank.open(config.folder / "test").sources
+    assert set(test) == {"test-00000", "test-00000-dynamic"}
+    assert prepare.main(prepare.Prepare(config)) == 0 and set(MemoryBank.open(bank.path).ids) == wanted
+
+
+def test_captions_tell_the_camera_s_motion_and_nothing_of_the_room(bank) -> None:
+    for caption in bank.captions:
+        assert "room" in caption and not any(word in caption for word in ("wall", "pillar", "table", "person"))
+
+
+def test_the_twin_with_people_walks_the_same_way(config) -> None:
+    form = train.load_backbone(config, torch.device("cpu")).video_format
+    quiet, busy = (RoomVideo(name, CHUNKS, form) for name in ("test-00004", "test-00004-dynamic"))
+    for a, b in zip(quiet.chunks(), busy.chunks(), strict=True):
+        assert torch.equal(a.cameras.c2w, b.cameras.c2w)
+    assert not Room.named("test-00004").movers and Room.named("test-00004-dynamic").movers
+
+
+def videos_in(folder: Path, frames: int = 20) -> Path:
+    folder.mkdir()
+    video = torch.randint(0, 256, (frames, 40, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    write_video(folder / "walk.mp4", video, 8.0)
+    write_video(folder / "lost.mp4", video, 8.0)
+    c2w = torch.eye(4, dtype=torch.float64).repeat(frames, 1, 1)
+    c2w[:, 0, 3] = torch.arange(frames)
+    write_poses(folder / "walk.npz", Cameras(c2w, torch.tensor([0.8, 1.0, 0.5, 0.5]).double().expand(frames, 4)))
+    captions = folder / "captions.csv"
+    captions.write_text("video,caption\nwalk.mp4,a walk\nlost.mp4,no poses\n")
+    return captions
+
+
+def test_own_videos_bring_their_poses(config, tmp_path, capsys) -> None:
+    captions = videos_in(tmp_path / "mine")
+    mine = dataclasses.replace(config, out=tmp_path, banks=tmp_path)
+    command = prepare.Prepare(mine, videos=tmp_path / "mine", captions=captions)
+    assert prepare.main(command) == 1
+    assert "lost.mp4" in capsys.readouterr().err
+    bank = MemoryBank.open(tmp_path / "train")
+    assert bank.ids == [f("walk.mp4", i) for i in range(2) for f in (chunk_id, frames_id)]
+    cameras = bank.clip(chunk_id("walk.mp4", 1)).cameras
+    assert cameras is not None and cameras.c2w[:, 0, 3].tolist() == [8.0, 12.0, 16.0]
+    # 64×40 scaled to 51×32 and cropped to 32×32: across, the view is narrower
+    torch.testing.assert_close(cameras.intrinsics[0], torch.tensor([0.8 * 1.6, 1.0, 0.5, 0.5]).double())
+    assert prepare.main(dataclasses.replace(command, skip_bad=True)) == 0 and len(MemoryBank.open(bank.path)) == 4
+
+
+def test_cropping_keeps_the_rays_of_pixels() -> None:
+    lens = torch.tensor([0.9, 1.2, 0.45, 0.55]).double()
+    after = cropped(lens, (40, 64), (32, 32))
+    x, y = 0.1, -0.2  # of a ray, at depth 1
+    before = torch.tensor([(lens[0] * x + lens[2]) * 64, (lens[1] * y + lens[3]) * 40])
+    scale = max(32 / 40, 32 / 64)
+    shift = torch.tensor([(64 * scale - 32) / 2, (40 * scale - 32) / 2])
+    torch.testing.assert_close(
+        torch.stack([(after[0] * x + after[2]) * 32, (after[1] * y + after[3]) * 32]), before * scale - shift
+    )
+
+
+def test_a_batch_is_a_function_of_its_step_and_shared_by_processes(config, bank) -> None:
+    data = TrainingSet(bank, config, "chunks")
+    pasts = set()
+    for step in range(12):
+        whole = TrainingSet(bank, dataclasses.replace(config, batch=4), "chunks").batch(step)
+        parts = [data.batch(step, rank, 2) for rank in range(2)]
+        for name in ("latents", "noise", "query_noise", "sigma"):
+            joined = torch.stack([getattr(part, name) for part in parts], dim=1).flatten(0, 1)
+            assert torch.equal(getattr(whole, name), joined)
+        assert [c for pair in zip(*(p.captions for p in parts), strict=True) for c in pair] == whole.captions
+        pasts.add(len(whole.history))
+        assert not torch.equal(whole.noise, whole.query_noise)
+    assert pasts == {0, 3, 6}  # latent frames of 0, 1 and 2 chunks
+
+
+@pytest.mark.parametrize("keeps", ["chunks", "frames"])
+def test_the_past_is_what_came_before(bank, keeps) -> None:
+    videos = Videos(bank)
+    history = videos.history([Target("train-00000", 2, 2)], keeps)
+    target = bank.clip(chunk_id("train-00000", 2))
+    assert target.cameras is not None and history.cameras is not None
+    assert torch.equal(history.cameras.c2w[0, -1], target.cameras.c2w[0])  # its last frame is the chunk's first
+    assert history.times == ((0, 1, 2, 2, 3, 4) if keeps == "chunks" else (0, 1, 2, 3, 4))
+    named = chunk_id if keeps == "chunks" else frames_id
+    first = bank.clip(named("train-00000", 0)).latents.float()
+    assert torch.equal(history.latents[0, :, :3], first)
+
+
+def test_a_bank_of_something_else_is_refused(config, tmp_path) -> None:
+    with MemoryBank.create(tmp_path / "bank") as other:
+        other.add("a", torch.zeros(16, 3, 4, 4), "a clip")
+    with pytest.raises(InputError, match="prepare"):
+        TrainingSet(other, config, "chunks")
+
+
+def trained(config: Config, out: Path, **changes: object) -> dict[str, torch.Tensor]:
+    own = dataclasses.replace(config, out=out, **changes)
+    assert train.main(train.Command(own)) == 0
+    return torch.load(out / "checkpoint.pt", weights_only=True)["modules"]
+
+
+METHODS: tuple[MethodName, ...] = ("learned", "cam", "window", "framepack", "separate", "none")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_training_moves_everything_and_resumes_to_the_bit(config, tmp_path, method) -> None:
+    whole = trained(config, tmp_path / "whole", method=method)
+    backbone = train.load_backbone(config, torch.device("cpu"))
+    own = dataclasses.replace(config, method=method)
+    start = {f"method.{k}": v for k, v in make_method(own, backbone).state_dict().items()}
+    start |= {f"transformer.{k}": v for k, v in backbone.transformer.state_dict().items()}
+    assert start.keys() == whole.keys()
+    still = {name for name, value in start.items() if torch.equal(value, whole[name])}
+    own_head = {name for name in still if "module.wan" in name}  # used in pre-training alone
+    assert still == own_head and (not still or method == "separate")
+
+    stopped = dataclasses.replace(config, out=tmp_path / "parts", method=method)
+    real = train.Training.save
+
+    def crash(self, step, about):
+        real(self, step, about)
+        if step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train.Training, "save", crash)
+        train.main(train.Command(stopped))
+    parts = trained(config, tmp_path / "parts", method=method)
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_the_loss_is_on_what_is_made(config, bank) -> None:
+    backbone = train.load_backbone(config, torch.device("cpu"))
+    own = dataclasses.replace(config, method="learned")
+    method = make_method(own, backbone)
+    training, text = train.Training(own, backbone, method), train.TextCache(backbone, 512)
+    batch = next(b for b in map(TrainingSet(bank, own, method.keeps).batch, range(20)) if len(b.history))
+    loss = train.losses(training, text, batch)
+    noise = batch.noise.clone()
+    noise[:, :, 0] += 1.0
+    torch.testing.assert_close(train.losses(training, text, dataclasses.replace(batch, noise=noise)), loss)
+    noise[:, :, 1] += 1.0
+    assert not torch.allclose(train.losses(training, text, dataclasses.replace(batch, noise=noise)), loss)
+
+
+def test_checkpointing_gives_the_same_gradients(config, bank) -> None:
+    backbone = train.load_backbone(config, torch.device("cpu"))
+    for name in ("learned", "cam", "separate"):
+        own = dataclasses.replace(config, method=name)
+        method = make_method(own, backbone)
+        training, text = train.Training(own, backbone, method), train.TextCache(backbone, 512)
+        batch = next(b for b in map(TrainingSet(bank, own, method.keeps).batch, range(20)) if len(b.history))
+        found = []
+        for checkpointing in (False, True):
+            training.modules.zero_grad(set_to_none=True)
+            with train.prepared(backbone, 512, checkpointing):
+                train.losses(training, text, batch)
+            found.append({n: p.grad.clone() for n, p in training.modules.named_parameters() if p.grad is not None})
+        assert found[0].keys() == found[1].keys()
+        for n, grad in found[0].items():
+            torch.testing.assert_close(grad, found[1][n], rtol=1e-4, atol=1e-6)
+
+
+def test_a_run_starts_from_another_run_s_cameras(config, tmp_path) -> None:
+    trained(config, tmp_path / "base", method="none", steps=2)
+    own = dataclasses.replace(config, method="learned", start=tmp_path / "base")
+    backbone = train.load_backbone(own, torch.device("cpu"), own.start)
+    method = make_method(own, backbone)
+    start_from(method, tmp_path / "base" / "method")
+    base = load_method(dataclasses.replace(config, method="none"), backbone, tmp_path / "base" / "method")
+    assert torch.equal(method.query.cameras.exact.layers[0].weight, base.context.cameras.exact.layers[0].weight)
+    assert method.query.cameras.exact.layers[0].weight.any()
+    with pytest.raises(InputError, match="method"):
+        load_method(own, backbone, tmp_path / "base" / "method")
+    with pytest.raises(InputError, match="no method"):
+        start_from(method, tmp_path)
+
+
+def test_another_run_s_checkpoint_is_refused(config, tmp_path) -> None:
+    trained(config, tmp_path, method="none", steps=2)
+    with pytest.raises(InputError, match="lr"):
+        trained(config, tmp_path, method="none", steps=2, lr=1.0)
+
+
+def test_generate_follows_the_keys(config, tmp_path, capsys) -> None:
+    trained(config, tmp_path, method="learned", steps=2)
+    own = dataclasses.replace(config, out=tmp_path, method="learned", steps=2, budget=10_000)
+    command = generate.Generate(own, room="test-00000", keys="right-2, left-3")
+    assert generate.main(command) == 0
+    assert "3 chunks" in capsys.readouterr().out
+    video, poses = read_video(tmp_path / "generated.mp4"), read_poses(tmp_path / "generated.npz")
+    assert len(video.frames) == len(poses.c2w) == 3 * 8 + 1
+    torch.testing.assert_close(poses.c2w[4 * 5], poses.c2w[4 * 5 + 4])  # held at the end
+    assert not torch.allclose(poses.c2w[0], poses.c2w[8])
+    write_video(tmp_path / "first.mp4", video.frames[:1], 8.0)
+    own_path = dataclasses.replace(
+        command, room=None, keys=None, image=tmp_path / "first.mp4", poses=tmp_path / "generated.npz"
+    )
+    assert generate.main(own_path) == 0
+    with pytest.raises(InputError, match="one of --room"):
+        generate.main(dataclasses.replace(command, image=tmp_path / "first.mp4"))
+
+
+def test_evaluation_measures_each_clip_once(config, tmp_path, capsys) -> None:
+    trained(config, tmp_path, method="cam", steps=2)
+    own = dataclasses.replace(config, out=tmp_path, method="cam", steps=2)
+    command = evaluate.Evaluate(own, rooms=1, keep=1)
+    assert evaluate.main(command) == 0
+    lines = (tmp_path / "measured.jsonl").read_text().splitlines()
+    assert len(lines) == 1 + 2 * 2  # two comparisons, with people and without
+    assert {p.name for p in (tmp_path / "evaluation").iterdir()} == {"test-00000-truth.mp4", "test-00000-revisit.mp4"}
+    assert evaluate.main(command) == 0
+    assert (tmp_path / "measured.jsonl").read_text().splitlines() == lines
+    shown = capsys.readouterr().out
+    assert "rooms with people" in shown and "autoencoder" in shown
+
+
+def test_a_revisit_turns_away_and_comes_back(config) -> None:
+    form = train.load_backbone(config, torch.device("cpu")).video_format
+    for i in range(4):
+        clip = evaluate.clip_of("revisit", f"test-{i:05d}", config, form)
+        _, cameras = clip.truth(form)
+        assert torch.allclose(cameras.c2w[0], cameras.c2w[-1], atol=1e-6) and clip.past == 0
+        turned = torch.einsum("fij,ij->f", cameras.c2w[:, :3, :3], cameras.c2w[0, :3, :3])
+        farthest = torch.rad2deg(((turned - 1) / 2).clamp(-1, 1).acos()).max()
+        assert 89.0 <= farthest <= 180.1
+
+
+def test_scores_know_the_way_back_from_the_way_there(config) -> None:
+    form = train.load_backbone(config, torch.device("cpu")).video_format
+    clip = evaluate.clip_of("revisit", "test-00000", config, form)
+    truth, cameras = clip.truth(form)
+    rng = random.Random(0)
+    noisy = (truth.int() + rng.randint(5, 9)).clamp(0, 255).to(torch.uint8)
+    row = evaluate.score("test-00000", "revisit", clip, noisy, truth, cameras, 1)
+    assert 28 < row.psnr < 40  # a constant shift of 5 to 9 grey values
+    half = len(truth) // 2
+    turned = torch.cat([truth[:half], 255 - truth[half:]])
+    assert evaluate.score("test-00000", "revisit", clip, turned, truth, cameras, 1).again < 12
+
+
+def test_presets_are_whole() -> None:
+    assert set(PRESETS) == {"tiny", "wan2.1-1.3b", "wan2.2-5b"}
+    for make in PRESETS.values():
+        assert make().layers <= 5 and make().chunks == 9
+
+
+def test_two_processes_would_share_gradients(config, tmp_path) -> None:
+    """Without a past not all parts have gradients; all processes must have those of the same parameters."""
+    own = dataclasses.replace(config, out=tmp_path, method="learned", chunks=0)
+    backbone = train.load_backbone(own, torch.device("cpu"))
+    launched = launch("cpu", "none", "test", {}, tmp_path)
+    train.train(own, backbone, MemoryBank.open(own.folder / "train"), launched)
+    assert (tmp_path / "transformer" / "config.json").exists()
