@@ -156,8 +156,8 @@ def tiny() -> Config:
     encoder learned to be ignored and stayed so, and a gate closed at the start opened too late; the easing-in gives
     it a reason not to; the bell leaves out the noise levels that decide a path; and the whole caption finds a clip
     of the same planet only half of the time (52 % of the best three among the other 287 test clips; what ``LAWS_QUERY``
-    keeps finds 96 %). With its first frame given, the rest of a fall depends on little but gravity, and it is decided at
-    the highest noise levels: with both in every step, 600 steps teach three times what 1200 without do (docs/dit-mem.md).
+    keeps finds 96 %). With its first frame given, the rest of a fall depends on little but gravity, and at the highest
+    noise levels: with both in every step, 600 steps teach three times what 1200 steps without do (docs/dit-mem.md).
     """
     return Config(
         gate=True,
