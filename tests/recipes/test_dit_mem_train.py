@@ -35,6 +35,7 @@ def train(config: Config, backbone: WanBackbone, data: TrainingSet) -> Frequency
 def config(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
     return dataclasses.replace(
         tiny(),
+        image_share=0.6,
         model=str(random_folder),
         out=tmp_path_factory.mktemp("run"),
         steps=6,
