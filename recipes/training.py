@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from memkit.errors import InputError
@@ -23,6 +24,16 @@ def identity(config: Any, may_change: Collection[str], **more: Any) -> dict[str,
     """What must not change between a run and its resumption: a dataclass' fields but those named, and ``more``."""
     settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in may_change}
     return json.loads(json.dumps({**settings, **more}, default=str))
+
+
+def fingerprint(*modules: nn.Module) -> str:
+    """SHA-256 of all parameters and buffers, with their names: the same bits, the same string."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, value in module.state_dict().items():
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def save_checkpoint(state: dict[str, Any], path: Path, about: dict[str, Any]) -> None:

@@ -33,11 +33,12 @@ from memkit.worlds.solids import Fall
 from recipes.commands import run_command
 from recipes.dit_mem.generate import digest
 from recipes.dit_mem.laws import constants_of, law_of
-from recipes.dit_mem.parts import fingerprint, load_backbone, load_encoder
+from recipes.dit_mem.parts import load_backbone, load_encoder
 from recipes.dit_mem.presets import Command, parse
 from recipes.dit_mem.tables import write
 from recipes.rows import Measured
 from recipes.tables import Table
+from recipes.training import fingerprint
 
 Role = Literal["both", "neither", "low", "high"]
 

@@ -12,22 +12,17 @@ are shared by the claims, below OUT; stopped at any point, the same command goes
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import threading
-import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, get_args
-
-import torch
 
 from memkit.encoders import EncoderName
 from recipes.commands import run_command
 from recipes.dit_mem import branches, evaluate, prepare, train
 from recipes.dit_mem.presets import Command, Config, parse
 from recipes.dit_mem.tables import Run, of_constant, overall, report, write
+from recipes.pool import in_processes
 from recipes.tables import Table
 
 Claim = Literal["knowledge", "plug", "guidance", "encoders", "branches"]
@@ -57,13 +52,10 @@ def run_of(config: Config, encoder: EncoderName, seed: int) -> Config:
 
 def measure(command: Claims, config: Config) -> Any:
     """Train what is not trained, measure what is not measured; rows of the one run."""
-    if command.jobs > 1:
-        torch.set_num_threads(1)
     train.main(Command(config))
     if command.claim == "branches":
         return branches.compare(branches.Branches(config))
-    study = "knowledge" if command.claim == "encoders" else command.claim
-    return evaluate.evaluate(replace(_evaluation(command, config), study=study))
+    return evaluate.evaluate(replace(_evaluation(command, config), study=command.claim))
 
 
 def _evaluation(command: Claims, config: Config) -> evaluate.Evaluate:
@@ -77,27 +69,9 @@ def measure_all(command: Claims, encoders: Sequence[EncoderName]) -> dict[Encode
     if command.claim != "branches":
         evaluate.open_bench(_evaluation(command, replace(config, banks=config.out))).without_memory()
     runs = [run_of(config, encoder, seed) for encoder in encoders for seed in command.seeds]
-    if command.jobs == 1:
-        made = [measure(command, run) for run in runs]
-    else:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(
-            command.jobs, mp_context=context, initializer=_end_with, initargs=(os.getpid(),)
-        ) as pool:
-            made = list(pool.map(measure, [command] * len(runs), runs))
+    made = in_processes(partial(measure, command), runs, command.jobs)
     each = len(command.seeds)
     return {encoder: made[i * each : (i + 1) * each] for i, encoder in enumerate(encoders)}
-
-
-def _end_with(parent: int) -> None:
-    """End this process when its parent is gone, however it went: a killed claim must not go on training."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def compare_encoders(runs: dict[EncoderName, list[Run]]) -> dict[str, Table]:

@@ -62,7 +62,12 @@ def guidance(config: Config, bank: MemoryBank, targets: Sequence[str]) -> dict[s
     }
 
 
-STUDIES: dict[str, Study] = {"knowledge": knowledge, "plug": plug, "guidance": guidance}
+def encoders(config: Config, bank: MemoryBank, targets: Sequence[str]) -> dict[str, Condition]:
+    """What encoders are compared by, besides retrieved and other clips: the clip itself."""
+    return {"oracle": Condition([[id] for id in targets])}
+
+
+STUDIES: dict[str, Study] = {"knowledge": knowledge, "plug": plug, "guidance": guidance, "encoders": encoders}
 
 
 def others(config: Config, bank: MemoryBank, id: str) -> list[str]:

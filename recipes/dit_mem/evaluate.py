@@ -41,12 +41,13 @@ from recipes.dit_mem.generate import digest
 from recipes.dit_mem.laws import law_of
 from recipes.dit_mem.measured import Row, measure
 from recipes.dit_mem.memories import encode
-from recipes.dit_mem.parts import fingerprint, load_backbone, load_encoder
+from recipes.dit_mem.parts import load_backbone, load_encoder
 from recipes.dit_mem.presets import Command, parse
 from recipes.dit_mem.tables import Run, report, write
 from recipes.rows import Measured
+from recipes.training import fingerprint
 
-StudyName = Literal["knowledge", "plug", "guidance"]
+StudyName = Literal["knowledge", "plug", "guidance", "encoders"]
 CEILINGS = ("rendered truth", "through the autoencoder")
 
 

@@ -44,11 +44,12 @@ from recipes.commands import run_command
 from recipes.dit_mem.filtered import BANDS, Place, filtered
 from recipes.dit_mem.generate import write_json
 from recipes.dit_mem.laws import FALLS
-from recipes.dit_mem.parts import fingerprint, load_backbone
+from recipes.dit_mem.parts import load_backbone
 from recipes.dit_mem.presets import Command, parse
 from recipes.dit_mem.twins import Frames, Row, measure, read
 from recipes.rows import plain
 from recipes.tables import Table, markdown
+from recipes.training import fingerprint
 
 UNFILTERED, ANOTHER = "unfiltered", "another seed"
 OTHER_SEED = 1_000_000  # what the second unfiltered run adds to the seeds

@@ -40,14 +40,13 @@ from recipes.dit_mem.conditions import Condition
 from recipes.dit_mem.evaluate import Bench, Evaluate, open_bench
 from recipes.dit_mem.laws import FALLS, PROCESSES
 from recipes.dit_mem.measured import Row
-from recipes.dit_mem.parts import fingerprint
 from recipes.dit_mem.presets import Command, Config, parse
 from recipes.dit_mem.tables import UNITS, Run, report, write
 from recipes.dit_mem.tuning import Clips, Samples, Tuning, flow_losses, noised
 from recipes.padded_text import PIPELINE_TEXT_LENGTH, TextCache
 from recipes.rows import Measured
 from recipes.tables import Table
-from recipes.training import identity
+from recipes.training import fingerprint, identity
 
 OTHER_LAWS = tuple(law.kind for law in LAWS if law.kind not in (*FALLS, *PROCESSES))
 OTHER_CLIPS = 64

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from memkit import encoders
 from memkit.backbones import WanBackbone
@@ -79,16 +78,6 @@ def load_encoder(folder: Path, backbone: WanBackbone) -> tuple[Encoder, MemoryGa
     encoder = encoders.load_encoder(folder).to(backbone.device)
     gate = MemoryGate.load(folder)
     return encoder, None if gate is None else gate.to(backbone.device)
-
-
-def fingerprint(*modules: nn.Module) -> str:
-    """SHA-256 of all parameters and buffers, with their names: the same bits, the same string."""
-    digest = hashlib.sha256()
-    for module in modules:
-        for name, value in module.state_dict().items():
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 class _RememberingEmbedder(TextEmbedder):

@@ -31,12 +31,22 @@ from memkit.errors import InputError
 from memkit.injectors import MemoryGate
 from recipes.commands import run_command
 from recipes.dit_mem.data import Batch, TrainingSet
-from recipes.dit_mem.parts import fingerprint, load_backbone, new_encoder, save_encoder
+from recipes.dit_mem.parts import load_backbone, new_encoder, save_encoder
 from recipes.dit_mem.presets import Command, Config, parse
 from recipes.dit_mem.step import backward
 from recipes.launch import launch, mean_gradients, megabytes
 from recipes.padded_text import TextCache, prepared
-from recipes.training import Phase, RunLog, by_noise_level, identity, load_checkpoint, save_checkpoint, tell_cost, timed
+from recipes.training import (
+    Phase,
+    RunLog,
+    by_noise_level,
+    fingerprint,
+    identity,
+    load_checkpoint,
+    save_checkpoint,
+    tell_cost,
+    timed,
+)
 
 LEAST_LR = 0.05  # where the cosine ends
 MAY_CHANGE = {"out", "device", "threads", "save_every", "log_every", "sampling_steps", "guidance_scale", "flow_shift"}

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -29,7 +29,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from memkit.backbones import WanBackbone
-from memkit.bank import MemoryBank
 from memkit.cameras import Cameras
 from memkit.context_methods import ContextMethod
 from memkit.errors import InputError
@@ -48,7 +47,7 @@ from recipes.memlearner.train import load_backbone
 from recipes.memlearner.videos import RoomVideo, room_names
 from recipes.rows import Measured
 from recipes.tables import Table, columns, write_tables
-from recipes.training import pick_device
+from recipes.training import fingerprint, pick_device
 
 Comparison = Literal["truth", "revisit"]
 Run = dict[tuple[str, str], "Row"]
@@ -212,25 +211,30 @@ def _caption(clip: Clip, seconds: float) -> str:
     return RoomClip(room.room, room.path, room.start_seconds + seconds, room.seconds).parts()[0].text
 
 
+def controls(command: Evaluate) -> Run:
+    """The rows that no method changes, which lie beside the banks."""
+    config = command.config
+    made = {"model": config.model, "video_chunks": config.video_chunks}
+    rows = Measured(config.folder / "controls.jsonl", made, Row)
+    bench = Bench(command, load_backbone(config, pick_device(config.device)), None)
+    for comparison in ("truth", "revisit"):
+        bench.controls(comparison, rows)
+    return dict(rows.rows)
+
+
 def evaluate(command: Evaluate) -> Run:
     """All rows of a run, with those that no method changes."""
     config = command.config
-    bank = MemoryBank.open(config.folder / "train")
     made = {name: getattr(config, name) for name in ("model", "sampling_steps", "guidance_scale", "history_guidance")}
-    made |= {"noise_seed": command.noise_seed, "video_chunks": config.video_chunks, "bank": bank.fingerprint}
-    own = {name: getattr(config, name) for name in ("method", "seed", "steps", "budget")}
+    made |= {"noise_seed": command.noise_seed, "video_chunks": config.video_chunks, "budget": config.budget}
     backbone = load_backbone(config, pick_device(config.device), config.out)
     method = load_method(config, backbone, config.out / "method").eval()
-    shared = Measured(config.folder / "controls.jsonl", {"model": config.model, "bank": bank.fingerprint}, Row)
-    rows = Measured(config.out / "measured.jsonl", {**made, **own}, Row)
+    weights = fingerprint(backbone.transformer, method)
+    rows = Measured(config.out / "measured.jsonl", {**made, "weights": weights}, Row)
     bench = Bench(command, backbone, method)
     for comparison in ("truth", "revisit"):
-        bench.controls(comparison, shared)
         bench.run(comparison, rows)
-    return {**shared.rows, **rows.rows}
-
-
-Filter = Callable[[Row], bool]
+    return {**controls(command), **rows.rows}
 
 
 def tables(runs: dict[str, Sequence[Run]]) -> dict[str, Table]:

@@ -35,10 +35,20 @@ from recipes.memlearner.data import Batch, TrainingSet
 from recipes.memlearner.methods import make_method, save_method, start_from
 from recipes.memlearner.presets import Command, Config, parse
 from recipes.padded_text import PIPELINE_TEXT_LENGTH, TextCache, prepared, short_text
-from recipes.training import Phase, RunLog, by_noise_level, identity, load_checkpoint, save_checkpoint, tell_cost, timed
+from recipes.training import (
+    Phase,
+    RunLog,
+    by_noise_level,
+    fingerprint,
+    identity,
+    load_checkpoint,
+    save_checkpoint,
+    tell_cost,
+    timed,
+)
 
 LEAST_LR = 0.05  # where the cosine ends
-MAY_CHANGE = {"out", "banks", "device", "threads", "tracker", "save_every", "log_every", "sampling_steps"}
+MAY_CHANGE = {"out", "banks", "start", "device", "threads", "tracker", "save_every", "log_every", "sampling_steps"}
 MAY_CHANGE |= {"guidance_scale", "history_guidance", "budget", "train_videos", "test_videos"}
 """Settings that a resumed run may change; the others would make another run of it."""
 
@@ -136,9 +146,9 @@ def train(config: Config, backbone: WanBackbone, bank: MemoryBank, launched: Acc
     method = make_method(config, backbone)
     if config.start is not None:
         start_from(method, config.start / "method")
-    training, start = Training(config, backbone, method), 0
+    training, start, begun = Training(config, backbone, method), 0, fingerprint(backbone.transformer, method)
     data = TrainingSet(bank, config, method.keeps)
-    about = identity(config, MAY_CHANGE, processes=launched.num_processes, bank=bank.fingerprint)
+    about = identity(config, MAY_CHANGE, processes=launched.num_processes, bank=bank.fingerprint, weights=begun)
     if state := load_checkpoint(config.out / "checkpoint.pt", about):
         start = training.load(state)
     launched.wait_for_everyone()  # the main process will write where the others have just read

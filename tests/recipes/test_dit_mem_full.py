@@ -16,11 +16,12 @@ from memkit.known import known_frames
 from recipes.dit_mem.evaluate import CEILINGS, Evaluate, open_bench
 from recipes.dit_mem.full import OTHER_LAWS, Full, fine_tune, losses_on, main, other_laws, training_clips
 from recipes.dit_mem.laws import FALLS, PROCESSES, clip_ids, law_of
-from recipes.dit_mem.parts import fingerprint, load_backbone
+from recipes.dit_mem.parts import load_backbone
 from recipes.dit_mem.prepare import render_bank
 from recipes.dit_mem.presets import Config, parse, tiny
 from recipes.dit_mem.tuning import Clips, Samples, Tuning, flow_losses
 from recipes.padded_text import TextCache, prepared
+from recipes.training import fingerprint
 
 PROMPTS = 2
 

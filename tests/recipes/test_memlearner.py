@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from memkit.pose_files import read_poses, write_poses
 from memkit.video import read_video, write_video
 from memkit.worlds.rooms import Room
 from recipes.launch import launch
-from recipes.memlearner import evaluate, generate, prepare, train
+from recipes.memlearner import claims, evaluate, generate, prepare, train
 from recipes.memlearner.data import Target, TrainingSet, Videos
 from recipes.memlearner.methods import load_method, make_method, start_from
 from recipes.memlearner.presets import PRESETS, Config, MethodName, tiny
@@ -305,3 +306,31 @@ def test_two_processes_would_share_gradients(config, tmp_path) -> None:
     launched = launch("cpu", "none", "test", {}, tmp_path)
     train.train(own, backbone, MemoryBank.open(own.folder / "train"), launched)
     assert (tmp_path / "transformer" / "config.json").exists()
+
+
+def test_claims_share_a_start_and_runs(config, tmp_path, capsys) -> None:
+    own = dataclasses.replace(config, out=tmp_path, banks=None, steps=2)
+    command = claims.Claims(own, claim="queries", seeds=(1, 2), rooms=1, base_steps=2)
+    assert claims.main(command) == 0
+    table = json.loads((tmp_path / "queries.json").read_text())["rooms with people"]
+    assert list(table) == ["learned", "learned-copy", "autoencoder", "still"]
+    assert {p.name for p in tmp_path.iterdir() if p.is_dir()} >= {"base", "learned-1", "learned-2", "learned-copy-2"}
+    times = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/checkpoint.pt")}
+    assert claims.main(command) == 0 and times == {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/checkpoint.pt")}
+    starts = [torch.load(p, weights_only=True)["about"] for p in tmp_path.glob("learned-?/checkpoint.pt")]
+    assert len({json.loads(about)["weights"] for about in starts}) == 1
+
+
+def test_a_name_stands_for_one_run_in_all_claims() -> None:
+    named: dict[str, set[str]] = {}
+    for claim in ("methods", "layers", "edges", "queries"):
+        for name, changes in claims.variants(claim, 8, 2).items():
+            full = dataclasses.replace(tiny(), **changes)
+            named.setdefault(name, set()).add(repr(full))
+    assert all(len(settings) == 1 for settings in named.values()) and len(named) == 6 + 3 + 2 + 1
+    assert list(claims.variants("layers", 8, 2)) == [
+        "learned-1-layers",
+        "learned",
+        "learned-4-layers",
+        "learned-8-layers",
+    ]

@@ -1,0 +1,104 @@
+"""The claims of MemLearner, each with one command: it trains the runs that it needs, measures them, prints its table.
+
+    python -m recipes.memlearner.claims --preset tiny --claim methods   # learned queries, rules, packing, nothing
+    python -m recipes.memlearner.claims --preset tiny --claim layers    # how many query layers
+    python -m recipes.memlearner.claims --preset tiny --claim edges     # without Q→P, with Q→Q
+    python -m recipes.memlearner.claims --preset tiny --claim queries   # Q from noise, or a copy of P
+
+All runs start from one, OUT/base, which learns cameras and rooms without memory; from there all have the same number
+of steps and the same samples. Three training runs, seeds 1 to 3, stand for each variant; intervals are over rooms and
+runs. Runs and measurements are shared by the claims; stopped at any point, the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from diffusers import WanTransformer3DModel
+
+from recipes.commands import run_command
+from recipes.memlearner import evaluate, prepare, train
+from recipes.memlearner.presets import Command, Config, parse
+from recipes.pool import in_processes
+from recipes.tables import write_tables
+
+Claim = Literal["methods", "layers", "edges", "queries"]
+
+
+@dataclass(frozen=True)
+class Claims(Command):
+    """The command line."""
+
+    claim: Claim = "methods"
+    seeds: tuple[int, ...] = (1, 2, 3)
+    """One training run each."""
+    rooms: int = evaluate.Evaluate.rooms
+    """Test rooms, each without people and with them."""
+    base_steps: int = 1500
+    """Of the run that all others start from."""
+    base_lr: float = 1e-3
+    """Of its transformer."""
+    jobs: int = 1
+    """Runs at once, in processes of one thread each."""
+
+
+def variants(claim: Claim, blocks: int, layers: int) -> dict[str, dict[str, Any]]:
+    """Settings by name; a name stands for the same run in all claims."""
+    learned: dict[str, Any] = {"method": "learned"}
+    if claim == "layers":
+        counts = sorted({1, layers, blocks // 2, blocks})
+        of = {n: "learned" if n == layers else f"learned-{n}-layers" for n in counts}
+        return {of[n]: learned | {"layers": n} for n in counts}
+    if claim == "edges":
+        more = {"learned-without-Q-P": {"query_sees_prediction": False}, "learned-with-Q-Q": {"query_sees_query": True}}
+        return {"learned": learned, **{name: learned | change for name, change in more.items()}}
+    if claim == "queries":
+        return {"learned": learned, "learned-copy": learned | {"query": "copy"}}
+    return {name: {"method": name} for name in ("learned", "cam", "window", "framepack", "separate", "none")}
+
+
+def base_of(command: Claims) -> Config:
+    """The run that all start from."""
+    config = command.config
+    shared = {"method": "none", "seed": 0, "banks": config.out, "out": config.out / "base"}
+    return replace(config, **shared, steps=command.base_steps, lr=command.base_lr)
+
+
+def run_of(config: Config, name: str, changes: dict[str, Any], seed: int) -> Config:
+    """The settings of one training run, below OUT, which has the banks."""
+    out, start = config.out / f"{name}-{seed}", config.out / "base"
+    return replace(config, **changes, seed=seed, banks=config.out, out=out, start=start)
+
+
+def measure(command: Claims, config: Config) -> evaluate.Run:
+    """Train what is not trained, measure what is not measured; the rows."""
+    train.main(Command(config))
+    return evaluate.evaluate(evaluate.Evaluate(config, rooms=command.rooms))
+
+
+def blocks_of(config: Config) -> int:
+    """Of the base run's transformer."""
+    return WanTransformer3DModel.load_config(config.out / "base" / "transformer")["num_layers"]  # type: ignore[index]
+
+
+def main(command: Claims) -> int:
+    """Make one claim's tables; the exit code."""
+    config = command.config
+    prepare.main(prepare.Prepare(config))
+    base = base_of(command)
+    train.main(Command(base))
+    evaluate.controls(replace(evaluate.Evaluate(base), rooms=command.rooms))
+    some = variants(command.claim, blocks_of(config), config.layers)
+    runs = [run_of(config, name, changes, seed) for name, changes in some.items() for seed in command.seeds]
+    made = in_processes(partial(measure, command), runs, command.jobs)
+    each = len(command.seeds)
+    found = {name: made[i * each : (i + 1) * each] for i, name in enumerate(some)}
+    write_tables(Path(config.out) / f"{command.claim}.json", evaluate.tables(found))
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(lambda: main(parse(Claims, __doc__)))
