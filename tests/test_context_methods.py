@@ -28,6 +28,7 @@ from memkit.injectors import (
     QueryLayersConfig,
     QueryModule,
     QueryModuleConfig,
+    SelfAttentionConcat,
 )
 from tests.random_wan import random_transformer
 
@@ -114,6 +115,8 @@ def test_retrieval_takes_what_saw_the_same_and_the_newest(model) -> None:
     assert found.times.tolist() == [[1, 4, 5]]
     found = methods(model)["cam"].choose(past, looking(0.0, 2.0))
     assert found.times.tolist() == [[0, 4, 5]]  # one hit; the newest others fill up
+    found = methods(model)["cam"].choose(history(looking(0.0, 1.0, 2.0, 3.0, 180.0)), looking(0.0, 2.0))
+    assert 4 in found.times[0].tolist()  # where hits abound too
 
 
 def test_retrieval_is_each_sample_s_own(model) -> None:
@@ -143,6 +146,18 @@ def test_poses_are_relative_to_the_first_camera_of_the_chunk(model) -> None:
         torch.testing.assert_close(a, b)
     assert math.isclose(float(near[0, 1, 2]), math.sin(math.radians(-20.0)), abs_tol=1e-6)
     assert relative_poses(own, None)[1] is None
+
+
+@torch.no_grad()
+def test_a_separate_module_s_tokens_are_memory_and_the_past_is_nowhere_else(model) -> None:
+    method, past, cameras = methods(model)["separate"], history(looking(0.0, 5.0)), looking(0.0, 10.0)
+    given, taken = inputs(), past.take(past.newest(2))
+    own, others = relative_poses(cameras, taken)
+    noise = torch.ones(1, 16, FRAMES, 4, 4)
+    memory = method.module(noise, taken.latents, given["encoder_hidden_states"], cameras=own, context_cameras=others)
+    with SelfAttentionConcat(memory).attach(model):
+        expected = model(**given, return_dict=False)[0]
+    torch.testing.assert_close(run(model, method, past, cameras), expected)
 
 
 def test_queries_start_from_the_noise_that_is_given(model) -> None:
