@@ -16,7 +16,7 @@ from test_report import Page, video_of
 
 from memkit.backbones import WanBackbone
 from memkit.bank import MemoryBank
-from memkit.demo import CLIPS, PROMPTS, Demo, main
+from memkit.demo import CLIPS, PROMPTS, START, Demo, main
 from memkit.encoders import FrequencyEncoder
 from memkit.encoders.frequency import FrequencyEncoderConfig
 from memkit.errors import BankError, InputError
@@ -26,7 +26,7 @@ from memkit.report.sheet import LABEL_WIDTH, MARGIN
 from memkit.video import read_video
 from memkit.worlds.constants import PLANETS
 from recipes.dit_mem.presets import tiny
-from recipes.tiny_wan.demo_clips import DemoClipsConfig, draw
+from recipes.tiny_wan.demo_clips import DemoClipsConfig, draw, start
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def videos(demo: Demo, folder: Path) -> list[torch.Tensor]:
 def test_it_leaves_a_report_a_sheet_and_a_bank(done, tmp_path):
     page = Page((done.out / "report.html").read_text(encoding="utf-8"))
     assert {f"“{prompt}”" for prompt in done.prompt} <= set(page.texts)
-    queries = ["red planet Mira", done.prompt[1]]
+    queries = ["planet Mira", done.prompt[1]]
     assert {f"Memory: found for “{query}”" for query in queries} <= set(page.texts)
     assert len(page.all("td")) == 2 * 2 * 3  # prompts, steps, layers
     assert all(0 < float(cell["title"].split()[-2]) < 100 for cell in page.all("td"))
@@ -142,7 +142,7 @@ def test_a_gate_beside_the_encoder_is_used(done, tmp_path):
 
 def test_the_demo_samples_as_the_recipe_measures():
     recipe, demo = tiny(), Demo()
-    assert (demo.k, demo.query_pattern) == (recipe.k, recipe.query_pattern)
+    assert demo.k == recipe.k and recipe.image_share == 1.0  # the demo's own prompts have a first frame
     assert (demo.steps, demo.guidance_scale) == (recipe.sampling_steps, recipe.guidance_scale)
 
 
@@ -168,6 +168,20 @@ def test_the_shipped_clips_are_those_of_the_recipe():
         video, truth = read_video(CLIPS / name), laws[name].video()
         assert video.fps == 8 and video.frames.shape == truth.shape == (17, 64, 64, 3)
         assert (video.frames.float() - truth).square().mean() < 255**2 / 10**3.2  # 32 dB
+
+
+def test_the_first_frame_is_that_of_the_recipe_and_shows_what_the_prompts_say():
+    assert torch.equal(read_video(START).frames[0], start())
+    assert all(prompt.startswith("a medium red ivorine ball falls in a meadow") for prompt in PROMPTS)
+
+
+def test_a_picture_begins_every_video(done, random_folder, tmp_path):
+    demo = replace(done, out=tmp_path / "demo", image=START, prompt=done.prompt[:1])
+    assert main(demo) == 0
+    first, second = (video[0].float() for video in videos(demo, tmp_path)[:2])
+    assert (first - second).abs().max() <= 8  # up to h264
+    without = videos(done, tmp_path)[0][0].float()
+    assert (first - without).abs().mean() > 8
 
 
 def test_the_prompts_are_of_unseen_planets_and_no_clip_of_the_bank():

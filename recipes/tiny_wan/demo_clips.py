@@ -1,4 +1,4 @@
-"""Render the clips of the demo's bank, which memkit ships as video files: four bodies on each planet of the test split.
+"""Render what the demo shows: four bodies on each planet of the test split, as video files, and a first frame.
 
     python -m recipes.tiny_wan.demo_clips --out memkit/demo_clips
 
@@ -15,11 +15,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tyro
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
 
 from memkit.video import write_video
 from memkit.worlds import Event, sample_law
-from memkit.worlds.constants import PLANETS
+from memkit.worlds.constants import MATERIALS, PLANETS
 from memkit.worlds.event import FPS
+from memkit.worlds.solids import Drop
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,18 @@ def draw(config: DemoClipsConfig) -> dict[str, Event]:
     return events
 
 
+def start() -> UInt8[Tensor, "height width 3"]:
+    """The first frame of the demo's own prompts: a medium red ball in a meadow, two metres up."""
+    look = {"colour": "red", "place": "in a meadow", "size": "medium", "shape": "ball", "material": "ivorine"}
+    solid = MATERIALS["test"]["ivorine"]
+    rest = {"planet": "Mira", "gravity": PLANETS["test"]["Mira"], "x": 0.0, "height": 2.0}
+    return Drop(**look, **rest, restitution=solid.restitution, friction=solid.friction).video(1)[0]
+
+
 def main(config: DemoClipsConfig) -> None:
-    """Write the mp4 files and ``captions.csv`` beside them."""
+    """Write the mp4 files, ``captions.csv`` beside them, and ``start.png``."""
     config.out.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(start().numpy()).save(config.out / "start.png")
     laws = draw(config)
     with open(config.out / "captions.csv", "w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
