@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch import Tensor
 from tqdm import tqdm
 
 from memkit.backbones import WanBackbone
@@ -30,7 +31,7 @@ from memkit.errors import InputError
 from memkit.generate import generate_videos
 from memkit.injectors import MemoryGate
 from memkit.retrievers import Hits
-from memkit.video import write_video
+from memkit.video import read_video, resize, to_model, write_video
 from recipes.commands import run_command
 from recipes.dit_mem.memories import Source, encode, find
 from recipes.dit_mem.parts import load_backbone, load_encoder
@@ -45,6 +46,9 @@ class Generate(Command):
     """What to generate."""
     csv: Path | None = None
     """File of prompts, besides or instead of these."""
+    image: Path | None = None
+    """Begin every video with this picture, or the first frame of this video (image-to-video); the backbone must know
+    clean first frames, as tiny-wan and Wan2.2-TI2V-5B do."""
     memory: Source = "retrieved"
     """What each prompt is shown: its retrieved clips, clips drawn by chance, or none."""
     bank: Path | None = None
@@ -116,8 +120,11 @@ class Job(NamedTuple):
     own: Sequence[str] = ()
 
 
-def settings_of(config: Config, memory: Source, encoder: Path, bank: MemoryBank | None) -> dict[str, Any]:
+def settings_of(
+    config: Config, memory: Source, encoder: Path, bank: MemoryBank | None, image: Path | None = None
+) -> dict[str, Any]:
     """All that a video depends on besides its prompt and its own seed; it goes into the JSON file."""
+    first = {} if image is None else {"image": _checksum(image)}
     with_memory = {} if bank is None else {"encoder": digest(encoder), "k": config.k, "bank": bank.fingerprint}
     asked = {"text_model": config.text_model, "query_pattern": config.query_pattern}
     return {
@@ -129,6 +136,7 @@ def settings_of(config: Config, memory: Source, encoder: Path, bank: MemoryBank 
         "flow_shift": config.flow_shift,
         "negative_prompt": config.negative_prompt,
         "memory": memory,
+        **first,
         **with_memory,
         **(asked if memory == "retrieved" else {}),
     }
@@ -138,6 +146,13 @@ def digest(encoder: Path) -> str:
     """Of the weights in a local folder; a hub id stands for itself."""
     files = sorted(encoder.glob("*.safetensors"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest() if files else str(encoder)
+
+
+def _checksum(image: Path) -> str:
+    try:
+        return hashlib.sha256(image.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"{image} cannot be read ({error}); give a picture or a video.") from error
 
 
 def is_done(job: Job, settings: dict[str, Any]) -> bool:
@@ -159,7 +174,14 @@ def is_done(job: Job, settings: dict[str, Any]) -> bool:
     return job.video.exists() and size in (None, job.video.stat().st_size)
 
 
-def make_missing(config: Config, jobs: Sequence[Job], memory: Source, bank: Path | None, encoder: Path | None) -> None:
+def make_missing(
+    config: Config,
+    jobs: Sequence[Job],
+    memory: Source,
+    bank: Path | None,
+    encoder: Path | None,
+    image: Path | None = None,
+) -> None:
     """Make those of the videos that are not there, in batches; ``bank`` and ``encoder`` default to the run's own.
 
     An interrupted call is taken up by the next. Raises `InputError`, before anything is made, where one of them was
@@ -167,7 +189,7 @@ def make_missing(config: Config, jobs: Sequence[Job], memory: Source, bank: Path
     """
     place = encoder or config.encoder_folder
     opened = None if memory == "none" else MemoryBank.open(bank or config.bank)
-    settings = settings_of(config, memory, place, opened)
+    settings = settings_of(config, memory, place, opened, image)
     todo = [job for job in jobs if not is_done(job, settings)]
     print(f"{len(todo)} videos to make, {len(jobs) - len(todo)} are there", file=sys.stderr)
     if not todo:
@@ -179,10 +201,18 @@ def make_missing(config: Config, jobs: Sequence[Job], memory: Source, bank: Path
     hits = [Hits([], [])] * len(todo)
     if opened is not None:
         hits = find(config, opened, [job.prompt for job in todo], memory, [_own(opened, job) for job in todo])
+    known = None if image is None else first_frame(backbone, image)
     at_once = config.videos_at_once
     for start in tqdm(range(0, len(todo), at_once), desc="generate", unit="batch"):
         some = slice(start, start + at_once)
-        _make(config, backbone, *parts, opened, todo[some], hits[some], settings)
+        _make(config, backbone, *parts, opened, todo[some], hits[some], settings, known)
+
+
+def first_frame(backbone: WanBackbone, image: Path) -> Tensor:
+    """Latents [1,C,1,H,W] of a picture, or of the first frame of a video, at the backbone's size."""
+    form = backbone.video_format
+    frames = resize(read_video(image).frames[:1], form.height, form.width)
+    return backbone.encode_video(to_model(frames).to(backbone.device))
 
 
 def _own(bank: MemoryBank, job: Job) -> list[str]:
@@ -199,6 +229,7 @@ def _make(
     jobs: Sequence[Job],
     hits: Sequence[Hits],
     settings: dict[str, Any],
+    known: Tensor | None,
 ) -> None:
     """One batch; a video's JSON file is written last, so one without it is made again."""
     memory = None if bank is None or encoder is None else encode(encoder, bank, [found.ids for found in hits])
@@ -211,6 +242,7 @@ def _make(
         guidance_scale=config.guidance_scale,
         negative_prompt=config.negative_prompt,
         gate=gate,
+        known=known,
     )
     captions = {} if bank is None else dict(zip(bank.ids, bank.captions, strict=True))
     for job, found, frames in zip(jobs, hits, videos, strict=True):
@@ -237,7 +269,7 @@ def main(command: Generate) -> int:
         Job(prompt.text, config.seed, folder / f"{prompt.name}.mp4", folder / f"{prompt.name}.json", prompt.own)
         for prompt in read_prompts(command.prompts, command.csv)
     ]
-    make_missing(config, jobs, command.memory, command.bank, command.encoder_from)
+    make_missing(config, jobs, command.memory, command.bank, command.encoder_from, command.image)
     return 0
 
 

@@ -112,6 +112,21 @@ def test_your_own_videos(config, tmp_path) -> None:
 # -- generate
 
 
+def test_a_picture_begins_every_video(config, tmp_path) -> None:
+    picture = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
+    picture[:, :16] = 255
+    write_video(tmp_path / "first.mp4", picture, 8.0)
+    free = _generate(config, tmp_path / "free", prompts=("a", "b"), memory="none")
+    made = _generate(config, tmp_path / "given", prompts=("a", "b"), memory="none", image=tmp_path / "first.mp4")
+    begins = [read_video(path).frames[0].float() for path in (*made, *free)]
+    assert (begins[0] - begins[1]).abs().mean() < 4 < (begins[0] - begins[2]).abs().mean()
+    write_video(tmp_path / "first.mp4", 255 - picture, 8.0)
+    with pytest.raises(InputError, match="image"):
+        _generate(config, tmp_path / "given", prompts=("a", "b"), memory="none", image=tmp_path / "first.mp4")
+    with pytest.raises(InputError, match="picture"):
+        _generate(config, tmp_path / "other", prompts=("a",), memory="none", image=tmp_path / "none.png")
+
+
 def test_one_video_and_its_facts_a_prompt_and_nothing_twice(config, tmp_path, capsys) -> None:
     bank = MemoryBank.open(config.test_bank)
     prompts = tuple(bank.captions[:3])
