@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -56,7 +56,8 @@ def main(settings: Settings) -> None:
     torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
     heads, blocks = settings.heads, settings.blocks
-    sizes = {"num_attention_heads": heads, "attention_head_dim": 64, "ffn_dim": 256 * heads, "text_dim": 64}
+    sizes: dict[str, Any] = {"num_attention_heads": heads, "attention_head_dim": 64, "ffn_dim": 256 * heads}
+    sizes |= {"text_dim": 64}
     model = WanTransformer3DModel(num_layers=blocks, in_channels=16, out_channels=16, **sizes).eval()
     x = torch.randn(1, 16, settings.frames, settings.size, settings.size)
     context = torch.randn(1, 16, settings.context, settings.size, settings.size)

@@ -139,7 +139,8 @@ class Rollout:
     def _size(self, known: Tensor) -> tuple[int, int, int]:
         """Latent frames, height and width of a chunk."""
         stride = self.backbone.pipeline().vae.config.scale_factor_temporal
-        return (self.backbone.video_format.num_frames - 1) // stride + 1, *known.shape[3:]
+        height, width = known.shape[3:]
+        return (self.backbone.video_format.num_frames - 1) // stride + 1, height, width
 
     def _encode(self, frames: UInt8[Tensor, "batch time height width 3"]) -> Float[Tensor, "batch c f h w"]:
         video = frames.to(self.backbone.device).movedim(-1, 1).float() / 127.5 - 1

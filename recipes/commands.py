@@ -27,9 +27,8 @@ def parse_with(
     given = list(sys.argv[1:] if arguments is None else arguments)
     known, rest = first.parse_known_args(given)
     text = f"--preset {{{','.join(presets)}}} gives the defaults below (now those of {known.preset}).\n\n"
-    return tyro.cli(
-        command, args=rest, default=command(config=presets[known.preset]()), description=text + (description or "")
-    )
+    default: Any = command(config=presets[known.preset]())
+    return tyro.cli(command, args=rest, default=default, description=text + (description or ""))
 
 
 def run_command(command: Callable[[], int]) -> None:

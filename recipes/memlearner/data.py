@@ -83,7 +83,8 @@ class TrainingSet(Videos):
         super().__init__(bank)
         if not any(self.counts.values()):
             raise InputError(f"The bank {bank.path} has no whole chunk; run recipes.memlearner.prepare.")
-        self.config, self.keeps = config, keeps
+        self.config = config
+        self.keeps: Keeps = keeps
         self._grid = release_timesteps(config.shift) / NUM_TRAIN_TIMESTEPS
 
     def batch(self, step: int, rank: int = 0, processes: int = 1) -> Batch:

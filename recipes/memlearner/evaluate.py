@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -237,7 +237,7 @@ def evaluate(command: Evaluate) -> Run:
     return {**controls(command), **rows.rows}
 
 
-def tables(runs: dict[str, Sequence[Run]]) -> dict[str, Table]:
+def tables(runs: Mapping[str, Sequence[Run]]) -> dict[str, Table]:
     """By rooms, methods: both comparisons, with the difference to "none" in pairs of the same room and noise."""
     out: dict[str, Table] = {}
     for title, people in (("rooms without people", False), ("rooms with people", True)):

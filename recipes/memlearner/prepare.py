@@ -68,7 +68,8 @@ def main(command: Prepare) -> int:
     if config.threads:
         torch.set_num_threads(config.threads)
     codec = WanCodec.from_pretrained(tiny_folder() if config.model == "tiny" else config.model)
-    codec.vae.to(pick_device(config.device))
+    vae: Any = codec.vae
+    vae.to(pick_device(config.device))
     if command.videos is not None and command.captions is not None:
         return _ingest(command, command.videos, command.captions, codec)
     for split, count in (("train", config.train_videos), ("test", config.test_videos)):
