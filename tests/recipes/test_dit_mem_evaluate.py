@@ -232,4 +232,9 @@ def test_a_claim_trains_and_measures_each_run_once(config) -> None:
     before = [(run / "measured.jsonl").read_text() for run in runs]
     assert before[0] != before[1] and all((run / "encoder" / "model.safetensors").exists() for run in runs)
     assert claims.main(dataclasses.replace(command, claim="knowledge")) == 0  # of the same runs
-    assert [(run / "measured.jsonl").read_text() for run in runs] == before
+    after = [(run / "measured.jsonl").read_text() for run in runs]
+    assert after[2:] == before[2:]
+    for earlier, later in zip(before[:2], after[:2], strict=True):
+        assert later.startswith(earlier)
+        added = [json.loads(line)["condition"] for line in later[len(earlier) :].splitlines()]
+        assert set(added) == {"random"} and len(added) == 2
