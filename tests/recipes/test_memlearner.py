@@ -288,6 +288,7 @@ def test_scores_know_the_way_back_from_the_way_there(config) -> None:
     noisy = (truth.int() + rng.randint(5, 9)).clamp(0, 255).to(torch.uint8)
     row = evaluate.score("test-00000", "revisit", clip, noisy, truth, cameras, 1)
     assert 28 < row.psnr < 40  # a constant shift of 5 to 9 grey values
+    assert not row.again < 40  # on the way there too: like itself, or equal, which is NaN
     half = len(truth) // 2
     turned = torch.cat([truth[:half], 255 - truth[half:]])
     assert evaluate.score("test-00000", "revisit", clip, turned, truth, cameras, 1).again < 12
