@@ -35,13 +35,18 @@ alone, which can be shown in any order."""
 
 
 class ContextMethod(nn.Module, ABC):
-    """What all have in common."""
+    """What all have in common: they remember ``frames`` latent frames at most."""
 
     keeps: Keeps = "chunks"
 
-    @abstractmethod
+    def __init__(self, frames: int) -> None:
+        super().__init__()
+        self.frames = frames
+
     def choose(self, history: History, cameras: Cameras) -> Taken | None:
-        """Frames of a history for a chunk with these cameras [B,F]; None for none."""
+        """Frames of a history for a chunk with these cameras [B,F], the newest; None for none."""
+        count = min(self.frames, len(history))
+        return history.take(history.newest(count)) if count else None
 
     @abstractmethod
     @contextmanager
@@ -68,11 +73,6 @@ def relative_poses(cameras: Cameras, taken: Taken | None) -> tuple[Tensor, Tenso
     return poses[:, :frames], poses[:, frames:] if past else None
 
 
-def _newest(history: History, frames: int) -> Taken | None:
-    count = min(frames, len(history))
-    return history.take(history.newest(count)) if count else None
-
-
 class LearnedContext(ContextMethod):
     """The newest ``frames`` latent frames are context of the query layers; the paper: nine chunks.
 
@@ -80,11 +80,8 @@ class LearnedContext(ContextMethod):
     """
 
     def __init__(self, query: QueryLayers, frames: int, monitor: QueryMonitor | None = None) -> None:
-        super().__init__()
-        self.query, self.frames, self.monitor = query, frames, monitor
-
-    def choose(self, history: History, cameras: Cameras) -> Taken | None:
-        return _newest(history, self.frames)
+        super().__init__(frames)
+        self.query, self.monitor = query, monitor
 
     @contextmanager
     def shown(self, *transformers, taken, cameras, noise, text):
@@ -102,11 +99,8 @@ class _InSequence(ContextMethod):
     """Frames beside those of the chunk."""
 
     def __init__(self, context: FrameContext, frames: int, guidance: float | int = 1.0) -> None:
-        super().__init__()
-        self.context, self.frames, self.guidance = context, frames, guidance
-
-    def choose(self, history: History, cameras: Cameras) -> Taken | None:
-        return _newest(history, self.frames)
+        super().__init__(frames)
+        self.context, self.guidance = context, guidance
 
     @contextmanager
     def shown(self, *transformers, taken, cameras, noise, text):
@@ -184,11 +178,8 @@ class SeparateContext(ContextMethod):
     """
 
     def __init__(self, module: QueryModule, context: FrameContext, frames: int, monitor: QueryMonitor | None = None):
-        super().__init__()
-        self.module, self.context, self.frames, self.monitor = module, context, frames, monitor
-
-    def choose(self, history: History, cameras: Cameras) -> Taken | None:
-        return _newest(history, self.frames)
+        super().__init__(frames)
+        self.module, self.context, self.monitor = module, context, monitor
 
     @contextmanager
     def shown(self, *transformers, taken, cameras, noise, text):

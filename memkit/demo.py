@@ -214,13 +214,13 @@ def _generate(demo: Demo, prompt: str, backbone: memkit.WanBackbone, known: Tens
 
 def _first_frame(demo: Demo, backbone: memkit.WanBackbone) -> Tensor | None:
     """Latents of the picture to begin with, if there is one."""
-    from memkit.video import read_video, resize, to_model
+    from memkit.video import first_frame, to_model
 
     image = demo.image or (START if not demo.prompt and demo.model is None else None)
     if image is None:
         return None
     form = backbone.video_format
-    return backbone.encode_video(to_model(resize(read_video(image).frames[:1], form.height, form.width)))
+    return backbone.encode_video(to_model(first_frame(image, form.height, form.width)))
 
 
 def _query(demo: Demo, prompt: str) -> str:

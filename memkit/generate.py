@@ -42,10 +42,7 @@ def generate_videos(
 
     Raises `InputError` without prompts, or where memory, seeds or known latents do not fit them.
     """
-    if not prompts or len(seeds) != len(prompts):
-        raise InputError(
-            f"There are {len(prompts)} prompts and {len(seeds)} seeds; give at least one, and a seed each."
-        )
+    _check_seeds(prompts, seeds)
     if memory is not None and memory.tokens.shape[0] not in (1, len(prompts)):
         raise InputError(
             f"Memory has {memory.tokens.shape[0]} rows for {len(prompts)} prompts; give one a prompt, or one for all."
@@ -77,11 +74,15 @@ def generate_latents(
     What is attached to the transformers, such as query layers inside a chunk, is at work. Known latents come back as
     they were given.
     """
+    _check_seeds(prompts, seeds)
+    return _sample(backbone, prompts, seeds, steps, guidance_scale, negative_prompt, known, "latent")
+
+
+def _check_seeds(prompts: Sequence[str], seeds: Sequence[int]) -> None:
     if not prompts or len(seeds) != len(prompts):
         raise InputError(
             f"There are {len(prompts)} prompts and {len(seeds)} seeds; give at least one, and a seed each."
         )
-    return _sample(backbone, prompts, seeds, steps, guidance_scale, negative_prompt, known, "latent")
 
 
 def _sample(

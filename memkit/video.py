@@ -65,6 +65,11 @@ def read_clip(
         return torch.stack(_padded(picked, last, num_frames, pad, str(path)))
 
 
+def first_frame(path: str | os.PathLike[str], height: int, width: int) -> UInt8[Tensor, "1 {height} {width} 3"]:
+    """A picture, or the first frame of a video, scaled and cropped; no further frame is kept."""
+    return resize(read_clip(path, 1.0, 1), height, width)
+
+
 def resample(
     frames: UInt8[Tensor, "time height width 3"],
     source: float | int | Float[Tensor, " time"],

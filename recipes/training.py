@@ -5,19 +5,22 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from memkit.errors import InputError
+
+LEAST_LR = 0.05  # where the cosine ends
 
 
 def identity(config: Any, may_change: Collection[str], **more: Any) -> dict[str, Any]:
@@ -57,6 +60,15 @@ def load_checkpoint(path: Path, about: dict[str, Any]) -> dict[str, Any] | None:
         changed = ", ".join(f"{name} ({before.get(name)} before, {about.get(name)} now)" for name in names)
         raise InputError(f"{path} is of a run with other settings: {changed}; set them back, or give another --out.")
     return state
+
+
+def share_of_rate(step: int, steps: int, warmup: int, schedule: Literal["constant", "cosine"]) -> float:
+    """Of the learning rate, at one of ``steps``: linear warm-up, then constant or a cosine to `LEAST_LR`."""
+    share = min(1.0, (step + 1) / max(1, warmup))
+    if schedule == "cosine":
+        done = min(1.0, max(0, step - warmup) / max(1, steps - warmup))
+        share *= LEAST_LR + (1 - LEAST_LR) * 0.5 * (1 + math.cos(math.pi * done))
+    return share
 
 
 def pick_device(name: str) -> torch.device:

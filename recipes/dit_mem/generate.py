@@ -31,7 +31,7 @@ from memkit.errors import InputError
 from memkit.generate import generate_videos
 from memkit.injectors import MemoryGate
 from memkit.retrievers import Hits
-from memkit.video import read_video, resize, to_model, write_video
+from memkit.video import first_frame, to_model, write_video
 from recipes.commands import run_command
 from recipes.dit_mem.memories import Source, encode, find
 from recipes.dit_mem.parts import load_backbone, load_encoder
@@ -201,18 +201,17 @@ def make_missing(
     hits = [Hits([], [])] * len(todo)
     if opened is not None:
         hits = find(config, opened, [job.prompt for job in todo], memory, [_own(opened, job) for job in todo])
-    known = None if image is None else first_frame(backbone, image)
+    known = None if image is None else known_from(backbone, image)
     at_once = config.videos_at_once
     for start in tqdm(range(0, len(todo), at_once), desc="generate", unit="batch"):
         some = slice(start, start + at_once)
         _make(config, backbone, *parts, opened, todo[some], hits[some], settings, known)
 
 
-def first_frame(backbone: WanBackbone, image: Path) -> Tensor:
+def known_from(backbone: WanBackbone, image: Path) -> Tensor:
     """Latents [1,C,1,H,W] of a picture, or of the first frame of a video, at the backbone's size."""
     form = backbone.video_format
-    frames = resize(read_video(image).frames[:1], form.height, form.width)
-    return backbone.encode_video(to_model(frames).to(backbone.device))
+    return backbone.encode_video(to_model(first_frame(image, form.height, form.width)).to(backbone.device))
 
 
 def _own(bank: MemoryBank, job: Job) -> list[str]:

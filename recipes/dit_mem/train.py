@@ -12,7 +12,6 @@ loss hardly moves while memory takes hold: judge by ``recipes.dit_mem.evaluate``
 from __future__ import annotations
 
 import copy
-import math
 import random
 from collections.abc import Callable
 from dataclasses import asdict
@@ -44,11 +43,11 @@ from recipes.training import (
     identity,
     load_checkpoint,
     save_checkpoint,
+    share_of_rate,
     tell_cost,
     timed,
 )
 
-LEAST_LR = 0.05  # where the cosine ends
 MAY_CHANGE = {"out", "device", "threads", "save_every", "log_every", "sampling_steps", "guidance_scale", "flow_shift"}
 MAY_CHANGE |= {"banks", "tracker", "shard"}
 MAY_CHANGE |= {"negative_prompt", "videos_at_once", "test_clips", "train_clips"}
@@ -56,12 +55,8 @@ MAY_CHANGE |= {"negative_prompt", "videos_at_once", "test_clips", "train_clips"}
 
 
 def learning_rate(config: Config, step: int) -> float:
-    """Of one step: linear warm-up, then constant or a cosine."""
-    share = min(1.0, (step + 1) / max(1, config.warmup))
-    if config.schedule == "cosine":
-        done = min(1.0, max(0, step - config.warmup) / max(1, config.steps - config.warmup))
-        share *= LEAST_LR + (1 - LEAST_LR) * 0.5 * (1 + math.cos(math.pi * done))
-    return config.lr * share
+    """Of one step."""
+    return config.lr * share_of_rate(step, config.steps, config.warmup, config.schedule)
 
 
 class Training:

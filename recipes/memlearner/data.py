@@ -90,7 +90,7 @@ class TrainingSet(Videos):
     def batch(self, step: int, rank: int = 0, processes: int = 1) -> Batch:
         """The share of one process in the batch of a step, which is that of one process with all of their samples."""
         config, whole = self.config, self.config.batch * processes
-        past = self._past(step)
+        past = self.past(step)
         rngs = [random.Random(f"{config.seed}/{step}/{place}") for place in range(rank, whole, processes)]
         targets = [self._target(past, rng) for rng in rngs]
         ids = [chunk_id(target.name, target.index) for target in targets]
@@ -110,7 +110,7 @@ class TrainingSet(Videos):
             sigma=self._grid[levels],
         )
 
-    def _past(self, step: int) -> int:
+    def past(self, step: int) -> int:
         """Chunks of context of a step: uniform from 0, image-to-video, to the most there are."""
         rng = random.Random(f"{self.config.seed}/{step}")
         drawn = rng.randint(0, min(self.config.chunks, max(self.counts.values()) - 1))

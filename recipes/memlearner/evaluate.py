@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -36,7 +36,7 @@ from memkit.metrics import bootstrap_runs
 from memkit.metrics.quality import mean_psnr, psnr
 from memkit.metrics.revisit import revisit_pairs
 from memkit.rollout import Rollout
-from memkit.video import write_video
+from memkit.video import from_model, to_model, write_video
 from memkit.worlds.paths import Path as WalkedPath
 from memkit.worlds.paths import turn_and_return
 from memkit.worlds.rooms import Room, RoomClip
@@ -195,9 +195,9 @@ class Bench:
         """Through the autoencoder, chunk by chunk."""
         stride, out = self.backbone.video_format.num_frames - 1, [truth[:1]]
         for start in range(0, len(truth) - 1, stride):
-            video = truth[start : start + stride + 1].to(self.backbone.device).movedim(-1, 0)[None].float() / 127.5 - 1
-            decoded = self.backbone.decode_latents(self.backbone.encode_video(video.contiguous()))
-            out.append(((decoded[0] + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).movedim(0, -1).cpu()[1:])
+            video = to_model(truth[start : start + stride + 1]).to(self.backbone.device)
+            decoded = self.backbone.decode_latents(self.backbone.encode_video(video))
+            out.append(from_model(decoded).cpu()[1:])
         return torch.cat(out)
 
 
@@ -211,12 +211,13 @@ def _caption(clip: Clip, seconds: float) -> str:
     return RoomClip(room.room, room.path, room.start_seconds + seconds, room.seconds).parts()[0].text
 
 
-def controls(command: Evaluate) -> Run:
-    """The rows that no method changes, which lie beside the banks."""
+def controls(command: Evaluate, backbone: WanBackbone | None = None) -> Run:
+    """The rows that no method changes, which lie beside the banks; training leaves the autoencoder as it is."""
     config = command.config
+    backbone = backbone or load_backbone(config, pick_device(config.device))
     made = {"model": config.model, "video_chunks": config.video_chunks}
     rows = Measured(config.folder / "controls.jsonl", made, Row)
-    bench = Bench(command, load_backbone(config, pick_device(config.device)), None)
+    bench = Bench(command, backbone, None)
     for comparison in ("truth", "revisit"):
         bench.controls(comparison, rows)
     return dict(rows.rows)
@@ -234,7 +235,7 @@ def evaluate(command: Evaluate) -> Run:
     bench = Bench(command, backbone, method)
     for comparison in ("truth", "revisit"):
         bench.run(comparison, rows)
-    return {**controls(command), **rows.rows}
+    return {**controls(command, backbone), **rows.rows}
 
 
 def tables(runs: Mapping[str, Sequence[Run]]) -> dict[str, Table]:
@@ -276,7 +277,7 @@ def main(command: Evaluate) -> int:
         raise InputError("The comparisons are made in rendered rooms, for a model of their size.")
     run = evaluate(command)
     write_tables(config.out / "evaluation.json", tables({config.method: [run]}))
-    print(asdict(command.config)["out"])
+    print(config.out)
     return 0
 
 

@@ -24,7 +24,7 @@ from memkit.errors import InputError
 from memkit.keys import cameras_from_keys
 from memkit.pose_files import read_poses, write_poses
 from memkit.rollout import Rollout
-from memkit.video import read_video, resize, write_video
+from memkit.video import first_frame, write_video
 from memkit.worlds.paths import FOV_DEGREES
 from memkit.worlds.paths import Path as WalkedPath
 from memkit.worlds.rooms import Room, RoomClip
@@ -105,7 +105,7 @@ def first_view(command: Generate, height: int, width: int) -> tuple[UInt8[Tensor
     camera = Cameras.look_at(eye, eye + torch.tensor([1.0, 0.0, 0.0]).double(), command.fov_degrees)
     lens = camera.intrinsics.clone()
     lens[1] *= width / height  # square pixels
-    return resize(read_video(command.image).frames[:1], height, width)[0], Cameras(camera.c2w, lens)
+    return first_frame(command.image, height, width)[0], Cameras(camera.c2w, lens)
 
 
 def held(cameras: Cameras, stride: int) -> Cameras:

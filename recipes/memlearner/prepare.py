@@ -29,7 +29,7 @@ from memkit.backbones import WanCodec
 from memkit.backbones.codec import tiny_folder
 from memkit.bank import MemoryBank
 from memkit.errors import BankError, InputError, MemkitError
-from memkit.ingest import read_captions
+from memkit.ingest import bank_for, read_captions
 from memkit.pose_files import latent_cameras
 from memkit.video import to_model
 from recipes.bank_parts import fill_together
@@ -90,9 +90,7 @@ def fill_bank(
     bad: dict[str, str] = {}
 
     def fill(into: Path, some: Sequence[str]) -> None:
-        bank = MemoryBank.open(into) if (into / "bank.json").exists() else MemoryBank.create(into, info)
-        if bank.info != info:
-            raise BankError(f"The bank {into} was made with {bank.info}, not {info}; give another --out.")
+        bank = bank_for(into, info)
         lack = [name_of(id) for id in some if count is None or id not in bank]
         with bank:
             for name in tqdm(lack, desc=path.name, unit="video", disable=into != path or not lack):

@@ -11,7 +11,6 @@ checkpoint, and log.jsonl with the loss by noise level. Processes share one batc
 
 from __future__ import annotations
 
-import math
 import random
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -43,11 +42,11 @@ from recipes.training import (
     identity,
     load_checkpoint,
     save_checkpoint,
+    share_of_rate,
     tell_cost,
     timed,
 )
 
-LEAST_LR = 0.05  # where the cosine ends
 MAY_CHANGE = {"out", "banks", "start", "device", "threads", "tracker", "save_every", "log_every", "sampling_steps"}
 MAY_CHANGE |= {"guidance_scale", "history_guidance", "budget", "train_videos", "test_videos"}
 """Settings that a resumed run may change; the others would make another run of it."""
@@ -74,15 +73,6 @@ def load_backbone(config: Config, device: torch.device, folder: Path | None = No
     return backbone
 
 
-def learning_rate(config: Config, step: int) -> float:
-    """Share of the rates at a step: linear warm-up, then constant or a cosine."""
-    share = min(1.0, (step + 1) / max(1, config.warmup))
-    if config.schedule == "cosine":
-        done = min(1.0, max(0, step - config.warmup) / max(1, config.steps - config.warmup))
-        share *= LEAST_LR + (1 - LEAST_LR) * 0.5 * (1 + math.cos(math.pi * done))
-    return share
-
-
 class Training:
     """What a step changes: the transformer, the method's parts, the optimizer's state."""
 
@@ -98,8 +88,10 @@ class Training:
     def update(self, step: int) -> Tensor:
         """Take the gradients, which all processes share by now, and clear them; their norm before clipping."""
         norm = nn.utils.clip_grad_norm_(self.modules.parameters(), self.config.clip_norm)
+        config = self.config
+        share = share_of_rate(step, config.steps, config.warmup, config.schedule)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["rate"] * learning_rate(self.config, step)
+            group["lr"] = group["rate"] * share
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
@@ -197,7 +189,7 @@ def _fill(modules: nn.Module) -> None:
 
 def _tell(training: Training, text: TextCache, data: TrainingSet, steps: int) -> None:
     """Say what the steps will cost, from steps with half of the longest past, whose gradients are thrown away."""
-    step = next(i for i in range(1000) if data._past(i) >= max(1, training.config.chunks // 2) or i == 999)
+    step = next(i for i in range(1000) if data.past(i) >= max(1, training.config.chunks // 2) or i == 999)
     batch = data.batch(step)
     seconds = timed(lambda: losses(training, text, batch))
     training.modules.zero_grad(set_to_none=True)
