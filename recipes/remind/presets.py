@@ -1,0 +1,193 @@
+"""The settings of the recipe, and the presets.
+
+A preset is a function that returns the whole configuration; each field can be replaced on the command line. The paper
+publishes neither rates nor schedules, so every default below that is not a size of a model is our reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import tyro
+
+from memkit.backbones.presets import VideoFormat
+from memkit.errors import InputError
+from recipes.commands import parse_with
+from recipes.launch import Tracker
+
+CameraMode = Literal["off", "phase", "full"]
+STRIDE = 4  # video frames of a latent frame but the first, in every Wan
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything."""
+
+    model: str = "tiny"
+    """The backbone that training starts from: "tiny", a diffusers folder, or a hub id."""
+    out: Path = Path("runs/remind-tiny")
+    """Folder of the run: banks, weights, log, results."""
+    banks: Path | None = None
+    """Folder of the banks, where several runs share them; by default OUT."""
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    """Of what is computed in training; its weights are fp32 always."""
+    device: str = "auto"
+    """"auto" is CUDA where there is one."""
+    threads: int = 0
+    """CPU threads; 0 leaves it to torch."""
+    seed: int = 42
+    """Of training, generation and evaluation."""
+
+    # -- clips
+    frames: int = 81
+    """Video frames of a clip, 4·n + 1: n + 1 latent frames."""
+    height: int = 480
+    width: int = 832
+    fps: float = 16.0
+    chunk: int = 3
+    """Latent frames of a chunk; what is over goes into the first: 21 are 7·3, 13 are 1 + 4·3."""
+    train_clips: int = 480
+    """Of the interruptions world, rendered by ``prepare`` where no videos are given."""
+    test_clips: int = 60
+    """With substances that nothing was trained on; a fifth of them behind fog, which no training clip has."""
+
+    # -- curriculum; 0 (of --frontier: no) switches a part off
+    frontier: bool = True
+    """Frontier continuation: the first n chunks are known, n drawn anew in each step; else --known latents are."""
+    node_drop: float = 0.3
+    """Probability that a chunk is hidden from all later ones."""
+    node_drop_degraded: float = 0.6
+    """The same of chunks that show no truth; with --node-drop 0 it is 0 too."""
+    noisy_memory: float = 0.5
+    """Largest noise level σ of remembered chunks."""
+    reference: float = 0.2
+    """Share of the steps that see clean references 40 to 48 latents back, and nothing between."""
+    clean: float = 0.25
+    """Share of the steps on undisturbed clips with all of their past, against forgetting."""
+    anchor: bool = True
+    """The last clean chunk before an interruption is an anchor: never hidden, never noised."""
+    known: int = 1
+    """Latent frames given at the start of a clip where no frontier is drawn: 1 is image-to-video."""
+
+    # -- cameras
+    cameras: CameraMode = "phase"
+    """PM-RoPE: off, a camera phase of queries and keys, or that and the terms of values and output."""
+    camera_lr: float = 5e-5
+    """Of PM-RoPE's parameters."""
+
+    # -- training
+    steps: int = 10_000
+    batch: int = 1
+    """Clips a step and process."""
+    lr: float = 1e-5
+    """Of AdamW."""
+    warmup: int = 200
+    """Steps."""
+    schedule: Literal["constant", "cosine"] = "cosine"
+    """After the warm-up; cosine ends at 5 %."""
+    clip_norm: float = 1.0
+    """Largest norm of a gradient."""
+    shift: float = 5.0
+    """Of the noise levels, in training and in the sampler: σ = s·u / (1 + (s−1)·u)."""
+    drop_text: float = 0.1
+    """Probability of an empty prompt, which the guidance of the text needs."""
+    text_length: int = 512
+    """Text tokens in training. The pipeline's padding beyond is one key with a log-weight: the same, but cheaper."""
+    checkpointing: bool = False
+    """Recompute the backbone's activations in the backward pass instead of keeping them."""
+    tracker: Tracker = "none"
+    """What gets the log besides log.jsonl."""
+    save_every: int = 100
+    """Steps between checkpoints."""
+    log_every: int = 10
+    """Steps between rows of the log."""
+
+    # -- generation
+    sampling_steps: int = 50
+    """Of each chunk."""
+    guidance_scale: float = 3.0
+    """Of the text; 1 is none."""
+    cache_frames: int | None = None
+    """Latent frames that the cache has room for; None: all of the video."""
+
+    @property
+    def folder(self) -> Path:
+        """Of the banks."""
+        return self.banks or self.out
+
+    @property
+    def form(self) -> VideoFormat:
+        """Of the clips."""
+        return VideoFormat(self.frames, self.height, self.width, self.fps)
+
+    @property
+    def latents(self) -> int:
+        """Latent frames of a clip. Raises `InputError` for a number of frames that no VAE of Wan takes."""
+        if self.frames < 1 or (self.frames - 1) % STRIDE:
+            raise InputError(f"--frames {self.frames}: a clip has 4·n + 1 frames.")
+        return (self.frames - 1) // STRIDE + 1
+
+    @property
+    def first(self) -> int:
+        """Latent frames of the first chunk."""
+        return self.latents % self.chunk or self.chunk
+
+
+def tiny() -> Config:
+    """tiny-wan on the interruptions world; any laptop."""
+    return Config(
+        frames=49,
+        height=64,
+        width=64,
+        fps=8.0,
+        steps=600,
+        batch=8,
+        lr=3e-4,
+        camera_lr=3e-3,
+        warmup=30,
+        shift=3.0,
+        text_length=36,
+        sampling_steps=20,
+        guidance_scale=1.0,
+    )
+
+
+def wan2_1_1_3b() -> Config:
+    """Wan2.1-T2V-1.3B at 832×480, 81 frames: 7 chunks of 3 latent frames."""
+    return Config(
+        model="Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+        out=Path("runs/remind-wan2.1-1.3b"),
+        dtype="bf16",
+        checkpointing=True,
+    )
+
+
+def wan2_2_5b() -> Config:
+    """Wan2.2-TI2V-5B at the same size: 48 latent channels, 16× in space."""
+    return Config(
+        model="Wan-AI/Wan2.2-TI2V-5B-Diffusers",
+        out=Path("runs/remind-wan2.2-5b"),
+        dtype="bf16",
+        checkpointing=True,
+    )
+
+
+PRESETS: dict[str, Callable[[], Config]] = {"tiny": tiny, "wan2.1-1.3b": wan2_1_1_3b, "wan2.2-5b": wan2_2_5b}
+
+
+@dataclass(frozen=True)
+class Command:
+    """What the command lines share; a command adds its own fields."""
+
+    config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=tiny)
+
+
+AnyCommand = TypeVar("AnyCommand", bound=Command)
+
+
+def parse(command: type[AnyCommand], description: str | None, arguments: Sequence[str] | None = None) -> AnyCommand:
+    """The command line of ``command``; see `recipes.commands.parse_with`."""
+    return parse_with(PRESETS, command, description, arguments)
