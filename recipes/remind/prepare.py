@@ -16,6 +16,7 @@ of each chunk. Several processes share the work; see `recipes.bank_parts`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -76,7 +77,8 @@ def main(command: Prepare) -> int:
 
 def fill_bank(path: Path, config: Config, codec: WanCodec, clips: Mapping[str, Clip]) -> dict[str, str]:
     """Add the clips that the bank ``path`` lacks; ids of those that cannot be used, and why."""
-    info = {"recipe": "remind", "model": config.model, **asdict(config.form), "chunk": config.chunk}
+    made_of = "the interruptions world" if any(isinstance(clip, WorldClip) for clip in clips.values()) else "videos"
+    info = {"recipe": "remind", "model": config.model, **asdict(config.form), "chunk": config.chunk, "of": made_of}
     bad: dict[str, str] = {}
 
     def fill(into: Path, some: Sequence[str]) -> bool:
@@ -137,6 +139,11 @@ def read_records(bank: Path) -> list[Record]:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"{file}, line {number} is no record ({error!r}); run recipes.remind.prepare.") from error
     return records
+
+
+def records_hash(bank: Path) -> str:
+    """SHA-256 of the records."""
+    return hashlib.sha256((bank / RECORDS).read_bytes()).hexdigest()
 
 
 def _ingest(command: Prepare, folder: Path, captions: Path, codec: WanCodec) -> int:

@@ -1,0 +1,166 @@
+"""What a step of training sees: one frame graph, and clips that it fits."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from memkit.bank import MemoryBank
+from memkit.cameras import Cameras
+from memkit.curriculum import Compose, FrontierContinuation, NodeDrop, NoisyMemory, ReferenceCache, Transform
+from memkit.errors import InputError
+from memkit.flow import shift_sigma
+from memkit.frame_graph import FrameGraph
+from recipes.remind.clips import Record, chunk_spans, twin_of
+from recipes.remind.prepare import read_records
+from recipes.remind.presets import Config
+
+Hidden = tuple[int, int] | None
+"""The chunks [start, stop) of a clip that show no truth, at least in part; None of an undisturbed one."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One graph, and for each of its frames what the clips show there."""
+
+    graph: FrameGraph
+    ids: list[str]
+    captions: list[list[str]]
+    """Of each sample, one a chunk of the graph."""
+    latents: Float[Tensor, "batch channels frames height width"]
+    cameras: Cameras
+    """[batch, latent frames of the whole clip]."""
+    noise: Float[Tensor, "batch channels frames height width"]
+    memory_noise: Float[Tensor, "batch channels frames height width"]
+    sigma: Float[Tensor, "batch chunks"]
+
+
+class Clips:
+    """The clips of a bank with their records, by what of them is hidden."""
+
+    def __init__(self, bank: MemoryBank, config: Config) -> None:
+        info = bank.info
+        if info.get("recipe") != "remind" or info.get("chunk") != config.chunk:
+            raise InputError(
+                f"{bank.path} is no bank of interrupted clips in chunks of {config.chunk}; see recipes.remind.prepare."
+            )
+        self.bank, self.config = bank, config
+        there = set(bank.ids)
+        self.records = {r.id: r for r in read_records(bank.path) if {r.id, twin_of(r.id)} <= there}
+        if not self.records:
+            raise InputError(f"The bank {bank.path} has no whole clip; run recipes.remind.prepare.")
+        self.by_hidden: dict[tuple[int, int], list[str]] = defaultdict(list)
+        for record in self.records.values():
+            self.by_hidden[hidden_chunks(config, record)].append(record.id)
+
+    def load(self, ids: list[str]) -> tuple[Tensor, Cameras]:
+        """Latents [B,C,F,H,W], fp32, and cameras [B,F]."""
+        clips = [self.bank.clip(id) for id in ids]
+        cameras = [clip.cameras for clip in clips if clip.cameras is not None]
+        c2w, lens = (torch.stack([getattr(each, name).float() for each in cameras]) for name in ("c2w", "intrinsics"))
+        return torch.stack([clip.latents for clip in clips]).float(), Cameras(c2w, lens)
+
+
+class TrainingSet(Clips):
+    """Batches of a bank. Each is a function of the seed and the step alone, so a run can go on anywhere, and several
+    processes share the batch that one would have."""
+
+    def batch(self, step: int, rank: int = 0, processes: int = 1) -> Batch:
+        """The share of one process in the batch of a step, which is that of one process with all of their samples."""
+        config, whole = self.config, self.config.batch * processes
+        shared = random.Random(f"{config.seed}/{step}")
+        hidden = self._hidden(shared)
+        graph = drawn_graph(config, hidden, shared)
+        rngs = [random.Random(f"{config.seed}/{step}/{place}") for place in range(rank, whole, processes)]
+        names = [rng.choice(list(self.records) if hidden is None else self.by_hidden[hidden]) for rng in rngs]
+        ids = [twin_of(name) if hidden is None else name for name in names]
+        latents, cameras = self.load(ids)
+        latents = latents[:, :, list(graph.sources())]
+        offsets = [shared.random() for _ in graph.nodes]
+        levels = [
+            [((rank + i * processes + rng.random()) / whole + offset) % 1.0 for offset in offsets]
+            for i, rng in enumerate(rngs)
+        ]
+        noise = [torch.randn(2, *latents[0].shape, generator=_generator(rng)) for rng in rngs]
+        captions = [
+            [""] * len(graph.nodes)
+            if rng.random() < config.drop_text
+            else captions_of(config, self.records[name], graph, hidden is not None)
+            for name, rng in zip(names, rngs, strict=True)
+        ]
+        return Batch(
+            graph=graph,
+            ids=ids,
+            captions=captions,
+            latents=latents,
+            cameras=cameras,
+            noise=torch.stack(noise)[:, 0],
+            memory_noise=torch.stack(noise)[:, 1],
+            sigma=shift_sigma(torch.tensor(levels), config.shift),
+        )
+
+    def _hidden(self, rng: random.Random) -> Hidden:
+        """An undisturbed step, or interruptions at one place, each as often as it is among the clips."""
+        if rng.random() < self.config.clean:
+            return None
+        places = sorted(self.by_hidden)
+        return rng.choices(places, [len(self.by_hidden[place]) for place in places])[0]
+
+
+def hidden_chunks(config: Config, record: Record) -> tuple[int, int]:
+    """The chunks [start, stop) that a clip's interruption touches."""
+    start, stop = record.degraded
+    touched = [i for i, (a, b) in enumerate(chunk_spans(config)) if a < stop and start < b]
+    return touched[0], touched[-1] + 1
+
+
+def clip_graph(config: Config, hidden: Hidden, known: int | None = None) -> FrameGraph:
+    """The graph of a whole clip with nothing drawn; ``known`` latent frames are given, by default ``config.known``."""
+    spans = chunk_spans(config)
+    degraded = [] if hidden is None else [(spans[hidden[0]][0], spans[hidden[1] - 1][1])]
+    return FrameGraph.chunks(
+        config.latents,
+        config.chunk,
+        first=config.first,
+        known=config.known if known is None else known,
+        degraded=degraded,
+        anchors=[spans[hidden[0] - 1]] if hidden is not None and config.anchor else (),
+        cameras=True,
+    )
+
+
+def curriculum(config: Config) -> Transform:
+    """What a graph goes through in a disturbed step without a reference cache; parts that are switched off are not
+    there."""
+    parts: list[Transform] = [FrontierContinuation()] if config.frontier else []
+    if config.node_drop > 0:
+        parts.append(NodeDrop(config.node_drop, config.node_drop_degraded))
+    if config.noisy_memory > 0:
+        parts.append(NoisyMemory(config.noisy_memory))
+    return Compose(tuple(parts))
+
+
+def drawn_graph(config: Config, hidden: Hidden, rng: random.Random) -> FrameGraph:
+    """The graph of a step. An undisturbed step is what `memkit.curriculum.CleanMix` would leave as it is: it shows the
+    twins, so whoever draws the clips draws it too."""
+    graph = clip_graph(config, hidden)
+    if hidden is None:
+        return graph
+    return (ReferenceCache() if rng.random() < config.reference else curriculum(config))(graph, rng)
+
+
+def captions_of(config: Config, record: Record, graph: FrameGraph, interrupted: bool) -> list[str]:
+    """One a chunk of the graph, which may have left chunks out."""
+    if not interrupted:
+        return [record.twin_caption] * len(graph.nodes)
+    place = {start: i for i, (start, _) in enumerate(chunk_spans(config))}
+    return [record.captions[place[node.shows]] for node in graph.nodes]
+
+
+def _generator(rng: random.Random) -> torch.Generator:
+    return torch.Generator().manual_seed(rng.getrandbits(63))

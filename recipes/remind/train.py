@@ -1,0 +1,215 @@
+"""Make a causal Wan that remembers, all of its weights, or go on where a run was stopped, on the same samples.
+
+    python -m recipes.remind.train --preset tiny
+    python -m recipes.remind.train --preset tiny --node-drop 0 --out runs/remind-tiny/no-drop --banks runs/remind-tiny
+    accelerate launch -m recipes.remind.train --preset wan2.1-1.3b
+
+Teacher forcing: one forward sees all chunks of a clip twice, clean as memory and noisy to be made, each chunk at a
+noise level of its own. A curriculum hides, soils or moves what is remembered; each of its parts is a setting. The loss
+is on frames that are neither known nor degraded. OUT has the transformer (``transformer/``), PM-RoPE (``cameras/``),
+the checkpoint, and log.jsonl with the loss by noise level and the share of disturbed steps. Processes share one batch.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from memkit.backbones import WanBackbone
+from memkit.bank import MemoryBank
+from memkit.errors import InputError
+from memkit.injectors.teacher_forcing import TeacherForcing, stream_cameras
+from memkit.positions import CameraPath, PMRoPE, PMRoPEConfig
+from recipes.backbones import load_whole
+from recipes.commands import run_command
+from recipes.launch import launch, mean_gradients
+from recipes.padded_text import TextCache, prepared
+from recipes.remind.data import Batch, TrainingSet
+from recipes.remind.prepare import records_hash
+from recipes.remind.presets import Command, Config, parse
+from recipes.training import (
+    Phase,
+    RunLog,
+    by_noise_level,
+    fingerprint,
+    identity,
+    load_checkpoint,
+    save_checkpoint,
+    share_of_rate,
+    tell_cost,
+    timed,
+)
+
+MAY_CHANGE = {"out", "banks", "device", "threads", "tracker", "save_every", "log_every", "sampling_steps"}
+MAY_CHANGE |= {"guidance_scale", "cache_frames", "train_clips", "test_clips"}
+"""Settings that a resumed run may change; the others would make another run of it."""
+
+
+def make_cameras(config: Config, backbone: WanBackbone) -> PMRoPE:
+    """PM-RoPE of a run, fresh: it changes nothing yet."""
+    return PMRoPE(PMRoPEConfig.of(backbone.transformer, config.cameras)).to(backbone.device)
+
+
+def load_cameras(config: Config, backbone: WanBackbone, folder: Path) -> PMRoPE:
+    """What training has saved in ``folder``. Raises `InputError` for another mode."""
+    if not (folder / "cameras" / "config.json").exists():
+        raise InputError(f"There is no {folder / 'cameras'}; run recipes.remind.train first.")
+    cameras = PMRoPE.from_pretrained(folder / "cameras").to(backbone.device)
+    if cameras.config.mode != config.cameras:
+        raise InputError(f"{folder} was trained with --cameras {cameras.config.mode}, not {config.cameras}.")
+    return cameras
+
+
+class Training:
+    """What a step changes: the transformer, PM-RoPE, the optimizer's state."""
+
+    def __init__(self, config: Config, backbone: WanBackbone, cameras: PMRoPE) -> None:
+        self.config, self.backbone, self.cameras = config, backbone, cameras
+        self.modules = nn.ModuleDict({"transformer": backbone.transformer, "cameras": cameras})
+        groups = [
+            {"params": list(backbone.transformer.parameters()), "rate": config.lr},
+            {"params": list(cameras.parameters()), "rate": config.camera_lr},
+        ]
+        self.optimizer = torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=0.0)
+
+    def update(self, step: int) -> Tensor:
+        """Take the gradients, which all processes share by now, and clear them; their norm before clipping."""
+        norm = nn.utils.clip_grad_norm_(self.modules.parameters(), self.config.clip_norm)
+        config = self.config
+        share = share_of_rate(step, config.steps, config.warmup, config.schedule)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["rate"] * share
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def save(self, step: int, about: dict[str, Any]) -> None:
+        """Write transformer and PM-RoPE for use, then the checkpoint."""
+        out = self.config.out
+        self.backbone.transformer.save_pretrained(out / "transformer")
+        self.cameras.save_pretrained(out / "cameras")
+        state = {"modules": self.modules.state_dict(), "optimizer": self.optimizer.state_dict(), "step": step}
+        save_checkpoint(state, out / "checkpoint.pt", about)
+
+    def load(self, state: dict[str, Any]) -> int:
+        """Take a checkpoint's state; the step to go on with."""
+        self.modules.load_state_dict(state["modules"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        return state["step"]
+
+
+def losses(training: Training, text: TextCache, forcing: TeacherForcing, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Squared error of each frame that carries loss, and its noise level, both [B, frames with loss].
+
+    Leaves the gradients of the mean. ``forcing`` and the cameras are attached.
+    """
+    backbone, graph, config = training.backbone, batch.graph, training.config
+    device = backbone.device
+    latents, noise = batch.latents.to(device), batch.noise.to(device)
+    with (
+        torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bf16"),
+        forcing.at(graph) as step,
+        training.cameras.at(stream_cameras(graph, CameraPath.of(batch.cameras)).to(device)),
+    ):
+        velocity = step.velocity(
+            backbone.transformer,
+            latents,
+            noise,
+            batch.sigma,
+            words(text, batch.captions).to(device),
+            batch.memory_noise.to(device),
+        )
+        mask = graph.loss_mask().to(device)
+        error = (velocity.float() - (noise - latents)).pow(2).mean((1, 3, 4))[:, mask]
+        if error.requires_grad:
+            error.mean().backward()  # here, where gradient checkpointing still finds what is attached
+    sizes = torch.tensor([node.frames for node in graph.nodes])
+    return error.detach(), batch.sigma.repeat_interleave(sizes, dim=1)[:, graph.loss_mask()].to(error)
+
+
+def words(text: TextCache, captions: list[list[str]]) -> Tensor:
+    """Embeddings [B,L,D] where no sample changes its prompt, else [B,chunks,L,D]."""
+    if all(len(set(row)) == 1 for row in captions):
+        return text([row[0] for row in captions])
+    return torch.stack([text(row) for row in captions])
+
+
+def train(config: Config, backbone: WanBackbone, bank: MemoryBank, launched: Accelerator) -> PMRoPE:
+    """Train to ``config.steps``; what is in ``config.out`` is gone on with. Only the main process writes."""
+    cameras = make_cameras(config, backbone)
+    training, start, begun = Training(config, backbone, cameras), 0, fingerprint(backbone.transformer)
+    data, forcing = TrainingSet(bank, config), TeacherForcing()
+    made_of = {"bank": bank.fingerprint, "records": records_hash(bank.path), "weights": begun}
+    about = identity(config, MAY_CHANGE, processes=launched.num_processes, **made_of)
+    if state := load_checkpoint(config.out / "checkpoint.pt", about):
+        start = training.load(state)
+    launched.wait_for_everyone()  # the main process will write where the others have just read
+    text, main = TextCache(backbone, config.text_length), launched.is_main_process
+
+    with ExitStack() as stack:
+        stack.enter_context(prepared(backbone, config.text_length, config.checkpointing))
+        stack.enter_context(forcing.attach(backbone.transformer))
+        stack.enter_context(cameras.attach(backbone.transformer))
+        if start < config.steps and main:
+            _tell(training, text, forcing, data, config.steps - start)
+        tracked = None if config.tracker == "none" else lambda row, step: launched.log(row, step=step)
+        log = RunLog(config.out, "remind", start, config.steps, tracked) if main else None
+        for step in range(start, config.steps):
+            batch = data.batch(step, launched.process_index, launched.num_processes)
+            error, sigma = losses(training, text, forcing, batch)
+            mean_gradients(launched, training.modules.parameters())
+            norm = training.update(step)
+            row = None
+            if step % config.log_every == 0:
+                every = launched.gather((error.flatten(), sigma.flatten()))
+                row = {"step": step, "loss": every[0].mean().item(), **by_noise_level(*every), "norm": norm.item()}
+                row["graph"] = summary(batch)
+            if log is None:
+                continue
+            log.step(row)
+            if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+                training.save(step + 1, about)
+    if log is not None:
+        log.close()
+    return cameras.eval()
+
+
+def summary(batch: Batch) -> str:
+    """The graph of a step in a few letters: of each chunk its role, then k known, d dropped, n noisy."""
+    marks = []
+    for node in batch.graph.nodes:
+        more = "k" * (node.known == node.frames) + "d" * node.dropped + "n" * (node.sigma > 0)
+        marks.append(f"{node.role[0].upper()}{more}@{node.time}")
+    return " ".join(marks)
+
+
+def _tell(training: Training, text: TextCache, forcing: TeacherForcing, data: TrainingSet, steps: int) -> None:
+    """Say what the steps will cost, from some whose gradients are thrown away."""
+    batch = next(b for b in map(data.batch, range(100)) if len(b.graph.nodes) > 2)
+    seconds = timed(lambda: losses(training, text, forcing, batch))
+    training.modules.zero_grad(set_to_none=True)
+    weights = sum(p.numel() for p in training.modules.parameters()) * 4
+    # a checkpoint is the weights and two moments, the weights once more; two lie there while one replaces the other
+    tell_cost("remind", [Phase("all", steps, seconds)], 8 * weights, training.config.out)
+
+
+def main(command: Command) -> int:
+    """Train; the exit code."""
+    config = command.config
+    if not (config.folder / "train" / "bank.json").exists():
+        raise InputError(f"There is no bank {config.folder / 'train'}; run recipes.remind.prepare first.")
+    launched = launch(config.device, config.tracker, "memkit-remind", asdict(config), config.out)
+    backbone = load_whole(config.model, config.threads, launched.device)
+    train(config, backbone, MemoryBank.open(config.folder / "train"), launched)
+    launched.end_training()
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(lambda: main(parse(Command, __doc__)))
