@@ -13,64 +13,48 @@ its parameters are what it trains beside the backbone.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import chain, zip_longest
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from memkit.cameras import Cameras
+from memkit.context_method import ContextMethod, Given, Keeps, relative_poses
 from memkit.errors import InputError
 from memkit.history import History, Taken
-from memkit.injectors import FrameContext, QueryLayers, QueryModule, QueryMonitor, SelfAttentionConcat, pose_numbers
+from memkit.injectors import (
+    AttentionMonitor,
+    FrameContext,
+    QueryLayers,
+    QueryModule,
+    QueryMonitor,
+    SelfAttentionConcat,
+)
+from memkit.memory import Memory
 from memkit.retrievers import FOVRetriever
 
-Keeps = Literal["chunks", "frames"]
-"""What a history is to hold for a method: the latents of chunks as they were made, or of single frames, each encoded
-alone, which can be shown in any order."""
+__all__ = [
+    "ContextMethod",
+    "Given",
+    "InSequence",
+    "Keeps",
+    "LearnedContext",
+    "NewestContext",
+    "NoContext",
+    "PackedContext",
+    "RetrievedContext",
+    "SeparateContext",
+    "relative_poses",
+]
 
 
-class ContextMethod(nn.Module, ABC):
-    """What all have in common: they remember ``frames`` latent frames at most."""
-
-    keeps: Keeps = "chunks"
-
-    def __init__(self, frames: int) -> None:
-        super().__init__()
-        self.frames = frames
-
-    def choose(self, history: History, cameras: Cameras) -> Taken | None:
-        """Frames of a history for a chunk with these cameras [B,F], the newest; None for none."""
-        count = min(self.frames, len(history))
-        return history.take(history.newest(count)) if count else None
-
-    @abstractmethod
-    @contextmanager
-    def shown(
-        self,
-        *transformers: nn.Module,
-        taken: Taken | None,
-        cameras: Cameras,
-        noise: Float[Tensor, "batch channels frames height width"],
-        text: Float[Tensor, "batch words text_dim"],
-    ) -> Iterator[None]:
-        """Inside, the transformers make the chunk with ``cameras`` [B,F] from what was chosen.
-
-        ``noise`` is what queries start from, drawn once a chunk; ``text`` the embeddings of its prompts.
-        """
-
-
-def relative_poses(cameras: Cameras, taken: Taken | None) -> tuple[Tensor, Tensor | None]:
-    """Poses of a chunk's frames [B,F,12] and of its context's [B,k,12], from the chunk's first camera; float32."""
-    own = cameras.c2w.double()
-    past = [] if taken is None or taken.cameras is None else [taken.cameras.c2w.to(own)]
-    poses = pose_numbers(torch.cat([own, *past], dim=1)).float()
-    frames = own.shape[1]
-    return poses[:, :frames], poses[:, frames:] if past else None
+def _clean(given: Given) -> None:
+    if given.context_timesteps is not None:
+        raise InputError("Queries fetch clean context; noisy frames are for methods with frames in sequence.")
 
 
 class LearnedContext(ContextMethod):
@@ -84,49 +68,62 @@ class LearnedContext(ContextMethod):
         self.query, self.monitor = query, monitor
 
     @contextmanager
-    def shown(self, *transformers, taken, cameras, noise, text):
-        own, past = relative_poses(cameras, taken)
-        latents = None if taken is None else taken.latents
-        start = noise if self.query.config.query == "noise" else None
+    def _shown(self, transformers: tuple[nn.Module, ...], given: Given) -> Iterator[None]:
+        _clean(given)
+        start = given.noise if self.query.config.query == "noise" else None
         with (
             self.query.attach(*transformers) as attached,
-            attached.chunk(latents, start, cameras=own, context_cameras=past, monitor=self.monitor),
+            attached.chunk(
+                given.context,
+                start,
+                cameras=given.poses,
+                context_cameras=given.context_poses,
+                annotation=given.annotation,
+                monitor=self.monitor,
+            ),
         ):
             yield
 
 
-class _InSequence(ContextMethod):
-    """Frames beside those of the chunk."""
+class InSequence(ContextMethod):
+    """Frames beside those of the chunk; the base of the methods that are a `FrameContext`."""
 
     def __init__(self, context: FrameContext, frames: int, guidance: float | int = 1.0) -> None:
         super().__init__(frames)
         self.context, self.guidance = context, guidance
 
     @contextmanager
-    def shown(self, *transformers, taken, cameras, noise, text):
-        own, past = relative_poses(cameras, taken)
-        latents = None if taken is None else taken.latents
-        given = {"cameras": own, "context_cameras": past, "history_guidance": self.guidance}
-        with self.context.attach(*transformers) as attached, attached.chunk(latents, **given):
+    def _shown(self, transformers: tuple[nn.Module, ...], given: Given) -> Iterator[None]:
+        with (
+            self.context.attach(*transformers) as attached,
+            attached.chunk(
+                given.context,
+                cameras=given.poses,
+                context_cameras=given.context_poses,
+                annotation=given.annotation,
+                context_timesteps=given.context_timesteps,
+                history_guidance=self.guidance,
+            ),
+        ):
             yield
 
 
-class NewestContext(_InSequence):
+class NewestContext(InSequence):
     """The newest ``frames``; ``guidance`` is ω of v(∅) + ω·(v(H) − v(∅))."""
 
 
-class PackedContext(_InSequence):
+class PackedContext(InSequence):
     """The newest ``frames``, packed as the `FrameContext` says."""
 
 
-class NoContext(_InSequence):
+class NoContext(InSequence):
     """Nothing of the past but the frame that the chunk begins with."""
 
     def __init__(self, context: FrameContext) -> None:
         super().__init__(context, 0)
 
 
-class RetrievedContext(_InSequence):
+class RetrievedContext(InSequence):
     """``frames`` that saw what the chunk's cameras will see, by their fields of view, the newest always among them.
 
     The chunk's latent frames take turns: each adds the best of its hits that is not there yet. Where views overlap with
@@ -147,12 +144,12 @@ class RetrievedContext(_InSequence):
         self.rule: Literal["sector", "points", "rays"] = rule
         self.select: Literal["top", "non_adjacent", "cover"] = select
 
-    def choose(self, history: History, cameras: Cameras) -> Taken | None:
+    def choose(self, history: History, cameras: Cameras | None) -> Taken | None:
         if not len(history):
             return None
         known = history.cameras
-        if known is None:
-            raise InputError("The history has no cameras, by which frames are retrieved; add frames with theirs.")
+        if known is None or cameras is None:
+            raise InputError("Frames are retrieved by their cameras; give the history and the chunk theirs.")
         return history.take(
             torch.stack([self._rows(*each) for each in zip(_samples(known), _samples(cameras), strict=True)])
         )
@@ -174,20 +171,39 @@ def _samples(cameras: Cameras) -> list[Cameras]:
 class SeparateContext(ContextMethod):
     """The newest ``frames`` latent frames are context of a `QueryModule`, whose tokens the transformers see as memory.
 
-    ``context`` carries the chunk's own cameras.
+    ``context`` carries the chunk's own cameras. A ``monitor`` records what the queries attend to, ``followed`` how much
+    of the transformers' attention falls on their tokens.
     """
 
-    def __init__(self, module: QueryModule, context: FrameContext, frames: int, monitor: QueryMonitor | None = None):
+    def __init__(
+        self,
+        module: QueryModule,
+        context: FrameContext,
+        frames: int,
+        monitor: QueryMonitor | None = None,
+        followed: AttentionMonitor | None = None,
+    ) -> None:
         super().__init__(frames)
-        self.module, self.context, self.monitor = module, context, monitor
+        self.module, self.context, self.monitor, self.followed = module, context, monitor, followed
+
+    def fetch(self, given: Given) -> Memory:
+        """What the queries know at the end."""
+        _clean(given)
+        return self.module(
+            given.noise,
+            given.context,
+            given.text,
+            cameras=given.poses,
+            context_cameras=given.context_poses,
+            annotation=given.annotation,
+            monitor=self.monitor,
+        )
 
     @contextmanager
-    def shown(self, *transformers, taken, cameras, noise, text):
-        own, past = relative_poses(cameras, taken)
-        latents = None if taken is None else taken.latents
-        memory = self.module(noise, latents, text, cameras=own, context_cameras=past, monitor=self.monitor)
+    def _shown(self, transformers: tuple[nn.Module, ...], given: Given) -> Iterator[None]:
+        memory = self.fetch(given)
         with ExitStack() as stack:
             attached = stack.enter_context(self.context.attach(*transformers))
-            stack.enter_context(attached.chunk(None, cameras=own))
-            stack.enter_context(SelfAttentionConcat(memory).attach(*transformers))
+            stack.enter_context(attached.chunk(None, cameras=given.poses, annotation=given.annotation))
+            stack.enter_context(SelfAttentionConcat(memory, monitor=self.followed).attach(*transformers))
             yield

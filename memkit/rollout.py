@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from memkit.backbones import WanBackbone
@@ -27,7 +27,9 @@ class Rollout:
 
     Frames are uint8 [B,T,H,W,3]. A chunk has the frames of the backbone's video format, of which the first is the last
     one before it and stays as it was, up to the autoencoder. A ``budget`` in bytes keeps memory use flat however long
-    the video gets: the oldest latents go.
+    the video gets: the oldest latents go. ``annotation`` says how the poses of the
+    cameras are known, which chooses the camera encoder. After a chunk, ``shown_times`` [B,k] are the times of the
+    frames that the method chose for it, None if it chose none.
     """
 
     def __init__(
@@ -39,10 +41,13 @@ class Rollout:
         steps: int = 50,
         guidance_scale: float | int = 5.0,
         negative_prompt: str = "",
+        annotation: str = "exact",
     ) -> None:
         self.backbone, self.method = backbone, method
         self.history = History(budget)
         self.steps, self.guidance_scale, self.negative_prompt = steps, guidance_scale, negative_prompt
+        self.annotation = annotation
+        self.shown_times: Int[Tensor, "batch k"] | None = None
         self._last: Tensor | None = None  # frames [B,H,W,3]
         self._time = 0  # of the last frame, in latent frames
 
@@ -91,12 +96,14 @@ class Rollout:
         at = self._latent_cameras(cameras)
         known = self._encode(self._last[:, None])
         noise = [torch.randn(known.shape[1], *self._size(known), generator=_generator(seed)) for seed in seeds]
+        taken = self.method.choose(self.history, at)
         with self.method.shown(
             *self.backbone.transformers,
-            taken=self.method.choose(self.history, at),
+            taken=taken,
             cameras=at,
             noise=torch.stack(noise).to(known.device),
             text=self.backbone.encode_text(prompts),
+            annotation=self.annotation,
         ):
             latents = generate_latents(
                 self.backbone,
@@ -110,6 +117,7 @@ class Rollout:
         frames = _pixels(self.backbone.decode_latents(latents))
         self._remember(frames, latents, cameras)
         self._last = frames[:, -1]
+        self.shown_times = None if taken is None else taken.times
         return frames
 
     def _check(self, wanted: Sequence[int], cameras: Cameras) -> None:

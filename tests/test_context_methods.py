@@ -134,7 +134,7 @@ def test_retrieval_is_each_sample_s_own(model) -> None:
 def test_poses_are_relative_to_the_first_camera_of_the_chunk(model) -> None:
     own, past = looking(30.0, 50.0), history(looking(0.0, 200.0))
     taken = past.take(past.newest(2))
-    near, far = relative_poses(own, taken)
+    near, far = relative_poses(own, taken, 2)
     identity = torch.eye(4)[:3].flatten()
     torch.testing.assert_close(near[0, 0], identity)
     turn, move = looking(77.0).c2w[0, 0], torch.eye(4, dtype=torch.float64)
@@ -142,17 +142,17 @@ def test_poses_are_relative_to_the_first_camera_of_the_chunk(model) -> None:
     moved = Cameras(turn @ move @ own.c2w, own.intrinsics)
     assert taken.cameras is not None
     taken = taken._replace(cameras=Cameras(turn @ move @ taken.cameras.c2w, taken.cameras.intrinsics))
-    for a, b in zip(relative_poses(moved, taken), (near, far), strict=True):
+    for a, b in zip(relative_poses(moved, taken, 2), (near, far), strict=True):
         torch.testing.assert_close(a, b)
     assert math.isclose(float(near[0, 1, 2]), math.sin(math.radians(-20.0)), abs_tol=1e-6)
-    assert relative_poses(own, None)[1] is None
+    assert relative_poses(own, None, 2)[1] is None
 
 
 @torch.no_grad()
 def test_a_separate_module_s_tokens_are_memory_and_the_past_is_nowhere_else(model) -> None:
     method, past, cameras = methods(model)["separate"], history(looking(0.0, 5.0)), looking(0.0, 10.0)
     given, taken = inputs(), past.take(past.newest(2))
-    own, others = relative_poses(cameras, taken)
+    own, others = relative_poses(cameras, taken, FRAMES)
     noise = torch.ones(1, 16, FRAMES, 4, 4)
     memory = method.module(noise, taken.latents, given["encoder_hidden_states"], cameras=own, context_cameras=others)
     with SelfAttentionConcat(memory).attach(model):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,8 +16,8 @@ from memkit.cameras import Cameras
 from memkit.context_methods import Keeps
 from memkit.errors import InputError
 from memkit.flow import NUM_TRAIN_TIMESTEPS, release_timesteps
-from memkit.history import History
-from recipes.memlearner.presets import Config
+from memkit.history import History, Taken
+from recipes.memlearner.presets import Annotation, Config
 from recipes.memlearner.videos import chunk_id, frames_id, name_of
 
 
@@ -26,11 +27,15 @@ class Batch:
 
     captions: list[str]
     latents: Float[Tensor, "batch channels frames height width"]
-    cameras: Cameras
+    cameras: Cameras | None
+    annotation: Annotation
+    """Of the cameras."""
     history: History
     noise: Float[Tensor, "batch channels frames height width"]
     query_noise: Float[Tensor, "batch channels frames height width"]
     sigma: Float[Tensor, " batch"]
+    context_seeds: list[int]
+    """Of the noise of context frames, if they are to have some."""
 
 
 class Target(NamedTuple):
@@ -48,18 +53,22 @@ class Videos:
         self.bank = bank
         if bank.info.get("recipe") != "memlearner":
             raise InputError(f"{bank.path} is no bank of chunks with cameras; see recipes.memlearner.prepare.")
+        self.annotation: Annotation = bank.info.get("poses", "exact")
         there = set(bank.ids)
         self.counts = dict.fromkeys((name_of(id) for id in bank.ids), 0)
         for name in self.counts:
             while {chunk_id(name, self.counts[name]), frames_id(name, self.counts[name])} <= there:
                 self.counts[name] += 1
 
-    def chunks(self, ids: list[str]) -> tuple[Tensor, Cameras]:
-        """Latents [B,C,F,H,W], fp32, and cameras [B,F]."""
+    def chunks(self, ids: list[str]) -> tuple[Tensor, Cameras | None]:
+        """Latents [B,C,F,H,W], fp32, and cameras [B,F] where the bank has some."""
         clips = [self.bank.clip(id) for id in ids]
+        latents = torch.stack([clip.latents for clip in clips]).float()
         cameras = [clip.cameras for clip in clips if clip.cameras is not None]
+        if self.annotation == "none" or len(cameras) < len(clips):
+            return latents, None
         c2w, lens = (torch.stack([getattr(each, name) for each in cameras]) for name in ("c2w", "intrinsics"))
-        return torch.stack([clip.latents for clip in clips]).float(), Cameras(c2w, lens)
+        return latents, Cameras(c2w, lens)
 
     def history(self, targets: list[Target], keeps: Keeps) -> History:
         """The past of targets that have equally much."""
@@ -70,19 +79,30 @@ class Videos:
             kept = slice(1 if keeps == "frames" and len(history) else 0, None)  # chunks share a frame
             count = latents.shape[2]
             times = range(time, time + count)[kept]
-            history.add(latents[:, :, kept], Cameras(at.c2w[:, kept], at.intrinsics[:, kept]), list(times))
+            seen = at and Cameras(at.c2w[:, kept], at.intrinsics[:, kept])
+            history.add(latents[:, :, kept], seen, list(times))
             time += count - 1
         return history
 
 
-class TrainingSet(Videos):
-    """Batches of a bank. Each is a function of the seed and the step alone, so a run can go on anywhere, and several
-    processes share the batch that one would have."""
+class TrainingSet:
+    """Batches of banks. Each is a function of the seed and the step alone, so a run can go on anywhere, and several
+    processes share the batch that one would have.
 
-    def __init__(self, bank: MemoryBank, config: Config, keeps: Keeps) -> None:
-        super().__init__(bank)
-        if not any(self.counts.values()):
-            raise InputError(f"The bank {bank.path} has no whole chunk; run recipes.memlearner.prepare.")
+    A step is of one bank, so that all of its poses are of one kind; each bank comes as often as it has videos.
+    """
+
+    def __init__(self, banks: Sequence[MemoryBank], config: Config, keeps: Keeps) -> None:
+        self.videos = [Videos(bank) for bank in banks]
+        for videos in self.videos:
+            if not any(videos.counts.values()):
+                raise InputError(f"The bank {videos.bank.path} has no whole chunk; run recipes.memlearner.prepare.")
+            if videos.annotation not in config.annotations:
+                raise InputError(
+                    f"The poses of {videos.bank.path} are {videos.annotation!r}, of which --annotations has no encoder."
+                )
+            if videos.annotation == "none" and config.method == "cam":
+                raise InputError(f"{videos.bank.path} has no poses, by which the method 'cam' finds frames.")
         self.config = config
         self.keeps: Keeps = keeps
         self._grid = release_timesteps(config.shift) / NUM_TRAIN_TIMESTEPS
@@ -90,12 +110,12 @@ class TrainingSet(Videos):
     def batch(self, step: int, rank: int = 0, processes: int = 1) -> Batch:
         """The share of one process in the batch of a step, which is that of one process with all of their samples."""
         config, whole = self.config, self.config.batch * processes
-        past = self.past(step)
+        videos, past = self.source(step), self.past(step)
         rngs = [random.Random(f"{config.seed}/{step}/{place}") for place in range(rank, whole, processes)]
-        targets = [self._target(past, rng) for rng in rngs]
+        targets = [_target(videos, past, rng) for rng in rngs]
         ids = [chunk_id(target.name, target.index) for target in targets]
-        latents, cameras = self.chunks(ids)
-        captions = {id: self.bank.clip(id).caption for id in ids}
+        latents, cameras = videos.chunks(ids)
+        captions = {id: videos.bank.clip(id).caption for id in ids}
         levels = [int((rank + i * processes + rng.random()) / whole * len(self._grid)) for i, rng in enumerate(rngs)]
         noise = [torch.randn(2, *latents[0].shape, generator=_generator(rng)) for rng in rngs]
         return Batch(
@@ -104,21 +124,40 @@ class TrainingSet(Videos):
             ],
             latents=latents,
             cameras=cameras,
-            history=self.history(targets, self.keeps),
+            annotation=videos.annotation,
+            history=videos.history(targets, self.keeps),
             noise=torch.stack(noise)[:, 0],
             query_noise=torch.stack(noise)[:, 1],
             sigma=self._grid[levels],
+            context_seeds=[rng.getrandbits(63) for rng in rngs],
         )
+
+    def source(self, step: int) -> Videos:
+        """The bank of a step."""
+        rng = random.Random(f"{self.config.seed}/{step}/bank")
+        return rng.choices(self.videos, [len(videos.counts) for videos in self.videos])[0]
 
     def past(self, step: int) -> int:
         """Chunks of context of a step: uniform from 0, image-to-video, to the most there are."""
         rng = random.Random(f"{self.config.seed}/{step}")
-        drawn = rng.randint(0, min(self.config.chunks, max(self.counts.values()) - 1))
+        drawn = rng.randint(0, min(self.config.chunks, max(self.source(step).counts.values()) - 1))
         return 0 if rng.random() < self.config.drop_context else drawn
 
-    def _target(self, past: int, rng: random.Random) -> Target:
-        name = rng.choice([name for name, count in self.counts.items() if count > past])
-        return Target(name, rng.randrange(past, self.counts[name]), past)
+    def noisy(self, taken: Taken, seeds: Sequence[int]) -> tuple[Taken, Float[Tensor, "batch k"]]:
+        """Context frames, each at a noise level of its own, and their timesteps (DFoT, arXiv 2502.06764)."""
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        count, some = taken.latents.shape[2], self._grid.new_ones(len(self._grid))
+        levels = [torch.multinomial(some, count, replacement=True, generator=each) for each in generators]
+        noise = torch.stack([torch.randn(taken.latents.shape[1:], generator=each) for each in generators])
+        sigma = self._grid[torch.stack(levels)]
+        share = sigma[:, None, :, None, None].to(taken.latents)
+        mixed = (1 - share) * taken.latents + share * noise.to(taken.latents)
+        return taken._replace(latents=mixed), NUM_TRAIN_TIMESTEPS * sigma
+
+
+def _target(videos: Videos, past: int, rng: random.Random) -> Target:
+    name = rng.choice([name for name, count in videos.counts.items() if count > past])
+    return Target(name, rng.randrange(past, videos.counts[name]), past)
 
 
 def _generator(rng: random.Random) -> torch.Generator:

@@ -58,10 +58,12 @@ def _method(config: Config, backbone: WanBackbone) -> ContextMethod:
             context_time=config.context_time,
             query_sees_prediction=config.query_sees_prediction,
             query_sees_query=config.query_sees_query,
+            cameras=config.annotations,
         )
         return LearnedContext(QueryLayers(made), past)
     packing = FRAMEPACK if config.method == "framepack" else ()
-    context = FrameContext(FrameContextConfig.of(backbone.transformer, packing, keep_start=bool(packing)))
+    sizes = FrameContextConfig.of(backbone.transformer, packing, bool(packing), config.annotations)
+    context = FrameContext(sizes)
     if config.method == "cam":
         return RetrievedContext(context, config.frames)
     if config.method == "window":
@@ -69,15 +71,16 @@ def _method(config: Config, backbone: WanBackbone) -> ContextMethod:
     if config.method == "framepack":
         return PackedContext(context.initialise(backbone.transformer), past)
     if config.method == "separate":
-        sizes = QueryModuleConfig(
+        module = QueryModuleConfig(
             layers=config.layers,
             heads=model.num_attention_heads,
             head_dim=model.attention_head_dim,
             ffn_dim=model.ffn_dim,
             channels=model.in_channels,
             text_dim=model.text_dim,
+            cameras=config.annotations,
         )
-        return SeparateContext(QueryModule(sizes), context, past)
+        return SeparateContext(QueryModule(module), context, past)
     return NoContext(context)
 
 
@@ -105,17 +108,20 @@ def load_method(config: Config, backbone: WanBackbone, folder: Path) -> ContextM
     return method
 
 
-def camera_encoder(method: ContextMethod) -> nn.Module:
-    """Of the chunk's own frames, which every method has."""
+def camera_encoders(method: ContextMethod) -> nn.ModuleDict:
+    """Of the chunk's own frames, which every method has, by the kind of the poses."""
     part = method.query if isinstance(method, LearnedContext) else method.context
     assert isinstance(part, QueryLayers | FrameContext)
     return part.cameras
 
 
 def start_from(method: ContextMethod, folder: Path) -> None:
-    """Take over the camera encoder of another run, whatever its method."""
+    """Take over the camera encoders of another run, whatever its method; kinds that it does not know stay fresh."""
     for name, kind in (("query", QueryLayers), ("context", FrameContext)):
         if (folder / name / "config.json").exists():
-            camera_encoder(method).load_state_dict(kind.from_pretrained(folder / name).cameras.state_dict())
+            known = kind.from_pretrained(folder / name).cameras
+            for annotation, encoder in camera_encoders(method).items():
+                if annotation in known:
+                    encoder.load_state_dict(known[annotation].state_dict())
             return
     raise InputError(f"{folder} holds no method of this recipe; give the folder of a run that was trained.")

@@ -2,10 +2,13 @@
 
     python -m recipes.memlearner.prepare --preset tiny
     python -m recipes.memlearner.prepare --preset wan2.1-1.3b --videos DIR --captions CSV
+    python -m recipes.memlearner.prepare --preset wan2.1-1.3b --videos DIR --captions CSV --annotation estimated \
+        --out runs/walks
     torchrun --nproc-per-node 8 -m recipes.memlearner.prepare --preset wan2.1-1.3b --videos DIR --captions CSV
 
 Without ``--videos``, tours of rooms are rendered: OUT/train, and OUT/test of rooms that nothing was trained on. With
-it, OUT/train (or the bank named by ``--into``) holds your videos, whose poses lie beside them; see docs/poses.md.
+it, OUT/train (or the bank named by ``--into``) holds your videos, whose poses lie beside them; see docs/poses.md. A
+bank is of one kind of poses: exact, estimated, or none at all. Training takes several banks (``--more-banks``).
 
 A bank holds, of each chunk, its latents and, under an id of their own, those of its frames encoded alone, which rules
 like CaM's choose among; each with the cameras of its latent frames. Several processes share the work; see
@@ -14,7 +17,6 @@ like CaM's choose among; each with the cameras of its latent frames. Several pro
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -26,17 +28,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from memkit.backbones import WanCodec
-from memkit.backbones.codec import tiny_folder
 from memkit.bank import MemoryBank
 from memkit.errors import BankError, InputError, MemkitError
 from memkit.ingest import bank_for, read_captions
 from memkit.pose_files import latent_cameras
 from memkit.video import to_model
+from recipes.backbones import load_codec
 from recipes.bank_parts import fill_together
 from recipes.commands import run_command
-from recipes.memlearner.presets import Command, Config, parse
+from recipes.memlearner.presets import Annotation, Command, Config, parse
 from recipes.memlearner.videos import Chunk, FileVideo, LongVideo, RoomVideo, chunk_id, frames_id, name_of, room_names
-from recipes.training import pick_device
 
 DTYPE = torch.float16
 """Of the stored latents: Wan's lie well inside its range, and it keeps three bits more than bf16."""
@@ -50,6 +51,8 @@ class Prepare(Command):
     """Folder of your own videos, with poses beside them, instead of the rooms world."""
     captions: Path | None = None
     """Their captions: CSV with the columns video and caption, optionally id."""
+    annotation: Annotation = "exact"
+    """How the poses of your videos are known; with "none" no pose files are read."""
     into: Literal["train", "test"] = "train"
     """Which bank your videos go to."""
     skip_bad: bool = False
@@ -63,13 +66,7 @@ def main(command: Prepare) -> int:
         raise InputError("--videos and --captions go together.")
     if command.videos is None and config.model != "tiny" and not Path(config.model).is_dir():
         raise InputError(f"Rooms are too small for {config.model}; give your videos: --videos DIR --captions CSV.")
-    if "LOCAL_RANK" in os.environ and torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    codec = WanCodec.from_pretrained(tiny_folder() if config.model == "tiny" else config.model)
-    vae: Any = codec.vae
-    vae.to(pick_device(config.device))
+    codec = load_codec(config.model, config.device, config.threads)
     if command.videos is not None and command.captions is not None:
         return _ingest(command, command.videos, command.captions, codec)
     for split, count in (("train", config.train_videos), ("test", config.test_videos)):
@@ -80,13 +77,18 @@ def main(command: Prepare) -> int:
 
 
 def fill_bank(
-    path: Path, config: Config, codec: WanCodec, videos: dict[str, LongVideo], count: int | None = None
+    path: Path,
+    config: Config,
+    codec: WanCodec,
+    videos: dict[str, LongVideo],
+    count: int | None = None,
+    annotation: Annotation = "exact",
 ) -> dict[str, str]:
     """Add the chunks that the bank ``path`` lacks; names of videos that cannot be used, and why.
 
     With ``count`` chunks in every video those that are whole in the bank are not read again.
     """
-    info = {"recipe": "memlearner", "model": config.model, **asdict(codec.video_format)}
+    info = {"recipe": "memlearner", "model": config.model, "poses": annotation, **asdict(codec.video_format)}
     bad: dict[str, str] = {}
 
     def fill(into: Path, some: Sequence[str]) -> None:
@@ -111,7 +113,7 @@ def add_video(bank: MemoryBank, video: LongVideo, codec: WanCodec) -> None:
     """Add the chunks of a video that a bank lacks, in order."""
     for index, chunk in enumerate(video.chunks()):
         latents, frames = chunk_id(video.name, index), frames_id(video.name, index)
-        cameras = latent_cameras(chunk.cameras, codec.vae.config.scale_factor_temporal)
+        cameras = chunk.cameras and latent_cameras(chunk.cameras, codec.vae.config.scale_factor_temporal)
         if latents not in bank:
             made = codec.encode_video(to_model(chunk.frames))[0]
             bank.add(latents, made.to(DTYPE).cpu(), chunk.caption, video.name, cameras)
@@ -128,12 +130,13 @@ def encode_alone(codec: WanCodec, chunk: Chunk) -> Tensor:
 
 def _ingest(command: Prepare, folder: Path, captions: Path, codec: WanCodec) -> int:
     rows, broken = read_captions(captions, folder)
-    videos: dict[str, Any] = {row.id: FileVideo(row, codec.video_format) for row in rows}
+    videos: dict[str, Any] = {row.id: FileVideo(row, codec.video_format, command.annotation != "none") for row in rows}
     bad = {item.name: item.reason for item in broken}
-    bad |= fill_bank(command.config.folder / command.into, command.config, codec, videos)
+    bank = command.config.folder / command.into
+    bad |= fill_bank(bank, command.config, codec, videos, annotation=command.annotation)
     for name, reason in bad.items():
         print(f"{name}: {reason}", file=sys.stderr)
-    print(f"{command.config.folder / command.into}: {len(videos)} videos named, {len(bad)} bad")
+    print(f"{bank}: {len(videos)} videos named, {len(bad)} bad")
     return 1 if bad and not command.skip_bad else 0
 
 

@@ -15,6 +15,9 @@ import tyro
 from recipes.commands import parse_with
 from recipes.launch import Tracker
 
+Annotation = Literal["exact", "estimated", "none"]
+"""How the poses of a bank's videos are known: rendered or measured, estimated from the pictures, not at all."""
+
 MethodName = Literal["learned", "cam", "window", "framepack", "separate", "none"]
 """How a chunk comes by its past: learned queries, frames found by their view, the newest frames, packed ones, a query
 module of its own, or not at all."""
@@ -32,6 +35,11 @@ class Config:
     """Folder of the run: banks, weights, log, results."""
     banks: Path | None = None
     """Folder of the banks, where several runs share them; by default OUT."""
+    more_banks: tuple[Path, ...] = ()
+    """Banks to train on beside BANKS/train, each as often as it has videos; a step is of one bank."""
+    annotations: tuple[Annotation, ...] = ("exact",)
+    """Kinds of poses in the banks of training, each with a camera encoder of its own. The first is what generation
+    takes its path for; the paper: the exact one."""
     dtype: Literal["fp32", "bf16"] = "fp32"
     """Of what is computed in training; its weights are fp32 always."""
     device: str = "auto"
@@ -63,6 +71,11 @@ class Config:
     """Bytes of latents that a rollout keeps; None keeps all."""
     history_guidance: float = 1.0
     """Of "window" in generation: v(∅) + ω·(v(H) − v(∅))."""
+    context_noise: Literal["clean", "independent"] = "clean"
+    """Context frames of "window" in training: as they are, or each noised at a level of its own, drawn as that of the
+    chunk (DFoT's way). Generation shows them clean."""
+    pretrain_steps: int = 0
+    """Steps before all others in which the module of "separate" learns alone, by L1(Q, P) (the paper's rescue)."""
 
     # -- training
     steps: int = 20_000
@@ -86,6 +99,8 @@ class Config:
     """Probability of no context in a step of "window", beside the lengths drawn, for history guidance."""
     text_length: int = 512
     """Text tokens in training. The pipeline's padding beyond is one key with a log-weight: the same, but cheaper."""
+    shard: bool = False
+    """Spread the backbone's weights, gradients and moments over the processes (FSDP2), for one that fits on none."""
     checkpointing: bool = False
     """Recompute the backbone's activations in the backward pass instead of keeping them."""
     tracker: Tracker = "none"
@@ -144,11 +159,13 @@ def wan2_1_1_3b() -> Config:
 
 
 def wan2_2_5b() -> Config:
-    """Wan2.2-TI2V-5B, the nearest public model to the paper's own: it knows clean first frames already."""
+    """Wan2.2-TI2V-5B, the nearest public model to the paper's own: it knows clean first frames already. Its
+    weights, gradients and moments are 80 GB, which the processes share."""
     return Config(
         model="Wan-AI/Wan2.2-TI2V-5B-Diffusers",
         out=Path("runs/memlearner-wan2.2-5b"),
         dtype="bf16",
+        shard=True,
         checkpointing=True,
     )
 

@@ -6,11 +6,11 @@ Chunk i of a video begins with the last frame of chunk i − 1, as a rollout mak
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
-import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
@@ -22,14 +22,15 @@ from memkit.pose_files import poses_beside, read_poses
 from memkit.video import read_video, resize
 from memkit.worlds.constants import Split
 from memkit.worlds.rooms import Room, RoomClip
+from recipes.file_videos import check_count, cropped, frames_at
 
 
 class Chunk(NamedTuple):
-    """Frames of a chunk, its caption, and its cameras, one a frame."""
+    """Frames of a chunk, its caption, and its cameras, one a frame, where they are known."""
 
     frames: UInt8[Tensor, "frames height width 3"]
     caption: str
-    cameras: Cameras
+    cameras: Cameras | None
 
 
 class LongVideo(Protocol):
@@ -85,6 +86,8 @@ class FileVideo:
 
     row: Row
     form: VideoFormat
+    posed: bool = True
+    """Without, no poses are looked for."""
 
     @property
     def name(self) -> str:
@@ -93,37 +96,36 @@ class FileVideo:
     def chunks(self) -> Iterator[Chunk]:
         """Raises `InputError` or `MediaError` naming the file: no poses, not one a frame, or under one chunk long."""
         file, form = self.row.file, self.form
-        poses = poses_beside(file)
-        if poses is None:
-            raise InputError(
-                f"{file} has no poses beside it; write {file.stem}.npz or {file.stem}.txt (docs/poses.md)."
-            )
-        video, cameras = read_video(file), read_poses(poses)
-        if len(cameras.c2w) != len(video.frames):
-            raise InputError(
-                f"{poses} has {len(cameras.c2w)} poses, {file} {len(video.frames)} frames; give one a frame."
-            )
+        poses = self._poses()
+        video = read_video(file)
+        cameras = None
+        if poses is not None:
+            cameras = read_poses(poses)
+            check_count(poses, cameras, file, len(video.frames))
         # the frame nearest in time to k / fps; the last chunk that is whole ends it
         stride, length = form.num_frames - 1, (len(video.frames) - 1) / video.fps * form.fps
         count = int(length + 1e-6) // stride
         if not count:
             raise InputError(f"{file} has {length + 1:.0f} frames at {form.fps} a second, a chunk {form.num_frames}.")
-        index = (
-            (torch.arange(count * stride + 1) / form.fps * video.fps).round().long().clamp(max=len(video.frames) - 1)
-        )
-        lens = cropped(cameras.intrinsics[index], video.frames.shape[1:3], (form.height, form.width))
+        index = frames_at(count * stride + 1, form.fps, video.fps, len(video.frames))
         for i in range(count):
-            part = slice(i * stride, i * stride + form.num_frames)
-            frames = resize(video.frames[index[part]], form.height, form.width)
-            yield Chunk(frames, self.row.caption, Cameras(cameras.c2w[index][part], lens[part]))
+            at = index[i * stride : i * stride + form.num_frames]
+            frames, seen = resize(video.frames[at], form.height, form.width), None
+            if cameras is not None:
+                lens = cropped(cameras.intrinsics[at], video.frames.shape[1:3], (form.height, form.width))
+                seen = Cameras(cameras.c2w[at], lens)
+            yield Chunk(frames, self.row.caption, seen)
 
-
-def cropped(intrinsics: Tensor, before: Sequence[int], after: Sequence[int]) -> Tensor:
-    """Intrinsics [..., 4] over the sides of an image (height, width) that was scaled and cropped to another shape."""
-    scale = max(after[0] / before[0], after[1] / before[1])
-    fx, fy, cx, cy = intrinsics.unbind(-1)
-    wide, high = before[1] * scale / after[1], before[0] * scale / after[0]
-    return torch.stack([fx * wide, fy * high, 0.5 + (cx - 0.5) * wide, 0.5 + (cy - 0.5) * high], dim=-1)
+    def _poses(self) -> Path | None:
+        """Their file, where there are to be some."""
+        file = self.row.file
+        poses = poses_beside(file) if self.posed else None
+        if poses is None and self.posed:
+            raise InputError(
+                f"{file} has no poses beside it; write {file.stem}.npz or {file.stem}.txt (docs/poses.md), or make a "
+                "bank of videos without: --annotation none."
+            )
+        return poses
 
 
 def chunk_id(name: str, index: int) -> str:

@@ -16,12 +16,14 @@ from memkit.errors import InputError
 from memkit.pose_files import read_poses, write_poses
 from memkit.video import read_video, write_video
 from memkit.worlds.rooms import Room
+from recipes.file_videos import cropped
 from recipes.launch import launch
 from recipes.memlearner import claims, evaluate, generate, prepare, train
 from recipes.memlearner.data import Target, TrainingSet, Videos
 from recipes.memlearner.methods import load_method, make_method, start_from
 from recipes.memlearner.presets import PRESETS, Config, MethodName, tiny
-from recipes.memlearner.videos import RoomVideo, chunk_id, cropped, frames_id, room_names
+from recipes.memlearner.step import losses
+from recipes.memlearner.videos import RoomVideo, chunk_id, frames_id, room_names
 
 CHUNKS = 3
 
@@ -113,10 +115,10 @@ def test_cropping_keeps_the_rays_of_pixels() -> None:
 
 
 def test_a_batch_is_a_function_of_its_step_and_shared_by_processes(config, bank) -> None:
-    data = TrainingSet(bank, config, "chunks")
+    data = TrainingSet([bank], config, "chunks")
     pasts = set()
     for step in range(12):
-        whole = TrainingSet(bank, dataclasses.replace(config, batch=4), "chunks").batch(step)
+        whole = TrainingSet([bank], dataclasses.replace(config, batch=4), "chunks").batch(step)
         parts = [data.batch(step, rank, 2) for rank in range(2)]
         for name in ("latents", "noise", "query_noise", "sigma"):
             joined = torch.stack([getattr(part, name) for part in parts], dim=1).flatten(0, 1)
@@ -144,7 +146,7 @@ def test_a_bank_of_something_else_is_refused(config, tmp_path) -> None:
     with MemoryBank.create(tmp_path / "bank") as other:
         other.add("a", torch.zeros(16, 3, 4, 4), "a clip")
     with pytest.raises(InputError, match="prepare"):
-        TrainingSet(other, config, "chunks")
+        TrainingSet([other], config, "chunks")
 
 
 def trained(config: Config, out: Path, **changes: object) -> dict[str, torch.Tensor]:
@@ -171,7 +173,7 @@ def test_training_moves_everything_and_resumes_to_the_bit(config, tmp_path, meth
     stopped = dataclasses.replace(config, out=tmp_path / "parts", method=method)
     real = train.Training.save
 
-    def crash(self, step, about):
+    def crash(self, step, about) -> None:
         real(self, step, about)
         if step == 2:
             raise KeyboardInterrupt
@@ -187,14 +189,17 @@ def test_the_loss_is_on_what_is_made(config, bank) -> None:
     backbone = train.load_backbone(config, torch.device("cpu"))
     own = dataclasses.replace(config, method="learned")
     method = make_method(own, backbone)
-    training, text = train.Training(own, backbone, method), train.TextCache(backbone, 512)
-    batch = next(b for b in map(TrainingSet(bank, own, method.keeps).batch, range(20)) if len(b.history))
-    loss = train.losses(training, text, batch)
-    noise = batch.noise.clone()
+    data, text = TrainingSet([bank], own, method.keeps), train.TextCache(backbone, 512)
+    batch = next(b for b in map(data.batch, range(20)) if len(b.history))
+
+    def loss(noise: torch.Tensor) -> torch.Tensor:
+        return losses(own, backbone, method, text, dataclasses.replace(batch, noise=noise), data)
+
+    before, noise = loss(batch.noise), batch.noise.clone()
     noise[:, :, 0] += 1.0
-    torch.testing.assert_close(train.losses(training, text, dataclasses.replace(batch, noise=noise)), loss)
+    torch.testing.assert_close(loss(noise), before)
     noise[:, :, 1] += 1.0
-    assert not torch.allclose(train.losses(training, text, dataclasses.replace(batch, noise=noise)), loss)
+    assert not torch.allclose(loss(noise), before)
 
 
 def test_checkpointing_gives_the_same_gradients(config, bank) -> None:
@@ -202,14 +207,14 @@ def test_checkpointing_gives_the_same_gradients(config, bank) -> None:
     for name in ("learned", "cam", "separate"):
         own = dataclasses.replace(config, method=name)
         method = make_method(own, backbone)
-        training, text = train.Training(own, backbone, method), train.TextCache(backbone, 512)
-        batch = next(b for b in map(TrainingSet(bank, own, method.keeps).batch, range(20)) if len(b.history))
-        found = []
+        data, text = TrainingSet([bank], own, method.keeps), train.TextCache(backbone, 512)
+        batch = next(b for b in map(data.batch, range(20)) if len(b.history))
+        modules, found = torch.nn.ModuleDict({"backbone": backbone.transformer, "method": method}), []
         for checkpointing in (False, True):
-            training.modules.zero_grad(set_to_none=True)
+            modules.zero_grad(set_to_none=True)
             with train.prepared(backbone, 512, checkpointing):
-                train.losses(training, text, batch)
-            found.append({n: p.grad.clone() for n, p in training.modules.named_parameters() if p.grad is not None})
+                losses(own, backbone, method, text, batch, data)
+            found.append({n: p.grad.clone() for n, p in modules.named_parameters() if p.grad is not None})
         assert found[0].keys() == found[1].keys()
         for n, grad in found[0].items():
             torch.testing.assert_close(grad, found[1][n], rtol=1e-4, atol=1e-6)
@@ -305,7 +310,7 @@ def test_two_processes_would_share_gradients(config, tmp_path) -> None:
     own = dataclasses.replace(config, out=tmp_path, method="learned", chunks=0)
     backbone = train.load_backbone(own, torch.device("cpu"))
     launched = launch("cpu", "none", "test", {}, tmp_path)
-    train.train(own, backbone, MemoryBank.open(own.folder / "train"), launched)
+    train.train(own, backbone, [MemoryBank.open(own.folder / "train")], launched)
     assert (tmp_path / "transformer" / "config.json").exists()
 
 

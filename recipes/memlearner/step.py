@@ -1,0 +1,66 @@
+"""What a step of training minimises: the error of a chunk's velocity; of a module that learns alone, L1(Q, P)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from memkit.backbones import WanBackbone
+from memkit.context_method import ContextMethod, Given, relative_poses
+from memkit.context_methods import SeparateContext
+from memkit.flow import NUM_TRAIN_TIMESTEPS, add_noise
+from memkit.injectors.query_module import query_module_loss
+from memkit.known import known_frames
+from recipes.memlearner.data import Batch, TrainingSet
+from recipes.memlearner.presets import Config
+from recipes.padded_text import TextCache
+
+
+def losses(
+    config: Config, backbone: WanBackbone, method: ContextMethod, text: TextCache, batch: Batch, data: TrainingSet
+) -> Float[Tensor, " batch"]:
+    """Flow-matching loss of each sample, over the frames after the first, which is given; gradients are left behind."""
+    device = backbone.device
+    latents, noise, sigma = (x.to(device) for x in (batch.latents, batch.noise, batch.sigma))
+    noisy, shown = add_noise(latents, noise, sigma), _shown(method, text, batch, device)
+    if config.context_noise == "independent" and shown["taken"] is not None:
+        shown["taken"], shown["context_timesteps"] = data.noisy(shown["taken"], batch.context_seeds)
+    with (
+        torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bf16"),
+        method.shown(backbone.transformer, **shown),
+        known_frames(latents[:, :, :1], backbone.transformer),
+    ):
+        predicted = backbone.velocity(noisy, sigma * NUM_TRAIN_TIMESTEPS, shown["text"])
+        error = (predicted.float() - (noise - latents)).pow(2)[:, :, 1:].flatten(1).mean(1)
+        if error.requires_grad:
+            error.mean().backward()  # here, where gradient checkpointing still finds what is attached
+    return error.detach()
+
+
+def pretraining_losses(
+    config: Config, device: torch.device, method: SeparateContext, text: TextCache, batch: Batch
+) -> Float[Tensor, " batch"]:
+    """L1(Q, P) of each sample, of the module alone; gradients are left behind."""
+    shown = _shown(method, text, batch, device)
+    own, past = relative_poses(batch.cameras, shown["taken"], batch.latents.shape[2])
+    context = None if shown["taken"] is None else shown["taken"].latents
+    given = Given(context, own, past, batch.annotation, shown["noise"], shown["text"], None)
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bf16"):
+        error = query_module_loss(method.module, method.fetch(given), batch.latents.to(device))
+    error.mean().backward()
+    return error.detach()
+
+
+def _shown(method: ContextMethod, text: TextCache, batch: Batch, device: torch.device) -> dict[str, Any]:
+    """What `ContextMethod.shown` takes."""
+    taken = method.choose(batch.history, batch.cameras)
+    return {
+        "taken": None if taken is None else taken._replace(latents=taken.latents.to(device)),
+        "cameras": batch.cameras,
+        "annotation": batch.annotation,
+        "noise": batch.query_noise.to(device),
+        "text": text(batch.captions).to(device),
+    }
