@@ -17,7 +17,8 @@ from diffusers import WanTransformer3DModel
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from memkit.backbones.wan_attention import Attachment, Positioning, wan_of, wans_of
+from memkit.backbones.base import Positioning
+from memkit.backbones.wan_attention import Attachment, wan_of, wans_of
 from memkit.camera_path import SIZE, CameraPath
 from memkit.errors import InputError, MemkitError
 from memkit.pretrained import Pretrained

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from memkit.backbones.wan_attention import Attachment, Positioning, wans_of
+from memkit.backbones.base import Positioning
+from memkit.backbones.wan_attention import Attachment, wans_of
 from memkit.camera_path import CameraPath
 from memkit.errors import InputError
 from memkit.pm_rope import CameraPositions, PositionAttachment, in_blocks

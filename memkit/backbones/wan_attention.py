@@ -8,8 +8,9 @@ between the two, so gradient checkpointing may run the block twice and ``torch.c
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
+import torch
 from diffusers import WanTransformer3DModel
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from memkit.attention import grouped_attention
-from memkit.backbones.base import VIDEO, Injection, Table
+from memkit.backbones.base import VIDEO, Grouping, Groups, Injection, Part, Positioning, Table
 from memkit.errors import InputError, MemkitError
 from memkit.rotary import rotate
 
@@ -25,47 +26,27 @@ Block = Any
 """A WanTransformerBlock or its attention, of whose parts torch knows no types."""
 
 
-@runtime_checkable
-class Positioning(Protocol):
-    """Gives a layer's own tokens their positions, in place of the stock rotation; at most one in a model.
-
-    It acts before any `Injection` looks at the table, whatever was attached first: a cache holds keys and values with
-    their positions in them, and tokens that an injection adds have none.
-    """
-
-    def prepare(self, block: nn.Module, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Any:
-        """Before the block, with its inputs: what the other two will need, never None."""
-        ...
-
-    def enter(
-        self, q: Tensor, k: Tensor, v: Tensor, rotary: tuple[Tensor, Tensor], prepared: Any
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values [B,S,H,D] with their positions, from those without."""
-        ...
-
-    def leave(self, attn: nn.Module, y: Tensor, prepared: Any) -> Tensor:
-        """The layer's output [B,S,D] from what attention gave [B,S,H,D], by ``attn.to_out[0]``."""
-        ...
-
-
 class _Carried(NamedTuple):
-    """The rotary argument of a block with injections: the stock (cos, sin) and what each of them prepared."""
+    """The rotary argument of a block with parts: the stock (cos, sin), and what each part prepared.
+
+    Of injections there is a row a group, or a single row.
+    """
 
     rotary: tuple[Tensor, Tensor]
     position: Any
-    prepared: tuple[Any, ...]
+    groups: Groups | None
+    prepared: tuple[tuple[Any, ...], ...]
 
 
 class GroupedSelfAttention:
     """Processor of a block's ``attn1`` while injections are attached; no module, so a state dict never sees it."""
 
-    def __init__(
-        self, inner: WanAttnProcessor, parts: tuple[Injection | Positioning, ...], hook: RemovableHandle
-    ) -> None:
+    def __init__(self, inner: WanAttnProcessor, parts: tuple[Part, ...], hook: RemovableHandle) -> None:
         self.inner = inner
         self.parts = parts
-        self.injections = tuple(part for part in parts if not isinstance(part, Positioning))
+        self.injections = tuple(part for part in parts if isinstance(part, Injection))
         self.positioning = next((part for part in parts if isinstance(part, Positioning)), None)
+        self.grouping = next((part for part in parts if isinstance(part, Grouping)), None)
         self.hook = hook
 
     @property
@@ -98,27 +79,48 @@ class GroupedSelfAttention:
                 "A block's attention ran without the block's own hooks, so the attached memory would be lost. "
                 "Call the block itself, or detach the memory."
             )
-        rotary, position, prepared = rotary_emb
-        live = [(i, p) for i, p in zip(self.injections, prepared, strict=True) if p is not None]
-        if not live and self.positioning is None:
+        rotary, position, groups, prepared = rotary_emb
+        idle = all(mine is None for row in prepared for mine in row)
+        if idle and self.positioning is None and groups is None:
             return self.inner(attn, hidden_states, encoder_hidden_states, attention_mask, rotary)
         q, k, v = _project(attn, hidden_states)
         if self.positioning is None:
             q, k = rotate(q, *rotary), rotate(k, *rotary)
         else:
             q, k, v = self.positioning.enter(q, k, v, rotary, position)
-        table = Table(q={VIDEO: q}, kv={VIDEO: (k, v)}, sees={VIDEO: (VIDEO,)})
-        groups = [injection.extend(table, attn, mine) for injection, mine in live]
-        out = grouped_attention(table.q, table.kv, table.sees, table.log_weight, self._attend)
-        for (injection, _), group in zip(reversed(live), reversed(groups), strict=True):
-            injection.finish(table, group, out)
-        y = out[VIDEO].type_as(q)
+        if groups is None:
+            y = self._extended(attn, Table(q={VIDEO: q}, kv={VIDEO: (k, v)}, sees={VIDEO: (VIDEO,)}), prepared[0])
+        else:
+            tables = _tables_of(groups, q, k, v)
+            y = torch.cat([self._extended(attn, *one) for one in zip(tables, prepared, strict=True)], dim=1)
+        y = y.type_as(q)
         if self.positioning is None:
             return attn.to_out[1](attn.to_out[0](y.flatten(2, 3)))
         return attn.to_out[1](self.positioning.leave(attn, y, position))
 
+    def _extended(self, attn: Block, table: Table, prepared: tuple[Any, ...]) -> Tensor:
+        """The output [B,S,H,D] of the video's queries, over the table and what the injections add to it."""
+        live = [(i, mine) for i, mine in zip(self.injections, prepared, strict=True) if mine is not None]
+        names = [injection.extend(table, attn, mine) for injection, mine in live]
+        out = grouped_attention(table.q, table.kv, table.sees, table.log_weight, self._attend)
+        for (injection, _), name in zip(reversed(live), reversed(names), strict=True):
+            injection.finish(table, name, out)
+        return out[VIDEO]
+
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         return dispatch_attention_fn(q, k, v, attn_mask=mask, backend=self._attention_backend)
+
+
+def _tables_of(groups: Groups, q: Tensor, k: Tensor, v: Tensor) -> list[Table]:
+    """A table for each group, in which its own tokens are the video, and the others keep their names."""
+    keys = {name: (k[:, span], v[:, span]) for name, span in groups.spans.items()}
+    tables = []
+    for name, span in groups.spans.items():
+        rest = tuple(other for other in groups.sees[name] if other != name)
+        row = (VIDEO, *rest) if name in groups.sees[name] else rest
+        kv = {VIDEO: keys[name], **{other: keys[other] for other in rest}}
+        tables.append(Table(q={VIDEO: q[:, span]}, kv=kv, sees={VIDEO: row}))
+    return tables
 
 
 def _project(attn: Block, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -159,21 +161,29 @@ def _prepare_injections(block: Block, args: tuple[Any, ...]) -> tuple[Any, ...]:
     hidden, text, temb, rotary = args
     found = block.attn1.processor
     position = None if found.positioning is None else found.positioning.prepare(block, hidden, rotary)
-    prepared = tuple(injection.prepare(block, hidden, temb) for injection in found.injections)
-    return hidden, text, temb, _Carried(rotary, position, prepared)
+    groups = None if found.grouping is None else found.grouping.split(block, hidden, rotary)
+    spans = (slice(None),) if groups is None else groups.spans.values()
+    prepared = tuple(
+        tuple(injection.prepare(block, hidden[:, span], _of_tokens(temb, span)) for injection in found.injections)
+        for span in spans
+    )
+    return hidden, text, temb, _Carried(rotary, position, groups, prepared)
+
+
+def _of_tokens(temb: Tensor, span: slice) -> Tensor:
+    """The modulation of some tokens: [B,S,6,D] has one a token, [B,6,D] one for all."""
+    return temb[:, span] if temb.ndim == 4 else temb
 
 
 class Attachment:
     """Injections on some transformers until ``detach`` or the end of the ``with``; then each model is what it was."""
 
-    def __init__(
-        self, transformers: Sequence[nn.Module], make: Callable[[WanTransformer3DModel, int], Injection | Positioning]
-    ) -> None:
+    def __init__(self, transformers: Sequence[nn.Module], make: Callable[[WanTransformer3DModel, int], Part]) -> None:
         models = [wan_of(t) for t in transformers]
         plan = [(block, make(model, i)) for model in models for i, block in enumerate(model.blocks)]
         for block, part in plan:
-            _refuse_second_positioning(block, part)
-        self._installed: list[tuple[Block, Injection | Positioning]] = []
+            _refuse_second(block, part)
+        self._installed: list[tuple[Block, Part]] = []
         for block, injection in plan:
             _install(block, injection)
             self._installed.append((block, injection))
@@ -224,13 +234,17 @@ def wans_of(transformers: Sequence[nn.Module]) -> list[WanTransformer3DModel]:
     return models
 
 
-def _refuse_second_positioning(block: Block, part: Injection | Positioning) -> None:
-    found = getattr(block.attn1.processor, "positioning", None)
-    if found is not None and isinstance(part, Positioning):
+def _refuse_second(block: Block, part: Part) -> None:
+    found = block.attn1.processor
+    if not isinstance(found, GroupedSelfAttention):
+        return
+    if isinstance(part, Positioning) and found.positioning is not None:
         raise InputError("The transformer's tokens have camera positions attached already; detach those first.")
+    if isinstance(part, Grouping) and found.grouping is not None:
+        raise InputError("The transformer's tokens are grouped already, by teacher forcing; detach that first.")
 
 
-def _install(block: Block, part: Injection | Positioning) -> None:
+def _install(block: Block, part: Part) -> None:
     found = block.attn1.processor
     if isinstance(found, GroupedSelfAttention):
         inner, parts, hook = found.inner, found.parts, found.hook
@@ -239,7 +253,7 @@ def _install(block: Block, part: Injection | Positioning) -> None:
     block.attn1.processor = GroupedSelfAttention(inner, (*parts, part), hook)
 
 
-def _uninstall(block: Block, part: Injection | Positioning) -> None:
+def _uninstall(block: Block, part: Part) -> None:
     found = block.attn1.processor
     rest = tuple(other for other in found.parts if other is not part)
     if rest:

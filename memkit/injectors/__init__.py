@@ -10,6 +10,7 @@ from memkit.injectors.query_layers import QueryLayers, QueryLayersConfig
 from memkit.injectors.query_module import QueryModule, QueryModuleConfig
 from memkit.injectors.query_monitor import QueryMonitor, attend_with
 from memkit.injectors.self_attention import SelfAttentionConcat
+from memkit.injectors.teacher_forcing import TeacherForcing, stream_cameras
 
 __all__ = [
     "AttentionMonitor",
@@ -25,7 +26,9 @@ __all__ = [
     "QueryModuleConfig",
     "QueryMonitor",
     "SelfAttentionConcat",
+    "TeacherForcing",
     "attend_with",
     "frame_bytes",
     "pose_numbers",
+    "stream_cameras",
 ]

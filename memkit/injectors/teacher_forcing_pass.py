@@ -1,0 +1,202 @@
+"""How `TeacherForcing` runs on a stock Wan: hooks for times and prompts, and a grouping of each self-attention.
+
+What a block needs travels with its rotary tables, so one that gradient checkpointing runs again finds the graph that it
+ran with, even when that is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from inspect import signature
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers import WanTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanAttnProcessor
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from memkit.backbones.base import Grouping, Groups
+from memkit.backbones.wan_attention import Attachment
+from memkit.errors import InputError, MemkitError
+from memkit.frame_graph import FrameGraph
+from memkit.positions import rotary_at
+
+if TYPE_CHECKING:
+    from memkit.injectors.teacher_forcing import TeacherForcing
+
+_ARGUMENTS = tuple(signature(WanTransformer3DModel.forward).parameters)[1:]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward of a transformer."""
+
+    graph: FrameGraph
+    groups: Groups
+
+
+class _Rotary(tuple):
+    """The (cos, sin) of a forward, and its pass."""
+
+    of: Pass
+
+
+class ForcingAttachment:
+    """Teacher forcing on some transformers until ``detach`` or the end of the ``with``."""
+
+    def __init__(self, forcing: TeacherForcing, models: Sequence[WanTransformer3DModel]) -> None:
+        for model in models:
+            if model.config.patch_size[0] != 1:
+                raise InputError("This model patches latent frames together; teacher forcing is for one at a time.")
+            for block in model.blocks:
+                _check_reads(block)
+        self._forcing = forcing
+        self._attachment = Attachment(models, lambda _model, _layer: _Chunks())
+        self._hooks: list[RemovableHandle] = []
+        self._replaced: list[tuple[Any, WanAttnProcessor]] = []
+        for model in models:
+            self._hooks.append(model.register_forward_pre_hook(self._before, with_kwargs=True))
+            self._hooks.append(model.register_forward_hook(self._after))
+            self._hooks.append(model.rope.register_forward_hook(self._rotary))
+            for block in model.blocks:
+                self._read_by_chunk(block)
+
+    def detach(self) -> None:
+        """Take teacher forcing away; injections attached to the same blocks stay."""
+        for hook in self._hooks:
+            hook.remove()
+        for attn, processor in self._replaced:
+            attn.processor = processor
+        self._hooks, self._replaced = [], []
+        self._attachment.detach()
+
+    def __enter__(self) -> ForcingAttachment:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.detach()
+
+    # -- around the model ----------------------------------------------------------------------------------------------
+
+    def _graph(self) -> FrameGraph:
+        if self._forcing.running is None:
+            raise MemkitError(
+                "A transformer with teacher forcing ran without a graph; call it in `with forcing.at(graph):`, or "
+                "detach the forcing."
+            )
+        return self._forcing.running.graph
+
+    def _before(self, model: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        named = {**dict(zip(_ARGUMENTS, args, strict=False)), **kwargs}
+        graph, x, text = self._graph(), named["hidden_states"], named["encoder_hidden_states"]
+        frames, (_, down, across) = 2 * graph.num_frames, model.config.patch_size
+        if x.shape[2] != frames:
+            raise InputError(f"The two streams of the graph have {frames} frames, the latents {x.shape[2]}.")
+        if text.ndim == 4 and (text.shape[1] != len(graph.nodes) or model.config.added_kv_proj_dim is not None):
+            raise InputError(
+                f"There are {text.shape[1]} prompts for {len(graph.nodes)} chunks; give one for all [B,L,D], or one "
+                "a chunk, and that not to a model which reads images beside text (Wan2.1 I2V)."
+            )
+        t = named["timestep"]
+        if tuple(t.shape) != (x.shape[0], frames):
+            raise InputError(f"Give a timestep for each frame of the two streams, [B, {frames}], not {list(t.shape)}.")
+        tokens = (x.shape[3] // down) * (x.shape[4] // across)
+        return (), {**named, "timestep": t.repeat_interleave(tokens, dim=1)}
+
+    def _after(self, model: Any, args: tuple, output: Any) -> Any:
+        """Without the clean stream."""
+        made = output[0]
+        made = made[:, :, made.shape[2] // 2 :]
+        return (made,) if isinstance(output, tuple) else type(output)(sample=made)
+
+    def _rotary(self, rope: Any, args: tuple[Tensor], stock: Any) -> _Rotary:
+        if type(stock) is not tuple:
+            raise MemkitError(_OTHER_POSITIONS)
+        graph = self._graph()
+        height, width = args[0].shape[3] // rope.patch_size[1], args[0].shape[4] // rope.patch_size[2]
+        rotary = _Rotary(torch.cat([x, x], dim=1) for x in rotary_at(rope, graph.positions(), height, width))
+        rotary.of = Pass(graph, _groups(graph, height * width))
+        return rotary
+
+    def _read_by_chunk(self, block: Any) -> None:
+        """Cross-attention is told which tokens read which prompt before each run of the block."""
+        found = block.attn2.processor
+        reading = block.attn2.processor = _ReadByChunk(found)
+        self._replaced.append((block.attn2, found))
+
+        def tell(_block: nn.Module, args: tuple[Any, ...]) -> None:
+            reading.running = _pass_of(args[3])
+
+        self._hooks.append(block.register_forward_pre_hook(tell, prepend=True))
+
+
+_OTHER_POSITIONS = (
+    "Something else attached to the transformer gives its frames positions of its own (a KVCache, query layers, frame "
+    "context); detach it, or the teacher forcing."
+)
+
+
+def _check_reads(block: Any) -> None:
+    name = type(block.attn2.processor).__name__
+    if isinstance(block.attn2.processor, _ReadByChunk):
+        raise InputError("The transformer has teacher forcing attached; detach that first.")
+    if type(block.attn2.processor) is not WanAttnProcessor:
+        raise InputError(
+            f"A block's cross-attention has the processor {name}, which teacher forcing would replace; set it back to "
+            "WanAttnProcessor() first."
+        )
+
+
+def _pass_of(rotary: Any) -> Pass:
+    running = getattr(rotary, "of", None)
+    if not isinstance(running, Pass):
+        raise MemkitError(_OTHER_POSITIONS)
+    return running
+
+
+def _groups(graph: FrameGraph, tokens: int) -> Groups:
+    spans, start = {}, 0
+    for name, size in graph.groups(tokens).items():
+        spans[name] = slice(start, start + size)
+        start += size
+    return Groups(spans, graph.visibility())
+
+
+class _Chunks(Grouping):
+    """Who sees whom in a layer."""
+
+    def split(self, block: nn.Module, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Groups:
+        """The chunks of both streams."""
+        return _pass_of(rotary).groups
+
+
+class _ReadByChunk(WanAttnProcessor):
+    """The stock cross-attention; with a prompt a chunk [B,chunks,L,D], each chunk of both streams reads its own."""
+
+    def __init__(self, stock: WanAttnProcessor) -> None:
+        super().__init__()
+        self._attention_backend = stock._attention_backend
+        self._parallel_config = stock._parallel_config
+        self.running: Pass | None = None
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        rotary_emb: Any = None,
+    ) -> Tensor:
+        """The output [B,S,D] of all tokens."""
+        if encoder_hidden_states is None or encoder_hidden_states.ndim == 3:
+            return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, rotary_emb)
+        assert self.running is not None
+        spans, streams = self.running.groups.spans, ([], [])
+        for i, prompt in enumerate(encoder_hidden_states.unbind(1)):
+            chunk = torch.cat([hidden_states[:, spans[f"{stream}{i}"]] for stream in "cx"], dim=1)
+            read = super().__call__(attn, chunk, prompt, attention_mask, rotary_emb)
+            for stream, half in zip(streams, read.chunk(2, dim=1), strict=True):
+                stream.append(half)
+        return torch.cat([*streams[0], *streams[1]], dim=1)
