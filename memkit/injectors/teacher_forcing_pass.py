@@ -173,10 +173,11 @@ class _Chunks(Grouping):
 
 
 class _ReadByChunk(WanAttnProcessor):
-    """The stock cross-attention; with a prompt a chunk [B,chunks,L,D], each chunk of both streams reads its own."""
+    """The cross-attention found; with a prompt a chunk [B,chunks,L,D], each chunk of both streams reads its own."""
 
     def __init__(self, stock: WanAttnProcessor) -> None:
         super().__init__()
+        self.stock = stock  # or one made of it, as for short texts
         self._attention_backend = stock._attention_backend
         self._parallel_config = stock._parallel_config
         self.running: Pass | None = None
@@ -191,12 +192,12 @@ class _ReadByChunk(WanAttnProcessor):
     ) -> Tensor:
         """The output [B,S,D] of all tokens."""
         if encoder_hidden_states is None or encoder_hidden_states.ndim == 3:
-            return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, rotary_emb)
+            return self.stock(attn, hidden_states, encoder_hidden_states, attention_mask, rotary_emb)
         assert self.running is not None
         spans, streams = self.running.groups.spans, ([], [])
         for i, prompt in enumerate(encoder_hidden_states.unbind(1)):
             chunk = torch.cat([hidden_states[:, spans[f"{stream}{i}"]] for stream in "cx"], dim=1)
-            read = super().__call__(attn, chunk, prompt, attention_mask, rotary_emb)
+            read = self.stock(attn, chunk, prompt, attention_mask, rotary_emb)
             for stream, half in zip(streams, read.chunk(2, dim=1), strict=True):
                 stream.append(half)
         return torch.cat([*streams[0], *streams[1]], dim=1)
