@@ -142,10 +142,10 @@ def _check_reads(block: Any) -> None:
     name = type(block.attn2.processor).__name__
     if isinstance(block.attn2.processor, _ReadByChunk):
         raise InputError("The transformer has teacher forcing attached; detach that first.")
-    if type(block.attn2.processor) is not WanAttnProcessor:
+    if not isinstance(block.attn2.processor, WanAttnProcessor):
         raise InputError(
-            f"A block's cross-attention has the processor {name}, which teacher forcing would replace; set it back to "
-            "WanAttnProcessor() first."
+            f"A block's cross-attention has the processor {name}, which may not read a chunk alone; set it back to "
+            "WanAttnProcessor(), or one made of it, first."
         )
 
 
