@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, UInt8
@@ -16,6 +16,7 @@ from memkit.guidance import MemoryGuidance, guided_memory
 from memkit.injectors import MemoryGate, SelfAttentionConcat
 from memkit.known import known_frames, write_known
 from memkit.memory import Memory
+from memkit.short_text import PIPELINE_TEXT_LENGTH, short_text
 
 
 def generate_videos(
@@ -30,6 +31,7 @@ def generate_videos(
     gate: MemoryGate | None = None,
     known: Float[Tensor, "rows channels known h w"] | None = None,
     memory_guidance: MemoryGuidance | None = None,
+    text_length: int = PIPELINE_TEXT_LENGTH,
 ) -> UInt8[Tensor, "batch frames height width 3"]:
     """One video a prompt, in the backbone's own format, all in one batch.
 
@@ -38,9 +40,12 @@ def generate_videos(
     scale shows it to the conditional branch alone, see `memkit.guidance`. ``seeds`` are one a prompt: a video depends
     on its own prompt, memory and seed, not on its companions, up to the rounding of a larger batch. Noise is drawn on
     the CPU for every device. ``known`` are the latents of first frames to go on from (``backbone.encode_video`` of
-    1, 5, 9… frames), a row a prompt or one for all; see `memkit.known`.
+    1, 5, 9… frames), a row a prompt or one for all; see `memkit.known`. With a smaller ``text_length`` only
+    that many text tokens are computed, and the pipeline's padding to 512 beyond them as one key: the same up to
+    rounding, but cheaper where videos are small; see `memkit.short_text`.
 
-    Raises `InputError` without prompts, or where memory, seeds or known latents do not fit them.
+    Raises `InputError` without prompts, where memory, seeds or known latents do not fit them, or a text has more tokens
+    than ``text_length``.
     """
     _check_seeds(prompts, seeds)
     if memory is not None and memory.tokens.shape[0] not in (1, len(prompts)):
@@ -55,7 +60,7 @@ def generate_videos(
                 if memory_guidance is None
                 else guided_memory(injector, memory_guidance, *models)
             )
-        video = _sample(backbone, prompts, seeds, steps, guidance_scale, negative_prompt, known, "pt")
+        video = _sample(backbone, prompts, seeds, steps, guidance_scale, negative_prompt, known, text_length, "pt")
     return (video.float() * 255).round().clamp(0, 255).to(torch.uint8).movedim(2, -1).cpu()
 
 
@@ -68,6 +73,7 @@ def generate_latents(
     guidance_scale: float | int = 5.0,
     negative_prompt: str = "",
     known: Float[Tensor, "rows channels known h w"] | None = None,
+    text_length: int = PIPELINE_TEXT_LENGTH,
 ) -> Float[Tensor, "batch channels frames h w"]:
     """`generate_videos` before the decoder, normalised as by ``backbone.encode_video``, on the backbone's device.
 
@@ -75,7 +81,7 @@ def generate_latents(
     they were given.
     """
     _check_seeds(prompts, seeds)
-    return _sample(backbone, prompts, seeds, steps, guidance_scale, negative_prompt, known, "latent")
+    return _sample(backbone, prompts, seeds, steps, guidance_scale, negative_prompt, known, text_length, "latent")
 
 
 def _check_seeds(prompts: Sequence[str], seeds: Sequence[int]) -> None:
@@ -93,14 +99,19 @@ def _sample(
     guidance_scale: float | int,
     negative_prompt: str,
     known: Tensor | None,
+    text_length: int,
     output_type: Literal["pt", "latent"],
 ) -> Tensor:
     """What the stock pipeline gives."""
     form = backbone.video_format
-    with contextlib.nullcontext() if known is None else known_frames(known, *backbone.transformers):
+    with contextlib.ExitStack() as attached:
+        if known is not None:
+            attached.enter_context(known_frames(known, *backbone.transformers))
+        if text_length < PIPELINE_TEXT_LENGTH:
+            for transformer in backbone.transformers:
+                attached.enter_context(short_text(transformer, text_length))
         return backbone.pipeline()(
-            prompt=list(prompts),
-            negative_prompt=[negative_prompt] * len(prompts),
+            **_texts(backbone, prompts, negative_prompt, text_length),
             height=form.height,
             width=form.width,
             num_frames=form.num_frames,
@@ -110,6 +121,18 @@ def _sample(
             output_type=output_type,
             callback_on_step_end=None if known is None else _writes(known),  # type: ignore[arg-type]  # its hint is too narrow
         ).frames
+
+
+def _texts(backbone: WanBackbone, prompts: Sequence[str], negative_prompt: str, text_length: int) -> dict[str, Any]:
+    """The texts of a call of the pipeline: as they are, or embedded for `short_text`."""
+    if text_length >= PIPELINE_TEXT_LENGTH:
+        return {"prompt": list(prompts), "negative_prompt": [negative_prompt] * len(prompts)}
+    texts = [*prompts, negative_prompt]
+    embeds = backbone.encode_text(texts, text_length + 1)
+    for text, row in zip(texts, embeds, strict=True):
+        if row[-1].any():
+            raise InputError(f"{text!r} has more than {text_length} text tokens; give a larger text_length.")
+    return {"prompt_embeds": embeds[:-1], "negative_prompt_embeds": embeds[-1:].expand_as(embeds[:-1])}
 
 
 def _writes(known: Tensor) -> Callable[..., dict[str, Tensor]]:
@@ -133,8 +156,9 @@ def generate_video(
     gate: MemoryGate | None = None,
     known: Float[Tensor, "rows channels known h w"] | None = None,
     memory_guidance: MemoryGuidance | None = None,
+    text_length: int = PIPELINE_TEXT_LENGTH,
 ) -> UInt8[Tensor, "frames height width 3"]:
     """One video; see `generate_videos`."""
     settings = {"steps": steps, "guidance_scale": guidance_scale, "negative_prompt": negative_prompt, "gate": gate}
-    settings |= {"known": known, "memory_guidance": memory_guidance}
+    settings |= {"known": known, "memory_guidance": memory_guidance, "text_length": text_length}
     return generate_videos(backbone, [prompt], memory, seeds=[seed], **settings)[0]

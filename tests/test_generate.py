@@ -9,6 +9,7 @@ from memkit.backbones import WanBackbone
 from memkit.errors import InputError
 from memkit.generate import generate_latents, generate_video, generate_videos
 from memkit.memory import Memory
+from memkit.short_text import PIPELINE_TEXT_LENGTH, short_text
 
 SHORT = {"steps": 2, "guidance_scale": 3.0}
 
@@ -74,3 +75,31 @@ def test_latents_are_those_that_the_video_is_decoded_from(backbone) -> None:
             assert torch.equal(latents[:, :, :1], known.expand(2, -1, -1, -1, -1))
     with pytest.raises(InputError, match="seed each"):
         generate_latents(backbone, ["a", "b"], seeds=[1])
+
+
+def test_short_texts_give_the_same_video_up_to_rounding(backbone, memory) -> None:
+    prompts = ["a red ball falls", "a blue cube"]
+    settings = {"seeds": [3, 4], "steps": 4, "guidance_scale": 3.0, "negative_prompt": "static"}
+    long = generate_latents(backbone, prompts, **settings)
+    for length in (12, 40):
+        short = generate_latents(backbone, prompts, text_length=length, **settings)
+        assert (short - long).abs().max() < 1e-4
+    # the padding matters, so leaving it out would be another video
+    with short_text(backbone.transformer, PIPELINE_TEXT_LENGTH - 1):
+        text = backbone.encode_text(prompts, 12)
+        pipe = backbone.pipeline()
+        without = pipe(
+            prompt_embeds=text,
+            negative_prompt_embeds=backbone.encode_text(["static"] * 2, 12),
+            generator=[torch.Generator().manual_seed(seed) for seed in (3, 4)],
+            height=32,
+            width=32,
+            num_frames=9,
+            num_inference_steps=4,
+            guidance_scale=3.0,
+            output_type="latent",
+        ).frames
+    assert (without - long).abs().max() > 1e-3
+    with pytest.raises(InputError, match="'a red ball falls' has more than 2 text tokens"):
+        generate_latents(backbone, prompts, text_length=2, **settings)
+    assert torch.equal(long, generate_latents(backbone, prompts, **settings))

@@ -124,6 +124,7 @@ def compare(command: Branches) -> list[Likeness]:
             steps=config.sampling_steps,
             guidance_scale=1.0,
             gate=gate,
+            text_length=config.text_length,
         )
         for which, video in zip(todo, videos, strict=True):
             clips = pair[which[0]], pair[1 - which[0]]

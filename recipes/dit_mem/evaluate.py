@@ -105,6 +105,7 @@ class Bench:
                 negative_prompt=config.negative_prompt,
                 gate=self.gate,
                 memory_guidance=condition.guidance,
+                text_length=config.text_length,
                 known=self.first_frames([targets[i] for i in index]) if self.command.from_frame else None,
             )
             for i, frames in zip(index, videos, strict=True):

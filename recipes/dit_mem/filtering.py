@@ -155,6 +155,7 @@ class Study:
                 steps=config.sampling_steps,
                 guidance_scale=config.guidance_scale,
                 negative_prompt=config.negative_prompt,
+                text_length=config.text_length,
             )
         return videos, torch.stack(changed or [torch.zeros(len(prompts))]).mean(0).tolist()
 

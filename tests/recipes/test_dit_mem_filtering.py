@@ -231,7 +231,9 @@ def test_conditions_of_a_model() -> None:
 def done(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Filtering:
     """A study of three prompts in two batches, finished."""
     out = tmp_path_factory.mktemp("run")
-    config = dataclasses.replace(tiny(), model=str(random_folder), out=out, sampling_steps=2, videos_at_once=2)
+    config = dataclasses.replace(
+        tiny(), model=str(random_folder), out=out, text_length=512, sampling_steps=2, videos_at_once=2
+    )
     command = Filtering(config, prompts=3, strengths=(1.0,), blocks=(1,), keep=1)
     assert filtering.main(command) == 0
     return command
