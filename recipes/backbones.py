@@ -27,14 +27,19 @@ def load_codec(model: str, device: str, threads: int) -> WanCodec:
     return codec
 
 
-def load_whole(model: str, threads: int, device: torch.device, folder: Path | None = None) -> WanBackbone:
-    """The pipeline in fp32, of which the transformer takes gradients; from ``folder/transformer`` if one is given.
+def load_whole(
+    model: str,
+    threads: int,
+    device: torch.device,
+    folder: Path | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> WanBackbone:
+    """The pipeline, of which the transformer takes gradients; from ``folder/transformer`` if one is given.
 
     Raises `InputError` for two experts, or where there is no trained transformer.
     """
     if threads:
         torch.set_num_threads(threads)
-    dtype = torch.float32
     backbone = WanBackbone.tiny(dtype) if model == "tiny" else WanBackbone.from_pretrained(model, dtype)
     if backbone.transformer_2 is not None:
         raise InputError(f"{model} has two experts; this recipe trains one transformer, whole.")
@@ -42,7 +47,7 @@ def load_whole(model: str, threads: int, device: torch.device, folder: Path | No
     if folder is not None:
         if not (folder / "transformer" / "config.json").exists():
             raise InputError(f"There is no trained transformer in {folder}; run this recipe's train first.")
-        pipe.transformer = WanTransformer3DModel.from_pretrained(folder / "transformer")
+        pipe.transformer = WanTransformer3DModel.from_pretrained(folder / "transformer", dtype=dtype)
         backbone = WanBackbone.from_pipeline(pipe, backbone.video_format)
     pipe.to(device)
     pipe.set_progress_bar_config(disable=True)

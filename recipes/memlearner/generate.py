@@ -10,7 +10,6 @@ with its poses beside it, so that what was made is there when a run is stopped.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,13 +27,12 @@ from memkit.video import first_frame, write_video
 from memkit.worlds.paths import FOV_DEGREES
 from memkit.worlds.paths import Path as WalkedPath
 from memkit.worlds.rooms import Room, RoomClip
+from recipes.camera_paths import held, level_camera
 from recipes.commands import run_command
 from recipes.memlearner.methods import load_method
 from recipes.memlearner.presets import Command, parse
 from recipes.memlearner.train import load_backbone
 from recipes.training import pick_device
-
-EYE = (0.0, 0.0, 1.5)
 
 
 @dataclass(frozen=True)
@@ -101,19 +99,7 @@ def first_view(command: Generate, height: int, width: int) -> tuple[UInt8[Tensor
         cameras = clip.cameras(1)
         return clip.video(1, size=height)[0], Cameras(cameras.c2w[0], cameras.intrinsics[0])
     assert command.image is not None
-    eye = torch.tensor(EYE, dtype=torch.float64)
-    camera = Cameras.look_at(eye, eye + torch.tensor([1.0, 0.0, 0.0]).double(), command.fov_degrees)
-    lens = camera.intrinsics.clone()
-    lens[1] *= width / height  # square pixels
-    return first_frame(command.image, height, width)[0], Cameras(camera.c2w, lens)
-
-
-def held(cameras: Cameras, stride: int) -> Cameras:
-    """The path with its last camera repeated, until there are 1 + n·stride, n at least 1."""
-    count = len(cameras.c2w)
-    lack = max(1, math.ceil((count - 1) / stride)) * stride + 1 - count
-    c2w, lens = (torch.cat([x, x[-1:].expand(lack, *x.shape[1:])]) for x in (cameras.c2w, cameras.intrinsics))
-    return Cameras(c2w, lens)
+    return first_frame(command.image, height, width)[0], level_camera(height, width, command.fov_degrees)
 
 
 if __name__ == "__main__":

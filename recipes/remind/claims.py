@@ -1,0 +1,101 @@
+"""The claims of ReMind, each with one command: it trains the runs that it needs, measures them, prints its table.
+
+    python -m recipes.remind.claims --preset tiny --claim evolution   # the base model, causal training, the curriculum
+    python -m recipes.remind.claims --preset tiny --claim parts       # each part of the curriculum removed in turn
+    python -m recipes.remind.claims --preset tiny --claim cameras     # PM-RoPE off, phase, full, on look-away
+    python -m recipes.remind.claims --preset tiny --claim forgetting  # plain image-to-video before and after
+
+All runs start from the base model and have the same number of steps. Three training runs, seeds 1 to 3, stand for each
+variant; intervals are over clips and runs. Runs and measurements are shared by the claims, below OUT; stopped at any
+point, the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+from recipes.commands import run_command
+from recipes.pool import in_processes
+from recipes.remind import evaluate, prepare, train
+from recipes.remind.presets import Command, Config, parse
+from recipes.remind.tables import Run, cells, plain_table, tables
+from recipes.tables import Table, write_tables
+
+Claim = Literal["evolution", "parts", "cameras", "forgetting"]
+NO_PARTS: dict[str, Any] = {"frontier": False, "node_drop": 0.0, "noisy_memory": 0.0, "reference": 0.0}
+
+
+@dataclass(frozen=True)
+class Claims(Command):
+    """The command line."""
+
+    claim: Claim = "evolution"
+    seeds: tuple[int, ...] = (1, 2, 3)
+    """One training run each."""
+    clips: int = evaluate.Evaluate.clips
+    """Test clips."""
+    jobs: int = 1
+    """Runs at once, in processes of one thread each."""
+
+
+def variants(claim: Claim) -> dict[str, dict[str, Any]]:
+    """Settings by name; a name stands for the same run in all claims, and ``remind`` for that of the preset."""
+    remind: dict[str, dict[str, Any]] = {"remind": {}}
+    if claim == "evolution":
+        return remind | {"causal, no curriculum": NO_PARTS}
+    if claim == "parts":
+        removed = {"frontier": "frontier", "node drop": "node_drop", "noisy memory": "noisy_memory"}
+        removed |= {"reference cache": "reference"}
+        return remind | {f"without {name}": {field: NO_PARTS[field]} for name, field in removed.items()}
+    if claim == "cameras":
+        return {"cameras off": {"cameras": "off"}, **remind, "cameras full": {"cameras": "full"}}
+    return remind
+
+
+def run_of(config: Config, name: str, changes: dict[str, Any], seed: int) -> Config:
+    """The settings of one training run, below OUT, which has the banks."""
+    folder = name.replace(", ", "-").replace(" ", "-")
+    return replace(config, **changes, seed=seed, banks=config.out, out=config.out / f"{folder}-{seed}")
+
+
+def measure(command: Claims, config: Config) -> Run:
+    """Train what is not trained, measure what is not measured; the rows."""
+    train.main(Command(config))
+    return evaluate.evaluate(evaluate.Evaluate(config, clips=command.clips))
+
+
+def report(claim: Claim, found: dict[str, Sequence[Run]]) -> dict[str, Table]:
+    """The tables of a claim."""
+    if claim == "forgetting":
+        return {"plain image-to-video": plain_table(found)}
+    if claim == "cameras":
+        looks = tables(found)["recovery: look-away"]
+        return {"recovery: look-away": looks, "less off": _less(found, "cameras off", "look-away")}
+    if claim == "parts":
+        return {"recovery": tables(found)["recovery"], "less remind": _less(found, "remind", None)}
+    return {**tables(found), "less no curriculum": _less(found, "causal, no curriculum", None)}
+
+
+def _less(found: dict[str, Sequence[Run]], base: str, by: str | None) -> Table:
+    """What each variant has more than ``base``, on the same clips with the same noise and the same seed of training."""
+    return {name: cells(runs, "recovery", by, less=found[base]) for name, runs in found.items() if name != base}
+
+
+def main(command: Claims) -> int:
+    """Make one claim's tables; the exit code."""
+    config, some = command.config, variants(command.claim)
+    prepare.main(prepare.Prepare(config))
+    evaluate.controls(evaluate.Evaluate(replace(config, banks=config.out), clips=command.clips))
+    runs = [run_of(config, name, changes, seed) for name, changes in some.items() for seed in command.seeds]
+    made = in_processes(partial(measure, command), runs, command.jobs)
+    each = len(command.seeds)
+    found: dict[str, Sequence[Run]] = {name: made[i * each : (i + 1) * each] for i, name in enumerate(some)}
+    write_tables(config.out / f"{command.claim}.json", report(command.claim, found))
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(lambda: main(parse(Claims, __doc__)))

@@ -1,0 +1,259 @@
+"""Does the world go on while nobody looks? Clips whose end is made, held against their uninterrupted twins.
+
+    python -m recipes.remind.evaluate --preset tiny
+    python -m recipes.remind.evaluate --preset wan2.1-1.3b --benchmark stevo --tasks DIR
+
+- *recovery*: of a test clip all chunks up to the end of the interruption are given, those after it are made. Scores
+  are those of `recipes.remind.scores`. Beside the run stand the base model without training, as a stream and as it is
+  (bidirectional, with the given frames known), the twin through the autoencoder (the ceiling), and a world that stopped
+  when it was last seen (*frozen*, whose evolution is 0 by definition).
+- *plain*: image-to-video of undisturbed clips, at the length that the base model was trained for, before and after:
+  what was forgotten.
+
+Every clip is measured once: OUT/measured.jsonl; what no run changes lies beside the banks. Intervals are 95 %
+bootstraps over clips, for one training run; `recipes.remind.claims` has several. Of your own videos the truth is the
+twin through the autoencoder, and there is no state.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from memkit.backbones import WanBackbone
+from memkit.bank import MemoryBank
+from memkit.cameras import Cameras
+from memkit.errors import InputError
+from memkit.generate import generate_latents
+from memkit.positions import PMRoPE
+from memkit.report import contact_sheet
+from memkit.video import from_model, to_model, write_video
+from recipes.backbones import load_whole
+from recipes.commands import run_command
+from recipes.remind.clips import WorldClip, chunk_spans, twin_of
+from recipes.remind.data import Clips, hidden_chunks
+from recipes.remind.presets import STRIDE, Command, Config, parse
+from recipes.remind.rolling import Part, Roller
+from recipes.remind.scores import Row, Truth, frames_of, score, truth_of
+from recipes.remind.tables import CONTROLS, PLAIN_CONTROLS, Run, tables
+from recipes.remind.train import load_cameras
+from recipes.rows import Measured
+from recipes.tables import write_tables
+from recipes.training import fingerprint, pick_device
+
+OWN = ("recovery", "plain", "plain / bidirectional")
+
+
+@dataclass(frozen=True)
+class Evaluate(Command):
+    """The command line."""
+
+    clips: int = 60
+    """Test clips, the first of the bank; in the world each fifth is behind fog, which training never shows."""
+    noise_seed: int = 42
+    """Of the first clip; they count up. Runs that are compared keep it."""
+    at_once: int = 12
+    """Clips in a batch."""
+    keep: int = 10
+    """Videos of each kind to keep in OUT/evaluation, with a contact sheet."""
+    benchmark: Literal["none", "stevo"] = "none"
+    """Answer STEVO-Bench's tasks instead; see `recipes.remind.stevo`."""
+    tasks: Path | None = None
+    """Their folder."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all of an evaluation shares; ``backbone`` and ``positions`` are of a run, or of the base model and None."""
+
+    command: Evaluate
+    clips: Clips
+    backbone: WanBackbone
+    positions: PMRoPE | None
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Those that are measured."""
+        return list(self.clips.records)[: self.command.clips]
+
+    def measure(self, condition: str, rows: Measured[Row]) -> None:
+        """Make and score the clips that are missing, several at once, all interrupted at the same place."""
+        lack = rows.missing(condition, self.ids)
+        groups: dict[tuple[int, int], list[str]] = defaultdict(list)
+        for id in lack:
+            groups[hidden_chunks(self.command.config, self.clips.records[id])].append(id)
+        bar = tqdm(total=len(lack), desc=condition, disable=not lack)
+        for hidden, some in groups.items():
+            for start in range(0, len(some), self.command.at_once):
+                batch = some[start : start + self.command.at_once]
+                for id, row, shown in self._batch(condition, batch, hidden):
+                    rows.add(row)
+                    self._keep(rows.file.parent, id, condition, shown)
+                bar.update(len(batch))
+        bar.close()
+
+    def _batch(self, condition: str, ids: list[str], hidden: tuple[int, int]) -> Iterator[tuple[str, Row, Tensor]]:
+        what, _, who = condition.partition(" / ")
+        config, spans = self.command.config, chunk_spans(self.command.config)
+        if what == "plain":
+            count = min(self.backbone.video_format.num_frames, config.frames)
+            part, made = slice(1, count), self._plain(ids, who, count)
+        else:
+            part, made = frames_of((spans[hidden[1]][0], config.latents)), self._recovered(ids, who, hidden)
+        for id, latents in zip(ids, made, strict=True):
+            record, truth = self.clips.records[id], self.truth(id)
+            last_seen = 0 if what == "plain" else max(0, STRIDE * (record.degraded[0] - 1))
+            if who == "autoencoder":
+                frames = self._pixels(self.backbone.encode_video(to_model(truth.frames).to(self.backbone.device)))
+            elif who == "frozen":
+                frames = truth.frames[last_seen].expand_as(truth.frames)
+            else:
+                frames = self._pixels(latents[None])
+            process = "video" if truth.process is None else truth.process.kind
+            scores = score(frames[part], truth, part, last_seen)
+            row = Row(id, condition, record.by if what == "recovery" else "nothing", process, *scores)
+            both = torch.cat([frames[: part.stop], truth.frames[: part.stop]], dim=2)
+            yield id, row, both
+
+    def truth(self, id: str) -> Truth:
+        """What the clip would have shown."""
+        config = self.command.config
+        if self.clips.bank.info["of"] == "videos":
+            return Truth(self._pixels(self.clips.load([twin_of(id)])[0]), None, config.fps)
+        return truth_of(WorldClip(id, config))
+
+    def _recovered(self, ids: list[str], who: str, hidden: tuple[int, int]) -> Tensor:
+        """The latents of whole clips [B,C,F,H,W]: as they are to the end of the interruption, then made."""
+        config = self.command.config
+        latents, cameras = self.clips.load(ids)
+        records, spans = [self.clips.records[id] for id in ids], chunk_spans(config)
+        given = spans[hidden[1]][0]
+        if who in ("autoencoder", "frozen"):
+            return latents
+        if who.endswith("bidirectional"):
+            captions = [self.clips.bank.clip(id).caption for id in ids]
+            return self._bidirectional(ids, captions, latents[:, :, :given], config.frames)
+        parts = [
+            Part([record.captions[i] for record in records], b - a, latents[:, :, a:b] if b <= given else None)
+            for i, (a, b) in enumerate(spans)
+        ]
+        return self._roller(ids, cameras, latents).roll(parts)
+
+    def _plain(self, ids: list[str], who: str, count: int) -> Tensor:
+        """The same of the twins, from their first latent frame, as many chunks as the video frames take."""
+        config = self.command.config
+        latents, cameras = self.clips.load([twin_of(id) for id in ids])
+        captions, known = [self.clips.records[id].twin_caption for id in ids], latents[:, :, :1]
+        if who.endswith("bidirectional"):
+            return self._bidirectional(ids, captions, known, count)
+        needed = (count - 1) // STRIDE + 1
+        spans = [span for span in chunk_spans(config) if span[0] < needed]
+        parts = [Part(captions, b - a, known if a == 0 else None) for a, b in spans]
+        return self._roller(ids, cameras, latents).roll(parts)
+
+    def _roller(self, ids: list[str], cameras: Cameras, latents: Tensor) -> Roller:
+        size, frames = (latents.shape[3], latents.shape[4]), latents.shape[2]
+        return Roller(
+            self.command.config,
+            self.backbone,
+            self.positions,
+            self._seeds(ids),
+            cameras,
+            size,
+            frames,
+        )
+
+    def _bidirectional(self, ids: list[str], captions: list[str], known: Tensor, count: int) -> Tensor:
+        """By the stock pipeline, which sees all frames at once and remembers nothing."""
+        config, form = self.command.config, self.command.config.form
+        form = type(form)(count, form.height, form.width, form.fps)
+        return generate_latents(
+            WanBackbone.from_pipeline(self.backbone.pipeline(), form),
+            captions,
+            seeds=self._seeds(ids),
+            steps=config.sampling_steps,
+            guidance_scale=config.guidance_scale,
+            known=known.to(self.backbone.device),
+            text_length=config.text_length,
+        )
+
+    def _seeds(self, ids: list[str]) -> list[int]:
+        return [self.command.noise_seed + self.ids.index(id) for id in ids]
+
+    def _pixels(self, latents: Tensor) -> Tensor:
+        """Frames of one clip's latents [1,C,F,H,W]."""
+        return from_model(self.backbone.decode_latents(latents.to(self.backbone.device))).cpu()
+
+    def _keep(self, out: Path, id: str, condition: str, shown: Tensor) -> None:
+        if id not in self.ids[: self.command.keep]:
+            return
+        folder = out / "evaluation" / condition.replace(" / ", "-").replace(", ", "-")
+        folder.mkdir(parents=True, exist_ok=True)
+        name = id.replace("/", "_")
+        write_video(folder / f"{name}.mp4", shown, self.command.config.fps)
+        width = shown.shape[2] // 2
+        rows = [("made", shown[:, :, :width]), ("twin", shown[:, :, width:])]
+        contact_sheet([(f"{id}: {condition}", rows)], columns=13, height=96).save(folder / f"{name}.png")
+
+
+def settings_of(command: Evaluate) -> dict[str, object]:
+    """What rows depend on besides weights."""
+    config = command.config
+    names = ("model", "sampling_steps", "guidance_scale", "shift", "cache_frames", "frames", "chunk")
+    return {**{name: getattr(config, name) for name in names}, "noise_seed": command.noise_seed}
+
+
+def open_clips(config: Config) -> Clips:
+    """The test bank. Raises `InputError` where there is none."""
+    path = config.folder / "test"
+    if not (path / "bank.json").exists():
+        raise InputError(f"There is no bank {path}; run recipes.remind.prepare first (--into test, of your videos).")
+    return Clips(MemoryBank.open(path), config)
+
+
+def controls(command: Evaluate) -> Run:
+    """The rows that no run changes, which lie beside the banks."""
+    config, clips = command.config, open_clips(command.config)
+    rows = Measured(config.folder / "controls.jsonl", settings_of(command) | {"bank": clips.bank.fingerprint}, Row)
+    bench = Bench(command, clips, load_whole(config.model, config.threads, pick_device(config.device)), None)
+    for condition in (*CONTROLS, *PLAIN_CONTROLS):
+        bench.measure(condition, rows)
+    return dict(rows.rows)
+
+
+def evaluate(command: Evaluate) -> Run:
+    """All rows of a run, with those that no run changes."""
+    config, clips = command.config, open_clips(command.config)
+    backbone = load_whole(config.model, config.threads, pick_device(config.device), config.out)
+    positions = load_cameras(config, backbone, config.out).eval()
+    made = {"weights": fingerprint(backbone.transformer, positions), "bank": clips.bank.fingerprint}
+    rows = Measured(config.out / "measured.jsonl", settings_of(command) | made, Row)
+    bench = Bench(command, clips, backbone, positions)
+    for condition in OWN:
+        bench.measure(condition, rows)
+    return {**controls(command), **rows.rows}
+
+
+def main(command: Evaluate) -> int:
+    """Evaluate; the exit code."""
+    if command.benchmark == "stevo":
+        from recipes.remind.answers import answer
+
+        if command.tasks is None:
+            raise InputError("--benchmark stevo needs --tasks DIR, the folder of its tasks.")
+        return answer(command.config, command.tasks, command.noise_seed)
+    run = evaluate(command)
+    write_tables(command.config.out / "evaluation.json", tables({"remind": [run]}))
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(lambda: main(parse(Evaluate, __doc__)))

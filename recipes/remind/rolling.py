@@ -1,0 +1,90 @@
+"""Latents chunk by chunk with the settings of a run: some chunks are given, the others are made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from memkit.backbones import WanBackbone
+from memkit.cameras import Cameras
+from memkit.injectors import frame_bytes
+from memkit.positions import PMRoPE
+from memkit.streaming import Stream, StreamConfig
+from memkit.streaming_reads import Read, read_everything
+from recipes.padded_text import PIPELINE_TEXT_LENGTH, short_text, shorten
+from recipes.remind.presets import Config
+
+
+class Part(NamedTuple):
+    """One chunk of a batch of videos: a prompt each, latent frames, and the first of them that are given."""
+
+    prompts: Sequence[str]
+    frames: int
+    known: Float[Tensor, "batch channels known height width"] | None = None
+
+
+class ShortTextBackbone(WanBackbone):
+    """A backbone whose texts have so many tokens and a zero, for a transformer inside `short_text`."""
+
+    def __init__(self, of: WanBackbone, length: int) -> None:
+        super().__init__(of.transformer, of.pipeline(), of.video_format)
+        self._length = length
+
+    def encode_text(self, prompts: Sequence[str], max_sequence_length: int = 512) -> Tensor:
+        """[B, length + 1, D]; longer texts are cut."""
+        return shorten(super().encode_text(prompts, max_sequence_length), self._length)
+
+
+class Roller:
+    """Some videos at once, which grow by a chunk a call, with all that has to be attached.
+
+    ``positions`` are PM-RoPE, None for none; ``cameras`` [B or 1, latent frames] are those of the whole video, and are
+    not used without.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        backbone: WanBackbone,
+        positions: PMRoPE | None,
+        seeds: Sequence[int],
+        cameras: Cameras | None,
+        size: tuple[int, int],
+        frames: int,
+        read: Read = read_everything,
+    ) -> None:
+        self.config, self.short = config, config.text_length < PIPELINE_TEXT_LENGTH
+        self.backbone = ShortTextBackbone(backbone, config.text_length) if self.short else backbone
+        if positions is not None and positions.config.mode == "off":
+            positions = None
+        settings = StreamConfig(config.chunk, config.first, config.sampling_steps, config.shift, config.guidance_scale)
+        branches = 1 if config.guidance_scale == 1 else 2
+        room = config.cache_frames or frames
+        self.stream = Stream(
+            self.backbone,
+            seeds,
+            branches * room * frame_bytes(backbone.transformer, *size, batch=len(seeds)),
+            settings,
+            read=read,
+            positions=positions,
+            cameras=None if positions is None else cameras,
+            size=size,
+        )
+
+    def make(self, part: Part, pin: bool = False) -> Float[Tensor, "batch channels frames height width"]:
+        """The next chunk, on the backbone's device."""
+        known = None if part.known is None else part.known.to(self.backbone.device)
+        with ExitStack() as stack:
+            if self.short:
+                for transformer in self.backbone.transformers:
+                    stack.enter_context(short_text(transformer, self.config.text_length))
+            return self.stream.make(part.prompts, known, part.frames, pin)
+
+    def roll(self, parts: Sequence[Part]) -> Float[Tensor, "batch channels frames height width"]:
+        """All of them, one after the other."""
+        return torch.cat([self.make(part) for part in parts], dim=2)
