@@ -55,5 +55,7 @@ def damaged(folder: str | Path) -> Iterator[None]:
     """Inside, what files of another making raise is an `InputError` that names the folder."""
     try:
         yield
+    except InputError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder} is no saved stream, or is damaged ({error}); save it again.") from error

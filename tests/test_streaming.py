@@ -20,7 +20,8 @@ from memkit.streaming_reads import read_everything, read_packed, read_window
 
 TOKENS = 4  # of a latent frame of 4×4
 TIGHT = {"rtol": 0, "atol": 1e-5}
-FAST = StreamConfig(chunk=2, steps=2)
+FAST = StreamConfig(chunk=2, steps=2, guidance_scale=1.0)
+GUIDED = StreamConfig(chunk=2, steps=1, guidance_scale=3.0)
 PROMPTS = ["a red ball falls", "a blue cube bounces"]
 
 
@@ -107,13 +108,12 @@ def test_every_call_is_the_teacher_forced_pass_over_what_was_made(backbone):
     """Cameras, memory tokens and a prompt a chunk at work: the streamed velocity is the noisy stream's."""
     pm, cams, calls = trained(backbone), cameras(6), []
     memory = SelfAttentionConcat(Memory(seeded(1, 3, 48, seed=4)))
-    config = StreamConfig(chunk=2, steps=2, guidance_scale=1.0)
     each = [PROMPTS, PROMPTS[::-1], PROMPTS]
     with memory.attach(backbone.transformer):
         hook = backbone.transformer.register_forward_hook(
             lambda _m, args, out: calls.append((args[0], args[1], out[0]))
         )
-        made = stream(backbone, config, positions=pm, cameras=cams).make_all(each)
+        made = stream(backbone, FAST, positions=pm, cameras=cams).make_all(each)
         hook.remove()
     assert len(calls) == 9
     graph, forcing, path = FrameGraph.chunks(6, chunk=2, known=0, cameras=True), TeacherForcing(), CameraPath.of(cams)
@@ -181,7 +181,7 @@ def test_the_context_may_be_noised(backbone):
     hook = backbone.transformer.register_forward_pre_hook(lambda _m, args: times.append(float(args[1][0])))
     a = stream(backbone, config).make_all([PROMPTS] * 2)
     hook.remove()
-    b = stream(backbone, StreamConfig(chunk=2, steps=2, guidance_scale=1.0)).make_all([PROMPTS] * 2)
+    b = stream(backbone, FAST).make_all([PROMPTS] * 2)
     assert times[2::3] == [250, 250] and torch.equal(a[:, :, :2], b[:, :, :2]) and not torch.equal(a, b)
 
 
@@ -189,15 +189,15 @@ def test_the_context_may_be_noised(backbone):
 
 
 def test_memory_is_flat_past_the_budget_and_pinned_chunks_stay(backbone):
-    it, sizes = stream(backbone, frames=6), []
-    for i in range(45):  # 90 latent frames: 357 frames of video
+    it, sizes = stream(backbone, GUIDED, frames=6), []
+    for i in range(15):  # 30 latent frames: 117 frames of video
         it.make(PROMPTS, pin=i == 0)
-        if i in (3, 44):
+        if i in (3, 14):
             gc.collect()
             sizes.append(sum(x.nbytes for x in gc.get_objects() if type(x) is torch.Tensor))
     held = [it.cache.branch(name) for name in it.cache.branches]
     assert sizes[0] == sizes[1] and sum(branch.nbytes for branch in held) <= it.cache.budget_bytes
-    assert [branch.positions for branch in held] == [(0, 1, 86, 87, 88, 89)] * 2
+    assert [branch.positions for branch in held] == [(0, 1, 26, 27, 28, 29)] * 2
 
 
 def test_a_chunk_can_be_made_again_and_a_gap_left(backbone):
@@ -268,7 +268,11 @@ def test_what_is_no_saved_stream_is_named(backbone, tmp_path):
         Stream.load(tmp_path, backbone)
     stream(backbone).save(tmp_path)
     content = json.loads((tmp_path / "stream.json").read_text())
-    for change, message in (({"version": 2}, "version 1"), ({"config": {"x": 1}}, "damaged"), ({"size": 3}, "damaged")):
+    for change, message in (
+        ({"version": 2}, "^.*no memkit-stream of version 1"),
+        ({"config": {"x": 1}}, "damaged"),
+        ({"size": 3}, "damaged"),
+    ):
         (tmp_path / "stream.json").write_text(json.dumps({**content, **change}))
         with pytest.raises(InputError, match=message):
             Stream.load(tmp_path, backbone)
@@ -300,7 +304,6 @@ def test_wrong_use_is_named_and_the_stream_goes_on(backbone):
     with pytest.raises(BudgetError, match="pinned"):
         full.make(PROMPTS)
     full.cache.branch("cond").unpin([0, 1])
-    full.cache.branch("uncond").unpin([0, 1])
     assert full.make(PROMPTS).isfinite().all() and full.position == 4
     assert not any(m._forward_pre_hooks or m._forward_hooks for m in backbone.transformer.modules())
     with pytest.raises(InputError, match="at least one"):
