@@ -20,7 +20,7 @@ class AttentionMonitor:
     """
 
     def __init__(self) -> None:
-        self._rows: list[dict[int, float]] = []
+        self._rows: list[dict[int, Tensor]] = []
 
     def recorder(self, layer: int) -> Callable[[Tensor], None]:
         """What a layer calls with its shares [B,S,H]."""
@@ -28,7 +28,7 @@ class AttentionMonitor:
         def record(share: Tensor) -> None:
             if not self._rows or layer in self._rows[-1]:
                 self._rows.append({})
-            self._rows[-1][layer] = share.mean().item()
+            self._rows[-1][layer] = share.float().mean((1, 2)).cpu()
 
         return record
 
@@ -36,4 +36,10 @@ class AttentionMonitor:
         """One row a forward of the transformer, one column a layer; empty before the first."""
         if not self._rows:
             return torch.zeros(0, 0)
-        return torch.tensor([[row[layer] for layer in sorted(row)] for row in self._rows])
+        return torch.tensor([[row[layer].mean().item() for layer in sorted(row)] for row in self._rows])
+
+    def by_sample(self) -> Float[Tensor, "calls layers batch"]:
+        """`shares` of each sample, for forwards of one batch."""
+        if not self._rows:
+            return torch.zeros(0, 0, 0)
+        return torch.stack([torch.stack([row[layer] for layer in sorted(row)]) for row in self._rows])

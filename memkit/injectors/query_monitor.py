@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from memkit.attention import attention_share
 from memkit.backbones.base import Table
 from memkit.backbones.wan_attention import wan_of
 from memkit.errors import InputError
@@ -34,15 +35,17 @@ class QueryMonitor:
             latents = pipe(prompt, output_type="latent").frames
         monitor.shares().mean((0, 1))
 
-    The shares are exact and cost as much again as the attention of Q.
+    The shares are exact and cost as much again as the attention of Q. With ``followed``, the share of P's attention
+    that falls on Q is recorded in all layers too, which costs as much again as the attention of P.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, followed: bool = False) -> None:
+        self.wants_followed = followed
         self._rows: list[QueryRow] = []
 
     def begin(self, layers: int, frames: int) -> QueryRow:
         """A row for a forward with so many query layers and frames of context."""
-        self._rows.append(QueryRow(layers, frames))
+        self._rows.append(QueryRow(layers, frames, self.wants_followed))
         return self._rows[-1]
 
     def shares(self) -> Float[Tensor, "calls layers batch context_frames"]:
@@ -51,26 +54,49 @@ class QueryMonitor:
         Raises:
             InputError: the forwards differ in batch or in frames of context.
         """
-        rows = [torch.stack(list(row.shares.values())) for row in self._rows if len(row.shares) == row.layers]
-        if not rows:
-            return torch.zeros(0, 0, 0, 0)
-        shapes = sorted({tuple(row.shape) for row in rows})
-        if len(shapes) > 1:
-            raise InputError(f"The forwards gave shares [layers, batch, frames] of {shapes}; use a monitor for each.")
-        return torch.stack(rows)
+        return _stacked([row.shares for row in self._rows if len(row.shares) == row.layers], 4)
+
+    def followed(self) -> Float[Tensor, "calls layers batch"]:
+        """The share of P's attention on Q, in all layers; empty where it was not asked for, and of a `QueryModule`.
+
+        Raises:
+            InputError: the forwards differ in batch or in layers.
+        """
+        whole = [row.followed for row in self._rows if row.followed and len(row.shares) == row.layers]
+        return _stacked(whole, 3)
+
+
+def _stacked(rows: Sequence[dict[int, Tensor]], dims: int) -> Tensor:
+    made = [torch.stack([row[layer] for layer in sorted(row)]) for row in rows]
+    if not made:
+        return torch.zeros([0] * dims)
+    shapes = sorted({tuple(row.shape) for row in made})
+    if len(shapes) > 1:
+        raise InputError(f"The forwards gave shares [layers, batch, …] of {shapes}; use a monitor for each.")
+    return torch.stack(made)
 
 
 class QueryRow:
     """The shares of one forward. A layer that gradient checkpointing runs again gives the same ones again."""
 
-    def __init__(self, layers: int, frames: int) -> None:
+    def __init__(self, layers: int, frames: int, wants_followed: bool = False) -> None:
         self.layers = layers
         self.frames = frames
+        self.wants_followed = wants_followed
         self.shares: dict[int, Tensor] = {}
+        self.followed: dict[int, Tensor] = {}
 
     def record(self, layer: int, table: Table, query: str, context: str) -> None:
         """Keep the shares of a layer: of the groups ``query`` and ``context`` of its table."""
         self.shares[layer] = context_shares(table, query, context, self.frames).cpu()
+
+    @torch.no_grad()
+    def follow(self, layer: int, table: Table, video: str, query: str) -> None:
+        """Keep the share of the attention of group ``video`` on ``query``, if it is wanted."""
+        if self.wants_followed:
+            q = {video: table.q[video]}
+            share = attention_share(q, table.kv, table.sees, query, table.log_weight)[video]
+            self.followed[layer] = share.mean((1, 2)).cpu()
 
 
 @torch.no_grad()

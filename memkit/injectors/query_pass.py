@@ -7,7 +7,7 @@ that gradient checkpointing runs again finds the pass it was run in.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from inspect import signature
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.hooks import RemovableHandle
 
 from memkit.backbones.base import VIDEO, Table
@@ -213,9 +214,10 @@ class QueryAttachment:
         if depth != 1:
             raise InputError(f"This model patches {depth} latent frames together; query layers are for one at a time.")
         made = Pass(given.context_positions, given.context_poses, given.kind, of_context=True)
+        last = self.query.config.layers - 1
         self._next = made
         try:
-            with contextlib.suppress(_ContextDone):
+            with contextlib.suppress(_ContextDone), _leaving(model.blocks[last], made.kept, last):
                 model(**named)
         finally:
             self._next = None
@@ -287,6 +289,35 @@ class QueryAttachment:
         return hook
 
 
+@contextlib.contextmanager
+def _leaving(block: Any, kept: dict[int, KeysAndValues], layer: int) -> Iterator[None]:
+    """Inside, a sharded block ends as any block does where the pass of the context leaves it.
+
+    FSDP gathers a block's weights for the backward pass when the gradients of its outputs come, and lets them go after
+    its forward. So the keys and values are made its outputs, and the pass is left behind FSDP's own hook.
+    """
+    if not isinstance(block, FSDPModule):
+        yield
+        return
+    stock = block.forward
+
+    def forward(*args: Any, **kwargs: Any) -> KeysAndValues:
+        with contextlib.suppress(_ContextDone):
+            stock(*args, **kwargs)
+        return kept[layer]
+
+    def leave(_block: nn.Module, _args: tuple, output: KeysAndValues) -> None:
+        kept[layer] = output
+        raise _ContextDone
+
+    block.forward, hook = forward, block.register_forward_hook(leave)
+    try:
+        yield
+    finally:
+        hook.remove()
+        del block.forward
+
+
 def _pass_unchanged(_attn: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
     """The context leaves the self-attention as it came: nothing is added to it, not even the projection's bias."""
     return torch.zeros_like(output) if args[3].rotary.of.of_context else None
@@ -330,6 +361,8 @@ class _Layer:
         if group == QUERY:
             running = self.attachment.running
             assert running is not None
-            if running.row is not None and self.layer < running.row.layers:  # others may have extended the table since
-                running.row.record(self.layer, table, QUERY, CONTEXT)
+            if running.row is not None:  # others may have extended the table since
+                if self.layer < running.row.layers:
+                    running.row.record(self.layer, table, QUERY, CONTEXT)
+                running.row.follow(self.layer, table, VIDEO, QUERY)
             out[VIDEO] = torch.cat([out.pop(QUERY), out[VIDEO]], dim=1)

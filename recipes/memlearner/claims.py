@@ -21,7 +21,9 @@ from diffusers import WanTransformer3DModel
 
 from recipes.commands import run_command
 from recipes.memlearner import evaluate, prepare, train
+from recipes.memlearner.comparisons import Run
 from recipes.memlearner.presets import Command, Config, parse
+from recipes.memlearner.tables import tables
 from recipes.pool import in_processes
 from recipes.tables import write_tables
 
@@ -73,7 +75,7 @@ def run_of(config: Config, name: str, changes: dict[str, Any], seed: int) -> Con
     return replace(config, **changes, seed=seed, banks=config.out, out=out, start=start)
 
 
-def measure(command: Claims, config: Config) -> evaluate.Run:
+def measure(command: Claims, config: Config) -> Run:
     """Train what is not trained, measure what is not measured; the rows."""
     train.main(Command(config))
     return evaluate.evaluate(evaluate.Evaluate(config, rooms=command.rooms))
@@ -96,7 +98,7 @@ def main(command: Claims) -> int:
     made = in_processes(partial(measure, command), runs, command.jobs)
     each = len(command.seeds)
     found = {name: made[i * each : (i + 1) * each] for i, name in enumerate(some)}
-    write_tables(Path(config.out) / f"{command.claim}.json", evaluate.tables(found))
+    write_tables(Path(config.out) / f"{command.claim}.json", tables(found))
     return 0
 
 

@@ -94,7 +94,7 @@ def test_shares_are_those_of_a_dense_softmax(frames, others, weighted, hide, at_
 @pytest.mark.parametrize("changes", [{}, {"layers": 3}, {"query_sees_prediction": False}, {"query_sees_query": True}])
 def test_the_monitor_gives_the_shares_of_the_dense_table(model, x, monkeypatch, changes) -> None:
     """The reference runs C, Q and P as one sequence under a mask; its softmaxes are taken as they are made."""
-    query, monitor, taken = layers(dataclasses.replace(CONFIG, **changes)), QueryMonitor(), []
+    query, monitor, taken = layers(dataclasses.replace(CONFIG, **changes)), QueryMonitor(followed=True), []
     with torch.no_grad():
         watch(model, query, x, monitor)
         softmax = torch.Tensor.softmax
@@ -105,6 +105,9 @@ def test_the_monitor_gives_the_shares_of_the_dense_table(model, x, monkeypatch, 
     made = monitor.shares()
     assert made.shape == (1, query.config.layers, 2, PAST)
     torch.testing.assert_close(made[0], torch.stack(expected[: query.config.layers]), atol=1e-5, rtol=1e-4)
+    on_q = [w[:, :, -q:, -2 * q : -q].sum(-1).mean((1, 2)) for w in taken]  # C is gone from the later ones
+    assert monitor.followed().shape == (1, query.config.blocks, 2)
+    torch.testing.assert_close(monitor.followed()[0], torch.stack(on_q), atol=1e-5, rtol=1e-4)
     total = made.sum(-1)
     assert (made > 0).all()
     if query.config.query_sees_prediction or query.config.query_sees_query:
@@ -120,7 +123,7 @@ def test_watching_changes_nothing_and_each_forward_is_a_row(model, x) -> None:
         assert torch.equal(watch(model, query, x, monitor), watch(model, query, x, None))
         watch(model, query, x, monitor, t=torch.tensor([10.0, 20.0]))
         shares = monitor.shares()
-        assert shares.shape == (2, 2, 2, PAST)
+        assert shares.shape == (2, 2, 2, PAST) and monitor.followed().shape == (0, 0, 0)
         assert not torch.equal(shares[0, 1], shares[1, 1])  # P has another timestep, and Q sees P
         # a sample's shares are its own, and one context serves all samples
         alone = QueryMonitor()

@@ -19,6 +19,7 @@ from memkit.worlds.rooms import Room
 from recipes.file_videos import cropped
 from recipes.launch import launch
 from recipes.memlearner import claims, evaluate, generate, prepare, train
+from recipes.memlearner.comparisons import clip_of, score, truth
 from recipes.memlearner.data import Target, TrainingSet, Videos
 from recipes.memlearner.methods import load_method, make_method, start_from
 from recipes.memlearner.presets import PRESETS, Config, MethodName, tiny
@@ -277,8 +278,8 @@ def test_evaluation_measures_each_clip_once(config, tmp_path, capsys) -> None:
 def test_a_revisit_turns_away_and_comes_back(config) -> None:
     form = train.load_backbone(config, torch.device("cpu")).video_format
     for i in range(4):
-        clip = evaluate.clip_of("revisit", f"test-{i:05d}", config, form)
-        _, cameras = clip.truth(form)
+        clip = clip_of("revisit", f"test-{i:05d}", config, form)
+        _, cameras = truth(clip, form)
         assert torch.allclose(cameras.c2w[0], cameras.c2w[-1], atol=1e-6) and clip.past == 0
         turned = torch.einsum("fij,ij->f", cameras.c2w[:, :3, :3], cameras.c2w[0, :3, :3])
         farthest = torch.rad2deg(((turned - 1) / 2).clamp(-1, 1).acos()).max()
@@ -287,16 +288,16 @@ def test_a_revisit_turns_away_and_comes_back(config) -> None:
 
 def test_scores_know_the_way_back_from_the_way_there(config) -> None:
     form = train.load_backbone(config, torch.device("cpu")).video_format
-    clip = evaluate.clip_of("revisit", "test-00000", config, form)
-    truth, cameras = clip.truth(form)
+    clip = clip_of("revisit", "test-00000", config, form)
+    real, cameras = truth(clip, form)
     rng = random.Random(0)
-    noisy = (truth.int() + rng.randint(5, 9)).clamp(0, 255).to(torch.uint8)
-    row = evaluate.score("test-00000", "revisit", clip, noisy, truth, cameras, 1)
+    noisy = (real.int() + rng.randint(5, 9)).clamp(0, 255).to(torch.uint8)
+    row = score("test-00000", "revisit", noisy, real, cameras, 1)
     assert 28 < row.psnr < 40  # a constant shift of 5 to 9 grey values
     assert not row.again < 40  # on the way there too: like itself, or equal, which is NaN
-    half = len(truth) // 2
-    turned = torch.cat([truth[:half], 255 - truth[half:]])
-    assert evaluate.score("test-00000", "revisit", clip, turned, truth, cameras, 1).again < 12
+    half = len(real) // 2
+    turned = torch.cat([real[:half], 255 - real[half:]])
+    assert score("test-00000", "revisit", turned, real, cameras, 1).again < 12
 
 
 def test_presets_are_whole() -> None:
