@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple, Protocol, TypeVar
 
 import torch
@@ -116,7 +116,7 @@ class WorldClip:
         rng = random.Random(f"remind/{self.id}")
         by = None if self.by == FOG else self.by
         return until_fit(
-            lambda: sample_interruption(rng, self.split, by),  # type: ignore[arg-type]  # a kind of the world's
+            [lambda: sample_interruption(rng, self.split, by)],  # type: ignore[arg-type]  # a kind of the world's
             lambda clip: Spans.of(clip.by.amount(self.seconds).float()),
             self.config,
             self.id,
@@ -192,9 +192,10 @@ class FileClip:
     def settings(self) -> Interruption:
         """Of the interruption."""
         rng = random.Random(f"remind/{self.id}")
-        kind = rng.choice(KINDS if self.held_out else TRAINING_KINDS)
+        kinds = list(KINDS if self.held_out else TRAINING_KINDS)
+        rng.shuffle(kinds)
         return until_fit(
-            lambda: kind.draw(rng),
+            [partial(kind.draw, rng) for kind in kinds],
             lambda by: Spans.of(by.timing.amount(self.config.frames)),
             self.config,
             self.id,
@@ -235,14 +236,18 @@ def chunk_spans(config: Config) -> list[tuple[int, int]]:
     return list(zip(starts, [*starts[1:], config.latents], strict=True))
 
 
-def until_fit(draw: Callable[[], Drawn], spans: Callable[[Drawn], Spans], config: Config, name: str) -> Drawn:
-    """The first draw that leaves the first and the last chunk clean; `InputError` where none does."""
+def until_fit(
+    draws: Sequence[Callable[[], Drawn]], spans: Callable[[Drawn], Spans], config: Config, name: str
+) -> Drawn:
+    """What the first of ``draws`` gives that leaves the first and the last chunk clean, each tried many times: some
+    kinds never do in a short clip. `InputError` where none does."""
     chunks = chunk_spans(config)
-    for _ in range(_TRIES):
-        drawn = draw()
-        start, stop = spans(drawn).latent().degraded
-        if start >= chunks[0][1] and stop <= chunks[-1][0]:
-            return drawn
+    for draw in draws:
+        for _ in range(_TRIES):
+            drawn = draw()
+            start, stop = spans(drawn).latent().degraded
+            if start >= chunks[0][1] and stop <= chunks[-1][0]:
+                return drawn
     raise InputError(
         f"{name}: no interruption leaves the first and the last of {len(chunks)} chunks clean; give more --frames."
     )
