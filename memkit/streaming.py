@@ -22,7 +22,7 @@ from memkit.camera_path import CameraPath
 from memkit.cameras import Cameras
 from memkit.errors import InputError
 from memkit.flow import NUM_TRAIN_TIMESTEPS
-from memkit.injectors import KVCache
+from memkit.injectors import CacheMonitor, KVCache
 from memkit.known import known_frames, write_known
 from memkit.pm_rope import PMRoPE
 from memkit.prope import PRoPE
@@ -100,6 +100,7 @@ class Stream:
         known: Float[Tensor, "rows channels known h w"] | None = None,
         frames: int | None = None,
         pin: bool = False,
+        monitor: CacheMonitor | None = None,
     ) -> Float[Tensor, "batch channels frames height width"]:
         """The next chunk's latents, fp32, normalised as by ``backbone.encode_video``; then written to the cache.
 
@@ -109,6 +110,7 @@ class Stream:
                 timestep 0, and come back as given. Where all frames are known nothing is made, only written.
             frames: of this chunk; the config's without.
             pin: the chunk is never evicted: a sink, an anchor.
+            monitor: if given, records where attention falls at each step, without the unconditional branch.
 
         Raises:
             InputError: prompts or known latents that do not fit, a position without a camera, a read of a frame that is
@@ -121,7 +123,11 @@ class Stream:
         with self._attached(), self._cameras(at):
             text = self._encode(prompts)
             x = self._noise("noise", at)
-            x = self._denoise(x, at, text, known) if known is None or known.shape[2] < count else _whole(x, known)
+            x = (
+                self._denoise(x, at, text, known, monitor)
+                if known is None or known.shape[2] < count
+                else _whole(x, known)
+            )
             self._write(x, at, text, pin)
         self.position = at.stop
         return x
@@ -178,14 +184,17 @@ class Stream:
 
     # -- the steps of a chunk ------------------------------------------------------------------------------------------
 
-    def _denoise(self, x: Tensor, at: range, text: dict[str, Tensor], known: Tensor | None) -> Tensor:
+    def _denoise(
+        self, x: Tensor, at: range, text: dict[str, Tensor], known: Tensor | None, monitor: CacheMonitor | None
+    ) -> Tensor:
         models, scheduler = self.backbone.transformers, self._scheduler()
         x = x if known is None else write_known(x, known)
         with nullcontext() if known is None else known_frames(known, *models):
             for t in scheduler.timesteps:
                 made = {}
                 for branch in self.cache.branches:
-                    with self.cache.chunk(at, branch, self._read(branch, at)):
+                    watch = monitor if branch == COND else None
+                    with self.cache.chunk(at, branch, self._read(branch, at), monitor=watch):
                         made[branch] = self._run(self._expert(float(t)), x, float(t), text[branch])
                 velocity = made[COND]
                 if UNCOND in made:

@@ -22,10 +22,10 @@ class StreamConfig:
     chunk: int = 3
     first: int | None = None
     steps: int = 50
-    shift: float | None = 5.0
-    guidance_scale: float = 3.0
+    shift: float | int | None = 5.0
+    guidance_scale: float | int = 3.0
     negative_prompt: str = ""
-    context_sigma: float = 0.0
+    context_sigma: float | int = 0.0
 
     def __post_init__(self) -> None:
         if min(self.chunk, self.steps, 1 if self.first is None else self.first) < 1:

@@ -11,7 +11,15 @@ from memkit.backbones import WanBackbone
 from memkit.cameras import Cameras
 from memkit.errors import InputError
 from memkit.frame_graph import FrameGraph
-from memkit.injectors import BudgetError, KVCache, SelfAttentionConcat, TeacherForcing, frame_bytes, stream_cameras
+from memkit.injectors import (
+    BudgetError,
+    CacheMonitor,
+    KVCache,
+    SelfAttentionConcat,
+    TeacherForcing,
+    frame_bytes,
+    stream_cameras,
+)
 from memkit.injectors.cache_slots import SlotCache
 from memkit.memory import Memory
 from memkit.positions import CameraPath, PMRoPE, PMRoPEConfig
@@ -313,3 +321,13 @@ def test_wrong_use_is_named_and_the_stream_goes_on(backbone):
     for wrong in ({"chunk": 0}, {"steps": 0}, {"first": 0}, {"context_sigma": 1.5}):
         with pytest.raises(InputError):
             StreamConfig(**wrong)
+
+
+def test_a_monitor_sees_every_step_of_the_conditional_branch_and_not_the_write(backbone):
+    it, monitor, calls = stream(backbone, StreamConfig(chunk=2, steps=3)), CacheMonitor(), []
+    it.make(PROMPTS)
+    hook = backbone.transformer.register_forward_pre_hook(lambda *_: calls.append(1))
+    it.make(PROMPTS, monitor=monitor)
+    hook.remove()
+    assert monitor.shares().shape == (3, 3, 2, 2, 2) and len(calls) == 8
+    assert (monitor.positions, monitor.read) == ((2, 3), (0, 1))

@@ -1,5 +1,6 @@
 """Injectors: how memory reaches a model."""
 
+from memkit.injectors.cache_monitor import CacheMonitor, recovery_attention
 from memkit.injectors.cache_slots import BudgetError
 from memkit.injectors.camera_encoder import CameraEncoder, pose_numbers
 from memkit.injectors.frame_context import FrameContext, FrameContextConfig
@@ -15,6 +16,7 @@ from memkit.injectors.teacher_forcing import TeacherForcing, stream_cameras
 __all__ = [
     "AttentionMonitor",
     "BudgetError",
+    "CacheMonitor",
     "CameraEncoder",
     "FrameContext",
     "FrameContextConfig",
@@ -30,5 +32,6 @@ __all__ = [
     "attend_with",
     "frame_bytes",
     "pose_numbers",
+    "recovery_attention",
     "stream_cameras",
 ]

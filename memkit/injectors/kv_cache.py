@@ -14,19 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from diffusers import WanTransformer3DModel
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch import nn
 
-from memkit.backbones.base import VIDEO, Table
-from memkit.backbones.wan_attention import Attachment, GroupedSelfAttention, wan_of, wans_of
+from memkit.backbones.wan_attention import wan_of, wans_of
 from memkit.errors import InputError, MemkitError
+from memkit.injectors.cache_attachment import CacheAttachment
+from memkit.injectors.cache_chunk import Chunk
+from memkit.injectors.cache_monitor import CacheMonitor
 from memkit.injectors.cache_session import load_branches, save_branches
 from memkit.injectors.cache_slots import SlotCache
-from memkit.positions import checked_positions, rotary_at
 
 
 def frame_bytes(
@@ -41,69 +39,6 @@ def frame_bytes(
     tokens = (height // down) * (width // across)
     inner = model.config.num_attention_heads * model.config.attention_head_dim
     return 2 * model.config.num_layers * batch * tokens * inner * (dtype or model.dtype).itemsize
-
-
-class Chunk:
-    """One chunk while it is run: its positions, what it reads, and what it will write. Made by `KVCache.chunk`.
-
-    ``read`` is fixed when it is made; ``evicted`` holds, after the exit of a writing chunk, the positions that made
-    room.
-    """
-
-    def __init__(
-        self,
-        cache: KVCache,
-        branch: SlotCache,
-        positions: Sequence[int],
-        read: Sequence[int] | None,
-        write: bool,
-        pin: bool,
-    ) -> None:
-        self.positions = checked_positions(positions)
-        self.branch = branch
-        self.write = write
-        self.pin = pin
-        self.evicted: tuple[int, ...] = ()
-        self._cache = cache
-        self._pending: dict[int, tuple[Tensor, Tensor]] = {}
-        if read is None:
-            self.read = tuple(p for p in branch.positions if p not in self.positions)
-        else:
-            self.read = branch.require(read)
-            if own := [p for p in self.read if p in self.positions]:
-                raise InputError(f"The chunk would read {own}, which it makes itself; leave them out of read.")
-        if write and branch.positions:
-            branch.room(self.positions)
-
-    def __enter__(self) -> Chunk:
-        self._cache._open(self)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._cache._close(self)
-        if self.write and kind is None:
-            self.evicted = self.branch.update(self.positions, self._collected(), self.pin)
-        self._pending.clear()
-
-    def begin(self, layers: range) -> None:
-        """A forward over ``layers`` starts: what an earlier one left is no longer what will be written."""
-        for layer in layers:
-            self._pending.pop(layer, None)
-
-    def collect(self, layer: int, k: Tensor, v: Tensor) -> None:
-        """Keep the chunk's own keys and values; a block that runs twice gives the same ones again."""
-        if self.write:
-            self._pending[layer] = (k.detach(), v.detach())
-
-    def _collected(self) -> list[tuple[Tensor, Tensor]]:
-        for number, layers in enumerate(self._cache.layers):
-            if not self._pending.keys() >= set(layers):
-                raise MemkitError(
-                    f"The writing chunk at {list(self.positions)} ended, but transformer {number} of "
-                    f"{len(self._cache.layers)} did not run through in it; nothing was written. Run every attached "
-                    "transformer in it."
-                )
-        return [self._pending[layer] for layer in sorted(self._pending)]
 
 
 class KVCache:
@@ -162,6 +97,7 @@ class KVCache:
         read: Sequence[int] | None = None,
         write: bool = False,
         pin: bool = False,
+        monitor: CacheMonitor | None = None,
     ) -> Chunk:
         """A `with` in which the attached transformers run on the latent frames at ``positions``.
 
@@ -173,12 +109,13 @@ class KVCache:
             write: at the end, if nothing was raised, write the keys and values of the last forward of each
                 transformer; frames at the same positions are replaced. ``backward`` belongs inside the chunk.
             pin: what is written shall never be evicted.
+            monitor: if given, records where the chunk's attention falls.
 
         Raises:
             InputError: a position is no whole number, is not held, or is both read and made.
             BudgetError: the write would find no room beside the pinned frames.
         """
-        return Chunk(self, self.branch(branch), positions, read, write, pin)
+        return Chunk(self, self.branch(branch), positions, read, write, pin, monitor)
 
     def attach(self, *transformers: nn.Module) -> CacheAttachment:
         """Attach to each transformer (both experts of Wan2.2 A14B) until ``detach()`` or the end of the ``with``.
@@ -193,12 +130,6 @@ class KVCache:
         models = wans_of(transformers)
         if self.layers:
             raise InputError("This cache is attached already; detach it first, or make another cache.")
-        for model in models:
-            processor = model.blocks[0].attn1.processor
-            if isinstance(processor, GroupedSelfAttention) and any(
-                isinstance(i, _CacheLayer) for i in processor.injections
-            ):
-                raise InputError("The transformer has another cache attached; detach that first.")
         layers, start = [], 0
         for model in models:
             layers.append(range(start, start + len(model.blocks)))
@@ -229,14 +160,14 @@ class KVCache:
 
     # -- what the chunks and the hooks say -------------------------------------------------------------------------
 
-    def _open(self, chunk: Chunk) -> None:
+    def open(self, chunk: Chunk) -> None:
         if not self.layers:
             raise MemkitError("The cache is attached to no transformer; `with cache.attach(transformer):` comes first.")
         if self._chunk is not None:
             raise MemkitError(f"The chunk at {list(self._chunk.positions)} has not ended; chunks do not nest.")
         self._chunk = chunk
 
-    def _close(self, chunk: Chunk) -> None:
+    def close(self, chunk: Chunk) -> None:
         assert self._chunk is chunk
         self._chunk = None
 
@@ -252,108 +183,3 @@ class KVCache:
                 "`backward` too, or detach the cache."
             )
         return self._chunk
-
-
-class CacheAttachment:
-    """A cache on some transformers until ``detach`` or the end of the ``with``; then each model is what it was."""
-
-    def __init__(self, cache: KVCache, models: Sequence[WanTransformer3DModel], layers: list[range]) -> None:
-        first = {id(model): span[0] for model, span in zip(models, layers, strict=True)}
-        self._cache = cache
-        self._attachment = Attachment(models, lambda model, layer: _CacheLayer(cache, first[id(model)] + layer))
-        self._hooks: list[RemovableHandle] = []
-        for model, span in zip(models, layers, strict=True):
-            self._hooks.append(model.rope.register_forward_hook(_positions_of(cache, span)))
-            for block in model.blocks:
-                self._hooks.append(block.register_forward_pre_hook(_same_chunk(cache), prepend=True))
-        cache.layers = layers
-
-    def detach(self) -> None:
-        """Take the cache away; what it holds stays, and so do other injections."""
-        for hook in self._hooks:
-            hook.remove()
-        if self._hooks:
-            self._cache.layers = []
-        self._hooks = []
-        self._attachment.detach()
-
-    def __enter__(self) -> CacheAttachment:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.detach()
-
-
-class _ChunkRotary(tuple):
-    """The (cos, sin) of a forward, with the chunk that it ran in."""
-
-    chunk: Chunk
-
-
-def _positions_of(cache: KVCache, layers: range) -> Any:
-    """Hook of ``rope``, which a forward calls first: the tables of the chunk's own positions."""
-
-    def hook(rope: Any, args: tuple[Tensor], _stock: Any) -> _ChunkRotary:
-        chunk = cache.running()
-        depth, down, across = rope.patch_size
-        frames, height, width = args[0].shape[2] // depth, args[0].shape[3] // down, args[0].shape[4] // across
-        if frames != len(chunk.positions):
-            raise InputError(
-                f"The chunk has {len(chunk.positions)} positions, the latents {frames} frames (of patches); "
-                "give one position for each."
-            )
-        chunk.begin(layers)
-        rotary = _ChunkRotary(rotary_at(rope, chunk.positions, height, width))
-        rotary.chunk = chunk
-        return rotary
-
-    return hook
-
-
-def _same_chunk(cache: KVCache) -> Any:
-    """Hook of a block: gradient checkpointing must run it again in the chunk it first ran in, or it sees others."""
-
-    def hook(_block: nn.Module, args: tuple[Any, ...]) -> None:
-        if getattr(args[3], "chunk", None) is not cache.running():
-            raise MemkitError(
-                "A block ran again for a chunk that has ended, whose cached frames may be gone; call `backward` inside "
-                "the chunk's own `with`."
-            )
-
-    return hook
-
-
-class _CacheLayer:
-    """The injection of one layer."""
-
-    def __init__(self, cache: KVCache, layer: int) -> None:
-        self.cache = cache
-        self.layer = layer
-
-    def prepare(self, block: nn.Module, hidden: Tensor, temb: Tensor) -> Chunk:
-        """The chunk; a forward outside of one is an error."""
-        return self.cache.running()
-
-    def extend(self, table: Table, attn: nn.Module, prepared: Chunk) -> str:
-        """Show the readable slots to the video, and keep the video's own keys and values for the end of the chunk."""
-        k, v = table.kv[VIDEO]
-        prepared.collect(self.layer, k, v)
-        if not prepared.read:
-            return VIDEO
-        held, values = prepared.branch.get(self.layer, prepared.read)
-        a_frame = k.shape[1] // len(prepared.positions)
-        if (held.shape, held.dtype) != ((k.shape[0], len(prepared.read) * a_frame, *k.shape[2:]), k.dtype):
-            raise InputError(
-                f"The cached frames have {held.shape[1] // len(prepared.read)} tokens of {list(held.shape[2:])} in a "
-                f"batch of {held.shape[0]} and {held.dtype}, the chunk {a_frame} of {list(k.shape[2:])} in a batch of "
-                f"{k.shape[0]} and {k.dtype}; keep them the same within a session, or reset() the cache."
-            )
-        group = f"cache {len(table.kv)}"
-        table.kv[group] = (held.to(k.device), values.to(v.device))
-        for name, row in table.sees.items():
-            if VIDEO in row:
-                table.sees[name] = (*row, group)
-        return group
-
-    def finish(self, table: Table, group: str, out: dict[str, Tensor]) -> None:
-        """Nothing: the video's row is as it should be."""

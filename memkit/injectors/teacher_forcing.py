@@ -19,7 +19,7 @@ from memkit.flow import NUM_TRAIN_TIMESTEPS
 from memkit.frame_graph import FrameGraph
 from memkit.injectors.teacher_forcing_pass import ForcingAttachment
 
-Levels = float | Float[Tensor, " rows"] | Float[Tensor, "rows chunks"]
+Levels = float | int | Float[Tensor, " rows"] | Float[Tensor, "rows chunks"]
 """σ in [0, 1]: one for all, one a sample, or one a sample and chunk; a single row serves any batch."""
 
 
@@ -145,7 +145,7 @@ def noise_levels(
 
     Raises `InputError` for levels outside [0, 1], or of another number of samples or chunks.
     """
-    rows = [sigma] if isinstance(sigma, float | int) else sigma.tolist()
+    rows = [float(sigma)] if isinstance(sigma, float | int) else sigma.tolist()
     if len(rows) not in (1, batch):
         raise InputError(f"There are noise levels of {len(rows)} samples for a batch of {batch}; give one or all.")
     levels = [graph.noise_levels(row) for row in rows]
