@@ -44,8 +44,7 @@ class Measured(Generic[AnyRow]):
         if changed:
             what = ", ".join(f"{name} ({known.get(name)} before, {head.get(name)} now)" for name in changed)
             raise InputError(f"{file} was measured with other settings: {what}; give another --out, or move it away.")
-        rows = [kind(**{name: _number(value) for name, value in json.loads(line).items()}) for line in lines[:-1]]
-        self.rows = {(row.condition, row.id): row for row in rows}
+        self.rows = read_rows(file, kind)
         if lines[-1]:  # cut short by a crash
             file.write_text("\n".join([before, *lines[:-1]]) + "\n")
 
@@ -58,6 +57,13 @@ class Measured(Generic[AnyRow]):
         with self.file.open("a") as opened:
             opened.write(json.dumps(plain(asdict(row)), ensure_ascii=False, allow_nan=False) + "\n")
         self.rows[row.condition, row.id] = row
+
+
+def read_rows(file: Path, kind: type[AnyRow]) -> dict[tuple[str, str], AnyRow]:
+    """What a file of `Measured` holds; a line that a crash cut short is not among it."""
+    lines = file.read_text().split("\n")[1:-1]
+    rows = [kind(**{name: _number(value) for name, value in json.loads(line).items()}) for line in lines]
+    return {(row.condition, row.id): row for row in rows}
 
 
 def _number(value: Any) -> Any:

@@ -20,6 +20,7 @@ from memkit.context_methods import (
     SeparateContext,
     relative_poses,
 )
+from memkit.errors import InputError
 from memkit.history import History
 from memkit.injectors import (
     FrameContext,
@@ -98,6 +99,51 @@ def test_the_past_counts_and_the_model_is_left_as_it_was(model, name) -> None:
     assert torch.equal(made, other) == (name == "none")
     assert torch.equal(made, before) == (name == "none")  # cameras count for nothing until they are trained
     assert torch.isfinite(run(model, method, History(), cameras)).all()
+
+
+@torch.no_grad()
+def test_context_may_be_noisy_in_sequence_and_not_for_queries(model) -> None:
+    cameras, past, given = looking(0.0, 10.0), history(looking(0.0, 5.0, 9.0)), inputs()
+    taken, made = past.take(past.newest(3)), {}
+    for name, method in methods(model).items():
+        for timesteps in (None, torch.zeros(1, 3), torch.tensor([[0.0, 500.0, 900.0]])):
+            shown = {"taken": taken, "cameras": cameras, "noise": torch.ones(1, 16, FRAMES, 4, 4)}
+            shown |= {"text": given["encoder_hidden_states"], "context_timesteps": timesteps}
+            if name in ("learned", "separate") and timesteps is not None:
+                with pytest.raises(InputError, match="clean"), method.shown(model, **shown):
+                    pass
+                continue
+            with method.shown(model, **shown):
+                made.setdefault(name, []).append(model(**given, return_dict=False)[0])
+    for name in ("cam", "window", "packed"):
+        clean, zero, noisy = made[name]
+        torch.testing.assert_close(clean, zero)
+        assert not torch.allclose(clean, noisy)
+
+
+@torch.no_grad()
+def test_unknown_poses_are_zeros_for_an_encoder_of_their_own(model) -> None:
+    known = looking(0.0, 10.0), history(looking(0.0, 5.0, 9.0))
+    unposed = History()
+    unposed.add(known[1].latents, None, known[1].times)
+    taken = unposed.take(unposed.newest(3))
+    assert [x.shape for x in relative_poses(None, taken, FRAMES)] == [(1, FRAMES, 12), (1, 3, 12)]
+    assert not any(x.any() for x in relative_poses(None, taken, FRAMES)) and relative_poses(None, None, 2)[1] is None
+    with pytest.raises(InputError, match="Only one"):
+        relative_poses(known[0], taken, FRAMES)
+    with pytest.raises(InputError, match="Only one"):
+        relative_poses(None, known[1].take(known[1].newest(1)), FRAMES)
+    query = QueryLayers(QueryLayersConfig(dim=48, blocks=3, layers=2, cameras=("exact", "none")))
+    for parameter in query.cameras["none"].parameters():
+        torch.nn.init.ones_(parameter)
+    method, given, made = LearnedContext(query, 4), inputs(), {}
+    for annotation, cameras, some in (("exact", *known), ("none", None, unposed)):
+        shown = {"taken": some.take(some.newest(3)), "cameras": cameras, "noise": torch.ones(1, 16, FRAMES, 4, 4)}
+        with method.shown(model, **shown, text=given["encoder_hidden_states"], annotation=annotation):
+            made[annotation] = model(**given, return_dict=False)[0]
+    assert not torch.allclose(made["exact"], made["none"])  # the bias counts
+    with pytest.raises(InputError, match="by their cameras"):
+        methods(model)["cam"].choose(unposed, None)
 
 
 def test_newest_are_the_newest_and_not_more_than_there_are(model) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -18,7 +19,8 @@ from memkit.report.sheet import filmstrip
 from memkit.video import write_video
 
 STRIP_FRAMES, STRIP_HEIGHT, STRIP_GAP = 17, 64, 2
-_SMALL = 256  # pixels; smaller videos are shown enlarged
+SMALL = 256
+"""Pixels; smaller videos are shown enlarged."""
 
 
 @dataclass(frozen=True)
@@ -65,26 +67,34 @@ def render_report(
     """
     if not comparisons:
         raise InputError("There is nothing to report; give at least one comparison.")
-    try:
-        from jinja2 import Environment, StrictUndefined
-    except ImportError:
-        raise MemkitError("The report needs jinja2; install it: pip install jinja2") from None
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["video"] = lambda frames: video_uri(frames, fps)
-    environment.filters["strip"] = strip_uri
-    template = (resources.files("memkit.report") / "template.html.j2").read_text(encoding="utf-8")
     most = max(float(c.attention.max()) if c.attention.numel() else 0.0 for c in comparisons)
-    return environment.from_string(
-        template
-    ).render(
+    return render_page(
+        "template.html.j2",
+        fps,
         title=title,
         intro=intro,
         caveat=caveat,
         comparisons=comparisons,
         settings=settings,
         scale=max(most, 1e-6),  # one scale for all, so that prompts can be compared
-        pixelated=max(comparisons[0].without.shape[1:3]) < _SMALL,
+        pixelated=max(comparisons[0].without.shape[1:3]) < SMALL,
     )
+
+
+def render_page(template: str, fps: float | int, **values: Any) -> str:
+    """A page from one of the templates here, in which ``frames | video`` and ``frames | strip`` are data URIs."""
+    try:
+        from jinja2 import Environment, FunctionLoader, StrictUndefined
+    except ImportError:
+        raise MemkitError("The report needs jinja2; install it: pip install jinja2") from None
+    here = resources.files("memkit.report")
+    loader = FunctionLoader(lambda name: (here / name).read_text(encoding="utf-8"))
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["video"] = lambda frames: video_uri(frames, fps)
+    environment.filters["strip"] = strip_uri
+    return environment.get_template(template).render(values)
 
 
 def video_uri(frames: UInt8[Tensor, "time height width 3"], fps: float | int) -> str:
@@ -93,7 +103,7 @@ def video_uri(frames: UInt8[Tensor, "time height width 3"], fps: float | int) ->
     Browsers want 4:2:0, which halves the resolution of colour. Small videos are doubled first, pixel by pixel, so that
     each pixel keeps its own colour.
     """
-    if max(frames.shape[1:3]) < _SMALL:
+    if max(frames.shape[1:3]) < SMALL:
         frames = frames.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "video.mp4"

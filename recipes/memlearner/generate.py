@@ -1,15 +1,19 @@
 """A long video from one frame and a camera path, chunk by chunk, with the memory of a trained run.
 
     python -m recipes.memlearner.generate --preset tiny --room test-00000 --keys "right-20, left-20"
+    python -m recipes.memlearner.generate --preset tiny --room test-00000 --keys -
     python -m recipes.memlearner.generate --preset wan2.1-1.3b --image room.png --prompt "a room" --poses walk.npz
 
 The path is keys or a pose file, one pose a frame (docs/poses.md); it is held at its end until the last chunk is whole.
-Any number of chunks: ``--budget`` bytes of latents are remembered at most. The video is written anew after each chunk,
-with its poses beside it, so that what was made is there when a run is stopped.
+With ``--keys -`` keys are read line by line, and each line is made before the next one is read. Any number of chunks:
+``--budget`` bytes of latents are remembered at most, and the video goes to disk as it is made, with its poses beside it
+at the end, so that memory stays flat and a run that is stopped leaves what it made.
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +22,14 @@ from jaxtyping import UInt8
 from torch import Tensor
 from tqdm import tqdm
 
+from memkit.backbones import WanBackbone
 from memkit.cameras import Cameras
 from memkit.errors import InputError
 from memkit.keys import cameras_from_keys
 from memkit.pose_files import read_poses, write_poses
 from memkit.rollout import Rollout
-from memkit.video import first_frame, write_video
+from memkit.video import first_frame
+from memkit.video_writer import VideoWriter
 from memkit.worlds.paths import FOV_DEGREES
 from memkit.worlds.paths import Path as WalkedPath
 from memkit.worlds.rooms import Room, RoomClip
@@ -44,7 +50,7 @@ class Generate(Command):
     image: Path | None = None
     """Begin with this picture, or the first frame of this video."""
     keys: str | None = None
-    """Camera path: "w-3, right-20, left-20", counted in latent frames."""
+    """Camera path: "w-3, right-20, left-20", counted in latent frames; "-" reads lines of them."""
     poses: Path | None = None
     """Camera path: a pose file with one pose a frame."""
     fov_degrees: float = FOV_DEGREES
@@ -65,28 +71,58 @@ def main(command: Generate) -> int:
     backbone = load_backbone(config, pick_device(config.device), config.out)
     method, form = load_method(config, backbone, config.out / "method").eval(), backbone.video_format
     frame, start = first_view(command, form.height, form.width)
-    stride = backbone.pipeline().vae.config.scale_factor_temporal
-    if command.keys is not None:
-        cameras = cameras_from_keys(command.keys, start, frames_per_latent=stride)
-    else:
-        assert command.poses is not None
-        cameras = read_poses(command.poses)
-    cameras = held(cameras, form.num_frames - 1)
     rollout = Rollout(
-        backbone, method, budget=config.budget, steps=config.sampling_steps, guidance_scale=config.guidance_scale
+        backbone,
+        method,
+        budget=config.budget,
+        steps=config.sampling_steps,
+        guidance_scale=config.guidance_scale,
+        annotation=config.annotations[0],
     )
-    rollout.saw(frame[None, None], Cameras(cameras.c2w[None, :1], cameras.intrinsics[None, :1]))
-    file, frames = command.to or config.out / "generated.mp4", [frame[None]]
-    chunks = (len(cameras.c2w) - 1) // (form.num_frames - 1)
-    for chunk in tqdm(range(chunks), desc="chunks"):
-        part = slice(chunk * (form.num_frames - 1), (chunk + 1) * (form.num_frames - 1) + 1)
-        at = Cameras(cameras.c2w[None, part], cameras.intrinsics[None, part])
-        frames.append(rollout.make([command.prompt], at, [command.noise_seed + chunk])[0, 1:])
-        write_video(file, torch.cat(frames), form.fps)
-    write_poses(file.with_suffix(".npz"), cameras)
+    file, seen = command.to or config.out / "generated.mp4", []
+    with VideoWriter(file, form.fps) as video:
+        for chunk, cameras in enumerate(tqdm(chunks(command, start, backbone), desc="chunks")):
+            if not chunk:
+                first = _part(cameras, slice(0, 1))
+                rollout.saw(frame[None, None], first)
+                video.add(frame[None])
+                seen.append(first)
+            video.add(rollout.make([command.prompt], cameras, [command.noise_seed + chunk])[0, 1:])
+            seen.append(_part(cameras, slice(1, None)))
+    if not seen:
+        raise InputError("No keys were given; write some, such as right-5.")
+    whole = Cameras(torch.cat([at.c2w[0] for at in seen]), torch.cat([at.intrinsics[0] for at in seen]))
+    write_poses(file.with_suffix(".npz"), whole)
     held_mb, gone = rollout.history.nbytes / 1e6, rollout.history.dropped
-    print(f"{file}: {chunks} chunks; {held_mb:.1f} MB of latents remembered, {gone} latent frames forgotten")
+    print(f"{file}: {len(seen) - 1} chunks; {held_mb:.1f} MB of latents remembered, {gone} latent frames forgotten")
     return 0
+
+
+def chunks(command: Generate, start: Cameras, backbone: WanBackbone) -> Iterator[Cameras]:
+    """The cameras [1,T] of each chunk, of which the first is the last one before it."""
+    for path in paths(command, start, backbone):
+        stride = backbone.video_format.num_frames - 1
+        whole = held(path, stride)
+        for i in range(0, len(whole.c2w) - 1, stride):
+            yield Cameras(whole.c2w[None, i : i + stride + 1], whole.intrinsics[None, i : i + stride + 1])
+
+
+def paths(command: Generate, start: Cameras, backbone: WanBackbone) -> Iterator[Cameras]:
+    """The whole path, or a piece for each line of keys, which goes on from where the one before ended."""
+    if command.poses is not None:
+        yield read_poses(command.poses)
+        return
+    assert command.keys is not None
+    for line in sys.stdin if command.keys == "-" else [command.keys]:
+        if line.strip():
+            stride = backbone.pipeline().vae.config.scale_factor_temporal
+            path = cameras_from_keys(line.strip(), start, frames_per_latent=stride)
+            start = Cameras(path.c2w[-1], path.intrinsics[-1])
+            yield path
+
+
+def _part(cameras: Cameras, part: slice) -> Cameras:
+    return Cameras(cameras.c2w[:, part], cameras.intrinsics[:, part])
 
 
 def first_view(command: Generate, height: int, width: int) -> tuple[UInt8[Tensor, "{height} {width} 3"], Cameras]:

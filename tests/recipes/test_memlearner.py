@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import random
 from pathlib import Path
@@ -20,8 +21,8 @@ from recipes.file_videos import cropped
 from recipes.launch import launch
 from recipes.memlearner import claims, evaluate, generate, prepare, train
 from recipes.memlearner.comparisons import clip_of, score, truth
-from recipes.memlearner.data import Target, TrainingSet, Videos
-from recipes.memlearner.methods import load_method, make_method, start_from
+from recipes.memlearner.data import Batch, Target, TrainingSet, Videos
+from recipes.memlearner.methods import camera_encoders, load_method, make_method, start_from
 from recipes.memlearner.presets import PRESETS, Config, MethodName, tiny
 from recipes.memlearner.step import losses
 from recipes.memlearner.videos import RoomVideo, chunk_id, frames_id, room_names
@@ -236,6 +237,109 @@ def test_a_run_starts_from_another_run_s_cameras(config, tmp_path) -> None:
         start_from(method, tmp_path)
 
 
+@pytest.fixture(scope="module")
+def walks(config, tmp_path_factory) -> dict[str, Path]:
+    """Banks of one's own videos, whose poses are estimated or not known."""
+    folder, found = tmp_path_factory.mktemp("walks"), {}
+    captions = videos_in(folder / "videos")
+    for annotation in ("estimated", "none"):
+        own = dataclasses.replace(config, out=folder / annotation, banks=None)
+        command = prepare.Prepare(own, folder / "videos", captions, annotation=annotation, skip_bad=True)
+        assert prepare.main(command) == 0
+        found[annotation] = own.out / "train"
+    return found
+
+
+def test_banks_say_how_their_poses_are_known(config, walks) -> None:
+    estimated, unknown = (MemoryBank.open(walks[name]) for name in ("estimated", "none"))
+    assert len(estimated) == 4 and len(unknown) == 8  # lost.mp4 has no poses
+    assert all(unknown.clip(id).cameras is None for id in unknown.ids)
+    banks = [MemoryBank.open(config.folder / "train"), estimated, unknown]
+    known = dataclasses.replace(config, annotations=("exact", "estimated", "none"))
+    data = TrainingSet(banks, known, "chunks")
+    batches = [data.batch(step) for step in range(30)]
+    counts = {name: sum(b.annotation == name for b in batches) for name in known.annotations}
+    assert min(counts.values()) > 0
+    for batch in batches:
+        assert (batch.cameras is None) == (batch.annotation == "none")
+        assert not len(batch.history) or (batch.history.cameras is None) == (batch.annotation == "none")
+    with pytest.raises(InputError, match="'none', of which"):
+        TrainingSet(banks, dataclasses.replace(known, annotations=("exact", "estimated")), "chunks")
+    with pytest.raises(InputError, match="no poses, by which"):
+        TrainingSet(banks, dataclasses.replace(known, method="cam"), "frames")
+
+
+@pytest.mark.parametrize("method", ["learned", "separate"])
+def test_each_kind_of_poses_has_an_encoder_and_unknown_ones_are_zeros(config, walks, tmp_path, method) -> None:
+    own = dataclasses.replace(
+        config, out=tmp_path, method=method, steps=8, annotations=("exact", "estimated", "none"),
+        more_banks=(walks["estimated"], walks["none"]),
+    )  # fmt: skip
+    kinds = [MemoryBank.open(bank) for bank in (own.folder / "train", *own.more_banks)]
+    drawn = [TrainingSet(kinds, own, "chunks").batch(step).annotation for step in range(own.steps)]
+    assert set(drawn) == set(own.annotations)
+    assert train.main(train.Command(own)) == 0
+    backbone = train.load_backbone(own, torch.device("cpu"), tmp_path)
+    encoders = camera_encoders(load_method(own, backbone, tmp_path / "method"))
+    for name, encoder in encoders.items():
+        assert encoder.layers[0].bias.any()  # all of them start at zero
+        assert encoder.layers[0].weight.any() == (name != "none")
+    plain = make_method(dataclasses.replace(own, annotations=("estimated",)), backbone)
+    start_from(plain, tmp_path / "method")
+    assert torch.equal(camera_encoders(plain)["estimated"].layers[0].weight, encoders["estimated"].layers[0].weight)
+
+
+def test_context_frames_are_noised_each_at_its_own_level(config, bank) -> None:
+    own = dataclasses.replace(config, method="window", context_noise="independent")
+    data = TrainingSet([bank], own, "chunks")
+    batch = next(b for b in map(data.batch, range(20)) if len(b.history))
+    taken = batch.history.take(batch.history.newest(3))
+    noisy, times = data.noisy(taken, batch.context_seeds)
+    again, _ = data.noisy(taken, batch.context_seeds)
+    assert torch.equal(noisy.latents, again.latents) and times.shape == (2, 3) and len(times.unique()) == 6
+    sigma = (times / 1000)[:, None, :, None, None]
+    noise = (noisy.latents - (1 - sigma) * taken.latents) / sigma
+    assert abs(noise.mean()) < 0.1 and abs(noise.std() - 1) < 0.1
+    alone, _ = data.noisy(taken._replace(latents=taken.latents[1:]), batch.context_seeds[1:])
+    assert torch.equal(alone.latents[0], noisy.latents[1])  # so that processes may share a batch
+    with pytest.raises(InputError, match="clean context"):
+        trained(config, config.out / "noisy-learned", method="learned", context_noise="independent")
+
+
+def test_the_window_is_trained_on_its_noisy_frames(config, bank) -> None:
+    backbone = train.load_backbone(config, torch.device("cpu"))
+    own = dataclasses.replace(config, method="window", context_noise="independent")
+    method, text = make_method(own, backbone), train.TextCache(backbone, 512)
+    data = TrainingSet([bank], own, method.keeps)
+    batch = next(b for b in map(data.batch, range(20)) if len(b.history))
+
+    def loss(config: Config, batch: Batch = batch) -> torch.Tensor:
+        return losses(config, backbone, method, text, batch, data)
+
+    clean, noisy = loss(dataclasses.replace(own, context_noise="clean")), loss(own)
+    assert not torch.allclose(clean, noisy)
+    other = dataclasses.replace(batch, context_seeds=[seed + 1 for seed in batch.context_seeds])
+    assert not torch.allclose(loss(own, other), noisy)
+
+
+def test_a_module_learns_alone_first(config, tmp_path) -> None:
+    own = {"method": "separate", "pretrain_steps": 3, "camera_lr": 1e-3}
+    begun = dataclasses.replace(config, method="separate")
+    backbone = train.load_backbone(begun, torch.device("cpu"))
+    start = {f"method.{name}": x for name, x in make_method(begun, backbone).state_dict().items()}
+    start |= {f"transformer.{name}": x for name, x in backbone.transformer.state_dict().items()}
+    alone = trained(config, tmp_path / "alone", **own, steps=0)
+    moved = {name for name, x in alone.items() if not torch.equal(x, start[name])}
+    assert moved and all(name.startswith("method.module.") for name in moved)
+    assert any("proj_out" in name for name in moved)
+    after = trained(config, tmp_path / "after", **own, steps=1)
+    assert not torch.equal(after["transformer.proj_out.weight"], start["transformer.proj_out.weight"])
+    log = [json.loads(line) for line in (tmp_path / "after" / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in log] == [0, 1, 2, 3]
+    with pytest.raises(InputError, match="'separate'"):
+        trained(config, tmp_path / "no", method="learned", pretrain_steps=1)
+
+
 def test_another_run_s_checkpoint_is_refused(config, tmp_path) -> None:
     trained(config, tmp_path, method="none", steps=2)
     with pytest.raises(InputError, match="lr"):
@@ -259,6 +363,22 @@ def test_generate_follows_the_keys(config, tmp_path, capsys) -> None:
     assert generate.main(own_path) == 0
     with pytest.raises(InputError, match="one of --room"):
         generate.main(dataclasses.replace(command, image=tmp_path / "first.mp4"))
+
+
+def test_keys_are_read_line_by_line(config, tmp_path, monkeypatch) -> None:
+    trained(config, tmp_path, method="window", steps=2)
+    own = dataclasses.replace(config, out=tmp_path, method="window", steps=2)
+    command = generate.Generate(own, room="test-00000", keys="right-2, left-4", to=tmp_path / "whole.mp4")
+    assert generate.main(command) == 0
+    monkeypatch.setattr("sys.stdin", io.StringIO("right-2\n\nleft-4\n"))
+    assert generate.main(dataclasses.replace(command, keys="-", to=tmp_path / "lines.mp4")) == 0
+    whole, lines = (read_video(tmp_path / f"{name}.mp4").frames for name in ("whole", "lines"))
+    assert torch.equal(whole, lines) and len(whole) == 3 * 8 + 1
+    poses = [read_poses(tmp_path / f"{name}.npz").c2w for name in ("whole", "lines")]
+    torch.testing.assert_close(poses[1], poses[0], atol=1e-9, rtol=0)
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    with pytest.raises(InputError, match="No keys"):
+        generate.main(dataclasses.replace(command, keys="-"))
 
 
 def test_evaluation_measures_each_clip_once(config, tmp_path, capsys) -> None:

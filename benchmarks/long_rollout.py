@@ -1,0 +1,90 @@
+"""A rollout of many chunks within a budget: what is remembered, the process' memory, and seconds, chunk by chunk.
+
+    python -m benchmarks.long_rollout --out out/long_rollout.json
+
+tiny-wan with untrained query layers turns round and round; what it shows means nothing, what it holds is the same as
+when trained. Once the budget is reached, latents remembered and the process' memory stay flat, and so do seconds, since
+a chunk sees no more context than before. The video goes to disk as it is made.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+
+from benchmarks.common import report
+from memkit.backbones import WanBackbone
+from memkit.cameras import Cameras
+from memkit.context_methods import LearnedContext
+from memkit.injectors import QueryLayers, QueryLayersConfig
+from memkit.rollout import Rollout
+from memkit.video_writer import VideoWriter
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Sizes."""
+
+    chunks: int = 40
+    budget: int = 200_000
+    """Bytes of latents and their cameras."""
+    steps: int = 2
+    """Denoising steps a chunk."""
+    threads: int = 2
+    out: Path = Path("out/long_rollout.json")
+
+
+def main(settings: Settings) -> None:
+    """Make the chunks and print what each left behind."""
+    torch.set_num_threads(settings.threads)
+    backbone = WanBackbone.tiny(torch.float32)
+    backbone.pipeline().set_progress_bar_config(disable=True)
+    query = QueryLayers(QueryLayersConfig.tiny())
+    form = backbone.video_format
+    rollout = Rollout(
+        backbone, LearnedContext(query, 45), budget=settings.budget, steps=settings.steps, guidance_scale=1.0
+    )
+    stride, held, peak, seconds = form.num_frames - 1, [], [], []
+    cameras = turning(settings.chunks * stride + 1)
+    settings.out.parent.mkdir(parents=True, exist_ok=True)
+    with VideoWriter(settings.out.with_suffix(".mp4"), form.fps) as video:
+        first = torch.full((1, 1, form.height, form.width, 3), 128, dtype=torch.uint8)
+        rollout.saw(first, part(cameras, 0, 1))
+        for chunk in range(settings.chunks):
+            start = time.perf_counter()
+            made = rollout.make(["a room"], part(cameras, chunk * stride, (chunk + 1) * stride + 1), [chunk])
+            video.add(made[0, 1:])
+            seconds.append(round(time.perf_counter() - start, 2))
+            held.append(rollout.history.nbytes)
+            peak.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)  # KiB on Linux
+    full = held.index(max(held))
+    result = {
+        "bytes remembered, by chunk": held,
+        "MiB of the process at most so far, by chunk": peak,
+        "seconds, by chunk": seconds,
+        "the budget is reached at chunk": full,
+        "MiB that the process grew by from there to the end": peak[-1] - peak[full],
+    }
+    report(result, settings, settings.out)
+
+
+def turning(frames: int) -> Cameras:
+    """On the spot, 5° a frame."""
+    yaw = math.radians(5) * torch.arange(frames, dtype=torch.float64)
+    eye = torch.tensor([0.0, 0.0, 1.5], dtype=torch.float64).expand(frames, 3)
+    return Cameras.look_at(eye, eye + torch.stack([yaw.cos(), yaw.sin(), 0 * yaw], dim=-1), 70.0)
+
+
+def part(cameras: Cameras, start: int, end: int) -> Cameras:
+    """Of one video [1, T]."""
+    return Cameras(cameras.c2w[None, start:end], cameras.intrinsics[None, start:end])
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings))
