@@ -1,0 +1,65 @@
+"""Pages of the documentation: their code runs, the tests they name are there, their arithmetic is right."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import WanTransformer3DModel
+
+from memkit.backbones import PRESETS
+from memkit.injectors import frame_bytes
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = ("kv-cache", "composition")
+
+
+def read(page):
+    return (DOCS / f"{page}.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """The names that each page's code leaves, run block after block on tiny-wan in an empty folder; steps are fewer."""
+    found = {}
+    for page in PAGES:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(tmp_path_factory.mktemp(page))
+            names = found[page] = {}
+            for block in re.findall(r"```python\n(.*?)```", read(page), re.S):
+                exec(block.replace("set_timesteps(4)", "set_timesteps(1)").replace("steps=4", "steps=1"), names)
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_code_of_a_page_runs(ran, page):
+    names = ran[page]
+    model = names["transformer"]
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
+    if page == "kv-cache":
+        assert names["video"].shape == (1, 16, 24, 8, 8) and names["video"].isfinite().all()
+        assert names["held"].positions == (0, 1, 2, 18, 19, 20, 21, 22, 23)  # as the page says
+        assert names["cache"].branch("uncond").positions == (0, 1, 2) and names["stream"].position == 5
+    else:
+        assert names["video"].shape == (1, 3, 45, 64, 64) and names["latents"].shape == (1, 16, 12, 8, 8)
+        assert any(p.grad.abs().max() > 0 for p in names["pm_rope"].parameters())
+        assert torch.equal(names["latents"][:, :, :1], names["chunks"][0][:, :, :1])
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_tests_that_a_page_names_are_there(page):
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", read(page))
+    assert named
+    for file, name in named:
+        assert re.search(rf"^(def {name}\(|{name} =)", (DOCS.parent / file).read_text(), re.M), (file, name)
+
+
+def test_the_budgets_of_the_page_are_those_of_frame_bytes():
+    rows = re.findall(r"\| (Wan[\w.-]+) \| (\d+)×(\d+) \| (\d+) \| ([\d.]+) MB \| ([\d.]+) GB \|", read("kv-cache"))
+    assert len(rows) == 3
+    for name, height, width, tokens, megabytes, gigabytes in rows:
+        with torch.device("meta"):
+            model = WanTransformer3DModel(**PRESETS[name.lower()]().transformer)
+        a_frame = frame_bytes(model, int(height), int(width), dtype=torch.bfloat16)
+        assert int(tokens) == int(height) * int(width) // 4
+        assert (megabytes, gigabytes) == (f"{a_frame / 1e6:.1f}", f"{21 * a_frame / 1e9:.1f}")
