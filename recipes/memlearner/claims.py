@@ -4,6 +4,8 @@
     python -m recipes.memlearner.claims --preset tiny --claim layers    # how many query layers
     python -m recipes.memlearner.claims --preset tiny --claim edges     # without Q→P, with Q→Q
     python -m recipes.memlearner.claims --preset tiny --claim queries   # Q from noise, or a copy of P
+    python -m recipes.memlearner.claims --preset tiny --claim separate  # a module beside the model, pre-trained or not
+    python -m recipes.memlearner.claims --preset tiny --claim window    # DFoT's noise on context frames in training
 
 All runs start from one, OUT/base, which learns cameras and rooms without memory; from there all have the same number
 of steps and the same samples. Three training runs, seeds 1 to 3, stand for each variant; intervals are over rooms and
@@ -27,7 +29,7 @@ from recipes.memlearner.tables import tables
 from recipes.pool import in_processes
 from recipes.tables import write_tables
 
-Claim = Literal["methods", "layers", "edges", "queries"]
+Claim = Literal["methods", "layers", "edges", "queries", "separate", "window"]
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,11 @@ class Claims(Command):
     """Runs at once, in processes of one thread each."""
 
 
-def variants(claim: Claim, blocks: int, layers: int) -> dict[str, dict[str, Any]]:
-    """Settings by name; a name stands for the same run in all claims."""
+def variants(claim: Claim, blocks: int, layers: int, pretrain_steps: int = 0) -> dict[str, dict[str, Any]]:
+    """Settings by name; a name stands for the same run in all claims.
+
+    All have the same steps; of "separate-pretrained" as many more, in which the module learns alone.
+    """
     learned: dict[str, Any] = {"method": "learned"}
     if claim == "layers":
         counts = sorted({1, layers, blocks // 2, blocks})
@@ -59,6 +64,16 @@ def variants(claim: Claim, blocks: int, layers: int) -> dict[str, dict[str, Any]
         return {"learned": learned, **{name: learned | change for name, change in more.items()}}
     if claim == "queries":
         return {"learned": learned, "learned-copy": learned | {"query": "copy"}}
+    if claim == "separate":
+        separate: dict[str, Any] = {"method": "separate"}
+        return {
+            "learned": learned,
+            "separate": separate,
+            "separate-pretrained": separate | {"pretrain_steps": pretrain_steps},
+            "none": {"method": "none"},
+        }
+    if claim == "window":
+        return {"window": {"method": "window"}, "window-noisy": {"method": "window", "context_noise": "independent"}}
     return {name: {"method": name} for name in ("learned", "cam", "window", "framepack", "separate", "none")}
 
 
@@ -92,9 +107,9 @@ def main(command: Claims) -> int:
     prepare.main(prepare.Prepare(config))
     base = base_of(command)
     train.main(Command(base))
-    evaluate.controls(replace(evaluate.Evaluate(base), rooms=command.rooms))
-    some = variants(command.claim, blocks_of(config), config.layers)
+    some = variants(command.claim, blocks_of(config), config.layers, config.steps)
     runs = [run_of(config, name, changes, seed) for name, changes in some.items() for seed in command.seeds]
+    evaluate.controls(replace(evaluate.Evaluate(base), rooms=command.rooms))
     made = in_processes(partial(measure, command), runs, command.jobs)
     each = len(command.seeds)
     found = {name: made[i * each : (i + 1) * each] for i, name in enumerate(some)}

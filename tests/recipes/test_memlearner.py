@@ -7,6 +7,7 @@ import io
 import json
 import random
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -365,6 +366,32 @@ def test_generate_follows_the_keys(config, tmp_path, capsys) -> None:
         generate.main(dataclasses.replace(command, image=tmp_path / "first.mp4"))
 
 
+def test_the_example_of_the_docs_runs(config, tmp_path, monkeypatch) -> None:
+    trained(config, tmp_path, method="learned", steps=2)
+    video = torch.randint(0, 256, (1, 32, 32, 3), dtype=torch.uint8)
+    write_video(tmp_path / "hall.mp4", video, 8.0)
+    turn = RoomVideo("test-00000", 2, train.load_backbone(config, torch.device("cpu")).video_format)
+    path = [chunk.cameras for chunk in turn.chunks()]
+    whole = [torch.cat([getattr(path[0], f), getattr(path[1], f)[1:]]) for f in ("c2w", "intrinsics")]
+    write_poses(tmp_path / "walk.npz", Cameras(*whole))
+    text = (Path(__file__).parents[2] / "docs" / "memlearner.md").read_text()
+    code = text.split("```python\n")[1].split("```")[0]
+    smaller = {
+        "runs/memlearner-wan2.1-1.3b": ".", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": config.model, "cuda": "cpu",
+        "bfloat16": "float32", "hall.png": "hall.mp4", "480, 832": "32, 32", "81": "9", "80": "8",
+        "2**20)": "2**20, steps=1)",
+    }  # fmt: skip
+    for name, instead in smaller.items():
+        assert name in code
+        code = code.replace(name, instead)
+    code = code.replace('pipe.to("cpu")', 'pipe.to("cpu"), form')
+    monkeypatch.chdir(tmp_path)
+    made: dict = {"form": turn.form}
+    exec(code, made)
+    assert made["frames"].shape == (1, 9, 32, 32, 3) and made["i"] == 8
+    assert made["rollout"].shown_times.tolist() == [[0, 1, 2]]
+
+
 def test_keys_are_read_line_by_line(config, tmp_path, monkeypatch) -> None:
     trained(config, tmp_path, method="window", steps=2)
     own = dataclasses.replace(config, out=tmp_path, method="window", steps=2)
@@ -450,11 +477,11 @@ def test_claims_share_a_start_and_runs(config, tmp_path, capsys) -> None:
 
 def test_a_name_stands_for_one_run_in_all_claims() -> None:
     named: dict[str, set[str]] = {}
-    for claim in ("methods", "layers", "edges", "queries"):
-        for name, changes in claims.variants(claim, 8, 2).items():
+    for claim in get_args(claims.Claim):
+        for name, changes in claims.variants(claim, 8, 2, 600).items():
             full = dataclasses.replace(tiny(), **changes)
             named.setdefault(name, set()).add(repr(full))
-    assert all(len(settings) == 1 for settings in named.values()) and len(named) == 6 + 3 + 2 + 1
+    assert all(len(settings) == 1 for settings in named.values()) and len(named) == 6 + 3 + 2 + 1 + 1 + 1
     assert list(claims.variants("layers", 8, 2)) == [
         "learned-1-layers",
         "learned",
