@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     from memkit.encoders import HighPass as HighPass
     from memkit.encoders import LowPass as LowPass
     from memkit.errors import MemkitError as MemkitError
+    from memkit.injectors import KVCache as KVCache
     from memkit.injectors import SelfAttentionConcat as SelfAttentionConcat
+    from memkit.injectors import TeacherForcing as TeacherForcing
     from memkit.memory import Memory as Memory
     from memkit.retrievers import Hits as Hits
     from memkit.retrievers import TextRetriever as TextRetriever
+    from memkit.streaming import Stream as Stream
 
 __version__ = "0.1.0"
 
@@ -30,10 +33,13 @@ _HOME = {
     "HighPass": "memkit.encoders",
     "Hits": "memkit.retrievers",
     "LowPass": "memkit.encoders",
+    "KVCache": "memkit.injectors",
     "MemkitError": "memkit.errors",
     "Memory": "memkit.memory",
     "MemoryBank": "memkit.bank",
     "SelfAttentionConcat": "memkit.injectors",
+    "Stream": "memkit.streaming",
+    "TeacherForcing": "memkit.injectors",
     "TextRetriever": "memkit.retrievers",
     "WanBackbone": "memkit.backbones",
     "join_banks": "memkit.bank_join",

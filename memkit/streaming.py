@@ -8,10 +8,9 @@ one that was not trained for it runs as well, and what it makes is then no bette
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -21,17 +20,14 @@ from memkit.backbones import WanBackbone
 from memkit.camera_path import CameraPath
 from memkit.cameras import Cameras
 from memkit.errors import InputError
-from memkit.flow import NUM_TRAIN_TIMESTEPS
 from memkit.injectors import CacheMonitor, KVCache
-from memkit.known import known_frames, write_known
 from memkit.pm_rope import PMRoPE
 from memkit.prope import PRoPE
 from memkit.streaming_config import StreamConfig
 from memkit.streaming_noise import frame_noise
 from memkit.streaming_reads import Read, read_everything
 from memkit.streaming_session import damaged, load_stream, save_stream
-
-COND, UNCOND = "cond", "uncond"
+from memkit.streaming_steps import COND, UNCOND, ChunkSteps
 
 
 class Stream:
@@ -118,17 +114,16 @@ class Stream:
         """
         if len(prompts) != len(self.seeds):
             raise InputError(f"There are {len(prompts)} prompts for {len(self.seeds)} videos; give each one.")
-        count = frames or self._count()
+        count = self._count() if frames is None else frames
+        if count < 1:
+            raise InputError(f"A chunk of {count} frames; give 1 or more.")
         at = range(self.position, self.position + count)
         with self._attached(), self._cameras(at):
             text = self._encode(prompts)
             x = self._noise("noise", at)
-            x = (
-                self._denoise(x, at, text, known, monitor)
-                if known is None or known.shape[2] < count
-                else _whole(x, known)
-            )
-            self._write(x, at, text, pin)
+            steps = ChunkSteps(self.backbone, self.cache, self.config, self.read)
+            x = steps.denoise(x, at, text, known, monitor) if _leaves_some(known, count) else _whole(x, known)
+            steps.write(self._context(x, at), at, text, pin)
         self.position = at.stop
         return x
 
@@ -139,14 +134,16 @@ class Stream:
 
         One known latent is image-to-video, six are video-to-video in ReMind; any number that the chunks hold will do.
         """
-        chunks, given = [], 0
+        room, given = self._count() + (len(prompts) - 1) * self.config.chunk, 0 if known is None else known.shape[2]
+        if not prompts or given > room:
+            raise InputError(
+                f"{given} latent frames are known for {len(prompts)} chunks; give prompts for more chunks."
+            )
+        chunks, start = [], 0
         for each in prompts:
-            count = self._count()
-            mine = None if known is None else known[:, :, given : given + count]
-            chunks.append(self.make(each, None if mine is None or mine.shape[2] == 0 else mine))
-            given += count
-        if known is not None and known.shape[2] > given:
-            raise InputError(f"{known.shape[2]} latent frames are known, the chunks hold {given}; give more prompts.")
+            stop = start + self._count()
+            chunks.append(self.make(each, None if known is None or start >= given else known[:, :, start:stop]))
+            start = stop
         return torch.cat(chunks, dim=2)
 
     # -- a session on disk ---------------------------------------------------------------------------------------------
@@ -182,60 +179,6 @@ class Stream:
         stream.cache, stream.position = cache, position
         return stream
 
-    # -- the steps of a chunk ------------------------------------------------------------------------------------------
-
-    def _denoise(
-        self, x: Tensor, at: range, text: dict[str, Tensor], known: Tensor | None, monitor: CacheMonitor | None
-    ) -> Tensor:
-        models, scheduler = self.backbone.transformers, self._scheduler()
-        x = x if known is None else write_known(x, known)
-        with nullcontext() if known is None else known_frames(known, *models):
-            for t in scheduler.timesteps:
-                made = {}
-                for branch in self.cache.branches:
-                    watch = monitor if branch == COND else None
-                    with self.cache.chunk(at, branch, self._read(branch, at), monitor=watch):
-                        made[branch] = self._run(self._expert(float(t)), x, float(t), text[branch])
-                velocity = made[COND]
-                if UNCOND in made:
-                    velocity = made[UNCOND] + self.config.guidance_scale * (velocity - made[UNCOND])
-                x = scheduler.step(velocity, t, x, return_dict=False)[0]
-                x = x if known is None else write_known(x, known)
-        return x
-
-    def _write(self, x: Tensor, at: range, text: dict[str, Tensor], pin: bool) -> None:
-        """Once more, at the context's noise level; every expert has keys and values of its own."""
-        sigma = self.config.context_sigma
-        if sigma > 0:
-            x = (1 - sigma) * x + sigma * self._noise("context", at)
-        for branch in self.cache.branches:
-            with self.cache.chunk(at, branch, self._read(branch, at), write=True, pin=pin):
-                for model in self.backbone.transformers:
-                    self._run(model, x, NUM_TRAIN_TIMESTEPS * sigma, text[branch])
-
-    def _run(self, model: Any, x: Tensor, t: float, text: Tensor) -> Tensor:
-        timestep = torch.full((len(x),), t, device=x.device)
-        return model(x.to(model.dtype), timestep, text.to(model.dtype), return_dict=False)[0].float()
-
-    def _read(self, branch: str, at: range) -> Sequence[int]:
-        return self.read(self.cache.branch(branch), at)
-
-    def _expert(self, t: float) -> Any:
-        second = self.backbone.transformer_2
-        if second is None:
-            return self.backbone.transformer
-        boundary = self.backbone.pipeline().config.boundary_ratio
-        return self.backbone.transformer if t >= boundary * NUM_TRAIN_TIMESTEPS else second
-
-    def _scheduler(self) -> Any:
-        """The backbone's own, new for each chunk: some remember the steps before."""
-        found: Any = self.backbone.pipeline().scheduler
-        name = "flow_shift" if "flow_shift" in found.config else "shift"
-        shift = {} if self.config.shift is None else {name: self.config.shift}
-        scheduler = type(found).from_config(found.config, **shift)
-        scheduler.set_timesteps(self.config.steps, device=self.backbone.device)
-        return scheduler
-
     # -- what a chunk is given -----------------------------------------------------------------------------------------
 
     @contextmanager
@@ -268,13 +211,23 @@ class Stream:
         shape = (self.backbone.transformer.config.in_channels, *self.size)
         return frame_noise(self.seeds, kind, at, shape).to(self.backbone.device)
 
+    def _context(self, x: Tensor, at: range) -> Tensor:
+        """A finished chunk as it is written."""
+        sigma = self.config.context_sigma
+        return x if sigma == 0 else (1 - sigma) * x + sigma * self._noise("context", at)
+
     def _count(self) -> int:
         empty = not self.cache.branch(COND).positions
         return self.config.first if empty and self.config.first is not None else self.config.chunk
 
 
-def _whole(x: Tensor, known: Tensor) -> Tensor:
+def _leaves_some(known: Tensor | None, count: int) -> bool:
+    return known is None or known.shape[2] < count
+
+
+def _whole(x: Tensor, known: Tensor | None) -> Tensor:
     """The known latents of a whole chunk, for every video."""
+    assert known is not None
     if known.shape[0] not in (1, x.shape[0]) or known.shape[1:] != x.shape[1:]:
         raise InputError(f"Known latents {list(known.shape)} do not fit a chunk of {list(x.shape)}.")
     return known.to(x).expand_as(x).clone()

@@ -300,9 +300,13 @@ def test_wrong_use_is_named_and_the_stream_goes_on(backbone):
         it.make(PROMPTS, seeded(1, 16, 1, 5, 4))
     with pytest.raises(InputError, match="do not fit a chunk"):
         it.make(PROMPTS, seeded(3, 16, 2, 4, 4))
-    with pytest.raises(InputError, match="9 latent frames are known, the chunks hold 2"):
+    with pytest.raises(InputError, match="9 latent frames are known for 1 chunks"):
         it.make_all([PROMPTS], seeded(1, 16, 9, 4, 4))
-    it.position = 0
+    with pytest.raises(InputError, match="for 0 chunks"):
+        it.make_all([])
+    with pytest.raises(InputError, match="chunk of 0 frames"):
+        it.make(PROMPTS, frames=0)
+    assert it.position == 0 and it.cache.branch().positions == ()
     it.make(PROMPTS, pin=True)
     it.make(PROMPTS, pin=True)
     with pytest.raises(InputError, match="frames 0 to 3"):

@@ -234,6 +234,19 @@ def test_cameras_memory_and_prompts_each_matter(model):
     assert all((a - b).abs().max() > 1e-3 for a, b in itertools.combinations(outs, 2))
 
 
+def test_graphs_may_follow_each_other(model):
+    """Of other chunks, with a prompt each, under one attachment."""
+    forcing, graphs = TeacherForcing(), [PLAIN, FrameGraph.chunks(8, chunk=4)]
+    outs = []
+    with forcing.attach(model), torch.no_grad():
+        for graph in graphs:
+            with forcing.at(graph) as step:
+                outs.append(step.velocity(model, *clip(graph)[:2], 0.7, text(chunks=len(graph.nodes))))
+    for graph, out in zip(graphs, outs, strict=True):
+        with forcing.attach(model), forcing.at(graph) as step, torch.no_grad():
+            assert torch.equal(out, step.velocity(model, *clip(graph)[:2], 0.7, text(chunks=len(graph.nodes))))
+
+
 def test_gated_memory_is_seen_by_every_chunk(model):
     gate = MemoryGate(*SIZES[:2], start=0.5)
     forcing, parts, outs = TeacherForcing(), clip(PLAIN), []
@@ -262,7 +275,10 @@ def test_gradients_are_the_same_with_checkpointing_even_when_the_graph_is_over(m
             with forcing.at(PLAIN) as step:
                 velocity = step.velocity(model, latents, noise, 0.7, text(chunks=4))
                 loss = step.loss(velocity, latents, noise).mean()
-            with forcing.at(FrameGraph.chunks(3)):  # another one by the time of backward
+            other = FrameGraph.chunks(9, chunk=3)
+            with forcing.at(other) as step:  # another one has run by the time of backward
+                with torch.no_grad():
+                    step.velocity(model, *clip(other)[:2], 0.7, text(chunks=3))
                 loss.backward()
         grads.append([p.grad for p in model.parameters()])
     assert all((g is not None and g.abs().max() > 0) for g in grads[0])
