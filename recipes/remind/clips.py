@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from typing import NamedTuple, Protocol, TypeVar
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from memkit.cameras import Cameras
@@ -34,7 +34,7 @@ from memkit.worlds.event import camera, times
 from memkit.worlds.interruptions import KINDS as WORLD_KINDS
 from memkit.worlds.interruptions import Interrupted, sample_interruption
 from recipes.file_videos import posed_clip
-from recipes.remind.presets import Config
+from recipes.remind.presets import STRIDE, Config
 
 Frames = UInt8[Tensor, "frames height width 3"]
 TWIN = "/twin"
@@ -52,12 +52,33 @@ _WORDS = {
 Drawn = TypeVar("Drawn")
 
 
+class Phases(NamedTuple):
+    """An interruption in latent frames: hidden from ``start`` to before ``stop``, wholly gone from ``clear`` on.
+
+    Between ``stop`` and ``clear`` the view comes back: there a frame shows how the world has gone on, so it belongs to
+    what recovers and is never given where that is tested.
+    """
+
+    start: int
+    stop: int
+    clear: int
+
+    @classmethod
+    def of(cls, amount: Float[Tensor, " frames"]) -> Phases:
+        """From how much of the view is hidden in each video frame; the hold ends with the last frame of the most."""
+        start, clear = Spans.of(amount).latent().degraded
+        return cls(start, int((amount >= amount.max()).nonzero().max()) // STRIDE + 1, clear)
+
+
 class Record(NamedTuple):
-    """What training and evaluation know of a clip besides its latents; ``degraded`` are latent frames [start, stop)."""
+    """What training and evaluation know of a clip besides its latents; see `Phases` for ``hidden``."""
 
     id: str
     by: str
-    degraded: tuple[int, int]
+    hidden: tuple[int, int]
+    """Latent frames [start, stop) that show no truth."""
+    clear: int
+    """The first latent frame that is clean again."""
     captions: tuple[str, ...]
     """One a chunk of the interrupted clip."""
     twin_caption: str
@@ -117,7 +138,7 @@ class WorldClip:
         by = None if self.by == FOG else self.by
         return until_fit(
             [lambda: sample_interruption(rng, self.split, by)],  # type: ignore[arg-type]  # a kind of the world's
-            lambda clip: Spans.of(clip.by.amount(self.seconds).float()),
+            lambda clip: clip.by.amount(self.seconds).float(),
             self.config,
             self.id,
         )
@@ -128,13 +149,12 @@ class WorldClip:
         return times(self.config.frames, self.config.fps)
 
     @property
-    def spans(self) -> Spans:
-        """In frames."""
-        return Spans.of(self.fog.timing.amount(self.config.frames) if self.by == FOG else self._amount)
-
-    @property
-    def _amount(self) -> Tensor:
-        return self.drawn.by.amount(self.seconds).float()
+    def phases(self) -> Phases:
+        """When it is hidden."""
+        fog = self.by == FOG
+        return Phases.of(
+            self.fog.timing.amount(self.config.frames) if fog else self.drawn.by.amount(self.seconds).float()
+        )
 
     @property
     def fog(self) -> Fog:
@@ -146,16 +166,16 @@ class WorldClip:
     @property
     def record(self) -> Record:
         config, plain = self.config, self.drawn.event.caption
-        degraded = self.spans.latent().degraded
+        start, stop, clear = self.phases
         captions = []
-        for start, stop in chunk_spans(config):
-            # latent frame i ends with frame 4i
-            seconds = (max(0, 4 * start - 3) / config.fps, (4 * stop - 4) / config.fps)
+        for span in chunk_spans(config):
+            frames = frames_of(span)
+            seconds = (frames.start / config.fps, (frames.stop - 1) / config.fps)
             if self.by == FOG:
-                captions.append(told(plain, self.fog, degraded, (start, stop)))
+                captions.append(told(plain, self.fog, (start, clear), span))
             else:
                 captions.append(" ".join(part.text for part in self.drawn.parts(*seconds)))
-        return Record(self.id, self.by, degraded, tuple(captions), plain)
+        return Record(self.id, self.by, (start, stop), clear, tuple(captions), plain)
 
     def both(self) -> tuple[Shown, Shown]:
         """Rendered. Raises `InputError` for frames that are not square."""
@@ -196,16 +216,17 @@ class FileClip:
         rng.shuffle(kinds)
         return until_fit(
             [partial(kind.draw, rng) for kind in kinds],
-            lambda by: Spans.of(by.timing.amount(self.config.frames)),
+            lambda by: by.timing.amount(self.config.frames),
             self.config,
             self.id,
         )
 
     @property
     def record(self) -> Record:
-        degraded = Spans.of(self.settings.timing.amount(self.config.frames)).latent().degraded
-        captions = tuple(told(self.row.caption, self.settings, degraded, span) for span in chunk_spans(self.config))
-        return Record(self.id, self.settings.NAME, degraded, captions, self.row.caption)
+        start, stop, clear = Phases.of(self.settings.timing.amount(self.config.frames))
+        spans, caption = chunk_spans(self.config), self.row.caption
+        captions = tuple(told(caption, self.settings, (start, clear), span) for span in spans)
+        return Record(self.id, self.settings.NAME, (start, stop), clear, captions, caption)
 
     def both(self) -> tuple[Shown, Shown]:
         """Decoded. Raises `InputError` or `MediaError` naming the file: too short, not to be read, poses that do not
@@ -222,9 +243,9 @@ class FileClip:
         return Shown(clip.video, Cameras(turned, lens)), Shown(clip.twin, Cameras(given.c2w, lens))
 
 
-def told(caption: str, by: Interruption, degraded: Sequence[int], span: Sequence[int]) -> str:
+def told(caption: str, by: Interruption, touched: Sequence[int], span: Sequence[int]) -> str:
     """The caption of a chunk: what interrupts it is told where it is seen."""
-    if not (degraded[0] < span[1] and span[0] < degraded[1]):
+    if not (touched[0] < span[1] and span[0] < touched[1]):
         return caption
     words = _WORDS[by.NAME].format(by.look if isinstance(by, Occluder) else "")
     return f"{caption.rstrip('. ')} {words}"
@@ -236,18 +257,25 @@ def chunk_spans(config: Config) -> list[tuple[int, int]]:
     return list(zip(starts, [*starts[1:], config.latents], strict=True))
 
 
+def frames_of(latents: tuple[int, int]) -> slice:
+    """The video frames of latent frames [start, stop): latent frame 0 is frame 0, i is frames 4i − 3 to 4i."""
+    return slice(max(0, STRIDE * (latents[0] - 1) + 1), STRIDE * (latents[1] - 1) + 1)
+
+
 def until_fit(
-    draws: Sequence[Callable[[], Drawn]], spans: Callable[[Drawn], Spans], config: Config, name: str
+    draws: Sequence[Callable[[], Drawn]], amount: Callable[[Drawn], Tensor], config: Config, name: str
 ) -> Drawn:
-    """What the first of ``draws`` gives that leaves the first and the last chunk clean, each tried many times: some
-    kinds never do in a short clip. `InputError` where none does."""
+    """What the first of ``draws`` gives that fits, each tried many times: some kinds never do in a short clip.
+
+    It fits where the first and the last chunk are clean, and the chunk in which it begins ends hidden: that chunk is
+    given, and must not tell what comes after. Raises `InputError` where none does.
+    """
     chunks = chunk_spans(config)
     for draw in draws:
         for _ in range(_TRIES):
             drawn = draw()
-            start, stop = spans(drawn).latent().degraded
-            if start >= chunks[0][1] and stop <= chunks[-1][0]:
+            start, stop, clear = Phases.of(amount(drawn))
+            ends = next((b for a, b in chunks if a <= start < b), config.latents)
+            if start >= chunks[0][1] and clear <= chunks[-1][0] and ends <= stop:
                 return drawn
-    raise InputError(
-        f"{name}: no interruption leaves the first and the last of {len(chunks)} chunks clean; give more --frames."
-    )
+    raise InputError(f"{name}: no interruption fits into a clip of {len(chunks)} chunks; give more --frames.")

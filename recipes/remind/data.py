@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -21,7 +21,7 @@ from recipes.remind.prepare import read_records
 from recipes.remind.presets import Config
 
 Hidden = tuple[int, int] | None
-"""The chunks [start, stop) of a clip that show no truth, at least in part; None of an undisturbed one."""
+"""The latent frames [start, stop) of a clip that show no truth; None of an undisturbed one."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Clips:
             raise InputError(f"The bank {bank.path} has no whole clip; run recipes.remind.prepare.")
         self.by_hidden: dict[tuple[int, int], list[str]] = defaultdict(list)
         for record in self.records.values():
-            self.by_hidden[hidden_chunks(config, record)].append(record.id)
+            self.by_hidden[record.hidden].append(record.id)
 
     def load(self, ids: list[str]) -> tuple[Tensor, Cameras]:
         """Latents [B,C,F,H,W], fp32, and cameras [B,F]."""
@@ -112,25 +112,31 @@ class TrainingSet(Clips):
         return rng.choices(places, [len(self.by_hidden[place]) for place in places])[0]
 
 
-def hidden_chunks(config: Config, record: Record) -> tuple[int, int]:
-    """The chunks [start, stop) that a clip's interruption touches."""
-    start, stop = record.degraded
-    touched = [i for i, (a, b) in enumerate(chunk_spans(config)) if a < stop and start < b]
-    return touched[0], touched[-1] + 1
-
-
 def clip_graph(config: Config, hidden: Hidden, known: int | None = None) -> FrameGraph:
-    """The graph of a whole clip with nothing drawn; ``known`` latent frames are given, by default ``config.known``."""
-    spans = chunk_spans(config)
-    degraded = [] if hidden is None else [(spans[hidden[0]][0], spans[hidden[1] - 1][1])]
-    return FrameGraph.chunks(
+    """The graph of a whole clip with nothing drawn; ``known`` latent frames are given, by default ``config.known``.
+
+    The chunks from that in which the interruption begins are degraded; one in which it ends is of recovery, and its
+    hidden frames are given.
+    """
+    spans, known = chunk_spans(config), config.known if known is None else known
+    made = {"first": config.first, "known": known, "cameras": True}
+    if hidden is None:
+        return FrameGraph.chunks(config.latents, config.chunk, **made)
+    start, stop = hidden
+    begins = next(i for i, (a, b) in enumerate(spans) if a <= start < b)
+    ends = max(b for a, b in spans if b <= stop)
+    graph = FrameGraph.chunks(
         config.latents,
         config.chunk,
-        first=config.first,
-        known=config.known if known is None else known,
-        degraded=degraded,
-        anchors=[spans[hidden[0] - 1]] if hidden is not None and config.anchor else (),
-        cameras=True,
+        degraded=[(spans[begins][0], ends)],
+        anchors=[spans[begins - 1]] if config.anchor else (),
+        **made,
+    )
+    return FrameGraph(
+        tuple(
+            replace(node, known=max(node.known, stop - node.time)) if node.time < stop < node.stop else node
+            for node in graph.nodes
+        )
     )
 
 

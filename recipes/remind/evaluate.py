@@ -3,10 +3,11 @@
     python -m recipes.remind.evaluate --preset tiny
     python -m recipes.remind.evaluate --preset wan2.1-1.3b --benchmark stevo --tasks DIR
 
-- *recovery*: of a test clip all chunks up to the end of the interruption are given, those after it are made. Scores
-  are those of `recipes.remind.scores`. Beside the run stand the base model without training, as a stream and as it is
-  (bidirectional, with the given frames known), the twin through the autoencoder (the ceiling), and a world that stopped
-  when it was last seen (*frozen*, whose evolution is 0 by definition).
+- *recovery*: of a test clip all latent frames are given while nothing of the truth comes back into view, those after
+  them are made; scored are the frames whose view is clear again (`recipes.remind.scores`). Beside the run stand the
+  base model without training, as a stream and as it is (bidirectional, with the given frames known), the twin through
+  the autoencoder (the ceiling), and a world that stopped when it was last seen (*frozen*, whose evolution is 0 by
+  definition).
 - *plain*: image-to-video of undisturbed clips, at the length that the base model was trained for, before and after:
   what was forgotten.
 
@@ -17,14 +18,16 @@ twin through the autoencoder, and there is no state.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
@@ -33,16 +36,17 @@ from memkit.bank import MemoryBank
 from memkit.cameras import Cameras
 from memkit.errors import InputError
 from memkit.generate import generate_latents
+from memkit.injectors import CacheMonitor, recovery_attention
 from memkit.positions import PMRoPE
 from memkit.report import contact_sheet
 from memkit.video import from_model, to_model, write_video
 from recipes.backbones import load_whole
 from recipes.commands import run_command
-from recipes.remind.clips import WorldClip, chunk_spans, twin_of
-from recipes.remind.data import Clips, hidden_chunks
+from recipes.remind.clips import Record, WorldClip, chunk_spans, frames_of, twin_of
+from recipes.remind.data import Clips
 from recipes.remind.presets import STRIDE, Command, Config, parse
 from recipes.remind.rolling import Part, Roller
-from recipes.remind.scores import Row, Truth, frames_of, score, truth_of
+from recipes.remind.scores import Row, Truth, score, truth_of
 from recipes.remind.tables import CONTROLS, PLAIN_CONTROLS, Run, tables
 from recipes.remind.train import load_cameras
 from recipes.rows import Measured
@@ -70,6 +74,24 @@ class Evaluate(Command):
     """Their folder."""
 
 
+class Attends(NamedTuple):
+    """See `recipes.remind.scores.Row`."""
+
+    before: float
+    newest: float
+    mirror: float
+
+
+NOWHERE = Attends(math.nan, math.nan, math.nan)
+
+
+class Made(NamedTuple):
+    """Latents of whole clips, and where each looked."""
+
+    latents: Float[Tensor, "batch channels frames height width"]
+    attends: list[Attends]
+
+
 @dataclass(frozen=True)
 class Bench:
     """What all of an evaluation shares; ``backbone`` and ``positions`` are of a run, or of the base model and None."""
@@ -89,7 +111,7 @@ class Bench:
         lack = rows.missing(condition, self.ids)
         groups: dict[tuple[int, int], list[str]] = defaultdict(list)
         for id in lack:
-            groups[hidden_chunks(self.command.config, self.clips.records[id])].append(id)
+            groups[self.clips.records[id].hidden].append(id)
         bar = tqdm(total=len(lack), desc=condition, disable=not lack)
         for hidden, some in groups.items():
             for start in range(0, len(some), self.command.at_once):
@@ -102,15 +124,16 @@ class Bench:
 
     def _batch(self, condition: str, ids: list[str], hidden: tuple[int, int]) -> Iterator[tuple[str, Row, Tensor]]:
         what, _, who = condition.partition(" / ")
-        config, spans = self.command.config, chunk_spans(self.command.config)
+        config = self.command.config
+        count = min(self.backbone.video_format.num_frames, config.frames)
         if what == "plain":
-            count = min(self.backbone.video_format.num_frames, config.frames)
-            part, made = slice(1, count), self._plain(ids, who, count)
+            made = Made(self._plain(ids, who, count), [NOWHERE] * len(ids))
         else:
-            part, made = frames_of((spans[hidden[1]][0], config.latents)), self._recovered(ids, who, hidden)
-        for id, latents in zip(ids, made, strict=True):
+            made = self._recovered(ids, who, hidden)
+        for id, latents, attends in zip(ids, made.latents, made.attends, strict=True):
             record, truth = self.clips.records[id], self.truth(id)
-            last_seen = 0 if what == "plain" else max(0, STRIDE * (record.degraded[0] - 1))
+            part = slice(1, count) if what == "plain" else frames_of((record.clear, config.latents))
+            last_seen = 0 if what == "plain" else STRIDE * (record.hidden[0] - 1)
             if who == "autoencoder":
                 frames = self._pixels(self.backbone.encode_video(to_model(truth.frames).to(self.backbone.device)))
             elif who == "frozen":
@@ -119,7 +142,7 @@ class Bench:
                 frames = self._pixels(latents[None])
             process = "video" if truth.process is None else truth.process.kind
             scores = score(frames[part], truth, part, last_seen)
-            row = Row(id, condition, record.by if what == "recovery" else "nothing", process, *scores)
+            row = Row(id, condition, record.by if what == "recovery" else "nothing", process, *scores, *attends)
             both = torch.cat([frames[: part.stop], truth.frames[: part.stop]], dim=2)
             yield id, row, both
 
@@ -130,22 +153,24 @@ class Bench:
             return Truth(self._pixels(self.clips.load([twin_of(id)])[0]), None, config.fps)
         return truth_of(WorldClip(id, config))
 
-    def _recovered(self, ids: list[str], who: str, hidden: tuple[int, int]) -> Tensor:
-        """The latents of whole clips [B,C,F,H,W]: as they are to the end of the interruption, then made."""
+    def _recovered(self, ids: list[str], who: str, hidden: tuple[int, int]) -> Made:
+        """Whole clips: as they are to the end of the interruption, then made."""
         config = self.command.config
         latents, cameras = self.clips.load(ids)
         records, spans = [self.clips.records[id] for id in ids], chunk_spans(config)
-        given = spans[hidden[1]][0]
+        given = hidden[1]
         if who in ("autoencoder", "frozen"):
-            return latents
+            return Made(latents, [NOWHERE] * len(ids))
         if who.endswith("bidirectional"):
             captions = [self.clips.bank.clip(id).caption for id in ids]
-            return self._bidirectional(ids, captions, latents[:, :, :given], config.frames)
+            made = self._bidirectional(ids, captions, latents[:, :, :given], config.frames)
+            return Made(made, [NOWHERE] * len(ids))
         parts = [
-            Part([record.captions[i] for record in records], b - a, latents[:, :, a:b] if b <= given else None)
+            Part([r.captions[i] for r in records], b - a, latents[:, :, a : min(b, given)] if a < given else None)
             for i, (a, b) in enumerate(spans)
         ]
-        return self._roller(ids, cameras, latents).roll(parts)
+        made, monitors = self._roller(ids, cameras, latents).roll(parts, watch=True)
+        return Made(made, [attention_of(monitors, b, record, config) for b, record in enumerate(records)])
 
     def _plain(self, ids: list[str], who: str, count: int) -> Tensor:
         """The same of the twins, from their first latent frame, as many chunks as the video frames take."""
@@ -157,7 +182,7 @@ class Bench:
         needed = (count - 1) // STRIDE + 1
         spans = [span for span in chunk_spans(config) if span[0] < needed]
         parts = [Part(captions, b - a, known if a == 0 else None) for a, b in spans]
-        return self._roller(ids, cameras, latents).roll(parts)
+        return self._roller(ids, cameras, latents).roll(parts)[0]
 
     def _roller(self, ids: list[str], cameras: Cameras, latents: Tensor) -> Roller:
         size, frames = (latents.shape[3], latents.shape[4]), latents.shape[2]
@@ -202,6 +227,24 @@ class Bench:
         width = shown.shape[2] // 2
         rows = [("made", shown[:, :, :width]), ("twin", shown[:, :, width:])]
         contact_sheet([(f"{id}: {condition}", rows)], columns=13, height=96).save(folder / f"{name}.png")
+
+
+def attention_of(monitors: Sequence[CacheMonitor], sample: int, record: Record, config: Config) -> Attends:
+    """Of one sample, the mean over the chunks made, their steps, layers and frames."""
+    start, stop = record.hidden[0], record.clear
+    shares = []
+    for monitor in monitors:
+        of = recovery_attention(
+            monitor.shares()[:, :, sample],
+            monitor.positions,
+            monitor.read,
+            event=start,
+            peak=(start + stop - 1) / 2,
+            newest=config.chunk,
+        )
+        shares.append([of.before.mean().item(), of.newest.mean().item(), of.mirror.mean().item()])
+    before, newest, mirror = torch.tensor(shares).mean(0).tolist()
+    return Attends(before, newest, mirror if record.by in ("look-away", "camera-loop") else math.nan)
 
 
 def settings_of(command: Evaluate) -> dict[str, object]:

@@ -134,8 +134,8 @@ def read_records(bank: Path) -> list[Record]:
     for number, line in enumerate(file.read_text().splitlines(), 1):
         try:
             row = json.loads(line)
-            start, stop = (int(x) for x in row.pop("degraded"))
-            records.append(Record(**{**row, "captions": tuple(row["captions"])}, degraded=(start, stop)))
+            start, stop = (int(x) for x in row.pop("hidden"))
+            records.append(Record(**{**row, "captions": tuple(row["captions"])}, hidden=(start, stop)))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"{file}, line {number} is no record ({error!r}); run recipes.remind.prepare.") from error
     return records

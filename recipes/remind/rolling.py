@@ -12,7 +12,7 @@ from torch import Tensor
 
 from memkit.backbones import WanBackbone
 from memkit.cameras import Cameras
-from memkit.injectors import frame_bytes
+from memkit.injectors import CacheMonitor, frame_bytes
 from memkit.positions import PMRoPE
 from memkit.streaming import Stream, StreamConfig
 from memkit.streaming_reads import Read, read_everything
@@ -76,15 +76,24 @@ class Roller:
             size=size,
         )
 
-    def make(self, part: Part, pin: bool = False) -> Float[Tensor, "batch channels frames height width"]:
+    def make(
+        self, part: Part, pin: bool = False, monitor: CacheMonitor | None = None
+    ) -> Float[Tensor, "batch channels frames height width"]:
         """The next chunk, on the backbone's device."""
         known = None if part.known is None else part.known.to(self.backbone.device)
         with ExitStack() as stack:
             if self.short:
                 for transformer in self.backbone.transformers:
                     stack.enter_context(short_text(transformer, self.config.text_length))
-            return self.stream.make(part.prompts, known, part.frames, pin)
+            return self.stream.make(part.prompts, known, part.frames, pin, monitor)
 
-    def roll(self, parts: Sequence[Part]) -> Float[Tensor, "batch channels frames height width"]:
-        """All of them, one after the other."""
-        return torch.cat([self.make(part) for part in parts], dim=2)
+    def roll(
+        self, parts: Sequence[Part], watch: bool = False
+    ) -> tuple[Float[Tensor, "batch channels frames height width"], list[CacheMonitor]]:
+        """All of them, one after the other; with ``watch``, where each chunk looks of which nothing is given."""
+        chunks, monitors = [], []
+        for part in parts:
+            monitor = CacheMonitor() if watch and part.known is None else None
+            chunks.append(self.make(part, monitor=monitor))
+            monitors += [] if monitor is None else [monitor]
+        return torch.cat(chunks, dim=2), monitors

@@ -15,7 +15,6 @@ from memkit.metrics.states import PERIODS, frame_shares
 from memkit.worlds.event import Event, camera, times
 from memkit.worlds.render import render
 from recipes.remind.clips import WorldClip
-from recipes.remind.presets import STRIDE
 
 Frames = UInt8[Tensor, "frames height width 3"]
 
@@ -41,10 +40,8 @@ class Row:
     """Of the state, in shares of the frame's width."""
     found: float
     """Share of the frames in which it was."""
-    attends_seen: float = math.nan
-    """Share of the attention of the chunks made that goes to chunks before the interruption."""
-    attends_hidden: float = math.nan
-    """To those that show no truth."""
+    attends_before: float = math.nan
+    """Share of the attention of the frames made that goes to frames before the interruption."""
     attends_newest: float = math.nan
     """To the newest chunk."""
     attends_mirror: float = math.nan
@@ -63,12 +60,6 @@ def truth_of(clip: WorldClip) -> Truth:
     """Rendered."""
     config = clip.config
     return Truth(clip.drawn.twin(config.frames, config.fps, config.height), clip.drawn.event, config.fps)
-
-
-def frames_of(latents: tuple[int, int]) -> slice:
-    """The video frames of latent frames [start, stop)."""
-    start, stop = latents
-    return slice(max(0, STRIDE * (start - 1) + 1), STRIDE * (stop - 1) + 1)
 
 
 class Scores(NamedTuple):

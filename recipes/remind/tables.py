@@ -2,38 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from memkit.metrics import bootstrap_runs
+from memkit.metrics import Interval, bootstrap_runs
 from recipes.remind.scores import Row
 from recipes.tables import Table, columns
 
 Run = dict[tuple[str, str], Row]
 PLAIN_CONTROLS = ("plain / base, bidirectional", "plain / base")
 CONTROLS = ("recovery / autoencoder", "recovery / frozen", "recovery / base", "recovery / base, bidirectional")
+
+
+class Measure(NamedTuple):
+    """A column: a field of a row, in what unit, and which statistic of it over clips."""
+
+    field: str
+    scale: float = 1.0
+    statistic: Callable[..., float] = np.mean
+
+
 MEASURES = {
-    "evolution, pixels": "evolution",
-    "evolution, state": "state_evolution",
-    "state error, % of the frame": "state_error",
-    "state found, %": "found",
-    "PSNR, dB": "psnr",
+    # medians: where a process hardly moved while it was hidden, a score divides by next to nothing
+    "evolution, pixels (median)": Measure("evolution", statistic=np.median),
+    "evolution, state (median)": Measure("state_evolution", statistic=np.median),
+    "state error, % of the frame": Measure("state_error", 100.0),
+    "state found, %": Measure("found", 100.0),
+    "PSNR, dB": Measure("psnr"),
+}
+ATTENTION = {
+    "on what was seen before, %": Measure("attends_before", 100.0),
+    "on the newest chunk, %": Measure("attends_newest", 100.0),
+    "on the same view, %": Measure("attends_mirror", 100.0),
 }
 
 
-def cells(runs: Sequence[Run], condition: str, by: str | None = None, less: Sequence[Run] | None = None) -> dict:
+def cells(
+    runs: Sequence[Run],
+    condition: str,
+    by: str | None = None,
+    less: Sequence[Run] | None = None,
+    measures: Mapping[str, Measure] = MEASURES,
+) -> dict[str, Interval]:
     """The measures of one condition over runs, of one kind of interruption or of all; ``less`` those of other runs."""
     out = {}
-    for name, field in MEASURES.items():
-        scale = 100.0 if name.endswith(("%", "frame")) else 1.0
-        value = scale * columns([_of(run, by) for run in runs], condition, lambda row, field=field: getattr(row, field))
+    for name, measure in measures.items():
+        value = _values(runs, condition, by, measure)
         if less is not None:
-            value = value - scale * columns(
-                [_of(run, by) for run in less], condition, lambda row, field=field: getattr(row, field)
-            )
-        out[name] = bootstrap_runs(np.mean, value)
+            value = value - _values(less, condition, by, measure)
+        out[name] = bootstrap_runs(measure.statistic, value)
     return out
+
+
+def _values(runs: Sequence[Run], condition: str, by: str | None, measure: Measure) -> np.ndarray:
+    """[runs, clips]."""
+    some = [_of(run, by) for run in runs]
+    return measure.scale * columns(some, condition, lambda row: getattr(row, measure.field))
 
 
 def _of(run: Run, by: str | None) -> Run:
@@ -53,6 +79,10 @@ def tables(named: Mapping[str, Sequence[Run]]) -> dict[str, Table]:
     for title, by in (("recovery", None), *((f"recovery: {kind}", kind) for kind in kinds_of(first))):
         out[title] = {name: cells(runs, "recovery", by) for name, runs in named.items()}
         out[title] |= {c.removeprefix("recovery / "): cells(first[:1], c, by) for c in CONTROLS}
+    out["attention of what recovers"] = {
+        name: cells(runs, "recovery", measures=ATTENTION) for name, runs in named.items()
+    }
+    out["attention of what recovers"]["base"] = cells(first[:1], "recovery / base", measures=ATTENTION)
     out["plain image-to-video"] = plain_table(named)
     return out
 

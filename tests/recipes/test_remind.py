@@ -24,8 +24,8 @@ from recipes.backbones import load_whole
 from recipes.launch import launch
 from recipes.padded_text import TextCache, prepared
 from recipes.remind import prepare, train
-from recipes.remind.clips import FileClip, WorldClip, chunk_spans, twin_of
-from recipes.remind.data import TrainingSet, clip_graph, curriculum, drawn_graph, hidden_chunks
+from recipes.remind.clips import FileClip, WorldClip, chunk_spans, frames_of, twin_of
+from recipes.remind.data import TrainingSet, clip_graph, curriculum, drawn_graph
 from recipes.remind.presets import PRESETS, Config, tiny
 
 CPU = torch.device("cpu")
@@ -55,7 +55,7 @@ def test_a_bank_holds_each_clip_and_its_twin(config, bank) -> None:
     assert bank.ids == [id for name in names for id in (name, twin_of(name))]
     for name in names:
         clip, twin = bank.clip(name), bank.clip(twin_of(name))
-        start, _ = next(r for r in prepare.read_records(bank.path) if r.id == name).degraded
+        start, _ = next(r for r in prepare.read_records(bank.path) if r.id == name).hidden
         assert torch.equal(clip.latents[:, :start], twin.latents[:, :start])  # a causal VAE does not look ahead
         assert not torch.equal(clip.latents[:, start], twin.latents[:, start])
         assert clip.caption != twin.caption and twin.caption in clip.caption
@@ -70,12 +70,23 @@ def test_records_say_what_the_frames_show(config) -> None:
         clip = WorldClip(f"test-{i:05d}", config)
         shown, twin = (frames for frames, _ in clip.both())
         differ = (shown != twin).flatten(1).any(1)
-        start, stop = clip.record.degraded
-        seen = [differ[max(0, 4 * f - 3) : 4 * f + 1].any().item() for f in range(config.latents)]
-        assert not any(seen[:start]) and not any(seen[stop:]), clip.id
-        assert seen[start + 1 : stop - 1] == [True] * (stop - start - 2), clip.id
+        start, clear = clip.record.hidden[0], clip.record.clear
+        seen = [differ[frames_of((f, f + 1))].any().item() for f in range(config.latents)]
+        assert not any(seen[:start]) and not any(seen[clear:]), clip.id
+        assert seen[start + 1 : clear - 1] == [True] * (clear - start - 2), clip.id
         told = [caption != clip.record.twin_caption for caption in clip.record.captions]
-        assert told == [a < stop and start < b for a, b in chunk_spans(config)], clip.id
+        assert told == [a < clear and start < b for a, b in chunk_spans(config)], clip.id
+
+
+def test_nothing_is_given_in_which_the_view_comes_back(config) -> None:
+    for i in range(20):
+        clip = WorldClip(f"test-{i:05d}", config)
+        amount = clip.fog.timing.amount(49) if clip.by == "fog" else clip.drawn.by.amount(clip.seconds)
+        (start, stop), clear = clip.record.hidden, clip.record.clear
+        given = frames_of((start, stop))
+        assert amount[given][-1] == 1.0 and start < stop <= clear <= 10
+        assert (amount[given].diff() >= 0).all(), clip.id  # it only comes, or stays
+        assert stop >= 7  # the chunk in which it begins ends hidden
 
 
 def test_the_test_split_has_fog_and_training_has_none(config) -> None:
@@ -134,7 +145,7 @@ def test_poses_turn_with_a_virtual_camera(config, tmp_path) -> None:
     clips = (FileClip(row._replace(id=f"w{i}"), config) for i in range(40))
     clip = next(c for c in clips if c.record.by == "look-away")
     (_, turned), (_, given) = clip.both()
-    start, stop = clip.record.degraded
+    start, stop = clip.record.hidden[0], clip.record.clear
     assert torch.equal(turned.c2w[:, :3, 3], given.c2w[:, :3, 3])
     moved = (turned.c2w - given.c2w).abs().amax((1, 2)) > 1e-6
     assert moved.any() and not moved[: 4 * start - 3].any() and not moved[4 * stop - 3 :].any()
@@ -145,7 +156,7 @@ def test_poses_turn_with_a_virtual_camera(config, tmp_path) -> None:
 # -- graphs and batches ------------------------------------------------------------------------------------------------
 
 
-def graphs_of(config: Config, hidden=(2, 4), count: int = 60) -> list:
+def graphs_of(config: Config, hidden=(4, 8), count: int = 60) -> list:
     return [drawn_graph(config, hidden, random.Random(i)) for i in range(count)]
 
 
@@ -172,13 +183,16 @@ def test_the_curriculum_is_the_library_s(config) -> None:
 
 
 def test_a_graph_says_what_is_given_and_what_is_learned(config) -> None:
-    graph = clip_graph(config, (2, 4))
+    graph = clip_graph(config, (4, 10))
     assert [node.role for node in graph.nodes] == ["seed", "anchor", "degraded", "degraded", "recovery"]
     assert graph.loss_mask().tolist() == [False, True, True, True, *[False] * 6, True, True, True]
+    ends = clip_graph(config, (5, 8))  # in the middle of a chunk: its hidden frame is given, the others are learned
+    assert [node.role for node in ends.nodes] == ["seed", "anchor", "degraded", "recovery", "recovery"]
+    assert ends.loss_mask().tolist() == [False, True, True, True, *[False] * 4, *[True] * 5]
     plain = clip_graph(config, None)
     assert {node.role for node in plain.nodes[1:]} == {"plain"} and plain.loss_mask().sum() == 12
     wan = PRESETS["wan2.1-1.3b"]()
-    assert len(clip_graph(wan, (2, 4)).nodes) == 7 and clip_graph(wan, None, known=6).given().sum() == 6
+    assert len(clip_graph(wan, (7, 14)).nodes) == 7 and clip_graph(wan, None, known=6).given().sum() == 6
 
 
 def test_a_batch_is_a_function_of_its_step_and_shared_by_processes(config, bank) -> None:
@@ -204,9 +218,10 @@ def test_a_batch_is_a_function_of_its_step_and_shared_by_processes(config, bank)
 def test_a_batch_shows_the_frames_of_its_graph(config, bank) -> None:
     data = TrainingSet(bank, config)
     batch = next(b for b in map(data.batch, range(50)) if b.graph.positions()[-1] > 12)
-    assert batch.graph.sources() == (1, 2, 3, 10, 11, 12)
+    sources = list(batch.graph.sources())
+    assert sources in ([1, 2, 3, 10, 11, 12], [1, 2, 3, 7, 8, 9])  # the anchor and a chunk of recovery
     for id, latents in zip(batch.ids, batch.latents, strict=True):
-        assert torch.equal(latents, bank.clip(id).latents.float()[:, [1, 2, 3, 10, 11, 12]])
+        assert torch.equal(latents, bank.clip(id).latents.float()[:, sources])
 
 
 def test_a_bank_of_something_else_is_refused(config, bank, tmp_path) -> None:
@@ -314,8 +329,8 @@ def test_cameras_matter_once_they_have_learned(config, bank) -> None:
     moved.c2w[:, 5:, 0, 3] += torch.arange(8.0)
     other = dataclasses.replace(batch, cameras=moved)
     assert torch.equal(losses(own, training, text, forcing, other)[0], before)
-    for layer in training.cameras.layers:
-        torch.nn.init.normal_(layer.phase.weight)
+    for weights in training.cameras.parameters():
+        torch.nn.init.normal_(weights)
     assert not torch.allclose(losses(own, training, text, forcing, other)[0], before)
 
 
@@ -338,15 +353,6 @@ def test_presets_are_whole() -> None:
         assert (made.latents, made.first) == ((13, 1) if name == "tiny" else (21, 3))
     with pytest.raises(InputError, match="4·n"):
         _ = dataclasses.replace(tiny(), frames=50).latents
-
-
-def test_hidden_chunks_are_those_that_are_touched(config, bank) -> None:
-    data = TrainingSet(bank, config)
-    for record in data.records.values():
-        first, last = hidden_chunks(config, record)
-        spans = chunk_spans(config)
-        assert spans[first][0] <= record.degraded[0] and record.degraded[1] <= spans[last - 1][1]
-        assert 0 < first < last < len(spans)
 
 
 def test_a_launch_of_one_process_trains(config, bank, tmp_path) -> None:
