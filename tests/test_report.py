@@ -15,7 +15,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from memkit.errors import InputError
-from memkit.report import Comparison, HitClip, contact_sheet, filmstrip, render_report
+from memkit.report import (
+    Comparison,
+    HitClip,
+    MadeVideo,
+    RolloutSection,
+    Watched,
+    contact_sheet,
+    filmstrip,
+    render_report,
+    render_rollouts,
+)
 from memkit.report.sheet import GAP, HEADING, LABEL_WIDTH, MARGIN, evenly
 from memkit.video import read_video
 
@@ -214,3 +224,26 @@ def test_frames_are_averaged_when_reduced_and_keep_their_proportions():
             filmstrip(frames, **{"columns": 3, "height": 32, **wrong})
     with pytest.raises(InputError, match="at least one row"):
         contact_sheet([("a heading alone", [])])
+
+
+def rollouts(marks: int = 20, **changes: object) -> str:
+    watched = Watched("What <b>", "note", [3, 4, 4], noise(3), torch.tensor([0.1, 0.4, 0.0]), 0.2)
+    videos = [MadeVideo(name, f"{i} dB", noise(20)) for i, name in enumerate(("truth", "a&b"))]
+    section = RolloutSection("room <1>", "turns", videos, "Frames", [f"{i}°" for i in range(marks)], [watched])
+    return render_rollouts("Title", "intro", "caveat", [section], {"a": "600 steps"}, 8.0)
+
+
+def noise(frames: int) -> torch.Tensor:
+    return torch.randint(0, 256, (frames, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_rollouts_are_side_by_side_with_what_was_attended_to():
+    html = rollouts()
+    assert not re.search(r"https?:|@import|url\(|//[a-z]", re.sub(r"base64,[^\"]*", "", html))
+    assert html.count("<video") == 2 and "room &lt;1&gt;" in html and "What &lt;b&gt;" in html and "a&amp;b" in html
+    assert re.findall(r"<i style=\"height:([\d.]+)px", html) == ["18.0", "72.0", "0.0"]
+    assert set(re.findall(r"<u style=\"bottom:([\d.]+)px", html)) == {"36.0"}
+    marks = re.findall(r"<span>(\d+)°</span>", html)
+    assert marks == [str(i) for i in evenly(20, 17)]
+    with pytest.raises(InputError, match="one length"):
+        rollouts(marks=19)

@@ -31,11 +31,13 @@ class Watched:
     times: Sequence[int]
     frames: UInt8[Tensor, "k height width 3"]
     shares: Float[Tensor, " k"]
+    even: float
+    """What each frame would have if every token got the same."""
 
     @property
     def scale(self) -> float:
-        """The share that has the highest bar."""
-        return max(float(self.shares.max()), 1e-6)
+        """The share that a full bar stands for."""
+        return max(float(self.shares.max()), self.even, 1e-6)
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,8 @@ INTRO = (
     "turns back; chunk after chunk is made from what was made before."
 )
 CAVEAT = (
-    "The rooms are the first ones by their number. Whoever stands still in a room with people is right only by chance: "
-    "they have moved on. PSNR is against the truth on the way back."
+    "The rooms are the first ones by their number. Where there are people, they have moved on when the camera is back. "
+    "PSNR is against the truth on the way back."
 )
 
 
@@ -83,13 +83,13 @@ class Made:
         shares, stride = torch.tensor(last["shares"]), (form.num_frames - 1) // (latent_frames - 1)
         own = latent_frames / (latent_frames + len(shares))
         note = (
-            f"Together {100 * shares.sum():.1f} %, the rest falls on the chunk itself; if every token got the same, "
-            f"{100 * (1 - own):.0f} %. Bars are to the scale of the largest, {100 * shares.max():.1f} %. "
-            "Chunks share a frame, so some times come twice."
+            f"Together {100 * shares.sum():.1f} %, at most {100 * shares.max():.1f} %; the rest falls on the chunk "
+            f"itself. If every token got the same (dashed), {100 * (1 - own):.0f} %. Chunks share a frame, so some "
+            "times come twice."
         )
         frames = self.frames(room)[[stride * time for time in last["times"]]]
         title = f"What the queries of “{self.name}” attend to while the last chunk is made, by latent frame"
-        return [Watched(title, note, last["times"], frames, shares)]
+        return [Watched(title, note, last["times"], frames, shares, (1 - own) / len(shares))]
 
 
 def section(room: str, clip: Clip, form: VideoFormat, latent_frames: int, made: Sequence[Made]) -> RolloutSection:

@@ -13,7 +13,8 @@ from recipes.tables import Table, columns
 
 
 def tables(runs: Mapping[str, Sequence[Run]]) -> dict[str, Table]:
-    """By rooms, methods: both comparisons, with the difference to "none" in pairs of the same room and noise.
+    """By rooms, methods, each of as many runs: both comparisons, with the difference to "none", if it is one of them,
+    in pairs of the same room and noise.
 
     "attention" has, for methods with queries, the share of these on context, and that of the chunk on these.
     """
@@ -28,7 +29,7 @@ def tables(runs: Mapping[str, Sequence[Run]]) -> dict[str, Table]:
             named = [
                 {(c.split(" / ")[0], i): r for (c, i), r in _of(run, people).items() if control in c} for run in first
             ]
-            out[title][control] = _measures(named, None)
+            out[title][control] = _measures(named, none)
     watched = {name: _attention(some) for name, some in runs.items()}
     watched = {name: cells for name, cells in watched.items() if not np.isnan(next(iter(cells.values())).value)}
     return out | ({"attention": watched} if watched else {})
@@ -44,7 +45,7 @@ def _measures(runs: Sequence[Run], none: Sequence[Run] | None) -> dict[str, Any]
         value = columns(runs, comparison, lambda row, what=what: getattr(row, what))
         name = {"psnr": f"{comparison}, dB", "again": f"{comparison}, seen before, dB"}[what]
         cells[name] = bootstrap_runs(np.mean, value)
-        if none is not None and what == "again" and len(none) == len(runs):
+        if none is not None and what == "again":
             base = columns(none, comparison, lambda row, what=what: getattr(row, what))
             cells[f"{name}, less none's"] = bootstrap_runs(np.mean, value - base)
     return cells

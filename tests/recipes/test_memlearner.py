@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import math
 import random
+import re
 from pathlib import Path
 from typing import get_args
 
@@ -20,13 +22,16 @@ from memkit.video import read_video, write_video
 from memkit.worlds.rooms import Room
 from recipes.file_videos import cropped
 from recipes.launch import launch
-from recipes.memlearner import claims, evaluate, generate, prepare, train
-from recipes.memlearner.comparisons import clip_of, score, truth
+from recipes.memlearner import claims, comparisons, evaluate, generate, prepare, report, train
+from recipes.memlearner.comparisons import Row, Run, clip_of, score, truth
 from recipes.memlearner.data import Batch, Target, TrainingSet, Videos
 from recipes.memlearner.methods import camera_encoders, load_method, make_method, start_from
 from recipes.memlearner.presets import PRESETS, Config, MethodName, tiny
 from recipes.memlearner.step import losses
+from recipes.memlearner.tables import tables
 from recipes.memlearner.videos import RoomVideo, chunk_id, frames_id, room_names
+from recipes.rows import read_rows
+from recipes.tables import write_tables
 
 CHUNKS = 3
 
@@ -471,8 +476,50 @@ def test_claims_share_a_start_and_runs(config, tmp_path, capsys) -> None:
     assert {p.name for p in tmp_path.iterdir() if p.is_dir()} >= {"base", "learned-1", "learned-2", "learned-copy-2"}
     times = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/checkpoint.pt")}
     assert claims.main(command) == 0 and times == {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/checkpoint.pt")}
+    capsys.readouterr()
+    shown = report.Report(own, rooms=1, methods=("learned", "cam", "learned-copy"))
+    assert report.main(shown) == 0 and "cam-1 was not evaluated" in capsys.readouterr().out
+    page = (tmp_path / "report.html").read_text()
+    videos = re.findall(r'<video[^>]*aria-label="([^"]*)"', page)
+    assert videos == ["truth", "learned", "learned-copy"] * 2 and (tmp_path / "report.png").exists()
+    assert page.count("What the queries of “learned” attend to") == 2
+    attended = json.loads((tmp_path / "learned-1" / "evaluation" / "test-00000-revisit.json").read_text())
+    row = read_rows(tmp_path / "learned-1" / "measured.jsonl", Row)["revisit", "test-00000"]
+    assert row.attention == pytest.approx(sum(sum(chunk["shares"]) for chunk in attended) / len(attended), abs=1e-5)
+    assert 0 < row.followed < 1
+    assert [chunk["times"][-1] for chunk in attended] == [2 * (i + 1) for i in range(len(attended))]
+    with pytest.raises(InputError, match="No run"):
+        report.main(dataclasses.replace(shown, methods=("cam",)))
     starts = [torch.load(p, weights_only=True)["about"] for p in tmp_path.glob("learned-?/checkpoint.pt")]
     assert len({json.loads(about)["weights"] for about in starts}) == 1
+
+
+def test_tables_pair_each_clip_with_that_without_memory(tmp_path) -> None:
+    """Two runs of two methods in two rooms, with people 1 dB worse; "learned" is 2 dB better than none, of each run."""
+
+    def run(seed: int, plus: float, attention: float) -> Run:
+        made: Run = {}
+        for i, name in enumerate(comparisons.test_rooms(2)):
+            for comparison in comparisons.COMPARISONS:
+                base = 10.0 * seed + i // 2 - i % 2
+                made[comparison, name] = Row(name, comparison, base + plus, base + plus, attention, attention)
+                for control, level in (("autoencoder", 40.0), ("still", 5.0)):
+                    condition = f"{comparison} / {control}"
+                    made[condition, name] = Row(name, condition, level, math.nan if control == "still" else level)
+        return made
+
+    found = tables({"learned": [run(s, 2.0, 0.7) for s in (1, 2)], "none": [run(s, 0.0, math.nan) for s in (1, 2)]})
+    write_tables(tmp_path / "tables.json", found)
+    still, busy = found["rooms without people"], found["rooms with people"]
+    assert list(still) == ["learned", "none", "autoencoder", "still"]
+    assert still["learned"]["truth, dB"].value == pytest.approx(15 + 0.5 + 2)
+    assert busy["learned"]["truth, dB"].value == pytest.approx(15 + 0.5 + 2 - 1)
+    for name, less in (("learned", 2.0), ("none", 0.0), ("autoencoder", 40 - 15.5)):
+        assert still[name]["revisit, seen before, dB, less none's"].value == pytest.approx(less)
+    assert math.isnan(still["still"]["revisit, seen before, dB"].value)
+    assert list(found["attention"]) == ["learned"]
+    assert found["attention"]["learned"]["truth, of the queries on context"].value == pytest.approx(0.7)
+    assert "attention" not in tables({"none": [run(1, 0.0, math.nan)]})
 
 
 def test_a_name_stands_for_one_run_in_all_claims() -> None:
