@@ -35,8 +35,8 @@ CPU = torch.device("cpu")
 def config(random_folder, tmp_path_factory) -> Config:
     out = tmp_path_factory.mktemp("interruptions")
     made = dataclasses.replace(
-        tiny(), model=str(random_folder), out=out, banks=out, device="cpu", height=32, width=32, batch=2, steps=4,
-        save_every=2, log_every=1, warmup=1, text_length=160, train_clips=3, test_clips=1, sampling_steps=1,
+        tiny(), model=str(random_folder), out=out, banks=out, device="cpu", height=32, width=32, batch=2, steps=2,
+        save_every=1, log_every=1, warmup=1, text_length=160, train_clips=3, test_clips=1, sampling_steps=1,
     )  # fmt: skip
     assert prepare.main(prepare.Prepare(made)) == 0
     return made
@@ -197,7 +197,7 @@ def test_a_graph_says_what_is_given_and_what_is_learned(config) -> None:
 
 def test_a_batch_is_a_function_of_its_step_and_shared_by_processes(config, bank) -> None:
     data, seen = TrainingSet(bank, config), Counter()
-    for step in range(24):
+    for step in range(16):
         whole = TrainingSet(bank, dataclasses.replace(config, batch=4)).batch(step)
         parts = [data.batch(step, rank, 2) for rank in range(2)]
         for name in ("latents", "noise", "memory_noise", "sigma"):
@@ -211,7 +211,7 @@ def test_a_batch_is_a_function_of_its_step_and_shared_by_processes(config, bank)
         kind = "clean" if undisturbed.pop() else "reference" if whole.graph.positions()[-1] > 12 else "usual"
         seen[kind] += 1
         told = {caption for row in whole.captions for caption in row if "while" in caption}
-        assert not told or kind == "usual"
+        assert not told or kind != "clean"
     assert set(seen) == {"clean", "reference", "usual"}
 
 
@@ -245,13 +245,11 @@ def trained(config: Config, out: Path, **changes: object) -> dict[str, torch.Ten
     return torch.load(out / "checkpoint.pt", weights_only=True)["modules"]
 
 
-@pytest.mark.parametrize("mode", ["off", "full"])
-def test_training_moves_everything_and_resumes_to_the_bit(config, tmp_path, mode) -> None:
-    whole = trained(config, tmp_path / "whole", cameras=mode)
-    own = dataclasses.replace(config, cameras=mode)
+def test_training_moves_everything_and_resumes_to_the_bit(config, tmp_path) -> None:
+    own = dataclasses.replace(config, cameras="full")
+    whole = trained(own, tmp_path / "whole")
     backbone = load_whole(config.model, 0, CPU)
     start = {f"cameras.{k}": v for k, v in train.make_cameras(own, backbone).state_dict().items()}
-    assert bool(start) == (mode == "full")
     start |= {f"transformer.{k}": v for k, v in backbone.transformer.state_dict().items()}
     assert start.keys() == whole.keys()
     assert not [name for name, value in start.items() if torch.equal(value, whole[name])]
@@ -260,7 +258,7 @@ def test_training_moves_everything_and_resumes_to_the_bit(config, tmp_path, mode
 
     def crash(self, step, about):
         real(self, step, about)
-        if step == 2:
+        if step == 1:
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -269,7 +267,7 @@ def test_training_moves_everything_and_resumes_to_the_bit(config, tmp_path, mode
     parts = trained(own, tmp_path / "parts")
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     rows = [json.loads(line) for line in (tmp_path / "parts" / "log.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == [0, 1, 2, 3] and all("@" in row["graph"] for row in rows)
+    assert [row["step"] for row in rows] == [0, 1] and all("@" in row["graph"] for row in rows)
 
 
 def setup(config: Config, bank: MemoryBank):
@@ -335,10 +333,10 @@ def test_cameras_matter_once_they_have_learned(config, bank) -> None:
 
 
 def test_another_run_s_checkpoint_is_refused(config, tmp_path) -> None:
-    trained(config, tmp_path, steps=2)
+    assert not any(name.startswith("cameras.") for name in trained(config, tmp_path, steps=1, cameras="off"))
     for changes in ({"node_drop": 0.1}, {"clean": 0.0}):
         with pytest.raises(InputError, match=next(iter(changes))):
-            trained(config, tmp_path, steps=2, **changes)
+            trained(config, tmp_path, steps=1, **{"cameras": "off", **changes})
 
 
 def test_there_is_an_error_without_a_bank(config, tmp_path) -> None:
