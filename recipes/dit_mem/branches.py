@@ -18,13 +18,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
 from torch import Tensor
 from tqdm import tqdm
 
 from memkit.bank import MemoryBank
-from memkit.encoders import Encoder, PatchEncoder, mix_branches
+from memkit.encoders import Encoder, PatchEncoder
 from memkit.generate import generate_videos
 from memkit.memory import Memory
 from memkit.metrics import Interval, body_found, bootstrap_runs, correlation, measure_law
@@ -33,6 +32,7 @@ from memkit.worlds.solids import Fall
 from recipes.commands import run_command
 from recipes.dit_mem.generate import digest
 from recipes.dit_mem.laws import constants_of, law_of
+from recipes.dit_mem.memories import encode
 from recipes.dit_mem.parts import load_backbone, load_encoder
 from recipes.dit_mem.presets import Command, parse
 from recipes.dit_mem.tables import write
@@ -92,14 +92,10 @@ def likeness(video: UInt8[Tensor, "t h w c"], clip: str, other: str, role: Role,
     return Likeness(pair, role, own, found.state_error * frame_shares(law), found.gravity, constants_of(law)["gravity"])
 
 
-def memory_of(encoder: Encoder, bank: MemoryBank, low: Sequence[str], high: Sequence[str]) -> Memory:
-    """One clip a row: its low tokens, with the high tokens of the other."""
-    device = next(encoder.parameters()).device
-    a, b = (bank.latents([[id] for id in ids]).float().to(device) for ids in (low, high))
-    with torch.no_grad():
-        if isinstance(encoder, PatchEncoder):
-            return encoder(a)
-        return mix_branches(encoder, a, b)
+def memory_of(encoder: Encoder, bank: MemoryBank, low: Sequence[str], high: Sequence[str]) -> Memory | None:
+    """One clip a row: its low tokens, with the high tokens of the other; patches have the one clip alone."""
+    a, b = ([[id] for id in ids] for ids in (low, high))
+    return encode(encoder, bank, a, None if isinstance(encoder, PatchEncoder) else b)
 
 
 def compare(command: Branches) -> list[Likeness]:

@@ -3,6 +3,7 @@
     python -m recipes.dit_mem.claims --claim knowledge     # none, retrieved, other, random, oracle
     python -m recipes.dit_mem.claims --claim plug          # k = 1, 3, 5, 10; retrieval that is partly wrong
     python -m recipes.dit_mem.claims --claim guidance      # memory for the conditional branch, or a third term
+    python -m recipes.dit_mem.claims --claim mixture       # low tokens of one planet, high tokens of another
     python -m recipes.dit_mem.claims --claim encoders      # ours, the release's, and the controls, side by side
     python -m recipes.dit_mem.claims --claim branches      # low tokens of one clip, high tokens of another
 
@@ -25,7 +26,7 @@ from recipes.dit_mem.tables import Run, of_constant, overall, report, write
 from recipes.pool import in_processes
 from recipes.tables import Table
 
-Claim = Literal["knowledge", "plug", "guidance", "encoders", "branches"]
+Claim = Literal["knowledge", "plug", "guidance", "mixture", "encoders", "branches"]
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def compare_encoders(runs: dict[EncoderName, list[Run]]) -> dict[str, Table]:
 def main(command: Claims) -> int:
     """Make one claim's tables; the exit code."""
     config, suffix = command.config, _evaluation(command, command.config).suffix
-    if command.claim in ("knowledge", "plug", "guidance"):
+    if command.claim in ("knowledge", "plug", "guidance", "mixture"):
         made = measure_all(command, [config.encoder])[config.encoder]
         write(config.out / f"{command.claim}{suffix}.json", report([run for run, _ in made], made[0][1]))
         return 0

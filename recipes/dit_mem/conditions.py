@@ -22,6 +22,9 @@ class Condition:
 
     shown: list[list[str]]
     guidance: MemoryGuidance | None = None
+    low: list[list[str]] | None = None
+    """Clips whose low tokens take the place of those of ``shown``; ``high``: the same of high tokens."""
+    high: list[list[str]] | None = None
 
 
 Study = Callable[[Config, MemoryBank, Sequence[str]], dict[str, Condition]]
@@ -62,12 +65,30 @@ def guidance(config: Config, bank: MemoryBank, targets: Sequence[str]) -> dict[s
     }
 
 
+def mixture(config: Config, bank: MemoryBank, targets: Sequence[str]) -> dict[str, Condition]:
+    """Low tokens of the right planet's clips with high tokens of another's, and the other way round: whose gravity?
+
+    The other's clips count as those shown, so "with truth" speaks for the one and "with the clips shown" for the other.
+    """
+    right, wrong = _retrieved(config, bank, targets), [others(config, bank, id) for id in targets]
+    return {
+        "low right, high other": Condition(wrong, low=right),
+        "high right, low other": Condition(wrong, high=right),
+    }
+
+
 def encoders(config: Config, bank: MemoryBank, targets: Sequence[str]) -> dict[str, Condition]:
     """What encoders are compared by, besides retrieved and other clips: the clip itself."""
     return {"oracle": Condition([[id] for id in targets])}
 
 
-STUDIES: dict[str, Study] = {"knowledge": knowledge, "plug": plug, "guidance": guidance, "encoders": encoders}
+STUDIES: dict[str, Study] = {
+    "knowledge": knowledge,
+    "plug": plug,
+    "guidance": guidance,
+    "mixture": mixture,
+    "encoders": encoders,
+}
 
 
 def others(config: Config, bank: MemoryBank, id: str) -> list[str]:

@@ -33,6 +33,7 @@ from memkit.encoders import Encoder
 from memkit.errors import InputError
 from memkit.generate import generate_videos
 from memkit.injectors import MemoryGate
+from memkit.memory import Memory
 from memkit.video import from_model, write_video
 from recipes.commands import run_command
 from recipes.dit_mem import benchmarks
@@ -47,7 +48,7 @@ from recipes.dit_mem.tables import Run, report, write
 from recipes.rows import Measured
 from recipes.training import fingerprint
 
-StudyName = Literal["knowledge", "plug", "guidance", "encoders"]
+StudyName = Literal["knowledge", "plug", "guidance", "mixture", "encoders"]
 CEILINGS = ("rendered truth", "through the autoencoder")
 
 
@@ -98,7 +99,7 @@ class Bench:
             videos = generate_videos(
                 self.backbone,
                 [law_of(targets[i]).caption for i in index],
-                self.encoder and encode(self.encoder, self.bank, [condition.shown[i] for i in index]),
+                self.encoder and self._memory(condition, index),
                 seeds=[self.command.noise_seed + i for i in index],
                 steps=config.sampling_steps,
                 guidance_scale=config.guidance_scale,
@@ -115,6 +116,13 @@ class Bench:
                     file = folder / f"{i:02d}-{name.replace(' ', '-')}.mp4"
                     file.parent.mkdir(exist_ok=True)
                     write_video(file, frames, fps)
+
+    def _memory(self, condition: Condition, index: Sequence[int]) -> Memory | None:
+        """Of some targets, from what they are shown."""
+        assert self.encoder is not None
+        low, high = (part and [part[i] for i in index] for part in (condition.low, condition.high))
+        shown = [condition.shown[i] for i in index]
+        return encode(self.encoder, self.bank, low or shown, high or (shown if low else None))
 
     def first_frames(self, ids: Sequence[str]) -> Tensor:
         """Latents [B,C,1,H,W]; the first of a clip is of its first frame alone."""

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from memkit.bank import MemoryBank
-from memkit.encoders import Encoder
+from memkit.encoders import Encoder, PatchEncoder, mix_branches
 from memkit.errors import InputError
 from memkit.memory import Memory
 from memkit.retrievers import Hits, RandomRetriever
@@ -44,8 +45,26 @@ def find(
 
 
 @torch.no_grad()
-def encode(encoder: Encoder, bank: MemoryBank, clips: Sequence[Sequence[str]]) -> Memory | None:
-    """The memory of a batch, one row for each list of clip ids; shorter lists are masked. None where all are empty."""
+def encode(
+    encoder: Encoder, bank: MemoryBank, clips: Sequence[Sequence[str]], high: Sequence[Sequence[str]] | None = None
+) -> Memory | None:
+    """The memory of a batch, one row for each list of clip ids; shorter lists are masked. None where all are empty.
+
+    With ``high``, the high tokens are those of these clips instead, pair by pair; what has no partner is left out.
+    Raises `InputError` where the encoder has no two branches.
+    """
+    if high is None:
+        found = _latents(encoder, bank, clips)
+        return None if found is None else encoder(*found)
+    if isinstance(encoder, PatchEncoder):
+        raise InputError("Patches have no low and high tokens to mix; use an encoder with two branches.")
+    pairs = [list(zip(a, b, strict=False)) for a, b in zip(clips, high, strict=True)]
+    low, other = (_latents(encoder, bank, [[pair[i] for pair in row] for row in pairs]) for i in (0, 1))
+    return None if low is None or other is None else mix_branches(encoder, low[0], *other)
+
+
+def _latents(encoder: Encoder, bank: MemoryBank, clips: Sequence[Sequence[str]]) -> tuple[Tensor, Tensor] | None:
+    """Latents [B,N,C,T,H,W] and mask [B,N]."""
     most = max(map(len, clips))
     if most == 0:
         return None
@@ -55,4 +74,4 @@ def encode(encoder: Encoder, bank: MemoryBank, clips: Sequence[Sequence[str]]) -
     for i, row in enumerate(clips):
         if row:
             latents[i, : len(row)] = bank.latents(list(row))[0].to(device)
-    return encoder(latents, torch.tensor([[j < len(row) for j in range(most)] for row in clips], device=device))
+    return latents, torch.tensor([[j < len(row) for j in range(most)] for row in clips], device=device)

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from memkit.bank import MemoryBank
-from memkit.encoders import EncoderName
+from memkit.encoders import EncoderName, make_encoder
 from memkit.errors import InputError
 from recipes.dit_mem import branches, claims, evaluate, prepare
 from recipes.dit_mem.branches import Branches, memory_of, pairs_of
-from recipes.dit_mem.conditions import STUDIES, knowledge, plug
-from recipes.dit_mem.evaluate import CEILINGS, Evaluate
+from recipes.dit_mem.conditions import STUDIES, Condition, knowledge, mixture, plug
+from recipes.dit_mem.evaluate import CEILINGS, Bench, Evaluate
 from recipes.dit_mem.laws import law_of, names_of
 from recipes.dit_mem.measured import Row
 from recipes.dit_mem.memories import encode
@@ -93,6 +93,23 @@ def test_clips_of_a_batch_do_not_mix(config, bank) -> None:
         torch.testing.assert_close(together.tokens[i][together.mask[i]], alone.tokens[0])
     assert not together.mask[2].any()
     assert encode(encoder, bank, [[], []]) is None
+
+
+def test_mixtures_take_each_branch_from_its_own_clips(config, bank) -> None:
+    encoder, _ = load_encoder(config.encoder_folder, load_backbone(config))
+    targets = bank.ids[:4]
+    whole, mixed = knowledge(config, bank, targets), mixture(config, bank, targets)
+    right, wrong = whole["retrieved"].shown, whole["other"].shown
+    low, high = mixed["low right, high other"], mixed["high right, low other"]
+    assert low == Condition(wrong, low=right) and high == Condition(wrong, high=right)
+    bench = Bench(Evaluate(config), load_backbone(config), bank, encoder)
+    made = [bench._memory(condition, range(4)) for condition in (low, high, Condition(wrong, low=wrong))]
+    expected = [encode(encoder, bank, *pair) for pair in ((right, wrong), (wrong, right), (wrong,))]
+    for a, b in zip(made, expected, strict=True):
+        assert a is not None and b is not None and torch.equal(a.tokens, b.tokens)
+    assert not any(torch.equal(made[i].tokens, made[j].tokens) for i, j in ((0, 1), (0, 2), (1, 2)))
+    with pytest.raises(InputError, match="no low and high tokens"):
+        encode(make_encoder("patch", "tiny"), bank, right, wrong)
 
 
 # -- rows
