@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from inspect import signature
 from typing import Any
 
 import torch
@@ -17,9 +16,8 @@ from diffusers import WanTransformer3DModel
 from jaxtyping import Float
 from torch import Tensor
 
+from memkit.backbones.wan_call import call_arguments
 from memkit.errors import InputError
-
-_ARGUMENTS = tuple(signature(WanTransformer3DModel.forward).parameters)[1:]
 
 
 @contextmanager
@@ -35,7 +33,7 @@ def known_frames(
     """
 
     def before(module: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        named = {**dict(zip(_ARGUMENTS, args, strict=False)), **kwargs}
+        named = call_arguments(args, kwargs)
         x, t = named["hidden_states"], named["timestep"]
         given = {"hidden_states": write_known(x, latents), "timestep": _known_at_zero(module, x, t, latents.shape[2])}
         return (), {**named, **given}

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
@@ -22,66 +22,22 @@ from diffusers.models.transformers.transformer_wan import WanTimeTextImageEmbedd
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from memkit.backbones.wan_call import call_arguments
 from memkit.errors import InputError, MemkitError
-from memkit.injectors.frame_packing import Plan, plan_frames, pool_frames, pool_table
+from memkit.injectors.frame_chunk import FrameChunk, Given, Pass, check_fit
+from memkit.injectors.frame_packing import plan_frames, pool_frames, pool_table
 from memkit.positions import checked_positions, rotary_at
 
 if TYPE_CHECKING:
     from memkit.injectors.frame_context import FrameContext
 
-_ARGUMENTS = tuple(signature(WanTransformer3DModel.forward).parameters)[1:]
 _OF_EMBEDDER = tuple(signature(WanTimeTextImageEmbedding.forward).parameters)[1:]
-
-
-@dataclass(frozen=True)
-class _Given:
-    """The arguments of a chunk; of the context, the frames that the packing keeps."""
-
-    context: Tensor | None
-    plan: Plan
-    positions: tuple[int, ...] | None
-    context_positions: tuple[int, ...]
-    poses: Tensor | None
-    context_poses: Tensor | None
-    kind: str
-    timesteps: Tensor | None
-    guidance: float | int
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One forward of a transformer."""
-
-    given: _Given
-    counts: tuple[int, ...]
-    """Tokens of each group of the context; none in a forward without it."""
 
 
 class _Rotary(tuple):
     """The (cos, sin) of a forward, and its pass."""
 
     of: Pass
-
-
-class FrameChunk:
-    """The context that the transformers see while it is open; made by `FrameAttachment.chunk`.
-
-    ``left_out`` is how many context frames the packing had no room for: the oldest, but for a start frame kept.
-    """
-
-    def __init__(self, attachment: FrameAttachment, given: _Given, left_out: int) -> None:
-        self.given = given
-        self.left_out = left_out
-        self._attachment = attachment
-
-    def __enter__(self) -> FrameChunk:
-        if self._attachment.open is not None:
-            raise MemkitError("The transformers are in a chunk already; chunks do not nest.")
-        self._attachment.open = self
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._attachment.close()
 
 
 class FrameAttachment:
@@ -158,7 +114,7 @@ class FrameAttachment:
         plan = plan_frames(frames, config.packing, config.keep_start)
         kept = list(plan.kept)
         at = checked_positions(at) if frames else ()
-        given = _Given(
+        given = Given(
             context=None if latents is None or not frames else latents[:, :, kept],
             plan=plan.of_kept(),
             positions=None if positions is None else checked_positions(positions),
@@ -195,9 +151,9 @@ class FrameAttachment:
                 "A transformer with frame context ran outside a chunk; call it in `with attached.chunk(latents):`, "
                 "or detach the context."
             )
-        named = {**dict(zip(_ARGUMENTS, args, strict=False)), **kwargs}
+        named = call_arguments(args, kwargs)
         given, x, t = self.open.given, named["hidden_states"], named["timestep"]
-        _check_fit(given, x)
+        check_fit(given, x)
         _, down, across = model.config.patch_size
         height, width = x.shape[3] // down, x.shape[4] // across
         shown = given.context is not None and given.guidance != 0
@@ -319,24 +275,3 @@ def _pass_of(rotary: Any) -> Pass:
 def _to_tokens(x: Tensor, counts: tuple[int, ...]) -> Tensor:
     """Values of groups [B,G,…] to those of their tokens [B,N,…]."""
     return x.repeat_interleave(torch.tensor(counts, device=x.device), dim=1, output_size=sum(counts))
-
-
-def _check_fit(given: _Given, x: Tensor) -> None:
-    """Raises `InputError` where the arguments of a chunk do not fit the latents of P [B,C,F,H,W]."""
-    rows, frames, context = (1, x.shape[0]), x.shape[2], given.context
-    counts = [len(given.positions)] if given.positions is not None else []
-    counts += [given.poses.shape[1]] if given.poses is not None else []
-    if any(n != frames for n in counts):
-        raise InputError(f"The prediction has {frames} frames; give one position and, if any, one pose for each.")
-    if context is not None and (
-        context.shape[0] not in rows or context.shape[1] != x.shape[1] or context.shape[3:] != x.shape[3:]
-    ):
-        raise InputError(
-            f"The context has latents {list(context.shape)}, the prediction {list(x.shape)}; "
-            "give one row or one a sample, of the same channels and size."
-        )
-    for name, value in (("poses", given.poses), ("poses", given.context_poses), ("timesteps", given.timesteps)):
-        if value is not None and value.shape[0] not in rows:
-            raise InputError(
-                f"There are {name} of {value.shape[0]} clips for a batch of {x.shape[0]}; give one or all."
-            )

@@ -28,8 +28,9 @@ from memkit.backbones.base import Table
 from memkit.backbones.wan_attention import modulate, project_kv
 from memkit.errors import InputError
 from memkit.injectors.camera_encoder import CameraEncoder
+from memkit.injectors.query_chunk import Pass
+from memkit.injectors.query_layer import CONTEXT, QUERY
 from memkit.injectors.query_monitor import QueryMonitor
-from memkit.injectors.query_pass import CONTEXT, QUERY, Pass
 from memkit.memory import Memory
 from memkit.positions import checked_positions, rotary_at, rotate
 from memkit.pretrained import Pretrained

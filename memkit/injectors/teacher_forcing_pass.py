@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,14 +18,13 @@ from torch.utils.hooks import RemovableHandle
 
 from memkit.backbones.base import Grouping, Groups
 from memkit.backbones.wan_attention import Attachment
+from memkit.backbones.wan_call import call_arguments
 from memkit.errors import InputError, MemkitError
 from memkit.frame_graph import FrameGraph
 from memkit.positions import rotary_at
 
 if TYPE_CHECKING:
     from memkit.injectors.teacher_forcing import TeacherForcing
-
-_ARGUMENTS = tuple(signature(WanTransformer3DModel.forward).parameters)[1:]
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ class ForcingAttachment:
         return self._forcing.running.graph
 
     def _before(self, model: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        named = {**dict(zip(_ARGUMENTS, args, strict=False)), **kwargs}
+        named = call_arguments(args, kwargs)
         graph, x, text = self._graph(), named["hidden_states"], named["encoder_hidden_states"]
         frames, (_, down, across) = 2 * graph.num_frames, model.config.patch_size
         if x.shape[2] != frames:

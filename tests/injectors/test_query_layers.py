@@ -195,21 +195,21 @@ def test_after_the_query_layers_nothing_of_the_context_is_seen(model, given) -> 
     """With Q and P as they are before the last block, C's keys and values change nothing there."""
     query = layers(dataclasses.replace(CONFIG, layers=1))
     seen: list[int] = []
-    from memkit.injectors import query_pass
+    from memkit.injectors.query_layer import QueryLayer
 
-    original = query_pass._Layer.extend
+    original = QueryLayer.extend
 
     def extend(self, table, attn, prepared):
         group = original(self, table, attn, prepared)
         seen.append(len(table.kv) if not prepared.of_context else 0)
         return group
 
-    query_pass._Layer.extend = extend
+    QueryLayer.extend = extend
     try:
         with torch.no_grad():
             run(model, query, given)
     finally:
-        query_pass._Layer.extend = original
+        QueryLayer.extend = original
     assert seen == [3, 2, 2]  # the pass of C raises inside its only layer
 
 
