@@ -50,7 +50,7 @@ def test_two_sharded_processes_make_the_steps_of_one_with_the_doubled_batch(conf
     alone = dataclasses.replace(config, out=tmp_path / "alone")
     assert train.main(train.Command(alone)) == 0
     assert {row["past"] for row in rows(alone)} == {0, 3}  # with a past and without
-    both = dataclasses.replace(alone, out=tmp_path / "both", batch=1, shard=True)
+    both = dataclasses.replace(alone, out=tmp_path / "both", batch=1, shard=True, checkpointing=True)  # as the preset
     printed = finish(popen(*LAUNCH, *arguments("recipes.memlearner.train", both, tiny())))
     kept, whole = re.search(r"(\S+) of (\S+) MB of the backbone", printed).groups()  # type: ignore[union-attr]
     assert float(kept) < 0.55 * float(whole)
