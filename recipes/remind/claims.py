@@ -12,7 +12,7 @@ point, the same command goes on from there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from recipes.commands import run_command
 from recipes.pool import in_processes
 from recipes.remind import evaluate, prepare, train
 from recipes.remind.presets import Command, Config, parse
-from recipes.remind.tables import Run, cells, plain_table, tables
+from recipes.remind.tables import ATTENTION, Run, cells, plain_table, recovery_table, tables
 from recipes.tables import Table, write_tables
 
 Claim = Literal["evolution", "parts", "cameras", "forgetting"]
@@ -67,19 +67,20 @@ def measure(command: Claims, config: Config) -> Run:
     return evaluate.evaluate(evaluate.Evaluate(config, clips=command.clips))
 
 
-def report(claim: Claim, found: dict[str, Sequence[Run]]) -> dict[str, Table]:
+def report(claim: Claim, found: Mapping[str, Sequence[Run]]) -> dict[str, Table]:
     """The tables of a claim."""
     if claim == "forgetting":
         return {"plain image-to-video": plain_table(found)}
     if claim == "cameras":
-        looks = tables(found)["recovery: look-away"]
-        return {"recovery: look-away": looks, "less off": _less(found, "cameras off", "look-away")}
+        looks = {name: cells(runs, "recovery", "look-away", measures=ATTENTION) for name, runs in found.items()}
+        off = _less(found, "cameras off", "look-away")
+        return {"recovery: look-away": recovery_table(found, "look-away"), "less off": off, "attention": looks}
     if claim == "parts":
-        return {"recovery": tables(found)["recovery"], "less remind": _less(found, "remind", None)}
+        return {"recovery": recovery_table(found), "less remind": _less(found, "remind", None)}
     return {**tables(found), "less no curriculum": _less(found, "causal, no curriculum", None)}
 
 
-def _less(found: dict[str, Sequence[Run]], base: str, by: str | None) -> Table:
+def _less(found: Mapping[str, Sequence[Run]], base: str, by: str | None) -> Table:
     """What each variant has more than ``base``, on the same clips with the same noise and the same seed of training."""
     return {name: cells(runs, "recovery", by, less=found[base]) for name, runs in found.items() if name != base}
 
@@ -92,7 +93,7 @@ def main(command: Claims) -> int:
     runs = [run_of(config, name, changes, seed) for name, changes in some.items() for seed in command.seeds]
     made = in_processes(partial(measure, command), runs, command.jobs)
     each = len(command.seeds)
-    found: dict[str, Sequence[Run]] = {name: made[i * each : (i + 1) * each] for i, name in enumerate(some)}
+    found = {name: made[i * each : (i + 1) * each] for i, name in enumerate(some)}
     write_tables(config.out / f"{command.claim}.json", report(command.claim, found))
     return 0
 

@@ -12,6 +12,7 @@ from recipes.remind.scores import Row
 from recipes.tables import Table, columns
 
 Run = dict[tuple[str, str], Row]
+RESAMPLES = 2000  # of each interval's bootstrap
 PLAIN_CONTROLS = ("plain / base, bidirectional", "plain / base")
 CONTROLS = ("recovery / autoencoder", "recovery / frozen", "recovery / base", "recovery / base, bidirectional")
 
@@ -52,7 +53,7 @@ def cells(
         value = _values(runs, condition, by, measure)
         if less is not None:
             value = value - _values(less, condition, by, measure)
-        out[name] = bootstrap_runs(measure.statistic, value)
+        out[name] = bootstrap_runs(measure.statistic, value, resamples=RESAMPLES)
     return out
 
 
@@ -73,18 +74,21 @@ def kinds_of(runs: Sequence[Run]) -> list[str]:
 
 
 def tables(named: Mapping[str, Sequence[Run]]) -> dict[str, Table]:
-    """What recovers, in all and by kind of interruption, and what was forgotten, by the name of runs."""
+    """What recovers, in all and by kind of interruption, where it looks, and what was forgotten; by name of runs."""
     first = next(iter(named.values()))
-    out: dict[str, Table] = {}
-    for title, by in (("recovery", None), *((f"recovery: {kind}", kind) for kind in kinds_of(first))):
-        out[title] = {name: cells(runs, "recovery", by) for name, runs in named.items()}
-        out[title] |= {c.removeprefix("recovery / "): cells(first[:1], c, by) for c in CONTROLS}
-    out["attention of what recovers"] = {
-        name: cells(runs, "recovery", measures=ATTENTION) for name, runs in named.items()
-    }
-    out["attention of what recovers"]["base"] = cells(first[:1], "recovery / base", measures=ATTENTION)
+    out = {"recovery": recovery_table(named)}
+    out |= {f"recovery: {kind}": recovery_table(named, kind) for kind in kinds_of(first)}
+    looks = {name: cells(runs, "recovery", measures=ATTENTION) for name, runs in named.items()}
+    out["attention"] = looks | {"base": cells(first[:1], "recovery / base", measures=ATTENTION)}
     out["plain image-to-video"] = plain_table(named)
     return out
+
+
+def recovery_table(named: Mapping[str, Sequence[Run]], by: str | None = None) -> Table:
+    """Runs beside the controls, for one kind of interruption or all."""
+    first = next(iter(named.values()))
+    mine = {name: cells(runs, "recovery", by) for name, runs in named.items()}
+    return mine | {c.removeprefix("recovery / "): cells(first[:1], c, by) for c in CONTROLS}
 
 
 def plain_table(named: Mapping[str, Sequence[Run]]) -> Table:

@@ -16,7 +16,7 @@ from memkit.errors import InputError
 from memkit.pose_files import read_poses, write_poses
 from memkit.video import read_video, write_video
 from recipes.backbones import load_whole
-from recipes.remind import claims, evaluate, generate, prepare, stevo, train
+from recipes.remind import claims, evaluate, generate, prepare, stevo, tables, train
 from recipes.remind.clips import WorldClip, chunk_spans, frames_of
 from recipes.remind.presets import Config, tiny
 from recipes.remind.rolling import Part, Roller
@@ -36,6 +36,11 @@ def config(random_folder, tmp_path_factory) -> Config:
     assert prepare.main(prepare.Prepare(made)) == 0
     assert train.main(train.Command(made)) == 0
     return made
+
+
+@pytest.fixture(autouse=True)
+def quick_intervals(monkeypatch) -> None:
+    monkeypatch.setattr(tables, "RESAMPLES", 20)
 
 
 # -- scores ------------------------------------------------------------------------------------------------------------
@@ -148,13 +153,15 @@ def test_own_videos_are_held_against_their_twins(config, tmp_path) -> None:
     video = torch.arange(49, dtype=torch.uint8)[:, None, None, None].expand(49, 32, 32, 3) * 5
     write_video(tmp_path / "grey.mp4", video, 8.0)
     (tmp_path / "captions.csv").write_text("video,caption\ngrey.mp4,it gets brighter\n")
-    own = dataclasses.replace(config, banks=tmp_path)
+    own = dataclasses.replace(config, out=tmp_path / "run", banks=tmp_path)
+    own.out.mkdir()
+    for part in ("transformer", "cameras"):
+        (own.out / part).symlink_to(config.out / part)
     given = {"videos": tmp_path, "captions": tmp_path / "captions.csv", "into": "test"}
     assert prepare.main(prepare.Prepare(own, **given)) == 0
     run = evaluate.evaluate(evaluate.Evaluate(own, clips=5, keep=0))
     row = run["recovery", "grey.mp4"]
     assert row.process == "video" and math.isnan(row.state_error) and math.isfinite(row.psnr)
-    (config.out / "measured.jsonl").unlink()  # of another bank
 
 
 def test_a_difference_is_between_the_same_clips() -> None:
@@ -339,20 +346,38 @@ def test_claims_share_runs_and_go_on(config, tmp_path, capsys) -> None:
     for split in ("train", "test"):
         (tmp_path / split).symlink_to(config.folder / split)
     own = dataclasses.replace(config, out=tmp_path, banks=None)
-    command = claims.Claims(own, claim="cameras", seeds=(1, 2), clips=3)
+    command = claims.Claims(own, claim="forgetting", seeds=(1, 2), clips=1)
     assert claims.main(command) == 0
-    table = json.loads((tmp_path / "cameras.json").read_text())
-    assert list(table["recovery: look-away"])[:3] == ["cameras off", "remind", "cameras full"]
-    assert list(table["less off"]) == ["remind", "cameras full"]
-    times = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/checkpoint.pt")}
-    assert {p.parent.name for p in times} == {
-        f"{n}-{s}" for n in ("cameras-off", "remind", "cameras-full") for s in (1, 2)
-    }
-    assert claims.main(dataclasses.replace(command, claim="forgetting")) == 0
-    assert times == {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/checkpoint.pt")}
+    times = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/*") if p.name in ("checkpoint.pt", "measured.jsonl")}
+    assert {p.parent.name for p in times if p.suffix == ".pt"} == {"remind-1", "remind-2"}
     rows = list(json.loads((tmp_path / "forgetting.json").read_text())["plain image-to-video"])
     assert rows == ["base, bidirectional", "base", "remind", "remind, bidirectional"]
+    assert claims.main(command) == 0
+    assert times == {p: p.stat().st_mtime_ns for p in times}
     assert "plain image-to-video" in capsys.readouterr().out
+
+
+def run_of_rows(shift: float, by: str) -> dict:
+    """Two clips of each condition, with evolution ``shift``."""
+    values = {"psnr": 20.0, "evolution": shift, "state_evolution": shift, "state_error": 0.1, "found": 1.0}
+    conditions = (*evaluate.OWN, *evaluate.CONTROLS, *evaluate.PLAIN_CONTROLS)
+    rows = [evaluate.Row(f"c{i}", c, by, "fill", **values) for c in conditions for i in range(2)]
+    return {(row.condition, row.id): row for row in rows}
+
+
+@pytest.mark.parametrize("claim", ["evolution", "parts", "cameras"])
+def test_a_claim_compares_with_what_is_removed(claim) -> None:
+    names, by = list(claims.variants(claim)), "look-away"
+    found = {name: [run_of_rows(0.1 * i, by)] * 2 for i, name in enumerate(names)}
+    made = claims.report(claim, found)
+    base = {"evolution": "causal, no curriculum", "parts": "remind", "cameras": "cameras off"}[claim]
+    less = next(table for title, table in made.items() if title.startswith("less"))
+    assert list(less) == [name for name in names if name != base]
+    for name, row in less.items():
+        wanted = 0.1 * (names.index(name) - names.index(base))
+        assert row["evolution, pixels (median)"].value == pytest.approx(wanted)
+    whole = next(table for title, table in made.items() if title.startswith("recovery"))
+    assert list(whole) == [*names, *(c.removeprefix("recovery / ") for c in evaluate.CONTROLS)]
 
 
 def test_a_backbone_of_short_texts_is_the_same_model(config) -> None:
