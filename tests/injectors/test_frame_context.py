@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 import torch
-from jaxtyping import TypeCheckError
 from diffusers import WanTransformer3DModel
+from jaxtyping import TypeCheckError
 from torch import Tensor
 
 from memkit.camera_path import CameraPath
