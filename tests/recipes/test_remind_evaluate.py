@@ -101,6 +101,11 @@ def test_each_clip_is_measured_once_beside_controls(config, capsys) -> None:
     assert all(row["evolution"] == 0.0 for row in frozen) and {row["by"] for row in frozen} == {
         "occluder", "lights-off", "look-away",
     }  # fmt: skip
+    for row in frozen:
+        clip = WorldClip(row["id"], config)
+        truth, part, last = truth_of(clip), frames_of((clip.record.clear, 13)), 4 * (clip.record.hidden[0] - 1)
+        still = score(truth.frames[last].expand_as(truth.frames[part]), truth, part, last)
+        assert row["psnr"] == still.psnr and row["state_error"] == still.state_error
     for row in rows:
         streamed = row["condition"] in ("recovery", "recovery / base")
         assert (row["attends_before"] is None) != streamed
