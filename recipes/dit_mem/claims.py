@@ -22,7 +22,7 @@ from memkit.encoders import EncoderName
 from recipes.commands import run_command
 from recipes.dit_mem import branches, evaluate, prepare, train
 from recipes.dit_mem.presets import Command, Config, parse
-from recipes.dit_mem.tables import Run, of_constant, overall, report, write
+from recipes.dit_mem.tables import Run, compared, of_constant, overall, report, write
 from recipes.pool import in_processes
 from recipes.tables import Table
 
@@ -104,7 +104,12 @@ def main(command: Claims) -> int:
     config, suffix = command.config, _evaluation(command, command.config).suffix
     if command.claim in ("knowledge", "plug", "guidance", "mixture"):
         made = measure_all(command, [config.encoder])[config.encoder]
-        write(config.out / f"{command.claim}{suffix}.json", report([run for run, _ in made], made[0][1]))
+        runs, names = [run for run, _ in made], made[0][1]
+        tables = report(runs, names)
+        if command.claim == "guidance":
+            pairs = {name: kind for name in names for kind, _, way in [name.partition(", ")] if way}
+            tables["less both branches"] = compared(runs, pairs)
+        write(config.out / f"{command.claim}{suffix}.json", tables)
         return 0
     some = command.encoders or get_args(EncoderName)
     found = measure_all(command, some)

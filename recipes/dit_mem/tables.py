@@ -61,6 +61,26 @@ def of_constant(runs: Sequence[Run], conditions: Sequence[str], name: str) -> Ta
     return table
 
 
+def compared(runs: Sequence[Run], pairs: Mapping[str, str]) -> Table:
+    """Errors under each condition less those under the one that it is paired with, of the same prompt and noise."""
+    names = list(dict.fromkeys(name for run in runs for row in run.values() for name in row.true))
+    table: Table = {}
+    for condition, base in pairs.items():
+
+        def less(value: Callable[[Row], float], of: str = condition, base: str = base) -> Interval:
+            return bootstrap_runs(np.mean, columns(runs, of, value) - columns(runs, base, value))
+
+        def off(row: Row, name: str) -> float:
+            return abs(row.fitted.get(name, math.nan) - row.true.get(name, math.nan))
+
+        table[condition] = {
+            "path error, %": less(lambda row: 100 * row.path_error),
+            "law residual, %": less(lambda row: 100 * row.law_residual),
+            **{f"{name} error": less(lambda row, name=name: off(row, name)) for name in names},
+        }
+    return table
+
+
 def _count(values: np.ndarray) -> Interval:
     """How many are known, on average over the runs."""
     known = float((~np.isnan(values)).sum(1).mean())

@@ -24,7 +24,7 @@ from recipes.dit_mem.memories import encode
 from recipes.dit_mem.parts import load_backbone, load_encoder, new_encoder, save_encoder
 from recipes.dit_mem.prepare import Prepare
 from recipes.dit_mem.presets import Config, parse, tiny
-from recipes.dit_mem.tables import of_constant, overall
+from recipes.dit_mem.tables import compared, of_constant, overall
 from recipes.rows import Measured
 
 
@@ -255,3 +255,16 @@ def test_a_claim_trains_and_measures_each_run_once(config) -> None:
         assert later.startswith(earlier)
         added = [json.loads(line)["condition"] for line in later[len(earlier) :].splitlines()]
         assert set(added) == {"random"} and len(added) == 2
+
+
+def test_conditions_are_compared_in_pairs_of_the_same_prompt() -> None:
+    def run(shift: float) -> dict:
+        rows = [_row(id, "retrieved", float(id) + 1, error=0.3) for id in ("3", "4", "5")]
+        rows += [_row("3", "retrieved, conditional", 3 - shift, error=0.2)]
+        rows += [_row("4", "retrieved, conditional", math.nan, error=0.2)]
+        return {(row.condition, row.id): row for row in rows}
+
+    table = compared([run(0.25), run(0.75)], {"retrieved, conditional": "retrieved"})
+    cells = table["retrieved, conditional"]
+    assert cells["path error, %"].value == pytest.approx(-10)
+    assert cells["gravity error"].value == pytest.approx(-0.5)  # 0.25 and 0.75 off instead of 1, of the one prompt
