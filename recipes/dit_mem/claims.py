@@ -22,7 +22,7 @@ from memkit.encoders import EncoderName
 from recipes.commands import run_command
 from recipes.dit_mem import branches, evaluate, prepare, train
 from recipes.dit_mem.presets import Command, Config, parse
-from recipes.dit_mem.tables import Run, compared, of_constant, overall, report, write
+from recipes.dit_mem.tables import Run, compared, constants_in, of_constant, overall, report, write
 from recipes.pool import in_processes
 from recipes.tables import Table
 
@@ -77,7 +77,7 @@ def measure_all(command: Claims, encoders: Sequence[EncoderName]) -> dict[Encode
 
 def compare_encoders(runs: dict[EncoderName, list[Run]]) -> dict[str, Table]:
     """By constant, what memory does with each encoder: errors less those without memory, and who is followed."""
-    names = list(dict.fromkeys(name for run in next(iter(runs.values())) for row in run.values() for name in row.true))
+    names = constants_in(next(iter(runs.values())))
     tables: dict[str, Table] = {"": {}}
     for encoder, mine in runs.items():
         cells = overall(mine, ["retrieved", "other", "oracle"])

@@ -33,6 +33,7 @@ from memkit.bank import MemoryBank
 from memkit.errors import InputError
 from memkit.flow import NUM_TRAIN_TIMESTEPS
 from memkit.metrics import Interval, bootstrap
+from memkit.short_text import PIPELINE_TEXT_LENGTH
 from memkit.video import to_model
 from memkit.worlds import LAWS, sample_law
 from recipes.commands import run_command
@@ -43,7 +44,7 @@ from recipes.dit_mem.measured import Row
 from recipes.dit_mem.presets import Command, Config, parse
 from recipes.dit_mem.tables import UNITS, Run, report, write
 from recipes.dit_mem.tuning import Clips, Samples, Tuning, flow_losses, noised
-from recipes.padded_text import PIPELINE_TEXT_LENGTH, TextCache
+from recipes.padded_text import TextCache
 from recipes.rows import Measured
 from recipes.tables import Table
 from recipes.training import fingerprint, identity

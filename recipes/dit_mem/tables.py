@@ -17,6 +17,11 @@ Run = Mapping[tuple[str, str], Row]
 UNITS = {"gravity": "m/s²", "restitution": "of the speed", "rate": "1/s"}
 
 
+def constants_in(runs: Sequence[Run]) -> list[str]:
+    """The constants that the laws of the rows have, in their order."""
+    return list(dict.fromkeys(name for run in runs for row in run.values() for name in row.true))
+
+
 def overall(runs: Sequence[Run], conditions: Sequence[str]) -> Table:
     """Whether the body was found, and how far its path is from the true one and from the law, in % of the frame."""
     table: Table = {}
@@ -63,7 +68,7 @@ def of_constant(runs: Sequence[Run], conditions: Sequence[str], name: str) -> Ta
 
 def compared(runs: Sequence[Run], pairs: Mapping[str, str]) -> Table:
     """Errors under each condition less those under the one that it is paired with, of the same prompt and noise."""
-    names = list(dict.fromkeys(name for run in runs for row in run.values() for name in row.true))
+    names = constants_in(runs)
     table: Table = {}
     for condition, base in pairs.items():
 
@@ -89,7 +94,7 @@ def _count(values: np.ndarray) -> Interval:
 
 def report(runs: Sequence[Run], conditions: Sequence[str]) -> dict[str, Table]:
     """All tables: over all clips, under the name "", and by constant."""
-    names = dict.fromkeys(name for run in runs for row in run.values() for name in row.true)
+    names = constants_in(runs)
     return {"": overall(runs, conditions), **{name: of_constant(runs, conditions, name) for name in names}}
 
 

@@ -27,6 +27,7 @@ from memkit.backbones import WanBackbone
 from memkit.bank import MemoryBank
 from memkit.context_methods import ContextMethod, SeparateContext
 from memkit.errors import InputError
+from memkit.short_text import PIPELINE_TEXT_LENGTH, short_text
 from recipes.backbones import load_whole
 from recipes.commands import run_command
 from recipes.launch import launch, megabytes, shard
@@ -35,7 +36,7 @@ from recipes.memlearner.methods import make_method, start_from
 from recipes.memlearner.presets import Command, Config, parse
 from recipes.memlearner.state import Training
 from recipes.memlearner.step import losses, pretraining_losses
-from recipes.padded_text import PIPELINE_TEXT_LENGTH, TextCache, prepared, short_text
+from recipes.padded_text import TextCache, prepared
 from recipes.training import Phase, RunLog, by_noise_level, fingerprint, identity, load_checkpoint, tell_cost, timed
 
 MAY_CHANGE = {"out", "banks", "start", "device", "threads", "tracker", "save_every", "log_every", "sampling_steps"}

@@ -14,9 +14,10 @@ from memkit.backbones import WanBackbone
 from memkit.cameras import Cameras
 from memkit.injectors import CacheMonitor, frame_bytes
 from memkit.positions import PMRoPE
+from memkit.short_text import PIPELINE_TEXT_LENGTH, short_text
 from memkit.streaming import Stream, StreamConfig
 from memkit.streaming_reads import Read, read_everything
-from recipes.padded_text import PIPELINE_TEXT_LENGTH, short_text, shorten
+from recipes.padded_text import shorten
 from recipes.remind.presets import Config
 
 

@@ -34,8 +34,8 @@ from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from memkit.backbones.codec import FORMAT_FILE
 from memkit.flow import NUM_TRAIN_TIMESTEPS, shift_sigma
+from memkit.short_text import short_text
 from memkit.worlds.event import FPS, IMAGE_SIZE, NUM_FRAMES
-from recipes.padded_text import short_text
 from recipes.tiny_wan.captions import train_tokenizer, vary_caption
 from recipes.tiny_wan.data import Clips
 from recipes.tiny_wan.optim import MuonAdam

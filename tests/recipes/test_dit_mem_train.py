@@ -15,6 +15,7 @@ from memkit.bank import MemoryBank
 from memkit.encoders import FrequencyEncoder
 from memkit.errors import BankError, InputError
 from memkit.injectors import SelfAttentionConcat
+from memkit.short_text import short_text
 from memkit.worlds.constants import MATERIALS, PLANETS, SUBSTANCES
 from recipes.dit_mem.data import Batch, TrainingSet
 from recipes.dit_mem.laws import MADE_UP, clip_ids, constants_of, law_of, names_of
@@ -24,7 +25,7 @@ from recipes.dit_mem.presets import Config, tiny
 from recipes.dit_mem.step import backward
 from recipes.dit_mem.train import Training, learning_rate
 from recipes.dit_mem.train import train as train_launched
-from recipes.padded_text import TextCache, prepared, short_text
+from recipes.padded_text import TextCache, prepared
 
 
 def train(config: Config, backbone: WanBackbone, data: TrainingSet) -> FrequencyEncoder:

@@ -12,7 +12,7 @@ from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from memkit.backbones import WanBackbone
 from memkit.errors import InputError
 from memkit.flow import flow_loss
-from recipes.padded_text import short_text
+from memkit.short_text import short_text
 from recipes.tiny_wan import data, evaluate, ship, transformer, vae
 from recipes.tiny_wan.__main__ import TinyWanConfig, main
 from recipes.tiny_wan.captions import train_tokenizer, vary_caption
