@@ -18,6 +18,7 @@ from memkit.errors import InputError, MemkitError
 from memkit.flow import NUM_TRAIN_TIMESTEPS
 from memkit.frame_graph import FrameGraph
 from memkit.injectors.teacher_forcing_pass import ForcingAttachment
+from memkit.stream_layout import StreamLayout
 
 Levels = float | int | Float[Tensor, " rows"] | Float[Tensor, "rows chunks"]
 """σ in [0, 1]: one for all, one a sample, or one a sample and chunk; a single row serves any batch."""
@@ -56,21 +57,25 @@ class TeacherForcing:
         """
         return ForcingAttachment(self, wans_of(transformers))
 
-    def at(self, graph: FrameGraph) -> ForcedStep:
+    def at(self, graph: FrameGraph, for_loss: bool = False) -> ForcedStep:
         """A ``with`` in which attached transformers run on the streams of ``graph``, one for the whole batch.
 
         A call then takes latents [B,C,2F,H,W], the clean stream before the noisy one, timesteps [B,2F], one a frame,
         and text [B,L,D], or [B,chunks,L,D] for a prompt a chunk; it gives the velocity of the noisy stream
         [B,C,F,H,W]. `ForcedStep.velocity` makes that call. ``backward`` may come later, unless cameras are attached.
+
+        ``for_loss`` runs only what the loss is made of: the noisy chunks that carry loss and the clean ones that they
+        see. The loss and its gradients are the same; a graph with a long known past costs about half. Raises
+        `InputError` where no frame carries loss.
         """
-        return ForcedStep(self, graph)
+        return ForcedStep(self, StreamLayout.for_loss(graph) if for_loss else StreamLayout.whole(graph))
 
 
 class ForcedStep:
     """One graph while it is run; made by `TeacherForcing.at`."""
 
-    def __init__(self, forcing: TeacherForcing, graph: FrameGraph) -> None:
-        self.graph = graph
+    def __init__(self, forcing: TeacherForcing, layout: StreamLayout) -> None:
+        self.graph, self.layout = layout.graph, layout
         self._forcing = forcing
 
     def __enter__(self) -> ForcedStep:
@@ -91,7 +96,7 @@ class ForcedStep:
         text: Float[Tensor, "batch words text_dim"] | Float[Tensor, "batch chunks words text_dim"],
         memory_noise: Float[Tensor, "batch channels frames height width"] | None = None,
     ) -> Float[Tensor, "batch channels frames height width"]:
-        """The attached transformer's prediction of ε − x₀ for every frame of the noisy stream.
+        """The attached transformer's prediction of ε − x₀ for every frame of the noisy stream; 0 where it is not run.
 
         Args:
             transformer: the model, or what wraps it (DDP, accelerate).
@@ -107,7 +112,10 @@ class ForcedStep:
             InputError: frames, levels or prompts that do not fit the graph.
         """
         inputs, timesteps = self.streams(latents, noise, sigma, memory_noise)
-        return transformer(inputs, timesteps, text, return_dict=False)[0]
+        made, frames = transformer(inputs, timesteps, text, return_dict=False)[0], self.layout.frames("x")
+        if len(frames) == self.graph.num_frames:
+            return made
+        return made.new_zeros(latents.shape).index_copy(2, torch.tensor(frames, device=made.device), made)
 
     def streams(
         self,
@@ -116,7 +124,7 @@ class ForcedStep:
         sigma: Levels,
         memory_noise: Float[Tensor, "batch channels frames height width"] | None = None,
     ) -> tuple[Float[Tensor, "batch channels both_frames height width"], Float[Tensor, "batch both_frames"]]:
-        """What `velocity` gives the transformer: the two streams and t = 1000·σ of their frames, fp32."""
+        """What `velocity` gives the transformer: the frames of both streams that are run, and t = 1000·σ, fp32."""
         if latents.shape[2] != self.graph.num_frames:
             raise InputError(
                 f"The graph has {self.graph.num_frames} frames, the latents {latents.shape[2]}; give what its frames "
@@ -124,8 +132,9 @@ class ForcedStep:
             )
         clean, noisy = (x.to(latents.device) for x in noise_levels(self.graph, sigma, len(latents)))
         memory_noise = noise if memory_noise is None else memory_noise
-        both = torch.cat([_mixed(latents, memory_noise, clean), _mixed(latents, noise, noisy)], dim=2)
-        return both, NUM_TRAIN_TIMESTEPS * torch.cat([clean, noisy], dim=1)
+        remembered, made = self.layout.frames("c"), self.layout.frames("x")
+        both = [_mixed(latents, memory_noise, clean)[:, :, remembered], _mixed(latents, noise, noisy)[:, :, made]]
+        return torch.cat(both, dim=2), NUM_TRAIN_TIMESTEPS * torch.cat([clean[:, remembered], noisy[:, made]], dim=1)
 
     def loss(
         self,
@@ -154,19 +163,23 @@ def noise_levels(
     return clean, noisy
 
 
-def stream_cameras(graph: FrameGraph, path: CameraPath) -> CameraPath:
+def stream_cameras(graph: FrameGraph, path: CameraPath, for_loss: bool = False) -> CameraPath:
     """The cameras of the two streams, for camera positions: ``with forcing.at(graph), pm_rope.at(...)``.
 
-    ``path`` is that of the whole clip, by whose latent frames the graph's cameras are numbered.
+    ``path`` is that of the whole clip, by whose latent frames the graph's cameras are numbered; ``for_loss`` is that of
+    `TeacherForcing.at`.
 
     Raises `InputError` where a frame of the graph has no camera, or the path does not reach it.
     """
-    rows = []
-    for position, camera in zip(graph.positions(), graph.cameras(), strict=True):
-        if camera is None:
-            raise InputError(f"The frame at {position} has no camera; give its chunk one, or detach the positions.")
+    layout = StreamLayout.for_loss(graph) if for_loss else StreamLayout.whole(graph)
+    cameras, positions, rows = graph.cameras(), graph.positions(), []
+    for frame in layout.frames("c") + layout.frames("x"):
+        if (camera := cameras[frame]) is None:
+            raise InputError(
+                f"The frame at {positions[frame]} has no camera; give its chunk one, or detach the positions."
+            )
         rows.append(camera)
-    return path.frames(rows + rows)
+    return path.frames(rows)
 
 
 def _mixed(latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:

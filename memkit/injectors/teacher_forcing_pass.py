@@ -7,7 +7,6 @@ ran with, even when that is over.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,25 +19,17 @@ from memkit.backbones.base import Grouping, Groups
 from memkit.backbones.wan_attention import Attachment
 from memkit.backbones.wan_call import call_arguments
 from memkit.errors import InputError, MemkitError
-from memkit.frame_graph import FrameGraph
 from memkit.positions import rotary_at
+from memkit.stream_layout import StreamLayout
 
 if TYPE_CHECKING:
     from memkit.injectors.teacher_forcing import TeacherForcing
 
 
-@dataclass(frozen=True)
-class Pass:
-    """One forward of a transformer."""
-
-    graph: FrameGraph
-    groups: Groups
-
-
 class _Rotary(tuple):
-    """The (cos, sin) of a forward, and its pass."""
+    """The (cos, sin) of a forward, and its chunks."""
 
-    of: Pass
+    groups: Groups
 
 
 class ForcingAttachment:
@@ -78,23 +69,24 @@ class ForcingAttachment:
 
     # -- around the model ----------------------------------------------------------------------------------------------
 
-    def _graph(self) -> FrameGraph:
+    def _layout(self) -> StreamLayout:
         if self._forcing.running is None:
             raise MemkitError(
                 "A transformer with teacher forcing ran without a graph; call it in `with forcing.at(graph):`, or "
                 "detach the forcing."
             )
-        return self._forcing.running.graph
+        return self._forcing.running.layout
 
     def _before(self, model: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         named = call_arguments(args, kwargs)
-        graph, x, text = self._graph(), named["hidden_states"], named["encoder_hidden_states"]
-        frames, (_, down, across) = 2 * graph.num_frames, model.config.patch_size
+        layout, x, text = self._layout(), named["hidden_states"], named["encoder_hidden_states"]
+        frames, (_, down, across) = sum(layout.groups().values()), model.config.patch_size
+        chunks = len(layout.graph.nodes)
         if x.shape[2] != frames:
             raise InputError(f"The two streams of the graph have {frames} frames, the latents {x.shape[2]}.")
-        if text.ndim == 4 and (text.shape[1] != len(graph.nodes) or model.config.added_kv_proj_dim is not None):
+        if text.ndim == 4 and (text.shape[1] != chunks or model.config.added_kv_proj_dim is not None):
             raise InputError(
-                f"There are {text.shape[1]} prompts for {len(graph.nodes)} chunks; give one for all [B,L,D], or one "
+                f"There are {text.shape[1]} prompts for {chunks} chunks; give one for all [B,L,D], or one "
                 "a chunk, and that not to a model which reads images beside text (Wan2.1 I2V)."
             )
         t = named["timestep"]
@@ -105,17 +97,18 @@ class ForcingAttachment:
 
     def _after(self, model: Any, args: tuple, output: Any) -> Any:
         """Without the clean stream."""
-        made = output[0]
-        made = made[:, :, made.shape[2] // 2 :]
+        made = output[0][:, :, len(self._layout().frames("c")) :]
         return (made,) if isinstance(output, tuple) else type(output)(sample=made)
 
     def _rotary(self, rope: Any, args: tuple[Tensor], stock: Any) -> _Rotary:
         if type(stock) is not tuple:
             raise MemkitError(_OTHER_POSITIONS)
-        graph = self._graph()
+        layout = self._layout()
         height, width = args[0].shape[3] // rope.patch_size[1], args[0].shape[4] // rope.patch_size[2]
-        rotary = _Rotary(torch.cat([x, x], dim=1) for x in rotary_at(rope, graph.positions(), height, width))
-        rotary.of = Pass(graph, _groups(graph, height * width))
+        tables = rotary_at(rope, layout.graph.positions(), height, width)
+        frames = layout.frames("c") + layout.frames("x")
+        rotary = _Rotary(x.unflatten(1, (-1, height * width))[:, frames].flatten(1, 2) for x in tables)
+        rotary.groups = _groups(layout, height * width)
         return rotary
 
     def _read_by_chunk(self, block: Any) -> None:
@@ -125,7 +118,7 @@ class ForcingAttachment:
         self._replaced.append((block.attn2, found))
 
         def tell(_block: nn.Module, args: tuple[Any, ...]) -> None:
-            reading.running = _pass_of(args[3])
+            reading.groups = _groups_of(args[3])
 
         self._hooks.append(block.register_forward_pre_hook(tell, prepend=True))
 
@@ -147,19 +140,18 @@ def _check_reads(block: Any) -> None:
         )
 
 
-def _pass_of(rotary: Any) -> Pass:
-    running = getattr(rotary, "of", None)
-    if not isinstance(running, Pass):
+def _groups_of(rotary: Any) -> Groups:
+    if not isinstance(rotary, _Rotary):
         raise MemkitError(_OTHER_POSITIONS)
-    return running
+    return rotary.groups
 
 
-def _groups(graph: FrameGraph, tokens: int) -> Groups:
+def _groups(layout: StreamLayout, tokens: int) -> Groups:
     spans, start = {}, 0
-    for name, size in graph.groups(tokens).items():
+    for name, size in layout.groups(tokens).items():
         spans[name] = slice(start, start + size)
         start += size
-    return Groups(spans, graph.visibility())
+    return Groups(spans, layout.visibility())
 
 
 class _Chunks(Grouping):
@@ -167,7 +159,7 @@ class _Chunks(Grouping):
 
     def split(self, block: nn.Module, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Groups:
         """The chunks of both streams."""
-        return _pass_of(rotary).groups
+        return _groups_of(rotary)
 
 
 class _ReadByChunk(WanAttnProcessor):
@@ -178,7 +170,7 @@ class _ReadByChunk(WanAttnProcessor):
         self.stock = stock  # or one made of it, as for short texts
         self._attention_backend = stock._attention_backend
         self._parallel_config = stock._parallel_config
-        self.running: Pass | None = None
+        self.groups: Groups | None = None
 
     def __call__(
         self,
@@ -191,11 +183,11 @@ class _ReadByChunk(WanAttnProcessor):
         """The output [B,S,D] of all tokens."""
         if encoder_hidden_states is None or encoder_hidden_states.ndim == 3:
             return self.stock(attn, hidden_states, encoder_hidden_states, attention_mask, rotary_emb)
-        assert self.running is not None
-        spans, streams = self.running.groups.spans, ([], [])
+        assert self.groups is not None
+        spans, read = self.groups.spans, {}
         for i, prompt in enumerate(encoder_hidden_states.unbind(1)):
-            chunk = torch.cat([hidden_states[:, spans[f"{stream}{i}"]] for stream in "cx"], dim=1)
-            read = self.stock(attn, chunk, prompt, attention_mask, rotary_emb)
-            for stream, half in zip(streams, read.chunk(2, dim=1), strict=True):
-                stream.append(half)
-        return torch.cat([*streams[0], *streams[1]], dim=1)
+            parts = {name: hidden_states[:, spans[name]] for name in (f"c{i}", f"x{i}") if name in spans}
+            if parts:
+                found = self.stock(attn, torch.cat([*parts.values()], 1), prompt, attention_mask, rotary_emb)
+                read |= dict(zip(parts, found.split([part.shape[1] for part in parts.values()], dim=1), strict=True))
+        return torch.cat([read[name] for name in spans], dim=1)

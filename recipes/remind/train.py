@@ -114,8 +114,8 @@ def losses(training: Training, text: TextCache, forcing: TeacherForcing, batch: 
     latents, noise = batch.latents.to(device), batch.noise.to(device)
     with (
         torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bf16"),
-        forcing.at(graph) as step,
-        training.cameras.at(stream_cameras(graph, CameraPath.of(batch.cameras)).to(device)),
+        forcing.at(graph, for_loss=True) as step,
+        training.cameras.at(stream_cameras(graph, CameraPath.of(batch.cameras), for_loss=True).to(device)),
     ):
         velocity = step.velocity(
             backbone.transformer,

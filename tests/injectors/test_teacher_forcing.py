@@ -20,6 +20,7 @@ from memkit.graph_node import Node
 from memkit.injectors import KVCache, MemoryGate, SelfAttentionConcat, TeacherForcing, frame_bytes, stream_cameras
 from memkit.memory import Memory
 from memkit.positions import PMRoPE, PMRoPEConfig
+from memkit.stream_layout import StreamLayout
 
 TOKENS = 4  # of a latent frame of 4×4
 TIGHT = {"rtol": 0, "atol": 1e-5}
@@ -156,6 +157,67 @@ def test_clean_memory_reaches_the_chunks_that_see_it_and_no_dropped_one_does(gra
     for j, span in enumerate(spans(graph)):
         same = torch.equal(outs[0][:, :, span], outs[1][:, :, span])
         assert same == (j <= i or graph.nodes[i].dropped)
+
+
+# -- for the loss alone ------------------------------------------------------------------------------------------------
+
+
+def carries_loss(graph):
+    return not graph.given().all()
+
+
+@settings(max_examples=15, deadline=None)
+@given(graphs().filter(carries_loss))
+def test_what_is_run_for_the_loss_gives_the_same_velocity_with_cameras_and_a_prompt_a_chunk(graph):
+    graph = FrameGraph(tuple(replace(node, camera=node.camera or 0) for node in graph.nodes))
+    model, pm, forcing, path, (latents, noise, memory_noise) = (
+        random_transformer(),
+        trained(),
+        TeacherForcing(),
+        cameras(60),
+        clip(graph),
+    )
+    outs, prompts = [], text(chunks=len(graph.nodes))
+    with pm.attach(model), forcing.attach(model), torch.no_grad():
+        for alone in (False, True):
+            with forcing.at(graph, for_loss=alone) as step, pm.at(stream_cameras(graph, path, for_loss=alone)):
+                outs.append(step.velocity(model, latents, noise, levels(graph), prompts, memory_noise))
+    mask = graph.loss_mask()
+    torch.testing.assert_close(outs[1][:, :, mask], outs[0][:, :, mask], **TIGHT)
+    idle = [i for i, node in enumerate(graph.nodes) if node.role == "degraded" or node.known == node.frames]
+    assert all((outs[1][:, :, spans(graph)[i]] == 0).all() for i in idle)
+
+
+@settings(max_examples=15, deadline=None)
+@given(graphs().filter(carries_loss), st.data())
+def test_all_that_is_run_for_the_loss_reaches_it(graph, data):
+    layout, model, forcing = StreamLayout.for_loss(graph), random_transformer(), TeacherForcing()
+    sizes = layout.groups()
+    name = data.draw(st.sampled_from(list(sizes)))
+    start = sum(list(sizes.values())[: list(sizes).index(name)])
+    latents, noise, memory_noise = clip(graph)
+    with forcing.attach(model), forcing.at(graph, for_loss=True) as step, torch.no_grad():
+        both, timesteps = step.streams(latents, noise, levels(graph), memory_noise)
+        a = model(both, timesteps, text(), return_dict=False)[0]
+        both[:, :, start : start + sizes[name]] += 1.0
+        b = model(both, timesteps, text(), return_dict=False)[0]
+    mask = graph.loss_mask()[layout.frames("x")]
+    assert not torch.equal(a[:, :, mask], b[:, :, mask])
+
+
+def test_the_gradients_of_the_loss_are_the_same(model):
+    nodes = (Node(0, 2, role="seed", known=2), Node(2, 2, dropped=True), Node(4, 2, role="degraded"), Node(44, 2))
+    graph, grads = FrameGraph(nodes), []
+    latents, noise, memory_noise = clip(graph)
+    for alone in (False, True):
+        model, forcing = random_transformer().train(), TeacherForcing()
+        with forcing.attach(model), forcing.at(graph, for_loss=alone) as step:
+            velocity = step.velocity(model, latents, noise, levels(graph), text(chunks=4), memory_noise)
+            step.loss(velocity, latents, noise).mean().backward()
+        grads.append([p.grad for p in model.parameters()])
+    assert StreamLayout.for_loss(graph).names == ("c0", "c2", "x1", "x3")
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
 
 
 # -- it is what streaming does -----------------------------------------------------------------------------------------
@@ -356,6 +418,8 @@ def test_wrong_use_is_named_and_leaves_the_model_alone(model):
                 step.velocity(model, parts[0], parts[1], torch.ones(3), text())
             with pytest.raises(InputError, match="in \\[0, 1\\]"):
                 step.velocity(model, parts[0], parts[1], 1.5, text())
+    with pytest.raises(InputError, match="nothing to learn"):
+        forcing.at(FrameGraph((Node(0, 2, known=2),)), for_loss=True)
     with pytest.raises(InputError, match="at 0 has no camera"):
         stream_cameras(PLAIN, cameras(9))
     assert_untouched(model)
