@@ -65,7 +65,7 @@ class TeacherForcing:
         [B,C,F,H,W]. `ForcedStep.velocity` makes that call. ``backward`` may come later, unless cameras are attached.
 
         ``for_loss`` runs only what the loss is made of: the noisy chunks that carry loss and the clean ones that they
-        see. The loss and its gradients are the same; a graph with a long known past costs about half. Raises
+        see. The loss and its gradients are the same, the cost is that of the tokens that are left. Raises
         `InputError` where no frame carries loss.
         """
         return ForcedStep(self, StreamLayout.for_loss(graph) if for_loss else StreamLayout.whole(graph))
