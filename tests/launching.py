@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
+import torch
+from diffusers import WanTransformer3DModel
 
 ROOT = Path(__file__).parents[1]
 LAUNCH = (*("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"),
@@ -36,3 +42,27 @@ def finish(process: subprocess.Popen) -> str:
     printed, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors[-3000:]
     return printed
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    """Of a run's log, without the time it took."""
+    return [{**json.loads(line), "seconds": 0} for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def assert_the_steps_of_one(alone: Any, both: Any, printed: str) -> None:
+    """That two processes with the weights in pieces (``both``, which ``printed`` this) made the run ``alone``."""
+    found = re.search(r"(\S+) of (\S+) MB of the backbone", printed)
+    assert found is not None and float(found[1]) < 0.55 * float(found[2])
+    for one, two in zip(rows(alone.out), rows(both.out), strict=True):
+        assert one["step"] == two["step"]
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
+        assert two["norm"] == pytest.approx(one["norm"], rel=1e-3)
+    mine, theirs = (
+        WanTransformer3DModel.from_pretrained(run.out / "transformer").state_dict() for run in (alone, both)
+    )
+    for name, weight in mine.items():
+        assert (weight - theirs[name]).abs().max() <= 0.1 * alone.lr  # Adam's first steps are the sign of the gradient
+    moments = [torch.load(run.out / "checkpoint.pt", weights_only=True)["optimizer"]["state"] for run in (alone, both)]
+    assert moments[0].keys() == moments[1].keys()
+    for i, state in moments[0].items():
+        torch.testing.assert_close(moments[1][i]["exp_avg_sq"], state["exp_avg_sq"], rtol=1e-2, atol=1e-12)

@@ -1,125 +1,39 @@
-"""What training changes, and how it is kept: whole in each process, or in pieces over all of them."""
+"""What MemLearner's training changes."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
-from diffusers import WanTransformer3DModel
-from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch import Tensor
 
 from memkit.backbones import WanBackbone
 from memkit.context_method import ContextMethod
-from recipes.launch import mean_gradients
 from recipes.memlearner.methods import save_method
 from recipes.memlearner.presets import Config
+from recipes.trained import Trained, save_transformer
 from recipes.training import save_checkpoint, share_of_rate
 
 
-class Training:
-    """The transformer, which may be sharded, the method's parts, which are whole, and the optimizer's state."""
+class Training(Trained):
+    """The transformer, which may be sharded, and the method's parts, which are whole."""
 
     def __init__(self, config: Config, backbone: WanBackbone, method: ContextMethod, launched: Accelerator) -> None:
-        self.config, self.backbone, self.method, self.launched = config, backbone, method, launched
-        self.modules = nn.ModuleDict({"transformer": backbone.transformer, "method": method})
-        groups = [
-            {"params": list(backbone.transformer.parameters()), "rate": config.lr},
-            {"params": list(method.parameters()), "rate": config.camera_lr},
-        ]
-        self.optimizer = torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=0.0)
+        modules = {"transformer": backbone.transformer, "method": method}
+        super().__init__(modules, {"transformer": config.lr, "method": config.camera_lr}, config.clip_norm, launched)
+        self.config, self.backbone, self.method = config, backbone, method
 
-    def share_gradients(self) -> None:
-        """Leave the mean over all processes on each parameter: of what is sharded, it is there already.
-
-        Without a past not all parts were used; their gradients are zero then, and Adam's moments go on.
-        """
-        for parameter in self.modules.parameters():
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        mean_gradients(self.launched, [p for p in self.modules.parameters() if not isinstance(p, DTensor)])
-
-    def update(self, step: int) -> Tensor:
-        """Take the gradients and clear them; their norm before clipping."""
-        config = self.config
-        norm = self._clip()
-        first, steps = config.pretrain_steps, config.steps
-        at, of = (step, first) if step < first else (step - first, steps)
-        share = share_of_rate(at, of, config.warmup, config.schedule)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["rate"] * share
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return norm
-
-    def _clip(self) -> Tensor:
-        parameters = list(self.modules.parameters())
-        if not any(isinstance(p, DTensor) for p in parameters):
-            return nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
-        grads = [p.grad for p in parameters if p.grad is not None]
-        pieces = [grad.to_local() for grad in grads if isinstance(grad, DTensor)]
-        whole = [grad for grad in grads if not isinstance(grad, DTensor)]
-        squares: Any = self.launched.reduce(_squares(pieces), "sum")
-        norm = (squares + _squares(whole)).sqrt()
-        for grad in (*pieces, *whole):
-            grad.mul_((self.config.clip_norm / (norm + 1e-6)).clamp(max=1.0))
-        return norm
+    def step(self, step: int) -> Tensor:
+        """Take the gradients of one step, of those in which a module learns alone or of the others; their norm."""
+        config, first = self.config, self.config.pretrain_steps
+        at, of = (step, first) if step < first else (step - first, config.steps)
+        return self.update(share_of_rate(at, of, config.warmup, config.schedule))
 
     def save(self, step: int, about: dict[str, Any]) -> None:
         """Write transformer and method for use, then the checkpoint. All processes call it; the main one writes."""
-        out, main = self.config.out, self.launched.is_main_process
-        state = {"modules": self.modules.state_dict(), "optimizer": self.optimizer.state_dict()}
-        state = {name: gathered(part, main) for name, part in state.items()}
-        if not main:
+        if (state := self.state()) is None:
             return
+        out = self.config.out
         save_transformer(self.backbone.transformer, state["modules"], out / "transformer")
         save_method(self.method, out / "method")
         save_checkpoint({**state, "step": step}, out / "checkpoint.pt", about)
-
-    def load(self, state: dict[str, Any]) -> int:
-        """Take a checkpoint's state, whether it was written by whole or by sharded training; the step to go on with."""
-        mine = self.modules.state_dict()
-        self.modules.load_state_dict({name: _like(value, mine[name]) for name, value in state["modules"].items()})
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        moments = {
-            i: {name: _like(value, parameters[i]) for name, value in of.items()}
-            for i, of in state["optimizer"]["state"].items()
-        }
-        self.optimizer.load_state_dict({**state["optimizer"], "state": moments})
-        return state["step"]
-
-
-def gathered(state: Any, keep: bool) -> Any:
-    """A state dict with whole tensors in place of pieces, one at a time, on the CPU; empty where it is not kept."""
-    if isinstance(state, DTensor):
-        whole = state.full_tensor()  # all processes take part
-        return whole.cpu() if keep else whole.new_empty(0)
-    if isinstance(state, dict):
-        return {name: gathered(value, keep) for name, value in state.items()}
-    return state
-
-
-def save_transformer(transformer: WanTransformer3DModel, state: dict[str, Tensor], folder: Path) -> None:
-    """As ``save_pretrained`` does, also where the transformer is in pieces; ``state`` has its weights, whole."""
-    own = transformer
-    if any(isinstance(p, DTensor) for p in transformer.parameters()):
-        with torch.device("meta"):
-            own: Any = WanTransformer3DModel.from_config(transformer.config)
-        prefix = "transformer."
-        weights = {name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}
-        own.load_state_dict(weights, assign=True)
-    own.save_pretrained(folder)
-
-
-def _squares(grads: list[Tensor]) -> Tensor:
-    """Sum of all, fp32."""
-    return torch.stack([grad.float().pow(2).sum() for grad in grads]).sum() if grads else torch.zeros(())
-
-
-def _like(value: Any, like: Tensor) -> Any:
-    """A whole tensor in pieces, where ``like`` is."""
-    if not isinstance(like, DTensor) or not isinstance(value, Tensor) or value.shape != like.shape:
-        return value
-    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)

@@ -79,7 +79,7 @@ class Course:
         log = RunLog(config.out, f"memlearner {config.method}", start, self.steps, tracked) if main else None
         for step in range(start, self.steps):
             loss, batch = self.gradients(step)
-            norm, row = training.update(step), None
+            norm, row = training.step(step), None
             if step % config.log_every == 0:
                 every = launched.gather((loss, batch.sigma.to(loss)))
                 row = {"step": step, "loss": every[0].mean().item(), **by_noise_level(*every), "norm": norm.item()}
@@ -124,7 +124,8 @@ def train(config: Config, backbone: WanBackbone, banks: Sequence[MemoryBank], la
         shard(backbone.transformer)
     training, start = Training(config, backbone, method, launched), 0
     if state := load_checkpoint(config.out / "checkpoint.pt", about):
-        start = training.load(state)
+        training.load(state)
+        start = state["step"]
     launched.wait_for_everyone()  # the main process will write where the others have just read
     course = Course(training, data)
     with ExitStack() as stack:

@@ -96,6 +96,8 @@ class Config:
     """Probability of an empty prompt, which the guidance of the text needs."""
     text_length: int = 512
     """Text tokens in training. The pipeline's padding beyond is one key with a log-weight: the same, but cheaper."""
+    shard: bool = False
+    """Spread the backbone's weights, gradients and moments over the processes (FSDP2), for one that fits on none."""
     checkpointing: bool = False
     """Recompute the backbone's activations in the backward pass instead of keeping them."""
     tracker: Tracker = "none"
@@ -171,11 +173,13 @@ def wan2_1_1_3b() -> Config:
 
 
 def wan2_2_5b() -> Config:
-    """Wan2.2-TI2V-5B at the same size: 48 latent channels, 16× in space."""
+    """Wan2.2-TI2V-5B at the same size: 48 latent channels, 16× in space. Its weights, gradients and moments are 80 GB,
+    which the processes share."""
     return Config(
         model="Wan-AI/Wan2.2-TI2V-5B-Diffusers",
         out=Path("runs/remind-wan2.2-5b"),
         dtype="bf16",
+        shard=True,
         checkpointing=True,
     )
 

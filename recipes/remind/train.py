@@ -7,7 +7,8 @@
 Teacher forcing: one forward sees all chunks of a clip twice, clean as memory and noisy to be made, each chunk at a
 noise level of its own. A curriculum hides, soils or moves what is remembered; each of its parts is a setting. The loss
 is on frames that are neither known nor degraded. OUT has the transformer (``transformer/``), PM-RoPE (``cameras/``),
-the checkpoint, and log.jsonl with the loss by noise level and the share of disturbed steps. Processes share one batch.
+the checkpoint, and log.jsonl with the loss by noise level and the share of disturbed steps. Processes share one batch,
+and with ``--shard`` the transformer's weights.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from memkit.backbones import WanBackbone
 from memkit.bank import MemoryBank
@@ -28,11 +29,12 @@ from memkit.injectors.teacher_forcing import TeacherForcing, stream_cameras
 from memkit.positions import CameraPath, PMRoPE, PMRoPEConfig
 from recipes.backbones import load_whole
 from recipes.commands import run_command
-from recipes.launch import launch, mean_gradients
+from recipes.launch import launch, megabytes, shard
 from recipes.padded_text import TextCache, prepared
 from recipes.remind.data import Batch, TrainingSet
 from recipes.remind.prepare import records_hash
 from recipes.remind.presets import Command, Config, parse
+from recipes.trained import Trained, save_transformer
 from recipes.training import (
     Phase,
     RunLog,
@@ -47,7 +49,7 @@ from recipes.training import (
 )
 
 MAY_CHANGE = {"out", "banks", "device", "threads", "tracker", "save_every", "log_every", "sampling_steps"}
-MAY_CHANGE |= {"guidance_scale", "cache_frames", "train_clips", "test_clips"}
+MAY_CHANGE |= {"guidance_scale", "cache_frames", "train_clips", "test_clips", "shard"}
 """Settings that a resumed run may change; the others would make another run of it."""
 
 
@@ -66,42 +68,27 @@ def load_cameras(config: Config, backbone: WanBackbone, folder: Path) -> PMRoPE:
     return cameras
 
 
-class Training:
-    """What a step changes: the transformer, PM-RoPE, the optimizer's state."""
+class Training(Trained):
+    """The transformer, which may be sharded, and PM-RoPE, which is whole."""
 
-    def __init__(self, config: Config, backbone: WanBackbone, cameras: PMRoPE) -> None:
+    def __init__(self, config: Config, backbone: WanBackbone, cameras: PMRoPE, launched: Accelerator) -> None:
+        modules = {"transformer": backbone.transformer, "cameras": cameras}
+        super().__init__(modules, {"transformer": config.lr, "cameras": config.camera_lr}, config.clip_norm, launched)
         self.config, self.backbone, self.cameras = config, backbone, cameras
-        self.modules = nn.ModuleDict({"transformer": backbone.transformer, "cameras": cameras})
-        groups = [
-            {"params": list(backbone.transformer.parameters()), "rate": config.lr},
-            {"params": list(cameras.parameters()), "rate": config.camera_lr},
-        ]
-        self.optimizer = torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=0.0)
 
-    def update(self, step: int) -> Tensor:
-        """Take the gradients, which all processes share by now, and clear them; their norm before clipping."""
-        norm = nn.utils.clip_grad_norm_(self.modules.parameters(), self.config.clip_norm)
+    def step(self, step: int) -> Tensor:
+        """Take the gradients of one step; their norm."""
         config = self.config
-        share = share_of_rate(step, config.steps, config.warmup, config.schedule)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["rate"] * share
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return norm
+        return self.update(share_of_rate(step, config.steps, config.warmup, config.schedule))
 
     def save(self, step: int, about: dict[str, Any]) -> None:
-        """Write transformer and PM-RoPE for use, then the checkpoint."""
+        """Write transformer and PM-RoPE for use, then the checkpoint. All processes call it; the main one writes."""
+        if (state := self.state()) is None:
+            return
         out = self.config.out
-        self.backbone.transformer.save_pretrained(out / "transformer")
+        save_transformer(self.backbone.transformer, state["modules"], out / "transformer")
         self.cameras.save_pretrained(out / "cameras")
-        state = {"modules": self.modules.state_dict(), "optimizer": self.optimizer.state_dict(), "step": step}
-        save_checkpoint(state, out / "checkpoint.pt", about)
-
-    def load(self, state: dict[str, Any]) -> int:
-        """Take a checkpoint's state; the step to go on with."""
-        self.modules.load_state_dict(state["modules"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        return state["step"]
+        save_checkpoint({**state, "step": step}, out / "checkpoint.pt", about)
 
 
 def losses(training: Training, text: TextCache, forcing: TeacherForcing, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -142,41 +129,42 @@ def words(text: TextCache, captions: list[list[str]]) -> Tensor:
 
 def train(config: Config, backbone: WanBackbone, bank: MemoryBank, launched: Accelerator) -> PMRoPE:
     """Train to ``config.steps``; what is in ``config.out`` is gone on with. Only the main process writes."""
-    cameras = make_cameras(config, backbone)
-    training, start, begun = Training(config, backbone, cameras), 0, fingerprint(backbone.transformer)
+    cameras, begun = make_cameras(config, backbone), fingerprint(backbone.transformer)
+    if config.shard and launched.num_processes > 1:
+        shard(backbone.transformer)
+    training, start = Training(config, backbone, cameras, launched), 0
     data, forcing = TrainingSet(bank, config), TeacherForcing()
     made_of = {"bank": bank.fingerprint, "records": records_hash(bank.path), "weights": begun}
     about = identity(config, MAY_CHANGE, processes=launched.num_processes, **made_of)
     if state := load_checkpoint(config.out / "checkpoint.pt", about):
-        start = training.load(state)
+        training.load(state)
+        start = state["step"]
     launched.wait_for_everyone()  # the main process will write where the others have just read
-    text, main = TextCache(backbone, config.text_length), launched.is_main_process
+    text = TextCache(backbone, config.text_length)
 
     with ExitStack() as stack:
         stack.enter_context(prepared(backbone, config.text_length, config.checkpointing))
         stack.enter_context(forcing.attach(backbone.transformer))
         stack.enter_context(cameras.attach(backbone.transformer))
-        if start < config.steps and main:
+        if start < config.steps:
             _tell(training, text, forcing, data, config.steps - start)
         tracked = None if config.tracker == "none" else lambda row, step: launched.log(row, step=step)
-        log = RunLog(config.out, "remind", start, config.steps, tracked) if main else None
+        log = RunLog(config.out, "remind", start, config.steps, tracked) if launched.is_main_process else None
         for step in range(start, config.steps):
             batch = data.batch(step, launched.process_index, launched.num_processes)
             error, sigma = losses(training, text, forcing, batch)
-            mean_gradients(launched, training.modules.parameters())
-            norm = training.update(step)
-            row = None
+            training.share_gradients()
+            norm, row = training.step(step), None
             if step % config.log_every == 0:
                 every = launched.gather((error.flatten(), sigma.flatten()))
                 row = {"step": step, "loss": every[0].mean().item(), **by_noise_level(*every), "norm": norm.item()}
                 row["graph"] = summary(batch)
-            if log is None:
-                continue
-            log.step(row)
+            if log is not None:
+                log.step(row)
             if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
                 training.save(step + 1, about)
-    if log is not None:
-        log.close()
+        if log is not None:
+            log.close()
     return cameras.eval()
 
 
@@ -191,12 +179,15 @@ def summary(batch: Batch) -> str:
 
 def _tell(training: Training, text: TextCache, forcing: TeacherForcing, data: TrainingSet, steps: int) -> None:
     """Say what the steps will cost, from some whose gradients are thrown away."""
-    batch = next(b for b in map(data.batch, range(100)) if len(b.graph.nodes) > 2)
+    launched = training.launched
+    share = (launched.process_index, launched.num_processes)
+    batch = next(b for i in range(100) if len((b := data.batch(i, *share)).graph.nodes) > 2)
     seconds = timed(lambda: losses(training, text, forcing, batch))
     training.modules.zero_grad(set_to_none=True)
     weights = sum(p.numel() for p in training.modules.parameters()) * 4
     # a checkpoint is the weights and two moments, the weights once more; two lie there while one replaces the other
-    tell_cost("remind", [Phase("all", steps, seconds)], 8 * weights, training.config.out)
+    if launched.is_main_process:
+        tell_cost("remind", [Phase("all", steps, seconds)], 8 * weights, training.config.out)
 
 
 def main(command: Command) -> int:
@@ -207,6 +198,8 @@ def main(command: Command) -> int:
     launched = launch(config.device, config.tracker, "memkit-remind", asdict(config), config.out)
     backbone = load_whole(config.model, config.threads, launched.device)
     train(config, backbone, MemoryBank.open(config.folder / "train"), launched)
+    kept, whole = megabytes(backbone.transformer)
+    launched.print(f"{kept:.1f} of {whole:.1f} MB of the backbone in each of {launched.num_processes} processes")
     launched.end_training()
     return 0
 

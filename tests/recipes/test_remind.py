@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from memkit.bank import MemoryBank
 from memkit.cameras import Cameras
@@ -21,7 +22,6 @@ from memkit.interrupt import Fog
 from memkit.pose_files import write_poses
 from memkit.video import write_video
 from recipes.backbones import load_whole
-from recipes.launch import launch
 from recipes.padded_text import TextCache, prepared
 from recipes.remind import prepare, train
 from recipes.remind.clips import FileClip, WorldClip, chunk_spans, frames_of, twin_of
@@ -274,7 +274,7 @@ def test_training_moves_everything_and_resumes_to_the_bit(config, tmp_path) -> N
 def setup(config: Config, bank: MemoryBank):
     backbone = load_whole(config.model, 0, CPU)
     positions = train.make_cameras(config, backbone)
-    training = train.Training(config, backbone, positions)
+    training = train.Training(config, backbone, positions, Accelerator(cpu=True))
     return training, TextCache(backbone, config.text_length), TeacherForcing(), TrainingSet(bank, config)
 
 
@@ -352,10 +352,3 @@ def test_presets_are_whole() -> None:
         assert (made.latents, made.first) == ((13, 1) if name == "tiny" else (21, 3))
     with pytest.raises(InputError, match="4·n"):
         _ = dataclasses.replace(tiny(), frames=50).latents
-
-
-def test_a_launch_of_one_process_trains(config, bank, tmp_path) -> None:
-    own = dataclasses.replace(config, out=tmp_path, steps=1)
-    launched = launch("cpu", "none", "test", {}, tmp_path)
-    train.train(own, load_whole(own.model, 0, CPU), bank, launched)
-    assert (tmp_path / "transformer" / "config.json").exists() and (tmp_path / "cameras" / "config.json").exists()
