@@ -16,7 +16,7 @@ from memkit.guidance import MemoryGuidance, guided_memory
 from memkit.injectors import MemoryGate, SelfAttentionConcat
 from memkit.known import known_frames, write_known
 from memkit.memory import Memory
-from memkit.short_text import PIPELINE_TEXT_LENGTH, short_text
+from memkit.short_text import PIPELINE_TEXT_LENGTH, embed_short, short_text
 
 
 def generate_videos(
@@ -127,11 +127,7 @@ def _texts(backbone: WanBackbone, prompts: Sequence[str], negative_prompt: str, 
     """The texts of a call of the pipeline: as they are, or embedded for `short_text`."""
     if text_length >= PIPELINE_TEXT_LENGTH:
         return {"prompt": list(prompts), "negative_prompt": [negative_prompt] * len(prompts)}
-    texts = [*prompts, negative_prompt]
-    embeds = backbone.encode_text(texts, text_length + 1)
-    for text, row in zip(texts, embeds, strict=True):
-        if row[-1].any():
-            raise InputError(f"{text!r} has more than {text_length} text tokens; give a larger text_length.")
+    embeds = embed_short(backbone, [*prompts, negative_prompt], text_length)
     return {"prompt_embeds": embeds[:-1], "negative_prompt_embeds": embeds[-1:].expand_as(embeds[:-1])}
 
 

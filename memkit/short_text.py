@@ -8,14 +8,18 @@ cost. It counts where videos are small: of tiny-wan's 80 tokens against 512, two
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from diffusers import WanTransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
+from jaxtyping import Float
+from torch import Tensor
 
 from memkit.attention import grouped_attention
+from memkit.backbones import WanBackbone
+from memkit.errors import InputError
 
 PIPELINE_TEXT_LENGTH = 512
 
@@ -35,6 +39,18 @@ class PaddedCrossAttention(WanAttnProcessor):
         weight[:, -1] = self.log_copies
         out = grouped_attention({"video": q}, {"text": (k, v)}, {"video": ("text",)}, {"text": weight})["video"]
         return attn.to_out[0](out.flatten(2, 3))
+
+
+def embed_short(backbone: WanBackbone, texts: Sequence[str], length: int) -> Float[Tensor, "texts tokens dim"]:
+    """Embeddings for `short_text`: ``length`` tokens and a zero.
+
+    Raises `InputError` for a text of more tokens.
+    """
+    embeds = backbone.encode_text(texts, length + 1)
+    for text, row in zip(texts, embeds, strict=True):
+        if row[-1].any():
+            raise InputError(f"{text!r} has more than {length} text tokens; give a larger text_length.")
+    return embeds
 
 
 @contextmanager

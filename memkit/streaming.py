@@ -23,6 +23,7 @@ from memkit.errors import InputError
 from memkit.injectors import CacheMonitor, KVCache
 from memkit.pm_rope import PMRoPE
 from memkit.prope import PRoPE
+from memkit.short_text import PIPELINE_TEXT_LENGTH, embed_short, short_text
 from memkit.streaming_config import StreamConfig
 from memkit.streaming_noise import frame_noise
 from memkit.streaming_reads import Read, read_everything
@@ -187,6 +188,9 @@ class Stream:
             for part in (self.cache, self._positions):
                 if part is not None:
                     stack.enter_context(part.attach(*self.backbone.transformers))
+            if self.config.text_length < PIPELINE_TEXT_LENGTH:
+                for transformer in self.backbone.transformers:
+                    stack.enter_context(short_text(transformer, self.config.text_length))
             yield
 
     @contextmanager
@@ -202,10 +206,14 @@ class Stream:
         wanted = {COND: tuple(prompts), UNCOND: (self.config.negative_prompt,) * len(prompts)}
         wanted = {branch: wanted[branch] for branch in self.cache.branches}
         self._texts = {
-            each: self._texts[each] if each in self._texts else self.backbone.encode_text(each)
-            for each in wanted.values()
+            each: self._texts[each] if each in self._texts else self._embed(each) for each in wanted.values()
         }
         return {branch: self._texts[each] for branch, each in wanted.items()}
+
+    def _embed(self, texts: Sequence[str]) -> Tensor:
+        length = self.config.text_length
+        short = length < PIPELINE_TEXT_LENGTH
+        return embed_short(self.backbone, texts, length) if short else self.backbone.encode_text(texts)
 
     def _noise(self, kind: str, at: range) -> Float[Tensor, "batch channels frames height width"]:
         shape = (self.backbone.transformer.config.in_channels, *self.size)

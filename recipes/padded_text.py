@@ -13,11 +13,6 @@ from memkit.errors import InputError
 from memkit.short_text import PIPELINE_TEXT_LENGTH, short_text
 
 
-def shorten(text: Tensor, length: int) -> Tensor:
-    """Embeddings as the pipeline pads them, cut to ``length`` tokens and a zero; longer texts are cut."""
-    return torch.cat([text[:, :length], torch.zeros_like(text[:, :1])], dim=1)
-
-
 class TextCache:
     """Text embeddings of captions, each computed once, alone, and kept without its padding, on the CPU."""
 
@@ -29,7 +24,7 @@ class TextCache:
     def __call__(self, captions: list[str]) -> Tensor:
         """[B, length + 1, D] with a zero at the end, or [B, 512, D] at the pipeline's length."""
         rows = torch.stack([self._padded(caption) for caption in captions])
-        return rows if self.length == PIPELINE_TEXT_LENGTH else shorten(rows, self.length)
+        return rows if self.length == PIPELINE_TEXT_LENGTH else nn.functional.pad(rows, (0, 0, 0, 1))
 
     def _padded(self, caption: str) -> Tensor:
         if caption not in self._known:

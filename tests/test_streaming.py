@@ -2,6 +2,7 @@
 
 import gc
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -153,6 +154,18 @@ def test_a_prompt_changes_its_chunk_and_those_after_it_alone(backbone):
     a, b = (stream(backbone).make_all([PROMPTS, middle, PROMPTS]) for middle in (PROMPTS, PROMPTS[::-1]))
     assert torch.equal(a[:, :, :2], b[:, :, :2])
     assert not torch.equal(a[:, :, 2:4], b[:, :, 2:4]) and not torch.equal(a[:, :, 4:], b[:, :, 4:])
+
+
+def test_short_texts_give_the_same_chunks_up_to_rounding_and_longer_ones_are_named():
+    backbone, outs = WanBackbone.from_pipeline(random_pipeline()), []
+    for length in (512, 24):
+        made = stream(backbone, replace(GUIDED, text_length=length))
+        outs.append(torch.cat([made.make(PROMPTS), made.make(PROMPTS[::-1])], dim=2))
+    torch.testing.assert_close(outs[1], outs[0], rtol=0, atol=1e-4)
+    with pytest.raises(InputError, match="'a red ball falls' has more than 3 text tokens"):
+        stream(backbone, replace(GUIDED, text_length=3)).make(PROMPTS)
+    with pytest.raises(InputError, match="1 to 512"):
+        replace(GUIDED, text_length=0)
 
 
 def test_a_video_depends_on_its_seed_and_prompt_not_on_its_companions_nor_on_how_often_it_is_made(backbone):

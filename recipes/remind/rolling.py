@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from typing import NamedTuple
 
 import torch
@@ -14,10 +13,8 @@ from memkit.backbones import WanBackbone
 from memkit.cameras import Cameras
 from memkit.injectors import CacheMonitor, frame_bytes
 from memkit.positions import PMRoPE
-from memkit.short_text import PIPELINE_TEXT_LENGTH, short_text
 from memkit.streaming import Stream, StreamConfig
 from memkit.streaming_reads import Read, read_everything
-from recipes.padded_text import shorten
 from recipes.remind.presets import Config
 
 
@@ -27,18 +24,6 @@ class Part(NamedTuple):
     prompts: Sequence[str]
     frames: int
     known: Float[Tensor, "batch channels known height width"] | None = None
-
-
-class ShortTextBackbone(WanBackbone):
-    """A backbone whose texts have so many tokens and a zero, for a transformer inside `short_text`."""
-
-    def __init__(self, of: WanBackbone, length: int) -> None:
-        super().__init__(of.transformer, of.pipeline(), of.video_format)
-        self._length = length
-
-    def encode_text(self, prompts: Sequence[str], max_sequence_length: int = 512) -> Tensor:
-        """[B, length + 1, D]; longer texts are cut."""
-        return shorten(super().encode_text(prompts, max_sequence_length), self._length)
 
 
 class Roller:
@@ -59,15 +44,20 @@ class Roller:
         frames: int,
         read: Read = read_everything,
     ) -> None:
-        self.config, self.short = config, config.text_length < PIPELINE_TEXT_LENGTH
-        self.backbone = ShortTextBackbone(backbone, config.text_length) if self.short else backbone
         if positions is not None and positions.config.mode == "off":
             positions = None
-        settings = StreamConfig(config.chunk, config.first, config.sampling_steps, config.shift, config.guidance_scale)
+        settings = StreamConfig(
+            config.chunk,
+            config.first,
+            config.sampling_steps,
+            config.shift,
+            config.guidance_scale,
+            text_length=config.text_length,
+        )
         branches = 1 if config.guidance_scale == 1 else 2
         room = config.cache_frames or frames
         self.stream = Stream(
-            self.backbone,
+            backbone,
             seeds,
             branches * room * frame_bytes(backbone.transformer, *size, batch=len(seeds)),
             settings,
@@ -81,12 +71,8 @@ class Roller:
         self, part: Part, pin: bool = False, monitor: CacheMonitor | None = None
     ) -> Float[Tensor, "batch channels frames height width"]:
         """The next chunk, on the backbone's device."""
-        known = None if part.known is None else part.known.to(self.backbone.device)
-        with ExitStack() as stack:
-            if self.short:
-                for transformer in self.backbone.transformers:
-                    stack.enter_context(short_text(transformer, self.config.text_length))
-            return self.stream.make(part.prompts, known, part.frames, pin, monitor)
+        known = None if part.known is None else part.known.to(self.stream.backbone.device)
+        return self.stream.make(part.prompts, known, part.frames, pin, monitor)
 
     def roll(
         self, parts: Sequence[Part], watch: bool = False

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from memkit.backbones import WanBackbone
 from memkit.cameras import Cameras
 from memkit.errors import InputError
 from memkit.pose_files import read_poses, write_poses
@@ -383,13 +382,3 @@ def test_a_claim_compares_with_what_is_removed(claim) -> None:
         assert row["evolution, pixels (median)"].value == pytest.approx(wanted)
     whole = next(table for title, table in made.items() if title.startswith("recovery"))
     assert list(whole) == [*names, *(c.removeprefix("recovery / ") for c in evaluate.CONTROLS)]
-
-
-def test_a_backbone_of_short_texts_is_the_same_model(config) -> None:
-    from recipes.remind.rolling import ShortTextBackbone
-
-    backbone = load_whole(config.model, 0, CPU)
-    short = ShortTextBackbone(backbone, 20)
-    assert isinstance(short, WanBackbone) and short.transformer is backbone.transformer
-    text, whole = (each.encode_text(["a red ball falls"]) for each in (short, backbone))
-    assert text.shape[1] == 21 and not text[:, -1].any() and torch.equal(text[:, :20], whole[:, :20])
