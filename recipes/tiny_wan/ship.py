@@ -20,7 +20,7 @@ from memkit.backbones.codec import tiny_folder
 from memkit.worlds.constants import MATERIALS, PLANETS, SUBSTANCES
 from recipes.tiny_wan.data import SUITES, Clips
 from recipes.tiny_wan.evaluate import EvaluateConfig
-from recipes.tiny_wan.transformer import Stage, TransformerConfig
+from recipes.tiny_wan.stages import Stage, TransformerConfig
 from recipes.tiny_wan.vae import VAEConfig
 
 TEMPLATES = {"card": Path(__file__).with_name("card.md"), "page": Path(__file__).with_name("page.md")}

@@ -13,11 +13,14 @@ from memkit.backbones import WanBackbone
 from memkit.errors import InputError
 from memkit.flow import flow_loss
 from memkit.short_text import short_text
-from recipes.tiny_wan import data, evaluate, ship, transformer, vae
+from recipes.tiny_wan import batches, data, evaluate, ship, transformer, vae
 from recipes.tiny_wan.__main__ import TinyWanConfig, main
+from recipes.tiny_wan.batches import Batch
 from recipes.tiny_wan.captions import train_tokenizer, vary_caption
 from recipes.tiny_wan.initialise import initialise
+from recipes.tiny_wan.model import TextAndVideo, loss_of, write_pipeline
 from recipes.tiny_wan.optim import orthogonalise
+from recipes.tiny_wan.stages import FALLS, Stage, TransformerConfig, schedule
 from recipes.training import Phase, RunLog, duration, tell_cost, timed
 
 
@@ -124,8 +127,8 @@ def _stop_at(step, function, position):
 
 
 STAGES = (
-    transformer.Stage(2, (1.0, 1.0), laws_alone=True, known=0.0),
-    transformer.Stage(3, (1.0, 0.1), known=0.5),
+    Stage(2, (1.0, 1.0), laws_alone=True, known=0.0),
+    Stage(3, (1.0, 0.1), known=0.5),
 )
 
 
@@ -133,7 +136,7 @@ STAGES = (
 def trained(clips, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")
     vae.main(replace(SMALL_VAE, data=clips, held_out=clips, out=folder / "vae"))
-    return transformer.TransformerConfig(
+    return TransformerConfig(
         data=clips, vae=folder / "vae", out=folder / "transformer", heads=2, head_dim=24, ffn_dim=64, layers=2,
         text_dim=32, stages=STAGES, batch=2, save_every=3,
     )  # fmt: skip
@@ -149,7 +152,7 @@ def test_the_transformer_resumes_to_the_bit(trained, tmp_path):
     again, _ = transformer.train(stopped)
     for name, value in straight.state_dict().items():
         assert torch.equal(again.state_dict()[name], value), name
-    folder = transformer.write_pipeline(trained, straight, tokenizer)
+    folder = write_pipeline(trained, straight, tokenizer)
     pipe = WanPipeline.from_pretrained(folder)
     frames = pipe("a red ball falls", height=64, width=64, num_frames=17, num_inference_steps=1).frames
     assert frames.shape == (1, 17, 64, 64, 3)
@@ -158,7 +161,7 @@ def test_the_transformer_resumes_to_the_bit(trained, tmp_path):
 
 def test_one_padding_token_with_a_weight_is_the_pipelines_padding(trained):
     torch.manual_seed(0)
-    model = transformer.TextAndVideo(trained, 300).eval()
+    model = TextAndVideo(trained, 300).eval()
     tokens = torch.randint(2, 300, (2, trained.text_length))
     mask = torch.arange(trained.text_length)[None] < torch.tensor([[4], [9]])
     latents, timestep = torch.randn(2, 16, 2, 4, 4), torch.tensor([900.0, 100.0])
@@ -186,13 +189,13 @@ def test_captions_keep_what_is_needed_and_often_leave_out_the_rest(clips):
 
 def test_the_loss_is_plain_flow_matching_and_known_frames_carry_none(trained):
     torch.manual_seed(0)
-    model = transformer.TextAndVideo(trained, 300).eval()
+    model = TextAndVideo(trained, 300).eval()
     tokens = torch.randint(2, 300, (2, trained.text_length))
     x0, noise, sigma = torch.randn(2, 16, 3, 4, 4), torch.randn(2, 16, 3, 4, 4), torch.tensor([0.9, 0.3])
 
     def loss(known, noise=noise, x0=x0):
-        drawn = transformer.Batch([0, 1], tokens, torch.ones_like(tokens), sigma, torch.tensor(known))
-        return transformer.loss_of(trained, model, x0, noise, drawn)
+        drawn = Batch([0, 1], tokens, torch.ones_like(tokens), sigma, torch.tensor(known))
+        return loss_of(trained, model, x0, noise, drawn)
 
     with torch.no_grad():
         noisy = (1 - sigma.view(-1, 1, 1, 1, 1)) * x0 + sigma.view(-1, 1, 1, 1, 1) * noise
@@ -212,15 +215,15 @@ def test_the_loss_is_plain_flow_matching_and_known_frames_carry_none(trained):
 def test_known_frames_come_in_their_share_of_steps_and_a_step_is_a_function_of_its_number(trained, clips):
     rows = data.Clips(clips).rows
     tokenizer = train_tokenizer([row["caption"] for row in rows])
-    config = replace(trained, batch=4, stages=(transformer.Stage(200, (1.0, 1.0), known=0.4),))
-    drawn = [transformer.batch(config, step, rows, tokenizer) for step in range(200)]
+    config = replace(trained, batch=4, stages=(Stage(200, (1.0, 1.0), known=0.4),))
+    drawn = [batches.batch(config, step, rows, tokenizer) for step in range(200)]
     assert 0.3 < sum(bool(d.known.any()) for d in drawn) / 200 < 0.5
     assert {int(n) for d in drawn for n in d.known} == {0, 1, 2, 3}
-    laws = replace(config, stages=(transformer.Stage(40, (1.0, 1.0), laws_alone=True, known=0.0), *config.stages))
-    first = [transformer.batch(laws, step, rows, tokenizer) for step in range(41)]
+    laws = replace(config, stages=(Stage(40, (1.0, 1.0), laws_alone=True, known=0.0), *config.stages))
+    first = [batches.batch(laws, step, rows, tokenizer) for step in range(41)]
     assert not any(d.known.any() for d in first[:40]) and {i for d in first[:40] for i in d.index} == {0, 1, 2}
     assert {i for d in drawn for i in d.index} == set(range(6))
-    again = transformer.batch(config, 3, rows, tokenizer)
+    again = batches.batch(config, 3, rows, tokenizer)
     assert again.index == drawn[3].index and torch.equal(again.tokens, drawn[3].tokens)
 
 
@@ -228,12 +231,12 @@ def test_falls_come_alone_or_in_their_share(trained, clips):
     rows = data.Clips(clips).rows
     rows[1], rows[2] = {**rows[1], "kind": "toss"}, {**rows[2], "kind": "drop"}
     rows[4] = {**rows[4], "kind": "drop"}  # of another suite: seen in the dark, it teaches nothing of a planet
-    falls = {i for i in range(3) if rows[i]["kind"] in transformer.FALLS}
+    falls = {i for i in range(3) if rows[i]["kind"] in FALLS}
     tokenizer = train_tokenizer([row["caption"] for row in rows])
-    alone = transformer.Stage(30, (1.0, 1.0), falls=1.0, known=0.5, most_known=1, shift=8.0)
-    mixed = transformer.Stage(100, (1.0, 1.0), falls=0.6, known=0.0)
+    alone = Stage(30, (1.0, 1.0), falls=1.0, known=0.5, most_known=1, shift=8.0)
+    mixed = Stage(100, (1.0, 1.0), falls=0.6, known=0.0)
     config = replace(trained, batch=4, stages=(alone, mixed))
-    drawn = [transformer.batch(config, step, rows, tokenizer) for step in range(130)]
+    drawn = [batches.batch(config, step, rows, tokenizer) for step in range(130)]
     assert {i for batch in drawn[:30] for i in batch.index} == falls
     assert {int(n) for batch in drawn[:30] for n in batch.known} == {0, 1}
     last = [i for batch in drawn[30:] for i in batch.index]
@@ -242,17 +245,17 @@ def test_falls_come_alone_or_in_their_share(trained, clips):
     high, usual = (torch.cat([batch.sigma for batch in some]).median() for some in (drawn[:30], drawn[30:]))
     assert abs(high - 8 / 9) < 0.05 and abs(usual - 2 / 3) < 0.05  # of the middle of a uniform draw
     after = replace(config, stages=(alone, replace(mixed, steps=1)))
-    assert transformer.batch(after, 7, rows, tokenizer).index == drawn[7].index  # a stage knows nothing of the next
+    assert batches.batch(after, 7, rows, tokenizer).index == drawn[7].index  # a stage knows nothing of the next
 
 
 def test_rates_are_linear_in_each_stage_after_a_warm_up():
-    stages = (transformer.Stage(100, (1.0, 1.0)), transformer.Stage(200, (1.0, 0.0)), transformer.Stage(50, (0.5, 0.5)))
-    config = transformer.TransformerConfig(stages=stages, warmup=50)
-    rates = [transformer.schedule(config, step) for step in range(config.steps)]
+    stages = (Stage(100, (1.0, 1.0)), Stage(200, (1.0, 0.0)), Stage(50, (0.5, 0.5)))
+    config = TransformerConfig(stages=stages, warmup=50)
+    rates = [schedule(config, step) for step in range(config.steps)]
     assert rates[0] == 0.02 and rates[50] == rates[100] == 1.0 and rates[200] == 0.5 and len(rates) == 350
     assert set(rates[300:]) == {0.5} and 0 < rates[299] < 0.01
     with pytest.raises(IndexError):
-        transformer.schedule(config, 350)
+        schedule(config, 350)
 
 
 def test_one_command_goes_from_the_worlds_to_the_weights_and_then_has_nothing_left_to_do(tmp_path, capsys):
@@ -262,7 +265,7 @@ def test_one_command_goes_from_the_worlds_to_the_weights_and_then_has_nothing_le
         train=data.DataConfig(laws=2, interruptions=1, rooms=1),
         test=data.DataConfig(split="test", laws=1, interruptions=1, rooms=1),
         vae=replace(SMALL_VAE, frame_steps=1, video_steps=1, decoder_steps=1),
-        transformer=transformer.TransformerConfig(
+        transformer=TransformerConfig(
             heads=2, head_dim=24, ffn_dim=64, layers=2, text_dim=32, stages=STAGES[:1], batch=2
         ),
         evaluate=evaluate.EvaluateConfig(prompts=3, known_planets=2, continued=2, steps=1),
