@@ -8,7 +8,8 @@
     python -m recipes.dit_mem.claims --claim branches      # low tokens of one clip, high tokens of another
 
 Three training runs, seeds 1 to 3, stand for each encoder; intervals are over prompts and runs. Runs and measurements
-are shared by the claims, below OUT; stopped at any point, the same command goes on from there.
+are shared by the claims, below OUT; stopped at any point, the same command goes on from there. The tables are in OUT
+too, as JSON: CLAIM.json, CLAIM-from-frame.json, with the encoder in the name where it is not "frequency".
 """
 
 from __future__ import annotations
@@ -109,7 +110,8 @@ def main(command: Claims) -> int:
         if command.claim == "guidance":
             pairs = {name: kind for name in names for kind, _, way in [name.partition(", ")] if way}
             tables["less both branches"] = compared(runs, pairs)
-        write(config.out / f"{command.claim}{suffix}.json", tables)
+        of = "" if config.encoder == "frequency" else f"-{config.encoder}"
+        write(config.out / f"{command.claim}{of}{suffix}.json", tables)
         return 0
     some = command.encoders or get_args(EncoderName)
     found = measure_all(command, some)
