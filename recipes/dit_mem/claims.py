@@ -6,6 +6,7 @@
     python -m recipes.dit_mem.claims --claim mixture       # low tokens of one planet, high tokens of another
     python -m recipes.dit_mem.claims --claim encoders      # ours, the release's, and the controls, side by side
     python -m recipes.dit_mem.claims --claim branches      # low tokens of one clip, high tokens of another
+    python -m recipes.dit_mem.claims --claim appearance    # the same of encoders that were trained to show a clip whole
 
 Three training runs, seeds 1 to 3, stand for each encoder; intervals are over prompts and runs. Runs and measurements
 are shared by the claims, below OUT; stopped at any point, the same command goes on from there. The tables are in OUT
@@ -27,7 +28,10 @@ from recipes.dit_mem.tables import Run, compared, constants_in, of_constant, ove
 from recipes.pool import in_processes
 from recipes.tables import Table
 
-Claim = Literal["knowledge", "plug", "guidance", "mixture", "encoders", "branches"]
+Claim = Literal["knowledge", "plug", "guidance", "mixture", "encoders", "branches", "appearance"]
+BY_BRANCH = ("branches", "appearance")
+OWN: dict[str, Any] = {"pool": 0, "image_share": 0.0, "drop_text": 1.0, "shift": 3.0}
+"""Memory is the target itself, without a text or a first frame: it must carry the looks as well as the law."""
 
 
 @dataclass(frozen=True)
@@ -36,26 +40,28 @@ class Claims(Command):
 
     claim: Claim = "knowledge"
     encoders: tuple[EncoderName, ...] = ()
-    """Of "encoders" and "branches", instead of all; the other claims are about --encoder."""
+    """Of "encoders", "branches" and "appearance", instead of all; the other claims are about --encoder."""
     seeds: tuple[int, ...] = (1, 2, 3)
     """One training run each."""
     clips: int = evaluate.Evaluate.clips
     """Prompts."""
     from_frame: bool = False
-    """Give every prompt the first frame of its clip; not for "branches"."""
+    """Give every prompt the first frame of its clip; not for "branches" and "appearance"."""
     jobs: int = 1
     """Runs at once, in processes of one thread each."""
 
 
-def run_of(config: Config, encoder: EncoderName, seed: int) -> Config:
-    """The settings of one training run, below OUT, which has the banks."""
-    return replace(config, encoder=encoder, seed=seed, banks=config.out, out=config.out / f"{encoder}-{seed}")
+def run_of(config: Config, encoder: EncoderName, seed: int, claim: Claim = "knowledge") -> Config:
+    """The settings of one training run, below OUT, which has the banks; all claims but "appearance" share it."""
+    own, kind = (OWN, "own-") if claim == "appearance" else ({}, "")
+    out = config.out / f"{kind}{encoder}-{seed}"
+    return replace(config, encoder=encoder, seed=seed, banks=config.out, out=out, **own)
 
 
 def measure(command: Claims, config: Config) -> Any:
     """Train what is not trained, measure what is not measured; rows of the one run."""
     train.main(Command(config))
-    if command.claim == "branches":
+    if command.claim in BY_BRANCH:
         return branches.compare(branches.Branches(config))
     return evaluate.evaluate(replace(_evaluation(command, config), study=command.claim))
 
@@ -68,9 +74,9 @@ def measure_all(command: Claims, encoders: Sequence[EncoderName]) -> dict[Encode
     """What ``measure`` gives, by encoder, for each seed."""
     config = command.config
     prepare.main(prepare.Prepare(config))
-    if command.claim != "branches":
+    if command.claim not in BY_BRANCH:
         evaluate.open_bench(_evaluation(command, replace(config, banks=config.out))).without_memory()
-    runs = [run_of(config, encoder, seed) for encoder in encoders for seed in command.seeds]
+    runs = [run_of(config, encoder, seed, command.claim) for encoder in encoders for seed in command.seeds]
     made = in_processes(partial(measure, command), runs, command.jobs)
     each = len(command.seeds)
     return {encoder: made[i * each : (i + 1) * each] for i, encoder in enumerate(encoders)}
@@ -115,7 +121,7 @@ def main(command: Claims) -> int:
         return 0
     some = command.encoders or get_args(EncoderName)
     found = measure_all(command, some)
-    if command.claim == "branches":
+    if command.claim in BY_BRANCH:
         tables = {encoder: branches.table(runs) for encoder, runs in found.items()}
     else:
         tables = compare_encoders({encoder: [run for run, _ in runs] for encoder, runs in found.items()})

@@ -51,15 +51,15 @@ class TrainingSet:
     def __init__(self, bank: MemoryBank, config: Config) -> None:
         if len(bank) < 2:
             raise InputError(f"The bank {bank.path} has {len(bank)} clips; training needs a target and others.")
-        if config.pool < config.k:
-            raise InputError(f"pool is {config.pool}, less than k, {config.k}; give k or more.")
+        if 0 < config.pool < config.k:
+            raise InputError(f"pool is {config.pool}, less than k, {config.k}; give k or more, or 0.")
         self.bank = bank
         self.config = config
         self.ids, self.captions = bank.ids, bank.captions
         sources = [[] if source is None else [source] for source in bank.sources]
         hits = text_retriever(config, bank)(
             queries(config, self.captions),
-            k=config.pool,
+            k=config.pool or config.k,
             exclude=[[id] for id in self.ids],
             exclude_sources=sources if any(sources) else (),
         )
@@ -106,6 +106,8 @@ class TrainingSet:
     def _memory(self, target: int, step: int, rng: random.Random) -> list[str]:
         """At most k clips in random order."""
         config = self.config
+        if not config.pool:
+            return [self.ids[target]]
         pool = self.hits[target]
         ids = rng.sample(pool, min(config.k, len(pool)))
         if rng.random() < config.ease * min(1.0, max(0.0, (5 - 10 * step / config.steps) / 3)):

@@ -69,7 +69,8 @@ class Config:
     k: int = 5
     """Clips a prompt."""
     pool: int = 5
-    """In training, the k clips are drawn from the best ``pool``, anew each time; the release: k."""
+    """In training, the k clips are drawn from the best ``pool``, anew each time; the release: k. 0 shows the target
+    alone, always: of no use but to see what tokens can carry."""
     query_pattern: str = ""
     """Regular expression whose groups, those that matched, joined, are the query instead of the whole caption; the
     release: none."""

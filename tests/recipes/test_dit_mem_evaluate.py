@@ -17,6 +17,7 @@ from memkit.errors import InputError
 from recipes.dit_mem import branches, claims, evaluate, prepare
 from recipes.dit_mem.branches import Branches, memory_of, pairs_of
 from recipes.dit_mem.conditions import STUDIES, Condition, knowledge, mixture, plug
+from recipes.dit_mem.data import TrainingSet
 from recipes.dit_mem.evaluate import CEILINGS, Bench, Evaluate
 from recipes.dit_mem.laws import law_of, names_of
 from recipes.dit_mem.measured import Row
@@ -255,6 +256,17 @@ def test_a_claim_trains_and_measures_each_run_once(config) -> None:
         assert later.startswith(earlier)
         added = [json.loads(line)["condition"] for line in later[len(earlier) :].splitlines()]
         assert set(added) == {"random"} and len(added) == 2
+
+
+def test_what_tokens_can_carry_is_learned_from_the_clip_itself(config) -> None:
+    command = claims.Claims(config, claim="appearance", encoders=("frequency",), seeds=(1,), clips=2)
+    run = claims.run_of(config, "frequency", 1, "appearance")
+    assert run.out != claims.run_of(config, "frequency", 1).out
+    batch = TrainingSet(MemoryBank.open(config.bank), run).batch(run.steps - 1)
+    assert batch.known == 0 and set(batch.captions) == {""}
+    assert torch.equal(batch.memory[:, 0], batch.latents) and not batch.mask[:, 1:].any()
+    assert claims.main(command) == 0
+    assert list(json.loads((config.out / "appearance.json").read_text())) == ["frequency"]
 
 
 def test_conditions_are_compared_in_pairs_of_the_same_prompt() -> None:
