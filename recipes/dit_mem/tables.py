@@ -100,5 +100,5 @@ def report(runs: Sequence[Run], conditions: Sequence[str]) -> dict[str, Table]:
 
 def write(file: Path, tables: Mapping[str, Table]) -> None:
     """Print tables of constants, each under its title, and write their numbers."""
-    fine = ("rate", "restitution")
+    fine = ("rate", "restitution", "less both branches")
     write_tables(file, tables, {name: f", {unit}" for name, unit in UNITS.items()}, dict.fromkeys(fine, 3))
