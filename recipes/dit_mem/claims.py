@@ -24,7 +24,7 @@ from memkit.encoders import EncoderName
 from recipes.commands import run_command
 from recipes.dit_mem import branches, evaluate, prepare, train
 from recipes.dit_mem.presets import Command, Config, parse
-from recipes.dit_mem.tables import Run, compared, constants_in, of_constant, overall, report, write
+from recipes.dit_mem.tables import Run, compared, constants_in, less_errors, of_constant, overall, report, write
 from recipes.pool import in_processes
 from recipes.tables import Table
 
@@ -103,6 +103,10 @@ def compare_encoders(runs: dict[EncoderName, list[Run]]) -> dict[str, Table]:
                 "correlation with truth, retrieved": found["retrieved"]["correlation with truth"],
                 "with the clips shown, other": found["other"]["with the clips shown"],
             }
+    first, *more = runs
+    if more:
+        base = runs[first], "retrieved"
+        tables[f"retrieved, less {first}"] = {name: less_errors((runs[name], "retrieved"), base) for name in more}
     return tables
 
 

@@ -68,22 +68,23 @@ def of_constant(runs: Sequence[Run], conditions: Sequence[str], name: str) -> Ta
 
 def compared(runs: Sequence[Run], pairs: Mapping[str, str]) -> Table:
     """Errors under each condition less those under the one that it is paired with, of the same prompt and noise."""
-    names = constants_in(runs)
-    table: Table = {}
-    for condition, base in pairs.items():
+    return {condition: less_errors((runs, condition), (runs, base)) for condition, base in pairs.items()}
 
-        def less(value: Callable[[Row], float], of: str = condition, base: str = base) -> Interval:
-            return bootstrap_runs(np.mean, columns(runs, of, value) - columns(runs, base, value))
 
-        def off(row: Row, name: str) -> float:
-            return abs(row.fitted.get(name, math.nan) - row.true.get(name, math.nan))
+def less_errors(of: tuple[Sequence[Run], str], base: tuple[Sequence[Run], str]) -> dict[str, Interval]:
+    """Errors of the runs ``of`` under its condition less those of ``base``, of the same prompt and noise."""
 
-        table[condition] = {
-            "path error, %": less(lambda row: 100 * row.path_error),
-            "law residual, %": less(lambda row: 100 * row.law_residual),
-            **{f"{name} error": less(lambda row, name=name: off(row, name)) for name in names},
-        }
-    return table
+    def less(value: Callable[[Row], float]) -> Interval:
+        return bootstrap_runs(np.mean, columns(*of, value) - columns(*base, value))
+
+    def off(row: Row, name: str) -> float:
+        return abs(row.fitted.get(name, math.nan) - row.true.get(name, math.nan))
+
+    return {
+        "path error, %": less(lambda row: 100 * row.path_error),
+        "law residual, %": less(lambda row: 100 * row.law_residual),
+        **{f"{name} error": less(lambda row, name=name: off(row, name)) for name in constants_in(of[0])},
+    }
 
 
 def _count(values: np.ndarray) -> Interval:
@@ -100,5 +101,5 @@ def report(runs: Sequence[Run], conditions: Sequence[str]) -> dict[str, Table]:
 
 def write(file: Path, tables: Mapping[str, Table]) -> None:
     """Print tables of constants, each under its title, and write their numbers."""
-    fine = ("rate", "restitution", "less both branches")
+    fine = ("rate", "restitution", *(title for title in tables if "less" in title))
     write_tables(file, tables, {name: f", {unit}" for name, unit in UNITS.items()}, dict.fromkeys(fine, 3))

@@ -246,6 +246,7 @@ def test_a_claim_trains_and_measures_each_run_once(config) -> None:
     assert claims.main(command) == 0
     tables = json.loads((config.out / "encoders.json").read_text())
     assert list(tables["gravity"]) == ["frequency", "dit_mem"]
+    assert list(tables["retrieved, less frequency"]) == ["dit_mem"]
     runs = [config.out / f"{name}-{seed}" for name in ("frequency", "dit_mem") for seed in (1, 2)]
     before = [(run / "measured.jsonl").read_text() for run in runs]
     assert before[0] != before[1] and all((run / "encoder" / "model.safetensors").exists() for run in runs)
