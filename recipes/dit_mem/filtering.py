@@ -13,7 +13,8 @@ also hides noise from the model, and what it does not see it cannot take out. ti
 to tell apart than 0, 0.2, 0.4 in time and 0, 0.25, 0.5 in space.
 
 Intervals are 95 % bootstraps over prompts. OUT/filtering.json has the clips and the table; a call goes on where the
-last one stopped. OUT/filtering has the unfiltered twins, and a few videos of each condition.
+last one stopped. OUT/filtering has the unfiltered twins, and a few videos of each condition; OUT/filtering.png shows
+the first prompt under those of the greatest strength.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import json
 import math
 import os
 import random
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +31,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -37,7 +40,8 @@ from memkit.backbones import WanBackbone
 from memkit.errors import InputError
 from memkit.generate import generate_videos
 from memkit.metrics import Interval, bootstrap
-from memkit.video import write_video
+from memkit.report import contact_sheet
+from memkit.video import read_clip, write_video
 from memkit.worlds import sample_law
 from memkit.worlds.event import Event
 from recipes.commands import run_command
@@ -133,7 +137,7 @@ class Study:
                 twin = load_file(self.twin(i))["video"]
                 self.rows[condition.name, i] = measure(video, twin, law_of(i), fps, **known)
                 if i < self.command.keep:
-                    write_video(self.folder / f"{i:02d}-{condition.name.replace(', ', '-')}.mp4", video, fps)
+                    write_video(self.kept(condition, i), video, fps)
             self.write({})
 
     def lacks(self, condition: Condition, prompt: int) -> bool:
@@ -143,6 +147,10 @@ class Study:
     def twin(self, prompt: int) -> Path:
         """The file of the unfiltered clip."""
         return self.folder / f"{prompt:02d}.safetensors"
+
+    def kept(self, condition: Condition, prompt: int) -> Path:
+        """The file of a video, if it is among those that are kept."""
+        return self.folder / f"{prompt:02d}-{condition.name.replace(', ', '-')}.mp4"
 
     def generate(self, condition: Condition, prompts: range) -> tuple[Tensor, list[float]]:
         """Videos, and how much the state of each was changed."""
@@ -213,8 +221,19 @@ def _ratio(a: np.ndarray, b: np.ndarray) -> float:
     return a.mean() / b.mean() if b.any() else math.nan
 
 
-def run(command: Filtering) -> tuple[Study, list[str]]:
-    """The study with no row lacking, and the names of its conditions."""
+def picture(study: Study, shown: Sequence[Condition]) -> Image.Image:
+    """The first prompt under these conditions, from the videos that were kept."""
+    form, videos = study.backbone.video_format, []
+    for condition in shown:
+        label = condition.name.rsplit(", ", 1)[0].replace("high and mean", "high+mean")
+        if len(study.command.cutoffs) == 1:
+            label = label.replace(f" {study.command.cutoffs[0]:g}", "")
+        videos.append((label, read_clip(study.kept(condition, 0), form.fps, form.num_frames)))
+    return contact_sheet([(law_of(0).caption, videos)], height=64)
+
+
+def run(command: Filtering) -> tuple[Study, list[Condition]]:
+    """The study with no row lacking, and its conditions."""
     backbone = load_backbone(command.config)
     todo = conditions(command, len(backbone.transformer.blocks))
     for condition in todo:
@@ -223,14 +242,18 @@ def run(command: Filtering) -> tuple[Study, list[str]]:
     study = Study(command, backbone)
     for condition in todo:
         study.add(condition)
-    return study, [condition.name for condition in todo]
+    return study, todo
 
 
 def main(command: Filtering) -> int:
     """Generate what is lacking, measure it and print the table; the exit code."""
-    study, names = run(command)
-    table = tabulate(study.rows, names, command.prompts)
+    study, todo = run(command)
+    table = tabulate(study.rows, [condition.name for condition in todo], command.prompts)
     study.write(table)
+    if command.keep:
+        strongest = max(command.strengths, key=abs)
+        shown = [condition for condition in todo if condition.keep is None or condition.strength == strongest]
+        picture(study, shown).save(study.file.with_suffix(".png"))
     print(f"{markdown(table)}\n\n{study.file}")
     return 0
 

@@ -13,6 +13,7 @@ import torch
 from einops import rearrange
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from random_wan import random_pipeline, random_transformer
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -257,6 +258,7 @@ def test_end_to_end(done) -> None:
     twins = [load_file(done.config.out / "filtering" / f"{i:02d}.safetensors")["video"] for i in range(3)]
     assert all(twin.shape == (9, 32, 32, 3) for twin in twins) and not twins[0].equal(twins[1])
     assert len(list((done.config.out / "filtering").glob("*.mp4"))) == len(names)
+    assert Image.open(done.config.out / "filtering.png").height > 64 * len(names)
     cells = found["table"][names[2]]
     error = sum(rows[names[2], i]["squared_error"] for i in range(3)) / 3
     assert cells["PSNR, dB"]["value"] == pytest.approx(-10 * math.log10(error))
