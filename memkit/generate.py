@@ -16,7 +16,7 @@ from memkit.guidance import MemoryGuidance, guided_memory
 from memkit.injectors import MemoryGate, SelfAttentionConcat
 from memkit.known import known_frames, write_known
 from memkit.memory import Memory
-from memkit.short_text import PIPELINE_TEXT_LENGTH, embed_short, short_text
+from memkit.short_text import PIPELINE_TEXT_LENGTH, embed_short, short_texts
 
 
 def generate_videos(
@@ -107,9 +107,7 @@ def _sample(
     with contextlib.ExitStack() as attached:
         if known is not None:
             attached.enter_context(known_frames(known, *backbone.transformers))
-        if text_length < PIPELINE_TEXT_LENGTH:
-            for transformer in backbone.transformers:
-                attached.enter_context(short_text(transformer, text_length))
+        attached.enter_context(short_texts(backbone.transformers, text_length))
         return backbone.pipeline()(
             **_texts(backbone, prompts, negative_prompt, text_length),
             height=form.height,

@@ -8,8 +8,8 @@ cost. It counts where videos are small: of tiny-wan's 80 tokens against 512, two
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import torch
 from diffusers import WanTransformer3DModel
@@ -64,3 +64,13 @@ def short_text(transformer: WanTransformer3DModel, length: int) -> Iterator[None
     finally:
         for block, processor in zip(transformer.blocks, before, strict=True):
             block.attn2.set_processor(processor)
+
+
+@contextmanager
+def short_texts(transformers: Iterable[WanTransformer3DModel], length: int) -> Iterator[None]:
+    """`short_text` of each; nothing at the pipeline's own length."""
+    with ExitStack() as stack:
+        if length < PIPELINE_TEXT_LENGTH:
+            for transformer in transformers:
+                stack.enter_context(short_text(transformer, length))
+        yield

@@ -16,6 +16,11 @@ class StreamLayout:
     """``c0 … cn`` and ``x0 … xn``, or some of them."""
 
     @classmethod
+    def of(cls, graph: FrameGraph, for_loss: bool) -> StreamLayout:
+        """`for_loss` or `whole`."""
+        return cls.for_loss(graph) if for_loss else cls.whole(graph)
+
+    @classmethod
     def whole(cls, graph: FrameGraph) -> StreamLayout:
         """All chunks of both streams."""
         return cls(graph, tuple(graph.groups()))

@@ -23,7 +23,7 @@ from memkit.errors import InputError
 from memkit.injectors import CacheMonitor, KVCache
 from memkit.pm_rope import PMRoPE
 from memkit.prope import PRoPE
-from memkit.short_text import PIPELINE_TEXT_LENGTH, embed_short, short_text
+from memkit.short_text import PIPELINE_TEXT_LENGTH, embed_short, short_texts
 from memkit.streaming_config import StreamConfig
 from memkit.streaming_noise import frame_noise
 from memkit.streaming_reads import Read, read_everything
@@ -188,9 +188,7 @@ class Stream:
             for part in (self.cache, self._positions):
                 if part is not None:
                     stack.enter_context(part.attach(*self.backbone.transformers))
-            if self.config.text_length < PIPELINE_TEXT_LENGTH:
-                for transformer in self.backbone.transformers:
-                    stack.enter_context(short_text(transformer, self.config.text_length))
+            stack.enter_context(short_texts(self.backbone.transformers, self.config.text_length))
             yield
 
     @contextmanager

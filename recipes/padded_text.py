@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from memkit.backbones import WanBackbone
 from memkit.errors import InputError
-from memkit.short_text import PIPELINE_TEXT_LENGTH, short_text
+from memkit.short_text import PIPELINE_TEXT_LENGTH, short_texts
 
 
 class TextCache:
@@ -41,9 +41,8 @@ class TextCache:
 def prepared(backbone: WanBackbone, text_length: int, checkpointing: bool) -> Iterator[None]:
     """Inside, the experts take short texts and recompute activations, as told; afterwards they are as before."""
     with ExitStack() as stack:
+        stack.enter_context(short_texts(backbone.transformers, text_length))
         for transformer in backbone.transformers:
-            if text_length < PIPELINE_TEXT_LENGTH:
-                stack.enter_context(short_text(transformer, text_length))
             if checkpointing:
                 transformer.enable_gradient_checkpointing()
                 stack.callback(transformer.disable_gradient_checkpointing)

@@ -68,7 +68,7 @@ class TeacherForcing:
         see. The loss and its gradients are the same, the cost is that of the tokens that are left. Raises
         `InputError` where no frame carries loss.
         """
-        return ForcedStep(self, StreamLayout.for_loss(graph) if for_loss else StreamLayout.whole(graph))
+        return ForcedStep(self, StreamLayout.of(graph, for_loss))
 
 
 class ForcedStep:
@@ -171,7 +171,7 @@ def stream_cameras(graph: FrameGraph, path: CameraPath, for_loss: bool = False) 
 
     Raises `InputError` where a frame of the graph has no camera, or the path does not reach it.
     """
-    layout = StreamLayout.for_loss(graph) if for_loss else StreamLayout.whole(graph)
+    layout = StreamLayout.of(graph, for_loss)
     cameras, positions, rows = graph.cameras(), graph.positions(), []
     for frame in layout.frames("c") + layout.frames("x"):
         if (camera := cameras[frame]) is None:
