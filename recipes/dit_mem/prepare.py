@@ -13,64 +13,48 @@ and make the bank that one would have made; see `recipes.bank_parts`.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
-from memkit.backbones import WanBackbone
+from memkit.backbones import WanBackbone, WanCodec
 from memkit.bank import MemoryBank
 from memkit.errors import BankError, InputError
-from memkit.ingest import BuildReport, add_rows, bank_for, clip_settings, encode_file, read_captions
+from memkit.ingest import BuildReport, VideoEncoder, add_rows, bank_for, clip_settings, encode_file, read_captions
 from memkit.video import to_model
+from recipes.backbones import load_codec
 from recipes.bank_parts import fill_together, parts_of
 from recipes.commands import run_command
 from recipes.dit_mem.laws import clip_ids, law_of
-from recipes.dit_mem.parts import load_backbone
 from recipes.dit_mem.presets import Command, Config, parse
+from recipes.own_videos import OwnVideos
 
 COMMIT_EVERY = 32  # clips
 
 
 @dataclass(frozen=True)
-class Prepare(Command):
+class Prepare(OwnVideos, Command):
     """The command line."""
-
-    videos: Path | None = None
-    """Folder of your own videos, instead of the laws world."""
-    captions: Path | None = None
-    """Their captions: CSV with the columns video and caption, optionally id and source."""
-    skip_bad: bool = False
-    """Exit with 0 although some videos could not be used; they are listed either way."""
 
 
 def main(command: Prepare) -> int:
     """Build what is missing; the exit code."""
-    config = command.config
-    if (command.videos is None) != (command.captions is None):
-        raise InputError("--videos and --captions go together.")
-    if command.videos is None and config.model != "tiny" and not Path(config.model).is_dir():
-        raise InputError(
-            f"The laws world is too small for {config.model}; give your clips: --videos DIR --captions CSV."
-        )
-    if "LOCAL_RANK" in os.environ and torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
-    backbone = load_backbone(config)
-    if command.videos is not None and command.captions is not None:
-        return _ingest(config, command.videos, command.captions, command.skip_bad, backbone)
-    render_bank(config.bank, clip_ids("train", config.train_clips, config.seed), config.model, backbone)
-    render_bank(config.test_bank, clip_ids("test", config.test_clips, config.seed), config.model, backbone)
+    config, own = command.config, command.given(command.config.model)
+    codec = load_codec(config.model, config.device, config.threads)
+    if own is not None:
+        return _ingest(config, *own, command.skip_bad, codec)
+    render_bank(config.bank, clip_ids("train", config.train_clips, config.seed), config.model, codec)
+    render_bank(config.test_bank, clip_ids("test", config.test_clips, config.seed), config.model, codec)
     return 0
 
 
-def render_bank(path: Path, ids: list[str], model: str, backbone: WanBackbone) -> None:
+def render_bank(path: Path, ids: list[str], model: str, encoder: WanCodec | WanBackbone) -> None:
     """Add the clips of the laws world that ``path`` lacks, each a source of its own."""
-    form = backbone.video_format
+    form = encoder.video_format
     if form.height != form.width:
         raise InputError(f"The laws world renders square clips, {model} makes {form.width}×{form.height}.")
     info: dict[str, Any] = {"world": "laws", "model": model, **asdict(form)}
@@ -89,23 +73,23 @@ def render_bank(path: Path, ids: list[str], model: str, backbone: WanBackbone) -
             for done, id in enumerate(tqdm(lack, desc=path.name, unit="clip", disable=into != path or not lack), 1):
                 law = law_of(id)
                 video = law.video(form.num_frames, form.fps, form.height)
-                bank.add(id, backbone.encode_video(to_model(video))[0].cpu(), law.caption, source=id)
+                bank.add(id, encoder.encode_video(to_model(video))[0].cpu(), law.caption, source=id)
                 if done % COMMIT_EVERY == 0:
                     bank.flush()
 
     fill_together(path, ids, fill)
 
 
-def _ingest(config: Config, videos: Path, captions: Path, skip_bad: bool, backbone: WanBackbone) -> int:
+def _ingest(config: Config, videos: Path, captions: Path, skip_bad: bool, encoder: VideoEncoder) -> int:
     rows, bad = read_captions(captions, videos)
     by_id = {row.id: row for row in rows}
-    settings = clip_settings(backbone, config.model)
+    settings = clip_settings(encoder, config.model)
     before = MemoryBank.open(config.bank).ids if (config.bank / "bank.json").exists() else []
 
     def fill(into: Path, ids: Sequence[str]) -> BuildReport:
         with bank_for(into, settings) as bank:
             some = [by_id[id] for id in ids]
-            return add_rows(bank, some, lambda row: encode_file(row.file, backbone, settings), into == config.bank)
+            return add_rows(bank, some, lambda row: encode_file(row.file, encoder, settings), into == config.bank)
 
     report = fill_together(config.bank, list(by_id), fill)
     if report is None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -29,24 +28,14 @@ from memkit.encoders import Encoder
 from memkit.errors import InputError
 from memkit.injectors import MemoryGate
 from recipes.commands import run_command
-from recipes.dit_mem.data import Batch, TrainingSet
+from recipes.course import Course, Made
+from recipes.dit_mem.data import TrainingSet
 from recipes.dit_mem.parts import load_backbone, new_encoder, save_encoder
 from recipes.dit_mem.presets import Command, Config, parse
 from recipes.dit_mem.step import backward
 from recipes.launch import launch, mean_gradients, megabytes
 from recipes.padded_text import TextCache, prepared
-from recipes.training import (
-    Phase,
-    RunLog,
-    by_noise_level,
-    fingerprint,
-    identity,
-    load_checkpoint,
-    save_checkpoint,
-    share_of_rate,
-    tell_cost,
-    timed,
-)
+from recipes.training import fingerprint, identity, load_checkpoint, save_checkpoint, share_of_rate
 
 MAY_CHANGE = {"out", "device", "threads", "save_every", "log_every", "sampling_steps", "guidance_scale", "flow_shift"}
 MAY_CHANGE |= {"banks", "tracker", "shard"}
@@ -121,52 +110,31 @@ def train(config: Config, backbone: WanBackbone, data: TrainingSet, launched: Ac
     if state := load_checkpoint(file, about):
         start = training.load(state)
     launched.wait_for_everyone()  # the main process will write where the others have just read
-    text, main = TextCache(backbone, config.text_length), launched.is_main_process
+    text, share = TextCache(backbone, config.text_length), (launched.process_index, launched.num_processes)
     lockstep = config.shard and launched.num_processes > 1
 
-    def gradients(of: Training, batch: Batch, step: int) -> Tensor:
+    def gradients(step: int, of: Training = training) -> Made:
+        batch = data.batch(step, *share)
         torch.manual_seed(_seed_of(config, step, launched.process_index))  # of dropout, which the release's encoder has
         loss = backward(backbone, of.encoder, of.gate, text, batch, config.weighting, lockstep)
         mean_gradients(launched, of.modules.parameters())
-        return loss
+        return Made(loss, batch.sigma, {})
 
+    def save(step: int) -> None:
+        if launched.is_main_process:
+            training.save(step, file, about)
+
+    course = Course("dit-mem", config, launched, config.steps, gradients, training.update, save)
+    copied = copy.deepcopy(training)
     with prepared(backbone, config.text_length, config.checkpointing):
-        if start < config.steps:
-            copied, first = copy.deepcopy(training), data.batch(start, launched.process_index, launched.num_processes)
-            seconds = timed(lambda: gradients(copied, first, start))
-            if main:
-                _tell(config, training, config.steps - start, seconds)
-        log = RunLog(config.out, "dit-mem", start, config.steps, _tracked(config, launched)) if main else None
-        for step in range(start, config.steps):
-            batch = data.batch(step, launched.process_index, launched.num_processes)
-            loss = gradients(training, batch, step)
-            norm = training.update(step)
-            row = None
-            if step % config.log_every == 0:
-                every = launched.gather((loss, batch.sigma.to(loss)))
-                row = {"step": step, "loss": every[0].mean().item(), **by_noise_level(*every), "norm": norm.item()}
-            if log is None:
-                continue
-            log.step(row)
-            if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
-                training.save(step + 1, file, about)
-    if log is not None:
-        log.close()
+        # of a copy, for a step moves the statistics of the release's encoder; the average too lies on the disk twice
+        course.tell(start, lambda: gradients(start, copied), copied.modules, copies=10)
+        course.run(start)
     return training.best()[0].eval()
 
 
 def _seed_of(config: Config, step: int, rank: int) -> int:
     return random.Random(f"{config.seed}/{step}/{rank}").getrandbits(63)
-
-
-def _tracked(config: Config, launched: Accelerator) -> Callable[[dict[str, Any], int], None] | None:
-    return None if config.tracker == "none" else lambda row, step: launched.log(row, step=step)
-
-
-def _tell(config: Config, training: Training, steps: int, seconds: float) -> None:
-    weights = sum(p.numel() for p in training.modules.parameters()) * 4
-    # a checkpoint is the weights, two moments and the average, the encoder once more; two lie there while one replaces
-    tell_cost("dit-mem", [Phase("all", steps, seconds)], 10 * weights, config.out)
 
 
 def main(command: Command) -> int:

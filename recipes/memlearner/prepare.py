@@ -17,96 +17,78 @@ like CaM's choose among; each with the cameras of its latent frames. Several pro
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from memkit.backbones import WanCodec
 from memkit.bank import MemoryBank
-from memkit.errors import BankError, InputError, MemkitError
-from memkit.ingest import bank_for, read_captions
+from memkit.ingest import read_captions
 from memkit.pose_files import latent_cameras
 from memkit.video import to_model
+from memkit.worlds.constants import Split
 from recipes.backbones import load_codec
-from recipes.bank_parts import fill_together
 from recipes.commands import run_command
 from recipes.memlearner.presets import Annotation, Command, Config, parse
 from recipes.memlearner.videos import Chunk, FileVideo, LongVideo, RoomVideo, chunk_id, frames_id, name_of, room_names
+from recipes.own_videos import OwnVideos, fill_bank
 
 DTYPE = torch.float16
 """Of the stored latents: Wan's lie well inside its range, and it keeps three bits more than bf16."""
 
 
 @dataclass(frozen=True)
-class Prepare(Command):
+class Prepare(OwnVideos, Command):
     """The command line."""
 
-    videos: Path | None = None
-    """Folder of your own videos, with poses beside them, instead of the rooms world."""
-    captions: Path | None = None
-    """Their captions: CSV with the columns video and caption, optionally id."""
     annotation: Annotation = "exact"
-    """How the poses of your videos are known; with "none" no pose files are read."""
+    """How the poses of your videos are known, which lie beside them; with "none" no pose files are read."""
     into: Literal["train", "test"] = "train"
     """Which bank your videos go to."""
-    skip_bad: bool = False
-    """Exit with 0 although some videos could not be used; they are listed either way."""
 
 
 def main(command: Prepare) -> int:
     """Build what is missing; the exit code."""
     config = command.config
-    if (command.videos is None) != (command.captions is None):
-        raise InputError("--videos and --captions go together.")
-    if command.videos is None and config.model != "tiny" and not Path(config.model).is_dir():
-        raise InputError(f"Rooms are too small for {config.model}; give your videos: --videos DIR --captions CSV.")
-    codec = load_codec(config.model, config.device, config.threads)
-    if command.videos is not None and command.captions is not None:
-        return _ingest(command, command.videos, command.captions, codec)
-    for split, count in (("train", config.train_videos), ("test", config.test_videos)):
-        names = room_names(split, count, both=split == "test")  # type: ignore[arg-type]  # the two are splits
+    own, codec = command.given(config.model), load_codec(config.model, config.device, config.threads)
+    if own is not None:
+        return _ingest(command, *own, codec)
+    splits: tuple[tuple[Split, int], ...] = (("train", config.train_videos), ("test", config.test_videos))
+    for split, count in splits:
+        names = room_names(split, count, both=split == "test")
         videos = [RoomVideo(name, config.video_chunks, codec.video_format) for name in names]
-        fill_bank(config.folder / split, config, codec, {video.name: video for video in videos}, config.video_chunks)
+        fill_videos(config.folder / split, config, codec, videos, config.video_chunks)
     return 0
 
 
-def fill_bank(
+def fill_videos(
     path: Path,
     config: Config,
     codec: WanCodec,
-    videos: dict[str, LongVideo],
+    videos: Sequence[LongVideo],
     count: int | None = None,
     annotation: Annotation = "exact",
-) -> dict[str, str]:
+) -> dict[str, str] | None:
     """Add the chunks that the bank ``path`` lacks; names of videos that cannot be used, and why.
 
-    With ``count`` chunks in every video those that are whole in the bank are not read again.
+    With ``count`` chunks in every video those that are whole in the bank are not read again. Several processes share
+    the work; None in all but rank 0.
     """
     info = {"recipe": "memlearner", "model": config.model, "poses": annotation, **asdict(codec.video_format)}
-    bad: dict[str, str] = {}
-
-    def fill(into: Path, some: Sequence[str]) -> None:
-        bank = bank_for(into, info)
-        lack = [name_of(id) for id in some if count is None or id not in bank]
-        with bank:
-            for name in tqdm(lack, desc=path.name, unit="video", disable=into != path or not lack):
-                try:
-                    add_video(bank, videos[name], codec)
-                except BankError:
-                    raise
-                except MemkitError as error:
-                    bad[name] = str(error)
-                bank.flush()
-
     # a video is one item of work: by what is added of it last, or first where only its file tells its length
-    fill_together(path, [frames_id(name, (count or 1) - 1) for name in videos], fill)
-    return bad
+    items = {frames_id(video.name, (count or 1) - 1): video for video in videos}
+    bad = fill_bank(
+        path,
+        info,
+        items,
+        lambda bank, id: count is not None and id in bank,
+        lambda bank, video: add_video(bank, video, codec),
+    )
+    return None if bad is None else {name_of(id): reason for id, reason in bad.items()}
 
 
 def add_video(bank: MemoryBank, video: LongVideo, codec: WanCodec) -> None:
@@ -130,14 +112,12 @@ def encode_alone(codec: WanCodec, chunk: Chunk) -> Tensor:
 
 def _ingest(command: Prepare, folder: Path, captions: Path, codec: WanCodec) -> int:
     rows, broken = read_captions(captions, folder)
-    videos: dict[str, Any] = {row.id: FileVideo(row, codec.video_format, command.annotation != "none") for row in rows}
-    bad = {item.name: item.reason for item in broken}
-    bank = command.config.folder / command.into
-    bad |= fill_bank(bank, command.config, codec, videos, annotation=command.annotation)
-    for name, reason in bad.items():
-        print(f"{name}: {reason}", file=sys.stderr)
-    print(f"{bank}: {len(videos)} videos named, {len(bad)} bad")
-    return 1 if bad and not command.skip_bad else 0
+    videos = [FileVideo(row, codec.video_format, command.annotation != "none") for row in rows]
+    path = command.config.folder / command.into
+    bad = fill_videos(path, command.config, codec, videos, annotation=command.annotation)
+    if bad is None:
+        return 0
+    return command.tell(path, len(videos), {item.name: item.reason for item in broken} | bad)
 
 
 if __name__ == "__main__":

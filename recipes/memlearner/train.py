@@ -17,11 +17,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 
 from memkit.backbones import WanBackbone
 from memkit.bank import MemoryBank
@@ -30,14 +28,15 @@ from memkit.errors import InputError
 from memkit.short_text import PIPELINE_TEXT_LENGTH, short_text
 from recipes.backbones import load_whole
 from recipes.commands import run_command
+from recipes.course import Course, Made
 from recipes.launch import launch, megabytes, shard
-from recipes.memlearner.data import Batch, TrainingSet
+from recipes.memlearner.data import TrainingSet
 from recipes.memlearner.methods import make_method, start_from
 from recipes.memlearner.presets import Command, Config, parse
 from recipes.memlearner.state import Training
 from recipes.memlearner.step import losses, pretraining_losses
 from recipes.padded_text import TextCache, prepared
-from recipes.training import Phase, RunLog, by_noise_level, fingerprint, identity, load_checkpoint, tell_cost, timed
+from recipes.training import fingerprint, identity, load_checkpoint
 
 MAY_CHANGE = {"out", "banks", "start", "device", "threads", "tracker", "save_every", "log_every", "sampling_steps"}
 MAY_CHANGE |= {"guidance_scale", "history_guidance", "budget", "train_videos", "test_videos"}
@@ -50,15 +49,14 @@ def load_backbone(config: Config, device: torch.device, folder: Path | None = No
     return load_whole(config.model, config.threads, device, folder)
 
 
-class Course:
-    """The course of a run: the steps to make, what each minimises, and what is told of it."""
+class Steps:
+    """The steps of a run, and what each minimises."""
 
     def __init__(self, training: Training, data: TrainingSet) -> None:
         self.training, self.data, self.config = training, data, training.config
         self.text = TextCache(training.backbone, self.config.text_length)
-        self.steps = self.config.pretrain_steps + self.config.steps
 
-    def gradients(self, step: int) -> tuple[Tensor, Batch]:
+    def gradients(self, step: int) -> Made:
         """The losses of this process' share of the batch; the mean of all gradients is left behind."""
         training, launched, config = self.training, self.training.launched, self.config
         batch = self.data.batch(step, launched.process_index, launched.num_processes)
@@ -69,41 +67,12 @@ class Course:
         else:
             loss = losses(config, backbone, method, self.text, batch, self.data)
         training.share_gradients()
-        return loss, batch
+        return Made(loss, batch.sigma, {"past": len(batch.history)})
 
-    def run(self, start: int, about: dict[str, Any]) -> None:
-        """From step ``start`` to the end."""
-        training, launched, config = self.training, self.training.launched, self.config
-        tracked = None if config.tracker == "none" else lambda row, step: launched.log(row, step=step)
-        main = launched.is_main_process
-        log = RunLog(config.out, f"memlearner {config.method}", start, self.steps, tracked) if main else None
-        for step in range(start, self.steps):
-            loss, batch = self.gradients(step)
-            norm, row = training.step(step), None
-            if step % config.log_every == 0:
-                every = launched.gather((loss, batch.sigma.to(loss)))
-                row = {"step": step, "loss": every[0].mean().item(), **by_noise_level(*every), "norm": norm.item()}
-                row["past"] = len(batch.history)
-            if log is not None:
-                log.step(row)
-            if (step + 1) % config.save_every == 0 or step + 1 == self.steps:
-                training.save(step + 1, about)
-        if log is not None:
-            log.close()
-
-    def tell(self, start: int) -> None:
-        """Say what the steps will cost, from steps with half of the longest past, whose gradients are thrown away."""
-        half = max(1, self.config.chunks // 2)
-        first = self.config.pretrain_steps
-        step = next((i for i in range(first, first + 1000) if self.data.past(i) >= half), first)
-        seconds = timed(lambda: self.gradients(step))
-        modules = self.training.modules
-        modules.zero_grad(set_to_none=True)
-        weights = sum(p.numel() for p in modules.parameters()) * 4
-        # a checkpoint is the weights and two moments, the weights once more; two lie there while one replaces the other
-        if self.training.launched.is_main_process:
-            phases = [Phase("all", self.steps - start, seconds)]
-            tell_cost("memlearner", phases, 8 * weights, self.config.out)
+    def usual(self) -> int:
+        """A step with half of the longest past."""
+        half, first = max(1, self.config.chunks // 2), self.config.pretrain_steps
+        return next((i for i in range(first, first + 1000) if self.data.past(i) >= half), first)
 
 
 def train(config: Config, backbone: WanBackbone, banks: Sequence[MemoryBank], launched: Accelerator) -> ContextMethod:
@@ -127,14 +96,22 @@ def train(config: Config, backbone: WanBackbone, banks: Sequence[MemoryBank], la
         training.load(state)
         start = state["step"]
     launched.wait_for_everyone()  # the main process will write where the others have just read
-    course = Course(training, data)
+    steps = Steps(training, data)
+    course = Course(
+        f"memlearner {config.method}",
+        config,
+        launched,
+        config.pretrain_steps + config.steps,
+        steps.gradients,
+        training.step,
+        lambda step: training.save(step, about),
+    )
     with ExitStack() as stack:
         stack.enter_context(prepared(backbone, config.text_length, config.checkpointing))
         if isinstance(method, SeparateContext) and config.text_length < PIPELINE_TEXT_LENGTH:
             stack.enter_context(short_text(method.module.wan, config.text_length))
-        if start < course.steps:
-            course.tell(start)
-        course.run(start, about)
+        course.tell(start, lambda: steps.gradients(steps.usual()), training.modules)
+        course.run(start)
     return method.eval()
 
 

@@ -19,24 +19,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from tqdm import tqdm
 
 from memkit.backbones import WanCodec
 from memkit.bank import MemoryBank
-from memkit.errors import BankError, InputError, MemkitError
-from memkit.ingest import bank_for, read_captions
+from memkit.errors import InputError
+from memkit.ingest import read_captions
 from memkit.pose_files import latent_cameras
 from memkit.video import to_model
 from recipes.backbones import load_codec
-from recipes.bank_parts import fill_together
 from recipes.commands import run_command
+from recipes.own_videos import OwnVideos, fill_bank
 from recipes.remind.clips import Clip, FileClip, Record, WorldClip, twin_of
 from recipes.remind.presets import Command, Config, parse
 
@@ -46,56 +44,38 @@ RECORDS = "records.jsonl"
 
 
 @dataclass(frozen=True)
-class Prepare(Command):
+class Prepare(OwnVideos, Command):
     """The command line."""
 
-    videos: Path | None = None
-    """Folder of your own videos, instead of the interruptions world."""
-    captions: Path | None = None
-    """Their captions: CSV with the columns video and caption, optionally id and source."""
     into: Literal["train", "test"] = "train"
     """Which bank your videos go to."""
-    skip_bad: bool = False
-    """Exit with 0 although some videos could not be used; they are listed either way."""
 
 
 def main(command: Prepare) -> int:
     """Build what is missing; the exit code."""
     config = command.config
-    if (command.videos is None) != (command.captions is None):
-        raise InputError("--videos and --captions go together.")
-    if command.videos is None and config.model != "tiny" and not Path(config.model).is_dir():
-        raise InputError(f"The world is too small for {config.model}; give your videos: --videos DIR --captions CSV.")
-    codec = load_codec(config.model, config.device, config.threads)
-    if command.videos is not None and command.captions is not None:
-        return _ingest(command, command.videos, command.captions, codec)
+    own, codec = command.given(config.model), load_codec(config.model, config.device, config.threads)
+    if own is not None:
+        return _ingest(command, *own, codec)
     for split, count in (("train", config.train_clips), ("test", config.test_clips)):
         clips = [WorldClip(f"{split}-{i:05d}", config) for i in range(count)]
-        fill_bank(config.folder / split, config, codec, {clip.id: clip for clip in clips})
+        fill_clips(config.folder / split, config, codec, {clip.id: clip for clip in clips})
     return 0
 
 
-def fill_bank(path: Path, config: Config, codec: WanCodec, clips: Mapping[str, Clip]) -> dict[str, str]:
-    """Add the clips that the bank ``path`` lacks; ids of those that cannot be used, and why."""
+def fill_clips(path: Path, config: Config, codec: WanCodec, clips: Mapping[str, Clip]) -> dict[str, str] | None:
+    """Add the clips that the bank ``path`` lacks; see `recipes.own_videos.fill_bank`."""
     made_of = "the interruptions world" if any(isinstance(clip, WorldClip) for clip in clips.values()) else "videos"
     info = {"recipe": "remind", "model": config.model, **asdict(config.form), "chunk": config.chunk, "of": made_of}
-    bad: dict[str, str] = {}
-
-    def fill(into: Path, some: Sequence[str]) -> bool:
-        lack = [id for id in some if twin_of(id) not in bank_for(into, info)]
-        with bank_for(into, info) as bank:
-            for id in tqdm(lack, desc=path.name, unit="clip", disable=into != path or not lack):
-                try:
-                    add_clip(bank, clips[id], codec)
-                except BankError:
-                    raise
-                except MemkitError as error:
-                    bad[id] = str(error)
-                bank.flush()
-        return True
-
     # the twin is added last: where it is, the clip is whole
-    if fill_together(path, list(clips), fill) is not None:
+    bad = fill_bank(
+        path,
+        info,
+        clips,
+        lambda bank, id: twin_of(id) in bank,
+        lambda bank, clip: add_clip(bank, clip, codec),
+    )
+    if bad is not None:
         there = set(MemoryBank.open(path).ids)
         known = {record.id: record for record in read_records(path)} if (path / RECORDS).exists() else {}
         known |= {id: clip.record for id, clip in clips.items() if twin_of(id) in there}
@@ -150,11 +130,10 @@ def _ingest(command: Prepare, folder: Path, captions: Path, codec: WanCodec) -> 
     rows, broken = read_captions(captions, folder)
     clips = {row.id: FileClip(row, command.config, held_out=command.into == "test") for row in rows}
     path = command.config.folder / command.into
-    bad = {item.name: item.reason for item in broken} | fill_bank(path, command.config, codec, clips)
-    for name, reason in bad.items():
-        print(f"{name}: {reason}", file=sys.stderr)
-    print(f"{path}: {len(clips)} videos named, {len(bad)} bad")
-    return 1 if bad and not command.skip_bad else 0
+    bad = fill_clips(path, command.config, codec, clips)
+    if bad is None:
+        return 0
+    return command.tell(path, len(clips), {item.name: item.reason for item in broken} | bad)
 
 
 if __name__ == "__main__":

@@ -29,24 +29,14 @@ from memkit.injectors.teacher_forcing import TeacherForcing, stream_cameras
 from memkit.positions import CameraPath, PMRoPE, PMRoPEConfig
 from recipes.backbones import load_whole
 from recipes.commands import run_command
+from recipes.course import Course, Made
 from recipes.launch import launch, megabytes, shard
 from recipes.padded_text import TextCache, prepared
 from recipes.remind.data import Batch, TrainingSet
 from recipes.remind.prepare import records_hash
 from recipes.remind.presets import Command, Config, parse
 from recipes.trained import Trained, save_transformer
-from recipes.training import (
-    Phase,
-    RunLog,
-    by_noise_level,
-    fingerprint,
-    identity,
-    load_checkpoint,
-    save_checkpoint,
-    share_of_rate,
-    tell_cost,
-    timed,
-)
+from recipes.training import fingerprint, identity, load_checkpoint, save_checkpoint, share_of_rate
 
 MAY_CHANGE = {"out", "banks", "device", "threads", "tracker", "save_every", "log_every", "sampling_steps"}
 MAY_CHANGE |= {"guidance_scale", "cache_frames", "train_clips", "test_clips", "shard"}
@@ -141,30 +131,24 @@ def train(config: Config, backbone: WanBackbone, bank: MemoryBank, launched: Acc
         start = state["step"]
     launched.wait_for_everyone()  # the main process will write where the others have just read
     text = TextCache(backbone, config.text_length)
+    share = (launched.process_index, launched.num_processes)
 
+    def gradients(step: int) -> Made:
+        batch = data.batch(step, *share)
+        error, sigma = losses(training, text, forcing, batch)
+        training.share_gradients()
+        return Made(error, sigma, {"graph": summary(batch)})
+
+    course = Course(
+        "remind", config, launched, config.steps, gradients, training.step, lambda step: training.save(step, about)
+    )
+    usual = next((i for i in range(100) if len(data.batch(i, *share).graph.nodes) > 2), 0)
     with ExitStack() as stack:
         stack.enter_context(prepared(backbone, config.text_length, config.checkpointing))
         stack.enter_context(forcing.attach(backbone.transformer))
         stack.enter_context(cameras.attach(backbone.transformer))
-        if start < config.steps:
-            _tell(training, text, forcing, data, config.steps - start)
-        tracked = None if config.tracker == "none" else lambda row, step: launched.log(row, step=step)
-        log = RunLog(config.out, "remind", start, config.steps, tracked) if launched.is_main_process else None
-        for step in range(start, config.steps):
-            batch = data.batch(step, launched.process_index, launched.num_processes)
-            error, sigma = losses(training, text, forcing, batch)
-            training.share_gradients()
-            norm, row = training.step(step), None
-            if step % config.log_every == 0:
-                every = launched.gather((error.flatten(), sigma.flatten()))
-                row = {"step": step, "loss": every[0].mean().item(), **by_noise_level(*every), "norm": norm.item()}
-                row["graph"] = summary(batch)
-            if log is not None:
-                log.step(row)
-            if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
-                training.save(step + 1, about)
-        if log is not None:
-            log.close()
+        course.tell(start, lambda: gradients(usual), training.modules)
+        course.run(start)
     return cameras.eval()
 
 
@@ -175,19 +159,6 @@ def summary(batch: Batch) -> str:
         more = "k" * (node.known == node.frames) + "d" * node.dropped + "n" * (node.sigma > 0)
         marks.append(f"{node.role[0].upper()}{more}@{node.time}")
     return " ".join(marks)
-
-
-def _tell(training: Training, text: TextCache, forcing: TeacherForcing, data: TrainingSet, steps: int) -> None:
-    """Say what the steps will cost, from some whose gradients are thrown away."""
-    launched = training.launched
-    share = (launched.process_index, launched.num_processes)
-    batch = next(b for i in range(100) if len((b := data.batch(i, *share)).graph.nodes) > 2)
-    seconds = timed(lambda: losses(training, text, forcing, batch))
-    training.modules.zero_grad(set_to_none=True)
-    weights = sum(p.numel() for p in training.modules.parameters()) * 4
-    # a checkpoint is the weights and two moments, the weights once more; two lie there while one replaces the other
-    if launched.is_main_process:
-        tell_cost("remind", [Phase("all", steps, seconds)], 8 * weights, training.config.out)
 
 
 def main(command: Command) -> int:

@@ -55,7 +55,7 @@ def one_process() -> Iterator[None]:
 
 @pytest.mark.parametrize("pieces_go_on", [False, True])
 def test_a_checkpoint_of_pieces_is_one_of_the_whole(config, tmp_path, one_process, pieces_go_on) -> None:
-    def begun(out: Path, pieces: bool) -> train.Course:
+    def begun(out: Path, pieces: bool) -> train.Steps:
         own = dataclasses.replace(config, out=out)
         out.mkdir(exist_ok=True)
         backbone = train.load_backbone(own, torch.device("cpu"))
@@ -63,9 +63,9 @@ def test_a_checkpoint_of_pieces_is_one_of_the_whole(config, tmp_path, one_proces
         if pieces:
             shard(backbone.transformer)
         data = TrainingSet([MemoryBank.open(own.folder / "train")], own, method.keeps)
-        return train.Course(Training(own, backbone, method, Accelerator(cpu=True)), data)
+        return train.Steps(Training(own, backbone, method, Accelerator(cpu=True)), data)
 
-    def steps(course: train.Course, start: int, end: int) -> list[torch.Tensor]:
+    def steps(course: train.Steps, start: int, end: int) -> list[torch.Tensor]:
         found = []
         with train.prepared(course.training.backbone, config.text_length, False):
             for step in range(start, end):
