@@ -9,7 +9,8 @@ from tqdm import tqdm
 
 from memkit.video import first_frame, write_video
 from recipes.backbones import load_whole
-from recipes.remind.generate import film, keyed_path, make_plan
+from recipes.remind.film import film, make_plan
+from recipes.remind.generate import keyed_path
 from recipes.remind.presets import Config
 from recipes.remind.stevo import check_names, file_of, read_tasks, write_map
 from recipes.remind.train import load_cameras

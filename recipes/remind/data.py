@@ -16,9 +16,8 @@ from memkit.curriculum import Compose, FrontierContinuation, NodeDrop, NoisyMemo
 from memkit.errors import InputError
 from memkit.flow import shift_sigma
 from memkit.frame_graph import FrameGraph
-from recipes.remind.clips import Record, chunk_spans, twin_of
-from recipes.remind.prepare import read_records
 from recipes.remind.presets import Config
+from recipes.remind.records import Record, chunk_spans, read_records, twin_of
 
 Hidden = tuple[int, int] | None
 """The latent frames [start, stop) of a clip that show no truth; None of an undisturbed one."""

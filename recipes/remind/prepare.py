@@ -16,10 +16,7 @@ of each chunk. Several processes share the work; see `recipes.bank_parts`.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -28,19 +25,18 @@ import torch
 
 from memkit.backbones import WanCodec
 from memkit.bank import MemoryBank
-from memkit.errors import InputError
 from memkit.ingest import read_captions
 from memkit.pose_files import latent_cameras
 from memkit.video import to_model
 from recipes.backbones import load_codec
 from recipes.commands import run_command
 from recipes.own_videos import OwnVideos, fill_bank
-from recipes.remind.clips import Clip, FileClip, Record, WorldClip, twin_of
+from recipes.remind.clips import FileClip, WorldClip
 from recipes.remind.presets import Command, Config, parse
+from recipes.remind.records import RECORDS, Clip, read_records, twin_of, write_records
 
 DTYPE = torch.float16
 """Of the stored latents: Wan's lie well inside its range, and it keeps three bits more than bf16."""
-RECORDS = "records.jsonl"
 
 
 @dataclass(frozen=True)
@@ -96,34 +92,6 @@ def add_clip(bank: MemoryBank, clip: Clip, codec: WanCodec) -> None:
             latents = codec.encode_video(to_model(frames))[0].to(DTYPE).cpu()
             at = latent_cameras(cameras, codec.vae.config.scale_factor_temporal)
             bank.add(id, latents, caption, clip.source, at)
-
-
-def write_records(bank: Path, records: Sequence[Record]) -> None:
-    """Beside the bank's latents; the file is whole or as it was."""
-    partial = bank / f".{RECORDS}.partial"
-    partial.write_text("".join(json.dumps(record._asdict(), ensure_ascii=False) + "\n" for record in records))
-    os.replace(partial, bank / RECORDS)
-
-
-def read_records(bank: Path) -> list[Record]:
-    """What `write_records` wrote. Raises `InputError` naming the line for anything else."""
-    file = bank / RECORDS
-    if not file.exists():
-        raise InputError(f"There is no {file}; run recipes.remind.prepare, which writes it when the bank is full.")
-    records = []
-    for number, line in enumerate(file.read_text().splitlines(), 1):
-        try:
-            row = json.loads(line)
-            start, stop = (int(x) for x in row.pop("hidden"))
-            records.append(Record(**{**row, "captions": tuple(row["captions"])}, hidden=(start, stop)))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise InputError(f"{file}, line {number} is no record ({error!r}); run recipes.remind.prepare.") from error
-    return records
-
-
-def records_hash(bank: Path) -> str:
-    """SHA-256 of the records."""
-    return hashlib.sha256((bank / RECORDS).read_bytes()).hexdigest()
 
 
 def _ingest(command: Prepare, folder: Path, captions: Path, codec: WanCodec) -> int:

@@ -33,8 +33,8 @@ from recipes.course import Course, Made
 from recipes.launch import launch, megabytes, shard
 from recipes.padded_text import TextCache, prepared
 from recipes.remind.data import Batch, TrainingSet
-from recipes.remind.prepare import records_hash
 from recipes.remind.presets import Command, Config, parse
+from recipes.remind.records import records_hash
 from recipes.trained import Trained, save_transformer
 from recipes.training import fingerprint, identity, load_checkpoint, save_checkpoint, share_of_rate
 

@@ -23,10 +23,11 @@ from memkit.pose_files import write_poses
 from memkit.video import write_video
 from recipes.backbones import load_whole
 from recipes.padded_text import TextCache, prepared
-from recipes.remind import prepare, train
-from recipes.remind.clips import FileClip, WorldClip, chunk_spans, frames_of, twin_of
+from recipes.remind import prepare, records, train
+from recipes.remind.clips import FileClip, WorldClip
 from recipes.remind.data import TrainingSet, clip_graph, curriculum, drawn_graph
 from recipes.remind.presets import PRESETS, Config, tiny
+from recipes.remind.records import chunk_spans, frames_of, twin_of
 
 CPU = torch.device("cpu")
 
@@ -55,14 +56,14 @@ def test_a_bank_holds_each_clip_and_its_twin(config, bank) -> None:
     assert bank.ids == [id for name in names for id in (name, twin_of(name))]
     for name in names:
         clip, twin = bank.clip(name), bank.clip(twin_of(name))
-        start, _ = next(r for r in prepare.read_records(bank.path) if r.id == name).hidden
+        start, _ = next(r for r in records.read_records(bank.path) if r.id == name).hidden
         assert torch.equal(clip.latents[:, :start], twin.latents[:, :start])  # a causal VAE does not look ahead
         assert not torch.equal(clip.latents[:, start], twin.latents[:, start])
         assert clip.caption != twin.caption and twin.caption in clip.caption
         assert clip.cameras is not None and clip.cameras.c2w.shape == (13, 4, 4)
-    before = bank.fingerprint, (bank.path / prepare.RECORDS).read_text()
+    before = bank.fingerprint, (bank.path / records.RECORDS).read_text()
     assert prepare.main(prepare.Prepare(config)) == 0
-    assert before == (MemoryBank.open(bank.path).fingerprint, (bank.path / prepare.RECORDS).read_text())
+    assert before == (MemoryBank.open(bank.path).fingerprint, (bank.path / records.RECORDS).read_text())
 
 
 def test_records_say_what_the_frames_show(config) -> None:
@@ -232,9 +233,9 @@ def test_a_bank_of_something_else_is_refused(config, bank, tmp_path) -> None:
         TrainingSet(other, config)
     with pytest.raises(InputError, match="chunks of 2"):
         TrainingSet(bank, dataclasses.replace(config, chunk=2))
-    (tmp_path / "bank" / prepare.RECORDS).write_text('{"id": "x"}\n')
+    (tmp_path / "bank" / records.RECORDS).write_text('{"id": "x"}\n')
     with pytest.raises(InputError, match="line 1 is no record"):
-        prepare.read_records(tmp_path / "bank")
+        records.read_records(tmp_path / "bank")
 
 
 # -- training ----------------------------------------------------------------------------------------------------------

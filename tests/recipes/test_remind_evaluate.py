@@ -15,9 +15,10 @@ from memkit.errors import InputError
 from memkit.pose_files import read_poses, write_poses
 from memkit.video import read_video, write_video
 from recipes.backbones import load_whole
-from recipes.remind import claims, evaluate, generate, prepare, stevo, tables, train
-from recipes.remind.clips import WorldClip, chunk_spans, frames_of
+from recipes.remind import claims, evaluate, film, generate, prepare, stevo, tables, train
+from recipes.remind.clips import WorldClip
 from recipes.remind.presets import Config, tiny
+from recipes.remind.records import chunk_spans, frames_of
 from recipes.remind.rolling import Part, Roller
 from recipes.remind.scores import moving, score, truth_of
 from recipes.remind.tables import cells
@@ -216,7 +217,7 @@ def test_generate_goes_on_from_a_video_past_its_length(config, picture) -> None:
 @pytest.mark.parametrize("event", ["occluder", "lights-off", "look-away", "camera-off", "fog"])
 def test_an_interruption_is_given_over_the_last_frame(config, event) -> None:
     frame = torch.randint(1, 256, (32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    clip = generate.hidden(event, frame, 24, 8.0)
+    clip = film.hidden(event, frame, 24, 8.0)
     differ = (clip.video != frame).flatten(1).any(1)
     assert clip.spans.degraded == (1, 25) and differ[2:24].all() and not differ[0] and not differ[25:].any()
 
