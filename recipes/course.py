@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from recipes.launch import Tracker
+from recipes.settings import RunSettings
 from recipes.training import Phase, RunLog, by_noise_level, tell_cost, timed
 
 
@@ -25,25 +24,12 @@ class Made(NamedTuple):
     """What else ``log.jsonl`` tells of the step."""
 
 
-class Settings(Protocol):
-    """Of a run, those that its course follows."""
-
-    @property
-    def out(self) -> Path: ...
-    @property
-    def tracker(self) -> Tracker: ...
-    @property
-    def log_every(self) -> int: ...
-    @property
-    def save_every(self) -> int: ...
-
-
 @dataclass(frozen=True)
 class Course:
     """A run of ``steps`` steps, each a function of its number alone. Only the main process logs."""
 
     name: str
-    settings: Settings
+    settings: RunSettings
     launched: Accelerator
     steps: int
     gradients: Callable[[int], Made]

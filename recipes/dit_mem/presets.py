@@ -15,7 +15,7 @@ import tyro
 from memkit.encoders import EncoderName, EncoderSize
 from memkit.retrievers import DEFAULT_MODEL
 from recipes.commands import parse_with
-from recipes.launch import Tracker
+from recipes.settings import RunSettings
 
 NEGATIVE_PROMPT = (
     "Bright tones, overexposed, static, blurred details, subtitles, style, works, paintings, images, static, overall "
@@ -33,15 +33,11 @@ LAWS_QUERY = (
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RunSettings):
     """Everything. A comment says where a default is not the release's."""
 
-    model: str = "tiny"
-    """The frozen backbone: "tiny", a diffusers folder, or a hub id."""
     out: Path = Path("runs/dit-mem-tiny")
     """Folder of the run: banks, encoder, log, results."""
-    banks: Path | None = None
-    """Folder of the banks, where several runs share them; by default OUT."""
     encoder: EncoderName = "frequency"
     """What makes the tokens; "dit_mem" is the release's."""
     encoder_size: EncoderSize = "tiny"
@@ -52,14 +48,6 @@ class Config:
     """Where the gate starts, before tanh."""
     dtype: Literal["fp32", "bf16"] = "fp32"
     """Of the backbone; the encoder's weights are fp32 always."""
-    device: str = "auto"
-    """"auto" is CUDA where there is one."""
-    threads: int = 0
-    """CPU threads; 0 leaves it to torch."""
-    shard: bool = False
-    """Spread the backbone's weights over the processes (FSDP2), for a model that fits on none of them."""
-    seed: int = 42
-    """Of training, generation and evaluation."""
 
     # -- retrieval
     text_model: str = DEFAULT_MODEL
@@ -76,22 +64,10 @@ class Config:
     release: none."""
 
     # -- training
-    steps: int = 10_000
-    """In all; easing-in and cosine depend on it, so a resumed run keeps it."""
-    batch: int = 1
-    """Targets a step and process."""
-    lr: float = 1e-5
-    """Of AdamW, without weight decay."""
     gate_lr: float = 1e-2
     """Of the gate, if there is one; it follows the same schedule."""
-    warmup: int = 0
-    """Steps."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """After the warm-up; cosine ends at 5 %."""
     clip_norm: float = 1.0
     """Largest norm of a gradient; the release has no limit."""
-    shift: float = 5.0
-    """Of the noise levels in training: σ = s·u / (1 + (s−1)·u)."""
     weighting: Literal["bell", "uniform"] = "bell"
     """Of the loss over timesteps; the release has the bell, which leaves the highest noise levels out."""
     ease: float = 0.0
@@ -103,24 +79,12 @@ class Config:
     learns.)"""
     drop_text: float = 0.0
     """Probability of an empty prompt, so that both branches of the guidance learn to use memory."""
-    text_length: int = 512
-    """Text tokens in training. The pipeline's padding beyond is one key with a log-weight: the same, but cheaper."""
-    checkpointing: bool = False
-    """Recompute the backbone's activations in the backward pass instead of keeping them."""
     ema: float = 0.0
     """Decay of an exponential average of encoder and gate, which is what is saved then; 0 is none."""
-    tracker: Tracker = "none"
-    """What gets the log besides log.jsonl."""
-    save_every: int = 100
-    """Steps between checkpoints."""
-    log_every: int = 10
-    """Steps between rows of the log."""
 
     # -- generation
     sampling_steps: int = 40
     """Of the pipeline."""
-    guidance_scale: float = 5.0
-    """1 is none."""
     flow_shift: float | None = None
     """Shift of the sampler; None keeps the pipeline's own."""
     negative_prompt: str = ""
@@ -137,12 +101,12 @@ class Config:
     @property
     def bank(self) -> Path:
         """The bank that the encoder is trained on."""
-        return (self.banks or self.out) / "bank"
+        return self.folder / "bank"
 
     @property
     def test_bank(self) -> Path:
         """The bank of planets that nothing was trained on."""
-        return (self.banks or self.out) / "bank-test"
+        return self.folder / "bank-test"
 
     @property
     def encoder_folder(self) -> Path:

@@ -27,6 +27,7 @@ from memkit.bank import MemoryBank
 from memkit.encoders import Encoder
 from memkit.errors import InputError
 from memkit.injectors import MemoryGate
+from recipes import settings
 from recipes.commands import run_command
 from recipes.course import Course, Made
 from recipes.dit_mem.data import TrainingSet
@@ -37,9 +38,7 @@ from recipes.launch import launch, mean_gradients, megabytes
 from recipes.padded_text import TextCache, prepared
 from recipes.training import fingerprint, identity, load_checkpoint, save_checkpoint, share_of_rate
 
-MAY_CHANGE = {"out", "device", "threads", "save_every", "log_every", "sampling_steps", "guidance_scale", "flow_shift"}
-MAY_CHANGE |= {"banks", "tracker", "shard"}
-MAY_CHANGE |= {"negative_prompt", "videos_at_once", "test_clips", "train_clips"}
+MAY_CHANGE = settings.MAY_CHANGE | {"flow_shift", "negative_prompt", "videos_at_once", "test_clips", "train_clips"}
 """Settings that a resumed run may change; the others would make another run of it."""
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, TypeVar
 import tyro
 
 from recipes.commands import parse_with
-from recipes.launch import Tracker
+from recipes.settings import RunSettings
 
 Annotation = Literal["exact", "estimated", "none"]
 """How the poses of a bank's videos are known: rendered or measured, estimated from the pictures, not at all."""
@@ -24,30 +24,18 @@ module of its own, or not at all."""
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RunSettings):
     """Everything. A comment says where a default is our reading of the paper."""
 
-    model: str = "tiny"
-    """The backbone that training starts from: "tiny", a diffusers folder, or a hub id."""
     start: Path | None = None
     """A run of this recipe whose transformer and camera encoder training starts from, instead of the model's."""
     out: Path = Path("runs/memlearner-tiny")
     """Folder of the run: banks, weights, log, results."""
-    banks: Path | None = None
-    """Folder of the banks, where several runs share them; by default OUT."""
     more_banks: tuple[Path, ...] = ()
     """Banks to train on beside BANKS/train, each as often as it has videos; a step is of one bank."""
     annotations: tuple[Annotation, ...] = ("exact",)
     """Kinds of poses in the banks of training, each with a camera encoder of its own. The first is what generation
     takes its path for; the paper: the exact one."""
-    dtype: Literal["fp32", "bf16"] = "fp32"
-    """Of what is computed in training; its weights are fp32 always."""
-    device: str = "auto"
-    """"auto" is CUDA where there is one."""
-    threads: int = 0
-    """CPU threads; 0 leaves it to torch."""
-    seed: int = 42
-    """Of training, generation and evaluation."""
 
     # -- memory
     method: MethodName = "learned"
@@ -79,42 +67,13 @@ class Config:
 
     # -- training
     steps: int = 20_000
-    batch: int = 1
-    """Targets a step and process."""
+    """The paper's."""
     lr: float = 5e-5
-    """Of AdamW."""
+    """Of AdamW; the paper's."""
     camera_lr: float = 5e-5
     """Of what the backbone did not bring along: camera encoders, packing, a query module."""
-    warmup: int = 0
-    """Steps."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """After the warm-up; cosine ends at 5 %."""
-    clip_norm: float = 1.0
-    """Largest norm of a gradient."""
-    shift: float = 5.0
-    """Of the noise levels in training: σ = s·u / (1 + (s−1)·u)."""
-    drop_text: float = 0.1
-    """Probability of an empty prompt; our reading: it is what the guidance of the text needs."""
     drop_context: float = 0.0
     """Probability of no context in a step of "window", beside the lengths drawn, for history guidance."""
-    text_length: int = 512
-    """Text tokens in training. The pipeline's padding beyond is one key with a log-weight: the same, but cheaper."""
-    shard: bool = False
-    """Spread the backbone's weights, gradients and moments over the processes (FSDP2), for one that fits on none."""
-    checkpointing: bool = False
-    """Recompute the backbone's activations in the backward pass instead of keeping them."""
-    tracker: Tracker = "none"
-    """What gets the log besides log.jsonl."""
-    save_every: int = 100
-    """Steps between checkpoints."""
-    log_every: int = 10
-    """Steps between rows of the log."""
-
-    # -- generation
-    sampling_steps: int = 50
-    """Of the pipeline."""
-    guidance_scale: float = 5.0
-    """Of the text; 1 is none."""
 
     # -- videos of the rooms world, rendered by ``prepare`` where no videos are given
     video_chunks: int = 10
@@ -123,11 +82,6 @@ class Config:
     """Half with people and half without."""
     test_videos: int = 64
     """Of rooms that nothing was trained on: half with people, and as many of the same rooms without."""
-
-    @property
-    def folder(self) -> Path:
-        """Of the banks."""
-        return self.banks or self.out
 
 
 def tiny() -> Config:

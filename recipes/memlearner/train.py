@@ -26,6 +26,7 @@ from memkit.bank import MemoryBank
 from memkit.context_methods import ContextMethod, SeparateContext
 from memkit.errors import InputError
 from memkit.short_text import PIPELINE_TEXT_LENGTH, short_text
+from recipes import settings
 from recipes.backbones import load_whole
 from recipes.commands import run_command
 from recipes.course import Course, Made
@@ -38,9 +39,7 @@ from recipes.memlearner.step import losses, pretraining_losses
 from recipes.padded_text import TextCache, prepared
 from recipes.training import fingerprint, identity, load_checkpoint
 
-MAY_CHANGE = {"out", "banks", "start", "device", "threads", "tracker", "save_every", "log_every", "sampling_steps"}
-MAY_CHANGE |= {"guidance_scale", "history_guidance", "budget", "train_videos", "test_videos"}
-MAY_CHANGE |= {"shard", "more_banks"}
+MAY_CHANGE = settings.MAY_CHANGE | {"start", "more_banks", "history_guidance", "budget", "train_videos", "test_videos"}
 """Settings that a resumed run may change; the others would make another run of it."""
 
 

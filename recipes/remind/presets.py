@@ -16,30 +16,18 @@ import tyro
 from memkit.backbones.presets import VideoFormat
 from memkit.errors import InputError
 from recipes.commands import parse_with
-from recipes.launch import Tracker
+from recipes.settings import RunSettings
 
 CameraMode = Literal["off", "phase", "full"]
 STRIDE = 4  # video frames of a latent frame but the first, in every Wan
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RunSettings):
     """Everything."""
 
-    model: str = "tiny"
-    """The backbone that training starts from: "tiny", a diffusers folder, or a hub id."""
     out: Path = Path("runs/remind-tiny")
     """Folder of the run: banks, weights, log, results."""
-    banks: Path | None = None
-    """Folder of the banks, where several runs share them; by default OUT."""
-    dtype: Literal["fp32", "bf16"] = "fp32"
-    """Of what is computed in training; its weights are fp32 always."""
-    device: str = "auto"
-    """"auto" is CUDA where there is one."""
-    threads: int = 0
-    """CPU threads; 0 leaves it to torch."""
-    seed: int = 42
-    """Of training, generation and evaluation."""
 
     # -- clips
     frames: int = 81
@@ -79,33 +67,12 @@ class Config:
     """Of PM-RoPE's parameters."""
 
     # -- training
-    steps: int = 10_000
-    batch: int = 1
-    """Clips a step and process."""
-    lr: float = 1e-5
-    """Of AdamW."""
     warmup: int = 200
     """Steps."""
     schedule: Literal["constant", "cosine"] = "cosine"
     """After the warm-up; cosine ends at 5 %."""
-    clip_norm: float = 1.0
-    """Largest norm of a gradient."""
     shift: float = 5.0
     """Of the noise levels, in training and in the sampler: σ = s·u / (1 + (s−1)·u)."""
-    drop_text: float = 0.1
-    """Probability of an empty prompt, which the guidance of the text needs."""
-    text_length: int = 512
-    """Text tokens in training. The pipeline's padding beyond is one key with a log-weight: the same, but cheaper."""
-    shard: bool = False
-    """Spread the backbone's weights, gradients and moments over the processes (FSDP2), for one that fits on none."""
-    checkpointing: bool = False
-    """Recompute the backbone's activations in the backward pass instead of keeping them."""
-    tracker: Tracker = "none"
-    """What gets the log besides log.jsonl."""
-    save_every: int = 100
-    """Steps between checkpoints."""
-    log_every: int = 10
-    """Steps between rows of the log."""
 
     # -- generation
     sampling_steps: int = 50
@@ -114,11 +81,6 @@ class Config:
     """Of the text; 1 is none."""
     cache_frames: int | None = None
     """Latent frames that the cache has room for; None: all of the video."""
-
-    @property
-    def folder(self) -> Path:
-        """Of the banks."""
-        return self.banks or self.out
 
     @property
     def form(self) -> VideoFormat:

@@ -27,6 +27,7 @@ from memkit.bank import MemoryBank
 from memkit.errors import InputError
 from memkit.injectors.teacher_forcing import TeacherForcing, stream_cameras
 from memkit.positions import CameraPath, PMRoPE, PMRoPEConfig
+from recipes import settings
 from recipes.backbones import load_whole
 from recipes.commands import run_command
 from recipes.course import Course, Made
@@ -38,8 +39,7 @@ from recipes.remind.records import records_hash
 from recipes.trained import Trained, save_transformer
 from recipes.training import fingerprint, identity, load_checkpoint, save_checkpoint, share_of_rate
 
-MAY_CHANGE = {"out", "banks", "device", "threads", "tracker", "save_every", "log_every", "sampling_steps"}
-MAY_CHANGE |= {"guidance_scale", "cache_frames", "train_clips", "test_clips", "shard"}
+MAY_CHANGE = settings.MAY_CHANGE | {"cache_frames", "train_clips", "test_clips"}
 """Settings that a resumed run may change; the others would make another run of it."""
 
 
