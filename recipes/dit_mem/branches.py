@@ -4,9 +4,9 @@
 
 Pairs are falls of the test bank that differ in colour and in planet. Without a prompt and without guidance, each is
 generated from the memory of the one clip, of the other, and of both mixtures, with the same noise. A video is held
-against a clip by its body's colour, by its path and by its gravity. "both" is the clip of which all tokens were shown,
-"neither" the one of the pair that was not; between these two lie "low" and "high", the clips of the mixtures. An
-encoder without two branches has the first two alone. OUT/branches.json has the numbers.
+against a clip by its body's colour, by its path, by its gravity, and by its scene: what stands still. "both" is the
+clip of which all tokens were shown, "neither" the one of the pair that was not; between these two lie "low" and "high",
+the clips of the mixtures. An encoder without two branches has the first two alone. OUT/branches.json has the numbers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
@@ -67,6 +67,8 @@ class Likeness:
     """Of the video, fitted."""
     of_clip: float
     """Gravity of the clip."""
+    scene: float
+    """Mean distance of what stands still from that of the clip, in shares of the range of colours."""
 
 
 def pairs_of(bank: MemoryBank, count: int) -> list[tuple[str, str]]:
@@ -84,12 +86,19 @@ def pairs_of(bank: MemoryBank, count: int) -> list[tuple[str, str]]:
 def likeness(video: UInt8[Tensor, "t h w c"], clip: str, other: str, role: Role, pair: str, fps: float) -> Likeness:
     """Of a video to ``clip``; the body may have the colour of either clip of the pair."""
     law, strange = law_of(clip), law_of(other)
+    scene = (still(video) - still(law.video(len(video), fps, video.shape[1]))).abs().mean().item() / 255
     own, its = body_found(video, law), body_found(video, replace(law, colour=strange.colour))
     if not own and not its:
-        return Likeness(pair, role, False, math.nan, math.nan, constants_of(law)["gravity"])
+        return Likeness(pair, role, False, math.nan, math.nan, constants_of(law)["gravity"], scene)
     seen = law if own else replace(law, colour=strange.colour)
     found = measure_law(video, seen, fps)
-    return Likeness(pair, role, own, found.state_error * frame_shares(law), found.gravity, constants_of(law)["gravity"])
+    path = found.state_error * frame_shares(law)
+    return Likeness(pair, role, own, path, found.gravity, constants_of(law)["gravity"], scene)
+
+
+def still(video: UInt8[Tensor, "t h w c"]) -> Float[Tensor, "h w c"]:
+    """Each pixel's median over time: the scene without what passes through it."""
+    return video.float().median(dim=0).values
 
 
 def memory_of(encoder: Encoder, bank: MemoryBank, low: Sequence[str], high: Sequence[str]) -> Memory | None:
@@ -151,6 +160,7 @@ def table(runs: Sequence[Sequence[Likeness]]) -> Table:
         path = column("path")
         made[role] = {
             "colour found": bootstrap_runs(np.mean, column("colour")),
+            "scene distance, %": bootstrap_runs(np.mean, 100 * column("scene")),
             "path error, % of the frame": bootstrap_runs(np.mean, 100 * path),
             "videos with a path": _share(path),
             "gravity, correlation": bootstrap_runs(correlation, column("gravity"), column("of_clip")),

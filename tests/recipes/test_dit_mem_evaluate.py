@@ -15,7 +15,7 @@ from memkit.bank import MemoryBank
 from memkit.encoders import EncoderName, make_encoder
 from memkit.errors import InputError
 from recipes.dit_mem import branches, claims, evaluate, prepare
-from recipes.dit_mem.branches import Branches, memory_of, pairs_of
+from recipes.dit_mem.branches import Branches, likeness, memory_of, pairs_of
 from recipes.dit_mem.conditions import STUDIES, Condition, knowledge, mixture, plug
 from recipes.dit_mem.data import TrainingSet
 from recipes.dit_mem.evaluate import CEILINGS, Bench, Evaluate
@@ -226,6 +226,18 @@ def test_pairs_differ_in_colour_and_planet_and_mixtures_are_of_two_clips(config,
     whole = encode(encoder, bank, [[a]])
     assert whole is not None and torch.equal(own.tokens, whole.tokens)
     assert not torch.equal(mixed.tokens, own.tokens)
+
+
+def test_a_clip_is_like_itself_and_unlike_another_in_colour_and_scene() -> None:
+    clip, other = "test-42-00000", "test-42-00004"  # a blue ball in a meadow, a yellow one in the desert
+    video = law_of(clip).video(17, 8.0, 64)
+    own, strange = likeness(video, clip, other, "both", "", 8.0), likeness(video, other, clip, "neither", "", 8.0)
+    assert own.colour and own.path < 0.01 and own.scene == 0
+    assert abs(own.gravity - own.of_clip) < 0.05 * own.of_clip
+    assert not strange.colour and strange.scene > 0.1
+    grey = torch.full_like(video, 128)
+    nothing = likeness(grey, clip, other, "both", "", 8.0)
+    assert not nothing.colour and math.isnan(nothing.path) and nothing.scene > 0.1
 
 
 @pytest.mark.parametrize(("name", "roles"), [("frequency", 4), ("patch", 2)])
