@@ -1,7 +1,7 @@
 """What does memory spare? Train all weights of the backbone on the clips that memory would only show it.
 
     python -m recipes.dit_mem.full --preset tiny --measure-at 150
-    python -m recipes.dit_mem.full --preset tiny --data train
+    python -m recipes.dit_mem.full --preset tiny --data train --seeds 42 1 2
 
 Names of the test bank stand for constants that only its clips tell. Memory looks them up when a prompt asks; here the
 weights learn them from the same clips, those of the prompts left out. With ``--data train`` they learn from the clips
@@ -13,15 +13,17 @@ there; ``--full-steps`` makes a run that ends there.
 Such training also changes what nobody asked for: the loss on clips of other laws, with the same noise at each step,
 tells how much. Memory leaves the backbone as it is, and this loss with it.
 
-OUT/full (or OUT/full-train) has the checkpoint, the log, the measured rows and videos; OUT/full.json the tables. What
-was stopped goes on. The weights change in memory and in the checkpoint; the backbone's own folder stays as it was.
+OUT/full (or OUT/full-train; of seeds but --seed below OUT/seed-N) has the checkpoint, the log, the measured rows and
+videos; OUT/full.json the tables. Intervals are over prompts and runs. What was stopped goes on. The weights change in
+memory and in the checkpoint; the backbone's own folder stays as it was.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -32,7 +34,7 @@ from memkit.backbones import WanBackbone
 from memkit.bank import MemoryBank
 from memkit.errors import InputError
 from memkit.flow import NUM_TRAIN_TIMESTEPS
-from memkit.metrics import Interval, bootstrap
+from memkit.metrics import Interval, bootstrap_runs
 from memkit.short_text import PIPELINE_TEXT_LENGTH
 from memkit.video import to_model
 from memkit.worlds import LAWS, sample_law
@@ -45,6 +47,7 @@ from recipes.dit_mem.presets import Command, Config, parse
 from recipes.dit_mem.tables import UNITS, Run, report, write
 from recipes.dit_mem.tuning import Clips, Samples, Tuning, flow_losses, noised
 from recipes.padded_text import TextCache
+from recipes.pool import in_processes
 from recipes.rows import Measured
 from recipes.tables import Table
 from recipes.training import fingerprint, identity
@@ -67,6 +70,10 @@ class Full(Command):
     """In all; --steps is the encoder's."""
     full_lr: float = 3e-4
     """At its highest; --lr is the encoder's."""
+    seeds: tuple[int, ...] = ()
+    """One training run each; by default --seed alone."""
+    jobs: int = 1
+    """Runs at once, in processes of one thread each."""
     measure_at: tuple[int, ...] = ()
     """Steps after which to measure; 0 and the last are always among them."""
     clips: int = Evaluate.clips
@@ -87,8 +94,26 @@ class Full(Command):
     def tuned(self) -> Config:
         """The settings of the training, in a folder of its own beside the banks."""
         config = self.config
-        own = {"out": config.out / self.name, "banks": config.banks or config.out}
-        return replace(config, steps=self.full_steps, lr=self.full_lr, **own)
+        return replace(config, steps=self.full_steps, lr=self.full_lr, out=config.out / self.name, banks=config.folder)
+
+    def run(self, seed: int) -> Full:
+        """The command of one training run."""
+        config = self.config
+        out = config.out if seed == config.seed else config.out / f"seed-{seed}"
+        return replace(self, config=replace(config, seed=seed, out=out, banks=config.folder))
+
+
+class Tuned(NamedTuple):
+    """A run, measured."""
+
+    rows: Run
+    forgot: dict[int, Tensor]
+    """Losses on clips of other laws, by steps; 0 is the frozen backbone."""
+    seconds: dict[int, float]
+    """Of training, by steps."""
+    parameters: int
+    clips: int
+    """That were learned from."""
 
 
 def training_clips(command: Full, test_bank: MemoryBank) -> Clips:
@@ -121,8 +146,8 @@ def losses_on(text: TextCache, samples: Samples, at_once: int) -> Float[Tensor, 
     return torch.cat([flow_losses(text.backbone, text, part) for part in parts]).cpu()
 
 
-def fine_tune(command: Full) -> tuple[Run, Tuning, dict[int, Tensor]]:
-    """Train and measure what is missing; all rows, the trained, and its losses on clips of other laws by steps."""
+def fine_tune(command: Full) -> Tuned:
+    """Train and measure what is missing of one run."""
     config, points = command.tuned, sorted({*command.measure_at, command.full_steps} - {0})
     if not points or points[0] < 0 or points[-1] > command.full_steps:
         raise InputError(f"--measure-at {command.measure_at} is not within the {command.full_steps} --full-steps.")
@@ -150,7 +175,8 @@ def fine_tune(command: Full) -> tuple[Run, Tuning, dict[int, Tensor]]:
             tuning.kept[point] = losses_on(text, others, config.videos_at_once)
         forgot[point] = tuning.kept[point]
         run |= {(name, id): rows.rows[name, id] for id in bench.targets}
-    return run, tuning, forgot
+    seconds = {0: 0.0} | {point: tuning.seconds(point) for point in points}
+    return Tuned(run, forgot, seconds, tuning.parameters, len(data.ids))
 
 
 def _about(config: Config, names: set[str], data: Clips, backbone: WanBackbone) -> dict[str, Any]:
@@ -173,31 +199,36 @@ def _name(point: int) -> str:
     return f"{point} steps" if point else "none"
 
 
-def tables(run: Run, tuning: Tuning, forgot: dict[int, Tensor]) -> dict[str, Table]:
-    """Of what `fine_tune` gives: "cost" has cost, errors and forgetting by steps; then those of every evaluation."""
-    usual = report([run], [_name(point) for point in forgot])
-    cost: Table = {}
-    for point, losses in forgot.items():
-        more = {"trained, M": 0.0, "clips of data": 0.0, "training, s": 0.0}
-        if point:
-            clips, seconds = float(len(tuning.data.ids)), tuning.seconds(point)
-            more = {"trained, M": tuning.parameters / 1e6, "clips of data": clips, "training, s": seconds}
-        row = {name: Interval(value, value, value) for name, value in more.items()}
+def tables(runs: Sequence[Tuned]) -> dict[str, Table]:
+    """Of runs of the same prompts: "cost" has cost, errors and forgetting by steps; then those of every evaluation."""
+    first, cost = runs[0], {}
+    usual = report([run.rows for run in runs], [_name(point) for point in first.forgot])
+    frozen = _thousandths(runs, 0)
+    for point in first.forgot:
+        seconds = float(np.mean([run.seconds[point] for run in runs]))
+        more = {"trained, M": first.parameters / 1e6, "clips of data": float(first.clips), "training, s": seconds}
+        row = {name: Interval(*3 * [value if point else 0.0]) for name, value in more.items()}
         for constant, table in usual.items():
             if constant:
                 row[f"{constant}, error in {UNITS[constant]}"] = table[_name(point)]["error"]
                 row[f"{constant}, less none"] = table[_name(point)]["less none"]
-        now, frozen = 1000 * losses.double().numpy(), 1000 * forgot[0].double().numpy()
-        row["loss on other laws, 1/1000"] = bootstrap(np.mean, now)
-        row["less the frozen one's"] = bootstrap(np.mean, now - frozen)
+        now = _thousandths(runs, point)
+        row["loss on other laws, 1/1000"] = bootstrap_runs(np.mean, now)
+        row["less the frozen one's"] = bootstrap_runs(np.mean, now - frozen)
         cost[_name(point)] = row
     return {"cost": cost, **usual}
+
+
+def _thousandths(runs: Sequence[Tuned], point: int) -> np.ndarray:
+    """Losses on other laws, [runs, clips]."""
+    return 1000 * np.stack([run.forgot[point].double().numpy() for run in runs])
 
 
 def main(command: Full) -> int:
     """Train, measure, print the tables and write them; the exit code."""
     suffix = "-from-frame" if command.from_frame else ""
-    write(command.config.out / f"{command.name}{suffix}.json", tables(*fine_tune(command)))
+    runs = in_processes(fine_tune, [command.run(seed) for seed in command.seeds or [command.config.seed]], command.jobs)
+    write(command.config.out / f"{command.name}{suffix}.json", tables(runs))
     return 0
 
 

@@ -211,7 +211,7 @@ def test_the_command_writes_tables_and_goes_on(tmp_path, config, random_folder, 
     shipped = {path: path.read_bytes() for path in sorted(random_folder.rglob("*")) if path.is_file()}
     flags = ["--model", str(random_folder), "--out", str(tmp_path), "--banks", str(config.banks), "--batch", "2"]
     flags += ["--text-length", "120", "--sampling-steps", "2", "--clips", "2", "--keep", "1", "--device", "cpu"]
-    flags += ["--full-steps", "2", "--measure-at", "0", "1"]
+    flags += ["--full-steps", "2", "--measure-at", "0", "1", "--seeds", "42", "7"]
     command = parse(Full, None, flags)
     assert main(command) == 0
     printed, numbers = capsys.readouterr().out, json.loads((tmp_path / "full.json").read_text())
@@ -228,17 +228,23 @@ def test_the_command_writes_tables_and_goes_on(tmp_path, config, random_folder, 
     assert last["gravity, less none"].keys() == {"value", "low", "high"}
     assert len((config.test_bank.parent / "measured-without.jsonl").read_text().splitlines()) == 1 + 3 * PROMPTS
     assert len(list((tmp_path / "full" / "evaluation").glob("*.mp4"))) == 2
-    saved = torch.load(tmp_path / "full" / "checkpoint.pt", weights_only=True)["weights"]
+    saved, other = (
+        torch.load(tmp_path / run / "checkpoint.pt", weights_only=True)["weights"] for run in ("full", "seed-7/full")
+    )
+    assert not any(torch.equal(saved[name], other[name]) for name in saved)
     moved = [not torch.equal(saved[f"0.{name}"], value) for name, value in start.transformer.state_dict().items()]
     assert all(moved)
     assert {path: path.read_bytes() for path in shipped} == shipped
 
     monkeypatch.setattr("recipes.dit_mem.evaluate.generate_videos", None)  # all is measured
-    run, tuning, forgot = fine_tune(command)
-    assert set(run) == {(name, id) for name in [*CEILINGS, *cost] for id in clip_ids("test", PROMPTS, config.seed)}
-    assert tuning.seconds(2) == last["training, s"]["value"]
-    for steps, row in zip(forgot, cost.values(), strict=True):
-        assert 1000 * forgot[steps].mean().item() == pytest.approx(row["loss on other laws, 1/1000"]["value"])
+    runs = [fine_tune(command.run(seed)) for seed in (42, 7)]
+    assert set(runs[0].rows) == {
+        (name, id) for name in [*CEILINGS, *cost] for id in clip_ids("test", PROMPTS, config.seed)
+    }
+    assert sum(run.seconds[2] for run in runs) / 2 == last["training, s"]["value"]
+    for steps, row in zip(runs[0].forgot, cost.values(), strict=True):
+        losses = torch.stack([run.forgot[steps] for run in runs])
+        assert 1000 * losses.mean().item() == pytest.approx(row["loss on other laws, 1/1000"]["value"])
     with pytest.raises(InputError, match="steps"):
         main(dataclasses.replace(command, full_steps=3))
     with pytest.raises(InputError, match="within"):
