@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -28,10 +24,7 @@ from recipes.dit_mem.presets import PRESETS, Config, tiny
 from recipes.dit_mem.step import by_expert
 from recipes.dit_mem.train import train
 from recipes.launch import launch
-
-ROOT = Path(__file__).parents[2]
-LAUNCH = (*("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"),
-          *("--mixed_precision", "no", "--dynamo_backend", "no"))  # fmt: skip
+from tests.launching import LAUNCH, arguments, finish, popen, rows
 
 
 @pytest.fixture(scope="module")
@@ -46,27 +39,8 @@ def config(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Con
     return config
 
 
-def arguments(config: Config) -> list[str]:
-    """The command line that gives ``config``."""
-    default, words = tiny(), ["-m", "recipes.dit_mem.train", "--preset", "tiny"]
-    for field in dataclasses.fields(Config):
-        value = getattr(config, field.name)
-        if value != getattr(default, field.name):
-            words += [f"--{field.name}", str(value)] if not isinstance(value, bool) else [f"--{field.name}"]
-    return [word.replace("_", "-") if word.startswith("--") else word for word in words]
-
-
-def popen(*words: str) -> subprocess.Popen:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    out = subprocess.PIPE
-    return subprocess.Popen([sys.executable, *words], cwd=ROOT, env=environment, stdout=out, stderr=out, text=True)
-
-
-def finish(process: subprocess.Popen) -> str:
-    """What it printed."""
-    printed, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors[-3000:]
-    return printed
+def command(config: Config) -> list[str]:
+    return arguments("recipes.dit_mem.train", config, tiny())
 
 
 def elsewhere(config: Config, folder: Path, **changes: object) -> Config:
@@ -76,24 +50,20 @@ def elsewhere(config: Config, folder: Path, **changes: object) -> Config:
     return dataclasses.replace(config, out=folder, **changes)  # type: ignore[arg-type]
 
 
-def rows(config: Config) -> list[dict]:
-    return [{**json.loads(line), "seconds": 0} for line in (config.out / "log.jsonl").read_text().splitlines()]
-
-
 @pytest.fixture(scope="module")
 def alone(config: Config) -> Config:
     """The run of one process, finished."""
-    finish(popen(*arguments(config)))
+    finish(popen(*command(config)))
     return config
 
 
 @pytest.mark.parametrize("shard", [False, True])
 def test_two_processes_make_the_steps_of_one_with_the_doubled_batch(alone, tmp_path, shard) -> None:
     both = elsewhere(alone, tmp_path / "both", batch=2, shard=shard)
-    printed = finish(popen(*LAUNCH, *arguments(both)))
+    printed = finish(popen(*LAUNCH, *command(both)))
     kept, whole = re.search(r"(\S+) of (\S+) MB of the backbone", printed).groups()  # type: ignore[union-attr]
     assert (float(kept) < 0.55 * float(whole)) == shard
-    for one, two in zip(rows(alone), rows(both), strict=True):
+    for one, two in zip(rows(alone.out), rows(both.out), strict=True):
         assert one["step"] == two["step"]
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
         assert two["norm"] == pytest.approx(one["norm"], rel=1e-3)
@@ -104,13 +74,13 @@ def test_two_processes_make_the_steps_of_one_with_the_doubled_batch(alone, tmp_p
 
 def test_a_killed_run_goes_on_to_the_bit(alone, tmp_path) -> None:
     broken = elsewhere(alone, tmp_path / "broken")
-    process = popen(*arguments(broken))
+    process = popen(*command(broken))
     while process.poll() is None and not (broken.out / "checkpoint.pt").exists():
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    finish(popen(*arguments(broken)))
-    assert rows(broken) == rows(alone)
+    finish(popen(*command(broken)))
+    assert rows(broken.out) == rows(alone.out)
     for file in ("model.safetensors", "gate.safetensors"):
         assert (broken.encoder_folder / file).read_bytes() == (alone.encoder_folder / file).read_bytes()
 
@@ -131,7 +101,7 @@ def test_each_sample_goes_to_the_expert_of_its_noise_level(config, tmp_path) -> 
         of.transformer.requires_grad_(False)
         short = elsewhere(config, tmp_path / folder, steps=2)
         train(short, of, TrainingSet(MemoryBank.open(short.bank), short), Accelerator(cpu=True))
-    logs = [rows(dataclasses.replace(config, out=tmp_path / name)) for name in ("one", "two")]
+    logs = [rows(tmp_path / name) for name in ("one", "two")]
     for one, two in zip(*logs, strict=True):
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-5) and two["norm"] == pytest.approx(
             one["norm"], rel=1e-3
