@@ -66,13 +66,11 @@ class Course:
         }
 
     def tell(self, start: int, step: Callable[[], object], modules: nn.Module, copies: int = 8) -> None:
-        """Say what the steps from ``start`` on will cost, if there are any, from ``step``, which makes one like them.
+        """Say what the steps from ``start`` on will cost, from ``step``, which makes one like them.
 
         Its gradients are thrown away. ``copies`` of the weights of ``modules`` lie on the disk at most: those for use,
         and two checkpoints, while one replaces the other, of weights and moments.
         """
-        if start >= self.steps:
-            return
         seconds = timed(step)
         modules.zero_grad(set_to_none=True)
         if self.launched.is_main_process:

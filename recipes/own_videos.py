@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from memkit.bank import MemoryBank
 from memkit.errors import BankError, InputError, MemkitError
-from memkit.ingest import bank_for
+from memkit.ingest import BadItem, bank_for
 from recipes.bank_parts import fill_together
 
 Item = TypeVar("Item")
@@ -44,8 +44,11 @@ class OwnVideos:
             )
         return None
 
-    def tell(self, bank: Path, count: int, bad: Mapping[str, str]) -> int:
-        """Say which of ``count`` videos are bad, and why; the exit code."""
+    def tell(self, bank: Path, count: int, broken: Sequence[BadItem], bad: Mapping[str, str] | None) -> int:
+        """Say which of ``count`` videos are bad, by their row or by what `fill_bank` found; the exit code."""
+        if bad is None:
+            return 0
+        bad = {item.name: item.reason for item in broken} | dict(bad)
         for name, reason in bad.items():
             print(f"{name}: {reason}", file=sys.stderr)
         print(f"{bank}: {count} videos named, {len(bad)} bad")

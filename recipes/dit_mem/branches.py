@@ -86,14 +86,15 @@ def pairs_of(bank: MemoryBank, count: int) -> list[tuple[str, str]]:
 def likeness(video: UInt8[Tensor, "t h w c"], clip: str, other: str, role: Role, pair: str, fps: float) -> Likeness:
     """Of a video to ``clip``; the body may have the colour of either clip of the pair."""
     law, strange = law_of(clip), law_of(other)
+    gravity = constants_of(law)["gravity"]
     scene = (still(video) - still(law.video(len(video), fps, video.shape[1]))).abs().mean().item() / 255
     own, its = body_found(video, law), body_found(video, replace(law, colour=strange.colour))
     if not own and not its:
-        return Likeness(pair, role, False, math.nan, math.nan, constants_of(law)["gravity"], scene)
+        return Likeness(pair, role, False, math.nan, math.nan, gravity, scene)
     seen = law if own else replace(law, colour=strange.colour)
     found = measure_law(video, seen, fps)
     path = found.state_error * frame_shares(law)
-    return Likeness(pair, role, own, path, found.gravity, constants_of(law)["gravity"], scene)
+    return Likeness(pair, role, own, path, found.gravity, gravity, scene)
 
 
 def still(video: UInt8[Tensor, "t h w c"]) -> Float[Tensor, "h w c"]:

@@ -96,6 +96,13 @@ class Full(Command):
         config = self.config
         return replace(config, steps=self.full_steps, lr=self.full_lr, out=config.out / self.name, banks=config.folder)
 
+    @property
+    def asked(self) -> Evaluate:
+        """How it is measured."""
+        return Evaluate(
+            self.tuned, clips=self.clips, noise_seed=self.noise_seed, from_frame=self.from_frame, keep=self.keep
+        )
+
     def run(self, seed: int) -> Full:
         """The command of one training run."""
         config = self.config
@@ -151,9 +158,7 @@ def fine_tune(command: Full) -> Tuned:
     config, points = command.tuned, sorted({*command.measure_at, command.full_steps} - {0})
     if not points or points[0] < 0 or points[-1] > command.full_steps:
         raise InputError(f"--measure-at {command.measure_at} is not within the {command.full_steps} --full-steps.")
-    asked = Evaluate(
-        config, clips=command.clips, noise_seed=command.noise_seed, from_frame=command.from_frame, keep=command.keep
-    )
+    asked = command.asked
     bench = open_bench(asked)
     backbone, data = bench.backbone, training_clips(command, bench.bank)
     about = _about(config, DECIDE, data, backbone)
@@ -175,7 +180,7 @@ def fine_tune(command: Full) -> Tuned:
             tuning.kept[point] = losses_on(text, others, config.videos_at_once)
         forgot[point] = tuning.kept[point]
         run |= {(name, id): rows.rows[name, id] for id in bench.targets}
-    seconds = {0: 0.0} | {point: tuning.seconds(point) for point in points}
+    seconds = {point: tuning.seconds(point) for point in points}
     return Tuned(run, forgot, seconds, tuning.parameters, len(data.ids))
 
 
@@ -205,9 +210,11 @@ def tables(runs: Sequence[Tuned]) -> dict[str, Table]:
     usual = report([run.rows for run in runs], [_name(point) for point in first.forgot])
     frozen = _thousandths(runs, 0)
     for point in first.forgot:
-        seconds = float(np.mean([run.seconds[point] for run in runs]))
-        more = {"trained, M": first.parameters / 1e6, "clips of data": float(first.clips), "training, s": seconds}
-        row = {name: Interval(*3 * [value if point else 0.0]) for name, value in more.items()}
+        more = {"trained, M": 0.0, "clips of data": 0.0, "training, s": 0.0}
+        if point:
+            seconds = float(np.mean([run.seconds[point] for run in runs]))
+            more = {"trained, M": first.parameters / 1e6, "clips of data": float(first.clips), "training, s": seconds}
+        row = {name: Interval(value, value, value) for name, value in more.items()}
         for constant, table in usual.items():
             if constant:
                 row[f"{constant}, error in {UNITS[constant]}"] = table[_name(point)]["error"]
@@ -227,7 +234,10 @@ def _thousandths(runs: Sequence[Tuned], point: int) -> np.ndarray:
 def main(command: Full) -> int:
     """Train, measure, print the tables and write them; the exit code."""
     suffix = "-from-frame" if command.from_frame else ""
-    runs = in_processes(fine_tune, [command.run(seed) for seed in command.seeds or [command.config.seed]], command.jobs)
+    commands = [command.run(seed) for seed in command.seeds or [command.config.seed]]
+    if command.jobs > 1:
+        open_bench(command.asked).without_memory()  # all runs share these rows, and would write them at the same time
+    runs = in_processes(fine_tune, commands, command.jobs)
     write(command.config.out / f"{command.name}{suffix}.json", tables(runs))
     return 0
 

@@ -124,10 +124,11 @@ def train(config: Config, backbone: WanBackbone, data: TrainingSet, launched: Ac
             training.save(step, file, about)
 
     course = Course("dit-mem", config, launched, config.steps, gradients, training.update, save)
-    copied = copy.deepcopy(training)
     with prepared(backbone, config.text_length, config.checkpointing):
-        # of a copy, for a step moves the statistics of the release's encoder; the average too lies on the disk twice
-        course.tell(start, lambda: gradients(start, copied), copied.modules, copies=10)
+        if start < course.steps:
+            # of a copy, for a step moves the statistics of the release's encoder; the average too is on the disk twice
+            copied = copy.deepcopy(training)
+            course.tell(start, lambda: gradients(start, copied), copied.modules, copies=10)
         course.run(start)
     return training.best()[0].eval()
 

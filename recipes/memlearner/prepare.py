@@ -115,9 +115,7 @@ def _ingest(command: Prepare, folder: Path, captions: Path, codec: WanCodec) -> 
     videos = [FileVideo(row, codec.video_format, command.annotation != "none") for row in rows]
     path = command.config.folder / command.into
     bad = fill_videos(path, command.config, codec, videos, annotation=command.annotation)
-    if bad is None:
-        return 0
-    return command.tell(path, len(videos), {item.name: item.reason for item in broken} | bad)
+    return command.tell(path, len(videos), broken, bad)
 
 
 if __name__ == "__main__":

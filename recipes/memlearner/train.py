@@ -25,7 +25,7 @@ from memkit.backbones import WanBackbone
 from memkit.bank import MemoryBank
 from memkit.context_methods import ContextMethod, SeparateContext
 from memkit.errors import InputError
-from memkit.short_text import PIPELINE_TEXT_LENGTH, short_text
+from memkit.short_text import short_texts
 from recipes import settings
 from recipes.backbones import load_whole
 from recipes.commands import run_command
@@ -107,9 +107,11 @@ def train(config: Config, backbone: WanBackbone, banks: Sequence[MemoryBank], la
     )
     with ExitStack() as stack:
         stack.enter_context(prepared(backbone, config.text_length, config.checkpointing))
-        if isinstance(method, SeparateContext) and config.text_length < PIPELINE_TEXT_LENGTH:
-            stack.enter_context(short_text(method.module.wan, config.text_length))
-        course.tell(start, lambda: steps.gradients(steps.usual()), training.modules)
+        if isinstance(method, SeparateContext):
+            stack.enter_context(short_texts([method.module.wan], config.text_length))
+        if start < course.steps:
+            usual = steps.usual()
+            course.tell(start, lambda: steps.gradients(usual), training.modules)
         course.run(start)
     return method.eval()
 

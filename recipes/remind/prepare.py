@@ -99,9 +99,7 @@ def _ingest(command: Prepare, folder: Path, captions: Path, codec: WanCodec) -> 
     clips = {row.id: FileClip(row, command.config, held_out=command.into == "test") for row in rows}
     path = command.config.folder / command.into
     bad = fill_clips(path, command.config, codec, clips)
-    if bad is None:
-        return 0
-    return command.tell(path, len(clips), {item.name: item.reason for item in broken} | bad)
+    return command.tell(path, len(clips), broken, bad)
 
 
 if __name__ == "__main__":

@@ -142,12 +142,13 @@ def train(config: Config, backbone: WanBackbone, bank: MemoryBank, launched: Acc
     course = Course(
         "remind", config, launched, config.steps, gradients, training.step, lambda step: training.save(step, about)
     )
-    usual = next((i for i in range(100) if len(data.batch(i, *share).graph.nodes) > 2), 0)
     with ExitStack() as stack:
         stack.enter_context(prepared(backbone, config.text_length, config.checkpointing))
         stack.enter_context(forcing.attach(backbone.transformer))
         stack.enter_context(cameras.attach(backbone.transformer))
-        course.tell(start, lambda: gradients(usual), training.modules)
+        if start < course.steps:
+            usual = next((i for i in range(100) if len(data.batch(i, *share).graph.nodes) > 2), 0)
+            course.tell(start, lambda: gradients(usual), training.modules)
         course.run(start)
     return cameras.eval()
 
