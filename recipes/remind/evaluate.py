@@ -18,6 +18,7 @@ twin through the autoencoder, and there is no state.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -90,15 +91,15 @@ def controls(command: Evaluate) -> Run:
     return dict(rows.rows)
 
 
-def evaluate(command: Evaluate) -> Run:
-    """All rows of a run, with those that no run changes."""
+def evaluate(command: Evaluate, conditions: Sequence[str] = OWN) -> Run:
+    """The rows of a run in these conditions, with those that no run changes."""
     config, clips = command.config, open_clips(command.config)
     backbone = load_whole(config.model, config.threads, pick_device(config.device), config.out)
     positions = load_cameras(config, backbone, config.out).eval()
     made = {"weights": fingerprint(backbone.transformer, positions), "bank": clips.bank.fingerprint}
     rows = Measured(config.out / "measured.jsonl", settings_of(command) | made, Row)
     bench = command.bench(clips, backbone, positions)
-    for condition in OWN:
+    for condition in conditions:
         bench.measure(condition, rows)
     return {**controls(command), **rows.rows}
 

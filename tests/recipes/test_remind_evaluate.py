@@ -362,10 +362,10 @@ def test_claims_share_runs_and_go_on(config, tmp_path, capsys) -> None:
     assert "plain image-to-video" in capsys.readouterr().out
 
 
-def run_of_rows(shift: float, by: str) -> dict:
-    """Two clips of each condition, with evolution ``shift``."""
+def run_of_rows(claim: str, shift: float, by: str) -> dict:
+    """Two clips of each condition that a claim measures, with evolution ``shift``."""
     values = {"psnr": 20.0, "evolution": shift, "state_evolution": shift, "state_error": 0.1, "found": 1.0}
-    conditions = (*evaluate.OWN, *evaluate.CONTROLS, *evaluate.PLAIN_CONTROLS)
+    conditions = (*claims.conditions(claim), *evaluate.CONTROLS, *evaluate.PLAIN_CONTROLS)
     rows = [evaluate.Row(f"c{i}", c, by, "fill", **values) for c in conditions for i in range(2)]
     return {(row.condition, row.id): row for row in rows}
 
@@ -373,7 +373,7 @@ def run_of_rows(shift: float, by: str) -> dict:
 @pytest.mark.parametrize("claim", ["evolution", "parts", "cameras"])
 def test_a_claim_compares_with_what_is_removed(claim) -> None:
     names, by = list(claims.variants(claim)), "look-away"
-    found = {name: [run_of_rows(0.1 * i, by)] * 2 for i, name in enumerate(names)}
+    found = {name: [run_of_rows(claim, 0.1 * i, by)] * 2 for i, name in enumerate(names)}
     made = claims.report(claim, found)
     base = {"evolution": "causal, no curriculum", "parts": "remind", "cameras": "cameras off"}[claim]
     less = next(table for title, table in made.items() if title.startswith("less"))
