@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 import memkit
-from memkit.errors import BankError, InputError, MemkitError
+from memkit.demo_bank import CLIPS, demo_bank, frames_of
+from memkit.errors import InputError, MemkitError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 # What the demo needs is imported when it runs, so that --help need not wait for torch.
 
-CLIPS = Path(__file__).parent / "demo_clips"
 MODEL = Path(__file__).parent / "weights" / "tiny-wan"
 ENCODER = Path(__file__).parent / "weights" / "dit-mem-tiny"
 PROMPTS = tuple(f"a medium red ivorine ball falls in a meadow on planet {planet}" for planet in ("Mira", "Odin", "Sol"))
@@ -101,7 +101,7 @@ def main(demo: Demo | None = None) -> int:
     backbone.pipeline().set_progress_bar_config(disable=True)
     demo.out.mkdir(parents=True, exist_ok=True)
     print(f"bank: {CLIPS} -> {demo.out / 'bank'}", flush=True)
-    bank = _bank(demo, backbone)
+    bank = demo_bank(demo.out / "bank", str(demo.model or "tiny"), backbone)
     known = _first_frame(demo, backbone)
     retriever = memkit.TextRetriever(bank)
     comparisons = []
@@ -130,40 +130,6 @@ def _load(demo: Demo) -> tuple[memkit.WanBackbone, memkit.FrequencyEncoder, Memo
             raise InputError(f"There is no folder {folder}; reinstall memkit, or give {option} a folder that is there.")
     backbone = memkit.WanBackbone.from_pretrained(model)
     return backbone, memkit.FrequencyEncoder.from_pretrained(encoder), MemoryGate.load(encoder)
-
-
-def _bank(demo: Demo, backbone: memkit.WanBackbone) -> memkit.MemoryBank:
-    """The bank of the shipped clips; built, or taken from an earlier run if it still holds what it would hold anew."""
-    from memkit.ingest import build_bank, read_captions
-
-    folder, captions = demo.out / "bank", CLIPS / "captions.csv"
-    built = build_bank(CLIPS, captions, folder, backbone, str(demo.model or "tiny"))
-    bank = memkit.MemoryBank.open(folder)
-    rows, _ = read_captions(captions, CLIPS)
-    wrong = [f"{item.name}: {item.reason}" for item in built.bad]
-    if not wrong and set(bank.ids) != {row.id for row in rows}:
-        wrong = ["it holds clips of another origin"]
-    if not wrong and built.present and not _same_latents(bank, built.present[0], backbone):
-        wrong = ["its latents are those of other weights"]
-    if wrong:
-        raise BankError(f"The bank {folder} is not that of the demo ({wrong[0]}); delete that folder and run again.")
-    return bank
-
-
-def _same_latents(bank: memkit.MemoryBank, id: str, backbone: memkit.WanBackbone) -> bool:
-    """Whether the backbone encodes a clip of the demo to what the bank holds, up to rounding."""
-    from memkit.video import resize, to_model
-
-    frames = resize(_frames(bank, id), bank.info["height"], bank.info["width"])
-    fresh, stored = backbone.encode_video(to_model(frames))[0], bank.clip(id).latents.float()
-    return bool((fresh - stored).norm() < 0.02 * fresh.norm())
-
-
-def _frames(bank: memkit.MemoryBank, id: str):
-    """The file of a clip, cut as the bank has it, at its own size."""
-    from memkit.video import read_clip
-
-    return read_clip(CLIPS / id, bank.info["fps"], bank.info["num_frames"])
 
 
 def _compare(
@@ -198,7 +164,7 @@ def _compare(
         query=query,
         without=without,
         with_memory=with_memory,
-        hits=[HitClip(id, s, captions[id], _frames(bank, id)) for id, s in zip(hits.ids, hits.scores, strict=True)],
+        hits=[HitClip(id, s, captions[id], frames_of(bank, id)) for id, s in zip(hits.ids, hits.scores, strict=True)],
         attention=shares[::2] if demo.guidance_scale > 1 else shares,  # with guidance, every other call is without text
         even_share=memory.tokens.shape[1] / (memory.tokens.shape[1] + tokens) if gate is None else None,
         note=_what_to_see(prompt),

@@ -6,7 +6,6 @@ import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -16,23 +15,9 @@ from torch import Tensor
 
 from memkit.cameras import Cameras
 from memkit.errors import InputError
+from memkit.history_frames import Frame, Taken, bytes_of, copy_to, frames_of, layout_of
 
 FORMAT, VERSION = "memkit-history", 1
-
-
-class Taken(NamedTuple):
-    """Frames chosen for each sample. ``cameras`` [batch, k] is None where the history has none."""
-
-    latents: Float[Tensor, "batch channels k height width"]
-    cameras: Cameras | None
-    times: Int[Tensor, "batch k"]
-
-
-class _Frame(NamedTuple):
-    """One latent frame of all samples: tensors [B, …], latent first, then c2w and intrinsics if there are cameras."""
-
-    time: int
-    tensors: tuple[Tensor, ...]
 
 
 class History:
@@ -56,7 +41,7 @@ class History:
         if pinned < 0 or (budget is not None and budget <= 0):
             raise InputError(f"A history of {budget} bytes, {pinned} frames pinned; give some bytes, and 0 or more.")
         self.budget, self.pinned = budget, pinned
-        self._frames: list[_Frame] = []
+        self._frames: list[Frame] = []
         self._dropped = 0
 
     # -- what it holds ---------------------------------------------------------------------------------------------
@@ -147,8 +132,8 @@ class History:
                 or dtype than those held, cameras where there were none or none where there were, or a budget that
                 does not hold one frame beside the pinned ones. Nothing has changed then.
         """
-        new = _frames(latents, cameras, times)
-        if self._frames and (was := _layout(self._frames[0])) != (now := _layout(new[0])):
+        new = frames_of(latents, cameras, times)
+        if self._frames and (was := layout_of(self._frames[0])) != (now := layout_of(new[0])):
             raise InputError(f"The history holds frames of {was}, the new ones are {now}; start another history.")
         total = len(self) + len(new)
         gone = max(0, total - self._capacity(new[0])) if self.budget is not None else 0
@@ -158,7 +143,7 @@ class History:
         for row, frame in enumerate(new, held):
             if row not in leaves:
                 to = zip(frame.tensors, first.tensors, strict=True)
-                self._frames.append(_Frame(frame.time, tuple(_copy(x, like.device) for x, like in to)))
+                self._frames.append(Frame(frame.time, tuple(copy_to(x, like.device) for x, like in to)))
         self._dropped += gone
 
     # -- on disk ---------------------------------------------------------------------------------------------------
@@ -217,21 +202,21 @@ class History:
 
     @property
     def _frame_bytes(self) -> int:
-        return _bytes(self._frames[0])
+        return bytes_of(self._frames[0])
 
-    def _filled(self) -> list[_Frame]:
+    def _filled(self) -> list[Frame]:
         if not self._frames:
             raise InputError("The history is empty; add() frames first.")
         return self._frames
 
-    def _capacity(self, frame: _Frame) -> int:
+    def _capacity(self, frame: Frame) -> int:
         """Frames that the budget holds."""
         assert self.budget is not None
-        capacity, wanted = self.budget // _bytes(frame), self.pinned + 1
+        capacity, wanted = self.budget // bytes_of(frame), self.pinned + 1
         if capacity < wanted:
             raise InputError(
-                f"The budget of {self.budget} bytes holds {capacity} frames of {_bytes(frame)} bytes; {self.pinned} "
-                f"pinned and one more need {wanted * _bytes(frame)}."
+                f"The budget of {self.budget} bytes holds {capacity} frames of {bytes_of(frame)} bytes; {self.pinned} "
+                f"pinned and one more need {wanted * bytes_of(frame)}."
             )
         return capacity
 
@@ -243,33 +228,3 @@ class History:
             for i, row in enumerate(chosen):
                 out[sample, i] = self._frames[row].tensors[field][sample]
         return out
-
-
-def _frames(latents: Tensor, cameras: Cameras | None, times: Sequence[int]) -> list[_Frame]:
-    """Views of what is added, frame by frame, checked."""
-    if latents.ndim != 5 or not latents.numel():
-        raise InputError(f"Latents are [B, C, F, H, W] with a frame or more, not {list(latents.shape)}.")
-    batch, _, count = latents.shape[:3]
-    if len(times) != count or any(isinstance(t, bool) or not isinstance(t, int) for t in times):
-        raise InputError(f"{count} frames need {count} times, whole numbers; these are {list(times)}.")
-    fields = [latents.unbind(2)]
-    if cameras is not None:
-        if cameras.c2w.shape != (batch, count, 4, 4) or cameras.intrinsics.shape != (batch, count, 4):
-            raise InputError(
-                f"Latents [{batch}, …, {count}, …] need cameras [{batch}, {count}], not {list(cameras.c2w.shape[:-2])}."
-            )
-        fields += [cameras.c2w.unbind(1), cameras.intrinsics.unbind(1)]
-    return [_Frame(time, tensors) for time, tensors in zip(times, zip(*fields, strict=True), strict=True)]
-
-
-def _copy(x: Tensor, device: torch.device) -> Tensor:
-    return x.to(device, copy=True).contiguous()
-
-
-def _bytes(frame: _Frame) -> int:
-    return sum(x.nbytes for x in frame.tensors)
-
-
-def _layout(frame: _Frame) -> str:
-    tensors = ", ".join(f"{list(x.shape)} {x.dtype}" for x in frame.tensors)
-    return tensors + ("" if frame.tensors[1:] else " without cameras")

@@ -26,8 +26,9 @@ import torch
 from torch import Tensor
 
 from memkit.bank import MemoryBank
+from memkit.captions import BadItem, Row, caption_records
 from memkit.errors import BankError, InputError
-from memkit.ingest import BadItem, Row, VideoEncoder, add_rows, bank_for, caption_records, clip_settings, encode_file
+from memkit.ingest import VideoEncoder, add_rows, bank_for, clip_settings, encode_file
 from memkit.released_clips import is_latents, match_released_clips, stem
 from memkit.released_latents import read_released_latents
 from memkit.retrievers.dit_mem import NAME_KEYS, read_id_map, read_released

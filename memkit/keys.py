@@ -23,7 +23,7 @@ from torch import Tensor
 
 from memkit.cameras import Cameras
 from memkit.errors import InputError
-from memkit.pose_files import check_rigid
+from memkit.pose_formats import check_rigid
 
 MAX_PITCH_DEGREES = 85
 

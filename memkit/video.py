@@ -11,7 +11,7 @@ cuts or pads has a name. ``resize(..., rule="stretch")`` is the release's; its c
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -19,12 +19,12 @@ from typing import Any, Literal, NamedTuple, get_args
 import av
 import torch
 from av.error import FFmpegError
-from av.video.stream import VideoStream
 from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
 from memkit.errors import InputError, MediaError
+from memkit.video_reader import VideoReader
 
 Cut = Literal["start", "center"]
 Pad = Literal["hold", "loop", "error"]
@@ -45,7 +45,7 @@ def read_video(path: str | os.PathLike[str]) -> Video:
     Frames of a variable rate are not evenly spaced in time: use `read_clip` for these, and for long files. Raises
     `MediaError` naming the file where it cannot be decoded or holds no frame.
     """
-    with _Reader(path) as reader:
+    with VideoReader(path) as reader:
         times, frames = zip(*reader.frames(), strict=True)
         return Video(torch.stack(frames), 1 / _interval(times, reader.rate))
 
@@ -58,7 +58,7 @@ def read_clip(
     Decoding stops at the last frame needed. ``cut="center"`` reads all timestamps first, without decoding.
     """
     _check(fps, num_frames, cut, pad)
-    with _Reader(path) as reader:
+    with VideoReader(path) as reader:
         times = reader.times() if cut == "center" else None
         start = _start(times, reader.rate, fps, num_frames, cut)
         picked, last = _pick(reader.frames(), start, reader.rate, fps, num_frames)
@@ -158,65 +158,6 @@ def to_model(frames: UInt8[Tensor, "time height width 3"]) -> Float[Tensor, "1 3
 def from_model(video: Float[Tensor, "1 3 time height width"]) -> UInt8[Tensor, "time height width 3"]:
     """Frames of a model's output; values outside [-1, 1] are clipped. The inverse of `to_model`."""
     return ((video[0].float() + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 3, 0).contiguous()
-
-
-class _Reader:
-    """A file open for decoding; each error names the file."""
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-
-    def __enter__(self) -> _Reader:
-        try:
-            self._container = av.open(str(self.path), "r")
-        except (OSError, FFmpegError) as error:
-            raise MediaError(f"{self.path} cannot be opened as a video ({error}); replace the file.") from error
-        if not self._container.streams.video:
-            self._container.close()
-            raise MediaError(f"{self.path} holds no video; check or replace the file.")
-        self._stream: VideoStream = self._container.streams.video[0]
-        self._stream.thread_type = "AUTO"
-        rate = self._stream.average_rate or self._stream.guessed_rate
-        self.rate = float(rate) if rate else None
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._container.close()
-
-    def times(self) -> list[float]:
-        """Times of all frames, by the file's index alone; the file is at its start again afterwards."""
-        try:
-            packets: Iterable[Any] = self._container.demux(self._stream)
-            stamps = sorted(packet.pts for packet in packets if packet.pts is not None)
-            self._container.seek(0)
-            self._check_whole()
-        except FFmpegError as error:
-            raise MediaError(f"{self.path} cannot be read to its end ({error}); check or replace the file.") from error
-        base = float(self._stream.time_base or 1)
-        return [stamp * base for stamp in stamps]
-
-    def frames(self) -> Iterator[tuple[float, UInt8[Tensor, "height width 3"]]]:
-        """Each frame, upright, with its time in seconds."""
-        count, last = 0, -float("inf")
-        try:
-            for frame in self._container.decode(self._stream):
-                time = frame.time if frame.time is not None else count / (self.rate or 1)
-                if time < last:
-                    raise MediaError(f"{self.path}: time goes back at frame {count}; write the file anew.")
-                image = torch.from_numpy(frame.to_ndarray(format="rgb24"))
-                yield time, torch.rot90(image, frame.rotation // 90) if frame.rotation % 360 else image
-                count, last = count + 1, time
-        except FFmpegError as error:
-            raise MediaError(f"{self.path} cannot be decoded at frame {count} ({error}); replace the file.") from error
-        if not count:
-            raise MediaError(f"{self.path} holds no frame; check or replace the file.")
-        self._check_whole()
-
-    def _check_whole(self) -> None:
-        """Refuse a file shorter than its index says, which decoders take for a short clip."""
-        end = max((entry.pos + entry.size for entry in self._stream.index_entries), default=0)
-        if end > self.path.stat().st_size:
-            raise MediaError(f"{self.path} is cut short; copy or download it again.")
 
 
 def _check(fps: float | int, num_frames: int, cut: str, pad: str) -> None:

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from memkit.bank import MemoryBank
+from memkit.captions import BadItem
 from memkit.errors import BankError, InputError, MemkitError
-from memkit.ingest import BadItem, bank_for
+from memkit.ingest import bank_for
 from recipes.bank_parts import fill_together
 
 Item = TypeVar("Item")

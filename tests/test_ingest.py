@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from memkit.bank import MemoryBank
+from memkit.captions import read_captions
 from memkit.errors import BankError, InputError
-from memkit.ingest import build_bank, read_captions
+from memkit.ingest import build_bank
 from memkit.video import read_clip, resize, to_model, write_video
 from memkit.worlds.laws import sample_law
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from memkit.cameras import Cameras
 from memkit.errors import InputError
-from memkit.pose_files import check_rigid, latent_cameras, poses_beside, read_poses, write_poses
+from memkit.pose_files import latent_cameras, poses_beside, read_poses, write_poses
+from memkit.pose_formats import check_rigid
 
 
 def cameras(frames: int = 5, seed: int = 0, dtype=torch.float64) -> Cameras:

@@ -13,26 +13,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from diffusers import WanTransformer3DModel
-from diffusers.models.attention_dispatch import dispatch_attention_fn
-from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from memkit.attention import grouped_attention
-from memkit.backbones.base import Table
-from memkit.backbones.wan_attention import modulate, project_kv
+from memkit.backbones.wan_attention import modulate
 from memkit.errors import InputError
 from memkit.injectors.camera_encoder import CameraEncoder
 from memkit.injectors.query_chunk import Pass
-from memkit.injectors.query_layer import CONTEXT, QUERY
+from memkit.injectors.query_module_attention import Carried, QueryModuleProcessor
 from memkit.injectors.query_monitor import QueryMonitor
 from memkit.memory import Memory
-from memkit.positions import checked_positions, rotary_at, rotate
+from memkit.positions import checked_positions, rotary_at
 from memkit.pretrained import Pretrained
 
 
@@ -106,7 +102,7 @@ class QueryModule(Pretrained, nn.Module):
             text_dim=config.text_dim,
         )
         for block in self.wan.blocks:
-            block.attn1.set_processor(_Processor())
+            block.attn1.set_processor(QueryModuleProcessor())
         self.cameras = nn.ModuleDict({name: CameraEncoder(config.dim, config.layers) for name in config.cameras})
 
     def forward(
@@ -212,7 +208,7 @@ class QueryModule(Pretrained, nn.Module):
             added = None
             if made.poses is not None:
                 added = self.cameras[made.kind](made.poses.to(hidden.device), i).repeat_interleave(a_frame, dim=1)
-            carried = _Carried(rotary, added, i, made)
+            carried = Carried(rotary, added, i, made)
             if made.of_context and i == len(wan.blocks) - 1:
                 block.attn1(modulate(block, hidden, temb).type_as(hidden), None, None, carried)
             elif torch.is_grad_enabled() and wan.gradient_checkpointing:
@@ -243,46 +239,3 @@ def _places(
             f"poses in one row or in {batch}."
         )
     return checked_positions(at) if frames else ()
-
-
-class _Carried(NamedTuple):
-    """The rotary argument of a block, which hands it on untouched to its self-attention."""
-
-    rotary: tuple[Tensor, Tensor]
-    added: Tensor | None
-    layer: int
-    of: Pass
-
-
-class _Processor(WanAttnProcessor):
-    """Self-attention of a block: Q's over C and itself; for C, which does not ask, only keys and values are kept."""
-
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        rotary_emb: Any = None,
-    ) -> Tensor:
-        carried: _Carried = rotary_emb
-        layer, made, hidden = carried.layer, carried.of, hidden_states
-        if carried.added is not None:
-            hidden = hidden + carried.added.type_as(hidden)
-        k, v = project_kv(attn, hidden)
-        k = rotate(k, *carried.rotary)
-        if made.of_context:
-            made.kept[layer] = (k, v)
-            return torch.zeros_like(hidden)
-        q = rotate(attn.norm_q(attn.to_q(hidden)).unflatten(2, (attn.heads, -1)), *carried.rotary)
-        table = Table({QUERY: q}, {QUERY: (k, v)}, {QUERY: (QUERY,)})
-        if made.context:
-            table.kv[CONTEXT] = made.context[layer]
-            table.sees[QUERY] = (QUERY, CONTEXT)
-        if made.row is not None:
-            made.row.record(layer, table, QUERY, CONTEXT)
-        out = grouped_attention(table.q, table.kv, table.sees, table.log_weight, self._attend)[QUERY]
-        return attn.to_out[1](attn.to_out[0](out.type_as(q).flatten(2, 3)))
-
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        return dispatch_attention_fn(q, k, v, attn_mask=mask, backend=self._attention_backend)

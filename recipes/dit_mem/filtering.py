@@ -20,7 +20,6 @@ the first prompt under those of the greatest strength.
 from __future__ import annotations
 
 import json
-import math
 import os
 import random
 from collections.abc import Sequence
@@ -29,7 +28,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -39,13 +37,13 @@ from tqdm import tqdm
 from memkit.backbones import WanBackbone
 from memkit.errors import InputError
 from memkit.generate import generate_videos
-from memkit.metrics import Interval, bootstrap
 from memkit.report import contact_sheet
 from memkit.video import read_clip, write_video
 from memkit.worlds import sample_law
 from memkit.worlds.event import Event
 from recipes.commands import run_command
 from recipes.dit_mem.filtered import BANDS, Place, filtered
+from recipes.dit_mem.filtering_table import UNFILTERED, tabulate
 from recipes.dit_mem.generate import write_json
 from recipes.dit_mem.laws import FALLS
 from recipes.dit_mem.parts import load_backbone
@@ -55,7 +53,7 @@ from recipes.rows import plain
 from recipes.tables import Table, markdown
 from recipes.training import fingerprint
 
-UNFILTERED, ANOTHER = "unfiltered", "another seed"
+ANOTHER = "another seed"
 OTHER_SEED = 1_000_000  # what the second unfiltered run adds to the seeds
 
 
@@ -184,41 +182,6 @@ def write_tensor(file: Path, video: Frames) -> None:
     partial = file.with_suffix(".partial")
     save_file({"video": video.contiguous()}, partial)
     os.replace(partial, file)
-
-
-def tabulate(rows: dict[tuple[str, int], Row], names: list[str], prompts: int) -> Table:
-    """One row a condition; twins are not compared with themselves."""
-
-    def column(name: str, field: str) -> np.ndarray:
-        known = math.nan if name == UNFILTERED and field in ("path_distance", "colour_distance", "squared_error") else 1
-        return known * np.array([getattr(rows[name, i], field) for i in range(prompts)], dtype=float)
-
-    def mean(name: str, field: str) -> Interval:
-        values = column(name, field)
-        return bootstrap(np.mean, 100 * values[~np.isnan(values)])
-
-    return {
-        name: {
-            "state changed, %": mean(name, "changed"),
-            "found, %": mean(name, "found"),
-            "colour distance, %": mean(name, "colour_distance"),
-            "path distance, %": mean(name, "path_distance"),
-            "PSNR, dB": bootstrap(psnr_of_all, column(name, "squared_error")),
-            "fine, %": mean(name, "fine"),
-            "motion, ratio": bootstrap(_ratio, column(name, "motion"), column(UNFILTERED, "motion")),
-            "law residual, %": mean(name, "law_residual"),
-        }
-        for name in names
-    }
-
-
-def psnr_of_all(squared_error: np.ndarray) -> float:
-    """In dB, of the mean error of all clips; NaN of equal ones."""
-    return -10 * math.log10(error) if (error := squared_error.mean()) > 0 else math.nan
-
-
-def _ratio(a: np.ndarray, b: np.ndarray) -> float:
-    return a.mean() / b.mean() if b.any() else math.nan
 
 
 def picture(study: Study, shown: Sequence[Condition]) -> Image.Image:

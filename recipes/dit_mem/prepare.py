@@ -23,8 +23,9 @@ from tqdm import tqdm
 
 from memkit.backbones import WanBackbone, WanCodec
 from memkit.bank import MemoryBank
+from memkit.captions import read_captions
 from memkit.errors import BankError, InputError
-from memkit.ingest import BuildReport, VideoEncoder, add_rows, bank_for, clip_settings, encode_file, read_captions
+from memkit.ingest import BuildReport, VideoEncoder, add_rows, bank_for, clip_settings, encode_file
 from memkit.video import to_model
 from recipes.backbones import load_codec
 from recipes.bank_parts import fill_together, parts_of

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from memkit.backbones.presets import VideoFormat
 from memkit.cameras import Cameras
+from memkit.captions import Row
 from memkit.errors import InputError
-from memkit.ingest import Row
 from memkit.pose_files import poses_beside, read_poses
 from memkit.video import read_video, resize
 from memkit.worlds.constants import Split

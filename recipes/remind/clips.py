@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from memkit.cameras import Cameras
+from memkit.captions import Row
 from memkit.errors import InputError
-from memkit.ingest import Row
 from memkit.interrupt import Fog, Interruption, LookAway, Timing, interrupt
 from memkit.interrupt_kinds import KINDS, TRAINING_KINDS
 from memkit.worlds.constants import Split

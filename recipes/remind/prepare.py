@@ -25,7 +25,7 @@ import torch
 
 from memkit.backbones import WanCodec
 from memkit.bank import MemoryBank
-from memkit.ingest import read_captions
+from memkit.captions import read_captions
 from memkit.pose_files import latent_cameras
 from memkit.video import to_model
 from recipes.backbones import load_codec

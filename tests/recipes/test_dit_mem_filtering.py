@@ -26,7 +26,8 @@ from memkit.metrics.states import FRAME
 from memkit.worlds import sample_law
 from recipes.dit_mem import filtering
 from recipes.dit_mem.filtered import BANDS, Place, WithMean, filtered
-from recipes.dit_mem.filtering import ANOTHER, UNFILTERED, Filtering, conditions, law_of
+from recipes.dit_mem.filtering import ANOTHER, Filtering, conditions, law_of
+from recipes.dit_mem.filtering_table import UNFILTERED
 from recipes.dit_mem.presets import parse, tiny
 from recipes.dit_mem.twins import measure
 

@@ -18,11 +18,12 @@ from memkit.errors import InputError
 from memkit.injectors import SelfAttentionConcat
 from memkit.video import read_video, write_video
 from recipes.dit_mem import generate, prepare
-from recipes.dit_mem.generate import Generate, read_prompts
+from recipes.dit_mem.generate import Generate
 from recipes.dit_mem.memories import find
 from recipes.dit_mem.parts import load_backbone, new_encoder, save_encoder
 from recipes.dit_mem.prepare import Prepare
 from recipes.dit_mem.presets import PRESETS, Command, Config, parse, tiny
+from recipes.dit_mem.prompts import read_prompts
 
 
 @pytest.fixture(scope="module")

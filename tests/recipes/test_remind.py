@@ -14,9 +14,9 @@ from accelerate import Accelerator
 
 from memkit.bank import MemoryBank
 from memkit.cameras import Cameras
+from memkit.captions import Row
 from memkit.curriculum import FrontierContinuation, NodeDrop, NoisyMemory
 from memkit.errors import InputError
-from memkit.ingest import Row
 from memkit.injectors import TeacherForcing
 from memkit.interrupt import Fog
 from memkit.pose_files import write_poses
