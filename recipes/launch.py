@@ -61,11 +61,12 @@ def shard(transformer: nn.Module) -> None:
     fully_shard(transformer)
 
 
-def megabytes(*modules: nn.Module) -> tuple[float, float]:
-    """Of the weights: here, and over all processes."""
-    weights = [p for module in modules for p in module.parameters()]
-    here = sum((p.to_local() if isinstance(p, DTensor) else p).nbytes for p in weights)
-    return here / 1e6, sum(p.numel() * p.element_size() for p in weights) / 1e6
+def tell_share(launched: Accelerator, *transformers: nn.Module) -> None:
+    """Print how many megabytes of the weights this process holds, and how many there are."""
+    weights = [p for transformer in transformers for p in transformer.parameters()]
+    here = sum((p.to_local() if isinstance(p, DTensor) else p).nbytes for p in weights) / 1e6
+    whole = sum(p.numel() * p.element_size() for p in weights) / 1e6
+    launched.print(f"{here:.1f} of {whole:.1f} MB of the backbone in each of {launched.num_processes} processes")
 
 
 def _plain(value: Any) -> Any:

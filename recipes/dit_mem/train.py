@@ -34,7 +34,7 @@ from recipes.dit_mem.data import TrainingSet
 from recipes.dit_mem.parts import load_backbone, new_encoder, save_encoder
 from recipes.dit_mem.presets import Command, Config, parse
 from recipes.dit_mem.step import backward
-from recipes.launch import launch, mean_gradients, megabytes
+from recipes.launch import launch, mean_gradients, tell_share
 from recipes.padded_text import TextCache, prepared
 from recipes.training import fingerprint, identity, load_checkpoint, save_checkpoint, share_of_rate
 
@@ -146,8 +146,7 @@ def main(command: Command) -> int:
     backbone = load_backbone(config, launched.device)
     data = TrainingSet(MemoryBank.open(config.bank), config)
     launched.print(f"{len(data.ids)} targets, {data.short} of them with fewer than {config.k} clips of memory")
-    kept, whole = megabytes(*backbone.transformers)
-    launched.print(f"{kept:.1f} of {whole:.1f} MB of the backbone in each of {launched.num_processes} processes")
+    tell_share(launched, *backbone.transformers)
     train(config, backbone, data, launched)
     launched.end_training()
     return 0

@@ -30,7 +30,7 @@ from recipes import settings
 from recipes.backbones import load_whole
 from recipes.commands import run_command
 from recipes.course import Course, Made
-from recipes.launch import launch, megabytes, shard
+from recipes.launch import launch, shard, tell_share
 from recipes.memlearner.data import TrainingSet
 from recipes.memlearner.methods import make_method, start_from
 from recipes.memlearner.presets import Command, Config, parse
@@ -126,8 +126,7 @@ def main(command: Command) -> int:
     launched = launch(config.device, config.tracker, "memkit-memlearner", asdict(config), config.out)
     backbone = load_backbone(config, launched.device, config.start)
     train(config, backbone, [MemoryBank.open(bank) for bank in banks], launched)
-    kept, whole = megabytes(backbone.transformer)
-    launched.print(f"{kept:.1f} of {whole:.1f} MB of the backbone in each of {launched.num_processes} processes")
+    tell_share(launched, backbone.transformer)
     launched.end_training()
     return 0
 

@@ -31,7 +31,7 @@ from recipes import settings
 from recipes.backbones import load_whole
 from recipes.commands import run_command
 from recipes.course import Course, Made
-from recipes.launch import launch, megabytes, shard
+from recipes.launch import launch, shard, tell_share
 from recipes.padded_text import TextCache, prepared
 from recipes.remind.data import Batch, TrainingSet
 from recipes.remind.presets import Command, Config, parse
@@ -170,8 +170,7 @@ def main(command: Command) -> int:
     launched = launch(config.device, config.tracker, "memkit-remind", asdict(config), config.out)
     backbone = load_whole(config.model, config.threads, launched.device)
     train(config, backbone, MemoryBank.open(config.folder / "train"), launched)
-    kept, whole = megabytes(backbone.transformer)
-    launched.print(f"{kept:.1f} of {whole:.1f} MB of the backbone in each of {launched.num_processes} processes")
+    tell_share(launched, backbone.transformer)
     launched.end_training()
     return 0
 
