@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 from memkit.cameras import Cameras
 from memkit.errors import InputError
 from memkit.history_frames import Frame, Taken, bytes_of, copy_to, frames_of, layout_of
+from memkit.whole_file import whole_file
 
 FORMAT, VERSION = "memkit-history", 1
 
@@ -154,20 +154,16 @@ class History:
         Raises:
             InputError: the file cannot be written.
         """
-        path = Path(path)
         tensors = {"latents": self.latents} if self._frames else {}
         if self._frames and (cameras := self.cameras) is not None:
             tensors |= {"c2w": cameras.c2w, "intrinsics": cameras.intrinsics}
         header = {"format": FORMAT, "version": VERSION, "budget": self.budget, "pinned": self.pinned}
         header |= {"dropped": self.dropped, "times": self.times}
-        partial = path.with_name(f".{path.name}.partial")
+        tensors = {name: x.cpu().contiguous() for name, x in tensors.items()}
         try:
-            tensors = {name: x.cpu().contiguous() for name, x in tensors.items()}
-            save_file(tensors, partial, metadata={"history": json.dumps(header)})
-            partial.replace(path)
+            with whole_file(path) as partial:
+                save_file(tensors, partial, metadata={"history": json.dumps(header)})
         except (OSError, SafetensorError) as error:
-            with contextlib.suppress(OSError):
-                partial.unlink()
             raise InputError(f"Cannot write {path} ({error}); give a file in a folder that can be written.") from error
 
     @staticmethod

@@ -7,7 +7,6 @@ told from OpenCV's. Negate the second and third columns of their rotations first
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from memkit.cameras import Cameras
 from memkit.errors import InputError
 from memkit.pose_formats import check_rigid, has_rows, parse_npz, parse_text, text_of
+from memkit.whole_file import whole_file
 
 _PIXELS = 50  # a focal length of 50 widths is a view of 1.1°: more likely these are pixels
 _FORMATS = (".npz", ".txt")
@@ -72,13 +72,10 @@ def write_poses(path: str | os.PathLike[str], cameras: Cameras) -> None:
         data = buffer.getvalue()
     else:
         data = text_of(cameras).encode()
-    part = path.with_name(f".{path.name}.partial")
     try:
-        part.write_bytes(data)
-        os.replace(part, path)
+        with whole_file(path) as partial:
+            partial.write_bytes(data)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
         raise InputError(f"{path} cannot be written ({error}); give a file in a folder that can be.") from error
 
 

@@ -26,6 +26,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from memkit.errors import InputError
+from memkit.whole_file import whole_file
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -106,12 +107,8 @@ def _some(names: Iterable[str]) -> str:
 
 
 def _write(path: Path, data: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        partial.write_bytes(data)
 
 
 def find_folder(folder_or_id: str | os.PathLike[str], revision: str | None = None) -> Path:

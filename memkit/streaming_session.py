@@ -12,6 +12,7 @@ import torch
 
 from memkit.errors import InputError
 from memkit.injectors import KVCache
+from memkit.whole_file import whole_file
 
 FORMAT, VERSION = "memkit-stream", 1
 
@@ -23,13 +24,13 @@ def save_stream(folder: Path, cache: KVCache, content: dict[str, Any]) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file, partial = folder / "stream.json", folder / ".stream.json.partial"
+        file = folder / "stream.json"
         before = file.read_text() if file.exists() else ""
         name, other = ("b", "a") if '"cache": "a.safetensors"' in before else ("a", "b")
         cache.save(folder / f"{name}.safetensors")
         header = {"format": FORMAT, "version": VERSION, "cache": f"{name}.safetensors"}
-        partial.write_text(json.dumps(header | content, indent=2))
-        partial.replace(file)
+        with whole_file(file) as partial:
+            partial.write_text(json.dumps(header | content, indent=2))
         (folder / f"{other}.safetensors").unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"Cannot write {folder} ({error}); give a folder that can be written.") from error

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import av
@@ -25,6 +24,7 @@ from torch.nn import functional as F
 
 from memkit.errors import InputError, MediaError
 from memkit.video_reader import VideoReader
+from memkit.whole_file import whole_file
 
 Cut = Literal["start", "center"]
 Pad = Literal["hold", "loop", "error"]
@@ -103,21 +103,17 @@ def write_video(path: str | os.PathLike[str], frames: UInt8[Tensor, "time height
     """
     if not frames.numel() or not fps > 0:
         raise InputError(f"{path}: a video needs frames and a positive rate, not {tuple(frames.shape)} at {fps} fps.")
-    path = Path(path)
     even = torch.cat([frames, frames[:, -1:]], dim=1) if frames.shape[1] % 2 else frames
     even = torch.cat([even, even[:, :, -1:]], dim=2) if even.shape[2] % 2 else even
-    part = path.with_name(f"{path.name}.part")
     try:
-        with av.open(str(part), "w", format="mp4") as container:
+        with whole_file(path) as partial, av.open(str(partial), "w", format="mp4") as container:
             stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(10_000))
             stream.width, stream.height, stream.pix_fmt = even.shape[2], even.shape[1], "yuv420p"
             stream.options = {"crf": "12"}
             for frame in even.cpu().numpy():
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             container.mux(stream.encode())
-        os.replace(part, path)
     except (OSError, FFmpegError) as error:
-        part.unlink(missing_ok=True)
         raise MediaError(f"{path} cannot be written: {error}; check that its folder exists and has room.") from error
 
 

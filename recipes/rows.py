@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from memkit.errors import InputError
+from memkit.whole_file import whole_file
 
 
 class Kept(Protocol):
@@ -46,7 +47,8 @@ class Measured(Generic[AnyRow]):
             raise InputError(f"{file} was measured with other settings: {what}; give another --out, or move it away.")
         self.rows = read_rows(file, kind)
         if lines[-1]:  # cut short by a crash
-            file.write_text("\n".join([before, *lines[:-1]]) + "\n")
+            with whole_file(file) as partial:
+                partial.write_text("\n".join([before, *lines[:-1]]) + "\n")
 
     def missing(self, condition: str, ids: Iterable[str]) -> list[str]:
         """Those of the clips that are not there yet."""

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from memkit.errors import InputError
+from memkit.whole_file import whole_file
 
 LEAST_LR = 0.05  # where the cosine ends
 
@@ -41,9 +41,8 @@ def fingerprint(*modules: nn.Module) -> str:
 
 def save_checkpoint(state: dict[str, Any], path: Path, about: dict[str, Any]) -> None:
     """Write a checkpoint of a run so that a crash leaves the old one or the new one."""
-    partial = path.with_suffix(".partial")
-    torch.save({**state, "about": json.dumps(about)}, partial)
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        torch.save({**state, "about": json.dumps(about)}, partial)
 
 
 def load_checkpoint(path: Path, about: dict[str, Any]) -> dict[str, Any] | None:
@@ -147,7 +146,8 @@ class RunLog:
         path = folder / "log.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         kept = [line for line in lines if json.loads(line)["step"] < start]
-        path.write_text("".join(line + "\n" for line in kept))
+        with whole_file(path) as partial:
+            partial.write_text("".join(line + "\n" for line in kept))
         self._before = json.loads(kept[-1])["seconds"] if kept else 0.0
         self._also = also
         self._file = path.open("a")

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from memkit.errors import InputError
 from memkit.injectors.cache_slots import SlotCache
+from memkit.whole_file import whole_file
 
 FORMAT, VERSION = "memkit-kv-cache", 1
 
@@ -29,10 +30,9 @@ def save_branches(path: Path, budget_bytes: int, branches: Mapping[str, SlotCach
             for kind, x in zip("kv", branch.get(layer), strict=True):
                 tensors[f"{number}.{layer}.{kind}"] = x.cpu().contiguous()
     header = {"format": FORMAT, "version": VERSION, "budget_bytes": budget_bytes, "branches": saved}
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        save_file(tensors, partial, metadata={"session": json.dumps(header)})
-        partial.replace(path)
+        with whole_file(path) as partial:
+            save_file(tensors, partial, metadata={"session": json.dumps(header)})
     except (OSError, SafetensorError) as error:
         raise InputError(f"Cannot write {path} ({error}); give a file in a folder that can be written.") from error
 

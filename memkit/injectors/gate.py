@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from memkit.errors import InputError
+from memkit.whole_file import whole_file
 
 GATE_FILE = "gate.safetensors"
 
@@ -42,9 +43,8 @@ class MemoryGate(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write the gate beside an encoder; the file is whole or not there."""
-        partial = folder / f".{GATE_FILE}.partial"
-        save_file({"weight": self.weight.detach().cpu()}, partial)
-        partial.replace(folder / GATE_FILE)
+        with whole_file(folder / GATE_FILE) as partial:
+            save_file({"weight": self.weight.detach().cpu()}, partial)
 
     def check(self, num_layers: int, num_heads: int) -> None:
         """Raise InputError unless the gate was made for this many layers and heads."""

@@ -20,7 +20,6 @@ the first prompt under those of the greatest strength.
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -39,6 +38,7 @@ from memkit.errors import InputError
 from memkit.generate import generate_videos
 from memkit.report import contact_sheet
 from memkit.video import read_clip, write_video
+from memkit.whole_file import whole_file
 from memkit.worlds import sample_law
 from memkit.worlds.event import Event
 from recipes.commands import run_command
@@ -179,9 +179,8 @@ def law_of(prompt: int) -> Event:
 
 def write_tensor(file: Path, video: Frames) -> None:
     """The file appears whole or not at all."""
-    partial = file.with_suffix(".partial")
-    save_file({"video": video.contiguous()}, partial)
-    os.replace(partial, file)
+    with whole_file(file) as partial:
+        save_file({"video": video.contiguous()}, partial)
 
 
 def picture(study: Study, shown: Sequence[Condition]) -> Image.Image:

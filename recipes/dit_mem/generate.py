@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from memkit.generate import generate_videos
 from memkit.injectors import MemoryGate
 from memkit.retrievers import Hits
 from memkit.video import first_frame, to_model, write_video
+from memkit.whole_file import whole_file
 from recipes.commands import run_command
 from recipes.dit_mem.memories import Source, encode, find
 from recipes.dit_mem.parts import load_backbone, load_encoder
@@ -202,9 +202,8 @@ def _make(
 
 def write_json(file: Path, content: Any) -> None:
     """The file appears whole or not at all."""
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, file)
+    with whole_file(file) as partial:
+        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def main(command: Generate) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
@@ -15,6 +14,7 @@ from torch import Tensor
 from memkit.cameras import Cameras
 from memkit.errors import InputError
 from memkit.interrupt import Interruption, Occluder, Spans
+from memkit.whole_file import whole_file
 from recipes.remind.presets import STRIDE, Config
 
 Frames = UInt8[Tensor, "frames height width 3"]
@@ -131,9 +131,8 @@ def until_fit(
 
 def write_records(bank: Path, records: Sequence[Record]) -> None:
     """Beside the bank's latents; the file is whole or as it was."""
-    partial = bank / f".{RECORDS}.partial"
-    partial.write_text("".join(json.dumps(record._asdict(), ensure_ascii=False) + "\n" for record in records))
-    os.replace(partial, bank / RECORDS)
+    with whole_file(bank / RECORDS) as partial:
+        partial.write_text("".join(json.dumps(record._asdict(), ensure_ascii=False) + "\n" for record in records))
 
 
 def read_records(bank: Path) -> list[Record]:

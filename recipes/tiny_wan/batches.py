@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from bisect import bisect_left
 from concurrent.futures import ProcessPoolExecutor
@@ -17,6 +16,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from memkit.flow import shift_sigma
+from memkit.whole_file import whole_file
 from recipes.tiny_wan.captions import vary_caption
 from recipes.tiny_wan.data import Clips
 from recipes.tiny_wan.stages import FALLS, Stage, TransformerConfig, stage_of
@@ -47,8 +47,8 @@ def _encode(file: Path, config: TransformerConfig) -> None:
     for i in range(first, min(first + _CLIPS_A_FILE, len(clips)), 4):
         video = to_model([clips[j] for j in range(i, min(i + 4, first + _CLIPS_A_FILE, len(clips)))])
         out.append(((vae.encode(video).latent_dist.mode() - mean) / std).half())
-    torch.save(torch.cat(out), file.with_suffix(".partial"))
-    os.replace(file.with_suffix(".partial"), file)
+    with whole_file(file) as partial:
+        torch.save(torch.cat(out), partial)
 
 
 class Batch(NamedTuple):
