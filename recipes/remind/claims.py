@@ -21,7 +21,16 @@ from recipes.commands import run_command
 from recipes.pool import in_processes
 from recipes.remind import evaluate, prepare, train
 from recipes.remind.presets import Command, Config, parse
-from recipes.remind.tables import ATTENTION, Run, cells, plain_table, recovery_table, tables
+from recipes.remind.tables import (
+    ATTENTION,
+    Run,
+    cells,
+    plain_less_base,
+    plain_table,
+    recovery_less_base,
+    recovery_table,
+    tables,
+)
 from recipes.tables import Table, write_tables
 
 Claim = Literal["evolution", "parts", "cameras", "forgetting"]
@@ -75,19 +84,21 @@ def conditions(claim: Claim) -> Sequence[str]:
 def report(claim: Claim, found: Mapping[str, Sequence[Run]]) -> dict[str, Table]:
     """The tables of a claim."""
     if claim == "forgetting":
-        return {"plain image-to-video": plain_table(found)}
+        return {"plain image-to-video": plain_table(found), "plain, less base": plain_less_base(found)}
     if claim == "cameras":
         looks = {name: cells(runs, "recovery", "look-away", measures=ATTENTION) for name, runs in found.items()}
         off = _less(found, "cameras off", "look-away")
         return {"recovery: look-away": recovery_table(found, "look-away"), "less off": off, "attention": looks}
     if claim == "parts":
         return {"recovery": recovery_table(found), "less remind": _less(found, "remind", None)}
-    return {**tables(found), "less no curriculum": _less(found, "causal, no curriculum", None)}
+    changed = {"less base": recovery_less_base(found), "plain, less base": plain_less_base(found)}
+    return {**tables(found), **changed, "less no curriculum": _less(found, "causal, no curriculum", None)}
 
 
 def _less(found: Mapping[str, Sequence[Run]], base: str, by: str | None) -> Table:
     """What each variant has more than ``base``, on the same clips with the same noise and the same seed of training."""
-    return {name: cells(runs, "recovery", by, less=found[base]) for name, runs in found.items() if name != base}
+    less = (found[base], "recovery")
+    return {name: cells(runs, "recovery", by, less) for name, runs in found.items() if name != base}
 
 
 def main(command: Claims) -> int:

@@ -44,15 +44,18 @@ def cells(
     runs: Sequence[Run],
     condition: str,
     by: str | None = None,
-    less: Sequence[Run] | None = None,
+    less: tuple[Sequence[Run], str] | None = None,
     measures: Mapping[str, Measure] = MEASURES,
 ) -> dict[str, Interval]:
-    """The measures of one condition over runs, of one kind of interruption or of all; ``less`` those of other runs."""
+    """The measures of one condition over runs, of one kind of interruption or of all.
+
+    With ``less``, other runs and their condition, what a clip has more than there: as many runs, or one for all.
+    """
     out = {}
     for name, measure in measures.items():
         value = _values(runs, condition, by, measure)
         if less is not None:
-            value = value - _values(less, condition, by, measure)
+            value = value - _values(less[0], less[1], by, measure)
         out[name] = bootstrap_runs(measure.statistic, value, resamples=RESAMPLES)
     return out
 
@@ -81,6 +84,22 @@ def tables(named: Mapping[str, Sequence[Run]]) -> dict[str, Table]:
     looks = {name: cells(runs, "recovery", measures=ATTENTION) for name, runs in named.items()}
     out["attention"] = looks | {"base": cells(first[:1], "recovery / base", measures=ATTENTION)}
     out["plain image-to-video"] = plain_table(named)
+    return out
+
+
+def recovery_less_base(named: Mapping[str, Sequence[Run]]) -> Table:
+    """What runs have more than the model that they started from, on the same clips with the same noise."""
+    less = (next(iter(named.values()))[:1], "recovery / base")
+    return {name: cells(runs, "recovery", less=less) for name, runs in named.items()}
+
+
+def plain_less_base(named: Mapping[str, Sequence[Run]]) -> Table:
+    """The same of undisturbed clips, streamed and bidirectional: what was forgotten is below 0 in PSNR."""
+    base, out = next(iter(named.values()))[:1], {}
+    for name, runs in named.items():
+        out[name] = cells(runs, "plain", less=(base, "plain / base"))
+        bidirectional = (base, "plain / base, bidirectional")
+        out[f"{name}, bidirectional"] = cells(runs, "plain / bidirectional", less=bidirectional)
     return out
 
 

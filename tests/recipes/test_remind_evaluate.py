@@ -177,7 +177,7 @@ def test_a_difference_is_between_the_same_clips() -> None:
         ]
         return {(row.condition, row.id): row for row in rows}
 
-    less = cells([run(2.0)], "recovery", "occluder", less=[run(0.5)])["PSNR, dB"]
+    less = cells([run(2.0)], "recovery", "occluder", less=([run(0.5)], "recovery"))["PSNR, dB"]
     assert less.value == less.low == less.high == 1.5
     assert math.isnan(cells([run(2.0)], "recovery", "fog")["PSNR, dB"].value)
 
@@ -376,10 +376,28 @@ def test_a_claim_compares_with_what_is_removed(claim) -> None:
     found = {name: [run_of_rows(claim, 0.1 * i, by)] * 2 for i, name in enumerate(names)}
     made = claims.report(claim, found)
     base = {"evolution": "causal, no curriculum", "parts": "remind", "cameras": "cameras off"}[claim]
-    less = next(table for title, table in made.items() if title.startswith("less"))
+    less = made["less no curriculum" if claim == "evolution" else f"less {base.removeprefix('cameras ')}"]
     assert list(less) == [name for name in names if name != base]
     for name, row in less.items():
         wanted = 0.1 * (names.index(name) - names.index(base))
         assert row["evolution, pixels (median)"].value == pytest.approx(wanted)
     whole = next(table for title, table in made.items() if title.startswith("recovery"))
     assert list(whole) == [*names, *(c.removeprefix("recovery / ") for c in evaluate.CONTROLS)]
+
+
+@pytest.mark.parametrize("claim", ["evolution", "forgetting"])
+def test_what_training_changed_is_told_against_the_base_model_in_the_same_mode(claim) -> None:
+    def run(i: int) -> dict:
+        base = {"recovery / base": 5.0, "plain / base": 3.0, "plain / base, bidirectional": 2.0}
+        own = {"recovery": 10.0, "plain": 20.0, "plain / bidirectional": 30.0}
+        psnr = {c: value + i * (c in own) for c, value in (base | own).items()}
+        rows = run_of_rows(claim, 0.0, "look-away").items()
+        return {key: dataclasses.replace(row, psnr=psnr.get(row.condition, 0.0)) for key, row in rows}
+
+    made = claims.report(claim, {name: [run(i)] * 3 for i, name in enumerate(claims.variants(claim))})
+    plain = {name: row["PSNR, dB"].value for name, row in made["plain, less base"].items()}
+    wanted = {"remind": 17.0, "remind, bidirectional": 28.0}
+    if claim == "evolution":
+        wanted |= {"causal, no curriculum": 18.0, "causal, no curriculum, bidirectional": 29.0}
+        assert [row["PSNR, dB"].value for row in made["less base"].values()] == [5.0, 6.0]
+    assert plain == wanted
