@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from memkit.cameras import Cameras
 from memkit.errors import InputError
 from memkit.pose_files import read_poses, write_poses
 from memkit.video import read_video, write_video
 from recipes.backbones import load_whole
-from recipes.remind import claims, evaluate, film, generate, prepare, stevo, tables, train
+from recipes.remind import claims, evaluate, film, generate, prepare, sheet, stevo, tables, train
 from recipes.remind.clips import WorldClip
 from recipes.remind.presets import Config, tiny
 from recipes.remind.records import chunk_spans, frames_of
@@ -360,6 +361,11 @@ def test_claims_share_runs_and_go_on(config, tmp_path, capsys) -> None:
     assert claims.main(command) == 0
     assert times == {p: p.stat().st_mtime_ns for p in times}
     assert "plain image-to-video" in capsys.readouterr().out
+    shown = sheet.Sheet(own, claim="forgetting", clips=1)
+    assert sheet.main(shown) == 0
+    assert Image.open(tmp_path / "recovery.png").height > 3 * 96  # the twin, the base model, the run
+    with pytest.raises(InputError, match=r"test-00001\.mp4"):
+        sheet.main(dataclasses.replace(shown, clips=2))
 
 
 def run_of_rows(claim: str, shift: float, by: str) -> dict:
