@@ -23,7 +23,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from memkit.backbones.wan_attention import wan_of
+from memkit.backbones.attachment import wan_of
 from memkit.errors import InputError, MemkitError
 from memkit.injectors import SelfAttentionConcat
 

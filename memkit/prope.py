@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from memkit.backbones.attachment import Attachment, wans_of
 from memkit.backbones.base import Positioning
-from memkit.backbones.wan_attention import Attachment, wans_of
 from memkit.camera_path import CameraPath
+from memkit.camera_positions import CameraPositions, PositionAttachment
 from memkit.errors import InputError
-from memkit.pm_rope import CameraPositions, PositionAttachment, in_blocks
+from memkit.pm_rope import in_blocks
 from memkit.rotary import rotate
 
 

@@ -9,8 +9,9 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from memkit.backbones.attachment import Attachment
 from memkit.backbones.base import VIDEO, Table
-from memkit.backbones.wan_attention import Attachment, GroupedSelfAttention
+from memkit.backbones.wan_attention import GroupedSelfAttention
 from memkit.errors import InputError, MemkitError
 from memkit.injectors.cache_chunk import Chunk
 from memkit.positions import rotary_at

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from memkit.backbones.wan_attention import wan_of, wans_of
+from memkit.backbones.attachment import wan_of, wans_of
 from memkit.errors import InputError
 from memkit.injectors.camera_encoder import CameraEncoder
 from memkit.injectors.frame_packing import Packing, Plan, checked_packing, fill_edges

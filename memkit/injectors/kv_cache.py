@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from memkit.backbones.wan_attention import wan_of, wans_of
+from memkit.backbones.attachment import wan_of, wans_of
 from memkit.errors import InputError, MemkitError
 from memkit.injectors.cache_attachment import CacheAttachment
 from memkit.injectors.cache_chunk import Chunk

@@ -26,7 +26,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from memkit.backbones.wan_attention import wans_of
+from memkit.backbones.attachment import wans_of
 from memkit.errors import InputError
 from memkit.injectors.camera_encoder import CameraEncoder
 from memkit.injectors.query_pass import QueryAttachment

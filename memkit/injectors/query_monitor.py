@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from memkit.attention import attention_share
+from memkit.backbones.attachment import wan_of
 from memkit.backbones.base import Table
-from memkit.backbones.wan_attention import wan_of
 from memkit.errors import InputError
 
 if TYPE_CHECKING:

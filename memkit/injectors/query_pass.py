@@ -15,7 +15,7 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from memkit.backbones.wan_attention import Attachment
+from memkit.backbones.attachment import Attachment
 from memkit.backbones.wan_call import call_arguments
 from memkit.errors import InputError, MemkitError
 from memkit.injectors.query_chunk import Given, KeysAndValues, Pass, QueryChunk

@@ -15,8 +15,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from memkit.attention import attention_share
+from memkit.backbones.attachment import Attachment, wan_of
 from memkit.backbones.base import VIDEO, Injection, Table
-from memkit.backbones.wan_attention import Attachment, modulate, project_kv, wan_of
+from memkit.backbones.wan_attention import modulate, project_kv
 from memkit.errors import InputError
 from memkit.injectors.gate import MemoryGate
 from memkit.injectors.monitor import AttentionMonitor

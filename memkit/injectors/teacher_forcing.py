@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from memkit.backbones.wan_attention import wans_of
+from memkit.backbones.attachment import wans_of
 from memkit.camera_path import CameraPath
 from memkit.errors import InputError, MemkitError
 from memkit.flow import NUM_TRAIN_TIMESTEPS

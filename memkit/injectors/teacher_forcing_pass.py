@@ -15,8 +15,8 @@ from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from memkit.backbones.attachment import Attachment
 from memkit.backbones.base import Grouping, Groups
-from memkit.backbones.wan_attention import Attachment
 from memkit.backbones.wan_call import call_arguments
 from memkit.errors import InputError, MemkitError
 from memkit.positions import rotary_at
