@@ -20,6 +20,7 @@ from memkit.generate import generate_latents
 from memkit.injectors import CacheMonitor, recovery_attention
 from memkit.positions import PMRoPE
 from memkit.report import contact_sheet
+from memkit.streaming_reads import Read, read_everything
 from memkit.video import from_model, to_model, write_video
 from recipes.remind.clips import WorldClip
 from recipes.remind.data import Clips
@@ -136,6 +137,10 @@ class Bench:
             Part([r.captions[i] for r in records], b - a, latents[:, :, a : min(b, given)] if a < given else None)
             for i, (a, b) in enumerate(spans)
         ]
+        if who == "without the past":
+            # a chunk sees itself whole, so what of it was interrupted knows what was not
+            read = read_since(min(a for a, _ in spans if a >= hidden[0]))
+            return Made(self._roller(ids, cameras, latents, read).roll(parts)[0], [NOWHERE] * len(ids))
         made, monitors = self._roller(ids, cameras, latents).roll(parts, watch=True)
         return Made(made, [attention_of(monitors, b, record, config) for b, record in enumerate(records)])
 
@@ -151,7 +156,7 @@ class Bench:
         parts = [Part(captions, b - a, known if a == 0 else None) for a, b in spans]
         return self._roller(ids, cameras, latents).roll(parts)[0]
 
-    def _roller(self, ids: list[str], cameras: Cameras, latents: Tensor) -> Roller:
+    def _roller(self, ids: list[str], cameras: Cameras, latents: Tensor, read: Read = read_everything) -> Roller:
         size, frames = (latents.shape[3], latents.shape[4]), latents.shape[2]
         return Roller(
             self.config,
@@ -161,6 +166,7 @@ class Bench:
             cameras,
             size,
             frames,
+            read,
         )
 
     def _bidirectional(self, ids: list[str], captions: list[str], known: Tensor, count: int) -> Tensor:
@@ -187,13 +193,18 @@ class Bench:
     def _keep(self, out: Path, id: str, condition: str, shown: Tensor) -> None:
         if id not in self.ids[: self.sizes.keep]:
             return
-        folder = out / "evaluation" / condition.replace(" / ", "-").replace(", ", "-")
+        folder = out / "evaluation" / condition.replace(" / ", "-").replace(", ", "-").replace(" ", "-")
         folder.mkdir(parents=True, exist_ok=True)
         name = id.replace("/", "_")
         write_video(folder / f"{name}.mp4", shown, self.config.fps)
         width = shown.shape[2] // 2
         rows = [("made", shown[:, :, :width]), ("twin", shown[:, :, width:])]
         contact_sheet([(f"{id}: {condition}", rows)], columns=13, height=96).save(folder / f"{name}.png")
+
+
+def read_since(first: int) -> Read:
+    """All of the past from the latent frame ``first`` on."""
+    return lambda held, chunk: tuple(p for p in read_everything(held, chunk) if p >= first)
 
 
 def attention_of(monitors: Sequence[CacheMonitor], sample: int, record: Record, config: Config) -> Attends:

@@ -28,6 +28,7 @@ from recipes.remind.tables import (
     plain_less_base,
     plain_table,
     recovery_less_base,
+    recovery_less_forgetful,
     recovery_table,
     tables,
 )
@@ -77,8 +78,10 @@ def measure(command: Claims, config: Config) -> Run:
 
 
 def conditions(claim: Claim) -> Sequence[str]:
-    """What the tables of a claim read of each run; what was forgotten is asked of two variants only."""
-    return ("recovery",) if claim in ("parts", "cameras") else evaluate.OWN
+    """What the tables of a claim read of each run."""
+    if claim == "forgetting":
+        return evaluate.PLAIN
+    return evaluate.OWN if claim == "evolution" else ("recovery",)
 
 
 def report(claim: Claim, found: Mapping[str, Sequence[Run]]) -> dict[str, Table]:
@@ -92,6 +95,7 @@ def report(claim: Claim, found: Mapping[str, Sequence[Run]]) -> dict[str, Table]
     if claim == "parts":
         return {"recovery": recovery_table(found), "less remind": _less(found, "remind", None)}
     changed = {"less base": recovery_less_base(found), "plain, less base": plain_less_base(found)}
+    changed["less without the past"] = recovery_less_forgetful(found)
     return {**tables(found), **changed, "less no curriculum": _less(found, "causal, no curriculum", None)}
 
 

@@ -4,7 +4,8 @@
     python -m recipes.remind.evaluate --preset wan2.1-1.3b --benchmark stevo --tasks DIR
 
 - *recovery*: of a test clip all latent frames are given while nothing of the truth comes back into view, those after
-  them are made; scored are the frames whose view is clear again (`recipes.remind.scores`). Beside the run stand the
+  them are made; scored are the frames whose view is clear again (`recipes.remind.scores`). Beside it stand the same run
+  *without the past* (its cache hides what was before the interruption: what prompts and training alone tell it), the
   base model without training, as a stream and as it is (bidirectional, with the given frames known), the twin through
   the autoencoder (the ceiling), and a world that stopped when it was last seen (*frozen*, whose evolution is 0 by
   definition).
@@ -33,13 +34,14 @@ from recipes.remind.bench import Bench, Sizes
 from recipes.remind.data import Clips
 from recipes.remind.presets import Command, Config, parse
 from recipes.remind.scores import Row
-from recipes.remind.tables import CONTROLS, PLAIN_CONTROLS, Run, tables
+from recipes.remind.tables import CONTROLS, FORGETFUL, PLAIN_CONTROLS, Run, tables
 from recipes.remind.train import load_cameras
 from recipes.rows import Measured
 from recipes.tables import write_tables
 from recipes.training import fingerprint, pick_device
 
-OWN = ("recovery", "plain", "plain / bidirectional")
+PLAIN = ("plain", "plain / bidirectional")
+OWN = ("recovery", FORGETFUL, *PLAIN)
 
 
 @dataclass(frozen=True)

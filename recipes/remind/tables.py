@@ -13,6 +13,7 @@ from recipes.tables import Table, columns
 
 Run = dict[tuple[str, str], Row]
 RESAMPLES = 2000  # of each interval's bootstrap
+FORGETFUL = "recovery / without the past"
 PLAIN_CONTROLS = ("plain / base, bidirectional", "plain / base")
 CONTROLS = ("recovery / autoencoder", "recovery / frozen", "recovery / base", "recovery / base, bidirectional")
 
@@ -93,6 +94,11 @@ def recovery_less_base(named: Mapping[str, Sequence[Run]]) -> Table:
     return {name: cells(runs, "recovery", less=less) for name, runs in named.items()}
 
 
+def recovery_less_forgetful(named: Mapping[str, Sequence[Run]]) -> Table:
+    """What the frames from before the interruption bring a run."""
+    return {name: cells(runs, "recovery", less=(runs, FORGETFUL)) for name, runs in named.items()}
+
+
 def plain_less_base(named: Mapping[str, Sequence[Run]]) -> Table:
     """The same of undisturbed clips, streamed and bidirectional: what was forgotten is below 0 in PSNR."""
     base, out = next(iter(named.values()))[:1], {}
@@ -107,6 +113,9 @@ def recovery_table(named: Mapping[str, Sequence[Run]], by: str | None = None) ->
     """Runs beside the controls, for one kind of interruption or all."""
     first = next(iter(named.values()))
     mine = {name: cells(runs, "recovery", by) for name, runs in named.items()}
+    for name, runs in named.items():
+        if any(condition == FORGETFUL for condition, _ in runs[0]):
+            mine[f"{name}, without the past"] = cells(runs, FORGETFUL, by)
     return mine | {c.removeprefix("recovery / "): cells(first[:1], c, by) for c in CONTROLS}
 
 

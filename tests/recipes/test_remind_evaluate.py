@@ -96,7 +96,7 @@ def test_each_clip_is_measured_once_beside_controls(config, capsys) -> None:
     assert evaluate.main(command) == 0
     own, beside = config.out / "measured.jsonl", config.folder / "controls.jsonl"
     lines = own.read_text().splitlines(), beside.read_text().splitlines()
-    assert [len(x) for x in lines] == [1 + 3 * 3, 1 + 3 * 6]
+    assert [len(x) for x in lines] == [1 + 3 * 4, 1 + 3 * 6]
     rows = [json.loads(line) for some in lines for line in some[1:]]
     frozen = [row for row in rows if row["condition"] == "recovery / frozen"]
     assert all(row["evolution"] == 0.0 for row in frozen) and {row["by"] for row in frozen} == {
@@ -146,6 +146,29 @@ def test_what_is_given_stays_and_the_rest_follows_the_seed(config) -> None:
     torch.testing.assert_close(both, roll(slice(0, 2), [1, 2], text_length=512), rtol=1e-3, atol=1e-4)
     forgot = roll(slice(0, 2), [1, 2], cache_frames=3)  # the cache has room for the newest chunk alone
     assert not torch.allclose(both[:, :, 10:], forgot[:, :, 10:])
+
+
+@pytest.mark.parametrize("id", ["test-00000", "test-00001", "test-00002", "test-00003", "test-00004"])
+def test_without_the_past_nothing_from_before_the_interruption_is_known(config, monkeypatch, id) -> None:
+    clips = evaluate.open_clips(config)
+    hidden, load = clips.records[id].hidden, clips.load
+    made = {}
+    for changed in (False, True):
+
+        def other(ids: list[str], change: bool = changed) -> tuple[torch.Tensor, Cameras]:
+            latents, cameras = load(ids)
+            latents[:, :, : hidden[0]] += change
+            return latents, cameras
+
+        monkeypatch.setattr(clips, "load", other)
+        backbone = load_whole(config.model, 0, CPU, config.out)
+        positions = train.load_cameras(config, backbone, config.out)
+        bench = evaluate.Evaluate(config, clips=5).bench(clips, backbone, positions)
+        for who in ("", "without the past"):
+            made[who, changed] = bench._recovered([id], who, hidden).latents[:, :, hidden[1] :]
+    assert torch.equal(made["without the past", False], made["without the past", True])
+    assert not torch.allclose(made["", False], made["", True])
+    assert not torch.allclose(made["", False], made["without the past", False])
 
 
 def test_another_mode_of_cameras_is_refused(config) -> None:
@@ -361,6 +384,7 @@ def test_claims_share_runs_and_go_on(config, tmp_path, capsys) -> None:
     assert claims.main(command) == 0
     assert times == {p: p.stat().st_mtime_ns for p in times}
     assert "plain image-to-video" in capsys.readouterr().out
+    evaluate.evaluate(evaluate.Evaluate(claims.run_of(own, "remind", {}, 1), clips=1), ("recovery",))
     shown = sheet.Sheet(own, claim="forgetting", clips=1)
     assert sheet.main(shown) == 0
     assert Image.open(tmp_path / "recovery.png").height > 3 * 96  # the twin, the base model, the run
@@ -388,14 +412,15 @@ def test_a_claim_compares_with_what_is_removed(claim) -> None:
         wanted = 0.1 * (names.index(name) - names.index(base))
         assert row["evolution, pixels (median)"].value == pytest.approx(wanted)
     whole = next(table for title, table in made.items() if title.startswith("recovery"))
-    assert list(whole) == [*names, *(c.removeprefix("recovery / ") for c in evaluate.CONTROLS)]
+    forgetful = [f"{name}, without the past" for name in names if claim == "evolution"]
+    assert list(whole) == [*names, *forgetful, *(c.removeprefix("recovery / ") for c in evaluate.CONTROLS)]
 
 
 @pytest.mark.parametrize("claim", ["evolution", "forgetting"])
 def test_what_training_changed_is_told_against_the_base_model_in_the_same_mode(claim) -> None:
     def run(i: int) -> dict:
         base = {"recovery / base": 5.0, "plain / base": 3.0, "plain / base, bidirectional": 2.0}
-        own = {"recovery": 10.0, "plain": 20.0, "plain / bidirectional": 30.0}
+        own = {"recovery": 10.0, "plain": 20.0, "plain / bidirectional": 30.0, tables.FORGETFUL: 1.0}
         psnr = {c: value + i * (c in own) for c, value in (base | own).items()}
         rows = run_of_rows(claim, 0.0, "look-away").items()
         return {key: dataclasses.replace(row, psnr=psnr.get(row.condition, 0.0)) for key, row in rows}
@@ -406,4 +431,5 @@ def test_what_training_changed_is_told_against_the_base_model_in_the_same_mode(c
     if claim == "evolution":
         wanted |= {"causal, no curriculum": 18.0, "causal, no curriculum, bidirectional": 29.0}
         assert [row["PSNR, dB"].value for row in made["less base"].values()] == [5.0, 6.0]
+        assert [row["PSNR, dB"].value for row in made["less without the past"].values()] == [9.0, 9.0]
     assert plain == wanted
