@@ -90,8 +90,15 @@ def report(claim: Claim, found: Mapping[str, Sequence[Run]]) -> dict[str, Table]
         return {"plain image-to-video": plain_table(found), "plain, less base": plain_less_base(found)}
     if claim == "cameras":
         looks = {name: cells(runs, "recovery", "look-away", measures=ATTENTION) for name, runs in found.items()}
-        off = _less(found, "cameras off", "look-away")
-        return {"recovery: look-away": recovery_table(found, "look-away"), "less off": off, "attention": looks}
+        out = {"recovery: look-away": recovery_table(found, "look-away"), "attention": looks}
+        out["less off"] = _less(found, "cameras off", "look-away")
+        # there a gain is of the parameters that a mode adds, not of what they know of cameras
+        others = {
+            n: [{k: row for k, row in run.items() if row.by != "look-away"} for run in runs]
+            for n, runs in found.items()
+        }
+        out["where the camera stays, less off"] = _less(others, "cameras off", None)
+        return out
     if claim == "parts":
         return {"recovery": recovery_table(found), "less remind": _less(found, "remind", None)}
     changed = {"less base": recovery_less_base(found), "plain, less base": plain_less_base(found)}

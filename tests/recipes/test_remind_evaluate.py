@@ -391,25 +391,30 @@ def test_claims_share_runs_and_go_on(config, tmp_path, capsys) -> None:
         sheet.main(dataclasses.replace(shown, clips=2))
 
 
-def run_of_rows(claim: str, shift: float, by: str) -> dict:
-    """Two clips of each condition that a claim measures, with evolution ``shift``."""
-    values = {"psnr": 20.0, "evolution": shift, "state_evolution": shift, "state_error": 0.1, "found": 1.0}
+def run_of_rows(claim: str, shift: float) -> dict:
+    """Two clips of each condition that a claim measures, with evolution ``shift``, and thrice it in the dark."""
+    values = {"psnr": 20.0, "state_evolution": shift, "state_error": 0.1, "found": 1.0}
+    kinds = {"look-away": shift, "lights-off": 3 * shift}
     conditions = (*claims.conditions(claim), *evaluate.CONTROLS, *evaluate.PLAIN_CONTROLS)
-    rows = [evaluate.Row(f"c{i}", c, by, "fill", **values) for c in conditions for i in range(2)]
+    rows = [evaluate.Row(by, c, by, "fill", **values, evolution=kinds[by]) for c in conditions for by in kinds]
     return {(row.condition, row.id): row for row in rows}
 
 
 @pytest.mark.parametrize("claim", ["evolution", "parts", "cameras"])
 def test_a_claim_compares_with_what_is_removed(claim) -> None:
-    names, by = list(claims.variants(claim)), "look-away"
-    found = {name: [run_of_rows(claim, 0.1 * i, by)] * 2 for i, name in enumerate(names)}
+    names = list(claims.variants(claim))
+    found = {name: [run_of_rows(claim, 0.1 * i)] * 2 for i, name in enumerate(names)}
     made = claims.report(claim, found)
     base = {"evolution": "causal, no curriculum", "parts": "remind", "cameras": "cameras off"}[claim]
     less = made["less no curriculum" if claim == "evolution" else f"less {base.removeprefix('cameras ')}"]
     assert list(less) == [name for name in names if name != base]
     for name, row in less.items():
         wanted = 0.1 * (names.index(name) - names.index(base))
-        assert row["evolution, pixels (median)"].value == pytest.approx(wanted)
+        times = 1 if claim == "cameras" else 2  # of look-away alone; of both
+        assert row["evolution, pixels (median)"].value == pytest.approx(times * wanted)
+        if claim == "cameras":
+            still = made["where the camera stays, less off"][name]
+            assert still["evolution, pixels (median)"].value == pytest.approx(3 * wanted)
     whole = next(table for title, table in made.items() if title.startswith("recovery"))
     forgetful = [f"{name}, without the past" for name in names if claim == "evolution"]
     assert list(whole) == [*names, *forgetful, *(c.removeprefix("recovery / ") for c in evaluate.CONTROLS)]
@@ -421,7 +426,7 @@ def test_what_training_changed_is_told_against_the_base_model_in_the_same_mode(c
         base = {"recovery / base": 5.0, "plain / base": 3.0, "plain / base, bidirectional": 2.0}
         own = {"recovery": 10.0, "plain": 20.0, "plain / bidirectional": 30.0, tables.FORGETFUL: 1.0}
         psnr = {c: value + i * (c in own) for c, value in (base | own).items()}
-        rows = run_of_rows(claim, 0.0, "look-away").items()
+        rows = run_of_rows(claim, 0.0).items()
         return {key: dataclasses.replace(row, psnr=psnr.get(row.condition, 0.0)) for key, row in rows}
 
     made = claims.report(claim, {name: [run(i)] * 3 for i, name in enumerate(claims.variants(claim))})
