@@ -5,11 +5,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 sys.path.insert(0, str(Path(__file__).parent))
 install_import_hook("memkit", "beartype.beartype")
+# a machine that does other work too is slow at everything; it says nothing of the strategies
+settings.register_profile("memkit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("memkit")
 
 
 @pytest.fixture(scope="session")

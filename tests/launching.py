@@ -17,6 +17,7 @@ from diffusers import WanTransformer3DModel
 
 ROOT = Path(__file__).parents[1]
 LAUNCH = (*("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"),
+          *("--main_process_port", "0"),  # any: tests run beside each other
           *("--mixed_precision", "no", "--dynamo_backend", "no"))  # fmt: skip
 
 
