@@ -44,11 +44,11 @@ from memkit.worlds.event import Event
 from recipes.commands import run_command
 from recipes.dit_mem.filtered import BANDS, Place, filtered
 from recipes.dit_mem.filtering_table import UNFILTERED, tabulate
-from recipes.dit_mem.generate import write_json
 from recipes.dit_mem.laws import FALLS
 from recipes.dit_mem.parts import load_backbone
 from recipes.dit_mem.presets import Command, parse
 from recipes.dit_mem.twins import Frames, Row, measure, read
+from recipes.json_file import write_json
 from recipes.rows import plain
 from recipes.tables import Table, markdown
 from recipes.training import fingerprint

@@ -28,12 +28,12 @@ from memkit.generate import generate_videos
 from memkit.injectors import MemoryGate
 from memkit.retrievers import Hits
 from memkit.video import first_frame, to_model, write_video
-from memkit.whole_file import whole_file
 from recipes.commands import run_command
 from recipes.dit_mem.memories import Source, encode, find
 from recipes.dit_mem.parts import load_backbone, load_encoder
 from recipes.dit_mem.presets import Command, Config, parse
 from recipes.dit_mem.prompts import read_prompts
+from recipes.json_file import write_json
 
 
 @dataclass(frozen=True)
@@ -198,12 +198,6 @@ def _make(
         shown = [{"id": i, "score": s, "caption": captions[i]} for i, s in zip(found.ids, found.scores, strict=True)]
         facts = {"prompt": job.prompt, "seed": job.seed, "file": job.video.name, "bytes": job.video.stat().st_size}
         write_json(job.about, {**facts, "hits": shown, "settings": settings})
-
-
-def write_json(file: Path, content: Any) -> None:
-    """The file appears whole or not at all."""
-    with whole_file(file) as partial:
-        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def main(command: Generate) -> int:

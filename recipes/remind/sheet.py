@@ -20,7 +20,7 @@ from memkit.video import read_video
 from recipes.commands import run_command
 from recipes.remind.claims import Claim, run_of, variants
 from recipes.remind.evaluate import open_clips
-from recipes.remind.presets import Command, Config, parse
+from recipes.remind.presets import Command, parse
 
 BASE, TWIN = "base", "the twin"
 
@@ -57,10 +57,9 @@ def kept(file: Path) -> tuple[Tensor, Tensor]:
 
 def sheet(command: Sheet) -> Image.Image:
     """One section a clip: its twin, then each row's."""
-    config: Config = command.config
-    sections = []
-    for id, record in list(open_clips(config).records.items())[: command.clips]:
-        videos = {name: kept(folder / f"{id}.mp4") for name, folder in folders(command).items()}
+    where, sections = folders(command), []
+    for id, record in list(open_clips(command.config).records.items())[: command.clips]:
+        videos = {name: kept(folder / f"{id}.mp4") for name, folder in where.items()}
         rows = [(TWIN, videos[BASE][1]), *((name, made) for name, (made, _) in videos.items())]
         sections.append((f"{id}: {record.by}; {record.twin_caption}", rows))
     return contact_sheet(sections, columns=13, height=96)

@@ -11,7 +11,6 @@ else the path of its file without the suffix. The scorers are STEVO-Bench's own;
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 
 from memkit.errors import InputError
 from memkit.keys import Step, steps_from_keys
-from memkit.whole_file import whole_file
+from recipes.json_file import write_json
 
 OUTPUT_MAP = "output_map.json"
 _FRAME_FIELDS = ("initial_frame", "init_frame", "first_frame", "image")
@@ -100,8 +99,7 @@ def write_map(folder: Path, tasks: Sequence[Task]) -> Path:
     """``output_map.json``: of each task whose video is there, its id and the name of the file."""
     made = {task.id: file_of(task) for task in tasks if (folder / file_of(task)).exists()}
     file = folder / OUTPUT_MAP
-    with whole_file(file) as partial:
-        partial.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n")
+    write_json(file, made)
     return file
 
 
