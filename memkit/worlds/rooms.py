@@ -170,6 +170,15 @@ class RoomClip:
         """What a user would write: the camera's motion, and the walls, things and events in view. At most 26 words."""
         return caption_of(self.parts())
 
+    @property
+    def motion(self) -> str:
+        """What the camera does, in words: the first piece of every caption."""
+        verbs = {"walks forward": "walking", "stands": "standing"}
+        shares = self.motion_shares()
+        kept = sorted(shares, key=lambda motion: -shares[motion])[:2]
+        said = [verbs.get(m, m.replace("turns", "turning")) for m in shares if m in kept and shares[m] >= 0.2]
+        return f"{', then '.join(said)} {'through' if said[-1] == 'walking' else 'in'} a room"
+
     def parts(self) -> tuple[Part, ...]:
         """The caption in pieces, of which the camera's motion alone is needed."""
         room, seen = self.room, self._seen
@@ -179,7 +188,7 @@ class RoomClip:
         things += [_PILLARS[pillars]] if pillars else []
         events = [mover.words for mover in room.movers if mover.name in seen]
         while True:
-            parts = [Part(self._motion_words(), True), Part(f"of {_listed(list(colours)[:4])} walls")]
+            parts = [Part(self.motion, True), Part(f"of {_listed(list(colours)[:4])} walls")]
             parts += [Part(f"with {_listed(things)}")] if things else []
             parts += [Part(f"where {_listed(events)}")] if events else []
             if sum(len(part.text.split()) for part in parts) <= _WORDS:
@@ -204,13 +213,6 @@ class RoomClip:
         middles = (torch.arange(steps, dtype=torch.float64) + 0.5) * (self.seconds / steps) + self.start_seconds
         motions = self.path.motion(middles)
         return {motion: motions.count(motion) / steps for motion in dict.fromkeys(motions)}
-
-    def _motion_words(self) -> str:
-        verbs = {"walks forward": "walking", "stands": "standing"}
-        shares = self.motion_shares()
-        kept = sorted(shares, key=lambda motion: -shares[motion])[:2]
-        said = [verbs.get(m, m.replace("turns", "turning")) for m in shares if m in kept and shares[m] >= 0.2]
-        return f"{', then '.join(said)} {'through' if said[-1] == 'walking' else 'in'} a room"
 
 
 def sample_room(rng: random.Random, split: Split = "train", dynamic: bool = False) -> Room:

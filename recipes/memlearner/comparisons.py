@@ -58,7 +58,7 @@ class Clip:
     def caption(self, seconds: float) -> str:
         """What the camera does in the chunk that begins so many seconds after the clip."""
         room = self.room
-        return RoomClip(room.room, room.path, room.start_seconds + seconds, room.seconds).parts()[0].text
+        return RoomClip(room.room, room.path, room.start_seconds + seconds, room.seconds).motion
 
     def given(self, form: VideoFormat) -> int:
         """Frames that are."""

@@ -11,43 +11,50 @@ from memkit.metrics import Interval, bootstrap_runs
 from recipes.memlearner.comparisons import COMPARISONS, Run, has_people
 from recipes.tables import Table, columns
 
+BESIDE = ("none", "learned", "window")
+"""What others are held against: no memory, the queries, and in a claim without either the newest frames."""
+
 
 def tables(runs: Mapping[str, Sequence[Run]]) -> dict[str, Table]:
-    """By rooms, methods, each of as many runs: both comparisons, with the difference to "none", if it is one of them,
-    in pairs of the same room and noise.
+    """By rooms, methods, each of as many runs: both comparisons, and what each method has more than "none" and more
+    than "learned", in pairs of the same room and noise.
 
     "attention" has, for methods with queries, the share of these on context, and that of the chunk on these.
     """
     out: dict[str, Table] = {}
+    references = [name for name in BESIDE if name in runs][:2]
     for title, people in (("rooms without people", False), ("rooms with people", True)):
-        out[title] = {}
-        none = None if "none" not in runs else [_of(run, people) for run in runs["none"]]
-        for name, some in runs.items():
-            out[title][name] = _measures([_of(run, people) for run in some], none)
-        first = next(iter(runs.values()))
-        for control in ("autoencoder", "still"):
-            named = [
-                {(c.split(" / ")[0], i): r for (c, i), r in _of(run, people).items() if control in c} for run in first
-            ]
-            out[title][control] = _measures(named, none)
+        every = {name: [_of(run, people) for run in some] for name, some in runs.items()}
+        first = next(iter(every.values()))
+        controls = {name: [_control(run, name) for run in first] for name in ("autoencoder", "still")}
+        out[title] = {name: _measures(some) for name, some in {**every, **controls}.items()}
+        for reference in references:
+            others = {name: some for name, some in every.items() if name != reference}
+            less = every[reference]
+            out[f"{title}: more than {reference}"] = {name: _measures(some, less) for name, some in others.items()}
     watched = {name: _attention(some) for name, some in runs.items()}
     watched = {name: cells for name, cells in watched.items() if not np.isnan(next(iter(cells.values())).value)}
-    return out | ({"attention": watched} if watched else {})
+    return {name: table for name, table in out.items() if table} | ({"attention": watched} if watched else {})
 
 
 def _of(run: Run, people: bool) -> Run:
     return {key: row for key, row in run.items() if has_people(row.id) == people}
 
 
-def _measures(runs: Sequence[Run], none: Sequence[Run] | None) -> dict[str, Any]:
+def _control(run: Run, name: str) -> Run:
+    """The rows of a control, by the comparison alone."""
+    return {(c.split(" / ")[0], id): row for (c, id), row in run.items() if c.endswith(f" / {name}")}
+
+
+def _measures(runs: Sequence[Run], less: Sequence[Run] | None = None) -> dict[str, Any]:
+    """Each measure, or what it is more than in as many other runs."""
     cells: dict[str, Any] = {}
-    for comparison, what in (("truth", "psnr"), ("truth", "again"), ("revisit", "psnr"), ("revisit", "again")):
-        value = columns(runs, comparison, lambda row, what=what: getattr(row, what))
-        name = {"psnr": f"{comparison}, dB", "again": f"{comparison}, seen before, dB"}[what]
-        cells[name] = bootstrap_runs(np.mean, value)
-        if none is not None and what == "again":
-            base = columns(none, comparison, lambda row, what=what: getattr(row, what))
-            cells[f"{name}, less none's"] = bootstrap_runs(np.mean, value - base)
+    for comparison in COMPARISONS:
+        for field, name in (("psnr", f"{comparison}, dB"), ("again", f"{comparison}, seen before, dB")):
+            value = columns(runs, comparison, lambda row, field=field: getattr(row, field))
+            if less is not None:
+                value = value - columns(less, comparison, lambda row, field=field: getattr(row, field))
+            cells[name] = bootstrap_runs(np.mean, value)
     return cells
 
 

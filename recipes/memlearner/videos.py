@@ -70,7 +70,7 @@ class RoomVideo:
         for index in range(self.count):
             clip = self.clip(index)
             video = clip.video(form.num_frames, form.fps, form.height)
-            yield Chunk(video, clip.parts()[0].text, clip.cameras(form.num_frames, form.fps))
+            yield Chunk(video, clip.motion, clip.cameras(form.num_frames, form.fps))
 
 
 def room_names(split: Split, count: int, both: bool = False) -> list[str]:

@@ -494,7 +494,7 @@ def test_claims_share_a_start_and_runs(config, tmp_path, capsys) -> None:
     assert len({json.loads(about)["weights"] for about in starts}) == 1
 
 
-def test_tables_pair_each_clip_with_that_without_memory(tmp_path) -> None:
+def test_tables_pair_each_clip_with_that_of_other_methods(tmp_path) -> None:
     """Two runs of two methods in two rooms, with people 1 dB worse; "learned" is 2 dB better than none, of each run."""
 
     def run(seed: int, plus: float, attention: float) -> Run:
@@ -514,12 +514,19 @@ def test_tables_pair_each_clip_with_that_without_memory(tmp_path) -> None:
     assert list(still) == ["learned", "none", "autoencoder", "still"]
     assert still["learned"]["truth, dB"].value == pytest.approx(15 + 0.5 + 2)
     assert busy["learned"]["truth, dB"].value == pytest.approx(15 + 0.5 + 2 - 1)
-    for name, less in (("learned", 2.0), ("none", 0.0), ("autoencoder", 40 - 15.5)):
-        assert still[name]["revisit, seen before, dB, less none's"].value == pytest.approx(less)
+    for people in ("without", "with"):
+        more, fewer = (found[f"rooms {people} people: more than {name}"] for name in ("none", "learned"))
+        assert list(more) == ["learned"] and list(fewer) == ["none"]
+        for measure, value in more["learned"].items():
+            assert value == pytest.approx((2.0, 2.0, 2.0)), (
+                measure
+            )  # in pairs: rooms and runs differ, the gain does not
+            assert fewer["none"][measure].value == pytest.approx(-2.0)
     assert math.isnan(still["still"]["revisit, seen before, dB"].value)
     assert list(found["attention"]) == ["learned"]
     assert found["attention"]["learned"]["truth, of the queries on context"].value == pytest.approx(0.7)
-    assert "attention" not in tables({"none": [run(1, 0.0, math.nan)]})
+    alone = tables({"none": [run(1, 0.0, math.nan)]})
+    assert list(alone) == ["rooms without people", "rooms with people"]
 
 
 def test_a_name_stands_for_one_run_in_all_claims() -> None:

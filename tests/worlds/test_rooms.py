@@ -285,6 +285,7 @@ def test_captions_say_what_is_seen_without_numbers(clips):
         caption = clip.caption
         assert not re.search(r"\d", caption) and len(caption.split()) <= 26
         pieces = clip.parts()
+        assert pieces[0].text == clip.motion
         assert " ".join(piece.text for piece in pieces) == caption
         assert [piece.needed for piece in pieces] == [True] + [False] * (len(pieces) - 1)
         said = set(re.findall(r"\w+", caption))
