@@ -19,7 +19,7 @@ from itertools import chain, zip_longest
 from typing import Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from memkit.cameras import Cameras
@@ -34,6 +34,7 @@ from memkit.injectors import (
     QueryMonitor,
     SelfAttentionConcat,
 )
+from memkit.injectors.query_chunk import QueryChunk
 from memkit.memory import Memory
 from memkit.retrievers import FOVRetriever
 
@@ -66,6 +67,16 @@ class LearnedContext(ContextMethod):
     def __init__(self, query: QueryLayers, frames: int, monitor: QueryMonitor | None = None) -> None:
         super().__init__(frames)
         self.query, self.monitor = query, monitor
+        self._chunk: QueryChunk | None = None
+
+    @property
+    def fetched(self) -> Float[Tensor, "batch channels frames height width"] | None:
+        """Inside ``shown``, after a call: the latents that the queries hold, as the model's last layer reads them.
+
+        At timestep 0 a model's best velocity, of noise − latents, is −latents; so this is the negative of what it gives
+        for the queries. The paper lets that go; held against the chunk's latents it teaches queries what to fetch.
+        """
+        return None if self._chunk is None or self._chunk.made is None else -self._chunk.made
 
     @contextmanager
     def _shown(self, transformers: tuple[nn.Module, ...], given: Given) -> Iterator[None]:
@@ -80,9 +91,12 @@ class LearnedContext(ContextMethod):
                 context_cameras=given.context_poses,
                 annotation=given.annotation,
                 monitor=self.monitor,
-            ),
+            ) as self._chunk,
         ):
-            yield
+            try:
+                yield
+            finally:
+                self._chunk = None
 
 
 class InSequence(ContextMethod):

@@ -50,12 +50,14 @@ class QueryChunk:
     """The context that the transformers see while it is open; made by `QueryAttachment.chunk`.
 
     ``runs`` counts the passes of the context: one for each text and transformer where gradients are off and C is
-    clean, else one a call.
+    clean, else one a call. ``made`` [B,C,F,H,W] is the velocity that the latest call gave for Q's frames, which
+    generation has no use for; see `LearnedContext.fetched`.
     """
 
     def __init__(self, attachment: QueryAttachment, given: Given) -> None:
         self.given = given
         self.runs = 0
+        self.made: Tensor | None = None
         self._attachment = attachment
         self._kept: list[tuple[Any, Tensor, list[KeysAndValues]]] = []
 
@@ -68,6 +70,7 @@ class QueryChunk:
     def __exit__(self, *_: object) -> None:
         self._attachment.open = None
         self._kept.clear()
+        self.made = None
 
     def context(self, model: Any, named: dict[str, Any]) -> list[KeysAndValues]:
         """Keys and values of the context in each query layer, for this text and, if it is shared, this timestep."""

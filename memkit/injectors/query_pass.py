@@ -165,9 +165,11 @@ class QueryAttachment:
         return torch.cat([own if self.query.config.query_time == "shared" else torch.zeros_like(own), own], dim=1)
 
     def _after(self, model: Any, args: tuple, output: Any) -> Any:
-        """Without Q's frames."""
-        made = output[0]
-        made = made[:, :, made.shape[2] // 2 :]
+        """Without Q's frames, which the chunk keeps."""
+        both = output[0]
+        query, made = both.chunk(2, dim=2)
+        if self.open is not None:
+            self.open.made = query
         return (made,) if isinstance(output, tuple) else type(output)(sample=made)
 
     # -- hooks of the parts ------------------------------------------------------------------------------------------

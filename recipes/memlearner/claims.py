@@ -4,6 +4,7 @@
     python -m recipes.memlearner.claims --preset tiny --claim layers    # how many query layers
     python -m recipes.memlearner.claims --preset tiny --claim edges     # without Q→P, with Q→Q
     python -m recipes.memlearner.claims --preset tiny --claim queries   # Q from noise, or a copy of P
+    python -m recipes.memlearner.claims --preset tiny --claim taught    # queries with a loss of their own, ours
     python -m recipes.memlearner.claims --preset tiny --claim separate  # a module beside the model, pre-trained or not
     python -m recipes.memlearner.claims --preset tiny --claim window    # DFoT's noise on context frames in training
 
@@ -29,7 +30,7 @@ from recipes.memlearner.tables import tables
 from recipes.pool import in_processes
 from recipes.tables import write_tables
 
-Claim = Literal["methods", "layers", "edges", "queries", "separate", "window"]
+Claim = Literal["methods", "layers", "edges", "queries", "taught", "separate", "window"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Claims(Command):
     """Test rooms, each without people and with them."""
     base_steps: int = 1500
     """Of the run that all others start from."""
-    base_lr: float = 1e-3
+    base_lr: float = 2e-3
     """Of its transformer."""
     jobs: int = 1
     """Runs at once, in processes of one thread each."""
@@ -64,6 +65,9 @@ def variants(claim: Claim, blocks: int, layers: int, pretrain_steps: int = 0) ->
         return {"learned": learned, **{name: learned | change for name, change in more.items()}}
     if claim == "queries":
         return {"learned": learned, "learned-copy": learned | {"query": "copy"}}
+    if claim == "taught":
+        taught = {"learned-taught": learned | {"query_loss": 1.0}}
+        return {"learned": learned, **taught, "cam": {"method": "cam"}, "none": {"method": "none"}}
     if claim == "separate":
         separate: dict[str, Any] = {"method": "separate"}
         return {

@@ -65,6 +65,10 @@ class Config(RunSettings):
     pretrain_steps: int = 0
     """Steps before all others in which the module of "separate" learns alone, by L1(Q, P) (the paper's rescue)."""
 
+    query_loss: float = 0.0
+    """Weight of a loss of the queries' own in "learned": the mean squared error of the latents that they hold at the
+    end of the model, against the chunk's. Ours; the paper has none."""
+
     # -- training
     steps: int = 20_000
     """The paper's."""
@@ -89,9 +93,9 @@ def tiny() -> Config:
     return Config(
         layers=2,
         frames=10,
-        steps=600,
-        batch=16,
-        lr=3e-4,
+        steps=250,
+        batch=32,
+        lr=1e-3,
         camera_lr=3e-3,
         warmup=30,
         schedule="cosine",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from memkit.backbones import WanBackbone
 from memkit.context_method import ContextMethod, Given, relative_poses
-from memkit.context_methods import SeparateContext
+from memkit.context_methods import LearnedContext, SeparateContext
 from memkit.flow import NUM_TRAIN_TIMESTEPS, add_noise
 from memkit.injectors.query_module import query_module_loss
 from memkit.known import known_frames
@@ -22,7 +22,10 @@ from recipes.padded_text import TextCache
 def losses(
     config: Config, backbone: WanBackbone, method: ContextMethod, text: TextCache, batch: Batch, data: TrainingSet
 ) -> Float[Tensor, " batch"]:
-    """Flow-matching loss of each sample, over the frames after the first, which is given; gradients are left behind."""
+    """Flow-matching loss of each sample, over the frames after the first, which is given; gradients are left behind.
+
+    With ``query_loss`` those of the queries' own error too, which is not in what is returned.
+    """
     device = backbone.device
     latents, noise, sigma = (x.to(device) for x in (batch.latents, batch.noise, batch.sigma))
     noisy, shown = add_noise(latents, noise, sigma), _shown(method, text, batch, device)
@@ -35,9 +38,17 @@ def losses(
     ):
         predicted = backbone.velocity(noisy, sigma * NUM_TRAIN_TIMESTEPS, shown["text"])
         error = (predicted.float() - (noise - latents)).pow(2)[:, :, 1:].flatten(1).mean(1)
-        if error.requires_grad:
-            error.mean().backward()  # here, where gradient checkpointing still finds what is attached
+        if error.requires_grad:  # backward here, where gradient checkpointing still finds what is attached
+            (error.mean() + config.query_loss * _query_error(config, method, latents)).backward()
     return error.detach()
+
+
+def _query_error(config: Config, method: ContextMethod, latents: Tensor) -> Tensor | float:
+    """Mean squared error of the latents that queries hold, against those of the chunk that is to be made."""
+    if not config.query_loss:
+        return 0.0
+    assert isinstance(method, LearnedContext) and method.fetched is not None
+    return (method.fetched.float() - latents).pow(2).mean()
 
 
 def pretraining_losses(

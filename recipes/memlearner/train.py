@@ -82,6 +82,8 @@ def train(config: Config, backbone: WanBackbone, banks: Sequence[MemoryBank], la
         )
     if config.context_noise != "clean" and config.method != "window":
         raise InputError(f"--context-noise is for the method 'window'; {config.method!r} takes clean context.")
+    if config.query_loss and config.method != "learned":
+        raise InputError(f"--query-loss is for the method 'learned'; {config.method!r} has no queries in the model.")
     method = make_method(config, backbone)
     if config.start is not None:
         start_from(method, config.start / "method")

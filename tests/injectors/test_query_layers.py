@@ -54,8 +54,11 @@ def run(model, query: QueryLayers, given: dict[str, Tensor], cameras: bool = Fal
         return model(x["p"], x["t"], x["text"], return_dict=False)[0]
 
 
-def dense(model, query: QueryLayers, x: dict[str, Tensor], cameras: bool = False) -> Tensor:
-    """All of C, Q and P in one sequence, with a boolean mask, until C is cut off after the last query layer."""
+def dense(model, query: QueryLayers, x: dict[str, Tensor], cameras: bool = False, of: str = "p") -> Tensor:
+    """All of C, Q and P in one sequence, with a boolean mask, until C is cut off after the last query layer.
+
+    What the model gives for the frames of P, or of Q.
+    """
     config = query.config
     frames = {"c": x["c"], "q": x["q"] if config.query == "noise" else x["p"], "p": x["p"]}
     tokens = {name: model.patch_embedding(value).flatten(2).mT for name, value in frames.items()}
@@ -98,8 +101,8 @@ def dense(model, query: QueryLayers, x: dict[str, Tensor], cameras: bool = False
         hidden = hidden + out * gate
         hidden = hidden + block.attn2(block.norm2(hidden), text, None, None)
         hidden = hidden + block.ffn(block.norm3(hidden) * (1 + c_scale) + c_shift) * c_gate
-    keep = torch.tensor([name == "p" for name in who])
-    temb, _, _, _ = model.condition_embedder(x["t"], x["text"])
+    keep = torch.tensor([name == of for name in who])
+    temb, _, _, _ = model.condition_embedder(x["t"] * (not clean[of]), x["text"])
     shift, scale = (model.scale_shift_table + temb[:, None]).chunk(2, dim=1)
     out = model.proj_out(model.norm_out(hidden[:, keep]) * (1 + scale) + shift)
     out = out.reshape(2, FRAMES, 2, 2, 1, 2, 2, -1).permute(0, 7, 1, 4, 2, 5, 3, 6)
@@ -120,6 +123,19 @@ def test_query_layers_are_the_dense_table(model, given, changes) -> None:
         with torch.no_grad():
             made, expected = run(model, query, given, cameras), dense(model, query, given, cameras)
         torch.testing.assert_close(made, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{}, {"layers": 3}, {"query": "copy"}, {"query_time": "shared"}])
+def test_a_chunk_keeps_what_the_model_gives_for_q(model, given, changes) -> None:
+    query = layers(dataclasses.replace(CONFIG, **changes), cameras=0.3)
+    noise = given["q"] if query.config.query == "noise" else None
+    poses = {name: given[name] for name in ("cameras", "context_cameras")}
+    with torch.no_grad(), query.attach(model) as attached, attached.chunk(given["c"], noise, **poses) as chunk:
+        assert chunk.made is None
+        model(given["p"], given["t"], given["text"])
+        assert chunk.made is not None
+        torch.testing.assert_close(chunk.made, dense(model, query, given, True, of="q"), atol=1e-5, rtol=1e-4)
+    assert chunk.made is None  # nothing keeps it, or its graph, alive
 
 
 def test_cameras_that_were_not_trained_change_nothing(model, given) -> None:

@@ -8,6 +8,7 @@ import json
 import math
 import random
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -17,6 +18,8 @@ import torch
 from memkit.bank import MemoryBank
 from memkit.cameras import Cameras
 from memkit.errors import InputError
+from memkit.flow import add_noise
+from memkit.known import known_frames
 from memkit.pose_files import read_poses, write_poses
 from memkit.video import read_video, write_video
 from memkit.worlds.rooms import Room
@@ -328,6 +331,46 @@ def test_the_window_is_trained_on_its_noisy_frames(config, bank) -> None:
     assert not torch.allclose(loss(own, other), noisy)
 
 
+def test_queries_may_have_a_loss_of_their_own(config, bank, tmp_path) -> None:
+    """By what it adds to the gradients: its weight times those of the error of what the queries hold."""
+    backbone = train.load_backbone(dataclasses.replace(config, method="learned"), torch.device("cpu"))
+    method, text = make_method(config, backbone), train.TextCache(backbone, 512)
+    data = TrainingSet([bank], config, method.keeps)
+    batch = next(b for b in map(data.batch, range(20)) if len(b.history))
+    weights = dict(backbone.transformer.named_parameters())
+
+    def gradients(made: Callable[[], object]) -> dict[str, torch.Tensor]:
+        backbone.transformer.zero_grad()
+        made()
+        return {name: x.grad.clone() for name, x in weights.items() if x.grad is not None}
+
+    shown = {"taken": method.choose(batch.history, batch.cameras), "text": text(batch.captions)}
+    noisy = add_noise(batch.latents, batch.noise, batch.sigma)
+
+    def own() -> None:
+        with (
+            method.shown(backbone.transformer, **shown, cameras=batch.cameras, noise=batch.query_noise),
+            known_frames(batch.latents[:, :, :1], backbone.transformer),
+        ):
+            backbone.velocity(noisy, batch.sigma * 1000, shown["text"])
+            (method.fetched - batch.latents).pow(2).mean().backward()
+        assert method.fetched is None
+
+    told: list[torch.Tensor] = []
+
+    def whole(weight: float) -> Callable[[], object]:
+        settings = dataclasses.replace(config, query_loss=weight)
+        return lambda: told.append(losses(settings, backbone, method, text, batch, data))
+
+    plain, both, alone = gradients(whole(0.0)), gradients(whole(0.5)), gradients(own)
+    assert torch.equal(*told)  # the log tells of the prediction alone
+    for name, gradient in both.items():
+        torch.testing.assert_close(gradient, plain[name] + 0.5 * alone[name], atol=1e-5, rtol=1e-3)
+    assert alone["proj_out.weight"].abs().max() > 1e-3
+    with pytest.raises(InputError, match="'learned'"):
+        trained(config, tmp_path, method="cam", query_loss=1.0)
+
+
 def test_a_module_learns_alone_first(config, tmp_path) -> None:
     own = {"method": "separate", "pretrain_steps": 3, "camera_lr": 1e-3}
     begun = dataclasses.replace(config, method="separate")
@@ -535,7 +578,7 @@ def test_a_name_stands_for_one_run_in_all_claims() -> None:
         for name, changes in claims.variants(claim, 8, 2, 600).items():
             full = dataclasses.replace(tiny(), **changes)
             named.setdefault(name, set()).add(repr(full))
-    assert all(len(settings) == 1 for settings in named.values()) and len(named) == 6 + 3 + 2 + 1 + 1 + 1
+    assert all(len(settings) == 1 for settings in named.values()) and len(named) == 6 + 3 + 2 + 1 + 1 + 1 + 1
     assert list(claims.variants("layers", 8, 2)) == [
         "learned-1-layers",
         "learned",
