@@ -1,0 +1,147 @@
+"""How soon is memory used at all? A toy whose answer lies in the context, and nowhere else.
+
+    python -m benchmarks.fetch --out out/fetch.json
+
+A Wan of four blocks learns from scratch to make frames that are copies of frames of the context. What is in them is
+noise, and which are meant only the poses tell. So a velocity's best error is π/2 without the context and 0 with it, and
+memory counts as used once the mean of a hundred steps is below half of that. Three ways to the context, from the same
+weights and with the same samples: in the sequence of every layer ("window"), through learned queries, and through
+learned queries with a loss of their own (`LearnedContext.fetched`). Prints the first such step of each run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import tyro
+from diffusers import WanTransformer3DModel
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks.common import report
+from memkit.cameras import Cameras
+from memkit.context_methods import ContextMethod, LearnedContext, NewestContext
+from memkit.flow import NUM_TRAIN_TIMESTEPS, add_noise
+from memkit.history import History
+from memkit.injectors import FrameContext, FrameContextConfig, QueryLayers, QueryLayersConfig
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Sizes, and how long is tried."""
+
+    context: int = 4
+    """Frames, in random order; their cameras are turned by equal angles."""
+    frames: int = 2
+    """Of the chunk: copies of as many different ones."""
+    blocks: int = 4
+    layers: int = 2
+    """Query layers."""
+    steps: int = 1500
+    """At most."""
+    batch: int = 32
+    larger: int = 128
+    """Batch of a second run of the learned queries."""
+    lr: float = 2e-3
+    warmup: int = 100
+    seeds: tuple[int, ...] = (1, 2, 3)
+    threads: int = 1
+    out: Path = Path("out/fetch.json")
+
+
+class Batch(NamedTuple):
+    """Chunks, what they are copies of, and noise."""
+
+    history: History
+    cameras: Cameras
+    latents: Tensor
+    noise: Tensor
+    query_noise: Tensor
+    sigma: Tensor
+
+
+def batches(settings: Settings, size: int, seed: int) -> Iterator[Batch]:
+    """Without end."""
+    generator, count = torch.Generator().manual_seed(seed), settings.context
+    while True:
+        turned = torch.arange(count) / count + torch.rand(size, 1, generator=generator)
+        yaw = 2 * math.pi * turned.gather(1, _shuffled(size, count, generator))
+        past = torch.randn(size, 4, count, 4, 4, generator=generator)
+        meant = _shuffled(size, count, generator)[:, : settings.frames]
+        latents = past.gather(2, meant[:, None, :, None, None].expand(-1, 4, -1, 4, 4))
+        history = History()
+        history.add(past, _looking(yaw), list(range(count)))
+        noise, queries = torch.randn(2, *latents.shape, generator=generator)
+        sigma = torch.rand(size, generator=generator)
+        yield Batch(history, _looking(yaw.gather(1, meant)), latents, noise, queries, sigma)
+
+
+def made(settings: Settings, way: str, seed: int) -> tuple[WanTransformer3DModel, ContextMethod]:
+    """A model of random weights, and its way to the context."""
+    torch.manual_seed(seed)
+    sizes: dict[str, Any] = {"num_attention_heads": 4, "attention_head_dim": 24, "ffn_dim": 192, "text_dim": 16}
+    model = WanTransformer3DModel(num_layers=settings.blocks, in_channels=4, out_channels=4, freq_dim=32, **sizes)
+    if way == "window":
+        return model, NewestContext(FrameContext(FrameContextConfig.of(model)), settings.context)
+    query = QueryLayers(QueryLayersConfig(dim=96, blocks=settings.blocks, layers=settings.layers))
+    return model, LearnedContext(query, settings.context)
+
+
+def first_use(settings: Settings, way: str, size: int, seed: int) -> int | None:
+    """The first step after a hundred with use of the context; None if there is none."""
+    model, method = made(settings, way, seed)
+    parameters = [*model.parameters(), *method.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=0.0)
+    warm = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / settings.warmup))
+    text, errors, stream = torch.zeros(size, 1, 16), [], batches(settings, size, seed)
+    for step in tqdm(range(settings.steps), f"{way}, {size}, {seed}"):
+        batch = next(stream)
+        taken, noisy = method.choose(batch.history, batch.cameras), add_noise(batch.latents, batch.noise, batch.sigma)
+        with method.shown(model, taken=taken, cameras=batch.cameras, noise=batch.query_noise, text=text):
+            given = model(noisy, batch.sigma * NUM_TRAIN_TIMESTEPS, text, return_dict=False)[0]
+            error = (given - (batch.noise - batch.latents)).pow(2).mean()
+            (error + (_own_error(method, batch) if way == "learned, taught" else 0.0)).backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        warm.step()
+        errors.append(error.item())
+        if step >= 100 and sum(errors[-100:]) / 100 < math.pi / 4:
+            return step + 1
+    return None
+
+
+def main(settings: Settings) -> None:
+    """Run all ways and print when each began to use its context."""
+    torch.set_num_threads(settings.threads)
+    runs = {way: (way, settings.batch) for way in ("window", "learned", "learned, taught")}
+    runs[f"learned, batch {settings.larger}"] = "learned", settings.larger
+    found = {name: [first_use(settings, *run, seed) for seed in settings.seeds] for name, run in runs.items()}
+    report({"first step of use, by seed; null: not in all steps": found}, settings, settings.out)
+
+
+def _own_error(method: ContextMethod, batch: Batch) -> Tensor:
+    """Of the latents that the queries hold."""
+    fetched = method.fetched if isinstance(method, LearnedContext) else None
+    assert fetched is not None
+    return (fetched - batch.latents).pow(2).mean()
+
+
+def _shuffled(rows: int, count: int, generator: torch.Generator) -> Tensor:
+    return torch.stack([torch.randperm(count, generator=generator) for _ in range(rows)])
+
+
+def _looking(yaw: Tensor) -> Cameras:
+    """Cameras [B,F] at one place, turned by so many radians."""
+    eye = torch.zeros(*yaw.shape, 3, dtype=torch.float64)
+    ahead = torch.stack([yaw.cos(), yaw.sin(), torch.zeros_like(yaw)], dim=-1).double()
+    return Cameras.look_at(eye, eye + ahead, 50.0)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings, description=__doc__))
