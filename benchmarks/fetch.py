@@ -42,7 +42,7 @@ class Settings:
     blocks: int = 4
     layers: int = 2
     """Query layers."""
-    steps: int = 1500
+    steps: int = 1000
     """At most."""
     batch: int = 32
     larger: int = 128
