@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+
+from memkit.cameras import Cameras
 
 
 def best_of(run: Callable[[], object], rounds: int) -> float:
@@ -22,6 +25,12 @@ def best_of(run: Callable[[], object], rounds: int) -> float:
         run()
         best = min(best, time.process_time() - start)
     return best
+
+
+def looking(eye: Tensor, yaw: Tensor, fov_degrees: float = 50.0) -> Cameras:
+    """Level cameras at ``eye`` [..., 3], turned by ``yaw`` [...] radians from +x."""
+    ahead = torch.stack([yaw.cos(), yaw.sin(), torch.zeros_like(yaw)], dim=-1)
+    return Cameras.look_at(eye, eye + ahead.to(eye), fov_degrees)
 
 
 def report(result: dict[str, Any], settings: Any, out: Path) -> None:

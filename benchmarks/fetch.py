@@ -23,9 +23,9 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.common import report
+from benchmarks.common import looking, report
 from memkit.cameras import Cameras
-from memkit.context_methods import ContextMethod, LearnedContext, NewestContext
+from memkit.context_methods import ContextMethod, LearnedContext, NewestContext, query_loss
 from memkit.flow import NUM_TRAIN_TIMESTEPS, add_noise
 from memkit.history import History
 from memkit.injectors import FrameContext, FrameContextConfig, QueryLayers, QueryLayersConfig
@@ -68,6 +68,7 @@ class Batch(NamedTuple):
 def batches(settings: Settings, size: int, seed: int) -> Iterator[Batch]:
     """Without end."""
     generator, count = torch.Generator().manual_seed(seed), settings.context
+    eye = torch.zeros(3, dtype=torch.float64)
     while True:
         turned = torch.arange(count) / count + torch.rand(size, 1, generator=generator)
         yaw = 2 * math.pi * turned.gather(1, _shuffled(size, count, generator))
@@ -75,10 +76,11 @@ def batches(settings: Settings, size: int, seed: int) -> Iterator[Batch]:
         meant = _shuffled(size, count, generator)[:, : settings.frames]
         latents = past.gather(2, meant[:, None, :, None, None].expand(-1, 4, -1, 4, 4))
         history = History()
-        history.add(past, _looking(yaw), list(range(count)))
+        history.add(past, looking(eye.expand(*yaw.shape, 3), yaw), list(range(count)))
         noise, queries = torch.randn(2, *latents.shape, generator=generator)
         sigma = torch.rand(size, generator=generator)
-        yield Batch(history, _looking(yaw.gather(1, meant)), latents, noise, queries, sigma)
+        own = yaw.gather(1, meant)
+        yield Batch(history, looking(eye.expand(*own.shape, 3), own), latents, noise, queries, sigma)
 
 
 def made(settings: Settings, way: str, seed: int) -> tuple[WanTransformer3DModel, ContextMethod]:
@@ -105,7 +107,8 @@ def first_use(settings: Settings, way: str, size: int, seed: int) -> int | None:
         with method.shown(model, taken=taken, cameras=batch.cameras, noise=batch.query_noise, text=text):
             given = model(noisy, batch.sigma * NUM_TRAIN_TIMESTEPS, text, return_dict=False)[0]
             error = (given - (batch.noise - batch.latents)).pow(2).mean()
-            (error + (_own_error(method, batch) if way == "learned, taught" else 0.0)).backward()
+            taught = query_loss(method, batch.latents) if way == "learned, taught" else 0.0
+            (error + taught).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -125,22 +128,8 @@ def main(settings: Settings) -> None:
     report({"first step of use, by seed; null: not in all steps": found}, settings, settings.out)
 
 
-def _own_error(method: ContextMethod, batch: Batch) -> Tensor:
-    """Of the latents that the queries hold."""
-    fetched = method.fetched if isinstance(method, LearnedContext) else None
-    assert fetched is not None
-    return (fetched - batch.latents).pow(2).mean()
-
-
 def _shuffled(rows: int, count: int, generator: torch.Generator) -> Tensor:
     return torch.stack([torch.randperm(count, generator=generator) for _ in range(rows)])
-
-
-def _looking(yaw: Tensor) -> Cameras:
-    """Cameras [B,F] at one place, turned by so many radians."""
-    eye = torch.zeros(*yaw.shape, 3, dtype=torch.float64)
-    ahead = torch.stack([yaw.cos(), yaw.sin(), torch.zeros_like(yaw)], dim=-1).double()
-    return Cameras.look_at(eye, eye + ahead, 50.0)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 import tyro
 
-from benchmarks.common import best_of, report
+from benchmarks.common import best_of, looking, report
 from memkit.cameras import Cameras
 from memkit.retrievers.fov import FOVRetriever
 from memkit.retrievers.fov_rules import Sector
@@ -51,7 +51,7 @@ def walkers(count: int, metres: float, generator: torch.Generator) -> Cameras:
     x, y, turn = torch.rand(3, count, generator=generator, dtype=torch.float64)
     eye = torch.stack([x * metres, y * metres, torch.full_like(x, 1.5)], -1)
     yaw = turn * 2 * math.pi
-    return Cameras.look_at(eye, eye + torch.stack([yaw.cos(), yaw.sin(), torch.zeros_like(yaw)], -1))
+    return looking(eye, yaw)
 
 
 def measure(count: int, metres: float, settings: Settings) -> dict[str, float]:

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 import tyro
 
-from benchmarks.common import report
+from benchmarks.common import looking, report
 from memkit.backbones import WanBackbone
 from memkit.cameras import Cameras
 from memkit.context_methods import LearnedContext
@@ -78,7 +78,7 @@ def turning(frames: int) -> Cameras:
     """On the spot, 5° a frame."""
     yaw = math.radians(5) * torch.arange(frames, dtype=torch.float64)
     eye = torch.tensor([0.0, 0.0, 1.5], dtype=torch.float64).expand(frames, 3)
-    return Cameras.look_at(eye, eye + torch.stack([yaw.cos(), yaw.sin(), 0 * yaw], dim=-1), 70.0)
+    return looking(eye, yaw, 70.0)
 
 
 def part(cameras: Cameras, start: int, end: int) -> Cameras:

@@ -49,6 +49,7 @@ __all__ = [
     "PackedContext",
     "RetrievedContext",
     "SeparateContext",
+    "query_loss",
     "relative_poses",
 ]
 
@@ -97,6 +98,19 @@ class LearnedContext(ContextMethod):
                 yield
             finally:
                 self._chunk = None
+
+
+def query_loss(
+    method: ContextMethod, latents: Float[Tensor, "batch channels frames height width"]
+) -> Float[Tensor, ""]:
+    """Mean squared error of what the queries of a `LearnedContext` hold, in fp32, against the chunk's clean latents.
+
+    Raises `InputError` for another method, and where the model was not called inside ``shown``.
+    """
+    fetched = method.fetched if isinstance(method, LearnedContext) else None
+    if fetched is None:
+        raise InputError("Nothing was fetched; call the model inside shown(), of a LearnedContext.")
+    return (fetched.float() - latents).pow(2).mean()
 
 
 class InSequence(ContextMethod):

@@ -168,8 +168,8 @@ class QueryAttachment:
         """Without Q's frames, which the chunk keeps."""
         both = output[0]
         query, made = both.chunk(2, dim=2)
-        if self.open is not None:
-            self.open.made = query
+        assert self.open is not None  # `_before` has seen to it
+        self.open.made = query
         return (made,) if isinstance(output, tuple) else type(output)(sample=made)
 
     # -- hooks of the parts ------------------------------------------------------------------------------------------

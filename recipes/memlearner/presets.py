@@ -64,7 +64,6 @@ class Config(RunSettings):
     chunk (DFoT's way). Generation shows them clean."""
     pretrain_steps: int = 0
     """Steps before all others in which the module of "separate" learns alone, by L1(Q, P) (the paper's rescue)."""
-
     query_loss: float = 0.0
     """Weight of a loss of the queries' own in "learned": the mean squared error of the latents that they hold at the
     end of the model, against the chunk's. Ours; the paper has none."""

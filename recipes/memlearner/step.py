@@ -10,7 +10,7 @@ from torch import Tensor
 
 from memkit.backbones import WanBackbone
 from memkit.context_method import ContextMethod, Given, relative_poses
-from memkit.context_methods import LearnedContext, SeparateContext
+from memkit.context_methods import SeparateContext, query_loss
 from memkit.flow import NUM_TRAIN_TIMESTEPS, add_noise
 from memkit.injectors.query_module import query_module_loss
 from memkit.known import known_frames
@@ -39,16 +39,9 @@ def losses(
         predicted = backbone.velocity(noisy, sigma * NUM_TRAIN_TIMESTEPS, shown["text"])
         error = (predicted.float() - (noise - latents)).pow(2)[:, :, 1:].flatten(1).mean(1)
         if error.requires_grad:  # backward here, where gradient checkpointing still finds what is attached
-            (error.mean() + config.query_loss * _query_error(config, method, latents)).backward()
+            own = config.query_loss * query_loss(method, latents) if config.query_loss else 0.0
+            (error.mean() + own).backward()
     return error.detach()
-
-
-def _query_error(config: Config, method: ContextMethod, latents: Tensor) -> Tensor | float:
-    """Mean squared error of the latents that queries hold, against those of the chunk that is to be made."""
-    if not config.query_loss:
-        return 0.0
-    assert isinstance(method, LearnedContext) and method.fetched is not None
-    return (method.fetched.float() - latents).pow(2).mean()
 
 
 def pretraining_losses(

@@ -46,14 +46,19 @@ def _control(run: Run, name: str) -> Run:
     return {(c.split(" / ")[0], id): row for (c, id), row in run.items() if c.endswith(f" / {name}")}
 
 
+def _values(runs: Sequence[Run], comparison: str, field: str) -> np.ndarray:
+    """[runs, rooms] of one field."""
+    return columns(runs, comparison, lambda row: getattr(row, field))
+
+
 def _measures(runs: Sequence[Run], less: Sequence[Run] | None = None) -> dict[str, Any]:
     """Each measure, or what it is more than in as many other runs."""
     cells: dict[str, Any] = {}
     for comparison in COMPARISONS:
         for field, name in (("psnr", f"{comparison}, dB"), ("again", f"{comparison}, seen before, dB")):
-            value = columns(runs, comparison, lambda row, field=field: getattr(row, field))
+            value = _values(runs, comparison, field)
             if less is not None:
-                value = value - columns(less, comparison, lambda row, field=field: getattr(row, field))
+                value = value - _values(less, comparison, field)
             cells[name] = bootstrap_runs(np.mean, value)
     return cells
 
@@ -62,6 +67,6 @@ def _attention(runs: Sequence[Run]) -> dict[str, Interval]:
     cells: dict[str, Interval] = {}
     for comparison in COMPARISONS:
         for field, name in (("attention", "of the queries on context"), ("followed", "of the chunk on the queries")):
-            value = columns(runs, comparison, lambda row, field=field: getattr(row, field))
+            value = _values(runs, comparison, field)
             cells[f"{comparison}, {name}"] = bootstrap_runs(np.mean, value)
     return cells

@@ -561,9 +561,8 @@ def test_tables_pair_each_clip_with_that_of_other_methods(tmp_path) -> None:
         more, fewer = (found[f"rooms {people} people: more than {name}"] for name in ("none", "learned"))
         assert list(more) == ["learned"] and list(fewer) == ["none"]
         for measure, value in more["learned"].items():
-            assert value == pytest.approx((2.0, 2.0, 2.0)), (
-                measure
-            )  # in pairs: rooms and runs differ, the gain does not
+            # in pairs: rooms and runs differ, the gain does not
+            assert value == pytest.approx((2.0, 2.0, 2.0)), measure
             assert fewer["none"][measure].value == pytest.approx(-2.0)
     assert math.isnan(still["still"]["revisit, seen before, dB"].value)
     assert list(found["attention"]) == ["learned"]
