@@ -13,6 +13,7 @@ from memkit.errors import InputError, MemkitError
 from memkit.injectors import SelfAttentionConcat
 from memkit.injectors.camera_encoder import CameraEncoder, pose_numbers
 from memkit.injectors.query_layers import QueryLayers, QueryLayersConfig
+from memkit.known import known_frames
 from memkit.memory import Memory
 from memkit.positions import rotary_at, rotate
 from tests.random_wan import random_transformer
@@ -136,6 +137,17 @@ def test_a_chunk_keeps_what_the_model_gives_for_q(model, given, changes) -> None
         assert chunk.made is not None
         torch.testing.assert_close(chunk.made, dense(model, query, given, True, of="q"), atol=1e-5, rtol=1e-4)
     assert chunk.made is None  # nothing keeps it, or its graph, alive
+
+
+def test_a_copy_of_p_at_the_time_of_p_changes_nothing_until_there_is_context(model, given) -> None:
+    """Each query is then its token of P over again, and a softmax that sees every key twice is the one it was."""
+    as_p = dataclasses.replace(CONFIG, query="copy", query_time="shared")
+    with torch.no_grad(), known_frames(given["c"][:, :, :1], model):
+        plain = model(given["p"], given["t"], given["text"], return_dict=False)[0]
+        torch.testing.assert_close(run(model, layers(as_p), given, c=None), plain, atol=1e-5, rtol=1e-4)
+        assert (run(model, layers(as_p), given) - plain).abs().max() > 1e-3
+        at_zero = layers(dataclasses.replace(as_p, query_time="clean"))
+        assert (run(model, at_zero, given, c=None) - plain).abs().max() > 1e-3
 
 
 def test_cameras_that_were_not_trained_change_nothing(model, given) -> None:
