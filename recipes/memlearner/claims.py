@@ -4,7 +4,7 @@
     python -m recipes.memlearner.claims --preset tiny --claim layers    # how many query layers
     python -m recipes.memlearner.claims --preset tiny --claim edges     # without Q→P, with Q→Q
     python -m recipes.memlearner.claims --preset tiny --claim queries   # Q from noise, or a copy of P
-    python -m recipes.memlearner.claims --preset tiny --claim taught    # queries with a loss of their own, ours
+    python -m recipes.memlearner.claims --preset tiny --claim rescues   # ours: what else queries may start from, a loss of their own
     python -m recipes.memlearner.claims --preset tiny --claim separate  # a module beside the model, pre-trained or not
     python -m recipes.memlearner.claims --preset tiny --claim window    # DFoT's noise on context frames in training
 
@@ -30,7 +30,7 @@ from recipes.memlearner.tables import tables
 from recipes.pool import in_processes
 from recipes.tables import write_tables
 
-Claim = Literal["methods", "layers", "edges", "queries", "taught", "separate", "window"]
+Claim = Literal["methods", "layers", "edges", "queries", "rescues", "separate", "window"]
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,11 @@ def variants(claim: Claim, blocks: int, layers: int, pretrain_steps: int = 0) ->
         return {"learned": learned, **{name: learned | change for name, change in more.items()}}
     if claim == "queries":
         return {"learned": learned, "learned-copy": learned | {"query": "copy"}}
-    if claim == "taught":
-        taught = {"learned-taught": learned | {"query_loss": 1.0}}
-        return {"learned": learned, **taught, "cam": {"method": "cam"}, "none": {"method": "none"}}
+    if claim == "rescues":
+        as_p = learned | {"query": "copy", "query_time": "shared"}
+        ours = {"learned-taught": learned | {"query_loss": 1.0}, "learned-as-p": as_p}
+        ours[f"learned-as-p-{blocks}-layers"] = as_p | {"layers": blocks}
+        return {"learned": learned, **ours, "cam": {"method": "cam"}, "none": {"method": "none"}}
     if claim == "separate":
         separate: dict[str, Any] = {"method": "separate"}
         return {

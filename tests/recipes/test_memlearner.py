@@ -577,7 +577,7 @@ def test_a_name_stands_for_one_run_in_all_claims() -> None:
         for name, changes in claims.variants(claim, 8, 2, 600).items():
             full = dataclasses.replace(tiny(), **changes)
             named.setdefault(name, set()).add(repr(full))
-    assert all(len(settings) == 1 for settings in named.values()) and len(named) == 6 + 3 + 2 + 1 + 1 + 1 + 1
+    assert all(len(settings) == 1 for settings in named.values()) and len(named) == 6 + 3 + 2 + 1 + 3 + 1 + 1
     assert list(claims.variants("layers", 8, 2)) == [
         "learned-1-layers",
         "learned",
