@@ -4,7 +4,7 @@
     python -m recipes.memlearner.claims --preset tiny --claim layers    # how many query layers
     python -m recipes.memlearner.claims --preset tiny --claim edges     # without Q→P, with Q→Q
     python -m recipes.memlearner.claims --preset tiny --claim queries   # Q from noise, or a copy of P
-    python -m recipes.memlearner.claims --preset tiny --claim rescues   # ours: queries that begin as P; a loss of their own
+    python -m recipes.memlearner.claims --preset tiny --claim rescues   # ours: queries begin as P; a loss of their own
     python -m recipes.memlearner.claims --preset tiny --claim separate  # a module beside the model, pre-trained or not
     python -m recipes.memlearner.claims --preset tiny --claim window    # DFoT's noise on context frames in training
 
