@@ -197,7 +197,7 @@ def test_chosen_frames_are_evenly_spaced(length, count):
 @pytest.mark.parametrize("columns", [1, 3, 5, 9])
 def test_a_sheet_has_its_rows_and_columns(columns):
     a, b, c = clip(0), clip(1), clip(2)
-    sheet = contact_sheet([("one", [("a", a), ("b", b)]), ("two " * 200, [("c" * 90, c)])], columns, 64)
+    sheet = contact_sheet([("one", [("a", a), ("b", b)]), ("two " * 200, [("c" * 90 + "\n" + "d" * 90, c)])], columns, 64)
     shown = min(columns, 5)
     assert sheet.width == 2 * MARGIN + LABEL_WIDTH + shown * 64 + (shown - 1) * GAP
     assert sheet.height == MARGIN + 2 * (HEADING + MARGIN) + 3 * (64 + GAP)
@@ -209,7 +209,8 @@ def test_a_sheet_has_its_rows_and_columns(columns):
             cell = pixels[top : top + 64, left : left + 64]
             assert (cell[::2, ::2] == frames[index].numpy()).all() and (cell[1::2, 1::2] == cell[::2, ::2]).all()
     labels = pixels[tops[2] : tops[2] + 64, MARGIN : MARGIN + LABEL_WIDTH].reshape(-1, 3)
-    assert (labels != labels[0]).any()  # something is written there, and it stays in its place
+    upper, lower = (labels != labels[0]).any(1).reshape(2, -1)
+    assert upper.any() and lower.any()  # a line is written in each half, and they stay in their place
     assert (pixels[tops[2] : tops[2] + 64, MARGIN + LABEL_WIDTH - 6 : MARGIN + LABEL_WIDTH] == labels[0]).all()
 
 

@@ -41,7 +41,7 @@ def filmstrip(frames: UInt8[Tensor, "time height width 3"], columns: int, height
 def contact_sheet(sections: Sequence[tuple[str, Sequence[Row]]], columns: int = 9, height: int = 128) -> Image.Image:
     """A sheet of strips: for each section its heading, then a row a video with its label at the left.
 
-    Frames are ``height`` pixels high. Texts that are too long end in an ellipsis.
+    Frames are ``height`` pixels high. A label may have lines; texts that are too long end in an ellipsis.
     """
     rows = [row for _, section in sections for row in section]
     if not rows:
@@ -56,7 +56,7 @@ def contact_sheet(sections: Sequence[tuple[str, Sequence[Row]]], columns: int = 
         draw.text((MARGIN, y + 4), _fitted(draw, title, heading, width - 2 * MARGIN), _INK, heading)
         y += HEADING
         for name, _ in section:
-            text = _fitted(draw, name, label, LABEL_WIDTH - 8)
+            text = "\n".join(_fitted(draw, line, label, LABEL_WIDTH - 8) for line in name.splitlines())
             draw.text((MARGIN, y + height // 2), text, _FAINT, label, anchor="lm")
             strip = next(remaining)
             sheet.paste(strip, (MARGIN + LABEL_WIDTH, y), strip)

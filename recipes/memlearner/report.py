@@ -154,7 +154,7 @@ def main(command: Report) -> int:
     settings = {m.name: trained(m.folder) for m in made}
     page = render_rollouts("Turning away and coming back", INTRO, CAVEAT, sections, settings, form.fps)
     (config.out / "report.html").write_text(page, encoding="utf-8")
-    rows = [(f"{s.title}: {s.note}", [(f"{r.name} {r.note}", r.frames) for r in s.rollouts]) for s in sections]
+    rows = [(f"{s.title}: {s.note}", [(f"{r.name}\n{r.note}", r.frames) for r in s.rollouts]) for s in sections]
     contact_sheet(rows, columns=13, height=form.height).save(config.out / "report.png")
     print(config.out / "report.html")
     return 0
