@@ -197,7 +197,9 @@ def test_chosen_frames_are_evenly_spaced(length, count):
 @pytest.mark.parametrize("columns", [1, 3, 5, 9])
 def test_a_sheet_has_its_rows_and_columns(columns):
     a, b, c = clip(0), clip(1), clip(2)
-    sheet = contact_sheet([("one", [("a", a), ("b", b)]), ("two " * 200, [("c" * 90 + "\n" + "d" * 90, c)])], columns, 64)
+    sheet = contact_sheet(
+        [("one", [("a", a), ("b", b)]), ("two " * 200, [("c" * 90 + "\n" + "d" * 90, c)])], columns, 64
+    )
     shown = min(columns, 5)
     assert sheet.width == 2 * MARGIN + LABEL_WIDTH + shown * 64 + (shown - 1) * GAP
     assert sheet.height == MARGIN + 2 * (HEADING + MARGIN) + 3 * (64 + GAP)
