@@ -48,7 +48,7 @@ class QueryLayersConfig:
     query_shape: tuple[int, int, int, int] | None = None
     """[C, F, H, W] of trained latents."""
     query_time: Literal["clean", "shared"] = "clean"
-    """Timestep of Q: 0, or that of P."""
+    """Timestep of Q: 0, or that of P. A copy of P at that of P changes nothing of a model until it sees context."""
     context_time: Literal["clean", "shared"] = "clean"
     """Timestep of C: 0, or that of P, which has C run anew at each step."""
     query_sees_prediction: bool = True
