@@ -28,9 +28,9 @@ def best_of(run: Callable[[], object], rounds: int) -> float:
 
 
 def looking(eye: Tensor, yaw: Tensor, fov_degrees: float = 50.0) -> Cameras:
-    """Level cameras at ``eye`` [..., 3], turned by ``yaw`` [...] radians from +x."""
-    ahead = torch.stack([yaw.cos(), yaw.sin(), torch.zeros_like(yaw)], dim=-1)
-    return Cameras.look_at(eye, eye + ahead.to(eye), fov_degrees)
+    """Level cameras at ``eye`` [..., 3], or all at one place [3], turned by ``yaw`` [...] radians from +x."""
+    ahead = torch.stack([yaw.cos(), yaw.sin(), torch.zeros_like(yaw)], dim=-1).to(eye)
+    return Cameras.look_at(eye.expand_as(ahead), eye + ahead, fov_degrees)
 
 
 def report(result: dict[str, Any], settings: Any, out: Path) -> None:

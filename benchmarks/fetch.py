@@ -76,11 +76,10 @@ def batches(settings: Settings, size: int, seed: int) -> Iterator[Batch]:
         meant = _shuffled(size, count, generator)[:, : settings.frames]
         latents = past.gather(2, meant[:, None, :, None, None].expand(-1, 4, -1, 4, 4))
         history = History()
-        history.add(past, looking(eye.expand(*yaw.shape, 3), yaw), list(range(count)))
+        history.add(past, looking(eye, yaw), list(range(count)))
         noise, queries = torch.randn(2, *latents.shape, generator=generator)
         sigma = torch.rand(size, generator=generator)
-        own = yaw.gather(1, meant)
-        yield Batch(history, looking(eye.expand(*own.shape, 3), own), latents, noise, queries, sigma)
+        yield Batch(history, looking(eye, yaw.gather(1, meant)), latents, noise, queries, sigma)
 
 
 def made(settings: Settings, way: str, seed: int) -> tuple[WanTransformer3DModel, ContextMethod]:

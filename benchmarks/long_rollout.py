@@ -77,8 +77,7 @@ def main(settings: Settings) -> None:
 def turning(frames: int) -> Cameras:
     """On the spot, 5° a frame."""
     yaw = math.radians(5) * torch.arange(frames, dtype=torch.float64)
-    eye = torch.tensor([0.0, 0.0, 1.5], dtype=torch.float64).expand(frames, 3)
-    return looking(eye, yaw, 70.0)
+    return looking(torch.tensor([0.0, 0.0, 1.5], dtype=torch.float64), yaw, 70.0)
 
 
 def part(cameras: Cameras, start: int, end: int) -> Cameras:

@@ -67,9 +67,14 @@ def variants(claim: Claim, blocks: int, layers: int, pretrain_steps: int = 0) ->
         return {"learned": learned, "learned-copy": learned | {"query": "copy"}}
     if claim == "rescues":
         as_p = learned | {"query": "copy", "query_time": "shared"}
-        ours = {"learned-taught": learned | {"query_loss": 1.0}, "learned-as-p": as_p}
-        ours[f"learned-as-p-{blocks}-layers"] = as_p | {"layers": blocks}
-        return {"learned": learned, **ours, "cam": {"method": "cam"}, "none": {"method": "none"}}
+        return {
+            "learned": learned,
+            "learned-taught": learned | {"query_loss": 1.0},
+            "learned-as-p": as_p,
+            f"learned-as-p-{blocks}-layers": as_p | {"layers": blocks},
+            "cam": {"method": "cam"},
+            "none": {"method": "none"},
+        }
     if claim == "separate":
         separate: dict[str, Any] = {"method": "separate"}
         return {
