@@ -4,9 +4,10 @@
 
 A Wan of four blocks learns from scratch to make frames that are copies of frames of the context. What is in them is
 noise, and which are meant only the poses tell. So a velocity's best error is π/2 without the context and 0 with it, and
-memory counts as used once the mean of a hundred steps is below half of that. Three ways to the context, from the same
-weights and with the same samples: in the sequence of every layer ("window"), through learned queries, and through
-learned queries with a loss of their own (`LearnedContext.fetched`). Prints the first such step of each run.
+memory counts as used once the mean of a hundred steps is below half of that. Four ways to the context, from the same
+weights and with the same samples: in the sequence of every layer ("window"), through learned queries that begin as the
+chunk itself, through such of noise at timestep 0, and through these with a loss of their own
+(`LearnedContext.fetched`). Prints the first such step of each run.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Settings:
     """At most."""
     batch: int = 32
     larger: int = 128
-    """Batch of a second run of the learned queries."""
+    """Batch of a second run of queries of noise."""
     lr: float = 2e-3
     warmup: int = 100
     seeds: tuple[int, ...] = (1, 2, 3)
@@ -89,7 +90,8 @@ def made(settings: Settings, way: str, seed: int) -> tuple[WanTransformer3DModel
     model = WanTransformer3DModel(num_layers=settings.blocks, in_channels=4, out_channels=4, freq_dim=32, **sizes)
     if way == "window":
         return model, NewestContext(FrameContext(FrameContextConfig.of(model)), settings.context)
-    query = QueryLayers(QueryLayersConfig(dim=96, blocks=settings.blocks, layers=settings.layers))
+    noise: dict[str, Any] = {} if way == "learned" else {"query": "noise", "query_time": "clean"}
+    query = QueryLayers(QueryLayersConfig(dim=96, blocks=settings.blocks, layers=settings.layers, **noise))
     return model, LearnedContext(query, settings.context)
 
 
@@ -106,7 +108,7 @@ def first_use(settings: Settings, way: str, size: int, seed: int) -> int | None:
         with method.shown(model, taken=taken, cameras=batch.cameras, noise=batch.query_noise, text=text):
             given = model(noisy, batch.sigma * NUM_TRAIN_TIMESTEPS, text, return_dict=False)[0]
             error = (given - (batch.noise - batch.latents)).pow(2).mean()
-            taught = query_loss(method, batch.latents) if way == "learned, taught" else 0.0
+            taught = query_loss(method, batch.latents) if way == "taught" else 0.0
             (error + taught).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
@@ -121,8 +123,8 @@ def first_use(settings: Settings, way: str, size: int, seed: int) -> int | None:
 def main(settings: Settings) -> None:
     """Run all ways and print when each began to use its context."""
     torch.set_num_threads(settings.threads)
-    runs = {way: (way, settings.batch) for way in ("window", "learned", "learned, taught")}
-    runs[f"learned, batch {settings.larger}"] = "learned", settings.larger
+    runs = {way: (way, settings.batch) for way in ("window", "learned", "noise", "taught")}
+    runs[f"noise, batch {settings.larger}"] = "noise", settings.larger
     found = {name: [first_use(settings, *run, seed) for seed in settings.seeds] for name, run in runs.items()}
     report({"first step of use, by seed; null: not in all steps": found}, settings, settings.out)
 

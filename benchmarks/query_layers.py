@@ -66,7 +66,7 @@ def main(settings: Settings) -> None:
     @contextmanager
     def learned(times: Literal["clean", "shared"]) -> Iterator[None]:
         query = QueryLayers(QueryLayersConfig(64 * heads, blocks, settings.layers, context_time=times))
-        with query.attach(model) as attached, attached.chunk(context, x.flip(2)):
+        with query.attach(model) as attached, attached.chunk(context):
             yield
 
     @contextmanager

@@ -74,9 +74,12 @@ class LearnedContext(ContextMethod):
     def fetched(self) -> Float[Tensor, "batch channels frames height width"] | None:
         """Inside ``shown``, after a call: the latents that the queries hold, as the model's last layer reads them.
 
-        At timestep 0 a model's best velocity, of noise − latents, is −latents; so this is the negative of what it gives
-        for the queries. The paper lets that go; held against the chunk's latents it teaches queries what to fetch.
+        For queries at timestep 0, where a model's best velocity, of noise − latents, is −latents; so this is the
+        negative of what it gives for the queries. The paper lets that go; held against the chunk's latents it teaches
+        queries what to fetch. Raises `InputError` for queries at another timestep.
         """
+        if self.query.config.query_time != "clean":
+            raise InputError('Only queries at timestep 0 tell what they hold; make them with query_time="clean".')
         return None if self._chunk is None or self._chunk.made is None else -self._chunk.made
 
     @contextmanager
@@ -105,7 +108,8 @@ def query_loss(
 ) -> Float[Tensor, ""]:
     """Mean squared error of what the queries of a `LearnedContext` hold, in fp32, against the chunk's clean latents.
 
-    Raises `InputError` for another method, and where the model was not called inside ``shown``.
+    Raises `InputError` for another method, for queries at another timestep than 0, and where the model was not called
+    inside ``shown``.
     """
     fetched = method.fetched if isinstance(method, LearnedContext) else None
     if fetched is None:

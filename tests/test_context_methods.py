@@ -208,7 +208,8 @@ def test_a_separate_module_s_tokens_are_memory_and_the_past_is_nowhere_else(mode
 
 def test_queries_start_from_the_noise_that_is_given(model) -> None:
     past, cameras = history(looking(0.0, 5.0)), looking(0.0, 10.0)
-    for name in ("learned", "separate"):
-        a = run(model, methods(model)[name], past, cameras)
-        b = run(model, methods(model)[name], past, cameras, noise=-torch.ones(1, 16, FRAMES, 4, 4))
+    from_noise = LearnedContext(QueryLayers(QueryLayersConfig(dim=48, blocks=3, layers=2, query="noise")), 4)
+    for method in (from_noise, methods(model)["separate"]):
+        a = run(model, method, past, cameras)
+        b = run(model, method, past, cameras, noise=-torch.ones(1, 16, FRAMES, 4, 4))
         assert not torch.equal(a, b)

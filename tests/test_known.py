@@ -100,7 +100,7 @@ def test_what_does_not_fit_is_refused(backbone):
 def test_frames_are_written_before_an_injector_adds_its_own_whatever_came_first(backbone):
     x, t, text = inputs(backbone)
     known, noise = torch.randn(2, x.shape[1], 1, 4, 4), torch.randn_like(x)
-    query = QueryLayers(QueryLayersConfig(dim=48, blocks=3, layers=2))
+    query = QueryLayers(QueryLayersConfig(dim=48, blocks=3, layers=2, query="noise"))
     model = backbone.transformer
     by_hand = torch.cat([torch.zeros(2, 4), torch.full((2, 8), 700.0)], 1)
     with query.attach(model) as attached, attached.chunk(None, noise):

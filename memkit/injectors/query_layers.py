@@ -43,12 +43,14 @@ class QueryLayersConfig:
     """Of the backbone."""
     layers: int = 5
     """The first so many are query layers; the paper takes 5 of 28, and found 10 no better."""
-    query: Literal["noise", "copy", "learned"] = "noise"
-    """What Q starts from: noise, fixed for a chunk; the noisy P of each step; or trained latents."""
+    query: Literal["noise", "copy", "learned"] = "copy"
+    """What Q starts from: the noisy P of each step; noise, fixed for a chunk; or trained latents. The paper has noise,
+    and found a copy as good."""
     query_shape: tuple[int, int, int, int] | None = None
     """[C, F, H, W] of trained latents."""
-    query_time: Literal["clean", "shared"] = "clean"
-    """Timestep of Q: 0, or that of P. A copy of P at that of P changes nothing of a model until it sees context."""
+    query_time: Literal["clean", "shared"] = "shared"
+    """Timestep of Q: that of P, or 0. A copy of P at P's changes nothing of a model until it sees context; all else
+    does, and a model trained on from there learns to look away from Q."""
     context_time: Literal["clean", "shared"] = "clean"
     """Timestep of C: 0, or that of P, which has C run anew at each step."""
     query_sees_prediction: bool = True
@@ -83,7 +85,7 @@ class QueryLayers(Pretrained, nn.Module):
     """Query and generative layers on a stock Wan; what is its own to train is the camera encoders, and a learned Q.
 
         query = QueryLayers(QueryLayersConfig.wan_1_3b())
-        with query.attach(pipe.transformer) as attached, attached.chunk(context, noise):
+        with query.attach(pipe.transformer) as attached, attached.chunk(context):
             latents = pipe(prompt, output_type="latent").frames
 
     The paper trains the backbone along, whole. A single-frame prediction with no context is image-to-video.

@@ -31,7 +31,7 @@ class QueryMonitor:
     conditional one first. A forward that was cut short by an error leaves no row.
 
         monitor = QueryMonitor()
-        with query.attach(transformer) as attached, attached.chunk(context, noise, monitor=monitor):
+        with query.attach(transformer) as attached, attached.chunk(context, monitor=monitor):
             latents = pipe(prompt, output_type="latent").frames
         monitor.shares().mean((0, 1))
 

@@ -18,7 +18,7 @@ class LearnedQuery(Retriever[Query]):
 
         with query_layers.attach(transformer) as attached:
             def attend(latents):  # the noisy frames to come, [1, C, F, H, W], as noisy as t
-                return attend_with(attached, transformer, latents, t, text, context=frames, query=noise)[0]
+                return attend_with(attached, transformer, latents, t, text, context=frames)[0]
 
             hits = LearnedQuery(attend, ids)(latents, k=8)
 

@@ -3,8 +3,7 @@
     python -m recipes.memlearner.claims --preset tiny --claim methods   # learned queries, rules, packing, nothing
     python -m recipes.memlearner.claims --preset tiny --claim layers    # how many query layers
     python -m recipes.memlearner.claims --preset tiny --claim edges     # without Q→P, with Q→Q
-    python -m recipes.memlearner.claims --preset tiny --claim queries   # Q from noise, or a copy of P
-    python -m recipes.memlearner.claims --preset tiny --claim rescues   # ours: queries begin as P; a loss of their own
+    python -m recipes.memlearner.claims --preset tiny --claim queries   # Q from noise or a copy of P, and its timestep
     python -m recipes.memlearner.claims --preset tiny --claim separate  # a module beside the model, pre-trained or not
     python -m recipes.memlearner.claims --preset tiny --claim window    # DFoT's noise on context frames in training
 
@@ -30,7 +29,7 @@ from recipes.memlearner.tables import tables
 from recipes.pool import in_processes
 from recipes.tables import write_tables
 
-Claim = Literal["methods", "layers", "edges", "queries", "rescues", "separate", "window"]
+Claim = Literal["methods", "layers", "edges", "queries", "separate", "window"]
 
 
 @dataclass(frozen=True)
@@ -64,15 +63,13 @@ def variants(claim: Claim, blocks: int, layers: int, pretrain_steps: int = 0) ->
         more = {"learned-without-Q-P": {"query_sees_prediction": False}, "learned-with-Q-Q": {"query_sees_query": True}}
         return {"learned": learned, **{name: learned | change for name, change in more.items()}}
     if claim == "queries":
-        return {"learned": learned, "learned-copy": learned | {"query": "copy"}}
-    if claim == "rescues":
-        as_p = learned | {"query": "copy", "query_time": "shared"}
+        noise, at_0 = {"query": "noise"}, {"query_time": "clean"}
         return {
             "learned": learned,
-            "learned-taught": learned | {"query_loss": 1.0},
-            "learned-as-p": as_p,
-            f"learned-as-p-{blocks}-layers": as_p | {"layers": blocks},
-            "cam": {"method": "cam"},
+            "learned-noise": learned | noise,
+            "learned-at-0": learned | at_0,
+            "learned-noise-at-0": learned | noise | at_0,
+            "learned-taught": learned | noise | at_0 | {"query_loss": 1.0},
             "none": {"method": "none"},
         }
     if claim == "separate":

@@ -41,14 +41,14 @@ class Config(RunSettings):
     method: MethodName = "learned"
     layers: int = 5
     """Query layers of "learned", blocks of "separate"."""
-    query: Literal["noise", "copy"] = "noise"
-    """What Q starts from."""
+    query: Literal["noise", "copy"] = "copy"
+    """What Q starts from: the noisy P of each step, or noise. The paper has noise, and found a copy as good."""
     query_sees_prediction: bool = True
     """The edge Q→P."""
     query_sees_query: bool = False
     """The edge Q→Q."""
-    query_time: Literal["clean", "shared"] = "clean"
-    """Timestep of Q: 0 or that of P; our reading: 0."""
+    query_time: Literal["clean", "shared"] = "shared"
+    """Timestep of Q: that of P, or 0; our reading: that of P."""
     context_time: Literal["clean", "shared"] = "clean"
     """Timestep of C in "learned"; our reading: 0, with which C is run once a chunk."""
     chunks: int = 9
@@ -65,8 +65,8 @@ class Config(RunSettings):
     pretrain_steps: int = 0
     """Steps before all others in which the module of "separate" learns alone, by L1(Q, P) (the paper's rescue)."""
     query_loss: float = 0.0
-    """Weight of a loss of the queries' own in "learned": the mean squared error of the latents that they hold at the
-    end of the model, against the chunk's. Ours; the paper has none."""
+    """Weight of a loss of the queries' own in "learned" with the timestep 0: the mean squared error of the latents that
+    they hold at the end of the model, against the chunk's. Ours; the paper has none."""
 
     # -- training
     steps: int = 20_000

@@ -84,6 +84,8 @@ def train(config: Config, backbone: WanBackbone, banks: Sequence[MemoryBank], la
         raise InputError(f"--context-noise is for the method 'window'; {config.method!r} takes clean context.")
     if config.query_loss and config.method != "learned":
         raise InputError(f"--query-loss is for the method 'learned'; {config.method!r} has no queries in the model.")
+    if config.query_loss and config.query_time != "clean":
+        raise InputError("--query-loss reads queries at timestep 0; give --query-time clean along.")
     method = make_method(config, backbone)
     if config.start is not None:
         start_from(method, config.start / "method")

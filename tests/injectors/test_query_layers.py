@@ -18,7 +18,8 @@ from memkit.memory import Memory
 from memkit.positions import rotary_at, rotate
 from tests.random_wan import random_transformer
 
-CONFIG = QueryLayersConfig(dim=48, blocks=3, layers=2)
+# queries apart from the prediction in what they hold and at which timestep, so that a test can move one of them alone
+CONFIG = QueryLayersConfig(dim=48, blocks=3, layers=2, query="noise", query_time="clean")
 FRAMES, PAST = 2, 3
 
 
@@ -114,7 +115,8 @@ def dense(model, query: QueryLayers, x: dict[str, Tensor], cameras: bool = False
     "changes",
     [
         {}, {"layers": 1}, {"layers": 3}, {"query": "copy"}, {"query_time": "shared"}, {"context_time": "shared"},
-        {"query_time": "shared", "context_time": "shared"}, {"query_sees_prediction": False},
+        {"query_time": "shared", "context_time": "shared"}, {"query": "copy", "query_time": "shared"},
+        {"query_sees_prediction": False},
         {"query_sees_query": True},
     ],
 )  # fmt: skip
@@ -141,13 +143,14 @@ def test_a_chunk_keeps_what_the_model_gives_for_q(model, given, changes) -> None
 
 def test_a_copy_of_p_at_the_time_of_p_changes_nothing_until_there_is_context(model, given) -> None:
     """Each query is then its token of P over again, and a softmax that sees every key twice is the one it was."""
-    as_p = dataclasses.replace(CONFIG, query="copy", query_time="shared")
+    as_p = QueryLayersConfig(dim=48, blocks=3, layers=2)
     with torch.no_grad(), known_frames(given["c"][:, :, :1], model):
         plain = model(given["p"], given["t"], given["text"], return_dict=False)[0]
         torch.testing.assert_close(run(model, layers(as_p), given, c=None), plain, atol=1e-5, rtol=1e-4)
         assert (run(model, layers(as_p), given) - plain).abs().max() > 1e-3
-        at_zero = layers(dataclasses.replace(as_p, query_time="clean"))
-        assert (run(model, at_zero, given, c=None) - plain).abs().max() > 1e-3
+        for other in ({"query": "noise"}, {"query_time": "clean"}):
+            changed = layers(dataclasses.replace(as_p, **other))
+            assert (run(model, changed, given, c=None) - plain).abs().max() > 1e-3
 
 
 def test_cameras_that_were_not_trained_change_nothing(model, given) -> None:

@@ -72,7 +72,8 @@ def test_with_no_context_it_is_a_stock_wan_at_timestep_0(module, x) -> None:
 def test_q_is_that_of_query_layers_with_the_same_weights(module, x, poses, rows) -> None:
     """Where Q sees C and itself and not P; those are tested against a dense mask. Shares of attention too."""
     model, taken = stock(module), []
-    config = QueryLayersConfig(dim=48, blocks=3, layers=3, query_sees_prediction=False, query_sees_query=True)
+    sees = {"query_sees_prediction": False, "query_sees_query": True}
+    config = QueryLayersConfig(dim=48, blocks=3, layers=3, query="noise", query_time="clean", **sees)
     query, (one, other) = QueryLayers(config), (QueryMonitor(), QueryMonitor())
     query.cameras.load_state_dict(module.cameras.state_dict())
     given = dict(PLACES)

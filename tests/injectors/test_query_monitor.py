@@ -21,7 +21,8 @@ from memkit.memory import Memory
 from tests.injectors.test_query_layers import dense
 from tests.random_wan import random_transformer
 
-CONFIG = QueryLayersConfig(dim=48, blocks=3, layers=2)
+# queries apart from the prediction in what they hold and at which timestep, so that a test can move one of them alone
+CONFIG = QueryLayersConfig(dim=48, blocks=3, layers=2, query="noise", query_time="clean")
 FRAMES, PAST, A_FRAME = 2, 3, 4
 
 

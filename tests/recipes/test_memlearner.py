@@ -333,7 +333,8 @@ def test_the_window_is_trained_on_its_noisy_frames(config, bank) -> None:
 
 def test_queries_may_have_a_loss_of_their_own(config, bank, tmp_path) -> None:
     """By what it adds to the gradients: its weight times those of the error of what the queries hold."""
-    backbone = train.load_backbone(dataclasses.replace(config, method="learned"), torch.device("cpu"))
+    config = dataclasses.replace(config, method="learned", query="noise", query_time="clean")
+    backbone = train.load_backbone(config, torch.device("cpu"))
     method, text = make_method(config, backbone), train.TextCache(backbone, 512)
     data = TrainingSet([bank], config, method.keeps)
     batch = next(b for b in map(data.batch, range(20)) if len(b.history))
@@ -369,6 +370,8 @@ def test_queries_may_have_a_loss_of_their_own(config, bank, tmp_path) -> None:
     assert alone["proj_out.weight"].abs().max() > 1e-3
     with pytest.raises(InputError, match="'learned'"):
         trained(config, tmp_path, method="cam", query_loss=1.0)
+    with pytest.raises(InputError, match="query-time clean"):
+        trained(config, tmp_path, query_time="shared", query_loss=1.0)
 
 
 def test_a_module_learns_alone_first(config, tmp_path) -> None:
@@ -512,19 +515,20 @@ def test_two_processes_would_share_gradients(config, tmp_path) -> None:
 
 def test_claims_share_a_start_and_runs(config, tmp_path, capsys) -> None:
     own = dataclasses.replace(config, out=tmp_path, banks=None, steps=2)
-    command = claims.Claims(own, claim="queries", seeds=(1, 2), rooms=1, base_steps=2)
+    command = claims.Claims(own, claim="edges", seeds=(1, 2), rooms=1, base_steps=2)
     assert claims.main(command) == 0
-    table = json.loads((tmp_path / "queries.json").read_text())["rooms with people"]
-    assert list(table) == ["learned", "learned-copy", "autoencoder", "still"]
-    assert {p.name for p in tmp_path.iterdir() if p.is_dir()} >= {"base", "learned-1", "learned-2", "learned-copy-2"}
+    table = json.loads((tmp_path / "edges.json").read_text())["rooms with people"]
+    names = ["learned", "learned-without-Q-P", "learned-with-Q-Q"]
+    assert list(table) == [*names, "autoencoder", "still"]
+    assert {p.name for p in tmp_path.iterdir() if p.is_dir()} >= {"base", *(f"{n}-{s}" for n in names for s in (1, 2))}
     times = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/checkpoint.pt")}
     assert claims.main(command) == 0 and times == {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/checkpoint.pt")}
     capsys.readouterr()
-    shown = report.Report(own, rooms=1, methods=("learned", "cam", "learned-copy"))
+    shown = report.Report(own, rooms=1, methods=("learned", "cam", "learned-with-Q-Q"))
     assert report.main(shown) == 0 and "cam-1 was not evaluated" in capsys.readouterr().out
     page = (tmp_path / "report.html").read_text()
     videos = re.findall(r'<video[^>]*aria-label="([^"]*)"', page)
-    assert videos == ["truth", "learned", "learned-copy"] * 2 and (tmp_path / "report.png").exists()
+    assert videos == ["truth", "learned", "learned-with-Q-Q"] * 2 and (tmp_path / "report.png").exists()
     assert page.count("What the queries of “learned” attend to") == 2
     attended = json.loads((tmp_path / "learned-1" / "evaluation" / "test-00000-revisit.json").read_text())
     row = read_rows(tmp_path / "learned-1" / "measured.jsonl", Row)["revisit", "test-00000"]
@@ -577,7 +581,7 @@ def test_a_name_stands_for_one_run_in_all_claims() -> None:
         for name, changes in claims.variants(claim, 8, 2, 600).items():
             full = dataclasses.replace(tiny(), **changes)
             named.setdefault(name, set()).add(repr(full))
-    assert all(len(settings) == 1 for settings in named.values()) and len(named) == 6 + 3 + 2 + 1 + 3 + 1 + 1
+    assert all(len(settings) == 1 for settings in named.values()) and len(named) == 6 + 3 + 2 + 4 + 1 + 1
     assert list(claims.variants("layers", 8, 2)) == [
         "learned-1-layers",
         "learned",

@@ -65,7 +65,7 @@ def test_what_the_query_layers_attend_to():
     """The two sides together, on a model made to look for one frame: Q's keys and the frame's agree by design."""
     model, query = random_transformer(), QueryLayers(QueryLayersConfig(dim=48, blocks=3, layers=1))
     torch.manual_seed(2)
-    latents, noise, text = torch.randn(1, 16, 2, 4, 4), torch.randn(1, 16, 2, 4, 4), torch.randn(1, 5, 32)
+    latents, text = torch.randn(1, 16, 2, 4, 4), torch.randn(1, 5, 32)
     past, t = torch.randn(1, 16, 4, 4, 4), torch.tensor([500.0])
     wanted = 2
     with torch.no_grad():
@@ -80,7 +80,7 @@ def test_what_the_query_layers_attend_to():
     with query.attach(model) as attached:
 
         def attend(p: torch.Tensor) -> torch.Tensor:
-            given = {"context": past, "query": noise, "cameras": poses, "context_cameras": past_poses}
+            given = {"context": past, "cameras": poses, "context_cameras": past_poses}
             return attend_with(attached, model, p, t, text, **given)[0]
 
         retriever = LearnedQuery(attend, [f"frame{i}" for i in range(4)])
