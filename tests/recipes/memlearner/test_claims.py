@@ -66,7 +66,7 @@ def test_claims_share_a_start_and_runs(config, tmp_path, capsys) -> None:
     command = claims.Claims(own, claim="edges", seeds=(1, 2), rooms=1, base_steps=2)
     assert claims.main(command) == 0
     table = json.loads((tmp_path / "edges.json").read_text())["rooms with people"]
-    names = ["learned", "learned-without-Q-P", "learned-with-Q-Q"]
+    names = ["learned", "learned-without-Q-P", "learned-with-Q-Q", "none"]
     assert list(table) == [*names, "autoencoder", "still"]
     assert {p.name for p in tmp_path.iterdir() if p.is_dir()} >= {"base", *(f"{n}-{s}" for n in names for s in (1, 2))}
     times = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/checkpoint.pt")}
@@ -135,4 +135,5 @@ def test_a_name_stands_for_one_run_in_all_claims() -> None:
         "learned",
         "learned-4-layers",
         "learned-8-layers",
+        "none",
     ]
