@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,9 +11,10 @@ from memkit.cameras import Cameras
 from memkit.pose_files import write_poses
 from memkit.video import write_video
 from recipes.memlearner import train
-from recipes.memlearner.presets import Config
+from tests.training_runs import finished
 
 CHUNKS = 3
+trained = partial(finished, train)
 
 
 def videos_in(folder: Path, frames: int = 20) -> Path:
@@ -27,9 +28,3 @@ def videos_in(folder: Path, frames: int = 20) -> Path:
     captions = folder / "captions.csv"
     captions.write_text("video,caption\nwalk.mp4,a walk\nlost.mp4,no poses\n")
     return captions
-
-
-def trained(config: Config, out: Path, **changes: object) -> dict[str, torch.Tensor]:
-    own = dataclasses.replace(config, out=out, **changes)
-    assert train.main(train.Command(own)) == 0
-    return torch.load(out / "checkpoint.pt", weights_only=True)["modules"]

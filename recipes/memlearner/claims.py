@@ -55,14 +55,18 @@ def variants(claim: Claim, blocks: int, layers: int, pretrain_steps: int = 0) ->
     All have the same steps; of "separate-pretrained" as many more, in which the module learns alone.
     """
     learned: dict[str, Any] = {"method": "learned"}
-    none = {"none": {"method": "none"}}
+    none = {"method": "none"}
     if claim == "layers":
         counts = sorted({1, layers, blocks // 2, blocks})
         of = {n: "learned" if n == layers else f"learned-{n}-layers" for n in counts}
-        return {of[n]: learned | {"layers": n} for n in counts} | none
+        return {of[n]: learned | {"layers": n} for n in counts} | {"none": none}
     if claim == "edges":
-        more = {"learned-without-Q-P": {"query_sees_prediction": False}, "learned-with-Q-Q": {"query_sees_query": True}}
-        return {"learned": learned, **{name: learned | change for name, change in more.items()}, **none}
+        return {
+            "learned": learned,
+            "learned-without-Q-P": learned | {"query_sees_prediction": False},
+            "learned-with-Q-Q": learned | {"query_sees_query": True},
+            "none": none,
+        }
     if claim == "queries":
         noise, at_0 = {"query": "noise"}, {"query_time": "clean"}
         return {
@@ -71,7 +75,7 @@ def variants(claim: Claim, blocks: int, layers: int, pretrain_steps: int = 0) ->
             "learned-at-0": learned | at_0,
             "learned-noise-at-0": learned | noise | at_0,
             "learned-taught": learned | noise | at_0 | {"query_loss": 1.0},
-            **none,
+            "none": none,
         }
     if claim == "separate":
         separate: dict[str, Any] = {"method": "separate"}
@@ -79,7 +83,7 @@ def variants(claim: Claim, blocks: int, layers: int, pretrain_steps: int = 0) ->
             "learned": learned,
             "separate": separate,
             "separate-pretrained": separate | {"pretrain_steps": pretrain_steps},
-            **none,
+            "none": none,
         }
     if claim == "window":
         return {"window": {"method": "window"}, "window-noisy": {"method": "window", "context_noise": "independent"}}

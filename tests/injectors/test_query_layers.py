@@ -116,8 +116,7 @@ def dense(model, query: QueryLayers, x: dict[str, Tensor], cameras: bool = False
     [
         {}, {"layers": 1}, {"layers": 3}, {"query": "copy"}, {"query_time": "shared"}, {"context_time": "shared"},
         {"query_time": "shared", "context_time": "shared"}, {"query": "copy", "query_time": "shared"},
-        {"query_sees_prediction": False},
-        {"query_sees_query": True},
+        {"query_sees_prediction": False}, {"query_sees_query": True},
     ],
 )  # fmt: skip
 def test_query_layers_are_the_dense_table(model, given, changes) -> None:

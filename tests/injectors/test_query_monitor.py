@@ -18,11 +18,9 @@ from memkit.injectors import SelfAttentionConcat
 from memkit.injectors.query_layers import QueryLayers, QueryLayersConfig
 from memkit.injectors.query_monitor import QueryMonitor, attend_with, context_shares
 from memkit.memory import Memory
-from tests.injectors.test_query_layers import dense
+from tests.injectors.test_query_layers import CONFIG, dense
 from tests.random_wan import random_transformer
 
-# queries apart from the prediction in what they hold and at which timestep, so that a test can move one of them alone
-CONFIG = QueryLayersConfig(dim=48, blocks=3, layers=2, query="noise", query_time="clean")
 FRAMES, PAST, A_FRAME = 2, 3, 4
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import random
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from recipes.remind.clips import FileClip, WorldClip
 from recipes.remind.data import TrainingSet, clip_graph, curriculum, drawn_graph
 from recipes.remind.presets import PRESETS, Config, tiny
 from recipes.remind.records import chunk_spans, frames_of, twin_of
+from tests.training_runs import finished, stop_once_saved
 
 CPU = torch.device("cpu")
 
@@ -241,10 +243,7 @@ def test_a_bank_of_something_else_is_refused(config, bank, tmp_path) -> None:
 # -- training ----------------------------------------------------------------------------------------------------------
 
 
-def trained(config: Config, out: Path, **changes: object) -> dict[str, torch.Tensor]:
-    own = dataclasses.replace(config, out=out, **changes)
-    assert train.main(train.Command(own)) == 0
-    return torch.load(out / "checkpoint.pt", weights_only=True)["modules"]
+trained = partial(finished, train)
 
 
 def test_training_moves_everything_and_resumes_to_the_bit(config, tmp_path) -> None:
@@ -256,16 +255,7 @@ def test_training_moves_everything_and_resumes_to_the_bit(config, tmp_path) -> N
     assert start.keys() == whole.keys()
     assert not [name for name, value in start.items() if torch.equal(value, whole[name])]
 
-    stopped, real = dataclasses.replace(own, out=tmp_path / "parts"), train.Training.save
-
-    def crash(self, step, about):
-        real(self, step, about)
-        if step == 1:
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(train.Training, "save", crash)
-        train.main(train.Command(stopped))
+    stop_once_saved(train, dataclasses.replace(own, out=tmp_path / "parts"), 1)
     parts = trained(own, tmp_path / "parts")
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     rows = [json.loads(line) for line in (tmp_path / "parts" / "log.jsonl").read_text().splitlines()]

@@ -16,6 +16,7 @@ from recipes.memlearner.data import TrainingSet
 from recipes.memlearner.methods import camera_encoders, load_method, make_method, start_from
 from recipes.memlearner.presets import PRESETS, MethodName
 from tests.memlearner_runs import trained
+from tests.training_runs import stop_once_saved
 
 METHODS: tuple[MethodName, ...] = ("learned", "cam", "window", "framepack", "separate", "none")
 
@@ -32,17 +33,7 @@ def test_training_moves_everything_and_resumes_to_the_bit(config, tmp_path, meth
     own_head = {name for name in still if "module.wan" in name}  # used in pre-training alone
     assert still == own_head and (not still or method == "separate")
 
-    stopped = dataclasses.replace(config, out=tmp_path / "parts", method=method)
-    real = train.Training.save
-
-    def crash(self, step, about) -> None:
-        real(self, step, about)
-        if step == 2:
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(train.Training, "save", crash)
-        train.main(train.Command(stopped))
+    stop_once_saved(train, dataclasses.replace(own, out=tmp_path / "parts"), 2)
     parts = trained(config, tmp_path / "parts", method=method)
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
