@@ -26,10 +26,10 @@ from tqdm import tqdm
 
 from benchmarks.common import looking, report
 from memkit.cameras import Cameras
-from memkit.context_methods import ContextMethod, LearnedContext, NewestContext, query_loss
 from memkit.flow import NUM_TRAIN_TIMESTEPS, add_noise
-from memkit.history import History
 from memkit.injectors import FrameContext, FrameContextConfig, QueryLayers, QueryLayersConfig
+from memkit.rollout import ContextMethod, History, LearnedContext, NewestContext
+from memkit.rollout.methods import query_loss
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,7 @@ import tyro
 
 from benchmarks.common import best_of, looking, report
 from memkit.cameras import Cameras
-from memkit.retrievers.fov import FOVRetriever
-from memkit.retrievers.fov_rules import Sector
+from memkit.retrievers import FOVRetriever, Sector
 
 
 @dataclass(frozen=True)

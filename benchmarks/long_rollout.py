@@ -21,10 +21,9 @@ import tyro
 from benchmarks.common import looking, report
 from memkit.backbones import WanBackbone
 from memkit.cameras import Cameras
-from memkit.context_methods import LearnedContext
 from memkit.injectors import QueryLayers, QueryLayersConfig
-from memkit.rollout import Rollout
-from memkit.video_writer import VideoWriter
+from memkit.rollout import LearnedContext, Rollout
+from memkit.video import VideoWriter
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from memkit.backbones import WanBackbone as WanBackbone
-    from memkit.bank import MemoryBank as MemoryBank
-    from memkit.bank_join import join_banks as join_banks
+    from memkit.banks import MemoryBank as MemoryBank
+    from memkit.banks import join_banks as join_banks
     from memkit.cameras import Cameras as Cameras
     from memkit.encoders import FrequencyEncoder as FrequencyEncoder
     from memkit.encoders import HighPass as HighPass
@@ -36,13 +36,13 @@ _HOME = {
     "KVCache": "memkit.injectors",
     "MemkitError": "memkit.errors",
     "Memory": "memkit.memory",
-    "MemoryBank": "memkit.bank",
+    "MemoryBank": "memkit.banks",
     "SelfAttentionConcat": "memkit.injectors",
     "Stream": "memkit.streaming",
     "TeacherForcing": "memkit.injectors",
     "TextRetriever": "memkit.retrievers",
     "WanBackbone": "memkit.backbones",
-    "join_banks": "memkit.bank_join",
+    "join_banks": "memkit.banks",
 }
 
 __all__ = list(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]

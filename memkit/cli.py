@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from memkit.demo import Demo
+from memkit.demo.demo import Demo
 from memkit.errors import InputError, MemkitError
 
 # What a command needs is imported when it runs, so that --help need not wait for torch.
@@ -62,7 +62,7 @@ class Build:
     """Exit with 0 although some items could not be used; they are listed either way."""
 
     def run(self) -> int:
-        from memkit.ingest import build_bank
+        from memkit.banks.build import build_bank
 
         report = build_bank(
             self.videos,
@@ -106,7 +106,7 @@ class ImportDitMem:
     """Exit with 0 although some items could not be used; they are listed either way."""
 
     def run(self) -> int:
-        from memkit.import_dit_mem import import_dit_mem
+        from memkit.banks.dit_mem_import import import_dit_mem
 
         encoder = None if self.model is None else _load_encoder(self.model)
         report = import_dit_mem(self.folder, self.out, self.captions, encoder, self.model, progress=True)
@@ -128,7 +128,7 @@ class Verify:
     """Folder of the bank."""
 
     def run(self) -> int:
-        from memkit.bank import MemoryBank
+        from memkit.banks.bank import MemoryBank
 
         report = MemoryBank.open(self.bank).verify()
         print(f"{self.bank}: {report.clips} clips in {report.shards} shards, {report.bytes / 1e6:.1f} MB, all sound")
@@ -145,7 +145,7 @@ class Show:
     """How many clips to list."""
 
     def run(self) -> int:
-        from memkit.bank import MemoryBank
+        from memkit.banks.bank import MemoryBank
 
         bank = MemoryBank.open(self.bank)
         print(f"{self.bank}: {len(bank)} clips from {len(set(bank.sources))} sources")
@@ -177,8 +177,8 @@ class Retrieve:
     """Text encoder, a folder or hub id; by default the one that comes with memkit."""
 
     def run(self) -> int:
-        from memkit.bank import MemoryBank
-        from memkit.retrievers import TextRetriever
+        from memkit.banks.bank import MemoryBank
+        from memkit.retrievers.text import TextRetriever
 
         bank = MemoryBank.open(self.bank)
         retriever = TextRetriever(bank) if self.model is None else TextRetriever(bank, model=self.model)
@@ -229,7 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _load_encoder(model: str) -> Any:
     import torch
 
-    from memkit.backbones import WanCodec
+    from memkit.backbones.codec import WanCodec
 
     try:
         codec = WanCodec.tiny() if model == "tiny" else WanCodec.from_pretrained(model)

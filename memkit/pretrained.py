@@ -26,7 +26,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from memkit.errors import InputError
-from memkit.whole_file import whole_file
+from memkit.files import whole_file
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 install_import_hook("memkit", "beartype.beartype")
 # a machine that does other work too is slow at everything; it says nothing of the strategies
 settings.register_profile("memkit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -19,6 +19,6 @@ settings.load_profile("memkit")
 @pytest.fixture(scope="session")
 def random_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A diffusers pipeline folder with random weights; width 48, 9 frames of 32×32."""
-    from random_wan import write_random_pipeline
+    from tests.helpers.random_wan import write_random_pipeline
 
     return write_random_pipeline(tmp_path_factory.mktemp("random-wan"))

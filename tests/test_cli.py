@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_ingest import Encoder, write_csv
 
 from memkit import cli
 from memkit.backbones.codec import tiny_folder
-from memkit.bank import MemoryBank
+from memkit.banks import MemoryBank
 from memkit.video import write_video
+from tests.banks.test_build import Encoder, write_csv
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_help_does_not_wait_for_torch():
     code = (
         "import sys\nfrom memkit.cli import main\n"
         "try:\n    main(sys.argv[1:])\nexcept SystemExit as end:\n    assert not end.code\n"
-        "heavy = {'torch', 'av', 'diffusers', 'transformers', 'memkit.bank'} & set(sys.modules)\n"
+        "heavy = {'torch', 'av', 'diffusers', 'transformers', 'memkit.banks.bank'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     for arguments in (["--help"], ["bank", "build", "--help"]):

@@ -6,12 +6,12 @@ from contextlib import nullcontext
 import pytest
 import torch
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
-from random_wan import SMALL, random_transformer
 
-from memkit.cameras import Cameras
+from memkit.cameras import CameraPath, Cameras
 from memkit.injectors import KVCache, MemoryGate, SelfAttentionConcat, frame_bytes
 from memkit.memory import Memory
-from memkit.positions import CameraPath, PMRoPE, PMRoPEConfig
+from memkit.positions import PMRoPE, PMRoPEConfig
+from tests.helpers.random_wan import SMALL, random_transformer
 
 NAMES = ("cache", "memory", "cameras")
 

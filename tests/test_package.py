@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from random_wan import random_pipeline
 
 import memkit
+from tests.helpers.random_wan import random_pipeline
 
 ROOT = Path(__file__).parents[1]
 

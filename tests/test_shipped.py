@@ -9,8 +9,8 @@ from transformers import UMT5EncoderModel
 
 from memkit import WanBackbone
 from memkit.backbones.codec import tiny_folder
-from memkit.generate import generate_videos
-from memkit.metrics.quality import mean_psnr, psnr
+from memkit.generation import generate_videos
+from memkit.metrics import mean_psnr, psnr
 from memkit.video import to_model
 from memkit.worlds import sample_law
 from memkit.worlds.constants import MATERIALS, PLANETS, SUBSTANCES

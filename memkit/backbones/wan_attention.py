@@ -17,8 +17,8 @@ from torch.utils.hooks import RemovableHandle
 
 from memkit.attention import grouped_attention
 from memkit.backbones.base import VIDEO, Grouping, Groups, Injection, Part, Positioning, Table
+from memkit.backbones.rotary import rotate
 from memkit.errors import MemkitError
-from memkit.rotary import rotate
 
 Block = Any
 """A WanTransformerBlock or its attention, of whose parts torch knows no types."""

@@ -8,12 +8,7 @@ from dataclasses import replace
 from typing import Any, Literal, get_args
 
 from memkit.encoders.dit_mem import DitMemEncoder
-from memkit.encoders.frequency import (
-    FrequencyEncoder,
-    HighPassOnlyEncoder,
-    LowPassOnlyEncoder,
-    NoFilterEncoder,
-)
+from memkit.encoders.frequency import FrequencyEncoder, HighPassOnlyEncoder, LowPassOnlyEncoder, NoFilterEncoder
 from memkit.encoders.patch import PatchEncoder
 from memkit.errors import InputError
 from memkit.pretrained import CLASS_KEY, CONFIG_FILE, find_folder

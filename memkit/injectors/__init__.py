@@ -1,17 +1,17 @@
 """Injectors: how memory reaches a model."""
 
-from memkit.injectors.cache_monitor import CacheMonitor, recovery_attention
-from memkit.injectors.cache_slots import BudgetError
 from memkit.injectors.camera_encoder import CameraEncoder, pose_numbers
-from memkit.injectors.frame_context import FrameContext, FrameContextConfig
+from memkit.injectors.frame_context.context import FrameContext, FrameContextConfig
 from memkit.injectors.gate import MemoryGate
-from memkit.injectors.kv_cache import KVCache, frame_bytes
+from memkit.injectors.kv_cache.cache import KVCache, frame_bytes
+from memkit.injectors.kv_cache.monitor import CacheMonitor, recovery_attention
+from memkit.injectors.kv_cache.slots import BudgetError
 from memkit.injectors.monitor import AttentionMonitor
-from memkit.injectors.query_layers import QueryLayers, QueryLayersConfig
-from memkit.injectors.query_module import QueryModule, QueryModuleConfig
-from memkit.injectors.query_monitor import QueryMonitor, attend_with
+from memkit.injectors.query_layers.layers import QueryLayers, QueryLayersConfig
+from memkit.injectors.query_layers.monitor import QueryMonitor, attend_with
+from memkit.injectors.query_module.module import QueryModule, QueryModuleConfig
 from memkit.injectors.self_attention import SelfAttentionConcat
-from memkit.injectors.teacher_forcing import TeacherForcing, stream_cameras
+from memkit.injectors.teacher_forcing.forcing import TeacherForcing, stream_cameras
 
 __all__ = [
     "AttentionMonitor",

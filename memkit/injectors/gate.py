@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from memkit.errors import InputError
-from memkit.whole_file import whole_file
+from memkit.files import whole_file
 
 GATE_FILE = "gate.safetensors"
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from memkit.cameras import Cameras
+from memkit.cameras.cameras import Cameras
 from memkit.errors import InputError
 from memkit.metrics.quality import Frames, Lpips, check_videos, mean_psnr, psnr, ssim
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from memkit.errors import InputError, MemkitError
 from memkit.report.sheet import filmstrip
-from memkit.video import write_video
+from memkit.video.frames import write_video
 
 STRIP_FRAMES, STRIP_HEIGHT, STRIP_GAP = 17, 64, 2
 SMALL = 256

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from memkit.cameras import Cameras
+from memkit.cameras.cameras import Cameras
 from memkit.errors import InputError
 from memkit.retrievers.fov_index import DiscIndex
 from memkit.retrievers.fov_points import Points

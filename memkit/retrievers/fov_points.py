@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from memkit.cameras import Cameras
+from memkit.cameras.cameras import Cameras
 from memkit.errors import InputError
 from memkit.retrievers.fov_rules import TOUCH, Number, check_range, disc_depth
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from memkit.cameras import Cameras
+from memkit.cameras.cameras import Cameras
 from memkit.errors import InputError
 
 Number = float | int

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
+from memkit.dit_mem_release.clips import find_released_clips
 from memkit.errors import InputError
-from memkit.released_clips import find_released_clips
 from memkit.retrievers.dit_mem import read_released
 from memkit.retrievers.embedders import DEFAULT_MODEL, Pooling, TextEmbedder
 from memkit.retrievers.hits import ClipTable, Retriever, check_text

@@ -18,10 +18,12 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from memkit.errors import MemkitError
-from memkit.video import write_video
-from memkit.worlds import interruptions, sample_interruption, sample_law
+from memkit.video.frames import write_video
+from memkit.worlds import interruptions
 from memkit.worlds.constants import Split
 from memkit.worlds.event import FPS
+from memkit.worlds.interruptions import sample_interruption
+from memkit.worlds.laws import sample_law
 from memkit.worlds.rooms import RoomClip, sample_room
 
 _LONG = {"laws": 33, "interruptions": interruptions.NUM_FRAMES, "rooms": 160}

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from memkit.cameras import Cameras
+from memkit.cameras.cameras import Cameras
 from memkit.worlds.constants import COLOURS, PLACES, Split
 from memkit.worlds.motion import Number
 from memkit.worlds.render import Render, render

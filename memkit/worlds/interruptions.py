@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from memkit.cameras import Cameras
+from memkit.cameras.cameras import Cameras
 from memkit.worlds.constants import Split
 from memkit.worlds.event import FPS, IMAGE_SIZE, Event, Part, at, camera, caption_of, times, to_uint8
 from memkit.worlds.mechanisms import Clock, Orbit, Traverse

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from memkit.cameras import Cameras
+from memkit.cameras.cameras import Cameras
 from memkit.errors import InputError
 
 EYE_HEIGHT = 1.5

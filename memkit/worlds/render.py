@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from memkit.cameras import Cameras
+from memkit.cameras.cameras import Cameras
 from memkit.errors import InputError
 from memkit.worlds.bounds import on_screen
 from memkit.worlds.rays import FAR, PLANE, Pack, pack_scene, pick

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from memkit.cameras import Cameras
+from memkit.cameras.cameras import Cameras
 from memkit.errors import InputError
 from memkit.worlds.constants import SPLITS, Split
 from memkit.worlds.event import FPS, IMAGE_SIZE, NUM_FRAMES, Part, caption_of, times, to_uint8

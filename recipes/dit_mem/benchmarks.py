@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from memkit.errors import InputError
+from recipes.common.json_file import write_json
 from recipes.dit_mem.generate import Job, make_missing
 from recipes.dit_mem.memories import Source
 from recipes.dit_mem.presets import Config
-from recipes.json_file import write_json
 
 _LONGEST = 240  # bytes of a file name without suffix; file systems take 255, and a file being written has a longer one
 

@@ -22,23 +22,23 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from memkit.bank import MemoryBank
+from memkit.banks import MemoryBank
 from memkit.encoders import Encoder, PatchEncoder
-from memkit.generate import generate_videos
+from memkit.generation import generate_videos
 from memkit.memory import Memory
 from memkit.metrics import Interval, body_found, bootstrap_runs, correlation, measure_law
 from memkit.metrics.states import frame_shares
 from memkit.worlds.solids import Fall
-from recipes.commands import run_command
+from recipes.common.commands import run_command
+from recipes.common.rows import Measured
+from recipes.common.tables import Table
+from recipes.common.training import fingerprint
 from recipes.dit_mem.generate import digest
 from recipes.dit_mem.laws import constants_of, law_of
 from recipes.dit_mem.memories import encode
 from recipes.dit_mem.parts import load_backbone, load_encoder
 from recipes.dit_mem.presets import Command, parse
 from recipes.dit_mem.tables import write
-from recipes.rows import Measured
-from recipes.tables import Table
-from recipes.training import fingerprint
 
 Role = Literal["both", "neither", "low", "high"]
 

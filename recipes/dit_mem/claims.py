@@ -21,12 +21,12 @@ from functools import partial
 from typing import Any, Literal, get_args
 
 from memkit.encoders import EncoderName
-from recipes.commands import run_command
+from recipes.common.commands import run_command
+from recipes.common.pool import in_processes
+from recipes.common.tables import Table
 from recipes.dit_mem import branches, evaluate, prepare, train
 from recipes.dit_mem.presets import Command, Config, parse
 from recipes.dit_mem.tables import Run, compared, constants_in, less_errors, of_constant, overall, report, write
-from recipes.pool import in_processes
-from recipes.tables import Table
 
 Claim = Literal["knowledge", "plug", "guidance", "mixture", "encoders", "branches", "appearance"]
 BY_BRANCH = ("branches", "appearance")

@@ -9,8 +9,8 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from memkit.bank import MemoryBank
-from memkit.guidance import MemoryGuidance
+from memkit.banks import MemoryBank
+from memkit.generation import MemoryGuidance
 from recipes.dit_mem.laws import kin, law_of, names_of
 from recipes.dit_mem.memories import find
 from recipes.dit_mem.presets import Config
@@ -18,7 +18,7 @@ from recipes.dit_mem.presets import Config
 
 @dataclass(frozen=True)
 class Condition:
-    """The clips that each prompt is shown, and how guidance treats them (see `memkit.guidance`)."""
+    """The clips that each prompt is shown, and how guidance treats them (see `memkit.generation.guidance`)."""
 
     shown: list[list[str]]
     guidance: MemoryGuidance | None = None

@@ -28,14 +28,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from memkit.backbones import WanBackbone
-from memkit.bank import MemoryBank
+from memkit.banks import MemoryBank
 from memkit.encoders import Encoder
 from memkit.errors import InputError
-from memkit.generate import generate_videos
+from memkit.generation import generate_videos
 from memkit.injectors import MemoryGate
 from memkit.memory import Memory
 from memkit.video import from_model, write_video
-from recipes.commands import run_command
+from recipes.common.commands import run_command
+from recipes.common.rows import Measured
+from recipes.common.training import fingerprint
 from recipes.dit_mem import benchmarks
 from recipes.dit_mem.conditions import STUDIES, Condition
 from recipes.dit_mem.generate import digest
@@ -45,8 +47,6 @@ from recipes.dit_mem.memories import encode
 from recipes.dit_mem.parts import load_backbone, load_encoder
 from recipes.dit_mem.presets import Command, parse
 from recipes.dit_mem.tables import Run, report, write
-from recipes.rows import Measured
-from recipes.training import fingerprint
 
 StudyName = Literal["knowledge", "plug", "guidance", "mixture", "encoders"]
 CEILINGS = ("rendered truth", "through the autoencoder")

@@ -35,23 +35,22 @@ from tqdm import tqdm
 
 from memkit.backbones import WanBackbone
 from memkit.errors import InputError
-from memkit.generate import generate_videos
+from memkit.files import whole_file
+from memkit.generation import generate_videos
 from memkit.report import contact_sheet
 from memkit.video import read_clip, write_video
-from memkit.whole_file import whole_file
-from memkit.worlds import sample_law
-from memkit.worlds.event import Event
-from recipes.commands import run_command
+from memkit.worlds import Event, sample_law
+from recipes.common.commands import run_command
+from recipes.common.json_file import write_json
+from recipes.common.rows import plain
+from recipes.common.tables import Table, markdown
+from recipes.common.training import fingerprint
 from recipes.dit_mem.filtered import BANDS, Place, filtered
 from recipes.dit_mem.filtering_table import UNFILTERED, tabulate
 from recipes.dit_mem.laws import FALLS
 from recipes.dit_mem.parts import load_backbone
 from recipes.dit_mem.presets import Command, parse
 from recipes.dit_mem.twins import Frames, Row, measure, read
-from recipes.json_file import write_json
-from recipes.rows import plain
-from recipes.tables import Table, markdown
-from recipes.training import fingerprint
 
 ANOTHER = "another seed"
 OTHER_SEED = 1_000_000  # what the second unfiltered run adds to the seeds

@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from memkit.metrics import Interval, bootstrap
+from recipes.common.tables import Table
 from recipes.dit_mem.twins import Row
-from recipes.tables import Table
 
 UNFILTERED = "unfiltered"
 

@@ -31,14 +31,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from memkit.backbones import WanBackbone
-from memkit.bank import MemoryBank
+from memkit.banks import MemoryBank
 from memkit.errors import InputError
 from memkit.flow import NUM_TRAIN_TIMESTEPS
+from memkit.generation.short_text import PIPELINE_TEXT_LENGTH
 from memkit.metrics import Interval, bootstrap_runs
-from memkit.short_text import PIPELINE_TEXT_LENGTH
 from memkit.video import to_model
 from memkit.worlds import LAWS, sample_law
-from recipes.commands import run_command
+from recipes.common.commands import run_command
+from recipes.common.padded_text import TextCache
+from recipes.common.pool import in_processes
+from recipes.common.rows import Measured
+from recipes.common.tables import Table
+from recipes.common.training import fingerprint, identity
 from recipes.dit_mem.conditions import Condition
 from recipes.dit_mem.evaluate import Bench, Evaluate, open_bench
 from recipes.dit_mem.laws import FALLS, PROCESSES
@@ -46,11 +51,6 @@ from recipes.dit_mem.measured import Row
 from recipes.dit_mem.presets import Command, Config, parse
 from recipes.dit_mem.tables import UNITS, Run, report, write
 from recipes.dit_mem.tuning import Clips, Samples, Tuning, flow_losses, noised
-from recipes.padded_text import TextCache
-from recipes.pool import in_processes
-from recipes.rows import Measured
-from recipes.tables import Table
-from recipes.training import fingerprint, identity
 
 OTHER_LAWS = tuple(law.kind for law in LAWS if law.kind not in (*FALLS, *PROCESSES))
 OTHER_CLIPS = 64

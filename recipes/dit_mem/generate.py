@@ -21,19 +21,19 @@ from torch import Tensor
 from tqdm import tqdm
 
 from memkit.backbones import WanBackbone
-from memkit.bank import MemoryBank
+from memkit.banks import MemoryBank
 from memkit.encoders import Encoder
 from memkit.errors import InputError
-from memkit.generate import generate_videos
+from memkit.generation import generate_videos
 from memkit.injectors import MemoryGate
 from memkit.retrievers import Hits
 from memkit.video import first_frame, to_model, write_video
-from recipes.commands import run_command
+from recipes.common.commands import run_command
+from recipes.common.json_file import write_json
 from recipes.dit_mem.memories import Source, encode, find
 from recipes.dit_mem.parts import load_backbone, load_encoder
 from recipes.dit_mem.presets import Command, Config, parse
 from recipes.dit_mem.prompts import read_prompts
-from recipes.json_file import write_json
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,8 @@ from dataclasses import replace
 from typing import Any
 
 from memkit.errors import InputError
-from memkit.worlds import sample_law
+from memkit.worlds import Event, sample_law
 from memkit.worlds.constants import MATERIALS, PLANETS, SUBSTANCES, Split
-from memkit.worlds.event import Event
 from memkit.worlds.processes import Process
 from memkit.worlds.solids import Fall
 

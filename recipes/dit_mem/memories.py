@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from memkit.bank import MemoryBank
+from memkit.banks import MemoryBank
 from memkit.encoders import Encoder, PatchEncoder, mix_branches
 from memkit.errors import InputError
 from memkit.memory import Memory

@@ -12,16 +12,16 @@ from torch import Tensor
 
 from memkit import encoders
 from memkit.backbones import WanBackbone
-from memkit.bank import MemoryBank
+from memkit.banks import MemoryBank
 from memkit.encoders import Encoder
 from memkit.errors import InputError
 from memkit.injectors import MemoryGate
 from memkit.injectors.gate import GATE_FILE
 from memkit.pretrained import find_folder
 from memkit.retrievers import TextEmbedder, TextRetriever
+from recipes.common.launch import shard
+from recipes.common.training import pick_device
 from recipes.dit_mem.presets import Config
-from recipes.launch import shard
-from recipes.training import pick_device
 
 
 def load_backbone(config: Config, device: torch.device | None = None) -> WanBackbone:

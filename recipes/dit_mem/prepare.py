@@ -8,7 +8,7 @@ Without ``--videos`` the clips are rendered from the laws world: OUT/bank to tra
 nothing was trained on. With it, OUT/bank holds your clips.
 
 Several processes, of one machine or of many that see the same OUT, each on an accelerator of its own, share the work
-and make the bank that one would have made; see `recipes.bank_parts`.
+and make the bank that one would have made; see `recipes.common.bank_parts`.
 """
 
 from __future__ import annotations
@@ -22,17 +22,16 @@ from typing import Any
 from tqdm import tqdm
 
 from memkit.backbones import WanBackbone, WanCodec
-from memkit.bank import MemoryBank
-from memkit.captions import read_captions
+from memkit.banks import BuildReport, MemoryBank, read_captions
+from memkit.banks.build import VideoEncoder, add_rows, bank_for, clip_settings, encode_file
 from memkit.errors import BankError, InputError
-from memkit.ingest import BuildReport, VideoEncoder, add_rows, bank_for, clip_settings, encode_file
 from memkit.video import to_model
-from recipes.backbones import load_codec
-from recipes.bank_parts import fill_together, parts_of
-from recipes.commands import run_command
+from recipes.common.backbones import load_codec
+from recipes.common.bank_parts import fill_together, parts_of
+from recipes.common.commands import run_command
+from recipes.common.own_videos import OwnVideos
 from recipes.dit_mem.laws import clip_ids, law_of
 from recipes.dit_mem.presets import Command, Config, parse
-from recipes.own_videos import OwnVideos
 
 COMMIT_EVERY = 32  # clips
 

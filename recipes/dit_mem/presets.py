@@ -14,8 +14,8 @@ import tyro
 
 from memkit.encoders import EncoderName, EncoderSize
 from memkit.retrievers import DEFAULT_MODEL
-from recipes.commands import parse_with
-from recipes.settings import RunSettings
+from recipes.common.commands import parse_with
+from recipes.common.settings import RunSettings
 
 NEGATIVE_PROMPT = (
     "Bright tones, overexposed, static, blurred details, subtitles, style, works, paintings, images, static, overall "
@@ -213,5 +213,5 @@ AnyCommand = TypeVar("AnyCommand", bound=Command)
 
 
 def parse(command: type[AnyCommand], description: str | None, arguments: Sequence[str] | None = None) -> AnyCommand:
-    """The command line of ``command``; see `recipes.commands.parse_with`."""
+    """The command line of ``command``; see `recipes.common.commands.parse_with`."""
     return parse_with(PRESETS, command, description, arguments)

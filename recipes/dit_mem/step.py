@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from memkit.backbones import WanBackbone
 from memkit.flow import NUM_TRAIN_TIMESTEPS, add_noise, bell_weight, flow_loss
+from memkit.generation import known_frames
 from memkit.injectors import MemoryGate, SelfAttentionConcat
-from memkit.known import known_frames
+from recipes.common.padded_text import TextCache
 from recipes.dit_mem.data import Batch
-from recipes.padded_text import TextCache
 
 
 def backward(

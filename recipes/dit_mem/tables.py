@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from memkit.metrics import Interval, bootstrap_runs, correlation
+from recipes.common.tables import Table, columns, write_tables
 from recipes.dit_mem.measured import Row
-from recipes.tables import Table, columns, write_tables
 
 Run = Mapping[tuple[str, str], Row]
 """The rows of one training run, by condition and id."""

@@ -23,20 +23,20 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from memkit.backbones import WanBackbone
-from memkit.bank import MemoryBank
+from memkit.banks import MemoryBank
 from memkit.encoders import Encoder
 from memkit.errors import InputError
 from memkit.injectors import MemoryGate
-from recipes import settings
-from recipes.commands import run_command
-from recipes.course import Course, Made
+from recipes.common import settings
+from recipes.common.commands import run_command
+from recipes.common.course import Course, Made
+from recipes.common.launch import launch, mean_gradients, tell_share
+from recipes.common.padded_text import TextCache, prepared
+from recipes.common.training import fingerprint, identity, load_checkpoint, save_checkpoint, share_of_rate
 from recipes.dit_mem.data import TrainingSet
 from recipes.dit_mem.parts import load_backbone, new_encoder, save_encoder
 from recipes.dit_mem.presets import Command, Config, parse
 from recipes.dit_mem.step import backward
-from recipes.launch import launch, mean_gradients, tell_share
-from recipes.padded_text import TextCache, prepared
-from recipes.training import fingerprint, identity, load_checkpoint, save_checkpoint, share_of_rate
 
 MAY_CHANGE = settings.MAY_CHANGE | {"flow_shift", "negative_prompt", "videos_at_once", "test_clips", "train_clips"}
 """Settings that a resumed run may change; the others would make another run of it."""

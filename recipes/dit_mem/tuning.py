@@ -13,15 +13,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from memkit.backbones import WanBackbone
-from memkit.bank import MemoryBank
+from memkit.banks import MemoryBank
 from memkit.errors import InputError
 from memkit.flow import NUM_TRAIN_TIMESTEPS, add_noise, bell_weight, flow_loss, release_timesteps
-from memkit.known import known_frames
+from memkit.generation import known_frames
+from recipes.common.padded_text import TextCache, prepared
+from recipes.common.training import Phase, RunLog, by_noise_level, load_checkpoint, save_checkpoint, tell_cost, timed
 from recipes.dit_mem.presets import Config
 from recipes.dit_mem.step import by_expert
 from recipes.dit_mem.train import learning_rate
-from recipes.padded_text import TextCache, prepared
-from recipes.training import Phase, RunLog, by_noise_level, load_checkpoint, save_checkpoint, tell_cost, timed
 
 
 class Samples(NamedTuple):

@@ -14,7 +14,7 @@ from memkit.encoders import HighPass
 from memkit.metrics import body_found, measure_law, measure_state, track_body
 from memkit.metrics.fit import FOUND, state_distance
 from memkit.metrics.states import frame_shares
-from memkit.worlds.event import Event
+from memkit.worlds import Event
 
 FINE = HighPass(math.inf, 0.25, "ideal")  # cycles a pixel
 Frames = UInt8[Tensor, "frames height width 3"]

@@ -16,13 +16,12 @@ from tqdm import tqdm
 
 from memkit.backbones import WanBackbone
 from memkit.cameras import Cameras
-from memkit.context_methods import ContextMethod, LearnedContext, SeparateContext
 from memkit.injectors import AttentionMonitor, QueryMonitor
-from memkit.rollout import Rollout
+from memkit.rollout import ContextMethod, LearnedContext, Rollout, SeparateContext
 from memkit.video import from_model, to_model, write_video
+from recipes.common.rows import Measured
 from recipes.memlearner.comparisons import Clip, Comparison, Row, clip_of, score, truth
 from recipes.memlearner.presets import Config
-from recipes.rows import Measured
 
 
 @dataclass(frozen=True)

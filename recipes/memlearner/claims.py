@@ -21,13 +21,13 @@ from typing import Any, Literal
 
 from diffusers import WanTransformer3DModel
 
-from recipes.commands import run_command
+from recipes.common.commands import run_command
+from recipes.common.pool import in_processes
+from recipes.common.tables import write_tables
 from recipes.memlearner import evaluate, prepare, train
 from recipes.memlearner.comparisons import Run
 from recipes.memlearner.presets import Command, Config, parse
 from recipes.memlearner.tables import tables
-from recipes.pool import in_processes
-from recipes.tables import write_tables
 
 Claim = Literal["methods", "layers", "edges", "queries", "separate", "window"]
 

@@ -11,10 +11,9 @@ from typing import Literal
 from jaxtyping import UInt8
 from torch import Tensor
 
-from memkit.backbones.presets import VideoFormat
+from memkit.backbones import VideoFormat
 from memkit.cameras import Cameras
-from memkit.metrics.quality import mean_psnr, psnr
-from memkit.metrics.revisit import revisit_pairs
+from memkit.metrics import mean_psnr, psnr, revisit_pairs
 from memkit.worlds.paths import Path as WalkedPath
 from memkit.worlds.paths import turn_and_return
 from memkit.worlds.rooms import Room, RoomClip

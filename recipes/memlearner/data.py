@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from memkit.bank import MemoryBank
+from memkit.banks import MemoryBank
 from memkit.cameras import Cameras
-from memkit.context_methods import Keeps
 from memkit.errors import InputError
 from memkit.flow import NUM_TRAIN_TIMESTEPS, release_timesteps
-from memkit.history import History, Taken
+from memkit.rollout import History, Taken
+from memkit.rollout.base import Keeps
 from recipes.memlearner.presets import Annotation, Config
 from recipes.memlearner.videos import chunk_id, frames_id, name_of
 

@@ -21,16 +21,16 @@ from dataclasses import dataclass
 
 from memkit.backbones import WanBackbone
 from memkit.errors import InputError
-from recipes.commands import run_command
+from recipes.common.commands import run_command
+from recipes.common.rows import Measured
+from recipes.common.tables import write_tables
+from recipes.common.training import fingerprint, pick_device
 from recipes.memlearner.bench import Bench, Sizes
 from recipes.memlearner.comparisons import COMPARISONS, Row, Run, test_rooms
 from recipes.memlearner.methods import load_method
 from recipes.memlearner.presets import Command, parse
 from recipes.memlearner.tables import tables
 from recipes.memlearner.train import load_backbone
-from recipes.rows import Measured
-from recipes.tables import write_tables
-from recipes.training import fingerprint, pick_device
 
 
 @dataclass(frozen=True)

@@ -23,22 +23,19 @@ from torch import Tensor
 from tqdm import tqdm
 
 from memkit.backbones import WanBackbone
-from memkit.cameras import Cameras
+from memkit.cameras import Cameras, cameras_from_keys, read_poses, write_poses
 from memkit.errors import InputError
-from memkit.keys import cameras_from_keys
-from memkit.pose_files import read_poses, write_poses
 from memkit.rollout import Rollout
-from memkit.video import first_frame
-from memkit.video_writer import VideoWriter
+from memkit.video import VideoWriter, first_frame
 from memkit.worlds.paths import FOV_DEGREES
 from memkit.worlds.paths import Path as WalkedPath
 from memkit.worlds.rooms import Room, RoomClip
-from recipes.camera_paths import held, level_camera
-from recipes.commands import run_command
+from recipes.common.camera_paths import held, level_camera
+from recipes.common.commands import run_command
+from recipes.common.training import pick_device
 from recipes.memlearner.methods import load_method
 from recipes.memlearner.presets import Command, parse
 from recipes.memlearner.train import load_backbone
-from recipes.training import pick_device
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,6 @@ import torch
 from torch import nn
 
 from memkit.backbones import WanBackbone
-from memkit.context_methods import (
-    ContextMethod,
-    LearnedContext,
-    NewestContext,
-    NoContext,
-    PackedContext,
-    RetrievedContext,
-    SeparateContext,
-)
 from memkit.errors import InputError
 from memkit.injectors import (
     FrameContext,
@@ -27,6 +18,15 @@ from memkit.injectors import (
     QueryModuleConfig,
 )
 from memkit.pretrained import Pretrained
+from memkit.rollout import (
+    ContextMethod,
+    LearnedContext,
+    NewestContext,
+    NoContext,
+    PackedContext,
+    RetrievedContext,
+    SeparateContext,
+)
 from recipes.memlearner.presets import Config
 
 FRAMEPACK = ((1, 1), (2, 2), (16, 4))

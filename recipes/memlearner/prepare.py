@@ -12,7 +12,7 @@ bank is of one kind of poses: exact, estimated, or none at all. Training takes s
 
 A bank holds, of each chunk, its latents and, under an id of their own, those of its frames encoded alone, which rules
 like CaM's choose among; each with the cameras of its latent frames. Several processes share the work; see
-`recipes.bank_parts`.
+`recipes.common.bank_parts`.
 """
 
 from __future__ import annotations
@@ -26,16 +26,15 @@ import torch
 from torch import Tensor
 
 from memkit.backbones import WanCodec
-from memkit.bank import MemoryBank
-from memkit.captions import read_captions
-from memkit.pose_files import latent_cameras
+from memkit.banks import MemoryBank, read_captions
+from memkit.cameras import latent_cameras
 from memkit.video import to_model
 from memkit.worlds.constants import Split
-from recipes.backbones import load_codec
-from recipes.commands import run_command
+from recipes.common.backbones import load_codec
+from recipes.common.commands import run_command
+from recipes.common.own_videos import OwnVideos, fill_bank
 from recipes.memlearner.presets import Annotation, Command, Config, parse
 from recipes.memlearner.videos import Chunk, FileVideo, LongVideo, RoomVideo, chunk_id, frames_id, name_of, room_names
-from recipes.own_videos import OwnVideos, fill_bank
 
 DTYPE = torch.float16
 """Of the stored latents: Wan's lie well inside its range, and it keeps three bits more than bf16."""

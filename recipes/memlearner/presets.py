@@ -12,8 +12,8 @@ from typing import Annotated, Literal, TypeVar
 
 import tyro
 
-from recipes.commands import parse_with
-from recipes.settings import RunSettings
+from recipes.common.commands import parse_with
+from recipes.common.settings import RunSettings
 
 Annotation = Literal["exact", "estimated", "none"]
 """How the poses of a bank's videos are known: rendered or measured, estimated from the pictures, not at all."""
@@ -141,5 +141,5 @@ AnyCommand = TypeVar("AnyCommand", bound=Command)
 
 
 def parse(command: type[AnyCommand], description: str | None, arguments: Sequence[str] | None = None) -> AnyCommand:
-    """The command line of ``command``; see `recipes.commands.parse_with`."""
+    """The command line of ``command``; see `recipes.common.commands.parse_with`."""
     return parse_with(PRESETS, command, description, arguments)

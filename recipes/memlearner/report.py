@@ -20,16 +20,16 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from memkit.backbones.presets import VideoFormat
-from memkit.bank import MemoryBank
+from memkit.backbones import VideoFormat
+from memkit.banks import MemoryBank
 from memkit.cameras import Cameras
 from memkit.errors import InputError
 from memkit.report import MadeVideo, RolloutSection, Watched, contact_sheet, render_rollouts
 from memkit.video import read_video
-from recipes.commands import run_command
+from recipes.common.commands import run_command
+from recipes.common.rows import read_rows
 from recipes.memlearner.comparisons import Clip, Row, clip_of, has_people, test_rooms, truth
 from recipes.memlearner.presets import Command, Config, parse
-from recipes.rows import read_rows
 
 INTRO = (
     "Each rollout begins with the same frame of a room that nothing was trained on. The camera turns away, waits and "

@@ -8,11 +8,11 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from memkit.backbones import WanBackbone
-from memkit.context_method import ContextMethod
+from memkit.rollout import ContextMethod
+from recipes.common.trained import Trained, save_transformer
+from recipes.common.training import save_checkpoint, share_of_rate
 from recipes.memlearner.methods import save_method
 from recipes.memlearner.presets import Config
-from recipes.trained import Trained, save_transformer
-from recipes.training import save_checkpoint, share_of_rate
 
 
 class Training(Trained):

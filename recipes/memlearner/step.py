@@ -9,14 +9,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from memkit.backbones import WanBackbone
-from memkit.context_method import ContextMethod, Given, relative_poses
-from memkit.context_methods import SeparateContext, query_loss
 from memkit.flow import NUM_TRAIN_TIMESTEPS, add_noise
+from memkit.generation import known_frames
 from memkit.injectors.query_module import query_module_loss
-from memkit.known import known_frames
+from memkit.rollout import ContextMethod, SeparateContext
+from memkit.rollout.base import Given, relative_poses
+from memkit.rollout.methods import query_loss
+from recipes.common.padded_text import TextCache
 from recipes.memlearner.data import Batch, TrainingSet
 from recipes.memlearner.presets import Config
-from recipes.padded_text import TextCache
 
 
 def losses(

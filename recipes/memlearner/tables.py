@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from memkit.metrics import Interval, bootstrap_runs
+from recipes.common.tables import Table, columns
 from recipes.memlearner.comparisons import COMPARISONS, Run, has_people
-from recipes.tables import Table, columns
 
 BESIDE = ("none", "learned", "window")
 """What others are held against: no memory, the queries, and in a claim without either the newest frames."""

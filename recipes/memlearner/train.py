@@ -22,22 +22,22 @@ import torch
 from accelerate import Accelerator
 
 from memkit.backbones import WanBackbone
-from memkit.bank import MemoryBank
-from memkit.context_methods import ContextMethod, SeparateContext
+from memkit.banks import MemoryBank
 from memkit.errors import InputError
-from memkit.short_text import short_texts
-from recipes import settings
-from recipes.backbones import load_whole
-from recipes.commands import run_command
-from recipes.course import Course, Made
-from recipes.launch import launch, shard, tell_share
+from memkit.generation import short_texts
+from memkit.rollout import ContextMethod, SeparateContext
+from recipes.common import settings
+from recipes.common.backbones import load_whole
+from recipes.common.commands import run_command
+from recipes.common.course import Course, Made
+from recipes.common.launch import launch, shard, tell_share
+from recipes.common.padded_text import TextCache, prepared
+from recipes.common.training import fingerprint, identity, load_checkpoint
 from recipes.memlearner.data import TrainingSet
 from recipes.memlearner.methods import make_method, start_from
 from recipes.memlearner.presets import Command, Config, parse
 from recipes.memlearner.state import Training
 from recipes.memlearner.step import losses, pretraining_losses
-from recipes.padded_text import TextCache, prepared
-from recipes.training import fingerprint, identity, load_checkpoint
 
 MAY_CHANGE = settings.MAY_CHANGE | {"start", "more_banks", "history_guidance", "budget", "train_videos", "test_videos"}
 """Settings that a resumed run may change; the others would make another run of it."""

@@ -14,15 +14,14 @@ from typing import NamedTuple, Protocol
 from jaxtyping import UInt8
 from torch import Tensor
 
-from memkit.backbones.presets import VideoFormat
-from memkit.cameras import Cameras
-from memkit.captions import Row
+from memkit.backbones import VideoFormat
+from memkit.banks.captions import Row
+from memkit.cameras import Cameras, poses_beside, read_poses
 from memkit.errors import InputError
-from memkit.pose_files import poses_beside, read_poses
 from memkit.video import read_video, resize
 from memkit.worlds.constants import Split
 from memkit.worlds.rooms import Room, RoomClip
-from recipes.file_videos import check_count, cropped, frames_at
+from recipes.common.file_videos import check_count, cropped, frames_at
 
 
 class Chunk(NamedTuple):

@@ -8,13 +8,13 @@ import torch
 from tqdm import tqdm
 
 from memkit.video import first_frame, write_video
-from recipes.backbones import load_whole
+from recipes.common.backbones import load_whole
+from recipes.common.training import pick_device
 from recipes.remind.film import film, make_plan
 from recipes.remind.generate import keyed_path
 from recipes.remind.presets import Config
 from recipes.remind.stevo import check_names, file_of, read_tasks, write_map
 from recipes.remind.train import load_cameras
-from recipes.training import pick_device
 
 
 def answer(config: Config, folder: Path, noise_seed: int) -> int:

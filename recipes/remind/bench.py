@@ -16,19 +16,20 @@ from tqdm import tqdm
 
 from memkit.backbones import WanBackbone
 from memkit.cameras import Cameras
-from memkit.generate import generate_latents
+from memkit.generation import generate_latents
 from memkit.injectors import CacheMonitor, recovery_attention
 from memkit.positions import PMRoPE
 from memkit.report import contact_sheet
-from memkit.streaming_reads import Read, read_everything
+from memkit.streaming import read_everything
+from memkit.streaming.read_policies import Read
 from memkit.video import from_model, to_model, write_video
+from recipes.common.rows import Measured
 from recipes.remind.clips import WorldClip
 from recipes.remind.data import Clips
 from recipes.remind.presets import STRIDE, Config
 from recipes.remind.records import Record, chunk_spans, frames_of, twin_of
 from recipes.remind.rolling import Part, Roller
 from recipes.remind.scores import Row, Truth, score, truth_of
-from recipes.rows import Measured
 
 
 @dataclass(frozen=True)

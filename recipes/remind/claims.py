@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
-from recipes.commands import run_command
-from recipes.pool import in_processes
+from recipes.common.commands import run_command
+from recipes.common.pool import in_processes
+from recipes.common.tables import Table, write_tables
 from recipes.remind import evaluate, prepare, train
 from recipes.remind.presets import Command, Config, parse
 from recipes.remind.tables import (
@@ -32,7 +33,6 @@ from recipes.remind.tables import (
     recovery_table,
     tables,
 )
-from recipes.tables import Table, write_tables
 
 Claim = Literal["evolution", "parts", "cameras", "forgetting"]
 NO_PARTS: dict[str, Any] = {"frontier": False, "node_drop": 0.0, "noisy_memory": 0.0, "reference": 0.0}

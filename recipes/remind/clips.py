@@ -13,16 +13,16 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
+from memkit.banks.captions import Row
 from memkit.cameras import Cameras
-from memkit.captions import Row
 from memkit.errors import InputError
-from memkit.interrupt import Fog, Interruption, LookAway, Timing, interrupt
-from memkit.interrupt_kinds import KINDS, TRAINING_KINDS
+from memkit.interruptions import KINDS, Fog, Interruption, LookAway, Timing, interrupt
+from memkit.interruptions.kinds import TRAINING_KINDS
+from memkit.worlds import Interrupted, sample_interruption
 from memkit.worlds.constants import Split
 from memkit.worlds.event import camera, times
 from memkit.worlds.interruptions import KINDS as WORLD_KINDS
-from memkit.worlds.interruptions import Interrupted, sample_interruption
-from recipes.file_videos import posed_clip
+from recipes.common.file_videos import posed_clip
 from recipes.remind.presets import Config
 from recipes.remind.records import Phases, Record, Shown, chunk_spans, frames_of, told, until_fit
 

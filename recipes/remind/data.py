@@ -10,12 +10,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from memkit.bank import MemoryBank
+from memkit.banks import MemoryBank
 from memkit.cameras import Cameras
-from memkit.curriculum import Compose, FrontierContinuation, NodeDrop, NoisyMemory, ReferenceCache, Transform
 from memkit.errors import InputError
 from memkit.flow import shift_sigma
-from memkit.frame_graph import FrameGraph
+from memkit.frame_graph import (
+    Compose,
+    FrameGraph,
+    FrontierContinuation,
+    NodeDrop,
+    NoisyMemory,
+    ReferenceCache,
+    Transform,
+)
 from recipes.remind.presets import Config
 from recipes.remind.records import Record, chunk_spans, read_records, twin_of
 
@@ -151,7 +158,7 @@ def curriculum(config: Config) -> Transform:
 
 
 def drawn_graph(config: Config, hidden: Hidden, rng: random.Random) -> FrameGraph:
-    """The graph of a step. An undisturbed step is what `memkit.curriculum.CleanMix` would leave as it is: it shows the
+    """The graph of a step. An undisturbed step is what `memkit.frame_graph.CleanMix` would leave as it is: it shows the
     twins, so whoever draws the clips draws it too."""
     graph = clip_graph(config, hidden)
     if hidden is None:

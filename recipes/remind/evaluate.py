@@ -25,20 +25,20 @@ from pathlib import Path
 from typing import Literal
 
 from memkit.backbones import WanBackbone
-from memkit.bank import MemoryBank
+from memkit.banks import MemoryBank
 from memkit.errors import InputError
 from memkit.positions import PMRoPE
-from recipes.backbones import load_whole
-from recipes.commands import run_command
+from recipes.common.backbones import load_whole
+from recipes.common.commands import run_command
+from recipes.common.rows import Measured
+from recipes.common.tables import write_tables
+from recipes.common.training import fingerprint, pick_device
 from recipes.remind.bench import Bench, Sizes
 from recipes.remind.data import Clips
 from recipes.remind.presets import Command, Config, parse
 from recipes.remind.scores import Row
 from recipes.remind.tables import CONTROLS, FORGETFUL, PLAIN_CONTROLS, Run, tables
 from recipes.remind.train import load_cameras
-from recipes.rows import Measured
-from recipes.tables import write_tables
-from recipes.training import fingerprint, pick_device
 
 PLAIN = ("plain", "plain / bidirectional")
 OWN = ("recovery", FORGETFUL, *PLAIN)

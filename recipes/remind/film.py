@@ -15,13 +15,13 @@ from tqdm import tqdm
 from memkit.backbones import WanBackbone
 from memkit.cameras import Cameras
 from memkit.errors import InputError
-from memkit.interrupt import CameraOff, InterruptedClip, LookAway, Occluder, Timing, interrupt
-from memkit.interrupt_kinds import KINDS
+from memkit.interruptions import KINDS, CameraOff, InterruptedClip, LookAway, Occluder, Timing, interrupt
 from memkit.positions import PMRoPE
-from memkit.streaming_reads import Read, read_everything
+from memkit.streaming import read_everything
+from memkit.streaming.read_policies import Read
 from memkit.video import from_model, to_model
 from memkit.worlds.paths import FOV_DEGREES
-from recipes.camera_paths import level_camera
+from recipes.common.camera_paths import level_camera
 from recipes.remind.presets import STRIDE, Config
 from recipes.remind.rolling import Part, Roller
 

@@ -19,21 +19,20 @@ from typing import Literal
 
 import torch
 
-from memkit.cameras import Cameras
+from memkit.cameras import Cameras, cameras_from_keys, latent_cameras, read_poses, write_poses
 from memkit.errors import InputError
-from memkit.keys import cameras_from_keys
-from memkit.pose_files import latent_cameras, read_poses, write_poses
 from memkit.report import contact_sheet
-from memkit.streaming_reads import Read, read_everything, read_packed, read_window
+from memkit.streaming import read_everything, read_packed, read_window
+from memkit.streaming.read_policies import Read
 from memkit.video import read_clip, resize, write_video
 from memkit.worlds.paths import FOV_DEGREES
-from recipes.backbones import load_whole
-from recipes.camera_paths import held, level_camera
-from recipes.commands import run_command
+from recipes.common.backbones import load_whole
+from recipes.common.camera_paths import held, level_camera
+from recipes.common.commands import run_command
+from recipes.common.training import pick_device
 from recipes.remind.film import EventName, Frames, film, make_plan, with_event
 from recipes.remind.presets import STRIDE, Command, Config, parse
 from recipes.remind.train import load_cameras
-from recipes.training import pick_device
 
 
 @dataclass(frozen=True)

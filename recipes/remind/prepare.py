@@ -6,12 +6,12 @@
 
 Without ``--videos``, clips of the interruptions world are rendered: OUT/train, and OUT/test with substances that
 nothing was trained on. With it, OUT/train (or the bank named by ``--into``) holds the start of each of your videos,
-behind an occluder, in darkness, looked away from, or cut out by the camera (`memkit.interrupt`); a test bank has fog
-too. Poses beside a video are used (docs/poses.md).
+behind an occluder, in darkness, looked away from, or cut out by the camera (`memkit.interruptions`); a test bank
+has fog too. Poses beside a video are used (docs/poses.md).
 
 A bank holds the latents of each interrupted clip, and of its twin under ``ID/twin``, with the cameras of the latent
 frames. ``records.jsonl`` beside them says what interrupts each clip, which latent frames show no truth, and the caption
-of each chunk. Several processes share the work; see `recipes.bank_parts`.
+of each chunk. Several processes share the work; see `recipes.common.bank_parts`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,12 @@ from typing import Literal
 import torch
 
 from memkit.backbones import WanCodec
-from memkit.bank import MemoryBank
-from memkit.captions import read_captions
-from memkit.pose_files import latent_cameras
+from memkit.banks import MemoryBank, read_captions
+from memkit.cameras import latent_cameras
 from memkit.video import to_model
-from recipes.backbones import load_codec
-from recipes.commands import run_command
-from recipes.own_videos import OwnVideos, fill_bank
+from recipes.common.backbones import load_codec
+from recipes.common.commands import run_command
+from recipes.common.own_videos import OwnVideos, fill_bank
 from recipes.remind.clips import FileClip, WorldClip
 from recipes.remind.presets import Command, Config, parse
 from recipes.remind.records import RECORDS, Clip, read_records, twin_of, write_records
@@ -60,7 +59,7 @@ def main(command: Prepare) -> int:
 
 
 def fill_clips(path: Path, config: Config, codec: WanCodec, clips: Mapping[str, Clip]) -> dict[str, str] | None:
-    """Add the clips that the bank ``path`` lacks; see `recipes.own_videos.fill_bank`."""
+    """Add the clips that the bank ``path`` lacks; see `recipes.common.own_videos.fill_bank`."""
     made_of = "the interruptions world" if any(isinstance(clip, WorldClip) for clip in clips.values()) else "videos"
     info = {"recipe": "remind", "model": config.model, **asdict(config.form), "chunk": config.chunk, "of": made_of}
     # the twin is added last: where it is, the clip is whole

@@ -13,10 +13,10 @@ from typing import Annotated, Literal, TypeVar
 
 import tyro
 
-from memkit.backbones.presets import VideoFormat
+from memkit.backbones import VideoFormat
 from memkit.errors import InputError
-from recipes.commands import parse_with
-from recipes.settings import RunSettings
+from recipes.common.commands import parse_with
+from recipes.common.settings import RunSettings
 
 CameraMode = Literal["off", "phase", "full"]
 STRIDE = 4  # video frames of a latent frame but the first, in every Wan
@@ -160,5 +160,5 @@ AnyCommand = TypeVar("AnyCommand", bound=Command)
 
 
 def parse(command: type[AnyCommand], description: str | None, arguments: Sequence[str] | None = None) -> AnyCommand:
-    """The command line of ``command``; see `recipes.commands.parse_with`."""
+    """The command line of ``command``; see `recipes.common.commands.parse_with`."""
     return parse_with(PRESETS, command, description, arguments)

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from memkit.cameras import Cameras
 from memkit.errors import InputError
-from memkit.interrupt import Interruption, Occluder, Spans
-from memkit.whole_file import whole_file
+from memkit.files import whole_file
+from memkit.interruptions import Interruption, Occluder
+from memkit.interruptions.timing import Spans
 from recipes.remind.presets import STRIDE, Config
 
 Frames = UInt8[Tensor, "frames height width 3"]

@@ -13,8 +13,8 @@ from memkit.backbones import WanBackbone
 from memkit.cameras import Cameras
 from memkit.injectors import CacheMonitor, frame_bytes
 from memkit.positions import PMRoPE
-from memkit.streaming import Stream, StreamConfig
-from memkit.streaming_reads import Read, read_everything
+from memkit.streaming import Stream, StreamConfig, read_everything
+from memkit.streaming.read_policies import Read
 from recipes.remind.presets import Config
 
 

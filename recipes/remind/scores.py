@@ -12,8 +12,8 @@ from torch import Tensor
 
 from memkit.metrics import evolution_score, hidden_state_error, mean_psnr, measure_state, psnr, state_evolution
 from memkit.metrics.states import PERIODS, frame_shares
-from memkit.worlds.event import Event, camera, times
-from memkit.worlds.render import render
+from memkit.worlds import Event, render
+from memkit.worlds.event import camera, times
 from recipes.remind.clips import WorldClip
 
 Frames = UInt8[Tensor, "frames height width 3"]

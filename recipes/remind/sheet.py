@@ -17,7 +17,7 @@ from torch import Tensor
 from memkit.errors import InputError
 from memkit.report import contact_sheet
 from memkit.video import read_video
-from recipes.commands import run_command
+from recipes.common.commands import run_command
 from recipes.remind.claims import Claim, run_of, variants
 from recipes.remind.evaluate import open_clips
 from recipes.remind.presets import Command, parse

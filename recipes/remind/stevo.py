@@ -3,10 +3,11 @@
     python -m recipes.remind.evaluate --preset wan2.1-1.3b --benchmark stevo --tasks DIR
 
 A task is a YAML file with ``prompts`` (``video_WM``, and ``camera_WM`` for models that take a camera path),
-``camera_control`` such as "s-3, right-20, left-20" (`memkit.keys`), and an initial frame. Where its first frame lies is
-not published: a field ``initial_frame``, ``init_frame``, ``first_frame`` or ``image`` names it, from the folder of the
-task or of all tasks, or a picture lies beside the task under its name. The id of a task is its ``id`` or ``task_id``,
-else the path of its file without the suffix. The scorers are STEVO-Bench's own; nothing is judged here.
+``camera_control`` such as "s-3, right-20, left-20" (`memkit.cameras.keys`), and an initial frame. Where its first
+frame lies is not published: a field ``initial_frame``, ``init_frame``, ``first_frame`` or ``image`` names it,
+from the folder of the task or of all tasks, or a picture lies beside the task under its name. The id of a task
+is its ``id`` or ``task_id``, else the path of its file without the suffix. The scorers are
+STEVO-Bench's own; nothing is judged here.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from memkit.cameras import steps_from_keys
+from memkit.cameras.keys import Step
 from memkit.errors import InputError
-from memkit.keys import Step, steps_from_keys
-from recipes.json_file import write_json
+from recipes.common.json_file import write_json
 
 OUTPUT_MAP = "output_map.json"
 _FRAME_FIELDS = ("initial_frame", "init_frame", "first_frame", "image")

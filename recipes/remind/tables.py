@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from memkit.metrics import Interval, bootstrap_runs
+from recipes.common.tables import Table, columns
 from recipes.remind.scores import Row
-from recipes.tables import Table, columns
 
 Run = dict[tuple[str, str], Row]
 RESAMPLES = 2000  # of each interval's bootstrap

@@ -23,21 +23,22 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from memkit.backbones import WanBackbone
-from memkit.bank import MemoryBank
+from memkit.banks import MemoryBank
+from memkit.cameras import CameraPath
 from memkit.errors import InputError
-from memkit.injectors.teacher_forcing import TeacherForcing, stream_cameras
-from memkit.positions import CameraPath, PMRoPE, PMRoPEConfig
-from recipes import settings
-from recipes.backbones import load_whole
-from recipes.commands import run_command
-from recipes.course import Course, Made
-from recipes.launch import launch, shard, tell_share
-from recipes.padded_text import TextCache, prepared
+from memkit.injectors import TeacherForcing, stream_cameras
+from memkit.positions import PMRoPE, PMRoPEConfig
+from recipes.common import settings
+from recipes.common.backbones import load_whole
+from recipes.common.commands import run_command
+from recipes.common.course import Course, Made
+from recipes.common.launch import launch, shard, tell_share
+from recipes.common.padded_text import TextCache, prepared
+from recipes.common.trained import Trained, save_transformer
+from recipes.common.training import fingerprint, identity, load_checkpoint, save_checkpoint, share_of_rate
 from recipes.remind.data import Batch, TrainingSet
 from recipes.remind.presets import Command, Config, parse
 from recipes.remind.records import records_hash
-from recipes.trained import Trained, save_transformer
-from recipes.training import fingerprint, identity, load_checkpoint, save_checkpoint, share_of_rate
 
 MAY_CHANGE = settings.MAY_CHANGE | {"cache_frames", "train_clips", "test_clips"}
 """Settings that a resumed run may change; the others would make another run of it."""

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import tyro
 
+from recipes.common.training import Phase, tell_cost, timed
 from recipes.tiny_wan import data, evaluate, transformer, vae
-from recipes.training import Phase, tell_cost, timed
 
 
 @dataclass(frozen=True)

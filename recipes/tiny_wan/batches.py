@@ -15,8 +15,8 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
+from memkit.files import whole_file
 from memkit.flow import shift_sigma
-from memkit.whole_file import whole_file
 from recipes.tiny_wan.captions import vary_caption
 from recipes.tiny_wan.data import Clips
 from recipes.tiny_wan.stages import FALLS, Stage, TransformerConfig, stage_of

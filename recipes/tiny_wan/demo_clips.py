@@ -1,6 +1,6 @@
 """Render what the demo shows: four bodies on each planet of the test split, as video files, and a first frame.
 
-    python -m recipes.tiny_wan.demo_clips --out memkit/demo_clips
+    python -m recipes.tiny_wan.demo_clips --out memkit/demo/clips
 
 tiny-wan was not trained on these planets. The files have the model's own size, 64×64, so that building the bank
 resamples no pixel; h264 halves the resolution of colour, nothing else is lost to the eye (35 dB or more). Larger files
@@ -30,7 +30,7 @@ from memkit.worlds.solids import Drop
 class DemoClipsConfig:
     """Where the files go, and how many."""
 
-    out: Path = Path("memkit/demo_clips")
+    out: Path = Path("memkit/demo/clips")
     bodies: int = 4
     seed: int = 0
 

@@ -22,10 +22,8 @@ from PIL import Image
 from torch import Tensor
 
 from memkit.backbones import WanBackbone
-from memkit.generate import generate_videos
-from memkit.metrics import bootstrap, correlation
-from memkit.metrics.laws import body_found, measure_law
-from memkit.metrics.quality import mean_psnr, psnr
+from memkit.generation import generate_videos
+from memkit.metrics import body_found, bootstrap, correlation, mean_psnr, measure_law, psnr
 from memkit.video import from_model, to_model
 from memkit.worlds import Event, sample_law
 from recipes.tiny_wan.data import SUITES, Clips

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from memkit.backbones.codec import FORMAT_FILE
 from memkit.flow import NUM_TRAIN_TIMESTEPS
-from memkit.short_text import short_text
+from memkit.generation.short_text import short_text
 from memkit.worlds.event import FPS, IMAGE_SIZE, NUM_FRAMES
 from recipes.tiny_wan.batches import Batch
 from recipes.tiny_wan.stages import TransformerConfig

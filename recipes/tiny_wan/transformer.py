@@ -23,13 +23,7 @@ import tyro
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from recipes.tiny_wan.batches import Batch, batch, encode_clips
-from recipes.tiny_wan.captions import train_tokenizer
-from recipes.tiny_wan.data import Clips
-from recipes.tiny_wan.model import TextAndVideo, loss_of, write_pipeline
-from recipes.tiny_wan.optim import MuonAdam
-from recipes.tiny_wan.stages import TransformerConfig, schedule
-from recipes.training import (
+from recipes.common.training import (
     Phase,
     RunLog,
     by_noise_level,
@@ -40,6 +34,12 @@ from recipes.training import (
     tell_cost,
     timed,
 )
+from recipes.tiny_wan.batches import Batch, batch, encode_clips
+from recipes.tiny_wan.captions import train_tokenizer
+from recipes.tiny_wan.data import Clips
+from recipes.tiny_wan.model import TextAndVideo, loss_of, write_pipeline
+from recipes.tiny_wan.optim import MuonAdam
+from recipes.tiny_wan.stages import TransformerConfig, schedule
 
 MAY_CHANGE = ("data", "vae", "out", "device", "threads", "workers", "save_every")
 """Between a run and its resumption."""

@@ -19,11 +19,20 @@ from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 from torch import Tensor
 
-from memkit import video as media
+from memkit.video import frames as media
+from recipes.common.training import (
+    Phase,
+    RunLog,
+    identity,
+    load_checkpoint,
+    pick_device,
+    save_checkpoint,
+    tell_cost,
+    timed,
+)
 from recipes.tiny_wan.data import Clips
 from recipes.tiny_wan.initialise import initialise
 from recipes.tiny_wan.optim import MuonAdam
-from recipes.training import Phase, RunLog, identity, load_checkpoint, pick_device, save_checkpoint, tell_cost, timed
 
 MAY_CHANGE = ("data", "held_out", "out", "device", "threads", "save_every")
 """Between a run and its resumption."""

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
-from test_ingest import write_csv
 
 from memkit import cli
 from memkit.backbones import VideoFormat, WanBackbone, WanCodec
 from memkit.backbones.codec import FORMAT_FILE
-from memkit.bank import MemoryBank
+from memkit.banks import MemoryBank
 from memkit.errors import InputError
 from memkit.video import write_video
+from tests.banks.test_build import write_csv
 
 
 @pytest.fixture

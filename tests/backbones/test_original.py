@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from original_wan import forward, random_state
 from safetensors.torch import save_file
 
 from memkit.backbones import PRESETS, WanBackbone
 from memkit.errors import InputError
+from tests.helpers.original_wan import forward, random_state
 
 SMALL_HEADS = {"num_attention_heads": 2, "attention_head_dim": 24}
 

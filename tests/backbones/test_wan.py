@@ -3,12 +3,12 @@
 import pytest
 import torch
 from diffusers import WanPipeline, WanTransformer3DModel
-from random_wan import random_pipeline, random_transformer
 
 from memkit.backbones import PRESETS, VideoFormat, WanBackbone
 from memkit.errors import InputError
 from memkit.injectors import SelfAttentionConcat
 from memkit.memory import Memory
+from tests.helpers.random_wan import random_pipeline, random_transformer
 
 BILLIONS = {
     "wan2.1-t2v-1.3b": 1.42,

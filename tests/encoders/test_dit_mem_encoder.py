@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from memkit.encoders import DitMemConfig, load_dit_mem
-from memkit.encoders.dit_mem import DitMemEncoder
+from memkit.encoders import DitMemConfig, DitMemEncoder, load_dit_mem
 from memkit.encoders.dit_mem_layers import ReleaseFilter, filter_curve
 from memkit.errors import InputError
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memkit.encoders.filters import HighPass, LowPass
+from memkit.encoders import HighPass, LowPass
 from memkit.errors import InputError
 
 SMOOTH = ["gaussian", "butterworth"]

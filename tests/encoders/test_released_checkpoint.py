@@ -5,7 +5,13 @@ import warnings
 
 import pytest
 import torch
-from encoders.test_dit_mem_encoder import (
+
+from memkit.encoders import DitMemConfig, load_dit_mem
+from memkit.encoders.dit_mem_layers import filter_curve
+from memkit.errors import InputError
+from memkit.injectors import SelfAttentionConcat
+from memkit.memory import Memory
+from tests.encoders.test_dit_mem_encoder import (
     BRANCHES,
     CONFIG,
     SIZE,
@@ -15,13 +21,7 @@ from encoders.test_dit_mem_encoder import (
     release_state_dict,
     release_tokens,
 )
-from random_wan import random_transformer
-
-from memkit.encoders import DitMemConfig, load_dit_mem
-from memkit.encoders.dit_mem_layers import filter_curve
-from memkit.errors import InputError
-from memkit.injectors import SelfAttentionConcat
-from memkit.memory import Memory
+from tests.helpers.random_wan import random_transformer
 
 BLOCK_NORM = ("fft_filter.norm", "bn")
 SIZES = [SIZE, (13, 13, 13), (30, 33, 50), (13, 26, 61), (45, 14, 13)]

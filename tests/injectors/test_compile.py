@@ -8,8 +8,8 @@ from pathlib import Path
 
 
 def test_one_graph_for_the_model_and_the_same_for_all_blocks():
-    script = Path(__file__).parents[1] / "compiled_memory.py"
-    environment = {**os.environ, "PYTHONPATH": str(script.parents[1])}
+    script = Path(__file__).parents[1] / "helpers" / "compiled_memory.py"
+    environment = {**os.environ, "PYTHONPATH": str(script.parents[2])}
     run = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment)
     assert run.returncode == 0, run.stderr
     results = json.loads(run.stdout)

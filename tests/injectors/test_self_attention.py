@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from random_wan import SMALL, random_pipeline, random_transformer
 
 from memkit.backbones.wan_attention import modulate
 from memkit.errors import InputError, MemkitError
 from memkit.injectors import AttentionMonitor, MemoryGate, SelfAttentionConcat
 from memkit.memory import Memory
+from tests.helpers.random_wan import SMALL, random_pipeline, random_transformer
 
 WIDTH = 48
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from memkit.errors import InputError
-from memkit.metrics.bootstrap import bootstrap, bootstrap_runs, correlation
+from memkit.metrics import bootstrap, bootstrap_runs, correlation
 
 
 def test_the_interval_of_a_mean_covers_it_about_as_often_as_stated() -> None:

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from memkit.errors import InputError
-from memkit.metrics.evolution import evolution_score, hidden_state_error, state_evolution
+from memkit.metrics import evolution_score, hidden_state_error, state_evolution
 
 seeds = st.integers(0, 10**6)
 DISTANCES = ["rmse", "mae", "mse"]

@@ -11,13 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memkit.metrics.fit import Fit, fit_event, law_residual
+from memkit.metrics import Fit, fit_event
+from memkit.metrics.fit import law_residual
 from memkit.metrics.states import PERIODS
-from memkit.worlds.event import Event, times
+from memkit.worlds import LAWS, Event
+from memkit.worlds.event import times
 from memkit.worlds.ground import Collide, Slide
 from memkit.worlds.hung import Spin, Spring, Swing
 from memkit.worlds.interruptions import PROCESSES
-from memkit.worlds.laws import LAWS
 from memkit.worlds.mechanisms import Clock, Orbit
 from memkit.worlds.solids import Drop, Toss
 from memkit.worlds.tanks import Fill

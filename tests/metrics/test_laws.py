@@ -10,13 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from memkit.metrics.laws import LawMeasure, body_found, measure_law
+from memkit.metrics import LawMeasure, body_found, measure_law
+from memkit.worlds import LAWS, Event, Interrupted, Interruption, render, sample_law
 from memkit.worlds.constants import COLOURS
-from memkit.worlds.event import Event, camera, to_uint8
-from memkit.worlds.interruptions import Interrupted, Interruption
-from memkit.worlds.laws import LAWS, sample_law
+from memkit.worlds.event import camera, to_uint8
 from memkit.worlds.processes import Cool
-from memkit.worlds.render import render
 from memkit.worlds.solids import Drop
 from memkit.worlds.tanks import Dye, Fill
 

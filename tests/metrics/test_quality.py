@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torchvision import models
 
 from memkit.errors import InputError
-from memkit.metrics.quality import Lpips, mean_psnr, psnr, ssim
+from memkit.metrics import Lpips, mean_psnr, psnr, ssim
 from memkit.video import to_model
 
 seeds = st.integers(0, 10**6)

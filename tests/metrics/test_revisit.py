@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from memkit.cameras import Cameras
 from memkit.errors import InputError
-from memkit.metrics.quality import psnr, ssim
-from memkit.metrics.revisit import compare, revisit, revisit_pairs
+from memkit.metrics import compare, psnr, revisit_pairs, ssim
+from memkit.metrics.revisit import revisit
 
 
 def path(yaw: list[float], x: list[float] | None = None, dtype: torch.dtype = torch.float64) -> Cameras:
@@ -155,7 +155,7 @@ def test_against_the_truth(clip: torch.Tensor) -> None:
 def test_lpips_is_measured_where_asked(clip: torch.Tensor, tmp_path) -> None:
     from torchvision import models
 
-    from memkit.metrics.quality import Lpips
+    from memkit.metrics import Lpips
 
     torch.save(models.squeezenet1_1(weights=None).state_dict(), tmp_path / "squeeze.pth")
     lpips = Lpips("squeeze", tmp_path / "squeeze.pth", device="cpu")

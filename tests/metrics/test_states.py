@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from memkit.metrics.states import FRAME, PERIODS, frame_shares, measure_state
-from memkit.worlds.event import Event, camera, times
+from memkit.metrics import measure_state
+from memkit.metrics.states import FRAME, PERIODS, frame_shares
+from memkit.worlds import LAWS, Event
+from memkit.worlds.event import camera, times
 from memkit.worlds.ground import Collide
 from memkit.worlds.hung import Spin
 from memkit.worlds.interruptions import PROCESSES
-from memkit.worlds.laws import LAWS
 from memkit.worlds.mechanisms import Clock, Orbit
 from memkit.worlds.processes import Cool, Rise
 from memkit.worlds.solids import Drop, Throw

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
-from memkit.metrics.track import hue_of, track_body
-from memkit.worlds.event import Event, camera, times, to_uint8
+from memkit.metrics import track_body
+from memkit.metrics.track import hue_of
+from memkit.worlds import LAWS, Event, render
+from memkit.worlds.event import camera, times, to_uint8
 from memkit.worlds.ground import Collide
 from memkit.worlds.hung import Drift, Spin, Swing
 from memkit.worlds.interruptions import PROCESSES
-from memkit.worlds.laws import LAWS
 from memkit.worlds.processes import Cool, Rise
-from memkit.worlds.render import render
 from memkit.worlds.solids import Drop, Throw
 from memkit.worlds.tanks import Dye, Fill
 

@@ -12,7 +12,8 @@ from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from memkit.backbones import WanBackbone
 from memkit.errors import InputError
 from memkit.flow import flow_loss
-from memkit.short_text import short_text
+from memkit.generation.short_text import short_text
+from recipes.common.training import Phase, RunLog, duration, tell_cost, timed
 from recipes.tiny_wan import batches, data, evaluate, ship, transformer, vae
 from recipes.tiny_wan.__main__ import TinyWanConfig, main
 from recipes.tiny_wan.batches import Batch
@@ -21,7 +22,6 @@ from recipes.tiny_wan.initialise import initialise
 from recipes.tiny_wan.model import TextAndVideo, loss_of, write_pipeline
 from recipes.tiny_wan.optim import orthogonalise
 from recipes.tiny_wan.stages import FALLS, Stage, TransformerConfig, schedule
-from recipes.training import Phase, RunLog, duration, tell_cost, timed
 
 
 @pytest.fixture(scope="module")

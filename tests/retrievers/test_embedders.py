@@ -14,8 +14,8 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, GPT2Co
 from transformers.models.gte import GteConfig, GteModel
 
 from memkit.errors import InputError, MemkitError
-from memkit.retrievers import embedders
-from memkit.retrievers.embedders import TextEmbedder, pool
+from memkit.retrievers import TextEmbedder, embedders
+from memkit.retrievers.embedders import pool
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 WORDS = [*SPECIAL, *"a ball falls on the moon red cube slides water fills glass ice melts".split()]  # noqa: SIM905

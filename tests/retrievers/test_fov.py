@@ -10,14 +10,10 @@ from hypothesis import strategies as st
 
 from memkit.cameras import Cameras
 from memkit.errors import InputError
-from memkit.retrievers import Hits
-from memkit.retrievers.fov import FOVRetriever, View
+from memkit.retrievers import FOVRetriever, Hits, Points, Rays, Sector, View
 from memkit.retrievers.fov_index import DiscIndex
-from memkit.retrievers.fov_points import Points
-from memkit.retrievers.fov_rules import Rays, Sector
 from memkit.retrievers.fov_select import cover, one_a_run
-from memkit.worlds import Scene, render
-from memkit.worlds.scene import body
+from memkit.worlds import Scene, body, render
 
 FOV = 50.0
 FEW = Points(count=3000)

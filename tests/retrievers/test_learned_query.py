@@ -7,11 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memkit.errors import InputError
-from memkit.injectors.query_layers import QueryLayers, QueryLayersConfig
-from memkit.injectors.query_monitor import attend_with
-from memkit.retrievers.hits import Hits
-from memkit.retrievers.learned_query import LearnedQuery
-from tests.random_wan import random_transformer
+from memkit.injectors import QueryLayers, QueryLayersConfig, attend_with
+from memkit.retrievers import Hits, LearnedQuery
+from tests.helpers.random_wan import random_transformer
 
 CLIPS = 6
 frames = st.lists(st.tuples(st.integers(0, CLIPS - 1), st.floats(0, 1, width=32)), min_size=1, max_size=20)

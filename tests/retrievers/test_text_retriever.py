@@ -12,9 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memkit.bank import MemoryBank
+from memkit.banks import MemoryBank
+from memkit.dit_mem_release import read_released_latents
 from memkit.errors import InputError
-from memkit.released_latents import read_released_latents
 from memkit.retrievers import Hits, TextEmbedder, TextRetriever
 
 CAPTIONS = [

@@ -9,9 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memkit.bank import MemoryBank
+from memkit.banks import MemoryBank
 from memkit.errors import BankError, InputError
-from memkit.retrievers.hits import ClipTable, Hits, Retriever
+from memkit.retrievers import Hits, Retriever
+from memkit.retrievers.hits import ClipTable
 from memkit.retrievers.index import BankIndex
 from memkit.retrievers.vectors import VectorIndex, import_faiss, read_flat_ip
 

@@ -7,11 +7,11 @@ import pytest
 import timm
 import torch
 
-from memkit.bank import MemoryBank
+from memkit.banks import MemoryBank
 from memkit.errors import InputError, MemkitError
 from memkit.retrievers import Hits, VisualRetriever
 from memkit.retrievers.visual import as_uint8
-from memkit.worlds.laws import sample_law
+from memkit.worlds import sample_law
 
 COUNT = 8
 

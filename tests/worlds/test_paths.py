@@ -9,16 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memkit.errors import InputError
-from memkit.worlds.paths import (
-    Path,
-    Turn,
-    Wait,
-    Walk,
-    and_back,
-    approach,
-    door_and_back,
-    turn_and_return,
-)
+from memkit.worlds.paths import Path, Turn, Wait, Walk, and_back, approach, door_and_back, turn_and_return
 
 segments = st.one_of(
     st.builds(Walk, st.floats(0, 5), st.floats(0.3, 2)),

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from memkit.errors import InputError
+from memkit.worlds import render
 from memkit.worlds.constants import COLOURS, SPLITS
 from memkit.worlds.interior import WALLS
 from memkit.worlds.paths import Path, Turn, Wait, door_and_back, turn_and_return
 from memkit.worlds.people import Circle, Floating, Patrol
-from memkit.worlds.render import SKY_ID, render
+from memkit.worlds.render import SKY_ID
 from memkit.worlds.rooms import Room, RoomClip, sample_clip, sample_room
 
 NAMES = [f"{split}-{i:05d}-dynamic" for i, split in enumerate(SPLITS * 14)]

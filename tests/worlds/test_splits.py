@@ -4,9 +4,8 @@ import random
 
 import pytest
 
+from memkit.worlds import sample_interruption, sample_law
 from memkit.worlds.constants import MATERIALS, PLANETS, SPLITS, SUBSTANCES
-from memkit.worlds.interruptions import sample_interruption
-from memkit.worlds.laws import sample_law
 from memkit.worlds.rooms import Room
 from recipes.dit_mem.laws import clip_ids, constants_of, law_of, names_of
 from recipes.tiny_wan.data import SUITES, DataConfig, draw

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from memkit.bank import MemoryBank
+from memkit.banks import MemoryBank
 from recipes.memlearner import prepare
 from recipes.memlearner.presets import Config, tiny
-from tests.memlearner_runs import CHUNKS, videos_in
+from tests.helpers.memlearner_runs import CHUNKS, videos_in
 
 
 @pytest.fixture(scope="session")

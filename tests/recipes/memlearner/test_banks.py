@@ -7,14 +7,14 @@ import dataclasses
 import pytest
 import torch
 
-from memkit.bank import MemoryBank
+from memkit.banks import MemoryBank
 from memkit.errors import InputError
 from memkit.worlds.rooms import Room
-from recipes.file_videos import cropped
+from recipes.common.file_videos import cropped
 from recipes.memlearner import prepare, train
 from recipes.memlearner.data import Target, TrainingSet, Videos
 from recipes.memlearner.videos import RoomVideo, chunk_id, frames_id, room_names
-from tests.memlearner_runs import CHUNKS, videos_in
+from tests.helpers.memlearner_runs import CHUNKS, videos_in
 
 
 def test_a_bank_holds_chunks_that_share_a_frame(config, bank) -> None:

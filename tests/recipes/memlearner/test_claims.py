@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from memkit.errors import InputError
+from recipes.common.rows import read_rows
+from recipes.common.tables import write_tables
 from recipes.memlearner import claims, comparisons, evaluate, report, train
 from recipes.memlearner.comparisons import Row, Run, clip_of, score, truth
 from recipes.memlearner.presets import tiny
 from recipes.memlearner.tables import tables
-from recipes.rows import read_rows
-from recipes.tables import write_tables
-from tests.memlearner_runs import trained
+from tests.helpers.memlearner_runs import trained
 
 
 def test_evaluation_measures_each_clip_once(config, tmp_path, capsys) -> None:

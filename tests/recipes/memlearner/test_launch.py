@@ -12,15 +12,15 @@ from accelerate import Accelerator
 from diffusers import WanTransformer3DModel
 from torch.distributed.tensor import DTensor
 
-from memkit.bank import MemoryBank
-from recipes.launch import shard
+from memkit.banks import MemoryBank
+from recipes.common.launch import shard
+from recipes.common.training import load_checkpoint
 from recipes.memlearner import prepare, train
 from recipes.memlearner.data import TrainingSet
 from recipes.memlearner.methods import make_method
 from recipes.memlearner.presets import PRESETS, Config, tiny
 from recipes.memlearner.state import Training
-from recipes.training import load_checkpoint
-from tests.launching import LAUNCH, arguments, assert_the_steps_of_one, finish, popen, rows
+from tests.helpers.launching import LAUNCH, arguments, assert_the_steps_of_one, finish, popen, rows
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,13 @@ import torch
 
 from memkit.errors import InputError
 from memkit.flow import add_noise
-from memkit.known import known_frames
+from memkit.generation import known_frames
 from recipes.memlearner import train
 from recipes.memlearner.data import Batch, TrainingSet
 from recipes.memlearner.methods import make_method
 from recipes.memlearner.presets import Config
 from recipes.memlearner.step import losses
-from tests.memlearner_runs import trained
+from tests.helpers.memlearner_runs import trained
 
 
 def test_the_loss_is_on_what_is_made(config, bank) -> None:

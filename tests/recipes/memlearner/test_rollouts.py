@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from memkit.cameras import Cameras
+from memkit.cameras import Cameras, read_poses, write_poses
 from memkit.errors import InputError
-from memkit.pose_files import read_poses, write_poses
 from memkit.video import read_video, write_video
 from recipes.memlearner import generate, train
 from recipes.memlearner.videos import RoomVideo
-from tests.memlearner_runs import trained
+from tests.helpers.memlearner_runs import trained
 
 
 def test_generate_follows_the_keys(config, tmp_path, capsys) -> None:

@@ -8,15 +8,15 @@ import json
 import pytest
 import torch
 
-from memkit.bank import MemoryBank
+from memkit.banks import MemoryBank
 from memkit.errors import InputError
-from recipes.launch import launch
+from recipes.common.launch import launch
 from recipes.memlearner import train
 from recipes.memlearner.data import TrainingSet
 from recipes.memlearner.methods import camera_encoders, load_method, make_method, start_from
 from recipes.memlearner.presets import PRESETS, MethodName
-from tests.memlearner_runs import trained
-from tests.training_runs import stop_once_saved
+from tests.helpers.memlearner_runs import trained
+from tests.helpers.training_runs import stop_once_saved
 
 METHODS: tuple[MethodName, ...] = ("learned", "cam", "window", "framepack", "separate", "none")
 

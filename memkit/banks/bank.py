@@ -1,0 +1,249 @@
+"""`MemoryBank`: captioned latent clips in a folder, memory-mapped, appended to safely.
+
+On disk::
+
+    bank.json                header: format, version and the free `info` (model, fps, num_frames, …)
+    clips.jsonl              the manifest: one line a commit = one shard, its checksum and its clips
+    shards/000000.safetensors …
+    .lock                    held by the one writer
+
+Readers need no lock. `memkit.banks.manifest` says why a crash costs nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from memkit.banks.manifest import Manifest
+from memkit.banks.shards import DTYPES, Entry, Shards, checked
+from memkit.cameras.cameras import Cameras
+from memkit.errors import BankError, InputError
+
+SHARD_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip of a bank. ``cameras`` holds one camera a latent frame; ``source`` is the video it was cut from."""
+
+    id: str
+    latents: Float[Tensor, "channels time height width"]
+    caption: str
+    source: str | None
+    cameras: Cameras | None
+
+
+class BankReport(NamedTuple):
+    """What `MemoryBank.verify` has checked."""
+
+    clips: int
+    shards: int
+    bytes: int
+
+
+class MemoryBank:
+    """Clips on disk, in the order in which they were added; make one with `create` or `open`.
+
+    Each `add` is committed before it returns. Inside a ``with`` block clips are gathered into shards of ``shard_bytes``
+    and committed as these fill, by `flush`, and at the end of the block, whether or not it ends in an exception.
+    A bank has one writer at a time (another gets a `BankError`) and any number of readers, each of which sees what was
+    committed when it opened the bank. Objects are not thread-safe.
+    """
+
+    def __init__(self, manifest: Manifest, shard_bytes: int) -> None:
+        self.path = manifest.path
+        self._manifest = manifest
+        self._shards = Shards(manifest.path)
+        self._shard_bytes = shard_bytes
+        self._pending: dict[str, tuple[Entry, dict[str, Tensor]]] = {}  # gathered, not committed yet
+        self._pending_bytes = 0
+        self._buffering = False
+
+    @classmethod
+    def create(
+        cls, path: str | os.PathLike[str], info: dict[str, Any] | None = None, shard_bytes: int = SHARD_BYTES
+    ) -> MemoryBank:
+        """A new empty bank in the folder ``path``, made if missing. ``info`` is anything JSON can hold.
+
+        Raises `BankError` if there is a bank, or anything else, at ``path`` already.
+        """
+        return cls(Manifest.create(Path(path), info or {}), shard_bytes)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], shard_bytes: int = SHARD_BYTES) -> MemoryBank:
+        """The bank at ``path``, to read and append to. Raises `BankError` if there is none or its index is damaged."""
+        return cls(Manifest.open(Path(path)), shard_bytes)
+
+    def __enter__(self) -> MemoryBank:
+        self._buffering = True
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._buffering = False
+        try:
+            self.flush()
+        finally:
+            self._manifest.unlock()
+
+    def __len__(self) -> int:
+        return len(self._entries())
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._pending or id in self._manifest.entries
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of all clips, in the order in which they were added."""
+        return list(self._entries())
+
+    @property
+    def captions(self) -> list[str]:
+        """The captions, aligned with `ids`."""
+        return [entry.caption for entry in self._entries().values()]
+
+    @property
+    def sources(self) -> list[str | None]:
+        """The source of each clip, aligned with `ids`: clips cut from one video share it."""
+        return [entry.source for entry in self._entries().values()]
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """The latent shape [C, T, H, W] of each clip, aligned with `ids`; no tensor is read."""
+        return [tuple(entry.shape) for entry in self._entries().values()]
+
+    @property
+    def dtypes(self) -> list[torch.dtype]:
+        """The stored dtype of each clip's latents, aligned with `ids`; no tensor is read."""
+        return [DTYPES[entry.dtype] for entry in self._entries().values()]
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """A copy of the free information given to `create`."""
+        return json.loads(json.dumps(self._manifest.info))
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the info and of all clips in order; it does not depend on how clips were gathered into shards."""
+        clips = "".join(entry.sha256 for entry in self._entries().values())
+        return hashlib.sha256((json.dumps(self._manifest.info, sort_keys=True) + clips).encode()).hexdigest()
+
+    def add(
+        self, id: str, latents: Tensor, caption: str, source: str | None = None, cameras: Cameras | None = None
+    ) -> None:
+        """Append a clip. Its values are copied and stored in their own dtype (bf16, fp16, fp32 or fp64).
+
+        ``latents`` [C, T, H, W], finite; ``cameras`` has one camera a latent frame: c2w [T, 4, 4], intrinsics [T, 4].
+        Raises `InputError` naming the id where it is taken or a value cannot be stored, `BankError` where another
+        process is writing or the disk refuses; the bank is then as before.
+        """
+        entry, tensors = checked(id, latents, caption, source, cameras)
+        with self._manifest.writing(keep=self._buffering):
+            if id in self:
+                raise InputError(f"The id {id!r} is in {self.path} already; give the clip another id.")
+            self._pending[id] = entry, tensors
+            self._pending_bytes += sum(tensor.nbytes for tensor in tensors.values())
+            if not self._buffering:
+                try:
+                    self._commit()
+                finally:
+                    self._pending.pop(id, None)
+                    self._pending_bytes = 0
+            elif self._pending_bytes >= self._shard_bytes:
+                self._commit()
+
+    def flush(self) -> None:
+        """Commit what a ``with`` block has gathered so far."""
+        if self._pending:
+            with self._manifest.writing(keep=self._buffering):
+                self._commit()
+
+    def clip(self, id: str) -> Clip:
+        """One clip; its tensors are the caller's own."""
+        entry = self._entry(id)
+        tensors = {name: tensor.clone() for name, tensor in self._tensors(entry).items()}
+        cameras = Cameras(tensors["c2w"], tensors["intrinsics"]) if entry.cameras else None
+        return Clip(id, tensors["latents"], entry.caption, entry.source, cameras)
+
+    def latents(
+        self, ids: Sequence[str] | Sequence[Sequence[str]]
+    ) -> Float[Tensor, "batch clips channels time height width"]:
+        """The latents of some clips [1, N, C, T, H, W], or of a batch of equally long lists [B, N, C, T, H, W].
+
+        Of no clips (``[]``) they are ``[1, 0, C, T, H, W]`` with the shape and dtype of the bank's first clip, or zeros
+        and float32 in an empty bank. Raises `InputError` for an unknown id, lists of unequal length, or clips that
+        differ in shape or dtype.
+        """
+        if isinstance(ids, str):
+            raise InputError(f"latents() takes a list of ids; write latents([{ids!r}]).")
+        rows = [ids] if all(isinstance(row, str) for row in ids) else ids
+        if any(isinstance(row, str) or len(row) != len(rows[0]) for row in rows):
+            raise InputError("latents() of a batch takes lists of ids of one length; split the batch if they differ.")
+        entries = [self._entry(str(id)) for row in rows for id in row]
+        for entry in entries:
+            if (entry.shape, entry.dtype) != (entries[0].shape, entries[0].dtype):
+                raise InputError(
+                    f"Clip {entries[0].id!r} is {entries[0].dtype} {tuple(entries[0].shape)} but {entry.id!r} is "
+                    f"{entry.dtype} {tuple(entry.shape)}; ask for clips of one shape and dtype, or take each by clip()."
+                )
+        if entries:
+            flat = torch.stack([self._tensors(entry)["latents"] for entry in entries])
+        else:
+            first = next(iter(self._entries().values()), None)
+            shape, dtype = (first.shape, DTYPES[first.dtype]) if first else ([0, 0, 0, 0], torch.float32)
+            flat = torch.empty(0, *shape, dtype=dtype)
+        return flat.reshape(len(rows), len(rows[0]), *flat.shape[1:])
+
+    def verify(self) -> BankReport:
+        """Read every committed shard and compare it with the manifest: size, checksum, shapes, dtypes, finite values.
+
+        Raises `BankError` with one line for each damaged item.
+        """
+        entries, shards = self._manifest.entries.values(), self._manifest.shards
+        damage: list[str] = []
+        for number, group in groupby(entries, key=lambda entry: entry.shard):
+            damage += self._shards.damage(number, shards[number], list(group))
+        if damage:
+            remedy = "restore these from a copy, or build the bank anew"
+            raise BankError(f"{self.path} has {len(damage)} damaged items ({remedy}):\n  " + "\n  ".join(damage))
+        return BankReport(len(entries), len(shards), sum(shard.bytes for shard in shards))
+
+    def _entries(self) -> dict[str, Entry]:
+        """All clips, committed or gathered, in order."""
+        committed = self._manifest.entries
+        return committed | {id: entry for id, (entry, _) in self._pending.items()} if self._pending else committed
+
+    def _entry(self, id: str) -> Entry:
+        if id in self._pending:
+            return self._pending[id][0]
+        if id not in self._manifest.entries:
+            close = difflib.get_close_matches(id, self._entries(), n=3)
+            hint = f"did you mean {', '.join(map(repr, close))}?" if close else "see .ids for those there are."
+            raise InputError(f"There is no clip {id!r} in {self.path}; {hint}")
+        return self._manifest.entries[id]
+
+    def _tensors(self, entry: Entry) -> dict[str, Tensor]:
+        return self._pending[entry.id][1] if entry.id in self._pending else self._shards.read(entry)
+
+    def _commit(self) -> None:
+        """Write the gathered clips as one shard and append its line. The lock is held."""
+        if taken := next((id for id in self._pending if id in self._manifest.entries), None):
+            raise BankError(f"{self.path} was given {taken!r} since it was gathered here; open the bank again.")
+        try:
+            shard = self._shards.write(len(self._manifest.shards), {id: t for id, (_, t) in self._pending.items()})
+            self._manifest.append(shard, [entry for entry, _ in self._pending.values()])
+        except OSError as error:
+            raise BankError(f"Cannot write to {self.path} ({error}); what was committed before is safe.") from error
+        self._pending.clear()
+        self._pending_bytes = 0

@@ -1,0 +1,173 @@
+"""`join_banks`: several banks become one. Shards that can stay as they are get a second name, not a copy.
+
+A manifest numbers its shards, but a shard does not know its number: a file of one bank is as good in another. Where the
+wanted order takes a shard apart, its clips are read and written anew, a shard at a time.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+from memkit.banks.bank import SHARD_BYTES, MemoryBank
+from memkit.banks.manifest import Manifest
+from memkit.banks.shards import DTYPES, Entry, Shard, Shards, shard_name, sync_folder, write_synced
+from memkit.errors import BankError, InputError
+
+
+class _Clip(NamedTuple):
+    bank: Manifest
+    entry: Entry
+
+    @property
+    def shard(self) -> tuple[Path, int]:
+        return self.bank.path, self.entry.shard
+
+
+def join_banks(
+    parts: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], order: Sequence[str] | None = None
+) -> MemoryBank:
+    """Append the clips of the banks ``parts`` to the bank ``out``, which is made where there is none.
+
+    They come in the order of ``order``, which names each of their ids once, by default as the parts have them. Whole
+    shards are hard-linked (copied where the file system cannot): the parts stay whole, take no space twice, and can be
+    removed. The clips appear in ``out`` all at once: a joining that was killed has changed nothing that a reader sees,
+    and the same call does it again. What ``out`` has already, bit for bit, is left out, so a call may be repeated.
+
+    Raises `BankError` where the infos of the banks differ, two parts have an id in common, ``out`` has another clip of
+    an id, a shard is missing or too short, or ``out`` is being written; `InputError` for an ``order`` of other ids.
+    """
+    out = Path(out)
+    manifests = [Manifest.open(Path(part)) for part in parts]
+    if not manifests:
+        raise InputError("join_banks() was given no parts; give the folders of one or more banks.")
+    info = manifests[0].info
+    _same_info(manifests)
+    clips = _in_order(_by_id(manifests), order)
+    target = Manifest.open(out) if (out / "bank.json").exists() else Manifest.create(out, info)
+    _same_info([manifests[0], target])
+    with target.writing(keep=False):
+        new = [clip for clip in clips if not _has(target, clip)]
+        scratch = target.path / "joining"
+        shutil.rmtree(scratch, ignore_errors=True)  # of a joining that was killed
+        try:
+            if new:
+                _append(target, list(_pieces(new, manifests)), Manifest(scratch, target.info))
+        except OSError as error:
+            raise BankError(f"Cannot join banks into {out} ({error}); it has what it had before.") from error
+    return MemoryBank.open(out)
+
+
+def _same_info(manifests: Sequence[Manifest]) -> None:
+    first = manifests[0]
+    for other in manifests[1:]:
+        for name in sorted({*first.info, *other.info}):
+            if (name in first.info, first.info.get(name)) != (name in other.info, other.info.get(name)):
+                raise BankError(
+                    f"{first.path} was made with {name} {first.info.get(name)!r} and {other.path} with "
+                    f"{other.info.get(name)!r}; only banks that were made alike can be joined."
+                )
+
+
+def _by_id(manifests: Sequence[Manifest]) -> dict[str, _Clip]:
+    clips: dict[str, _Clip] = {}
+    for manifest in manifests:
+        for id, entry in manifest.entries.items():
+            if id in clips:
+                raise BankError(
+                    f"The id {id!r} is in {clips[id].bank.path} and in {manifest.path}; leave out one of them."
+                )
+            clips[id] = _Clip(manifest, entry)
+    return clips
+
+
+def _in_order(clips: dict[str, _Clip], order: Sequence[str] | None) -> list[_Clip]:
+    if order is None:
+        return list(clips.values())
+    wanted = dict.fromkeys(order)
+    if len(wanted) < len(order):
+        raise InputError("The order names an id more than once; name each id of the parts once.")
+    if other := next(iter(wanted.keys() ^ clips.keys()), None):
+        where = "no part has it" if other in wanted else "the order lacks it"
+        raise InputError(f"The order does not fit the parts: {other!r}, {where}; name each id of the parts once.")
+    return [clips[id] for id in order]
+
+
+def _has(target: Manifest, clip: _Clip) -> bool:
+    entry = target.entries.get(clip.entry.id)
+    if entry is not None and entry.sha256 != clip.entry.sha256:
+        raise BankError(
+            f"{target.path} and {clip.bank.path} have different clips of the id {entry.id!r}; keep one of them."
+        )
+    return entry is not None
+
+
+def _pieces(clips: Sequence[_Clip], manifests: Sequence[Manifest]) -> Iterator[tuple[list[_Clip], bool]]:
+    """Cut into what will be a shard: lists of clips, and whether each is a shard already."""
+    shards: dict[tuple[Path, int], list[_Clip]] = defaultdict(list)
+    for clip in (_Clip(manifest, entry) for manifest in manifests for entry in manifest.entries.values()):
+        shards[clip.shard].append(clip)
+    loose: list[_Clip] = []
+    size = 0
+    for shard, run in groupby(clips, key=lambda clip: clip.shard):
+        piece = list(run)
+        if whole := piece == shards[shard]:
+            if loose:
+                yield loose, False
+            yield piece, True
+            loose, size = [], 0
+        for clip in [] if whole else piece:
+            loose.append(clip)
+            size += DTYPES[clip.entry.dtype].itemsize * math.prod(clip.entry.shape)
+            if size >= SHARD_BYTES:
+                yield loose, False
+                loose, size = [], 0
+    if loose:
+        yield loose, False
+
+
+def _append(target: Manifest, pieces: Sequence[tuple[list[_Clip], bool]], scratch: Manifest) -> None:
+    """Put the shards where the next ones of ``target`` go, and then all their lines into its manifest at once."""
+    shards = [_place(target, len(target.shards) + n, *piece) for n, piece in enumerate(pieces)]
+    sync_folder(target.path / "shards")
+    scratch.path.mkdir()
+    listed = target.path / "clips.jsonl"
+    write_synced(scratch.path / listed.name, listed.read_bytes())
+    scratch.read()
+    for shard, (clips, _) in zip(shards, pieces, strict=True):
+        scratch.append(shard, [clip.entry for clip in clips])
+    os.replace(scratch.path / listed.name, listed)
+    sync_folder(target.path)
+    scratch.path.rmdir()
+
+
+def _place(target: Manifest, number: int, clips: list[_Clip], whole: bool) -> Shard:
+    bank, entry = clips[0]
+    if not whole:
+        readers = {clip.bank.path: Shards(clip.bank.path) for clip in clips}
+        tensors = {clip.entry.id: readers[clip.bank.path].read(clip.entry) for clip in clips}
+        return Shards(target.path).write(number, tensors)
+    shard = bank.shards[entry.shard]
+    file = bank.path / "shards" / shard.name
+    if not file.exists() or file.stat().st_size != shard.bytes:
+        raise BankError(f"{file} is missing or not as its manifest says; run verify() on {bank.path}.")
+    _link(file, target.path / "shards" / shard_name(number))
+    return shard._replace(name=shard_name(number))
+
+
+def _link(file: Path, to: Path) -> None:
+    to.unlink(missing_ok=True)  # of a joining that was killed: nothing that is committed has this name
+    try:
+        os.link(file, to)
+    except OSError:  # the part is on another disk, or the file system has no hard links
+        with open(file, "rb") as source, open(f"{to}.tmp", "wb") as copy:
+            shutil.copyfileobj(source, copy, 2**24)
+            copy.flush()
+            os.fsync(copy.fileno())
+        os.replace(f"{to}.tmp", to)

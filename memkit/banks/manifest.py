@@ -1,0 +1,161 @@
+"""Manifest: a bank's header and the append-only list of its shards and clips, with the lock of the one writer.
+
+A shard is written under a temporary name, synced and renamed; then its line is appended to the manifest and synced.
+The newline that ends the line is the commit: a reader takes a last line without one for an interrupted write and leaves
+it out. A committed shard is never touched again: readers need no lock, and an append costs the same at any size.
+What an interrupted commit leaves, a shard or a torn line, is where the next one writes, which replaces it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from memkit.banks.shards import DTYPES, Entry, Shard, append_synced, shard_name, sync_folder, write_synced
+from memkit.errors import BankError, InputError
+
+FORMAT, VERSION = "memkit-bank", 1
+
+
+class Manifest:
+    """What is committed: ``entries`` by id, in the order in which they were added, and ``shards`` by number."""
+
+    def __init__(self, path: Path, info: dict[str, Any]) -> None:
+        self.path = path
+        self.info = info
+        self.entries: dict[str, Entry] = {}
+        self.shards: list[Shard] = []
+        self._offset = 0  # end of the last committed line
+        self._lock: int | None = None
+
+    @classmethod
+    def create(cls, path: Path, info: dict[str, Any]) -> Manifest:
+        """The header, an empty list and an empty folder of shards."""
+        try:
+            header = json.dumps({"format": FORMAT, "version": VERSION, "info": info}, allow_nan=False, indent=1)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"The info of a bank must be plain JSON: {error}.") from error
+        manifest = cls(path, json.loads(header)["info"])
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            _refuse_taken(path)
+            manifest.lock()
+            try:
+                _refuse_taken(path)  # another process may have come first
+                (path / "shards").mkdir(exist_ok=True)
+                write_synced(path / "clips.jsonl", b"")
+                write_synced(path / "bank.json.tmp", header.encode())
+                os.replace(path / "bank.json.tmp", path / "bank.json")
+                sync_folder(path)
+                sync_folder(path.parent)
+            finally:
+                manifest.unlock()
+        except OSError as error:
+            raise BankError(f"Cannot create a bank at {path} ({error}); give a folder that can be written.") from error
+        return manifest
+
+    @classmethod
+    def open(cls, path: Path) -> Manifest:
+        """What is committed at ``path`` now."""
+        try:
+            header = json.loads((path / "bank.json").read_bytes())
+            name, version, info = header["format"], header["version"], header["info"]
+        except OSError as error:
+            raise BankError(f"There is no bank at {path}; check the path, or create one there.") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise BankError(f"{path / 'bank.json'} is damaged; restore it, or build the bank anew.") from error
+        if (name, version) != (FORMAT, VERSION):
+            raise BankError(f"{path} is of format {name} {version}, not {FORMAT} {VERSION}; use a matching memkit.")
+        manifest = cls(path, info)
+        manifest.read()
+        return manifest
+
+    def read(self) -> None:
+        """Take in the lines that were committed since the last time."""
+        manifest = self.path / "clips.jsonl"
+        try:
+            with open(manifest, "rb") as file:
+                if file.seek(0, os.SEEK_END) < self._offset:
+                    raise BankError(f"{self.path} was replaced while it was open; open it again.")
+                file.seek(self._offset)
+                *lines, _torn = file.read().split(b"\n")
+        except OSError as error:
+            raise BankError(f"{manifest} cannot be read ({error}); restore it, or build the bank anew.") from error
+        for line in lines:
+            number = len(self.shards)
+            try:
+                record = json.loads(line)
+                shard = Shard(record["shard"], record["bytes"], record["sha256"])
+                entries = [Entry(**clip, shard=number) for clip in record["clips"]]
+                if shard.name != shard_name(number) or not entries or not {e.dtype for e in entries} <= DTYPES.keys():
+                    raise ValueError("it is out of order")
+                repeated = [id for id, n in Counter(e.id for e in entries).items() if n > 1 or id in self.entries]
+                if repeated:
+                    raise ValueError(f"it repeats the id {repeated[0]!r}")
+            except (ValueError, KeyError, TypeError) as error:
+                where = f"Line {number + 1} of {manifest}"
+                raise BankError(f"{where} is damaged ({error}); restore it, or build the bank anew.") from error
+            self.shards.append(shard)
+            self.entries.update((entry.id, entry) for entry in entries)
+            self._offset += len(line) + 1
+
+    @contextlib.contextmanager
+    def writing(self, keep: bool) -> Iterator[None]:
+        """Hold the lock with the list read to its end. ``keep`` holds it on, until `unlock`."""
+        if self._lock is not None:
+            yield
+            return
+        self.lock()
+        try:
+            self.read()
+            yield
+        finally:
+            if not keep:
+                self.unlock()
+
+    def append(self, shard: Shard, entries: Sequence[Entry]) -> None:
+        """Commit a shard that is written, with its clips. The lock is held; a torn line at the end is replaced."""
+        record = {"shard": shard.name, "bytes": shard.bytes, "sha256": shard.sha256}
+        record["clips"] = [entry.fields for entry in entries]
+        line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+        append_synced(self.path / "clips.jsonl", self._offset, line)
+        number = len(self.shards)
+        self.shards.append(shard)
+        self._offset += len(line)
+        self.entries.update((entry.id, replace(entry, shard=number)) for entry in entries)
+
+    def lock(self) -> None:
+        """Become the one writer, or raise `BankError`."""
+        try:
+            lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise BankError(f"Cannot write to {self.path} ({error}); give a folder that can be written.") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(lock)
+            raise BankError(
+                f"{self.path} is being written by another process; wait until it is done, or write to another bank."
+            ) from error
+        self._lock = lock
+
+    def unlock(self) -> None:
+        """Let another write; nothing where the lock is not held."""
+        if self._lock is not None:
+            os.close(self._lock)  # which gives the lock up
+            self._lock = None
+
+
+def _refuse_taken(path: Path) -> None:
+    if (path / "bank.json").exists():
+        raise BankError(f"There is a bank at {path} already; open it, or create one at another path.")
+    ours = {".lock", "bank.json.tmp", "clips.jsonl", "shards"}  # may be there from an interrupted create
+    if other := sorted({p.name for p in path.iterdir()} - ours):
+        raise BankError(f"{path} is not empty (it holds {other[0]!r}); create the bank at another path.")

@@ -1,0 +1,141 @@
+"""The formats of pose files, parsed: ``.npz`` arrays and RealEstate10K's text."""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from memkit.cameras.cameras import Cameras
+from memkit.errors import InputError
+
+ROTATION_TOLERANCE = 1e-3
+"""How far any element of R Rᵀ may be from the identity: poses kept in fp16 pass."""
+
+_NUMBERS = 19  # of a line of RealEstate10K: time, 4 intrinsics, 2 of distortion, 12 of the pose
+_DAMAGED = (OSError, ValueError, EOFError, TypeError, AttributeError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+
+def check_rigid(c2w: Float[Tensor, "*batch 4 4"], name: str) -> None:
+    """Raises `InputError` unless every pose is a finite rotation and translation; ``name`` begins the message."""
+    poses = c2w.double().reshape(-1, 4, 4)
+    turn, last = poses[:, :3, :3], torch.tensor([0.0, 0.0, 0.0, 1.0]).to(poses)
+    off = (turn @ turn.mT - torch.eye(3).to(turn)).abs().amax(dim=(1, 2))
+    good = poses.isfinite().all(dim=(1, 2)) & (off <= ROTATION_TOLERANCE) & (torch.linalg.det(turn) > 0)
+    good &= (poses[:, 3] == last).all(dim=1)
+    if not bool(good.all()):
+        raise InputError(
+            f"{name}: pose {int((~good).nonzero()[0])} is no rigid motion; give finite matrices whose rotations are "
+            f"orthonormal (to {ROTATION_TOLERANCE}) with determinant +1, the last row 0 0 0 1."
+        )
+
+
+# -- npz ---------------------------------------------------------------------------------------------------------------
+
+
+def parse_npz(path: Path, data: bytes) -> Cameras:
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except _DAMAGED as error:
+        raise InputError(f"{path} is no .npz of plain arrays ({error}); write it anew, without objects.") from error
+    if "c2w" not in arrays or ("intrinsics" in arrays) == ("K" in arrays):
+        raise InputError(
+            f"{path} holds {sorted(arrays)}; it needs c2w and either intrinsics or K (with width and height)."
+        )
+    c2w = _tensor(path, arrays, "c2w")
+    if c2w.ndim != 3 or c2w.shape[1:] != (4, 4):
+        raise InputError(f"{path}: c2w is {list(c2w.shape)}; give camera-to-world matrices [F, 4, 4].")
+    lens = _tensor(path, arrays, "intrinsics") if "intrinsics" in arrays else _normalised(path, arrays)
+    if lens.shape not in ((4,), (len(c2w), 4)):
+        raise InputError(
+            f"{path}: intrinsics for {len(c2w)} poses are [{len(c2w)}, …] or those of one camera, not "
+            f"{list(lens.shape)} of fx, fy, cx, cy."
+        )
+    return Cameras(c2w, lens.to(c2w.dtype).expand(len(c2w), 4).contiguous())
+
+
+def _tensor(path: Path, arrays: dict[str, Any], name: str) -> Tensor:
+    array = arrays[name]
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+        raise InputError(f"{path}: {name} holds {getattr(array, 'dtype', 'no array')}; give real numbers.")
+    return torch.from_numpy(array.astype(np.float32 if array.dtype in (np.float16, np.float32) else np.float64))
+
+
+def _normalised(path: Path, arrays: dict[str, Any]) -> Tensor:
+    """[..., 4] from K [..., 3, 3] in pixels."""
+    if not {"width", "height"} <= arrays.keys():
+        raise InputError(f"{path} holds K in pixels; it needs the numbers width and height too.")
+    sides = [_tensor(path, arrays, name) for name in ("width", "height")]
+    if any(side.numel() != 1 or not 0 < float(side) < math.inf for side in sides):
+        raise InputError(f"{path}: width and height are {[side.tolist() for side in sides]}; give one number each.")
+    k = _tensor(path, arrays, "K").double()
+    if k.ndim not in (2, 3) or k.shape[-2:] != (3, 3):
+        raise InputError(f"{path}: K is {list(k.shape)}; give [3, 3] or [F, 3, 3].")
+    rest = torch.stack([k[..., 0, 1], k[..., 1, 0], k[..., 2, 0], k[..., 2, 1], k[..., 2, 2] - 1], dim=-1)
+    if bool((rest != 0).any()):
+        raise InputError(f"{path}: K has skew or is no [fx 0 cx; 0 fy cy; 0 0 1]; undistort the images first.")
+    width, height = (side.double().squeeze() for side in sides)
+    fx, fy, cx, cy = k[..., 0, 0], k[..., 1, 1], k[..., 0, 2], k[..., 1, 2]
+    return torch.stack([fx / width, fy / height, cx / width, cy / height], dim=-1)
+
+
+# -- RealEstate10K -----------------------------------------------------------------------------------------------------
+
+
+def parse_text(path: Path, data: bytes) -> Cameras:
+    try:
+        lines = data.decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no text ({error}); give poses as RealEstate10K has them.") from error
+    if lines and len(lines[0].split()) == _NUMBERS:
+        raise InputError(f"{path}: line 1 is a pose; put the video's URL, or any word, on a line before it.")
+    rows = [_row(path, number, line) for number, line in enumerate(lines[1:], 2) if line.strip()]
+    if not rows:
+        raise InputError(f"{path} holds no pose; give a URL on line 1, then {_NUMBERS} numbers a line for each frame.")
+    table = torch.tensor(rows, dtype=torch.float64)
+    c2w = torch.eye(4, dtype=torch.float64).repeat(len(table), 1, 1)
+    c2w[:, :3] = table[:, 7:].view(-1, 3, 4)
+    check_rigid(c2w, f"{path} (world to camera)")  # before the inversion, which may fail or hide what is wrong
+    return Cameras(torch.linalg.inv(c2w), table[:, 1:5].contiguous())
+
+
+def _row(path: Path, number: int, line: str) -> list[float]:
+    words = line.split()
+    try:
+        row = [float(word) for word in words]
+    except ValueError as error:
+        raise InputError(f"{path}, line {number}: {error}; a line has {_NUMBERS} numbers.") from error
+    if len(row) != _NUMBERS:
+        raise InputError(f"{path}, line {number} has {len(row)} numbers, not {_NUMBERS} (time, intrinsics, pose).")
+    if row[5] != 0 or row[6] != 0:
+        raise InputError(
+            f"{path}, line {number}: the distortion is {words[5]} {words[6]}, not 0 0; undistort the images first."
+        )
+    return row
+
+
+def text_of(cameras: Cameras) -> str:
+    w2c = torch.linalg.inv(cameras.c2w.double())[:, :3].flatten(1)
+    lines = ["about:blank"]
+    for number, (lens, pose) in enumerate(zip(cameras.intrinsics.double().tolist(), w2c.tolist(), strict=True)):
+        lines.append(" ".join([str(number), *map(repr, lens), "0", "0", *map(repr, pose)]))
+    return "\n".join(lines) + "\n"
+
+
+def has_rows(path: Path) -> bool:
+    try:
+        with open(path, encoding="utf-8") as file:
+            words = [line.split() for line in (file.readline(), file.readline())][1]
+        float(words[0])
+    except (OSError, UnicodeDecodeError, ValueError, IndexError):
+        return False
+    return True

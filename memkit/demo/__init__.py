@@ -1,0 +1,5 @@
+"""The demo: a bank from clips, retrieval, and generation with and without memory."""
+
+from memkit.demo.demo import Demo, main
+
+__all__ = ["Demo", "main"]

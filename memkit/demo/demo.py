@@ -1,0 +1,268 @@
+"""The demo: a bank of video files, three prompts, each generated without and with memory from the same noise.
+
+    memkit demo
+    python -m memkit.demo --seed 1 --prompt "a red ball falls on planet Mira" --prompt "a blue cube falls on planet Sol"
+
+It writes ``report.html`` and ``contact_sheet.png`` into ``--out`` and keeps its bank there for the next run.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+import memkit
+from memkit.demo.bank import CLIPS, demo_bank, frames_of
+from memkit.errors import InputError, MemkitError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from memkit.injectors.gate import MemoryGate
+
+# What the demo needs is imported when it runs, so that --help need not wait for torch.
+
+MODEL = Path(__file__).parents[1] / "weights" / "tiny-wan"
+ENCODER = Path(__file__).parents[1] / "weights" / "dit-mem-tiny"
+PROMPTS = tuple(f"a medium red ivorine ball falls in a meadow on planet {planet}" for planet in ("Mira", "Odin", "Sol"))
+START = CLIPS / "start.png"
+"""The first frame of our own prompts: the ball, two metres up."""
+
+TITLE = "A video model with a memory"
+INTRO = (
+    "Each prompt was generated twice from the same noise: once by the model alone, once with the memory of the clips "
+    "that a search by caption found for it."
+)
+CAVEAT = "One pair proves nothing: python -m recipes.dit_mem.evaluate measures many, with controls."
+PLANETS_INTRO = (
+    "All begin with the same first frame. The model was never trained on these planets, so only the clips can tell it "
+    "how fast things fall there: compare the speed of the fall."
+)
+PLANETS_CAVEAT = (
+    "Measured over 96 prompts, memory brings gravity nearer to that of the planet, and clips of a wrong planet bring "
+    "it nearer to theirs; on average it is still off by several m/s², so a single pair may show it or not "
+    "(docs/dit-mem.md)."
+)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Generate videos with memory and without, on this machine, and write a report that compares them."""
+
+    out: Path = Path("out/demo")
+    """Folder of the report, the contact sheet and the bank."""
+    prompt: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """What to generate; give it several times for several videos. Three prompts of our own by default."""
+    k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 3
+    """How many clips to retrieve for a prompt, as many as the encoder was trained with."""
+    query_pattern: str = r"planet \w+"
+    """Search for what this regular expression finds in the prompt, its groups if it has any; where it does not match,
+    for the whole prompt."""
+    image: Path | None = None
+    """Begin every video with this picture; our own prompts have one."""
+    steps: int = 20
+    """Denoising steps."""
+    guidance_scale: float = 2.0
+    """Classifier-free guidance; 1 is none."""
+    seed: int = 0
+    """Seed of the noise, the same for every video."""
+    model: Path | None = None
+    """Folder of a Wan pipeline; by default tiny-wan, which comes with memkit."""
+    encoder: Path | None = None
+    """Folder of a FrequencyEncoder made for the model; by default the one trained for tiny-wan."""
+
+    def run(self) -> int:
+        """Run the demo; the exit code."""
+        return main(self)
+
+
+def main(demo: Demo | None = None) -> int:
+    """Run the demo, with its defaults unless told otherwise, and say where the report is; the exit code.
+
+    Raises `MemkitError` where a folder or a setting cannot be used.
+    """
+    from memkit.report.html import render_report
+    from memkit.report.sheet import contact_sheet
+
+    demo = demo or Demo()
+    if demo.steps < 1:
+        raise InputError(f"--steps is {demo.steps}; give 1 or more.")
+    started = time.perf_counter()
+    _quiet()
+    prompts = demo.prompt or PROMPTS
+    backbone, encoder, gate = _load(demo)
+    backbone.pipeline().set_progress_bar_config(disable=True)
+    demo.out.mkdir(parents=True, exist_ok=True)
+    print(f"bank: {CLIPS} -> {demo.out / 'bank'}", flush=True)
+    bank = demo_bank(demo.out / "bank", str(demo.model or "tiny"), backbone)
+    known = _first_frame(demo, backbone)
+    retriever = memkit.TextRetriever(bank)
+    comparisons = []
+    for i, prompt in enumerate(prompts):
+        print(f"[{i + 1}/{len(prompts)}] {prompt}", flush=True)
+        comparisons.append(_compare(demo, prompt, backbone, encoder, gate, bank, retriever, known))
+    fps = backbone.video_format.fps
+    seconds = time.perf_counter() - started
+    ours = not demo.prompt and demo.model is None
+    intro, caveat = (f"{INTRO} {PLANETS_INTRO}", f"{CAVEAT} {PLANETS_CAVEAT}") if ours else (INTRO, CAVEAT)
+    page = render_report(TITLE, intro, caveat, comparisons, _settings(demo, backbone, bank, seconds), fps)
+    report, sheet = demo.out / "report.html", demo.out / "contact_sheet.png"
+    report.write_text(page, encoding="utf-8")
+    contact_sheet([(c.prompt, _rows(c)) for c in comparisons]).save(sheet)
+    _print_summary(comparisons)
+    print(f"{seconds:.0f} s. Report: {report}  Contact sheet: {sheet}")
+    return 0
+
+
+def _load(demo: Demo) -> tuple[memkit.WanBackbone, memkit.FrequencyEncoder, MemoryGate | None]:
+    from memkit.injectors.gate import MemoryGate
+
+    model, encoder = demo.model or MODEL, demo.encoder or ENCODER
+    for folder, option in ((model, "--model"), (encoder, "--encoder")):
+        if not folder.is_dir():
+            raise InputError(f"There is no folder {folder}; reinstall memkit, or give {option} a folder that is there.")
+    backbone = memkit.WanBackbone.from_pretrained(model)
+    return backbone, memkit.FrequencyEncoder.from_pretrained(encoder), MemoryGate.load(encoder)
+
+
+def _compare(
+    demo: Demo,
+    prompt: str,
+    backbone: memkit.WanBackbone,
+    encoder: memkit.FrequencyEncoder,
+    gate: MemoryGate | None,
+    bank: memkit.MemoryBank,
+    retriever: memkit.TextRetriever,
+    known: Tensor | None,
+):
+    import torch
+
+    from memkit.injectors.monitor import AttentionMonitor
+    from memkit.report.html import Comparison, HitClip
+
+    query = _query(demo, prompt)
+    hits = retriever(query, k=demo.k)
+    latents = bank.latents(hits.ids)
+    with torch.no_grad():
+        memory = encoder(latents)
+    without = _generate(demo, prompt, backbone, known)
+    monitor = AttentionMonitor()
+    with memkit.SelfAttentionConcat(memory, gate, monitor).attach(*backbone.transformers):
+        with_memory = _generate(demo, prompt, backbone, known)
+    shares = monitor.shares()
+    tokens = _video_tokens(backbone, latents.shape[-3:])
+    captions = dict(zip(bank.ids, bank.captions, strict=True))
+    return Comparison(
+        prompt=prompt,
+        query=query,
+        without=without,
+        with_memory=with_memory,
+        hits=[HitClip(id, s, captions[id], frames_of(bank, id)) for id, s in zip(hits.ids, hits.scores, strict=True)],
+        attention=shares[::2] if demo.guidance_scale > 1 else shares,  # with guidance, every other call is without text
+        even_share=memory.tokens.shape[1] / (memory.tokens.shape[1] + tokens) if gate is None else None,
+        note=_what_to_see(prompt),
+    )
+
+
+def _generate(demo: Demo, prompt: str, backbone: memkit.WanBackbone, known: Tensor | None):
+    from memkit.generation.generate import generate_video
+
+    settings = {"seed": demo.seed, "steps": demo.steps, "guidance_scale": demo.guidance_scale, "known": known}
+    return generate_video(backbone, prompt, **settings).contiguous()
+
+
+def _first_frame(demo: Demo, backbone: memkit.WanBackbone) -> Tensor | None:
+    """Latents of the picture to begin with, if there is one."""
+    from memkit.video.frames import first_frame, to_model
+
+    image = demo.image or (START if not demo.prompt and demo.model is None else None)
+    if image is None:
+        return None
+    form = backbone.video_format
+    return backbone.encode_video(to_model(first_frame(image, form.height, form.width)))
+
+
+def _query(demo: Demo, prompt: str) -> str:
+    """Of a caption of many words, those that matter: a search for all finds the same scene on any planet."""
+    try:
+        found = re.search(demo.query_pattern, prompt) if demo.query_pattern else None
+    except re.error as error:
+        raise InputError(f"--query-pattern {demo.query_pattern!r} is no regular expression: {error}.") from error
+    return (" ".join(filter(None, found.groups())) or found[0]) if found else prompt
+
+
+def _video_tokens(backbone: memkit.WanBackbone, size: Sequence[int]) -> int:
+    """Tokens of a video whose latents are of this size (time, height, width)."""
+    time, height, width = (n // p for n, p in zip(size, backbone.transformer.config.patch_size, strict=True))
+    return time * height * width
+
+
+def _what_to_see(prompt: str) -> str:
+    """For a planet that the prompt names: how long a fall lasts there, which the model is not told."""
+    from memkit.worlds.constants import PLANETS
+
+    for planet, gravity in PLANETS["test"].items():
+        if re.search(rf"\b{planet}\b", prompt, re.IGNORECASE):
+            return f"On {planet} ({gravity:g} m/s²) a fall from two metres lasts {(4 / gravity) ** 0.5:.1f} s."
+    return ""
+
+
+def _rows(comparison: Any) -> list[tuple[str, Any]]:
+    rows = [("without memory", comparison.without), ("with memory", comparison.with_memory)]
+    return rows + [(f"best hit: {hit.id}", hit.frames) for hit in comparison.hits[:1]]
+
+
+def _settings(demo: Demo, backbone: memkit.WanBackbone, bank: memkit.MemoryBank, seconds: float) -> Mapping[str, str]:
+    import diffusers
+    import torch
+    import transformers
+
+    form = backbone.video_format
+    return {
+        "Model": str(demo.model or "tiny-wan"),
+        "Memory encoder": str(demo.encoder or "dit-mem-tiny"),
+        "Video": f"{form.num_frames} frames of {form.height}×{form.width} at {form.fps:g} a second",
+        "Bank": f"{len(bank)} clips, {demo.k} retrieved for a prompt by the cosine of text embeddings",
+        "Sampling": f"{demo.steps} steps, guidance {demo.guidance_scale:g}",
+        "Seed": str(demo.seed),
+        "Wall time": f"{seconds:.0f} s on {torch.get_num_threads()} threads, with the bank",
+        "Versions": f"memkit {memkit.__version__}, torch {torch.__version__}, diffusers {diffusers.__version__}, "
+        f"transformers {transformers.__version__}, Python {platform.python_version()}",
+    }
+
+
+def _print_summary(comparisons: Sequence[Any]) -> None:
+    print(f"{'best hit':<16}{'score':>6}{'attention on memory':>22}{'pixels changed by':>20}  prompt")
+    for c in comparisons:
+        changed = (c.with_memory.float() - c.without.float()).abs().mean().item() / 255
+        best = c.hits[0]
+        print(f"{best.id:<16}{best.score:>6.3f}{c.attention.mean().item():>21.1%} {changed:>19.1%}  {c.prompt}")
+
+
+def _quiet() -> None:
+    """No progress bars of the libraries between the demo's own lines."""
+    import diffusers
+    import transformers
+
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+
+
+def _command() -> int:
+    try:
+        return main(tyro.cli(Demo, prog="memkit.demo"))
+    except MemkitError as error:
+        print(f"memkit: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(_command())

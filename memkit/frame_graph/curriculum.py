@@ -1,0 +1,172 @@
+"""Curricula for training with memory: functions graph -> graph that hide, soil or move what a model remembers.
+
+Each is a frozen dataclass, called with a graph and a ``random.Random``: the result is a function of the graph and the
+state of the generator alone. Draw anew at each step, from the clip's own graph. ReMind (arXiv 2605.25333) names these
+transforms but publishes no rates: the defaults are our reading, each a setting.
+
+    curriculum = CleanMix(Compose((FrontierContinuation(), NodeDrop(), NoisyMemory())))
+    graph = curriculum(FrameGraph.chunks(21, degraded=[(6, 12)]), rng)
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from memkit.errors import InputError
+from memkit.frame_graph.graph import FrameGraph
+
+Transform = Callable[[FrameGraph, random.Random], FrameGraph]
+"""graph -> graph, by chance."""
+
+
+def protected(graph: FrameGraph) -> frozenset[int]:
+    """Indices of the chunks that are neither dropped nor noised: anchors, the first, and the newest.
+
+    The newest is the last of all, and the last that is wholly known, from which a continuation starts.
+    """
+    anchors = {i for i, node in enumerate(graph.nodes) if node.role == "anchor"}
+    known = [i for i, node in enumerate(graph.nodes) if node.known == node.frames]
+    return frozenset({0, len(graph.nodes) - 1, *anchors, *known[-1:]})
+
+
+@dataclass(frozen=True)
+class NodeDrop:
+    """Drops each unprotected chunk from memory with probability ``p``, a degraded one with ``p_degraded``."""
+
+    p: float = 0.3
+    p_degraded: float = 0.6
+
+    def __post_init__(self) -> None:
+        _check_probability("NodeDrop.p", self.p)
+        _check_probability("NodeDrop.p_degraded", self.p_degraded)
+
+    def __call__(self, graph: FrameGraph, rng: random.Random) -> FrameGraph:
+        """The graph with more chunks dropped; those already dropped stay so. One draw a chunk."""
+        safe = protected(graph)
+        nodes = []
+        for i, node in enumerate(graph.nodes):
+            hit = rng.random() < (self.p_degraded if node.role == "degraded" else self.p)
+            nodes.append(replace(node, dropped=True) if hit and i not in safe else node)
+        return FrameGraph(tuple(nodes))
+
+
+@dataclass(frozen=True)
+class NoisyMemory:
+    """Gives each unprotected chunk of the clean stream a noise level σ ~ U(0, ``sigma_max``), with its timestep."""
+
+    sigma_max: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_probability("NoisyMemory.sigma_max", self.sigma_max)
+
+    def __call__(self, graph: FrameGraph, rng: random.Random) -> FrameGraph:
+        """The graph with new noise levels; protected chunks keep theirs. One draw a chunk."""
+        safe = protected(graph)
+        levels = [rng.random() * self.sigma_max for _ in graph.nodes]
+        return FrameGraph(
+            tuple(
+                node if i in safe else replace(node, sigma=level)
+                for i, (node, level) in enumerate(zip(graph.nodes, levels, strict=True))
+            )
+        )
+
+
+@dataclass(frozen=True)
+class FrontierContinuation:
+    """Makes the first n chunks known, n uniform from ``least`` to ``most``: the model predicts from there on.
+
+    n goes no further than leaves one chunk with loss behind the frontier: of recovery, where the graph has any. Put it
+    before `NodeDrop` and `NoisyMemory`, which protect the chunk at the frontier.
+    """
+
+    least: int = 1
+    most: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.least < 1 or (self.most is not None and self.most < self.least):
+            raise InputError(f"FrontierContinuation from {self.least} to {self.most} chunks; give 1 ≤ least ≤ most.")
+
+    def __call__(self, graph: FrameGraph, rng: random.Random) -> FrameGraph:
+        """The graph with its first n chunks known. Raises `InputError` where fewer than ``least`` can be."""
+        limit = max(_targets(graph), default=0)
+        if limit < self.least:
+            raise InputError(
+                f"Only the first {limit} chunks can be known if one is to carry loss; FrontierContinuation asks for "
+                f"{self.least}. Give a longer clip or a smaller least."
+            )
+        n = rng.randint(self.least, limit if self.most is None else min(self.most, limit))
+        return FrameGraph(tuple(replace(x, known=x.frames) if i < n else x for i, x in enumerate(graph.nodes)))
+
+
+@dataclass(frozen=True)
+class ReferenceCache:
+    """Puts one chunk to predict far behind clean references, with nothing between.
+
+    The target is drawn from the chunks that carry loss and come after a reference: from those of recovery, where there
+    are any. References are the anchors before it; in a graph without anchors, the first chunk. They become known
+    anchors and keep their times; the target moves to ``gap`` latents after the start of the newest of them, uniform
+    from the first to the second number. All other chunks are gone; ``FrameGraph.sources`` tells what is left.
+    """
+
+    gap: tuple[int, int] = (40, 48)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.gap[0] <= self.gap[1]:
+            raise InputError(f"ReferenceCache.gap is {self.gap}; give two whole numbers, 1 ≤ least ≤ most.")
+
+    def __call__(self, graph: FrameGraph, rng: random.Random) -> FrameGraph:
+        """The references and the target. Raises `InputError` without either, or with a gap shorter than a reference."""
+        anchors = [i for i, node in enumerate(graph.nodes) if node.role == "anchor"] or [0]
+        choices = [i for i in _targets(graph, after=anchors[0]) if graph.nodes[i].role != "anchor"]
+        if not choices:
+            raise InputError("No chunk that carries loss follows a reference; mark an earlier chunk as anchor.")
+        if graph.nodes[anchors[0]].role == "degraded":
+            raise InputError("The first chunk is degraded, so it is no reference; mark another as anchor.")
+        target, gap = rng.choice(choices), rng.randint(*self.gap)
+        references = [graph.nodes[i] for i in anchors if i < target]
+        if self.gap[0] < references[-1].frames:
+            raise InputError(f"A gap of {self.gap[0]} latents is shorter than a reference of {references[-1].frames}.")
+        kept = [replace(x, role="anchor", known=x.frames, sigma=0.0, dropped=False, source=x.shows) for x in references]
+        aim = graph.nodes[target]
+        return FrameGraph((*kept, replace(aim, time=kept[-1].time + gap, dropped=False, source=aim.shows)))
+
+
+@dataclass(frozen=True)
+class Compose:
+    """One transform after the other, in order, with one generator."""
+
+    transforms: tuple[Transform, ...]
+
+    def __call__(self, graph: FrameGraph, rng: random.Random) -> FrameGraph:
+        """The graph after the last."""
+        for transform in self.transforms:
+            graph = transform(graph, rng)
+        return graph
+
+
+@dataclass(frozen=True)
+class CleanMix:
+    """Leaves the graph undisturbed with probability ``p``, against forgetting; else applies ``transform``."""
+
+    transform: Transform
+    p: float = 0.25
+
+    def __post_init__(self) -> None:
+        _check_probability("CleanMix.p", self.p)
+
+    def __call__(self, graph: FrameGraph, rng: random.Random) -> FrameGraph:
+        """The graph itself, or what the transform makes of it."""
+        return graph if rng.random() < self.p else self.transform(graph, rng)
+
+
+def _targets(graph: FrameGraph, after: int = -1) -> list[int]:
+    """Chunks that carry loss, past the index ``after``: those of recovery, where there are any, else all."""
+    learning = [i for i, node in enumerate(graph.nodes) if node.learns and i > after]
+    return [i for i in learning if graph.nodes[i].role == "recovery"] or learning
+
+
+def _check_probability(name: str, value: float) -> None:
+    if not 0.0 <= value <= 1.0:
+        raise InputError(f"{name} is {value}; give a number in [0, 1].")

@@ -1,0 +1,242 @@
+"""`FrameGraph`: the chunks of a clip as data: when each is, what it is, who sees it, and where the model learns.
+
+A node is one chunk of latent frames. Under teacher forcing a model reads two streams of the same chunks, [clean |
+noisy]: cᵢ is memory, xᵢ is made. The graph gives what such a step needs: the table of who sees whom, a noise level and
+a timestep a frame, a position a frame, and the frames that carry loss (ReMind, arXiv 2605.25333; its schema is not
+published, so this one is our reading). Curricula are functions graph -> graph: see ``memkit.frame_graph.curriculum``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from memkit.errors import InputError
+from memkit.flow import NUM_TRAIN_TIMESTEPS
+from memkit.frame_graph.node import Node, Role
+
+Spans = Sequence[tuple[int, int]]
+"""Half-open intervals [start, stop) of latent frames."""
+
+
+class Streams(NamedTuple):
+    """One number a frame in each of the two streams."""
+
+    clean: Float[Tensor, " frames"]
+    noisy: Float[Tensor, " frames"]
+
+
+@dataclass(frozen=True)
+class FrameGraph:
+    """Chunks in the order of time. One graph serves all samples of a batch: they share one table.
+
+    In both streams the frames are those of the nodes in order, so tokens are those of [clean | noisy], F frames each.
+    Groups of tokens are named ``c0 … cn`` in the clean stream and ``x0 … xn`` in the noisy one.
+
+    Raises `InputError` where there is no chunk, or chunks overlap or are not in the order of time.
+    """
+
+    nodes: tuple[Node, ...]
+
+    def __post_init__(self) -> None:
+        if not self.nodes:
+            raise InputError("A frame graph needs at least one chunk.")
+        for before, after in zip(self.nodes, self.nodes[1:], strict=False):
+            if after.time < before.stop:
+                raise InputError(
+                    f"The chunk at {after.time} begins before the one at {before.time} ends ({before.stop}); "
+                    "give chunks in the order of time, without overlap."
+                )
+
+    @classmethod
+    def chunks(
+        cls,
+        num_frames: int,
+        chunk: int = 3,
+        first: int | None = None,
+        known: int = 1,
+        degraded: Spans = (),
+        anchors: Spans = (),
+        recovery: Spans | None = None,
+        cameras: bool = False,
+    ) -> FrameGraph:
+        """A clip cut in chunks. ReMind: 21 latent frames, chunks of 3.
+
+        A chunk is degraded where any frame of it is; else an anchor where any frame of it is; else a seed where frames
+        of it are known; else recovery.
+
+        Args:
+            num_frames: latent frames of the clip.
+            chunk: frames of each chunk; ``first``: of the first one, where another number (1 for 13 = 1 + 4·3).
+            known: frames given at the start: 1 is image-to-video, 6 is video-to-video, 0 is text alone.
+            degraded: intervals of latent frames that show no truth.
+            anchors: intervals of latent frames to be kept in memory.
+            recovery: intervals of latent frames after an interruption; None: all that follows the first degraded one.
+            cameras: whether each latent frame has a camera, of the same index.
+
+        Raises:
+            InputError: the clip cannot be cut so, an interval is not within it, an anchor is degraded, or nothing
+                recovers (say ``recovery=()`` where that is meant).
+        """
+        cuts = _cuts(num_frames, chunk, chunk if first is None else first)
+        if not 0 <= known <= num_frames:
+            raise InputError(f"{known} of {num_frames} latent frames are known; give 0 to {num_frames}.")
+        for name, spans in (("degraded", degraded), ("anchors", anchors), ("recovery", recovery or ())):
+            _check_spans(name, spans, num_frames)
+        after = recovery
+        if after is None:
+            after = [(min(a for a, _ in degraded), num_frames)] if degraded else []
+
+        def role(start: int, stop: int) -> Role:
+            if _touches(degraded, start, stop):
+                if _touches(anchors, start, stop):
+                    raise InputError(f"The chunk of frames {start} to {stop - 1} is both degraded and an anchor.")
+                return "degraded"
+            if _touches(anchors, start, stop):
+                return "anchor"
+            if start < known:
+                return "seed"
+            return "recovery" if _touches(after, start, stop) else "plain"
+
+        nodes = tuple(
+            Node(
+                time=start,
+                frames=stop - start,
+                camera=start if cameras else None,
+                role=role(start, stop),
+                known=min(max(known - start, 0), stop - start),
+            )
+            for start, stop in cuts
+        )
+        if degraded and recovery is None and all(node.role != "recovery" for node in nodes):
+            raise InputError(
+                f"No chunk of {num_frames} frames recovers after {list(degraded)}; end it earlier, or give recovery=()."
+            )
+        return cls(nodes)
+
+    @property
+    def num_frames(self) -> int:
+        """F: latent frames of each stream."""
+        return sum(node.frames for node in self.nodes)
+
+    def groups(self, tokens: int = 1) -> dict[str, int]:
+        """The groups in the order of the sequence [clean | noisy], with the tokens of each at ``tokens`` a frame."""
+        return {f"{s}{i}": node.frames * tokens for s in "cx" for i, node in enumerate(self.nodes)}
+
+    def visibility(self) -> dict[str, tuple[str, ...]]:
+        """Who sees whom, as ``memkit.attention.grouped_attention`` takes it.
+
+        cᵢ sees c≤ᵢ and xᵢ sees c<ᵢ and itself, both without dropped chunks. The row of a dropped cᵢ still holds itself:
+        nobody else reads it, so nothing leaks, and no query is left with nothing to see. What it computes is unused.
+        """
+        table: dict[str, tuple[str, ...]] = {}
+        for stream in "cx":
+            for i in range(len(self.nodes)):
+                past = (f"c{j}" for j, node in enumerate(self.nodes[:i]) if not node.dropped)
+                table[f"{stream}{i}"] = (*past, f"{stream}{i}")
+        return table
+
+    def visible(self, tokens: int | None = None) -> Bool[Tensor, "queries keys"]:
+        """`visibility` as a matrix over [clean | noisy], True where the query (row) sees the key.
+
+        ``tokens`` is the number of them in a frame, so 1 gives a row a frame; without it there is a row a chunk.
+        """
+        table = self.visibility()
+        matrix = torch.tensor([[key in table[query] for key in table] for query in table])
+        if tokens is None:
+            return matrix
+        sizes = torch.tensor(list(self.groups(tokens).values()))
+        return matrix.repeat_interleave(sizes, dim=0).repeat_interleave(sizes, dim=1)
+
+    def positions(self) -> tuple[int, ...]:
+        """The position of each frame, the same in both streams: any whole numbers, rising, with gaps."""
+        return self._each_frame(lambda node, k: node.time + k)
+
+    def sources(self) -> tuple[int, ...]:
+        """The clip's latent frame that each frame shows: ``latents[:, :, graph.sources()]`` are the streams' frames.
+
+        Raises `InputError` for a chunk before time 0 that does not say its source.
+        """
+        return self._each_frame(lambda node, k: node.shows + k)
+
+    def cameras(self) -> tuple[int | None, ...]:
+        """The index of each frame's camera, None where unknown."""
+        return self._each_frame(lambda node, k: None if node.camera is None else node.camera + k)
+
+    def given(self) -> Bool[Tensor, " frames"]:
+        """True where a frame is a condition: known, or degraded. The noisy stream shows it without noise."""
+        return torch.tensor(self._each_frame(lambda node, k: node.role == "degraded" or k < node.known))
+
+    def loss_mask(self) -> Bool[Tensor, " frames"]:
+        """True where a frame of the noisy stream carries loss: neither known nor degraded.
+
+        Raises `InputError` where none does.
+        """
+        mask = ~self.given()
+        if not mask.any():
+            raise InputError("Every frame is known or degraded, so there is nothing to learn; leave one unknown.")
+        return mask
+
+    def noise_levels(self, sigma: float | Sequence[float]) -> Streams:
+        """σ in [0, 1] of each frame, float32.
+
+        The clean stream has each chunk's own (0 unless memory is noisy). The noisy one has ``sigma``, for all or one a
+        chunk, and 0 where a frame is `given`.
+
+        Raises `InputError` for a level outside [0, 1] or another number of levels than of chunks.
+        """
+        levels = list(sigma) if isinstance(sigma, Sequence) else [sigma] * len(self.nodes)
+        if len(levels) != len(self.nodes) or not all(0.0 <= level <= 1.0 for level in levels):
+            raise InputError(
+                f"Give one noise level in [0, 1], or one for each of {len(self.nodes)} chunks; not {sigma}."
+            )
+        sizes = torch.tensor([node.frames for node in self.nodes])
+        clean = torch.tensor([node.sigma for node in self.nodes], dtype=torch.float32).repeat_interleave(sizes)
+        noisy = torch.tensor(levels, dtype=torch.float32).repeat_interleave(sizes)
+        return Streams(clean, noisy.masked_fill(self.given(), 0.0))
+
+    def timesteps(self, sigma: float | Sequence[float]) -> Streams:
+        """t = 1000·σ of each frame, float32; arguments and errors are those of `noise_levels`."""
+        return Streams(*(NUM_TRAIN_TIMESTEPS * levels for levels in self.noise_levels(sigma)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as JSON takes them."""
+        return {"nodes": [asdict(node) for node in self.nodes]}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> FrameGraph:
+        """What `to_dict` gave. Raises `InputError` for any other content."""
+        if set(content) != {"nodes"} or not isinstance(content["nodes"], Sequence):
+            raise InputError(f"A frame graph is {{'nodes': [...]}}, not a mapping of {list(content)}.")
+        return cls(tuple(Node.from_dict(item) for item in content["nodes"]))
+
+    def _each_frame(self, value: Callable[[Node, int], Any]) -> tuple[Any, ...]:
+        return tuple(value(node, k) for node in self.nodes for k in range(node.frames))
+
+
+def _cuts(num_frames: int, chunk: int, first: int) -> list[tuple[int, int]]:
+    if min(num_frames, chunk, first) < 1 or first > num_frames or (num_frames - first) % chunk:
+        rest = num_frames % chunk if chunk > 0 else 0
+        remedy = f" first={rest} would." if rest else ""
+        raise InputError(
+            f"{num_frames} latent frames are not a first chunk of {first} and whole chunks of {chunk}.{remedy}"
+        )
+    starts = [0, *range(first, num_frames, chunk)]
+    return list(zip(starts, [*starts[1:], num_frames], strict=True))
+
+
+def _check_spans(name: str, spans: Spans, num_frames: int) -> None:
+    for start, stop in spans:
+        if not 0 <= start < stop <= num_frames:
+            raise InputError(
+                f"{name} names frames [{start}, {stop}); give 0 ≤ start < stop ≤ {num_frames}, the clip's frames."
+            )
+
+
+def _touches(spans: Spans, start: int, stop: int) -> bool:
+    return any(a < stop and start < b for a, b in spans)

@@ -1,0 +1,18 @@
+"""Generation: videos of a fixed length from a prompt, with memory, guidance and conditioning frames."""
+
+from memkit.generation.conditioning_frames import known_frames, write_known
+from memkit.generation.generate import generate_latents, generate_video, generate_videos
+from memkit.generation.guidance import MemoryGuidance, guided_memory
+from memkit.generation.short_text import embed_short, short_texts
+
+__all__ = [
+    "MemoryGuidance",
+    "embed_short",
+    "generate_latents",
+    "generate_video",
+    "generate_videos",
+    "guided_memory",
+    "known_frames",
+    "short_texts",
+    "write_known",
+]

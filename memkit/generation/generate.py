@@ -1,0 +1,160 @@
+"""Videos from prompts by the stock pipeline, with or without memory."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from memkit.backbones.wan import WanBackbone
+from memkit.errors import InputError
+from memkit.generation.conditioning_frames import known_frames, write_known
+from memkit.generation.guidance import MemoryGuidance, guided_memory
+from memkit.generation.short_text import PIPELINE_TEXT_LENGTH, embed_short, short_texts
+from memkit.injectors.gate import MemoryGate
+from memkit.injectors.self_attention import SelfAttentionConcat
+from memkit.memory import Memory
+
+
+def generate_videos(
+    backbone: WanBackbone,
+    prompts: Sequence[str],
+    memory: Memory | None = None,
+    *,
+    seeds: Sequence[int],
+    steps: int = 40,
+    guidance_scale: float | int = 5.0,
+    negative_prompt: str = "",
+    gate: MemoryGate | None = None,
+    known: Float[Tensor, "rows channels known h w"] | None = None,
+    memory_guidance: MemoryGuidance | None = None,
+    text_length: int = PIPELINE_TEXT_LENGTH,
+) -> UInt8[Tensor, "batch frames height width 3"]:
+    """One video a prompt, in the backbone's own format, all in one batch.
+
+    ``memory`` holds one row a prompt, or one for all, and every expert sees it; None is the stock model. With
+    ``memory_guidance`` None both branches of the guidance see it (as in the release of DiT-Mem); "conditional" or a
+    scale shows it to the conditional branch alone, see `memkit.generation.guidance`. ``seeds`` are one per prompt:
+    a video depends on its own prompt, memory and seed, not on its companions, up to the rounding of a larger batch.
+    Noise is drawn on the CPU for every device. ``known`` are the latents of first frames to go on from
+    (``backbone.encode_video`` of 1, 5, 9… frames), a row per prompt or one for all;
+    see `memkit.generation.conditioning_frames`. With a smaller ``text_length`` only that many text tokens are
+    computed, and the pipeline's padding to 512 beyond them as one
+    key: the same up to rounding, but cheaper where videos are small; see `memkit.generation.short_text`.
+
+    Raises `InputError` without prompts, where memory, seeds or known latents do not fit them, or a text has more tokens
+    than ``text_length``.
+    """
+    _check_seeds(prompts, seeds)
+    if memory is not None and memory.tokens.shape[0] not in (1, len(prompts)):
+        raise InputError(
+            f"Memory has {memory.tokens.shape[0]} rows for {len(prompts)} prompts; give one a prompt, or one for all."
+        )
+    with contextlib.ExitStack() as attached:
+        if memory is not None:
+            injector, models = SelfAttentionConcat(memory, gate), backbone.transformers
+            attached.enter_context(
+                injector.attach(*models)
+                if memory_guidance is None
+                else guided_memory(injector, memory_guidance, *models)
+            )
+        video = _sample(backbone, prompts, seeds, steps, guidance_scale, negative_prompt, known, text_length, "pt")
+    return (video.float() * 255).round().clamp(0, 255).to(torch.uint8).movedim(2, -1).cpu()
+
+
+def generate_latents(
+    backbone: WanBackbone,
+    prompts: Sequence[str],
+    *,
+    seeds: Sequence[int],
+    steps: int = 40,
+    guidance_scale: float | int = 5.0,
+    negative_prompt: str = "",
+    known: Float[Tensor, "rows channels known h w"] | None = None,
+    text_length: int = PIPELINE_TEXT_LENGTH,
+) -> Float[Tensor, "batch channels frames h w"]:
+    """`generate_videos` before the decoder, normalised as by ``backbone.encode_video``, on the backbone's device.
+
+    What is attached to the transformers, such as query layers inside a chunk, is at work. Known latents come back as
+    they were given.
+    """
+    _check_seeds(prompts, seeds)
+    return _sample(backbone, prompts, seeds, steps, guidance_scale, negative_prompt, known, text_length, "latent")
+
+
+def _check_seeds(prompts: Sequence[str], seeds: Sequence[int]) -> None:
+    if not prompts or len(seeds) != len(prompts):
+        raise InputError(
+            f"There are {len(prompts)} prompts and {len(seeds)} seeds; give at least one, and a seed each."
+        )
+
+
+def _sample(
+    backbone: WanBackbone,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    steps: int,
+    guidance_scale: float | int,
+    negative_prompt: str,
+    known: Tensor | None,
+    text_length: int,
+    output_type: Literal["pt", "latent"],
+) -> Tensor:
+    """What the stock pipeline gives."""
+    form = backbone.video_format
+    with contextlib.ExitStack() as attached:
+        if known is not None:
+            attached.enter_context(known_frames(known, *backbone.transformers))
+        attached.enter_context(short_texts(backbone.transformers, text_length))
+        return backbone.pipeline()(
+            **_texts(backbone, prompts, negative_prompt, text_length),
+            height=form.height,
+            width=form.width,
+            num_frames=form.num_frames,
+            num_inference_steps=steps,
+            guidance_scale=guidance_scale,
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            output_type=output_type,
+            callback_on_step_end=None if known is None else _writes(known),  # type: ignore[arg-type]  # its hint is too narrow
+        ).frames
+
+
+def _texts(backbone: WanBackbone, prompts: Sequence[str], negative_prompt: str, text_length: int) -> dict[str, Any]:
+    """The texts of a call of the pipeline: as they are, or embedded for `short_text`."""
+    if text_length >= PIPELINE_TEXT_LENGTH:
+        return {"prompt": list(prompts), "negative_prompt": [negative_prompt] * len(prompts)}
+    embeds = embed_short(backbone, [*prompts, negative_prompt], text_length)
+    return {"prompt_embeds": embeds[:-1], "negative_prompt_embeds": embeds[-1:].expand_as(embeds[:-1])}
+
+
+def _writes(known: Tensor) -> Callable[..., dict[str, Tensor]]:
+    """A callback of the pipeline after which its latents begin with the known ones."""
+
+    def write(pipe: object, step: int, timestep: Tensor, given: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"latents": write_known(given["latents"], known)}
+
+    return write
+
+
+def generate_video(
+    backbone: WanBackbone,
+    prompt: str,
+    memory: Memory | None = None,
+    *,
+    seed: int = 42,
+    steps: int = 40,
+    guidance_scale: float | int = 5.0,
+    negative_prompt: str = "",
+    gate: MemoryGate | None = None,
+    known: Float[Tensor, "rows channels known h w"] | None = None,
+    memory_guidance: MemoryGuidance | None = None,
+    text_length: int = PIPELINE_TEXT_LENGTH,
+) -> UInt8[Tensor, "frames height width 3"]:
+    """One video; see `generate_videos`."""
+    settings = {"steps": steps, "guidance_scale": guidance_scale, "negative_prompt": negative_prompt, "gate": gate}
+    settings |= {"known": known, "memory_guidance": memory_guidance, "text_length": text_length}
+    return generate_videos(backbone, [prompt], memory, seeds=[seed], **settings)[0]

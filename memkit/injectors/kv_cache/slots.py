@@ -1,0 +1,214 @@
+"""`SlotCache`: keys and values of latent frames in preallocated slots, found by position, within a budget of bytes.
+
+One slot holds one latent frame in every layer. Slots are filled compactly, whatever the positions are: a frame at
+position 4000 takes the same place as one at 4. Nothing here knows of a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from memkit.backbones.rotary import checked_positions
+from memkit.errors import InputError, MemkitError
+
+KV = tuple[Float[Tensor, "batch tokens _ _"], Float[Tensor, "batch tokens _ _"]]
+"""Keys, rotated to their positions, and values of some frames in one layer."""
+
+
+class BudgetError(MemkitError):
+    """The budget of a cache has no room for the frames to be written, or for no frame at all."""
+
+
+class SlotCache:
+    """Frames by position; when there is no room, the unpinned frame of the lowest position makes some.
+
+    Every slot is allocated at the first write, when the size of a frame is known; no later one allocates anything.
+    What is written is kept without its graph.
+
+    Args:
+        budget_bytes: what all slots of all layers may take together.
+    """
+
+    def __init__(self, budget_bytes: int) -> None:
+        if budget_bytes <= 0:
+            raise InputError(f"The budget of a cache is {budget_bytes} bytes; give what some frames need.")
+        self.budget_bytes = budget_bytes
+        self._kv: list[tuple[Tensor, Tensor]] = []  # a layer: [B, slots, tokens, H, D] each
+        self._slots: dict[int, int] = {}
+        self._pinned: set[int] = set()
+
+    # -- what it holds ---------------------------------------------------------------------------------------------
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """Positions of the frames held, ascending."""
+        return tuple(sorted(self._slots))
+
+    @property
+    def pinned(self) -> tuple[int, ...]:
+        """Positions of the frames that are never evicted, ascending."""
+        return tuple(sorted(self._pinned))
+
+    @property
+    def capacity(self) -> int | None:
+        """The number of slots; None until the first write."""
+        return self._kv[0][0].shape[1] if self._kv else None
+
+    @property
+    def layers(self) -> int:
+        """The number of layers; 0 until the first write."""
+        return len(self._kv)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated: at most the budget, and 0 until the first write."""
+        return sum(x.nbytes for kv in self._kv for x in kv)
+
+    def window(self, frames: int, before: int | None = None) -> tuple[int, ...]:
+        """The newest ``frames`` positions and every pinned one, ascending; only those below ``before`` if given."""
+        if frames < 0:
+            raise InputError(f"A window of {frames} frames; give 0 or more.")
+        past = [p for p in self.positions if before is None or p < before]
+        newest = past[len(past) - frames :] if frames < len(past) else past
+        return tuple(p for p in past if p in self._pinned or p in newest)
+
+    def get(self, layer: int, positions: Sequence[int] | None = None) -> KV:
+        """Keys and values of the frames at ``positions``, in that order; of all, ascending, without.
+
+        They are for reading only, and until the next write: they may be a view of the slots.
+
+        Raises:
+            InputError: nothing was ever written, or a position is not held.
+        """
+        if not self._kv:
+            raise InputError("The cache was never written to; there is nothing to get.")
+        positions = self.positions if positions is None else self.require(positions)
+        slots = [self._slots[p] for p in positions]
+        first = slots[0] if slots else 0
+        k, v = self._kv[layer]
+        if slots == list(range(first, first + len(slots))):
+            chosen = [x[:, first : first + len(slots)] for x in (k, v)]
+        else:
+            rows = torch.tensor(slots, device=k.device)
+            chosen = [x.index_select(1, rows) for x in (k, v)]
+        return chosen[0].flatten(1, 2), chosen[1].flatten(1, 2)
+
+    # -- what changes it -------------------------------------------------------------------------------------------
+
+    @torch.inference_mode(False)  # the slots outlive any inference mode they are first written in
+    @torch.no_grad()
+    def update(self, positions: Sequence[int], kv: Sequence[KV], pin: bool = False) -> tuple[int, ...]:
+        """Write the frames at ``positions``, one ``(k, v)`` [B, frames·tokens, H, D] a layer.
+
+        A frame at a position that is held is replaced where it is, and stays pinned if it was.
+
+        Returns:
+            The positions evicted to make room.
+
+        Raises:
+            BudgetError: there is no room beside the pinned frames. InputError: the frames have another shape, dtype
+                or number of layers than those held. Either way nothing has changed.
+        """
+        positions = checked_positions(positions)
+        frames = [_by_frame(pair, len(positions)) for pair in kv]
+        if not frames:
+            raise InputError("A write needs the keys and values of at least one layer.")
+        if _layout(frames) != _layout(self._kv):
+            if self._slots:
+                raise InputError(
+                    f"The cache holds frames of {_describe(self._kv)}, the new ones have {_describe(frames)}; "
+                    "reset() it first, or use another cache."
+                )
+            self._allocate(frames, len(positions))
+        evicted = self.room(positions)
+        for p in evicted:
+            del self._slots[p]
+        free = iter(sorted(set(range(self.capacity or 0)) - set(self._slots.values())))
+        for p in positions:
+            if p not in self._slots:
+                self._slots[p] = next(free)
+        self._pinned.update(positions if pin else ())
+        slots = [self._slots[p] for p in positions]
+        for (k, v), (new_k, new_v) in zip(self._kv, frames, strict=True):
+            k[:, slots], v[:, slots] = new_k.to(k.device), new_v.to(v.device)
+        return evicted
+
+    def room(self, positions: Sequence[int]) -> tuple[int, ...]:
+        """What a write of ``positions`` would evict, ascending.
+
+        Raises:
+            BudgetError: there would be no room.
+        """
+        if self.capacity is None:
+            return ()
+        new = [p for p in positions if p not in self._slots]
+        excess = max(0, len(new) + len(self._slots) - self.capacity)
+        loose = [p for p in self.positions if p not in self._pinned and p not in positions]
+        if excess > len(loose):
+            raise BudgetError(
+                f"The budget of {self.budget_bytes} bytes holds {self.capacity} frames, of which {len(self._pinned)} "
+                f"are pinned; there is no room for {len(new)} more. Raise the budget to "
+                f"{self.nbytes // self.capacity * (self.capacity + excess - len(loose))} bytes, or unpin some."
+            )
+        return tuple(loose[:excess])
+
+    def pin(self, positions: Sequence[int]) -> None:
+        """Keep the frames at ``positions`` from eviction: a sink, a protected anchor."""
+        self._pinned.update(self.require(positions))
+
+    def unpin(self, positions: Sequence[int]) -> None:
+        """Let the frames at ``positions`` be evicted again."""
+        self._pinned.difference_update(self.require(positions))
+
+    def drop(self, positions: Sequence[int]) -> None:
+        """Forget the frames at ``positions``, pinned ones too."""
+        for p in self.require(positions):
+            self._slots.pop(p, None)
+            self._pinned.discard(p)
+
+    def reset(self) -> None:
+        """Forget every frame; the slots stay allocated for frames of the same size."""
+        self._slots.clear()
+        self._pinned.clear()
+
+    def require(self, positions: Sequence[int]) -> tuple[int, ...]:
+        """``positions`` as plain ints; raises InputError unless every one is held."""
+        positions = tuple(int(p) for p in positions)
+        if missing := [p for p in positions if p not in self._slots]:
+            raise InputError(f"The cache has no frame at {missing}; it holds {list(self.positions)}.")
+        return positions
+
+    def _allocate(self, frames: list[tuple[Tensor, Tensor]], wanted: int) -> None:
+        a_frame = sum(x[:, 0].nbytes for kv in frames for x in kv)
+        capacity = self.budget_bytes // a_frame
+        if capacity < wanted:
+            raise BudgetError(
+                f"The budget of {self.budget_bytes} bytes holds {capacity} frames of {a_frame} bytes; a write of "
+                f"{wanted} needs {wanted * a_frame}."
+            )
+        self._kv = []  # the old slots go before the new ones come
+        self._kv = [(_slots_like(k, capacity), _slots_like(v, capacity)) for k, v in frames]
+
+
+def _slots_like(frames: Tensor, capacity: int) -> Tensor:
+    return frames.new_empty((frames.shape[0], capacity, *frames.shape[2:]))
+
+
+def _by_frame(kv: KV, frames: int) -> tuple[Tensor, Tensor]:
+    for x in kv:
+        if x.ndim != 4 or x.shape[1] == 0 or x.shape[1] % frames:
+            raise InputError(f"Keys and values of {frames} frames are [B, {frames}·tokens, H, D], not {list(x.shape)}.")
+    return kv[0].unflatten(1, (frames, -1)), kv[1].unflatten(1, (frames, -1))
+
+
+def _layout(kv: Sequence[tuple[Tensor, Tensor]]) -> list[tuple]:
+    return [(x.shape[0], *x.shape[2:], x.dtype) for pair in kv for x in pair]
+
+
+def _describe(kv: Sequence[tuple[Tensor, Tensor]]) -> str:
+    (batch, _, tokens, heads, dim), dtype = kv[0][0].shape, kv[0][0].dtype
+    return f"{len(kv)} layers, a batch of {batch}, {tokens} tokens, {heads} heads of {dim}, {dtype}"

@@ -1,0 +1,60 @@
+"""The self-attention of a `QueryModule`'s blocks: Q's over C and itself; C's keys and values are kept for it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.transformers.transformer_wan import WanAttnProcessor
+from torch import Tensor
+
+from memkit.attention import grouped_attention
+from memkit.backbones.base import Table
+from memkit.backbones.rotary import rotate
+from memkit.backbones.wan_attention import project_kv
+from memkit.injectors.query_layers.chunk import Pass
+from memkit.injectors.query_layers.injection import CONTEXT, QUERY
+
+
+class Carried(NamedTuple):
+    """The rotary argument of a block, which hands it on untouched to its self-attention."""
+
+    rotary: tuple[Tensor, Tensor]
+    added: Tensor | None
+    layer: int
+    of: Pass
+
+
+class QueryModuleProcessor(WanAttnProcessor):
+    """Self-attention of a block: Q's over C and itself; for C, which does not ask, only keys and values are kept."""
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        rotary_emb: Any = None,
+    ) -> Tensor:
+        carried: Carried = rotary_emb
+        layer, made, hidden = carried.layer, carried.of, hidden_states
+        if carried.added is not None:
+            hidden = hidden + carried.added.type_as(hidden)
+        k, v = project_kv(attn, hidden)
+        k = rotate(k, *carried.rotary)
+        if made.of_context:
+            made.kept[layer] = (k, v)
+            return torch.zeros_like(hidden)
+        q = rotate(attn.norm_q(attn.to_q(hidden)).unflatten(2, (attn.heads, -1)), *carried.rotary)
+        table = Table({QUERY: q}, {QUERY: (k, v)}, {QUERY: (QUERY,)})
+        if made.context:
+            table.kv[CONTEXT] = made.context[layer]
+            table.sees[QUERY] = (QUERY, CONTEXT)
+        if made.row is not None:
+            made.row.record(layer, table, QUERY, CONTEXT)
+        out = grouped_attention(table.q, table.kv, table.sees, table.log_weight, self._attend)[QUERY]
+        return attn.to_out[1](attn.to_out[0](out.type_as(q).flatten(2, 3)))
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        return dispatch_attention_fn(q, k, v, attn_mask=mask, backend=self._attention_backend)

@@ -1,0 +1,19 @@
+"""Interruptions: events that hide what a clip shows, and the twin that is not interrupted."""
+
+from memkit.interruptions.apply import InterruptedClip, interrupt
+from memkit.interruptions.kinds import KINDS, CameraLoop, CameraOff, Fog, Interruption, LightsOff, LookAway, Occluder
+from memkit.interruptions.timing import Timing
+
+__all__ = [
+    "KINDS",
+    "CameraLoop",
+    "CameraOff",
+    "Fog",
+    "InterruptedClip",
+    "Interruption",
+    "LightsOff",
+    "LookAway",
+    "Occluder",
+    "Timing",
+    "interrupt",
+]

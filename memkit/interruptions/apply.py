@@ -1,0 +1,103 @@
+"""Interruptions for any clip, real video included: something hides the view for a while, then it is back.
+
+`interrupt` gives a clip with a clean start (the seed), a degraded span and a clean end (the recovery), and its twin
+without the interruption. Defaults follow ReMind (arXiv 2605.25333): occluders enter over frames 24 to 30 of 81, hold to
+42 and leave by 48; lights go down to 4 %; camera loops turn by 20°, with the peak at .50 and back by .86 of the clip.
+`memkit.worlds.interruptions` renders the same within a world, where the light and the geometry are known.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from memkit.errors import InputError
+from memkit.interruptions.kinds import (
+    TRAINING_KINDS,
+    CameraLoop,
+    CameraOff,
+    Fog,
+    Interruption,
+    LightsOff,
+    LookAway,
+    Occluder,
+)
+from memkit.interruptions.rendering import keep_all
+from memkit.interruptions.timing import Spans, Timing
+from memkit.video.frames import Video
+
+__all__ = [
+    "CameraLoop",
+    "CameraOff",
+    "Fog",
+    "InterruptedClip",
+    "Interruption",
+    "LightsOff",
+    "LookAway",
+    "Occluder",
+    "Spans",
+    "Timing",
+    "interrupt",
+    "keep_all",
+    "sample_interruption_settings",
+]
+
+
+@dataclass(frozen=True)
+class InterruptedClip:
+    """A clip, its uninterrupted twin and what happens when.
+
+    ``twin`` shows what is behind the interruption, cropped alike where a virtual camera crops; it is the given tensor
+    where none does. ``amount`` is 0 in clean frames, 1 in the hold. ``c2w`` are the virtual cameras relative to the
+    given one, OpenCV axes, the identity but for a turn; ``intrinsics`` as in `memkit.Cameras`, zeros where not known.
+    """
+
+    video: UInt8[Tensor, "time height width 3"]
+    twin: UInt8[Tensor, "time height width 3"]
+    fps: float
+    spans: Spans
+    amount: Float[Tensor, " time"]
+    c2w: Float[Tensor, "time 4 4"]
+    intrinsics: Float[Tensor, "time 4"]
+    settings: Interruption
+
+    def record(self) -> dict[str, Any]:
+        """Name, settings and spans, in frames and in latent frames, ready for JSON."""
+        return {
+            "name": self.settings.NAME,
+            "held_out": self.settings.HELD_OUT,
+            "settings": asdict(self.settings),
+            "fps": self.fps,
+            "frames": asdict(self.spans),
+            "latent_frames": asdict(self.spans.latent()),
+        }
+
+
+def interrupt(frames: UInt8[Tensor, "time height width 3"], fps: float | int, by: Interruption) -> InterruptedClip:
+    """Interrupt a clip. Frames outside the degraded span equal those of the twin to the bit; ``frames`` stay as given.
+
+    Raises:
+        InputError: fewer than 9 frames, an empty frame, a rate that is not positive, a timing within which no frame
+            falls, or a turn by which a pixel would come from behind the camera.
+    """
+    if not 0 < fps < float("inf") or not frames[:1].numel():
+        raise InputError(f"A video needs frames and a positive rate, not {tuple(frames.shape)} at {fps} fps.")
+    amount = by.timing.amount(len(frames))
+    spans = Spans.of(amount)
+    start, stop = spans.degraded
+    c2w, intrinsics = by._cameras(amount, frames.shape[2] / frames.shape[1])
+    twin = by._twin(frames)
+    video = twin.clone()
+    clip = Video(frames, float(fps))
+    for i, frame in enumerate(by._degraded(clip, start, amount[start:stop], c2w[start:stop])):
+        video[start + i] = frame
+    return InterruptedClip(video, twin, float(fps), spans, amount, c2w, intrinsics, by)
+
+
+def sample_interruption_settings(rng: random.Random) -> Interruption:
+    """Draw a training kind, each as often, and its settings; kinds with ``HELD_OUT`` never come."""
+    return rng.choice(TRAINING_KINDS).draw(rng)

@@ -1,0 +1,237 @@
+"""The kinds of interruption, their settings, and the frames that each of them makes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from memkit.errors import InputError
+from memkit.interruptions.rendering import Beyond, Look, fog_field, fogged, overlaid, panel, turned_view
+from memkit.interruptions.timing import Timing
+from memkit.video.frames import Video
+
+Side = Literal["left", "right", "top", "bottom"]
+Axis = Literal["yaw", "pitch"]
+_INTO: dict[Side, tuple[float, float]] = {"left": (-1, 0), "right": (1, 0), "top": (0, -1), "bottom": (0, 1)}
+_OUT_OF_VIEW = 1.1  # frame widths or heights by which an occluder is moved to be out of view
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interruption:
+    """What all kinds share. Each kind's settings are plain numbers and words, checked when they are made."""
+
+    NAME: ClassVar[str]
+    HELD_OUT: ClassVar[bool] = False  # never drawn for training
+
+    timing: Timing = Timing()
+
+    @classmethod
+    def draw(cls, rng: random.Random) -> Interruption:
+        """Settings with jittered timing."""
+        return cls(timing=cls.timing.jittered(rng))
+
+    def _twin(self, frames: UInt8[Tensor, "t h w 3"]) -> UInt8[Tensor, "t h w 3"]:
+        return frames
+
+    def _cameras(self, amount: Float[Tensor, " t"], aspect: float) -> tuple[Tensor, Tensor]:
+        return torch.eye(4).repeat(len(amount), 1, 1), torch.zeros(len(amount), 4)
+
+    def _degraded(
+        self, clip: Video, start: int, amount: Float[Tensor, " n"], c2w: Float[Tensor, "n 4 4"]
+    ) -> Iterator[UInt8[Tensor, "h w 3"]]:
+        """Frames from ``start`` on, one for each ``amount`` in (0, 1]."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Occluder(Interruption):
+    """Something slides in from a ``side``, stands before the view and slides on, or back with ``leave="back"``.
+
+    ``cover`` is the share of the frame's width and height that it hides while it holds; a curtain hides the full
+    height. Boxes and cardboard stand on the lower edge of the frame, cloth hangs from the upper edge and sways.
+    ``seed`` decides colours and texture.
+    """
+
+    NAME: ClassVar[str] = "occluder"
+
+    look: Look = "box"
+    side: Side = "left"
+    leave: Literal["through", "back"] = "through"
+    cover: float = 0.9
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _one_of("look", self.look, Look)
+        _one_of("side", self.side, Side)
+        _one_of("leave", self.leave, Literal["through", "back"])
+        _within("cover", self.cover, 0.05, 1.0)
+
+    @classmethod
+    def draw(cls, rng: random.Random) -> Occluder:
+        """Any look from any side, hiding .7 of the frame or more. What comes from above or below goes back there."""
+        side = rng.choice(get_args(Side))
+        return cls(
+            timing=cls.timing.jittered(rng),
+            look=rng.choice(get_args(Look)),
+            side=side,
+            leave=rng.choice(("through", "back")) if side in ("left", "right") else "back",
+            cover=round(rng.uniform(0.7, 1.0), 3),
+            seed=rng.randrange(2**31),
+        )
+
+    def _degraded(self, clip: Video, start: int, amount: Tensor, c2w: Tensor) -> Iterator[Tensor]:
+        height, width = clip.frames.shape[1:3]
+        layer = panel(self.look, height, width, self.cover, self.seed).to(clip.frames.device)
+        leaving = int(amount.argmax())
+        for i, share in enumerate(amount.tolist()):
+            sign = -1 if i > leaving and share < 1 and self.leave == "through" else 1
+            away = sign * _OUT_OF_VIEW * (1 - share)
+            dx, dy = (away * component for component in _INTO[self.side])
+            yield overlaid(clip.frames[start + i], layer, dx, dy, self.look, (start + i) / clip.fps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LightsOff(Interruption):
+    """Pixel values are multiplied by ``gain`` while it holds, and ramp down and up before and after."""
+
+    NAME: ClassVar[str] = "lights-off"
+
+    gain: float = 0.04
+
+    def __post_init__(self) -> None:
+        _within("gain", self.gain, 0.0, 1.0)
+
+    def _degraded(self, clip: Video, start: int, amount: Tensor, c2w: Tensor) -> Iterator[Tensor]:
+        for i, share in enumerate(amount.tolist()):
+            yield (clip.frames[start + i].float() * (1 - (1 - self.gain) * share)).round().byte()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookAway(Interruption):
+    """A virtual camera turns away about its own centre, holds and comes back.
+
+    Its image is cut out of the given frame, which is taken as a pinhole camera's with the full horizontal angle
+    ``fov_degrees`` and square pixels. It keeps the share ``keep`` of the image plane, in the twin as well, so that a
+    turned camera still finds pixels; ``beyond`` the frame they are mirrored or black. `keep_all` gives the largest
+    ``keep`` for which there is no beyond. ``degrees`` are to the right (yaw) or up (pitch), negative to the other side.
+    """
+
+    NAME: ClassVar[str] = "look-away"
+
+    timing: Timing = Timing(0.25, 0.40, 0.55, 0.70)
+    degrees: float = 20.0
+    axis: Axis = "yaw"
+    beyond: Beyond = "reflect"
+    keep: float = 0.6
+    fov_degrees: float = 60.0
+
+    def __post_init__(self) -> None:
+        _one_of("axis", self.axis, Axis)
+        _one_of("beyond", self.beyond, Beyond)
+        _within("degrees", self.degrees, -60.0, 60.0)
+        _within("keep", self.keep, 0.05, 1.0)
+        _within("fov_degrees", self.fov_degrees, 5.0, 120.0)
+
+    @classmethod
+    def draw(cls, rng: random.Random) -> LookAway:
+        """To any of the four sides, by 12° to 20°."""
+        degrees = round(rng.choice((-1, 1)) * rng.uniform(12, 20), 2)
+        return cls(timing=cls.timing.jittered(rng), degrees=degrees, axis=rng.choice(get_args(Axis)))
+
+    def _focal(self, aspect: float) -> tuple[float, float]:
+        """Of the given frame, over its width and height."""
+        fx = 0.5 / torch.tensor(self.fov_degrees / 2).deg2rad().tan().item()
+        return fx, fx * aspect
+
+    def _twin(self, frames: Tensor) -> Tensor:
+        focal, straight = self._focal(frames.shape[2] / frames.shape[1]), torch.eye(3)
+        return torch.stack([turned_view(frame, straight, focal, self.keep, self.beyond) for frame in frames])
+
+    def _cameras(self, amount: Tensor, aspect: float) -> tuple[Tensor, Tensor]:
+        angle = torch.deg2rad(self.degrees * amount)
+        sin, cos = angle.sin(), angle.cos()
+        c2w = torch.eye(4).repeat(len(amount), 1, 1)
+        i, sign = (0, 1.0) if self.axis == "yaw" else (1, -1.0)  # y points down: up is minus
+        c2w[:, i, i], c2w[:, 2, 2], c2w[:, i, 2], c2w[:, 2, i] = cos, cos, sign * sin, -sign * sin
+        fx, fy = self._focal(aspect)
+        return c2w, torch.tensor([fx / self.keep, fy / self.keep, 0.5, 0.5]).expand(len(amount), 4)
+
+    def _degraded(self, clip: Video, start: int, amount: Tensor, c2w: Tensor) -> Iterator[Tensor]:
+        focal = self._focal(clip.frames.shape[2] / clip.frames.shape[1])
+        for frame, pose in zip(clip.frames[start : start + len(amount)], c2w, strict=True):
+            yield turned_view(frame, pose[:3, :3], focal, self.keep, self.beyond)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CameraLoop(LookAway):
+    """`LookAway` with no hold: the camera turns to its peak and straight back, the way out mirrored in time."""
+
+    NAME: ClassVar[str] = "camera-loop"
+
+    timing: Timing = Timing(0.14, 0.50, 0.50, 0.86)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CameraOff(Interruption):
+    """A cut to black, or the last clean frame held; it takes no ramp."""
+
+    NAME: ClassVar[str] = "camera-off"
+
+    timing: Timing = Timing(0.30, 0.30, 0.60, 0.60)
+    show: Literal["black", "last"] = "black"
+
+    def __post_init__(self) -> None:
+        _one_of("show", self.show, Literal["black", "last"])
+
+    @classmethod
+    def draw(cls, rng: random.Random) -> CameraOff:
+        """Black or held."""
+        return cls(timing=cls.timing.jittered(rng), show=rng.choice(("black", "last")))
+
+    def _degraded(self, clip: Video, start: int, amount: Tensor, c2w: Tensor) -> Iterator[Tensor]:
+        last = clip.frames[start - 1]
+        yield from [last if self.show == "last" else torch.zeros_like(last)] * len(amount)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fog(Interruption):
+    """White fog thickens, drifts and clears: the kind held out from training. ``thickness`` is optical, in the hold."""
+
+    NAME: ClassVar[str] = "fog"
+    HELD_OUT: ClassVar[bool] = True
+
+    thickness: float = 8.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _within("thickness", self.thickness, 0.0, 100.0)
+
+    @classmethod
+    def draw(cls, rng: random.Random) -> Fog:
+        """For evaluation."""
+        return cls(timing=cls.timing.jittered(rng), seed=rng.randrange(2**31))
+
+    def _degraded(self, clip: Video, start: int, amount: Tensor, c2w: Tensor) -> Iterator[Tensor]:
+        field = fog_field(*clip.frames.shape[1:3], self.seed).to(clip.frames.device)
+        for i, share in enumerate(amount.tolist()):
+            yield fogged(clip.frames[start + i], field, self.thickness * share, (start + i) / clip.fps)
+
+
+KINDS: tuple[type[Interruption], ...] = (Occluder, LightsOff, LookAway, CameraLoop, CameraOff, Fog)
+TRAINING_KINDS: tuple[type[Interruption], ...] = tuple(kind for kind in KINDS if not kind.HELD_OUT)
+
+
+def _one_of(name: str, value: str, choices: Any) -> None:
+    if value not in get_args(choices):
+        raise InputError(f"There is no {name}={value!r}; use one of {', '.join(get_args(choices))}.")
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise InputError(f"{name}={value} is outside [{low:g}, {high:g}].")

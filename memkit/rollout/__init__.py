@@ -1,0 +1,27 @@
+"""Rollouts: long videos chunk by chunk, by any method of context."""
+
+from memkit.rollout.base import ContextMethod
+from memkit.rollout.frames import Taken
+from memkit.rollout.history import History
+from memkit.rollout.methods import (
+    LearnedContext,
+    NewestContext,
+    NoContext,
+    PackedContext,
+    RetrievedContext,
+    SeparateContext,
+)
+from memkit.rollout.rollout import Rollout
+
+__all__ = [
+    "ContextMethod",
+    "History",
+    "LearnedContext",
+    "NewestContext",
+    "NoContext",
+    "PackedContext",
+    "RetrievedContext",
+    "Rollout",
+    "SeparateContext",
+    "Taken",
+]

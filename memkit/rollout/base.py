@@ -1,0 +1,99 @@
+"""`ContextMethod`: how a chunk of a long video comes by its past, as an interface; see `memkit.rollout.methods`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from memkit.cameras.cameras import Cameras
+from memkit.errors import InputError
+from memkit.injectors.camera_encoder import POSE_NUMBERS, pose_numbers
+from memkit.rollout.frames import Taken
+from memkit.rollout.history import History
+
+Keeps = Literal["chunks", "frames"]
+"""What a history is to hold for a method: the latents of chunks as they were made, or of single frames, each encoded
+alone, which can be shown in any order."""
+
+
+class Given(NamedTuple):
+    """What a chunk is made from. Poses are relative to its first camera, [batch, frames, 12]."""
+
+    context: Float[Tensor, "batch channels k height width"] | None
+    poses: Float[Tensor, "batch frames 12"]
+    context_poses: Float[Tensor, "batch k 12"] | None
+    annotation: str
+    noise: Float[Tensor, "batch channels frames height width"]
+    text: Float[Tensor, "batch words text_dim"]
+    context_timesteps: Float[Tensor, "batch k"] | None
+
+
+class ContextMethod(nn.Module, ABC):
+    """What all have in common: they remember ``frames`` latent frames at most."""
+
+    keeps: Keeps = "chunks"
+
+    def __init__(self, frames: int) -> None:
+        super().__init__()
+        self.frames = frames
+
+    def choose(self, history: History, cameras: Cameras | None) -> Taken | None:
+        """Frames of a history for a chunk with these cameras [B,F], the newest; None for none."""
+        count = min(self.frames, len(history))
+        return history.take(history.newest(count)) if count else None
+
+    def shown(
+        self,
+        *transformers: nn.Module,
+        taken: Taken | None,
+        cameras: Cameras | None,
+        noise: Float[Tensor, "batch channels frames height width"],
+        text: Float[Tensor, "batch words text_dim"],
+        annotation: str = "exact",
+        context_timesteps: Float[Tensor, "batch k"] | None = None,
+    ) -> AbstractContextManager[None]:
+        """Inside, the transformers make the chunk with ``cameras`` [B,F] from what was chosen.
+
+        Args:
+            transformers: what makes the chunk.
+            taken: what `choose` gave; without cameras exactly where the chunk has none.
+            cameras: of the chunk's latent frames; None where nobody knows them, and zeros are encoded (MemLearner,
+                3.3).
+            noise: what queries start from, drawn once a chunk.
+            text: embeddings of the chunk's prompts.
+            annotation: the kind of the poses, which chooses the camera encoder.
+            context_timesteps: 0…1000, how noisy the frames taken are, for methods with frames in sequence; clean
+                without.
+
+        Raises:
+            InputError: context with cameras and a chunk without, or the reverse; noisy context for queries.
+        """
+        own, past = relative_poses(cameras, taken, noise.shape[2])
+        context = None if taken is None else taken.latents
+        return self._shown(transformers, Given(context, own, past, annotation, noise, text, context_timesteps))
+
+    @abstractmethod
+    def _shown(self, transformers: tuple[nn.Module, ...], given: Given) -> AbstractContextManager[None]: ...
+
+
+def relative_poses(
+    cameras: Cameras | None, taken: Taken | None, frames: int
+) -> tuple[Float[Tensor, "rows frames 12"], Float[Tensor, "rows k 12"] | None]:
+    """Poses of a chunk's frames and of its context's, from the chunk's first camera; float32.
+
+    Without cameras they are zeros, in one row. Raises `InputError` where only one of the two has cameras.
+    """
+    if taken is not None and (taken.cameras is None) != (cameras is None):
+        raise InputError("Only one of chunk and context has cameras; give both theirs, or neither.")
+    if cameras is None:
+        past = None if taken is None else torch.zeros(1, taken.latents.shape[2], POSE_NUMBERS)
+        return torch.zeros(1, frames, POSE_NUMBERS), past
+    own = cameras.c2w.double()
+    known = [] if taken is None or taken.cameras is None else [taken.cameras.c2w.to(own)]
+    poses = pose_numbers(torch.cat([own, *known], dim=1)).float()
+    return poses[:, : own.shape[1]], poses[:, own.shape[1] :] if known else None

@@ -1,0 +1,44 @@
+"""What a streamed chunk reads of its cache: functions (cached frames, the chunk's positions) -> positions.
+
+Each looks only at frames before the chunk, so that a chunk which is made again sees what it saw. A policy of your own
+is a function of the same form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from memkit.errors import InputError
+from memkit.injectors.kv_cache.slots import SlotCache
+
+Read = Callable[[SlotCache, Sequence[int]], Sequence[int]]
+"""Positions to read, all of them held, from a branch of the cache and the positions of the chunk."""
+
+
+def read_everything(held: SlotCache, chunk: Sequence[int]) -> tuple[int, ...]:
+    """Every cached frame before the chunk."""
+    return tuple(p for p in held.positions if p < min(chunk))
+
+
+def read_window(frames: int) -> Read:
+    """The newest ``frames`` and every pinned one (Self-Forcing's rolling window with sinks)."""
+    if frames < 0:
+        raise InputError(f"A window of {frames} frames; give 0 or more.")
+    return lambda held, chunk: held.window(frames, before=min(chunk))
+
+
+def read_packed(first: int = 1, anchors: Sequence[int] = (), previous: int = 3) -> Read:
+    """{first frames} ∪ {anchors} ∪ {previous chunk}, and what is pinned: ReMind's cache adaptation (arXiv 2605.25333).
+
+    Each frame keeps the position it was written at. Anchors that the stream has not reached yet are left out; one that
+    was reached and is not held any more is an error of the chunk, so pin it when it is made.
+    """
+    if min(first, previous) < 0:
+        raise InputError(f"first = {first} and previous = {previous} frames; give 0 or more.")
+
+    def read(held: SlotCache, chunk: Sequence[int]) -> tuple[int, ...]:
+        past = read_everything(held, chunk)
+        reached = {p for p in anchors if p < min(chunk)}
+        return tuple(sorted({*past[:first], *reached, *held.window(previous, before=min(chunk))}))
+
+    return read

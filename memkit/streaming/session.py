@@ -1,0 +1,62 @@
+"""A stream on disk: its cache in one file, the rest as JSON, which names that file and is replaced last."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from memkit.errors import InputError
+from memkit.files import whole_file
+from memkit.injectors.kv_cache.cache import KVCache
+
+FORMAT, VERSION = "memkit-stream", 1
+
+
+def save_stream(folder: Path, cache: KVCache, content: dict[str, Any]) -> None:
+    """Write both to ``folder``; until all is written, what was saved there before is what `load_stream` finds.
+
+    Raises `InputError` where it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / "stream.json"
+        before = file.read_text() if file.exists() else ""
+        name, other = ("b", "a") if '"cache": "a.safetensors"' in before else ("a", "b")
+        cache.save(folder / f"{name}.safetensors")
+        header = {"format": FORMAT, "version": VERSION, "cache": f"{name}.safetensors"}
+        with whole_file(file) as partial:
+            partial.write_text(json.dumps(header | content, indent=2))
+        (folder / f"{other}.safetensors").unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"Cannot write {folder} ({error}); give a folder that can be written.") from error
+
+
+def load_stream(folder: Path, device: torch.device) -> tuple[KVCache, dict[str, Any]]:
+    """What `save_stream` wrote.
+
+    Raises `InputError` where there is none, or it is damaged or of another version.
+    """
+    file = folder / "stream.json"
+    if not file.exists():
+        raise InputError(f"There is no saved stream at {folder}.")
+    with damaged(folder):
+        content = json.loads(file.read_text())
+        if (content["format"], content["version"]) != (FORMAT, VERSION):
+            raise InputError(f"{folder} is no {FORMAT} of version {VERSION}; save it with this memkit.")
+        return KVCache.load(folder / content["cache"], device), content
+
+
+@contextmanager
+def damaged(folder: str | Path) -> Iterator[None]:
+    """Inside, what files of another making raise is an `InputError` that names the folder."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{folder} is no saved stream, or is damaged ({error}); save it again.") from error

@@ -1,0 +1,82 @@
+"""The steps of a streamed chunk: from noise to latents, and once more to be written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from memkit.backbones.wan import WanBackbone
+from memkit.flow import NUM_TRAIN_TIMESTEPS
+from memkit.generation.conditioning_frames import known_frames, write_known
+from memkit.injectors.kv_cache.cache import KVCache
+from memkit.injectors.kv_cache.monitor import CacheMonitor
+from memkit.streaming.config import StreamConfig
+from memkit.streaming.read_policies import Read
+
+COND, UNCOND = "cond", "uncond"
+"""The branches of the cache; without guidance there is the first alone."""
+
+
+@dataclass(frozen=True)
+class ChunkSteps:
+    """What the steps of every chunk share. The cache is attached to the transformers while they run."""
+
+    backbone: WanBackbone
+    cache: KVCache
+    config: StreamConfig
+    read: Read
+
+    def denoise(
+        self, x: Tensor, at: range, text: dict[str, Tensor], known: Tensor | None, monitor: CacheMonitor | None
+    ) -> Tensor:
+        """Latents of the chunk from the noise ``x``, the known ones in their place at every step."""
+        models, scheduler = self.backbone.transformers, self._scheduler()
+        x = x if known is None else write_known(x, known)
+        with nullcontext() if known is None else known_frames(known, *models):
+            for t in scheduler.timesteps:
+                made = {}
+                for branch in self.cache.branches:
+                    watch = monitor if branch == COND else None
+                    with self.cache.chunk(at, branch, self._read(branch, at), monitor=watch):
+                        made[branch] = self._run(self._expert(float(t)), x, float(t), text[branch])
+                velocity = made[COND]
+                if UNCOND in made:
+                    velocity = made[UNCOND] + self.config.guidance_scale * (velocity - made[UNCOND])
+                x = scheduler.step(velocity, t, x, return_dict=False)[0]
+                x = x if known is None else write_known(x, known)
+        return x
+
+    def write(self, x: Tensor, at: range, text: dict[str, Tensor], pin: bool) -> None:
+        """``x`` once more, at the context's noise level; every expert has keys and values of its own."""
+        for branch in self.cache.branches:
+            with self.cache.chunk(at, branch, self._read(branch, at), write=True, pin=pin):
+                for model in self.backbone.transformers:
+                    self._run(model, x, NUM_TRAIN_TIMESTEPS * self.config.context_sigma, text[branch])
+
+    def _run(self, model: Any, x: Tensor, t: float, text: Tensor) -> Tensor:
+        timestep = torch.full((len(x),), t, device=x.device)
+        return model(x.to(model.dtype), timestep, text.to(model.dtype), return_dict=False)[0].float()
+
+    def _read(self, branch: str, at: range) -> Sequence[int]:
+        return self.read(self.cache.branch(branch), at)
+
+    def _expert(self, t: float) -> Any:
+        second = self.backbone.transformer_2
+        if second is None:
+            return self.backbone.transformer
+        boundary = self.backbone.pipeline().config.boundary_ratio
+        return self.backbone.transformer if t >= boundary * NUM_TRAIN_TIMESTEPS else second
+
+    def _scheduler(self) -> Any:
+        """The backbone's own, new for each chunk: some remember the steps before."""
+        found: Any = self.backbone.pipeline().scheduler
+        name = "flow_shift" if "flow_shift" in found.config else "shift"
+        shift = {} if self.config.shift is None else {name: self.config.shift}
+        scheduler = type(found).from_config(found.config, **shift)
+        scheduler.set_timesteps(self.config.steps, device=self.backbone.device)
+        return scheduler

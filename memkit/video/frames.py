@@ -1,0 +1,218 @@
+"""Video files to frames and back, at a stated rate and size.
+
+Frames are uint8 RGB ``[T, H, W, 3]``; models take ``[1, 3, T, H, W]`` in [-1, 1].
+
+The DiT-Mem release squeezes every clip, however long, into 81 frames and stretches it to 832×480: two seconds of fall
+and twenty then move alike, and a ball becomes an ellipse. For a physics prior speed is the signal, so here a clip keeps
+its own speed (frame k of the result shows second k / fps of the clip) and, by default, its own proportions; what a rule
+cuts or pads has a name. ``resize(..., rule="stretch")`` is the release's; its change of speed is not offered.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from typing import Any, Literal, NamedTuple, get_args
+
+import av
+import torch
+from av.error import FFmpegError
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+
+from memkit.errors import InputError, MediaError
+from memkit.files import whole_file
+from memkit.video.reader import VideoReader
+
+Cut = Literal["start", "center"]
+Pad = Literal["hold", "loop", "error"]
+Resize = Literal["crop", "fit", "stretch"]
+_SAME_TIME = 1e-6  # seconds; two distances in time closer than this are equal
+
+
+class Video(NamedTuple):
+    """Frames and their rate in frames a second."""
+
+    frames: UInt8[Tensor, "time height width 3"]
+    fps: float
+
+
+def read_video(path: str | os.PathLike[str]) -> Video:
+    """All frames of a file, upright, and the mean rate by their timestamps.
+
+    Frames of a variable rate are not evenly spaced in time: use `read_clip` for these, and for long files. Raises
+    `MediaError` naming the file where it cannot be decoded or holds no frame.
+    """
+    with VideoReader(path) as reader:
+        times, frames = zip(*reader.frames(), strict=True)
+        return Video(torch.stack(frames), 1 / _interval(times, reader.rate))
+
+
+def read_clip(
+    path: str | os.PathLike[str], fps: float | int, num_frames: int, cut: Cut = "start", pad: Pad = "hold"
+) -> UInt8[Tensor, "{num_frames} height width 3"]:
+    """``resample`` of a file, by its real timestamps, holding only the frames that are asked for.
+
+    Decoding stops at the last frame needed. ``cut="center"`` reads all timestamps first, without decoding.
+    """
+    _check(fps, num_frames, cut, pad)
+    with VideoReader(path) as reader:
+        times = reader.times() if cut == "center" else None
+        start = _start(times, reader.rate, fps, num_frames, cut)
+        picked, last = _pick(reader.frames(), start, reader.rate, fps, num_frames)
+        return torch.stack(_padded(picked, last, num_frames, pad, str(path)))
+
+
+def first_frame(path: str | os.PathLike[str], height: int, width: int) -> UInt8[Tensor, "1 {height} {width} 3"]:
+    """A picture, or the first frame of a video, scaled and cropped; no further frame is kept."""
+    return resize(read_clip(path, 1.0, 1), height, width)
+
+
+def resample(
+    frames: UInt8[Tensor, "time height width 3"],
+    source: float | int | Float[Tensor, " time"],
+    fps: float | int,
+    num_frames: int,
+    cut: Cut = "start",
+    pad: Pad = "hold",
+) -> UInt8[Tensor, "{num_frames} height width 3"]:
+    """``num_frames`` frames at ``fps``, at the clip's own speed: for each k the frame nearest to k / fps seconds.
+
+    ``source`` is the rate of ``frames``, or their times in seconds, rising. A longer clip is cut: ``"start"`` keeps its
+    start, ``"center"`` its middle. A shorter one is padded: ``"hold"`` repeats its last frame, ``"loop"`` begins again,
+    ``"error"`` raises `InputError`. Of two frames equally near the earlier is taken.
+    """
+    _check(fps, num_frames, cut, pad)
+    if not len(frames):
+        raise InputError("There are no frames to resample.")
+    times = [i / source for i in range(len(frames))] if isinstance(source, float | int) else source.tolist()
+    if any(b < a for a, b in zip(times, times[1:], strict=False)):
+        raise InputError("The times of the frames must rise; sort the frames by time.")
+    rate = None if isinstance(source, Tensor) else float(source)
+    start = _start(times, rate, fps, num_frames, cut)
+    picked, last = _pick(zip(times, frames, strict=True), start, rate, fps, num_frames)
+    return torch.stack(_padded(picked, last, num_frames, pad, "The clip"))
+
+
+def write_video(path: str | os.PathLike[str], frames: UInt8[Tensor, "time height width 3"], fps: float | int) -> None:
+    """Write an mp4 (h264, yuv420p, which all players take). The file appears whole or not at all.
+
+    The codec needs even sizes: an odd height or width gains one repeated row or column, and pixels are never resampled.
+    """
+    if not frames.numel() or not fps > 0:
+        raise InputError(f"{path}: a video needs frames and a positive rate, not {tuple(frames.shape)} at {fps} fps.")
+    even = torch.cat([frames, frames[:, -1:]], dim=1) if frames.shape[1] % 2 else frames
+    even = torch.cat([even, even[:, :, -1:]], dim=2) if even.shape[2] % 2 else even
+    try:
+        with whole_file(path) as partial, av.open(str(partial), "w", format="mp4") as container:
+            stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(10_000))
+            stream.width, stream.height, stream.pix_fmt = even.shape[2], even.shape[1], "yuv420p"
+            stream.options = {"crf": "12"}
+            for frame in even.cpu().numpy():
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode())
+    except (OSError, FFmpegError) as error:
+        raise MediaError(f"{path} cannot be written: {error}; check that its folder exists and has room.") from error
+
+
+def resize(
+    frames: UInt8[Tensor, "time oldheight oldwidth 3"], height: int, width: int, rule: Resize = "crop"
+) -> UInt8[Tensor, "time {height} {width} 3"]:
+    """Frames of another size, antialiased.
+
+    ``"crop"`` scales to cover and keeps the middle; ``"fit"`` scales to fit inside and adds black bars; ``"stretch"``
+    gives up the proportions.
+    """
+    _check_rule("resize", rule, Resize)
+    if height < 1 or width < 1 or not frames.numel():
+        raise InputError(f"Cannot resize frames {tuple(frames.shape)} to {height}×{width}; sizes must be positive.")
+    if (height, width) == tuple(frames.shape[1:3]):
+        return frames
+    scales = height / frames.shape[1], width / frames.shape[2]
+    if rule == "stretch":
+        size = (height, width)
+    else:
+        scale = max(scales) if rule == "crop" else min(scales)
+        size = (max(1, round(frames.shape[1] * scale)), max(1, round(frames.shape[2] * scale)))
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    result = frames.new_zeros(len(frames), height, width, 3)
+    inside = result[:, max(0, -top) : max(0, -top) + size[0], max(0, -left) : max(0, -left) + size[1]]
+    for i, frame in enumerate(frames):  # one at a time: a long clip in float would fill the memory
+        image = frame.permute(2, 0, 1)[None].float()
+        image = F.interpolate(image, size=size, mode="bilinear", antialias=True).round().clamp(0, 255)
+        inside[i] = image[0, :, max(0, top) :, max(0, left) :][:, :height, :width].permute(1, 2, 0).byte()
+    return result
+
+
+def to_model(frames: UInt8[Tensor, "time height width 3"]) -> Float[Tensor, "1 3 time height width"]:
+    """Frames as a model takes them: channels first, float32 in [-1, 1]."""
+    return (frames.permute(3, 0, 1, 2)[None].float() / 127.5 - 1).contiguous()
+
+
+def from_model(video: Float[Tensor, "1 3 time height width"]) -> UInt8[Tensor, "time height width 3"]:
+    """Frames of a model's output; values outside [-1, 1] are clipped. The inverse of `to_model`."""
+    return ((video[0].float() + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 3, 0).contiguous()
+
+
+def _check(fps: float | int, num_frames: int, cut: str, pad: str) -> None:
+    if not 0 < fps < float("inf") or num_frames < 1:
+        raise InputError(f"{num_frames} frames at {fps} fps: give a positive number of frames and a positive rate.")
+    _check_rule("cut", cut, Cut)
+    _check_rule("pad", pad, Pad)
+
+
+def _check_rule(name: str, value: str, rules: Any) -> None:
+    if value not in get_args(rules):
+        raise InputError(f"There is no rule {name}={value!r}; use one of {', '.join(get_args(rules))}.")
+
+
+def _interval(times: Sequence[float], rate: float | None) -> float:
+    """Seconds from a frame to the next, on average; of a single frame by the stated rate, or one second."""
+    if len(times) > 1 and times[-1] > times[0]:
+        return (times[-1] - times[0]) / (len(times) - 1)
+    return 1 / rate if rate else 1.0
+
+
+def _start(
+    times: Sequence[float] | None, rate: float | None, fps: float | int, num_frames: int, cut: Cut
+) -> float | None:
+    """Time of the first frame wanted, one of ``times``; None for the first there is."""
+    if cut == "start" or not times:
+        return None
+    spare = times[-1] - times[0] + _interval(times, rate) - num_frames / fps
+    return max((t for t in times if t <= times[0] + spare / 2 + _SAME_TIME), default=None)
+
+
+def _pick(
+    frames: Iterable[tuple[float, Tensor]], start: float | None, rate: float | None, fps: float | int, num_frames: int
+) -> tuple[list[Tensor], Tensor]:
+    """The frames nearest to ``start + k / fps``, for those of the first ``num_frames`` k that it lasts for;
+    and the last frame read."""
+    picked: list[Tensor] = []
+    times: list[float] = []
+    before: tuple[float, Tensor] | None = None
+    for time, frame in frames:
+        times.append(time)
+        start = time if start is None else start
+        while before is not None and len(picked) < num_frames and (target := start + len(picked) / fps) < time:
+            nearer = time - target < target - before[0] - _SAME_TIME
+            picked.append(frame if nearer else before[1])
+        if len(picked) == num_frames:
+            return picked, frame
+        before = time, frame
+    assert before is not None and start is not None, "callers give at least one frame"
+    end = times[-1] + _interval(times, rate)
+    while len(picked) < num_frames and (not picked or start + len(picked) / fps < end - _SAME_TIME):
+        picked.append(before[1])
+    return picked, before[1]
+
+
+def _padded(picked: list[Tensor], last: Tensor, num_frames: int, pad: Pad, name: str) -> list[Tensor]:
+    missing = num_frames - len(picked)
+    if missing and pad == "error":
+        raise InputError(f"{name} has {len(picked)} frames, not {num_frames}; ask for fewer, or pad by hold or loop.")
+    if pad == "loop":
+        return [picked[i % len(picked)] for i in range(num_frames)]
+    return picked + [last] * missing

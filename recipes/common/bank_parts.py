@@ -1,0 +1,179 @@
+"""Banks that many processes fill together.
+
+The processes, of one machine or of many that see the same folder, agree by files alone: a block of clips belongs to the
+process that has locked its claim, and becomes a bank of its own in ``BANK-parts``. When rank 0 finds nothing left to
+claim, it waits until the others are done (a lock ends with the process that has it), encodes what one that died has
+left, and joins the parts, which are then removed. Killed at any point, the same launch with any number of processes
+goes on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+from tqdm import tqdm
+
+from memkit.banks import MemoryBank, join_banks
+from memkit.errors import BankError, InputError
+
+BLOCK = 16  # clips that one of many processes takes at a time
+PATIENCE = 1800.0  # seconds that rank 0 waits for a process that commits nothing
+
+Result = TypeVar("Result")
+
+
+def fill_together(out: Path, ids: Sequence[str], fill: Callable[[Path, Sequence[str]], Result]) -> Result | None:
+    """What ``fill(out, ids)`` does and returns, by all processes of a launch; None in all but rank 0, which ends last.
+
+    ``fill(path, ids)`` opens the bank ``path`` or makes it, and adds those of the clips that it lacks. Environment:
+    RANK and WORLD_SIZE. Alone, with no parts left by others, it is that call. Raises `BankError` where a process that
+    lives commits nothing for half an hour, or parts were made with other settings.
+    """
+    rank, world = _launched()
+    parts, joined = _folder(out), out.with_name(f"{out.name}-parts-joined")
+    if rank == 0:
+        shutil.rmtree(joined, ignore_errors=True)  # of a run that was killed as it removed them
+    whole = (out / "bank.json").exists() and {*MemoryBank.open(out).ids}.issuperset(ids)
+    if (world == 1 or whole) and not parts.exists():
+        return fill(out, ids) if rank == 0 else None
+    with _lock(parts / ".lock", fcntl.LOCK_SH):
+        with _lock(parts / ".setup", fcntl.LOCK_EX):
+            fill(out, [])  # refuses other settings before anything is encoded
+        _encode(out, ids, fill, rank, world)
+    if rank != 0:
+        return None
+    with _last(parts):
+        _encode(out, ids, fill, rank, world)  # what a process that died has left
+        banks = parts_of(out)
+        place = {id: n for n, id in enumerate(ids)}
+        clips = sorted((id for bank in banks for id in bank.ids), key=lambda id: place.get(id, len(ids)))
+        if banks:
+            join_banks([bank.path for bank in banks], out, clips)
+        result = fill(out, ids)  # nothing but what could not be encoded: it says why
+        parts.rename(joined)
+        shutil.rmtree(joined, ignore_errors=True)
+    return result
+
+
+def _encode(out: Path, ids: Sequence[str], fill: Callable[[Path, Sequence[str]], Any], rank: int, world: int) -> None:
+    """One round over the blocks, from this rank's share on: encode what is missing and in no other's hands."""
+    target, parts = MemoryBank.open(out), parts_of(out)
+    for part in parts:
+        if part.info != target.info:
+            raise BankError(
+                f"{part.path} was made with {part.info}, not {target.info}; "
+                f"finish that run with its settings, or remove {_folder(out)}."
+            )
+    there = {id for bank in (target, *parts) for id in bank.ids}
+    blocks = [ids[start : start + BLOCK] for start in range(0, len(ids), BLOCK)]
+    work = {_folder(out) / _name(n, block): block for n, block in enumerate(blocks) if not there.issuperset(block)}
+    first = rank * len(work) // world
+    bar = tqdm(total=len(work), desc=out.name, unit="block", disable=rank != 0 or not work)
+    for path in [*work][first:] + [*work][:first]:
+        done = path.with_suffix(".done")
+        try:
+            claim = _lock(path.with_suffix(".claim"), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue
+        with claim:
+            if done.exists():
+                continue
+            claim.truncate(0)
+            claim.write(f"rank {rank}, process {os.getpid()} on {socket.gethostname()}")
+            claim.flush()
+            if not (path / "bank.json").exists():
+                MemoryBank.create(path, target.info)
+            fill(path, [id for id in work[path] if id not in there])
+            done.touch()
+        bar.update(sum(path.with_suffix(".done").exists() for path in work) - bar.n)
+    bar.close()
+
+
+def _launched() -> tuple[int, int]:
+    try:
+        rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    except ValueError as error:
+        raise InputError(f"RANK and WORLD_SIZE must be whole numbers ({error}); use torchrun.") from error
+    if not 0 <= rank < world:
+        raise InputError(f"RANK {rank} does not fit WORLD_SIZE {world}; use torchrun.")
+    return rank, world
+
+
+def _folder(out: Path) -> Path:
+    return out.with_name(f"{out.name}-parts")
+
+
+def parts_of(out: Path) -> list[MemoryBank]:
+    """The parts of the bank ``out`` that are there, in the order of their blocks."""
+    return [MemoryBank.open(header.parent) for header in sorted(_folder(out).glob("*/bank.json"))]
+
+
+def _name(number: int, block: Sequence[str]) -> str:
+    """Of a block, its part, claim and end: other clips, another name."""
+    return f"{number:06d}-{hashlib.sha256(json.dumps(list(block)).encode()).hexdigest()[:8]}"
+
+
+def _lock(path: Path, how: int) -> TextIO:
+    """The file ``path``, locked until it is closed or the process ends; BlockingIOError where ``how`` must not wait."""
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  (the lock is as long as it is open)
+        except FileNotFoundError:  # rank 0 is removing the folder
+            continue
+        except OSError as error:
+            raise BankError(f"Cannot write {path} ({error}); give an --out that can be written.") from error
+        try:
+            fcntl.flock(file, how)
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                return file
+        except FileNotFoundError:  # it has removed it
+            pass
+        except BlockingIOError:
+            file.close()
+            raise
+        except OSError as error:
+            raise BankError(f"Cannot lock {path} ({error}); give an --out on a disk that has locks.") from error
+        file.close()
+
+
+def _last(parts: Path) -> TextIO:
+    """The folder's lock for rank 0 alone, when all others are done."""
+    seen, since, told = None, time.monotonic(), False
+    while True:
+        try:
+            return _lock(parts / ".lock", fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            now = {file: file.stat().st_size for file in parts.glob("*/clips.jsonl")}
+        if now != seen:
+            seen, since = now, time.monotonic()
+        elif time.monotonic() - since > PATIENCE:
+            raise BankError(
+                f"{_holders(parts)} has committed nothing to {parts} for {PATIENCE / 60:.0f} min; "
+                f"end it and run the command again, which goes on from here."
+            )
+        if not told:
+            print(f"{parts}: waiting for {_holders(parts)}", file=sys.stderr)
+            told = True
+        time.sleep(0.5)
+
+
+def _holders(parts: Path) -> str:
+    """Who has claims now."""
+    names = []
+    for path in sorted(parts.glob("*.claim")):
+        try:
+            _lock(path, fcntl.LOCK_SH | fcntl.LOCK_NB).close()
+        except BlockingIOError:
+            names.append(path.read_text())
+    return " and ".join(names) or "another process"

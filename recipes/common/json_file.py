@@ -1,0 +1,15 @@
+"""JSON files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from memkit.files import whole_file
+
+
+def write_json(file: Path, content: Any) -> None:
+    """The file appears whole or not at all."""
+    with whole_file(file) as partial:
+        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,86 @@
+"""Own videos in place of a world: the flags of a prepare command, and banks of items each of which may be bad."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+from memkit.banks import MemoryBank
+from memkit.banks.build import bank_for
+from memkit.banks.captions import BadItem
+from memkit.errors import BankError, InputError, MemkitError
+from recipes.common.bank_parts import fill_together
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class OwnVideos:
+    """Flags."""
+
+    videos: Path | None = None
+    """Folder of your own videos, instead of rendered ones."""
+    captions: Path | None = None
+    """Their captions: CSV with the columns video and caption, optionally id and source."""
+    skip_bad: bool = False
+    """Exit with 0 although some videos could not be used; they are listed either way."""
+
+    def given(self, model: str) -> tuple[Path, Path] | None:
+        """Folder and captions, or None where a world is to be rendered for ``model``.
+
+        Raises `InputError` for one without the other, and for a model from a hub, which is too large for the worlds.
+        """
+        if self.videos is not None and self.captions is not None:
+            return self.videos, self.captions
+        if self.videos is not None or self.captions is not None:
+            raise InputError("--videos and --captions go together.")
+        if model != "tiny" and not Path(model).is_dir():
+            raise InputError(
+                f"The rendered worlds are too small for {model}; give your videos: --videos DIR --captions CSV."
+            )
+        return None
+
+    def tell(self, bank: Path, count: int, broken: Sequence[BadItem], bad: Mapping[str, str] | None) -> int:
+        """Say which of ``count`` videos are bad, by their row or by what `fill_bank` found; the exit code."""
+        if bad is None:
+            return 0
+        bad = {item.name: item.reason for item in broken} | dict(bad)
+        for name, reason in bad.items():
+            print(f"{name}: {reason}", file=sys.stderr)
+        print(f"{bank}: {count} videos named, {len(bad)} bad")
+        return 1 if bad and not self.skip_bad else 0
+
+
+def fill_bank(
+    path: Path,
+    info: dict[str, Any],
+    items: Mapping[str, Item],
+    whole: Callable[[MemoryBank, str], bool],
+    add: Callable[[MemoryBank, Item], None],
+) -> dict[str, str] | None:
+    """Add to the bank ``path`` the items that it lacks; keys of those that cannot be used, and why.
+
+    Several processes share the work; None in all but rank 0. ``whole(bank, key)`` says whether an item is there; it is
+    once ``add`` has returned. A key is the id in the bank of something that ``add`` writes.
+    """
+    bad: dict[str, str] = {}
+
+    def fill(into: Path, some: Sequence[str]) -> bool:
+        with bank_for(into, info) as bank:
+            lack = [key for key in some if not whole(bank, key)]
+            for key in tqdm(lack, desc=path.name, disable=into != path or not lack):
+                try:
+                    add(bank, items[key])
+                except BankError:
+                    raise
+                except MemkitError as error:
+                    bad[key] = str(error)
+                bank.flush()
+        return True
+
+    return None if fill_together(path, list(items), fill) is None else bad

@@ -1,0 +1,61 @@
+"""Run by test_compile.py in an interpreter without the run-time shape checks, which torch.compile cannot trace.
+
+Prints a JSON object of graph counts and largest differences to the uncompiled model.
+"""
+
+import json
+
+import torch
+import torch._dynamo
+
+from memkit.injectors import MemoryGate, SelfAttentionConcat
+from memkit.memory import Memory
+from tests.helpers.random_wan import SMALL, random_transformer
+
+
+def counting(graphs):
+    def backend(module, _inputs):
+        graphs.append(module)
+        return module
+
+    return backend
+
+
+def run(model):
+    torch.manual_seed(1)
+    latents, text = torch.randn(2, 16, 3, 4, 4), torch.randn(2, 6, SMALL["text_dim"])
+    with torch.no_grad():
+        return model(latents, torch.tensor([700.0, 150.0]), text, return_dict=False)[0]
+
+
+def measure(layers, by_block, gate=None, mask=None):
+    torch._dynamo.reset()
+    model, graphs = random_transformer(num_layers=layers), []
+    memory = Memory(torch.randn(2, 7, 48, generator=torch.Generator().manual_seed(2)), mask=mask)
+    with SelfAttentionConcat(memory, gate=gate).attach(model):
+        want = run(model)
+        backend = counting(graphs)
+        if by_block:
+            for block in model.blocks:
+                block.compile(backend=backend, fullgraph=True)
+            got = run(model)
+        else:
+            got = run(torch.compile(model, backend=backend, fullgraph=True))
+    return len(graphs), (got - want).abs().max().item()
+
+
+if __name__ == "__main__":
+    ragged = torch.tensor([[True] * 7, [True] * 4 + [False] * 3])
+    absent = torch.tensor([[True] * 7, [False] * 7])
+    print(
+        json.dumps(
+            {
+                "whole": measure(3, False),
+                "whole, ragged": measure(3, False, mask=ragged),
+                "whole, absent": measure(3, False, mask=absent),
+                "whole, gated": measure(3, False, gate=MemoryGate(3, 2)),
+                "1 block": measure(1, True, mask=ragged),
+                "5 blocks": measure(5, True, mask=ragged),
+            }
+        )
+    )

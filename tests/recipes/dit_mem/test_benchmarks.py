@@ -1,0 +1,323 @@
+"""PhyGenBench and VBench: what is planned, what their scorers find, and that a run is taken up where it stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import random
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memkit.banks import MemoryBank
+from memkit.errors import InputError
+from memkit.video import read_video
+from recipes.dit_mem import evaluate
+from recipes.dit_mem.benchmarks import (
+    Entry,
+    Planned,
+    Public,
+    plan,
+    plan_phygenbench,
+    plan_vbench,
+    read_phygenbench,
+    read_vbench,
+)
+from recipes.dit_mem.evaluate import Evaluate
+from recipes.dit_mem.generate import Job, make_missing
+from recipes.dit_mem.parts import load_backbone, new_encoder, save_encoder
+from recipes.dit_mem.presets import Config, parse, tiny
+
+CAPTIONS = ["a red ball falls", 'an "egg", 30° hot: 50% water?', "a red ball falls"]
+CATEGORIES = {"animal": ["a cat-1", "a dog"], "food": ["une crêpe", "a dog"]}
+
+PROMPT = st.text(st.characters(blacklist_categories=["Cs", "Cc"], blacklist_characters="/"), min_size=1, max_size=20)
+PROMPTS = st.dictionaries(st.sampled_from("abcdef"), st.lists(PROMPT, min_size=1, max_size=4), max_size=4)
+
+
+@pytest.fixture(scope="module")
+def config(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A random model, a bank of random clips, and an encoder that was not trained."""
+    config = dataclasses.replace(
+        tiny(),
+        model=str(random_folder),
+        out=tmp_path_factory.mktemp("run"),
+        gate=False,
+        sampling_steps=1,
+        query_pattern="",
+        videos_at_once=1,  # in larger batches a video is the same up to rounding
+    )
+    save_encoder(config.encoder_folder, *new_encoder(config, load_backbone(config)))
+    with MemoryBank.create(config.bank) as bank:
+        noise = torch.Generator().manual_seed(0)
+        for i, caption in enumerate(("a blue cube", "a cat", "a pot of soup", "an egg", "a wheel")):
+            bank.add(f"clip-{i}", torch.randn(16, 3, 4, 4, generator=noise), caption)
+    return config
+
+
+@pytest.fixture
+def phygenbench(tmp_path: Path) -> Path:
+    return _phygenbench(tmp_path / "prompts.json", CAPTIONS)
+
+
+def _phygenbench(file: Path, captions: list[str]) -> Path:
+    laws = {"physical_laws": "Gravity", "sub_category": "Motion", "main_category": "Mechanics"}
+    file.write_text(json.dumps([{"caption": caption, **laws} for caption in captions]), encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def vbench(tmp_path: Path) -> Path:
+    folder = tmp_path / "prompts"
+    folder.mkdir()
+    for category, prompts in CATEGORIES.items():
+        (folder / f"{category}.txt").write_text("\n".join(prompts) + "\n\n", encoding="utf-8")
+    return folder
+
+
+def _run(config: Config, folder: Path, **options) -> dict[str, bytes]:
+    """The videos of a run, by name."""
+    assert evaluate.main(Evaluate(config, public=Public(videos_to=folder, **options))) == 0
+    assert not [path for path in (folder / "videos").iterdir() if path.suffix != ".mp4"]
+    return {path.name: path.read_bytes() for path in sorted((folder / "videos").iterdir())}
+
+
+# -- plans
+
+
+@given(st.lists(PROMPT, max_size=12), st.integers(0, 2**32), st.integers(0, 12))
+def test_phygenbench_numbers_its_prompts_in_order(captions: list[str], seed: int, first: int) -> None:
+    entries = [Entry(caption, ("Optics",)) for caption in captions]
+    planned = plan_phygenbench(entries, seed)
+    assert [video.file for video in planned] == [f"video_output_{n + 1}.mp4" for n in range(len(captions))]
+    assert [video.prompt for video in planned] == captions and {video.seed for video in planned} <= {seed}
+    assert plan_phygenbench(entries[:first], seed) == planned[:first]
+    renamed = plan_phygenbench(entries, seed, "output_video_{n}.mp4")
+    assert [video._replace(file="") for video in renamed] == [video._replace(file="") for video in planned]
+    assert [video.file for video in renamed] == [f"output_video_{n + 1}.mp4" for n in range(len(captions))]
+
+
+def _prompt_of(file: str) -> str:
+    """As VBench's get_prompt_from_filename has it."""
+    return re.sub(r"-\d+$", "", file.removesuffix(".mp4"))
+
+
+@given(PROMPTS, st.integers(0, 2**32), st.integers(1, 6), st.randoms())
+def test_vbench_names_each_video_by_its_prompt_once(
+    prompts: dict[str, list[str]], seed: int, each: int, rng: random.Random
+) -> None:
+    planned = plan_vbench(prompts, seed, each)
+    texts = {text for found in prompts.values() for text in found}
+    assert Counter(video.file for video in planned) == Counter(f"{text}-{j}.mp4" for text in texts for j in range(each))
+    for video in planned:
+        assert _prompt_of(video.file) == video.prompt
+        assert video.file == f"{video.key}.mp4" == f"{video.prompt}-{video.seed - seed}.mp4"
+        assert video.categories == tuple(name for name, found in prompts.items() if video.prompt in found)
+    # more videos a prompt, or other files and lines first, change no video
+    assert set(planned) <= set(plan_vbench(prompts, seed, each + 1))
+    mixed = {name: rng.sample(prompts[name], len(prompts[name])) for name in rng.sample(list(prompts), len(prompts))}
+    other = plan_vbench(mixed, seed, each)
+    assert {v._replace(categories=()) for v in other} == {v._replace(categories=()) for v in planned}
+    assert len(other) == len(planned)
+
+
+def test_prompt_files_are_read_whatever_their_lines_end_with(tmp_path, vbench) -> None:
+    assert read_vbench(vbench) == CATEGORIES
+    assert read_vbench(vbench / "food.txt") == {"food": CATEGORIES["food"]}
+    odd = tmp_path / "odd.txt"
+    odd.write_bytes("\ufeff a cat \r\n\r\na\u2028b\r\n".encode())
+    assert read_vbench(odd) == {"odd": ["a cat", "a\u2028b"]}
+    long = "x" * 236  # with -999 it is as long as a name may be
+    odd.write_text(long)
+    (tmp_path / f".{long}-999.json.partial").write_text("")
+    assert read_vbench(odd) == {"odd": [long]}
+
+
+def test_the_first_prompts_of_each_file(config, phygenbench, vbench) -> None:
+    some = plan(config, Public("vbench", vbench, first=1))
+    assert {video.prompt for video in some} == {"a cat-1", "une crêpe"} and len(some) == 10
+    all_of_them = plan(config, Public("vbench", vbench))
+    assert len(all_of_them) == 15
+    assert (
+        plan(config, Public("phygenbench", phygenbench, first=2))
+        == plan(config, Public("phygenbench", phygenbench))[:2]
+    )
+
+
+# -- damaged files and wrong flags
+
+
+GOOD = '{"caption": "x", "physical_laws": "a", "sub_category": "b", "main_category": "c"}'
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[", "JSON"),
+        (b"\xff", "JSON"),
+        (b"{}", "list"),
+        (b"[]", "list"),
+        (b"[" * 100_000, "JSON"),
+        (f"[{GOOD}, 3]".encode(), "entry 2 is no object"),
+        (f"[{GOOD}, {GOOD.replace('x', ' ')}]".encode(), "entry 2 has no caption"),
+        (f"[{GOOD.replace('caption', 'prompt')}]".encode(), "entry 1 has no caption"),
+        (f"[{GOOD}, {GOOD}, {GOOD.replace('sub_', '')}]".encode(), "entry 3 .* has no sub_category"),
+        (b"[" + GOOD.replace('"c"', "[]").encode() + b"]", "entry 1 .* has no main_category"),
+    ],
+)
+def test_a_damaged_file_of_phygenbench_is_named_with_its_entry(tmp_path, content: bytes, message: str) -> None:
+    file = tmp_path / "prompts.json"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=f"prompts.json.*{message}"):
+        read_phygenbench(file)
+    file.write_text(f"[{GOOD}]")
+    assert read_phygenbench(file) == [Entry("x", ("c", "b", "a"))]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"fine\n\na cat and/or a dog\n", r"line 3: 'a cat and/or a dog' has a character"),
+        (b"a\0b", "line 1.*character"),
+        (b"x" * 237, "line 1.*too long"),
+        ("é".encode() * 120, "line 1.*too long"),
+        (b"\xff\n", "UTF-8"),
+        (b" \n\n", "no prompt"),
+    ],
+)
+def test_a_damaged_file_of_vbench_is_named_with_its_line(vbench, content: bytes, message: str) -> None:
+    (vbench / "zoo.txt").write_bytes(content)
+    with pytest.raises(InputError, match=f"zoo.txt.*{message}"):
+        read_vbench(vbench)
+
+
+def test_wrong_flags_are_refused_before_anything_is_written(config, tmp_path, phygenbench, vbench) -> None:
+    to = {"videos_to": tmp_path / "to"}
+    for public, message in [
+        (Public("phygenbench", **to), "--prompts"),
+        (Public("phygenbench", phygenbench, first=-1, **to), "--first"),
+        (Public("phygenbench", tmp_path / "nowhere.json", **to), "nowhere"),
+        (Public("vbench", tmp_path / "nowhere", **to), "nowhere"),
+        (Public("vbench", vbench, videos_per_prompt=0, **to), "--videos-per-prompt"),
+        (Public("vbench", vbench, video_name="{n}.mp4", **to), "--video-name"),
+        (Public("phygenbench", phygenbench, videos_per_prompt=2, **to), "--videos-per-prompt"),
+        (Public("phygenbench", phygenbench, video_name="../{n}.mp4", **to), "--video-name"),
+        (Public("phygenbench", phygenbench, video_name="video.mp4", **to), "--video-name"),
+        (Public("laws", phygenbench, **to), "--benchmark"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            evaluate.main(Evaluate(config, public=public))
+    with pytest.raises(InputError, match="--clips"):
+        evaluate.main(Evaluate(config, clips=3, public=Public("phygenbench", phygenbench, **to)))
+    assert not (tmp_path / "to").exists()
+
+
+def test_the_command_line(vbench) -> None:
+    command = parse(Evaluate, "", ["--benchmark", "vbench", "--prompts", str(vbench), "--memory", "none", "--k", "2"])
+    assert command.public == Public("vbench", vbench, memory="none") and command.config.k == 2
+    assert parse(Evaluate, "", []).public == Public()
+
+
+# -- runs
+
+
+def test_phygenbench_from_prompts_to_its_folder(config, tmp_path, phygenbench, capsys) -> None:
+    folder = tmp_path / "made"
+    videos = _run(config, folder, benchmark="phygenbench", prompts=phygenbench)
+    assert list(videos) == [f"video_output_{n}.mp4" for n in (1, 2, 3)]
+    assert videos["video_output_1.mp4"] == videos["video_output_3.mp4"] != videos["video_output_2.mp4"]
+    assert read_video(folder / "videos" / "video_output_2.mp4").frames.shape == (9, 32, 32, 3)
+    index = [Planned(**{**row, "categories": tuple(row["categories"])}) for row in _json(folder / "index.json")]
+    assert index == plan(config, Public("phygenbench", phygenbench))
+    assert index[0].categories == ("Mechanics", "Motion", "Gravity")
+    facts = [_json(folder / "about" / f"{n}.json") for n in (1, 2, 3)]
+    assert [fact["prompt"] for fact in facts] == CAPTIONS and {fact["seed"] for fact in facts} == {42}
+    assert all(len(fact["hits"]) == config.k for fact in facts)
+    assert str(folder / "videos") in capsys.readouterr().out
+
+
+def _json(file: Path):
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def test_what_vbench_finds(config, tmp_path, vbench) -> None:
+    videos = _run(config, tmp_path / "made", benchmark="vbench", prompts=vbench, videos_per_prompt=2, memory="none")
+    names = os.listdir(tmp_path / "made" / "videos")
+    suffix = Path(names[0]).suffix  # so the scorer has it: of the first file there is
+    wanted = {f"{prompt}-{i}{suffix}" for prompts in CATEGORIES.values() for prompt in prompts for i in range(2)}
+    assert set(names) == wanted and len(wanted) == 6
+    assert len(set(videos.values())) == 6  # each its own noise, or prompt
+    # in another order and from other files they are the same videos
+    (tmp_path / "some.txt").write_text("une crêpe\na cat-1\n", encoding="utf-8")
+    options = {"benchmark": "vbench", "prompts": tmp_path / "some.txt", "videos_per_prompt": 1, "memory": "none"}
+    assert _run(config, tmp_path / "other", **options) == {n: videos[n] for n in ("a cat-1-0.mp4", "une crêpe-0.mp4")}
+
+
+def test_only_what_is_missing_is_made_again_and_is_the_same(config, tmp_path, phygenbench, capsys) -> None:
+    made = {"benchmark": "phygenbench", "prompts": phygenbench}
+    before = _run(config, tmp_path, **made)
+    files = [tmp_path / "videos" / name for name in before]
+    for damage in (
+        files[1].unlink,  # the video is gone
+        (tmp_path / "about" / "2.json").unlink,  # the run was stopped between the two
+        lambda: files[1].write_bytes(before[files[1].name][:500]),  # copied in part
+        lambda: (tmp_path / "about" / "2.json").write_text('{"prompt": "an'),  # the machine crashed
+    ):
+        damage()
+        times = [file.stat().st_mtime_ns for file in (files[0], files[2])]
+        capsys.readouterr()
+        assert _run(config, tmp_path, **made) == before
+        assert "1 videos to make, 2 are there" in capsys.readouterr().err
+        assert [file.stat().st_mtime_ns for file in (files[0], files[2])] == times
+    assert not list(tmp_path.rglob("*.part*"))
+
+
+def test_a_trial_grows_into_the_whole(config, tmp_path, vbench, capsys) -> None:
+    options, config = {"benchmark": "vbench", "prompts": vbench}, dataclasses.replace(config, videos_at_once=3)
+    some = _run(config, tmp_path / "made", first=1, videos_per_prompt=1, **options)
+    assert len(some) == 2
+    more = _run(config, tmp_path / "made", videos_per_prompt=2, **options)
+    assert "4 videos to make, 2 are there" in capsys.readouterr().err
+    assert some.items() <= more.items() and len(more) == 6
+    assert len(_json(tmp_path / "made" / "index.json")) == 6
+
+
+def test_nothing_is_overwritten_or_mixed(config, tmp_path, phygenbench) -> None:
+    made = {"benchmark": "phygenbench", "prompts": phygenbench}
+    folder = tmp_path / "made"
+    before = _run(config, folder, **made, first=2)
+    index = (folder / "index.json").read_bytes()
+    (folder / "videos" / "video_output_2.mp4").unlink()
+    for changes, options, message in [
+        ({"seed": 7}, {}, "seed"),
+        ({"sampling_steps": 2}, {}, "steps"),
+        ({"k": 2}, {}, r"\(k\)"),
+        ({}, {"memory": "none"}, "memory"),
+        ({}, {"video_name": "{n}.mp4"}, "its file"),
+        ({}, {"prompts": _phygenbench(tmp_path / "other.json", CAPTIONS[1:])}, "prompt"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            _run(dataclasses.replace(config, **changes), folder, **{**made, **options})
+    assert (folder / "index.json").read_bytes() == index
+    left = {path.name: path.read_bytes() for path in (folder / "videos").iterdir()}
+    assert left == {name: content for name, content in before.items() if name != "video_output_2.mp4"}
+    (folder / "about" / "1.json").write_text('{"mine": 1}')
+    with pytest.raises(InputError, match="not of this recipe"):
+        _run(config, folder, **made)
+
+
+def test_two_prompts_of_one_file_do_not_overwrite_each_other(config, tmp_path) -> None:
+    """As they would where a file system ignores case."""
+    place = tmp_path / "videos" / "a.mp4", tmp_path / "about" / "a.json"
+    jobs = [Job("A fantasy landscape", 42, *place), Job("a fantasy landscape", 42, *place)]
+    with pytest.raises(InputError, match="prompt"):
+        make_missing(config, jobs, "none", None, None)
+    assert _json(place[1])["prompt"] == "A fantasy landscape"
+    with pytest.raises(InputError, match="prompt"):
+        make_missing(config, jobs[1:], "none", None, None)

@@ -1,0 +1,305 @@
+"""Filtering the hidden states of a frozen model: what the hooks do, what is measured, and a run that was stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from einops import rearrange
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from memkit.backbones import VideoFormat, WanBackbone
+from memkit.encoders import HighPass, LowPass
+from memkit.errors import InputError
+from memkit.generation import generate_videos
+from memkit.metrics.states import FRAME
+from memkit.worlds import sample_law
+from recipes.dit_mem import filtering
+from recipes.dit_mem.filtered import BANDS, Place, WithMean, filtered
+from recipes.dit_mem.filtering import ANOTHER, Filtering, conditions, law_of
+from recipes.dit_mem.filtering_table import UNFILTERED
+from recipes.dit_mem.presets import parse, tiny
+from recipes.dit_mem.twins import measure
+from tests.helpers.random_wan import random_pipeline, random_transformer
+
+GRID = 3, 2, 4  # patches, of 1×2×2
+PLACES: list[Place] = ["embedding", 0, 2]
+
+
+@pytest.fixture(scope="module")
+def backbone() -> WanBackbone:
+    """Two experts."""
+    return WanBackbone.from_pipeline(random_pipeline(boundary_ratio=0.5))
+
+
+@pytest.fixture(scope="module")
+def inputs() -> tuple[Tensor, Tensor, Tensor]:
+    random = torch.Generator().manual_seed(0)
+    time, height, width = GRID
+    latents = torch.randn(2, 16, time, 2 * height, 2 * width, generator=random)
+    return latents, torch.tensor([300.0, 300.0]), torch.randn(2, 5, 32, generator=random)
+
+
+def _run(model: nn.Module, inputs: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    with torch.no_grad():
+        return model(*inputs, return_dict=False)[0]
+
+
+def _hooks(backbone: WanBackbone) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for t in backbone.transformers for m in t.modules())
+
+
+# -- the hooks
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_changes_nothing_leaves_every_bit(backbone, inputs, place: Place) -> None:
+    for model in backbone.transformers:
+        before = _run(model, inputs)
+        for keep, strength in ((nn.Identity(), 1.0), (nn.Identity(), 0.5), (HighPass(), 0.0)):
+            with filtered(backbone, keep, place, strength) as changed:
+                assert _run(model, inputs).equal(before)
+            assert len(changed) == 1 and changed[0].equal(torch.zeros(2))
+        with filtered(backbone, LowPass(math.inf, math.inf), place):
+            torch.testing.assert_close(_run(model, inputs), before)  # through the transform and back
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("band", BANDS)
+@pytest.mark.parametrize("strength", [1.0, 0.5, -0.5])
+def test_equal_to_the_state_reshaped_and_filtered_by_hand(backbone, inputs, band, place: Place, strength) -> None:
+    """On a grid of three different sizes, so that no two axes can be mixed up; of a sum of cosines, not by FFT."""
+    for model in backbone.transformers:
+        shares = []
+
+        def by_hand(module: nn.Module, args, out: Tensor, shares: list[Tensor] = shares) -> Tensor:
+            time, height, width = GRID
+            tokens = rearrange(out, "b d t h w -> b (t h w) d") if place == "embedding" else out
+            matrix = _matrix(band)
+            new = tokens + strength * (torch.einsum("st,btd->bsd", matrix, tokens) - tokens)
+            shares.append((new - tokens).square().sum((1, 2)) / tokens.square().sum((1, 2)))
+            if place != "embedding":
+                return new
+            return rearrange(new, "b (t h w) d -> b d t h w", t=time, h=height, w=width)
+
+        before = _run(model, inputs)
+        handle = (model.patch_embedding if place == "embedding" else model.blocks[place]).register_forward_hook(by_hand)
+        expected = _run(model, inputs)
+        handle.remove()
+        with filtered(backbone, BANDS[band](0.25), place, strength) as changed:
+            out = _run(model, inputs)
+        torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(changed[0], shares[0], rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(out, before, rtol=1e-2, atol=1e-3)
+
+
+def _matrix(band: str) -> Tensor:
+    """The filter of a band at 0.25 as a matrix [tokens, tokens]: its gain between plane waves."""
+    where = torch.cartesian_prod(*(torch.arange(n, dtype=torch.float64) for n in GRID))
+    waves = torch.cartesian_prod(*(torch.arange(n, dtype=torch.float64) / n for n in GRID))
+    waves = waves - waves.round()
+    low = 1 / (1 + (waves / 0.25).square().sum(-1) ** 4)
+    gain = low if band == "low" else 1 - low
+    if band == "high and mean":
+        gain[0] = 1
+    phase = 2 * math.pi * (where[:, None] - where[None]) @ waves.T
+    return (phase.cos() @ gain / len(where)).float()
+
+
+def test_low_and_high_make_the_whole_and_the_mean_stays_if_told() -> None:
+    x = torch.randn(2, 3, *GRID)
+    low, high, kept = (BANDS[name](0.25)(x) for name in ("low", "high", "high and mean"))
+    torch.testing.assert_close(low + high, x)
+    torch.testing.assert_close(kept.mean((-3, -2, -1)), x.mean((-3, -2, -1)))
+    assert high.mean((-3, -2, -1)).abs().max() < 1e-6
+    half = WithMean(HighPass())(x.bfloat16())
+    assert half.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_nothing_stays_behind_not_even_after_an_error(backbone, inputs, place: Place) -> None:
+    before = [_run(model, inputs) for model in backbone.transformers]
+    with filtered(backbone, LowPass(), place):
+        assert _hooks(backbone) > 0
+        assert not any(_run(m, inputs).equal(b) for m, b in zip(backbone.transformers, before, strict=True))
+    assert _hooks(backbone) == 0
+    with pytest.raises(ZeroDivisionError), filtered(backbone, LowPass(), place):
+        raise ZeroDivisionError
+    assert _hooks(backbone) == 0
+    with pytest.raises(InputError), filtered(backbone, lambda x: LowPass()(x[0, 0, 0]), place):
+        _run(backbone.transformer, inputs)  # the filter itself fails
+    assert _hooks(backbone) == 0
+    assert all(_run(m, inputs).equal(b) for m, b in zip(backbone.transformers, before, strict=True))
+
+
+@pytest.mark.parametrize("place", [2, 3, -1])
+def test_a_block_that_an_expert_lacks_is_refused_before_any_hook(place: int) -> None:
+    pipe = random_pipeline(boundary_ratio=0.5)
+    pipe.transformer_2 = random_transformer(num_layers=2)
+    backbone = WanBackbone.from_pipeline(pipe)
+    with pytest.raises(InputError, match="no block"), filtered(backbone, LowPass(), place):
+        pass
+    assert _hooks(backbone) == 0
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.sampled_from(PLACES), st.tuples(*[st.integers(1, 4)] * 3), st.integers(1, 3))
+def test_any_grid_and_batch_and_a_sample_by_itself(place: Place, grid: tuple[int, int, int], batch: int) -> None:
+    backbone = WanBackbone(random_transformer())
+    time, height, width = grid
+    latents = torch.randn(batch, 16, time, 2 * height, 2 * width)
+    inputs = latents, torch.full((batch,), 500.0), torch.randn(batch, 4, 32)
+    with filtered(backbone, LowPass(), place) as changed:
+        together = _run(backbone.transformer, inputs)
+        for i in range(batch):
+            alone = _run(backbone.transformer, tuple(x[i : i + 1] for x in inputs))  # type: ignore[arg-type]
+            torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(changed[0], torch.cat(changed[1:]), rtol=1e-4, atol=1e-6)
+
+
+def test_the_pipeline_filters_every_step_and_branch_of_both_experts(backbone) -> None:
+    made = {"seeds": [1], "steps": 4, "guidance_scale": 2.0}
+    backbone = WanBackbone.from_pipeline(backbone.pipeline(), VideoFormat(5, 32, 32, 8.0))
+    plain = generate_videos(backbone, ["a red ball falls"], **made)
+    seen = [0, 0]
+    counts = [
+        model.register_forward_hook(lambda *_, i=i: seen.__setitem__(i, seen[i] + 1))
+        for i, model in enumerate(backbone.transformers)
+    ]
+    with filtered(backbone, LowPass(), 1) as changed:
+        low = generate_videos(backbone, ["a red ball falls"], **made)
+    for handle in counts:
+        handle.remove()
+    assert min(seen) > 0 and sum(seen) == len(changed) == 2 * 4
+    assert not low.equal(plain) and generate_videos(backbone, ["a red ball falls"], **made).equal(plain)
+
+
+# -- what is measured
+
+
+def test_a_twin_that_is_the_same_moved_or_of_another_colour() -> None:
+    law = sample_law(random.Random(3), "test", ("drop",))
+    known = {"condition": "c", "prompt": 0, "changed": 0.0}
+    video = law.video()
+    same = measure(video, video, law, 8.0, **known)
+    assert (same.path_distance, same.colour_distance, same.squared_error, same.found) == (0, 0, 0, True)
+    assert same.law_residual < 0.005
+    moved = dataclasses.replace(law, x=law.x - math.copysign(0.4, law.x))
+    off = measure(moved.video(), video, law, 8.0, **known)
+    assert off.path_distance == pytest.approx(0.4 / FRAME, rel=0.05) and off.colour_distance < 0.05
+    assert off.law_residual < 0.005 and off.squared_error > 0  # the law says nothing of where it starts
+    hidden = video.clone()
+    hidden[6:] = 128
+    assert math.isnan(measure(hidden, video, law, 8.0, **known).path_distance)  # six frames of 17 tell too little
+    hue = next(colour for colour in ("red", "blue") if colour != law.colour)
+    other = measure(dataclasses.replace(law, colour=hue).video(), video, law, 8.0, **known)
+    assert not other.found and math.isnan(other.path_distance) and math.isnan(other.colour_distance)
+
+
+def test_detail_and_motion_are_told_apart() -> None:
+    law = sample_law(random.Random(3), "test", ("drop",))
+    known = {"condition": "c", "prompt": 0, "changed": 0.0}
+    stripes = torch.zeros(6, 32, 32, 3, dtype=torch.uint8)
+    stripes[:, :, ::2] = 255  # half a cycle a pixel
+    slow = (127 + 100 * (2 * math.pi * torch.arange(32) / 32).sin()).to(torch.uint8).expand(6, 32, 32)[..., None]
+    fine, coarse = (measure(v, v, law, 8.0, **known) for v in (stripes, slow.expand(-1, -1, -1, 3).contiguous()))
+    assert fine.fine > 0.99 and coarse.fine < 0.01 and fine.motion == coarse.motion == 0
+    blinking = torch.stack([torch.full((32, 32, 3), 51 * (i % 2), dtype=torch.uint8) for i in range(6)])
+    assert measure(blinking, blinking, law, 8.0, **known).motion == pytest.approx(0.2)
+
+
+def test_conditions_of_a_model() -> None:
+    names = [condition.name for condition in conditions(Filtering(), 8)]
+    assert names[:2] == [UNFILTERED, ANOTHER] and len(set(names)) == len(names) == 2 + 3 * 2 * 4
+    assert {condition.place for condition in conditions(Filtering(), 8)} == {"embedding", 0, 4, 6}
+    assert {condition.place for condition in conditions(Filtering(blocks=(1,)), 8)} == {"embedding", 1}
+    asked = parse(Filtering, "", ["--strengths", "1", "-0.5", "--blocks", "2", "--cutoffs", "0.1"])
+    assert (asked.strengths, asked.blocks, asked.cutoffs) == ((1.0, -0.5), (2,), (0.1,))
+
+
+# -- the command
+
+
+@pytest.fixture(scope="module")
+def done(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Filtering:
+    """A study of three prompts in two batches, finished."""
+    out = tmp_path_factory.mktemp("run")
+    config = dataclasses.replace(
+        tiny(), model=str(random_folder), out=out, text_length=512, sampling_steps=2, videos_at_once=2
+    )
+    command = Filtering(config, prompts=3, strengths=(1.0,), blocks=(1,), keep=1)
+    assert filtering.main(command) == 0
+    return command
+
+
+def _read(command: Filtering) -> dict:
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is no JSON")
+
+    return json.loads((command.config.out / "filtering.json").read_text(), parse_constant=refuse)
+
+
+def test_end_to_end(done) -> None:
+    found = _read(done)
+    names = [condition.name for condition in conditions(done, 3)]
+    assert list(found["table"]) == names and len(found["clips"]) == 3 * len(names) == 3 * 8
+    rows = {(row["condition"], row["prompt"]): row for row in found["clips"]}
+    for (name, _), row in rows.items():
+        assert (row["squared_error"] == 0) == (name == UNFILTERED)
+        assert (row["changed"] == 0) == (name in (UNFILTERED, ANOTHER))
+    twins = [load_file(done.config.out / "filtering" / f"{i:02d}.safetensors")["video"] for i in range(3)]
+    assert all(twin.shape == (9, 32, 32, 3) for twin in twins) and not twins[0].equal(twins[1])
+    assert len(list((done.config.out / "filtering").glob("*.mp4"))) == len(names)
+    assert Image.open(done.config.out / "filtering.png").height > 64 * len(names)
+    cells = found["table"][names[2]]
+    error = sum(rows[names[2], i]["squared_error"] for i in range(3)) / 3
+    assert cells["PSNR, dB"]["value"] == pytest.approx(-10 * math.log10(error))
+    ratio = sum(rows[names[2], i]["motion"] for i in range(3)) / sum(rows[UNFILTERED, i]["motion"] for i in range(3))
+    assert cells["motion, ratio"]["value"] == pytest.approx(ratio)
+    assert found["table"][UNFILTERED]["PSNR, dB"]["value"] is None
+
+
+def test_a_stopped_run_goes_on_to_the_same_rows(done, monkeypatch) -> None:
+    whole, file = _read(done), done.config.out / "filtering.json"
+    calls: list[list[str]] = []
+
+    def counted(backbone, prompts, **options):
+        calls.append(list(prompts))
+        return generate_videos(backbone, prompts, **options)
+
+    monkeypatch.setattr(filtering, "generate_videos", counted)
+    filtering.run(done)
+    assert calls == [] and _read(done) == whole
+
+    kept = [row for row in whole["clips"] if (row["condition"], row["prompt"]) not in {(ANOTHER, 1), (_LAST, 0)}]
+    file.write_text(json.dumps({**whole, "clips": kept}))
+    twin = done.config.out / "filtering" / "02.safetensors"
+    before = load_file(twin)["video"]
+    twin.unlink()
+    filtering.run(done)
+    assert sorted(map(str, _read(done)["clips"])) == sorted(map(str, whole["clips"]))
+    first, second = [law_of(0).caption, law_of(1).caption], [law_of(2).caption]
+    assert calls == [second, first, first] and load_file(twin)["video"].equal(before)  # whole batches, no others
+
+
+_LAST = "high and mean 0.25, block 1, 1"
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"guidance_scale": 1.0}])
+def test_rows_made_in_another_way_are_left_alone(done, change: dict) -> None:
+    before = (done.config.out / "filtering.json").read_bytes()
+    other = dataclasses.replace(done, config=dataclasses.replace(done.config, **change))
+    with pytest.raises(InputError, match=next(iter(change))):
+        filtering.run(other)
+    with pytest.raises(InputError, match="no block 3"):
+        filtering.run(dataclasses.replace(done, blocks=(3,)))
+    assert (done.config.out / "filtering.json").read_bytes() == before

@@ -1,0 +1,350 @@
+"""Stream: against a loop by hand and against teacher forcing, its promises about known frames, memory and sessions."""
+
+import gc
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from memkit.backbones import WanBackbone
+from memkit.cameras import CameraPath, Cameras
+from memkit.errors import InputError
+from memkit.frame_graph import FrameGraph
+from memkit.injectors import (
+    BudgetError,
+    CacheMonitor,
+    KVCache,
+    SelfAttentionConcat,
+    TeacherForcing,
+    frame_bytes,
+    stream_cameras,
+)
+from memkit.injectors.kv_cache import SlotCache
+from memkit.memory import Memory
+from memkit.positions import PMRoPE, PMRoPEConfig
+from memkit.streaming import Stream, StreamConfig, read_everything, read_packed, read_window
+from tests.helpers.random_wan import random_pipeline
+
+TOKENS = 4  # of a latent frame of 4×4
+TIGHT = {"rtol": 0, "atol": 1e-5}
+FAST = StreamConfig(chunk=2, steps=2, guidance_scale=1.0)
+GUIDED = StreamConfig(chunk=2, steps=1, guidance_scale=3.0)
+PROMPTS = ["a red ball falls", "a blue cube bounces"]
+
+
+class Short(WanBackbone):
+    """With short texts: most of the time of a model this small is spent on reading 512 words."""
+
+    def encode_text(self, prompts, max_sequence_length=8):
+        return super().encode_text(prompts, max_sequence_length)
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return Short.from_pipeline(random_pipeline())
+
+
+def seeded(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def budget(backbone, frames=40, branches=2, batch=2):
+    return frames * branches * sum(frame_bytes(model, 4, 4, batch) for model in backbone.transformers)
+
+
+def stream(backbone, config=FAST, frames=40, seeds=(1, 2), **more):
+    branches = 1 if config.guidance_scale == 1 else 2
+    return Stream(backbone, seeds, budget(backbone, frames, branches, len(seeds)), config, size=(4, 4), **more)
+
+
+def trained(backbone):
+    pm = PMRoPE(PMRoPEConfig.of(backbone.transformer))
+    for i, parameter in enumerate(pm.parameters()):
+        parameter.data = 0.15 * seeded(*parameter.shape, seed=20 + i)
+    return pm
+
+
+def cameras(frames, batch=1):
+    q = torch.linalg.qr(seeded(batch, frames, 3, 3, seed=3)).Q
+    c2w = torch.eye(4).repeat(batch, frames, 1, 1)
+    c2w[..., :3, :3] = q * torch.linalg.det(q)[..., None, None]
+    c2w[..., :3, 3] = 3 * seeded(batch, frames, 3, seed=4)
+    return Cameras(c2w, torch.full((batch, frames, 4), 0.7))
+
+
+# -- what a chunk is ---------------------------------------------------------------------------------------------------
+
+
+def test_it_is_the_loop_that_one_would_write_by_hand(backbone):
+    """Euler steps of the shifted schedule, guidance of two histories, known frames at t=0, each chunk written clean."""
+    config, known = StreamConfig(chunk=2, steps=3, shift=4.0, guidance_scale=2.5), seeded(1, 16, 3, 4, 4)
+    made = stream(backbone, config).make_all([PROMPTS, PROMPTS[::-1], PROMPTS], known)
+    model, noise = backbone.transformer, stream(backbone, config)._noise("noise", range(6))
+    u = torch.linspace(1, 1 / 1000, 1000)
+    levels = 4 * u / (1 + 3 * u)
+    sigmas = [*torch.linspace(float(levels[0]), float(levels[-1]), 3).tolist(), 0.0]
+    sigmas = [*(4 * s / (1 + 3 * s) for s in sigmas[:-1]), 0.0]
+    text = {"cond": [backbone.encode_text(p) for p in (PROMPTS, PROMPTS[::-1], PROMPTS)]}
+    text["uncond"] = [backbone.encode_text(["", ""])] * 3
+    caches = {name: KVCache(budget(backbone, branches=1)) for name in text}
+    want = []
+    for i, given in enumerate((2, 1, 0)):
+        span = slice(2 * i, 2 * i + 2)
+        x = noise[:, :, span].clone()
+        x[:, :, :given] = known[:, :, span][:, :, :given]
+        times = torch.ones(2, 2)
+        times[:, :given] = 0
+        outs = {}
+
+        def run(name, t, write=False, x=x, i=i, times=times):
+            cache, at = caches[name], range(2 * i, 2 * i + 2)
+            with cache.attach(model), cache.chunk(at, write=write), torch.no_grad():
+                return model(x, (t * times).repeat_interleave(TOKENS, 1), text[name][i], return_dict=False)[0]
+
+        for here, after in zip(sigmas, sigmas[1:], strict=False):
+            outs = {name: run(name, 1000 * here) for name in text}
+            velocity = outs["uncond"] + 2.5 * (outs["cond"] - outs["uncond"])
+            x[:, :, given:] += (after - here) * velocity[:, :, given:]
+        for name in text:
+            run(name, 0.0, write=True)
+        want.append(x)
+    torch.testing.assert_close(made, torch.cat(want, 2), **TIGHT)
+
+
+def test_every_call_is_the_teacher_forced_pass_over_what_was_made(backbone):
+    """Cameras, memory tokens and a prompt a chunk at work: the streamed velocity is the noisy stream's."""
+    pm, cams, calls = trained(backbone), cameras(6), []
+    memory = SelfAttentionConcat(Memory(seeded(1, 3, 48, seed=4)))
+    each = [PROMPTS, PROMPTS[::-1], PROMPTS]
+    with memory.attach(backbone.transformer):
+        hook = backbone.transformer.register_forward_hook(
+            lambda _m, args, out: calls.append((args[0], args[1], out[0]))
+        )
+        made = stream(backbone, FAST, positions=pm, cameras=cams).make_all(each)
+        hook.remove()
+    assert len(calls) == 9
+    graph, forcing, path = FrameGraph.chunks(6, chunk=2, known=0, cameras=True), TeacherForcing(), CameraPath.of(cams)
+    text = torch.stack([backbone.encode_text(p) for p in each], 1)
+    attached = [part.attach(backbone.transformer) for part in (forcing, pm, memory)]
+    for number, (x, t, velocity) in enumerate(calls):
+        chunk, step = divmod(number, 3)
+        span = slice(2 * chunk, 2 * chunk + 2)
+        noisy, times = made.clone(), torch.zeros(2, 12)
+        noisy[:, :, span] = x
+        times[:, 6:][:, span] = t[:, None]
+        with forcing.at(graph), pm.at(stream_cameras(graph, path)), torch.no_grad():
+            out = backbone.transformer(torch.cat([made, noisy], 2), times, text, return_dict=False)[0]
+        torch.testing.assert_close(out[:, :, span], velocity, **TIGHT)
+        assert float(t[0]) > 0 or step == 2
+    for attachment in attached:
+        attachment.detach()
+
+
+@pytest.mark.parametrize("known", [1, 2, 3, 6])
+def test_known_latents_come_back_as_given_and_matter(backbone, known):
+    given = seeded(2, 16, known, 4, 4)
+    a, b = (stream(backbone).make_all([PROMPTS] * 4, x) for x in (given, given + 1))
+    assert torch.equal(a[:, :, :known], given) and a.isfinite().all()
+    assert ((a - b)[:, :, known:].abs().amax((0, 1, 3, 4)) > 0).all()
+
+
+def test_a_prompt_changes_its_chunk_and_those_after_it_alone(backbone):
+    a, b = (stream(backbone).make_all([PROMPTS, middle, PROMPTS]) for middle in (PROMPTS, PROMPTS[::-1]))
+    assert torch.equal(a[:, :, :2], b[:, :, :2])
+    assert not torch.equal(a[:, :, 2:4], b[:, :, 2:4]) and not torch.equal(a[:, :, 4:], b[:, :, 4:])
+
+
+def test_short_texts_give_the_same_chunks_up_to_rounding_and_longer_ones_are_named():
+    backbone, outs = WanBackbone.from_pipeline(random_pipeline()), []
+    for length in (512, 24):
+        made = stream(backbone, replace(GUIDED, text_length=length))
+        outs.append(torch.cat([made.make(PROMPTS), made.make(PROMPTS[::-1])], dim=2))
+    torch.testing.assert_close(outs[1], outs[0], rtol=0, atol=1e-4)
+    with pytest.raises(InputError, match="'a red ball falls' has more than 3 text tokens"):
+        stream(backbone, replace(GUIDED, text_length=3)).make(PROMPTS)
+    with pytest.raises(InputError, match="1 to 512"):
+        replace(GUIDED, text_length=0)
+
+
+def test_a_video_depends_on_its_seed_and_prompt_not_on_its_companions_nor_on_how_often_it_is_made(backbone):
+    both = stream(backbone).make_all([PROMPTS] * 3)
+    assert torch.equal(stream(backbone).make_all([PROMPTS] * 3), both)
+    alone = stream(backbone, seeds=[2]).make_all([PROMPTS[1:]] * 3)
+    torch.testing.assert_close(alone[0], both[1], **TIGHT)
+    assert not torch.allclose(stream(backbone, seeds=[3]).make_all([PROMPTS[1:]] * 3), alone)
+
+
+def test_cameras_are_normalised_once_and_rows_are_positions(backbone):
+    pm, cams = trained(backbone), cameras(8)
+    shift = torch.eye(4)
+    shift[:3, 3] = 5.0
+    moved = Cameras(shift @ cams.c2w, cams.intrinsics)
+    other = Cameras(cams.c2w.clone(), cams.intrinsics)
+    other.c2w[:, 7, :3, 3] *= 9  # farther than the video goes: the unit of the whole clip is another
+    a, b, c = (stream(backbone, positions=pm, cameras=x).make_all([PROMPTS] * 2) for x in (cams, moved, other))
+    torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
+    assert (a - c).abs().max() > 1e-3
+
+
+def test_the_model_of_an_a14b_is_that_of_the_noise_level_and_both_write():
+    backbone, ran = Short.from_pipeline(random_pipeline(boundary_ratio=0.6)), []
+    for number, model in enumerate(backbone.transformers):
+        model.register_forward_pre_hook(lambda _m, args, number=number: ran.append((number, float(args[1][0]))))
+    stream(backbone, StreamConfig(chunk=2, steps=4, shift=1.0, guidance_scale=1.0)).make(PROMPTS)
+    assert [number for number, _ in ran] == [int(t < 600) for _, t in ran[:4]] + [0, 1]
+    assert {number for number, _ in ran[:4]} == {0, 1} and [t for _, t in ran[4:]] == [0, 0]
+
+
+def test_the_context_may_be_noised(backbone):
+    times, config = [], StreamConfig(chunk=2, steps=2, guidance_scale=1.0, context_sigma=0.25)
+    hook = backbone.transformer.register_forward_pre_hook(lambda _m, args: times.append(float(args[1][0])))
+    a = stream(backbone, config).make_all([PROMPTS] * 2)
+    hook.remove()
+    b = stream(backbone, FAST).make_all([PROMPTS] * 2)
+    assert times[2::3] == [250, 250] and torch.equal(a[:, :, :2], b[:, :, :2]) and not torch.equal(a, b)
+
+
+# -- what is remembered ------------------------------------------------------------------------------------------------
+
+
+def test_memory_is_flat_past_the_budget_and_pinned_chunks_stay(backbone):
+    it, sizes = stream(backbone, GUIDED, frames=6), []
+    for i in range(15):  # 30 latent frames: 117 frames of video
+        it.make(PROMPTS, pin=i == 0)
+        if i in (3, 14):
+            gc.collect()
+            tensors = [x for x in gc.get_objects() if type(x) is torch.Tensor]
+            sizes.append(sum(x.nbytes for x in tensors if x.layout == torch.strided))
+    held = [it.cache.branch(name) for name in it.cache.branches]
+    assert sizes[0] == sizes[1] and sum(branch.nbytes for branch in held) <= it.cache.budget_bytes
+    assert [branch.positions for branch in held] == [(0, 1, 26, 27, 28, 29)] * 2
+
+
+def test_a_chunk_can_be_made_again_and_a_gap_left(backbone):
+    it = stream(backbone)
+    first, second = it.make(PROMPTS), it.make(PROMPTS)
+    it.position = 2
+    assert torch.equal(it.make(PROMPTS), second) and it.position == 4
+    it.position = 40
+    far = it.make(PROMPTS)
+    it.position = 4
+    near = it.make(PROMPTS)
+    assert it.cache.branch("cond").positions == (0, 1, 2, 3, 4, 5, 40, 41)
+    assert not torch.allclose(far, near) and not torch.equal(first, second)
+
+
+def test_one_may_read_less(backbone):
+    def own(held, chunk):
+        return held.positions
+
+    outs = {}
+    for name, read in {
+        "all": read_everything,
+        "own": own,
+        "wide": read_window(6),
+        "narrow": read_window(2),
+        "packed": read_packed(first=1, anchors=[2], previous=2),
+        "none": read_window(0),
+    }.items():
+        outs[name] = stream(backbone, read=read).make_all([PROMPTS] * 4)
+    assert all(torch.equal(outs["all"], outs[name]) for name in ("own", "wide"))
+    different = [outs[name][:, :, 6:] for name in ("all", "narrow", "packed", "none")]
+    assert all(not torch.allclose(a, b) for i, a in enumerate(different) for b in different[:i])
+
+
+def test_the_packed_subset_is_first_anchors_previous_and_pinned():
+    held = SlotCache(10**6)
+    held.update(range(12), [(torch.zeros(1, 12, 1, 1),) * 2])
+    assert read_packed(1, [3, 4, 20], 3)(held, [12, 13, 14]) == (0, 3, 4, 9, 10, 11)
+    held.pin([6])
+    assert read_packed(0, [3, 9], 2)(held, [8, 9]) == (3, 6, 7)
+    assert read_window(1)(held, [4]) == (3,) and read_everything(held, [3, 4]) == (0, 1, 2)
+    with pytest.raises(InputError, match="-1"):
+        read_packed(first=-1)
+    with pytest.raises(InputError, match="-1"):
+        read_window(-1)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_a_saved_stream_goes_on_to_the_bit(backbone, tmp_path, guidance):
+    config = StreamConfig(chunk=2, first=1, steps=2, guidance_scale=guidance)
+    more = {"positions": trained(backbone), "cameras": cameras(20)}
+    it = stream(backbone, config, frames=5, **more)
+    it.make_all([PROMPTS] * 2, seeded(1, 16, 1, 4, 4))
+    it.save(tmp_path / "a")
+    it.make(PROMPTS, pin=True)
+    it.save(tmp_path / "a")
+    it.save(tmp_path / "a")
+    want = it.make_all([PROMPTS, PROMPTS[::-1]])
+    again = Stream.load(tmp_path / "a", backbone, **more)
+    assert again.config == config and again.position == 5
+    assert torch.equal(again.make_all([PROMPTS, PROMPTS[::-1]]), want)
+    assert again.cache.branch("cond").pinned == (3, 4)
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["a.safetensors", "stream.json"]
+
+
+def test_what_is_no_saved_stream_is_named(backbone, tmp_path):
+    with pytest.raises(InputError, match="no saved stream at"):
+        Stream.load(tmp_path, backbone)
+    stream(backbone).save(tmp_path)
+    content = json.loads((tmp_path / "stream.json").read_text())
+    for change, message in (
+        ({"version": 2}, "^.*no memkit-stream of version 1"),
+        ({"config": {"x": 1}}, "damaged"),
+        ({"size": 3}, "damaged"),
+    ):
+        (tmp_path / "stream.json").write_text(json.dumps({**content, **change}))
+        with pytest.raises(InputError, match=message):
+            Stream.load(tmp_path, backbone)
+    (tmp_path / "stream.json").write_text("{")
+    with pytest.raises(InputError, match="damaged"):
+        Stream.load(tmp_path, backbone)
+
+
+# -- wrong use ---------------------------------------------------------------------------------------------------------
+
+
+def test_wrong_use_is_named_and_the_stream_goes_on(backbone):
+    it = stream(backbone, frames=4, positions=trained(backbone), cameras=cameras(4))
+    with pytest.raises(InputError, match="1 prompts for 2 videos"):
+        it.make(PROMPTS[:1])
+    with pytest.raises(InputError, match="do not fit"):
+        it.make(PROMPTS, seeded(1, 16, 1, 5, 4))
+    with pytest.raises(InputError, match="do not fit a chunk"):
+        it.make(PROMPTS, seeded(3, 16, 2, 4, 4))
+    with pytest.raises(InputError, match="9 latent frames are known for 1 chunks"):
+        it.make_all([PROMPTS], seeded(1, 16, 9, 4, 4))
+    with pytest.raises(InputError, match="for 0 chunks"):
+        it.make_all([])
+    with pytest.raises(InputError, match="chunk of 0 frames"):
+        it.make(PROMPTS, frames=0)
+    assert it.position == 0 and it.cache.branch().positions == ()
+    it.make(PROMPTS, pin=True)
+    it.make(PROMPTS, pin=True)
+    with pytest.raises(InputError, match="frames 0 to 3"):
+        it.make(PROMPTS)
+    full = stream(backbone, frames=2)
+    full.make(PROMPTS, pin=True)
+    with pytest.raises(BudgetError, match="pinned"):
+        full.make(PROMPTS)
+    full.cache.branch("cond").unpin([0, 1])
+    assert full.make(PROMPTS).isfinite().all() and full.position == 4
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in backbone.transformer.modules())
+    with pytest.raises(InputError, match="at least one"):
+        stream(backbone, seeds=[])
+    with pytest.raises(InputError, match="both or neither"):
+        stream(backbone, cameras=cameras(4))
+    for wrong in ({"chunk": 0}, {"steps": 0}, {"first": 0}, {"context_sigma": 1.5}):
+        with pytest.raises(InputError):
+            StreamConfig(**wrong)
+
+
+def test_a_monitor_sees_every_step_of_the_conditional_branch_and_not_the_write(backbone):
+    it, monitor, calls = stream(backbone, StreamConfig(chunk=2, steps=3)), CacheMonitor(), []
+    it.make(PROMPTS)
+    hook = backbone.transformer.register_forward_pre_hook(lambda *_: calls.append(1))
+    it.make(PROMPTS, monitor=monitor)
+    hook.remove()
+    assert monitor.shares().shape == (3, 3, 2, 2, 2) and len(calls) == 8
+    assert (monitor.positions, monitor.read) == ((2, 3), (0, 1))
