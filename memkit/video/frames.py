@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from memkit.errors import InputError, MediaError
 from memkit.files import whole_file
 from memkit.video.reader import VideoReader
+from memkit.video.writer import same_bytes
 
 Cut = Literal["start", "center"]
 Pad = Literal["hold", "loop", "error"]
@@ -109,7 +110,7 @@ def write_video(path: str | os.PathLike[str], frames: UInt8[Tensor, "time height
         with whole_file(path) as partial, av.open(str(partial), "w", format="mp4") as container:
             stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(10_000))
             stream.width, stream.height, stream.pix_fmt = even.shape[2], even.shape[1], "yuv420p"
-            stream.options = {"crf": "12"}
+            stream.options = {"crf": "12", **same_bytes()}
             for frame in even.cpu().numpy():
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             container.mux(stream.encode())

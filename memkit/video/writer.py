@@ -8,11 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import av
+import torch
 from av.error import FFmpegError
 from jaxtyping import UInt8
 from torch import Tensor
 
 from memkit.errors import InputError, MediaError
+
+
+def same_bytes() -> dict[str, str]:
+    """Options of libx264 with which equal frames always give equal files.
+
+    Its AVX-512 code reads memory that nobody has written (in the macroblock tree of the lookahead), so that one video
+    encoded twice may differ by a few values. The AVX2 code gives the file that every other processor makes.
+    """
+    return {"x264-params": "asm=avx2"} if torch.backends.cpu.get_cpu_capability() == "AVX512" else {}
 
 
 class VideoWriter:

@@ -331,3 +331,15 @@ def test_to_model_and_back():
     assert from_model(torch.tensor([-9.0, 9.0]).reshape(1, 1, 1, 1, 2).expand(1, 3, 1, 1, 2)).flatten().tolist() == [
         0, 0, 0, 255, 255, 255,
     ]  # fmt: skip
+
+
+def test_equal_frames_give_equal_files_whatever_memory_held_before(tmp_path):
+    torch.manual_seed(0)
+    frames = (torch.rand(9, 24, 24, 3) * 255).byte().repeat_interleave(4, 1).repeat_interleave(4, 2)
+    files = set()
+    for seed in range(10):
+        junk = [torch.rand(1000 * (i * seed % 97) + 10) for i in range(300)]
+        del junk
+        write_video(tmp_path / "a.mp4", frames, 8.0)
+        files.add((tmp_path / "a.mp4").read_bytes())
+    assert len(files) == 1

@@ -129,7 +129,7 @@ def test_a_picture_begins_every_video(config, tmp_path) -> None:
 
 
 def test_one_video_and_its_facts_a_prompt_and_nothing_twice(config, tmp_path, capsys) -> None:
-    bank = MemoryBank.open(config.test_bank)
+    bank, config = MemoryBank.open(config.test_bank), dataclasses.replace(config, videos_at_once=1)  # batches round
     prompts = tuple(bank.captions[:3])
     made = _generate(config, tmp_path, prompts=prompts)
     assert len(made) == 3 and read_video(made[0]).frames.shape == (9, 32, 32, 3)
