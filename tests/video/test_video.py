@@ -337,8 +337,8 @@ def test_equal_frames_give_equal_files_whatever_memory_held_before(tmp_path):
     torch.manual_seed(0)
     frames = (torch.rand(9, 24, 24, 3) * 255).byte().repeat_interleave(4, 1).repeat_interleave(4, 2)
     files = set()
-    for seed in range(10):
-        junk = [torch.rand(1000 * (i * seed % 97) + 10) for i in range(300)]
+    for _ in range(10):
+        junk = [torch.rand(size) for size in torch.randint(10, 200_000, (300,)).tolist()]
         del junk
         write_video(tmp_path / "a.mp4", frames, 8.0)
         files.add((tmp_path / "a.mp4").read_bytes())
