@@ -331,16 +331,3 @@ def test_to_model_and_back():
     assert from_model(torch.tensor([-9.0, 9.0]).reshape(1, 1, 1, 1, 2).expand(1, 3, 1, 1, 2)).flatten().tolist() == [
         0, 0, 0, 255, 255, 255,
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize("size", [32, 64, 96, 128])
-def test_equal_frames_give_equal_files_whatever_memory_held_before(tmp_path, size):
-    torch.manual_seed(0)
-    frames = (torch.rand(17, size // 4, size // 4, 3) * 255).byte().repeat_interleave(4, 1).repeat_interleave(4, 2)
-    files = set()
-    for _ in range(10):
-        junk = [torch.rand(length) for length in torch.randint(10, 200_000, (300,)).tolist()]
-        del junk
-        write_video(tmp_path / "a.mp4", frames, 8.0)
-        files.add((tmp_path / "a.mp4").read_bytes())
-    assert len(files) == 1
