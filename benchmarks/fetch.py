@@ -104,8 +104,11 @@ def first_use(settings: Settings, way: str, size: int, seed: int) -> int | None:
     text, errors, stream = torch.zeros(size, 1, 16), [], batches(settings, size, seed)
     for step in tqdm(range(settings.steps), f"{way}, {size}, {seed}"):
         batch = next(stream)
-        taken, noisy = method.choose(batch.history, batch.cameras), add_noise(batch.latents, batch.noise, batch.sigma)
-        with method.shown(model, taken=taken, cameras=batch.cameras, noise=batch.query_noise, text=text):
+        selection, noisy = (
+            method.choose(batch.history, batch.cameras),
+            add_noise(batch.latents, batch.noise, batch.sigma),
+        )
+        with method.shown(model, selection=selection, cameras=batch.cameras, noise=batch.query_noise, text=text):
             given = model(noisy, batch.sigma * NUM_TRAIN_TIMESTEPS, text, return_dict=False)[0]
             error = (given - (batch.noise - batch.latents)).pow(2).mean()
             taught = query_loss(method, batch.latents) if way == "taught" else 0.0

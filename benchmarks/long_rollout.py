@@ -54,10 +54,10 @@ def main(settings: Settings) -> None:
     settings.out.parent.mkdir(parents=True, exist_ok=True)
     with VideoWriter(settings.out.with_suffix(".mp4"), form.fps) as video:
         first = torch.full((1, 1, form.height, form.width, 3), 128, dtype=torch.uint8)
-        rollout.saw(first, part(cameras, 0, 1))
+        rollout.observe(first, part(cameras, 0, 1))
         for chunk in range(settings.chunks):
             start = time.perf_counter()
-            made = rollout.make(["a room"], part(cameras, chunk * stride, (chunk + 1) * stride + 1), [chunk])
+            made = rollout.generate(["a room"], part(cameras, chunk * stride, (chunk + 1) * stride + 1), [chunk])
             video.add(made[0, 1:])
             seconds.append(round(time.perf_counter() - start, 2))
             held.append(rollout.history.nbytes)

@@ -1,4 +1,4 @@
-"""`whole_file`: files that appear whole or not at all."""
+"""`atomic_write`: files that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A place beside ``path`` to write to; at the end of the ``with`` it is on the disk and takes the file's name.
 
-        with whole_file("run/log.json") as partial:
+        with atomic_write("run/log.json") as partial:
             partial.write_text(text)
 
     Until then, and after an error inside, what had the name before has it still. Two processes must not write one file

@@ -26,7 +26,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from memkit.errors import InputError
-from memkit.files import whole_file
+from memkit.files import atomic_write
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -107,7 +107,7 @@ def _some(names: Iterable[str]) -> str:
 
 
 def _write(path: Path, data: bytes) -> None:
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(data)
 
 

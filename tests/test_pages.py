@@ -61,6 +61,6 @@ def test_the_budgets_of_the_page_are_those_of_frame_bytes():
     for name, height, width, tokens, megabytes, gigabytes in rows:
         with torch.device("meta"):
             model = WanTransformer3DModel(**PRESETS[name.lower()]().transformer)
-        a_frame = frame_bytes(model, int(height), int(width), dtype=torch.bfloat16)
+        tokens_per_frame = frame_bytes(model, int(height), int(width), dtype=torch.bfloat16)
         assert int(tokens) == int(height) * int(width) // 4
-        assert (megabytes, gigabytes) == (f"{a_frame / 1e6:.1f}", f"{21 * a_frame / 1e9:.1f}")
+        assert (megabytes, gigabytes) == (f"{tokens_per_frame / 1e6:.1f}", f"{21 * tokens_per_frame / 1e9:.1f}")

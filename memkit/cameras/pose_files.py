@@ -17,7 +17,7 @@ import torch
 from memkit.cameras.cameras import Cameras
 from memkit.cameras.pose_formats import check_rigid, has_rows, parse_npz, parse_text, text_of
 from memkit.errors import InputError
-from memkit.files import whole_file
+from memkit.files import atomic_write
 
 _PIXELS = 50  # a focal length of 50 widths is a view of 1.1°: more likely these are pixels
 _FORMATS = (".npz", ".txt")
@@ -73,7 +73,7 @@ def write_poses(path: str | os.PathLike[str], cameras: Cameras) -> None:
     else:
         data = text_of(cameras).encode()
     try:
-        with whole_file(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_bytes(data)
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error}); give a file in a folder that can be.") from error
@@ -120,18 +120,22 @@ def _check_format(path: Path) -> None:
 
 
 def _check(cameras: Cameras, path: Path) -> None:
-    c2w, lens = cameras.c2w, cameras.intrinsics
-    if c2w.ndim != 3 or c2w.shape[1:] != (4, 4) or lens.shape != (len(c2w), 4) or not len(c2w):
+    c2w, intrinsics = cameras.c2w, cameras.intrinsics
+    if c2w.ndim != 3 or c2w.shape[1:] != (4, 4) or intrinsics.shape != (len(c2w), 4) or not len(c2w):
         raise InputError(
             f"{path}: poses are [F, 4, 4] and intrinsics [F, 4] for one frame or more, not {list(c2w.shape)} and "
-            f"{list(lens.shape)}."
+            f"{list(intrinsics.shape)}."
         )
     check_rigid(c2w, str(path))
-    good = lens.isfinite().all(dim=1) & (lens[:, :2] >= 0).all(dim=1) & (lens[:, :2] <= _PIXELS).all(dim=1)
+    good = (
+        intrinsics.isfinite().all(dim=1)
+        & (intrinsics[:, :2] >= 0).all(dim=1)
+        & (intrinsics[:, :2] <= _PIXELS).all(dim=1)
+    )
     if not bool(good.all()):
         row = int((~good).nonzero()[0])
         raise InputError(
-            f"{path}: the intrinsics of frame {row}, {lens[row].tolist()}, are not fx, fy, cx, cy over the image's "
-            f"width and height (finite, focal lengths of 0 to {_PIXELS}); those in pixels go into an .npz as K, with "
-            "width and height."
+            f"{path}: the intrinsics of frame {row}, {intrinsics[row].tolist()}, are not fx, fy, cx, cy over the "
+            f"image's width and height (finite, focal lengths of 0 to {_PIXELS}); those in pixels go into an .npz as "
+            "K, with width and height."
         )

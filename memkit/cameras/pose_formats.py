@@ -54,13 +54,13 @@ def parse_npz(path: Path, data: bytes) -> Cameras:
     c2w = _tensor(path, arrays, "c2w")
     if c2w.ndim != 3 or c2w.shape[1:] != (4, 4):
         raise InputError(f"{path}: c2w is {list(c2w.shape)}; give camera-to-world matrices [F, 4, 4].")
-    lens = _tensor(path, arrays, "intrinsics") if "intrinsics" in arrays else _normalised(path, arrays)
-    if lens.shape not in ((4,), (len(c2w), 4)):
+    intrinsics = _tensor(path, arrays, "intrinsics") if "intrinsics" in arrays else _normalised(path, arrays)
+    if intrinsics.shape not in ((4,), (len(c2w), 4)):
         raise InputError(
             f"{path}: intrinsics for {len(c2w)} poses are [{len(c2w)}, …] or those of one camera, not "
-            f"{list(lens.shape)} of fx, fy, cx, cy."
+            f"{list(intrinsics.shape)} of fx, fy, cx, cy."
         )
-    return Cameras(c2w, lens.to(c2w.dtype).expand(len(c2w), 4).contiguous())
+    return Cameras(c2w, intrinsics.to(c2w.dtype).expand(len(c2w), 4).contiguous())
 
 
 def _tensor(path: Path, arrays: dict[str, Any], name: str) -> Tensor:
@@ -126,8 +126,8 @@ def _row(path: Path, number: int, line: str) -> list[float]:
 def text_of(cameras: Cameras) -> str:
     w2c = torch.linalg.inv(cameras.c2w.double())[:, :3].flatten(1)
     lines = ["about:blank"]
-    for number, (lens, pose) in enumerate(zip(cameras.intrinsics.double().tolist(), w2c.tolist(), strict=True)):
-        lines.append(" ".join([str(number), *map(repr, lens), "0", "0", *map(repr, pose)]))
+    for number, (intrinsics, pose) in enumerate(zip(cameras.intrinsics.double().tolist(), w2c.tolist(), strict=True)):
+        lines.append(" ".join([str(number), *map(repr, intrinsics), "0", "0", *map(repr, pose)]))
     return "\n".join(lines) + "\n"
 
 

@@ -1,6 +1,6 @@
 """Generation: videos of a fixed length from a prompt, with memory, guidance and conditioning frames."""
 
-from memkit.generation.conditioning_frames import known_frames, write_known
+from memkit.generation.conditioning import conditioning_frames, write_conditioning_frames
 from memkit.generation.generate import generate_latents, generate_video, generate_videos
 from memkit.generation.guidance import MemoryGuidance, guided_memory
 from memkit.generation.short_text import embed_short, short_texts
@@ -12,7 +12,7 @@ __all__ = [
     "generate_video",
     "generate_videos",
     "guided_memory",
-    "known_frames",
+    "conditioning_frames",
     "short_texts",
-    "write_known",
+    "write_conditioning_frames",
 ]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from memkit.backbones.wan import WanBackbone
 from memkit.errors import InputError
-from memkit.generation.conditioning_frames import known_frames, write_known
+from memkit.generation.conditioning import conditioning_frames, write_conditioning_frames
 from memkit.generation.guidance import MemoryGuidance, guided_memory
 from memkit.generation.short_text import PIPELINE_TEXT_LENGTH, embed_short, short_texts
 from memkit.injectors.gate import MemoryGate
@@ -42,7 +42,7 @@ def generate_videos(
     a video depends on its own prompt, memory and seed, not on its companions, up to the rounding of a larger batch.
     Noise is drawn on the CPU for every device. ``known`` are the latents of first frames to go on from
     (``backbone.encode_video`` of 1, 5, 9… frames), a row per prompt or one for all;
-    see `memkit.generation.conditioning_frames`. With a smaller ``text_length`` only that many text tokens are
+    see `memkit.generation.conditioning`. With a smaller ``text_length`` only that many text tokens are
     computed, and the pipeline's padding to 512 beyond them as one
     key: the same up to rounding, but cheaper where videos are small; see `memkit.generation.short_text`.
 
@@ -108,7 +108,7 @@ def _sample(
     form = backbone.video_format
     with contextlib.ExitStack() as attached:
         if known is not None:
-            attached.enter_context(known_frames(known, *backbone.transformers))
+            attached.enter_context(conditioning_frames(known, *backbone.transformers))
         attached.enter_context(short_texts(backbone.transformers, text_length))
         return backbone.pipeline()(
             **_texts(backbone, prompts, negative_prompt, text_length),
@@ -135,7 +135,7 @@ def _writes(known: Tensor) -> Callable[..., dict[str, Tensor]]:
     """A callback of the pipeline after which its latents begin with the known ones."""
 
     def write(pipe: object, step: int, timestep: Tensor, given: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {"latents": write_known(given["latents"], known)}
+        return {"latents": write_conditioning_frames(given["latents"], known)}
 
     return write
 

@@ -1,6 +1,6 @@
 """Injectors: how memory reaches a model."""
 
-from memkit.injectors.camera_encoder import CameraEncoder, pose_numbers
+from memkit.injectors.camera_encoder import CameraEncoder, relative_pose_vectors
 from memkit.injectors.frame_context.context import FrameContext, FrameContextConfig
 from memkit.injectors.gate import MemoryGate
 from memkit.injectors.kv_cache.cache import KVCache, frame_bytes
@@ -31,7 +31,7 @@ __all__ = [
     "TeacherForcing",
     "attend_with",
     "frame_bytes",
-    "pose_numbers",
+    "relative_pose_vectors",
     "recovery_attention",
     "stream_cameras",
 ]

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-POSE_NUMBERS = 12
+POSE_VECTOR_SIZE = 12
 """Of a camera: the upper three rows of a 4×4 pose."""
 
 
@@ -17,7 +17,7 @@ class CameraEncoder(nn.Module):
 
     def __init__(self, dim: int, blocks: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(POSE_NUMBERS, dim) for _ in range(blocks))
+        self.layers = nn.ModuleList(nn.Linear(POSE_VECTOR_SIZE, dim) for _ in range(blocks))
         for parameter in self.parameters():
             nn.init.zeros_(parameter)
 
@@ -26,7 +26,7 @@ class CameraEncoder(nn.Module):
         return layer(poses.to(layer.weight.dtype))
 
 
-def pose_numbers(c2w: Float[Tensor, "*batch frames 4 4"]) -> Float[Tensor, "*batch frames 12"]:
+def relative_pose_vectors(c2w: Float[Tensor, "*batch frames 4 4"]) -> Float[Tensor, "*batch frames 12"]:
     """Rotation and position of each frame, relative to the first frame's camera, row by row.
 
     Relative, so that where the world has its origin changes nothing; lengths stay in the unit of the poses.

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from memkit.errors import InputError
-from memkit.files import whole_file
+from memkit.files import atomic_write
 
 GATE_FILE = "gate.safetensors"
 
@@ -43,7 +43,7 @@ class MemoryGate(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write the gate beside an encoder; the file is whole or not there."""
-        with whole_file(folder / GATE_FILE) as partial:
+        with atomic_write(folder / GATE_FILE) as partial:
             save_file({"weight": self.weight.detach().cpu()}, partial)
 
     def check(self, num_layers: int, num_heads: int) -> None:

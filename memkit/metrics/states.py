@@ -110,8 +110,8 @@ def _radius(track: Track, body: Body, event: Event) -> Tensor:
     radius = torch.linspace(0.05, 2.0, 1951, dtype=torch.float64)
     _, y, z = _view(at(0.0, 0.0, radius)).unbind(-1)
     k = y**2 + z**2 - radius**2
-    lens = camera().intrinsics[0]
-    area = math.pi * radius**2 * k.sqrt() / (z**2 - radius**2) ** 1.5 * lens[0] * lens[1]
+    intrinsics = camera().intrinsics[0]
+    area = math.pi * radius**2 * k.sqrt() / (z**2 - radius**2) ** 1.5 * intrinsics[0] * intrinsics[1]
     best = torch.searchsorted(area, track.area.contiguous().nan_to_num(0.0)).clamp(max=len(radius) - 1)
     return torch.where(track.whole, radius[best], torch.nan)
 
@@ -140,22 +140,22 @@ def _view(point: Tensor) -> Tensor:
 
 def _seen(point: Tensor) -> Tensor:
     """Where points of the world [..., 3] are in the image [..., 2], in shares of it."""
-    lens, view = camera().intrinsics[0], _view(point)
-    return view[..., :2] / view[..., 2:] * lens[:2] + lens[2:]
+    intrinsics, view = camera().intrinsics[0], _view(point)
+    return view[..., :2] / view[..., 2:] * intrinsics[:2] + intrinsics[2:]
 
 
 def _meet(seen: Tensor, y: float = 0.0) -> Tensor:
     """Where the rays through the image [frames, 2] meet the plane at ``y``: (x, z) in metres."""
-    lens, c2w = camera().intrinsics[0], camera().c2w[0]
-    ray = torch.cat([(seen - lens[2:]) / lens[:2], torch.ones_like(seen[:, :1])], dim=-1) @ c2w[:3, :3].T
+    intrinsics, c2w = camera().intrinsics[0], camera().c2w[0]
+    ray = torch.cat([(seen - intrinsics[2:]) / intrinsics[:2], torch.ones_like(seen[:, :1])], dim=-1) @ c2w[:3, :3].T
     return (c2w[:3, 3] + ray * ((y - c2w[1, 3]) / ray[:, 1:2]))[:, [0, 2]]
 
 
 def _outline(shape: str, half: Tensor, centre: Tensor) -> Tensor:
     """Middle of the area that a ball, or a box along the axes, covers in the image [frames, 2]."""
     if shape == "sphere":  # an ellipse: the rays d with (c·d)² = (c² - r²) d²
-        view, lens = _view(centre), camera().intrinsics[0]
-        return view[:, :2] * view[:, 2:] / (view[:, 2:] ** 2 - half[0] ** 2) * lens[:2] + lens[2:]
+        view, intrinsics = _view(centre), camera().intrinsics[0]
+        return view[:, :2] * view[:, 2:] / (view[:, 2:] ** 2 - half[0] ** 2) * intrinsics[:2] + intrinsics[2:]
     signs = torch.tensor([[-1, -1], [-1, 1], [1, 1], [1, -1]], dtype=torch.float64)
     total, weight = torch.zeros(len(centre), 2, dtype=torch.float64), torch.zeros(len(centre), 1, dtype=torch.float64)
     for axis in range(3):  # the face on this axis that looks at the camera, if either does

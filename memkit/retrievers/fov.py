@@ -177,14 +177,14 @@ def _names(
 
 def _check_cameras(cameras: Cameras, name: str, dims: int) -> None:
     """Raises `InputError` unless there are finite poses ``[4, 4]`` after ``dims`` more dimensions."""
-    c2w, lens = cameras.c2w, cameras.intrinsics
-    if c2w.ndim != dims + 2 or lens.shape != (*c2w.shape[:dims], 4) or c2w.shape[dims:] != (4, 4):
+    c2w, intrinsics = cameras.c2w, cameras.intrinsics
+    if c2w.ndim != dims + 2 or intrinsics.shape != (*c2w.shape[:dims], 4) or c2w.shape[dims:] != (4, 4):
         wanted = "one pose a frame, [N, 4, 4] and [N, 4]" if dims else "one camera, [4, 4] and [4], or a list of such"
-        raise InputError(f"{name}: c2w {tuple(c2w.shape)} and intrinsics {tuple(lens.shape)}; give {wanted}.")
-    c2w, lens = c2w.double().reshape(-1, 4, 4), lens.double().reshape(-1, 4)
+        raise InputError(f"{name}: c2w {tuple(c2w.shape)} and intrinsics {tuple(intrinsics.shape)}; give {wanted}.")
+    c2w, intrinsics = c2w.double().reshape(-1, 4, 4), intrinsics.double().reshape(-1, 4)
     turn = c2w[:, :3, :3]
     apart = (turn.mT @ turn - torch.eye(3).to(turn)).abs().amax((1, 2))
-    good = c2w.isfinite().all((1, 2)) & lens.isfinite().all(1) & (lens[:, :2] > 0).all(1)
+    good = c2w.isfinite().all((1, 2)) & intrinsics.isfinite().all(1) & (intrinsics[:, :2] > 0).all(1)
     good &= (apart < _UNTURNED) & (torch.linalg.det(turn) > 0)
     if not bool(good.all()):
         raise InputError(

@@ -1,7 +1,7 @@
 """Rollouts: long videos chunk by chunk, by any method of context."""
 
 from memkit.rollout.base import ContextMethod
-from memkit.rollout.frames import Taken
+from memkit.rollout.frames import Selection
 from memkit.rollout.history import History
 from memkit.rollout.methods import (
     LearnedContext,
@@ -23,5 +23,5 @@ __all__ = [
     "RetrievedContext",
     "Rollout",
     "SeparateContext",
-    "Taken",
+    "Selection",
 ]

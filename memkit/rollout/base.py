@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from memkit.cameras.cameras import Cameras
 from memkit.errors import InputError
-from memkit.injectors.camera_encoder import POSE_NUMBERS, pose_numbers
-from memkit.rollout.frames import Taken
+from memkit.injectors.camera_encoder import POSE_VECTOR_SIZE, relative_pose_vectors
+from memkit.rollout.frames import Selection
 from memkit.rollout.history import History
 
 Keeps = Literal["chunks", "frames"]
@@ -21,7 +21,7 @@ Keeps = Literal["chunks", "frames"]
 alone, which can be shown in any order."""
 
 
-class Given(NamedTuple):
+class ChunkInputs(NamedTuple):
     """What a chunk is made from. Poses are relative to its first camera, [batch, frames, 12]."""
 
     context: Float[Tensor, "batch channels k height width"] | None
@@ -42,7 +42,7 @@ class ContextMethod(nn.Module, ABC):
         super().__init__()
         self.frames = frames
 
-    def choose(self, history: History, cameras: Cameras | None) -> Taken | None:
+    def choose(self, history: History, cameras: Cameras | None) -> Selection | None:
         """Frames of a history for a chunk with these cameras [B,F], the newest; None for none."""
         count = min(self.frames, len(history))
         return history.take(history.newest(count)) if count else None
@@ -50,7 +50,7 @@ class ContextMethod(nn.Module, ABC):
     def shown(
         self,
         *transformers: nn.Module,
-        taken: Taken | None,
+        selection: Selection | None,
         cameras: Cameras | None,
         noise: Float[Tensor, "batch channels frames height width"],
         text: Float[Tensor, "batch words text_dim"],
@@ -73,27 +73,27 @@ class ContextMethod(nn.Module, ABC):
         Raises:
             InputError: context with cameras and a chunk without, or the reverse; noisy context for queries.
         """
-        own, past = relative_poses(cameras, taken, noise.shape[2])
-        context = None if taken is None else taken.latents
-        return self._shown(transformers, Given(context, own, past, annotation, noise, text, context_timesteps))
+        own, past = relative_poses(cameras, selection, noise.shape[2])
+        context = None if selection is None else selection.latents
+        return self._shown(transformers, ChunkInputs(context, own, past, annotation, noise, text, context_timesteps))
 
     @abstractmethod
-    def _shown(self, transformers: tuple[nn.Module, ...], given: Given) -> AbstractContextManager[None]: ...
+    def _shown(self, transformers: tuple[nn.Module, ...], given: ChunkInputs) -> AbstractContextManager[None]: ...
 
 
 def relative_poses(
-    cameras: Cameras | None, taken: Taken | None, frames: int
+    cameras: Cameras | None, selection: Selection | None, frames: int
 ) -> tuple[Float[Tensor, "rows frames 12"], Float[Tensor, "rows k 12"] | None]:
     """Poses of a chunk's frames and of its context's, from the chunk's first camera; float32.
 
     Without cameras they are zeros, in one row. Raises `InputError` where only one of the two has cameras.
     """
-    if taken is not None and (taken.cameras is None) != (cameras is None):
+    if selection is not None and (selection.cameras is None) != (cameras is None):
         raise InputError("Only one of chunk and context has cameras; give both theirs, or neither.")
     if cameras is None:
-        past = None if taken is None else torch.zeros(1, taken.latents.shape[2], POSE_NUMBERS)
-        return torch.zeros(1, frames, POSE_NUMBERS), past
+        past = None if selection is None else torch.zeros(1, selection.latents.shape[2], POSE_VECTOR_SIZE)
+        return torch.zeros(1, frames, POSE_VECTOR_SIZE), past
     own = cameras.c2w.double()
-    known = [] if taken is None or taken.cameras is None else [taken.cameras.c2w.to(own)]
-    poses = pose_numbers(torch.cat([own, *known], dim=1)).float()
+    known = [] if selection is None or selection.cameras is None else [selection.cameras.c2w.to(own)]
+    poses = relative_pose_vectors(torch.cat([own, *known], dim=1)).float()
     return poses[:, : own.shape[1]], poses[:, own.shape[1] :] if known else None

@@ -13,7 +13,7 @@ from memkit.cameras.cameras import Cameras
 from memkit.errors import InputError
 
 
-class Taken(NamedTuple):
+class Selection(NamedTuple):
     """Frames chosen for each sample. ``cameras`` [batch, k] is None where the history has none."""
 
     latents: Float[Tensor, "batch channels k height width"]

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
 from memkit.errors import InputError
-from memkit.files import whole_file
-from memkit.rollout.frames import Frame, Taken, bytes_of, copy_to, frames_of, layout_of
+from memkit.files import atomic_write
+from memkit.rollout.frames import Frame, Selection, bytes_of, copy_to, frames_of, layout_of
 
 FORMAT, VERSION = "memkit-history", 1
 
@@ -95,7 +95,7 @@ class History:
         latent = self._filled()[0].tensors[0]
         return torch.arange(max(0, len(self) - n), len(self), device=latent.device).repeat(len(latent), 1)
 
-    def take(self, index: Int[Tensor, "batch k"]) -> Taken:
+    def take(self, index: Int[Tensor, "batch k"]) -> Selection:
         """The frames at the rows that ``index`` gives for each sample, in its order; a row may come more than once.
 
         Raises:
@@ -111,7 +111,7 @@ class History:
         held = self.times
         times = torch.tensor([[held[row] for row in sample] for sample in rows], dtype=torch.long)
         cameras = Cameras(fields[1], fields[2]) if fields[1:] else None
-        return Taken(fields[0].movedim(1, 2), cameras, times.view(index.shape).to(latent.device))
+        return Selection(fields[0].movedim(1, 2), cameras, times.view(index.shape).to(latent.device))
 
     # -- what changes it -------------------------------------------------------------------------------------------
 
@@ -161,7 +161,7 @@ class History:
         header |= {"dropped": self.dropped, "times": self.times}
         tensors = {name: x.cpu().contiguous() for name, x in tensors.items()}
         try:
-            with whole_file(path) as partial:
+            with atomic_write(path) as partial:
                 save_file(tensors, partial, metadata={"history": json.dumps(header)})
         except (OSError, SafetensorError) as error:
             raise InputError(f"Cannot write {path} ({error}); give a file in a folder that can be written.") from error

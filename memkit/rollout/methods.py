@@ -33,13 +33,13 @@ from memkit.injectors.query_module.module import QueryModule
 from memkit.injectors.self_attention import SelfAttentionConcat
 from memkit.memory import Memory
 from memkit.retrievers.fov import FOVRetriever
-from memkit.rollout.base import ContextMethod, Given, Keeps, relative_poses
-from memkit.rollout.frames import Taken
+from memkit.rollout.base import ChunkInputs, ContextMethod, Keeps, relative_poses
+from memkit.rollout.frames import Selection
 from memkit.rollout.history import History
 
 __all__ = [
     "ContextMethod",
-    "Given",
+    "ChunkInputs",
     "InSequence",
     "Keeps",
     "LearnedContext",
@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 
-def _clean(given: Given) -> None:
+def _clean(given: ChunkInputs) -> None:
     if given.context_timesteps is not None:
         raise InputError("Queries fetch clean context; noisy frames are for methods with frames in sequence.")
 
@@ -82,7 +82,7 @@ class LearnedContext(ContextMethod):
         return None if self._chunk is None or self._chunk.made is None else -self._chunk.made
 
     @contextmanager
-    def _shown(self, transformers: tuple[nn.Module, ...], given: Given) -> Iterator[None]:
+    def _shown(self, transformers: tuple[nn.Module, ...], given: ChunkInputs) -> Iterator[None]:
         _clean(given)
         start = given.noise if self.query.config.query == "noise" else None
         with (
@@ -124,7 +124,7 @@ class InSequence(ContextMethod):
         self.context, self.guidance = context, guidance
 
     @contextmanager
-    def _shown(self, transformers: tuple[nn.Module, ...], given: Given) -> Iterator[None]:
+    def _shown(self, transformers: tuple[nn.Module, ...], given: ChunkInputs) -> Iterator[None]:
         with (
             self.context.attach(*transformers) as attached,
             attached.chunk(
@@ -175,7 +175,7 @@ class RetrievedContext(InSequence):
         self.rule: Literal["sector", "points", "rays"] = rule
         self.select: Literal["top", "non_adjacent", "cover"] = select
 
-    def choose(self, history: History, cameras: Cameras | None) -> Taken | None:
+    def choose(self, history: History, cameras: Cameras | None) -> Selection | None:
         if not len(history):
             return None
         known = history.cameras
@@ -217,7 +217,7 @@ class SeparateContext(ContextMethod):
         super().__init__(frames)
         self.module, self.context, self.monitor, self.followed = module, context, monitor, followed
 
-    def fetch(self, given: Given) -> Memory:
+    def fetch(self, given: ChunkInputs) -> Memory:
         """What the queries know at the end."""
         _clean(given)
         return self.module(
@@ -231,7 +231,7 @@ class SeparateContext(ContextMethod):
         )
 
     @contextmanager
-    def _shown(self, transformers: tuple[nn.Module, ...], given: Given) -> Iterator[None]:
+    def _shown(self, transformers: tuple[nn.Module, ...], given: ChunkInputs) -> Iterator[None]:
         memory = self.fetch(given)
         with ExitStack() as stack:
             attached = stack.enter_context(self.context.attach(*transformers))

@@ -21,9 +21,9 @@ class Rollout:
     """Videos that grow a chunk at a time, several at once, each with its own camera.
 
         rollout = Rollout(backbone, method, budget=64 * 2**20)
-        rollout.saw(first_frames, cameras)              # one frame, or a whole past
+        rollout.observe(first_frames, cameras)              # one frame, or a whole past
         for cameras in path:
-            frames = rollout.make(prompts, cameras, seeds)
+            frames = rollout.generate(prompts, cameras, seeds)
 
     Frames are uint8 [B,T,H,W,3]. A chunk has the frames of the backbone's video format, of which the first is the last
     one before it and stays as it was, up to the autoencoder. A ``budget`` in bytes keeps memory use flat however long
@@ -52,7 +52,7 @@ class Rollout:
         self._time = 0  # of the last frame, in latent frames
 
     @torch.no_grad()
-    def saw(self, frames: UInt8[Tensor, "batch time height width 3"], cameras: Cameras) -> None:
+    def observe(self, frames: UInt8[Tensor, "batch time height width 3"], cameras: Cameras) -> None:
         """Take frames, with cameras [B,T], as the past: a single one to begin with, or chunks of the model's length.
 
         Chunks overlap by one frame, as those that are made do: 1 + n·(num_frames − 1) frames are n chunks. Where there
@@ -77,7 +77,7 @@ class Rollout:
         self._last = frames[:, -1]
 
     @torch.no_grad()
-    def make(
+    def generate(
         self, prompts: Sequence[str], cameras: Cameras, seeds: Sequence[int]
     ) -> UInt8[Tensor, "batch time height width 3"]:
         """The next chunk, with cameras [B,T] of which the first is that of the last frame; a prompt and a seed each.
@@ -86,7 +86,7 @@ class Rollout:
             InputError: nothing was seen yet, or prompts, seeds or cameras do not fit.
         """
         if self._last is None:
-            raise InputError("There is no frame to go on from; give one with saw().")
+            raise InputError("There is no frame to go on from; give one with observe().")
         form, count = self.backbone.video_format, len(self._last)
         if len(prompts) != count or len(seeds) != count:
             raise InputError(
@@ -96,10 +96,10 @@ class Rollout:
         at = self._latent_cameras(cameras)
         known = self._encode(self._last[:, None])
         noise = [torch.randn(known.shape[1], *self._size(known), generator=_generator(seed)) for seed in seeds]
-        taken = self.method.choose(self.history, at)
+        selection = self.method.choose(self.history, at)
         with self.method.shown(
             *self.backbone.transformers,
-            taken=taken,
+            selection=selection,
             cameras=at,
             noise=torch.stack(noise).to(known.device),
             text=self.backbone.encode_text(prompts),
@@ -117,7 +117,7 @@ class Rollout:
         frames = _pixels(self.backbone.decode_latents(latents))
         self._remember(frames, latents, cameras)
         self._last = frames[:, -1]
-        self.shown_times = None if taken is None else taken.times
+        self.shown_times = None if selection is None else selection.times
         return frames
 
     def _check(self, wanted: Sequence[int], cameras: Cameras) -> None:

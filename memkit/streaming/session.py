@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from memkit.errors import InputError
-from memkit.files import whole_file
+from memkit.files import atomic_write
 from memkit.injectors.kv_cache.cache import KVCache
 
 FORMAT, VERSION = "memkit-stream", 1
@@ -29,7 +29,7 @@ def save_stream(folder: Path, cache: KVCache, content: dict[str, Any]) -> None:
         name, other = ("b", "a") if '"cache": "a.safetensors"' in before else ("a", "b")
         cache.save(folder / f"{name}.safetensors")
         header = {"format": FORMAT, "version": VERSION, "cache": f"{name}.safetensors"}
-        with whole_file(file) as partial:
+        with atomic_write(file) as partial:
             partial.write_text(json.dumps(header | content, indent=2))
         (folder / f"{other}.safetensors").unlink(missing_ok=True)
     except OSError as error:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from memkit.backbones.wan import WanBackbone
 from memkit.flow import NUM_TRAIN_TIMESTEPS
-from memkit.generation.conditioning_frames import known_frames, write_known
+from memkit.generation.conditioning import conditioning_frames, write_conditioning_frames
 from memkit.injectors.kv_cache.cache import KVCache
 from memkit.injectors.kv_cache.monitor import CacheMonitor
 from memkit.streaming.config import StreamConfig
@@ -36,8 +36,8 @@ class ChunkSteps:
     ) -> Tensor:
         """Latents of the chunk from the noise ``x``, the known ones in their place at every step."""
         models, scheduler = self.backbone.transformers, self._scheduler()
-        x = x if known is None else write_known(x, known)
-        with nullcontext() if known is None else known_frames(known, *models):
+        x = x if known is None else write_conditioning_frames(x, known)
+        with nullcontext() if known is None else conditioning_frames(known, *models):
             for t in scheduler.timesteps:
                 made = {}
                 for branch in self.cache.branches:
@@ -48,7 +48,7 @@ class ChunkSteps:
                 if UNCOND in made:
                     velocity = made[UNCOND] + self.config.guidance_scale * (velocity - made[UNCOND])
                 x = scheduler.step(velocity, t, x, return_dict=False)[0]
-                x = x if known is None else write_known(x, known)
+                x = x if known is None else write_conditioning_frames(x, known)
         return x
 
     def write(self, x: Tensor, at: range, text: dict[str, Tensor], pin: bool) -> None:

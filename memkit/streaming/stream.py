@@ -36,9 +36,9 @@ class Stream:
     """Some videos that grow by a chunk a call, all of them at once.
 
         stream = Stream(backbone, seeds=[1, 2], budget_bytes=21 * frame_bytes(backbone.transformer, 60, 104, 2))
-        first = stream.make(prompts, known=image_latents)  # a prompt a video; given frames stay as they are
+        first = stream.generate(prompts, known=image_latents)  # a prompt a video; given frames stay as they are
         for prompts in later:
-            chunk = stream.make(prompts)
+            chunk = stream.generate(prompts)
 
     The transformers are the stock ones between calls. What else is attached to them, such as memory tokens, is at work
     in every call. Frames are at ``position``, ``position`` + 1, …: set it to leave a gap, or back to make a chunk anew.
@@ -92,7 +92,7 @@ class Stream:
     # -- what it makes -------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def make(
+    def generate(
         self,
         prompts: Sequence[str],
         known: Float[Tensor, "rows channels known h w"] | None = None,
@@ -129,7 +129,7 @@ class Stream:
         self.position = at.stop
         return x
 
-    def make_all(
+    def generate_all(
         self, prompts: Sequence[Sequence[str]], known: Float[Tensor, "rows channels known h w"] | None = None
     ) -> Float[Tensor, "batch channels frames height width"]:
         """As many chunks as there are entries of ``prompts``, each a prompt a video; ``known`` are the first frames.
@@ -144,7 +144,7 @@ class Stream:
         chunks, start = [], 0
         for each in prompts:
             stop = start + self._count()
-            chunks.append(self.make(each, None if known is None or start >= given else known[:, :, start:stop]))
+            chunks.append(self.generate(each, None if known is None or start >= given else known[:, :, start:stop]))
             start = stop
         return torch.cat(chunks, dim=2)
 

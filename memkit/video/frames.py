@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from memkit.errors import InputError, MediaError
-from memkit.files import whole_file
+from memkit.files import atomic_write
 from memkit.video.reader import VideoReader
 from memkit.video.writer import same_bytes
 
@@ -107,7 +107,7 @@ def write_video(path: str | os.PathLike[str], frames: UInt8[Tensor, "time height
     even = torch.cat([frames, frames[:, -1:]], dim=1) if frames.shape[1] % 2 else frames
     even = torch.cat([even, even[:, :, -1:]], dim=2) if even.shape[2] % 2 else even
     try:
-        with whole_file(path) as partial, av.open(str(partial), "w", format="mp4") as container:
+        with atomic_write(path) as partial, av.open(str(partial), "w", format="mp4") as container:
             stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(10_000))
             stream.width, stream.height, stream.pix_fmt = even.shape[2], even.shape[1], "yuv420p"
             stream.options = {"crf": "12", **same_bytes()}

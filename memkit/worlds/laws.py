@@ -12,8 +12,8 @@ from memkit.errors import InputError
 from memkit.worlds.constants import Split
 from memkit.worlds.event import Event
 from memkit.worlds.ground import Collide, Ramp, Slide
-from memkit.worlds.hung import Drift, Spin, Spring, Swing
 from memkit.worlds.mechanisms import Orbit
+from memkit.worlds.pendulums import Drift, Spin, Spring, Swing
 from memkit.worlds.processes import Melt, Rise
 from memkit.worlds.solids import Drop, Throw, Toss
 from memkit.worlds.tanks import Drain, Fill

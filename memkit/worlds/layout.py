@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from memkit.worlds.constants import COLOURS
-from memkit.worlds.interior import INNER, Piece, Pillar
+from memkit.worlds.furniture import INNER, Piece, Pillar
 from memkit.worlds.people import PERSON_RADIUS, Circle, Floating, Mover, Patrol
 
 _KEEP, _KEEP_MOVING = 0.5, 0.65  # metres between the camera's lines and what stands, what moves

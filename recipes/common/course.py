@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from recipes.common.settings import RunSettings
-from recipes.common.training import Phase, RunLog, by_noise_level, tell_cost, timed
+from recipes.common.training import Phase, RunLog, by_noise_level, estimate_cost, timed
 
 
 class Made(NamedTuple):
@@ -75,4 +75,4 @@ class Course:
         modules.zero_grad(set_to_none=True)
         if self.launched.is_main_process:
             needed = 4 * copies * sum(p.numel() for p in modules.parameters())
-            tell_cost(self.name, [Phase("all", self.steps - start, seconds)], needed, self.settings.out)
+            estimate_cost(self.name, [Phase("all", self.steps - start, seconds)], needed, self.settings.out)

@@ -31,8 +31,8 @@ def posed_clip(file: Path, form: Format) -> tuple[UInt8[Tensor, "frames height w
     if form.num_frames - 1 > length + 1e-6:
         raise InputError(f"{file} has {length + 1:.0f} frames at {form.fps} a second, a clip {form.num_frames}.")
     index = frames_at(form.num_frames, form.fps, video.fps, len(video.frames))
-    lens = cropped(cameras.intrinsics[index], video.frames.shape[1:3], (form.height, form.width))
-    return resize(video.frames[index], form.height, form.width), Cameras(cameras.c2w[index], lens)
+    intrinsics = cropped(cameras.intrinsics[index], video.frames.shape[1:3], (form.height, form.width))
+    return resize(video.frames[index], form.height, form.width), Cameras(cameras.c2w[index], intrinsics)
 
 
 def check_count(poses: Path, cameras: Cameras, file: Path, frames: int) -> None:

@@ -61,7 +61,7 @@ def shard(transformer: nn.Module) -> None:
     fully_shard(transformer)
 
 
-def tell_share(launched: Accelerator, *transformers: nn.Module) -> None:
+def report_sharding(launched: Accelerator, *transformers: nn.Module) -> None:
     """Print how many megabytes of the weights this process holds, and how many there are."""
     weights = [p for transformer in transformers for p in transformer.parameters()]
     here = sum((p.to_local() if isinstance(p, DTensor) else p).nbytes for p in weights) / 1e6

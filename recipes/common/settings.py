@@ -71,6 +71,6 @@ class RunSettings:
         return self.banks or self.out
 
 
-MAY_CHANGE = {"out", "banks", "device", "threads", "shard", "tracker", "save_every", "log_every"}
-MAY_CHANGE |= {"sampling_steps", "guidance_scale"}
+RESUME_OVERRIDES = {"out", "banks", "device", "threads", "shard", "tracker", "save_every", "log_every"}
+RESUME_OVERRIDES |= {"sampling_steps", "guidance_scale"}
 """Settings that a resumed run of any recipe may change; the others would make another run of it."""

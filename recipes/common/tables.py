@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from memkit.metrics import Interval
-from recipes.common.rows import plain
+from recipes.common.results import plain
 
 AnyRow = TypeVar("AnyRow")
 Table = dict[str, dict[str, Interval]]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from memkit.errors import InputError
-from memkit.files import whole_file
+from memkit.files import atomic_write
 
 LEAST_LR = 0.05  # where the cosine ends
 
@@ -41,7 +41,7 @@ def fingerprint(*modules: nn.Module) -> str:
 
 def save_checkpoint(state: dict[str, Any], path: Path, about: dict[str, Any]) -> None:
     """Write a checkpoint of a run so that a crash leaves the old one or the new one."""
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         torch.save({**state, "about": json.dumps(about)}, partial)
 
 
@@ -61,7 +61,7 @@ def load_checkpoint(path: Path, about: dict[str, Any]) -> dict[str, Any] | None:
     return state
 
 
-def share_of_rate(step: int, steps: int, warmup: int, schedule: Literal["constant", "cosine"]) -> float:
+def lr_multiplier(step: int, steps: int, warmup: int, schedule: Literal["constant", "cosine"]) -> float:
     """Of the learning rate, at one of ``steps``: linear warm-up, then constant or a cosine to `LEAST_LR`."""
     share = min(1.0, (step + 1) / max(1, warmup))
     if schedule == "cosine":
@@ -103,7 +103,7 @@ def timed(step: Callable[[], object]) -> float:
         return time.perf_counter() - start
 
 
-def tell_cost(name: str, phases: Sequence[Phase], bytes_needed: int, folder: Path) -> None:
+def estimate_cost(name: str, phases: Sequence[Phase], bytes_needed: int, folder: Path) -> None:
     """Print what a run will take: steps, time from measured steps, disk.
 
     Raises `InputError` before anything is spent if the disk of ``folder`` has less than ``bytes_needed`` free.
@@ -146,7 +146,7 @@ class RunLog:
         path = folder / "log.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         kept = [line for line in lines if json.loads(line)["step"] < start]
-        with whole_file(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_text("".join(line + "\n" for line in kept))
         self._before = json.loads(kept[-1])["seconds"] if kept else 0.0
         self._also = also

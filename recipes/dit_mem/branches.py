@@ -30,7 +30,7 @@ from memkit.metrics import Interval, body_found, bootstrap_runs, correlation, me
 from memkit.metrics.states import frame_shares
 from memkit.worlds.solids import Fall
 from recipes.common.commands import run_command
-from recipes.common.rows import Measured
+from recipes.common.results import ResultStore
 from recipes.common.tables import Table
 from recipes.common.training import fingerprint
 from recipes.dit_mem.generate import digest
@@ -115,7 +115,7 @@ def compare(command: Branches) -> list[Likeness]:
     encoder, gate = load_encoder(config.encoder_folder, backbone)
     made = {"bank": bank.fingerprint, "noise_seed": command.noise_seed, "sampling_steps": config.sampling_steps}
     made |= {"encoder": digest(config.encoder_folder), "backbone": fingerprint(*backbone.transformers)}
-    rows = Measured(config.out / "branches.jsonl", made, Likeness)
+    rows = ResultStore(config.out / "branches.jsonl", made, Likeness)
     fps = backbone.video_format.fps
     mixed = [] if isinstance(encoder, PatchEncoder) else [(0, 1), (1, 0)]
     for i, pair in enumerate(tqdm(pairs_of(bank, command.pairs), desc="pairs")):

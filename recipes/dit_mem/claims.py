@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args
 
 from memkit.encoders import EncoderName
 from recipes.common.commands import run_command
-from recipes.common.pool import in_processes
+from recipes.common.parallel import parallel_map
 from recipes.common.tables import Table
 from recipes.dit_mem import branches, evaluate, prepare, train
 from recipes.dit_mem.presets import Command, Config, parse
@@ -77,7 +77,7 @@ def measure_all(command: Claims, encoders: Sequence[EncoderName]) -> dict[Encode
     if command.claim not in BY_BRANCH:
         evaluate.open_bench(_evaluation(command, replace(config, banks=config.out))).without_memory()
     runs = [run_of(config, encoder, seed, command.claim) for encoder in encoders for seed in command.seeds]
-    made = in_processes(partial(measure, command), runs, command.jobs)
+    made = parallel_map(partial(measure, command), runs, command.jobs)
     each = len(command.seeds)
     return {encoder: made[i * each : (i + 1) * each] for i, encoder in enumerate(encoders)}
 

@@ -36,7 +36,7 @@ from memkit.injectors import MemoryGate
 from memkit.memory import Memory
 from memkit.video import from_model, write_video
 from recipes.common.commands import run_command
-from recipes.common.rows import Measured
+from recipes.common.results import ResultStore
 from recipes.common.training import fingerprint
 from recipes.dit_mem import benchmarks
 from recipes.dit_mem.conditions import STUDIES, Condition
@@ -75,7 +75,7 @@ class Evaluate(Command):
 
 
 @dataclass(frozen=True)
-class Bench:
+class Evaluator:
     """What all conditions of an evaluation share."""
 
     command: Evaluate
@@ -90,7 +90,7 @@ class Bench:
         """Ids of the prompts."""
         return self.bank.ids[: self.command.clips]
 
-    def generate(self, name: str, condition: Condition, rows: Measured[Row]) -> None:
+    def generate(self, name: str, condition: Condition, rows: ResultStore[Row]) -> None:
         """Add the rows that a condition lacks; a target has the same noise in all of them."""
         config, fps, targets = self.command.config, self.backbone.video_format.fps, self.targets
         lack = [targets.index(id) for id in rows.missing(name, targets)]
@@ -131,7 +131,7 @@ class Bench:
     def without_memory(self) -> Run:
         """What the estimator says of the clips themselves, and of the stock model; beside the test bank."""
         config, made = self.command.config, self._made_with()
-        rows = Measured(config.test_bank.parent / f"measured-without{self.command.suffix}.jsonl", made, Row)
+        rows = ResultStore(config.test_bank.parent / f"measured-without{self.command.suffix}.jsonl", made, Row)
         form, (rendered, decoded) = self.backbone.video_format, CEILINGS
         for id in tqdm(rows.missing(decoded, self.targets), desc="truth"):
             rows.add(measure(law_of(id).video(form.num_frames, form.fps, form.height), id, rendered, [], form.fps))
@@ -146,12 +146,12 @@ class Bench:
         config = self.command.config
         asked = {name: getattr(config, name) for name in ("k", "text_model", "query_pattern", "seed")}
         made = {**self._made_with(), **asked, "encoder": digest(config.encoder_folder)}
-        rows = Measured(config.out / f"measured{self.command.suffix}.jsonl", made, Row)
+        rows = ResultStore(config.out / f"measured{self.command.suffix}.jsonl", made, Row)
         for name, condition in conditions.items():
             self.generate(name, condition, rows)
         return self._of_targets(rows)
 
-    def _of_targets(self, rows: Measured[Row]) -> Run:
+    def _of_targets(self, rows: ResultStore[Row]) -> Run:
         targets = set(self.targets)
         return {key: row for key, row in rows.rows.items() if key[1] in targets}
 
@@ -185,7 +185,7 @@ def evaluate(command: Evaluate) -> tuple[Run, list[str]]:
     return rows, names
 
 
-def open_bench(command: Evaluate) -> Bench:
+def open_bench(command: Evaluate) -> Evaluator:
     """The backbone and the test bank, without an encoder."""
     config = command.config
     if not (config.test_bank / "bank.json").exists():
@@ -193,7 +193,7 @@ def open_bench(command: Evaluate) -> Bench:
     bank = MemoryBank.open(config.test_bank)
     if bank.info.get("world") != "laws" or len(bank) < command.clips:
         raise InputError(f"{config.test_bank} is no bank of {command.clips} clips of the laws world; see prepare.")
-    return Bench(command, load_backbone(config), bank)
+    return Evaluator(command, load_backbone(config), bank)
 
 
 def main(command: Evaluate) -> int:

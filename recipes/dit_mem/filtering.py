@@ -35,14 +35,14 @@ from tqdm import tqdm
 
 from memkit.backbones import WanBackbone
 from memkit.errors import InputError
-from memkit.files import whole_file
+from memkit.files import atomic_write
 from memkit.generation import generate_videos
 from memkit.report import contact_sheet
 from memkit.video import read_clip, write_video
 from memkit.worlds import Event, sample_law
 from recipes.common.commands import run_command
 from recipes.common.json_file import write_json
-from recipes.common.rows import plain
+from recipes.common.results import plain
 from recipes.common.tables import Table, markdown
 from recipes.common.training import fingerprint
 from recipes.dit_mem.filtered import BANDS, Place, filtered
@@ -178,7 +178,7 @@ def law_of(prompt: int) -> Event:
 
 def write_tensor(file: Path, video: Frames) -> None:
     """The file appears whole or not at all."""
-    with whole_file(file) as partial:
+    with atomic_write(file) as partial:
         save_file({"video": video.contiguous()}, partial)
 
 

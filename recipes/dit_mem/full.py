@@ -40,12 +40,12 @@ from memkit.video import to_model
 from memkit.worlds import LAWS, sample_law
 from recipes.common.commands import run_command
 from recipes.common.padded_text import TextCache
-from recipes.common.pool import in_processes
-from recipes.common.rows import Measured
+from recipes.common.parallel import parallel_map
+from recipes.common.results import ResultStore
 from recipes.common.tables import Table
 from recipes.common.training import fingerprint, identity
 from recipes.dit_mem.conditions import Condition
-from recipes.dit_mem.evaluate import Bench, Evaluate, open_bench
+from recipes.dit_mem.evaluate import Evaluate, Evaluator, open_bench
 from recipes.dit_mem.laws import FALLS, PROCESSES
 from recipes.dit_mem.measured import Row
 from recipes.dit_mem.presets import Command, Config, parse
@@ -163,7 +163,7 @@ def fine_tune(command: Full) -> Tuned:
     backbone, data = bench.backbone, training_clips(command, bench.bank)
     about = _about(config, DECIDE, data, backbone)
     sampled = {"prompts": bench.bank.fingerprint, "noise_seed": command.noise_seed}
-    rows = Measured(
+    rows = ResultStore(
         config.out / f"measured{asked.suffix}.jsonl", _about(config, DECIDE | SAMPLER, data, backbone) | sampled, Row
     )
     run = dict(bench.without_memory())
@@ -171,7 +171,7 @@ def fine_tune(command: Full) -> Tuned:
     forgot = {0: losses_on(text, others, config.videos_at_once)}
     tuning = Tuning(backbone, data, about)
     _check_reachable(tuning, rows, points, bench)
-    tuning.tell_cost()
+    tuning.estimate_cost()
     for point in points:
         name = _name(point)
         tuning.until(point)
@@ -190,7 +190,7 @@ def _about(config: Config, names: set[str], data: Clips, backbone: WanBackbone) 
     return identity(config, [field.name for field in fields(config) if field.name not in names], **made_of)
 
 
-def _check_reachable(tuning: Tuning, rows: Measured[Row], points: list[int], bench: Bench) -> None:
+def _check_reachable(tuning: Tuning, rows: ResultStore[Row], points: list[int], bench: Evaluator) -> None:
     for point in points:
         lacks = point not in tuning.kept or rows.missing(_name(point), bench.targets)
         if point < tuning.step and lacks:
@@ -237,7 +237,7 @@ def main(command: Full) -> int:
     commands = [command.run(seed) for seed in command.seeds or [command.config.seed]]
     if command.jobs > 1:
         open_bench(command.asked).without_memory()  # all runs share these rows, and would write them at the same time
-    runs = in_processes(fine_tune, commands, command.jobs)
+    runs = parallel_map(fine_tune, commands, command.jobs)
     write(command.config.out / f"{command.name}{suffix}.json", tables(runs))
     return 0
 

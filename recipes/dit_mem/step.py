@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from memkit.backbones import WanBackbone
 from memkit.flow import NUM_TRAIN_TIMESTEPS, add_noise, bell_weight, flow_loss
-from memkit.generation import known_frames
+from memkit.generation import conditioning_frames
 from memkit.injectors import MemoryGate, SelfAttentionConcat
 from recipes.common.padded_text import TextCache
 from recipes.dit_mem.data import Batch
@@ -43,7 +43,7 @@ def backward(
         for expert, index, counts in by_expert(backbone, timestep, lockstep):
             attached.enter_context(SelfAttentionConcat(memory.rows(index), gate).attach(expert))
             if batch.known:
-                attached.enter_context(known_frames(latents[index][:, :, : batch.known], expert))
+                attached.enter_context(conditioning_frames(latents[index][:, :, : batch.known], expert))
             velocity = expert(noisy[index], timestep[index], words[index], return_dict=False)[0]
             made = (x[:, :, batch.known :] for x in (velocity, latents[index], noise[index]))
             loss = counts * flow_loss(*made)

@@ -30,21 +30,27 @@ from memkit.injectors import MemoryGate
 from recipes.common import settings
 from recipes.common.commands import run_command
 from recipes.common.course import Course, Made
-from recipes.common.launch import launch, mean_gradients, tell_share
+from recipes.common.launch import launch, mean_gradients, report_sharding
 from recipes.common.padded_text import TextCache, prepared
-from recipes.common.training import fingerprint, identity, load_checkpoint, save_checkpoint, share_of_rate
+from recipes.common.training import fingerprint, identity, load_checkpoint, lr_multiplier, save_checkpoint
 from recipes.dit_mem.data import TrainingSet
 from recipes.dit_mem.parts import load_backbone, new_encoder, save_encoder
 from recipes.dit_mem.presets import Command, Config, parse
 from recipes.dit_mem.step import backward
 
-MAY_CHANGE = settings.MAY_CHANGE | {"flow_shift", "negative_prompt", "videos_at_once", "test_clips", "train_clips"}
+RESUME_OVERRIDES = settings.RESUME_OVERRIDES | {
+    "flow_shift",
+    "negative_prompt",
+    "videos_at_once",
+    "test_clips",
+    "train_clips",
+}
 """Settings that a resumed run may change; the others would make another run of it."""
 
 
 def learning_rate(config: Config, step: int) -> float:
     """Of one step."""
-    return config.lr * share_of_rate(step, config.steps, config.warmup, config.schedule)
+    return config.lr * lr_multiplier(step, config.steps, config.warmup, config.schedule)
 
 
 class Training:
@@ -100,7 +106,7 @@ def train(config: Config, backbone: WanBackbone, data: TrainingSet, launched: Ac
     training, file, start = Training(config, backbone), config.out / "checkpoint.pt", 0
     about = identity(
         config,
-        MAY_CHANGE,
+        RESUME_OVERRIDES,
         processes=launched.num_processes,
         bank=data.bank.fingerprint,
         # the weights themselves, not their name alone; of a model in pieces no process has the whole
@@ -146,7 +152,7 @@ def main(command: Command) -> int:
     backbone = load_backbone(config, launched.device)
     data = TrainingSet(MemoryBank.open(config.bank), config)
     launched.print(f"{len(data.ids)} targets, {data.short} of them with fewer than {config.k} clips of memory")
-    tell_share(launched, *backbone.transformers)
+    report_sharding(launched, *backbone.transformers)
     train(config, backbone, data, launched)
     launched.end_training()
     return 0

@@ -16,9 +16,17 @@ from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
 from memkit.errors import InputError
 from memkit.flow import NUM_TRAIN_TIMESTEPS, add_noise, bell_weight, flow_loss, release_timesteps
-from memkit.generation import known_frames
+from memkit.generation import conditioning_frames
 from recipes.common.padded_text import TextCache, prepared
-from recipes.common.training import Phase, RunLog, by_noise_level, load_checkpoint, save_checkpoint, tell_cost, timed
+from recipes.common.training import (
+    Phase,
+    RunLog,
+    by_noise_level,
+    estimate_cost,
+    load_checkpoint,
+    save_checkpoint,
+    timed,
+)
 from recipes.dit_mem.presets import Config
 from recipes.dit_mem.step import by_expert
 from recipes.dit_mem.train import learning_rate
@@ -86,7 +94,7 @@ def flow_losses(backbone: WanBackbone, text: TextCache, samples: Samples) -> Flo
     noisy, timestep = add_noise(latents, noise, sigma), sigma * NUM_TRAIN_TIMESTEPS
     words, losses = text(samples.captions).to(latents), torch.zeros_like(sigma)
     for expert, index, _ in by_expert(backbone, timestep):
-        with known_frames(latents[index, :, :known], expert) if known else nullcontext():
+        with conditioning_frames(latents[index, :, :known], expert) if known else nullcontext():
             velocity = expert(noisy[index], timestep[index], words[index], return_dict=False)[0]
         wanted = (x[:, :, known:] for x in (velocity, latents[index], noise[index]))
         losses = losses.index_put((index,), flow_loss(*wanted))
@@ -121,7 +129,7 @@ class Tuning:
         """How many are trained: all."""
         return sum(p.numel() for p in self.weights.parameters())
 
-    def tell_cost(self) -> None:
+    def estimate_cost(self) -> None:
         """Say what the rest of the training will take; `InputError` if the disk has no room for it."""
         if self.step == self.config.steps:
             return
@@ -129,7 +137,7 @@ class Tuning:
             seconds = timed(lambda: self._gradients(self.data.batch(self.step)))
         self.optimizer.zero_grad(set_to_none=True)
         # the weights and two moments, twice while one checkpoint replaces the other
-        tell_cost(
+        estimate_cost(
             "full", [Phase("training", self.config.steps - self.step, seconds)], 24 * self.parameters, self.config.out
         )
 

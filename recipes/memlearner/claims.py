@@ -22,7 +22,7 @@ from typing import Any, Literal
 from diffusers import WanTransformer3DModel
 
 from recipes.common.commands import run_command
-from recipes.common.pool import in_processes
+from recipes.common.parallel import parallel_map
 from recipes.common.tables import write_tables
 from recipes.memlearner import evaluate, prepare, train
 from recipes.memlearner.comparisons import Run
@@ -123,7 +123,7 @@ def main(command: Claims) -> int:
     some = variants(command.claim, blocks_of(config), config.layers, config.steps)
     runs = [run_of(config, name, changes, seed) for name, changes in some.items() for seed in command.seeds]
     evaluate.controls(replace(evaluate.Evaluate(base), rooms=command.rooms))
-    made = in_processes(partial(measure, command), runs, command.jobs)
+    made = parallel_map(partial(measure, command), runs, command.jobs)
     each = len(command.seeds)
     found = {name: made[i * each : (i + 1) * each] for i, name in enumerate(some)}
     write_tables(Path(config.out) / f"{command.claim}.json", tables(found))

@@ -15,7 +15,7 @@ from memkit.banks import MemoryBank
 from memkit.cameras import Cameras
 from memkit.errors import InputError
 from memkit.flow import NUM_TRAIN_TIMESTEPS, release_timesteps
-from memkit.rollout import History, Taken
+from memkit.rollout import History, Selection
 from memkit.rollout.base import Keeps
 from recipes.memlearner.presets import Annotation, Config
 from recipes.memlearner.videos import chunk_id, frames_id, name_of
@@ -67,8 +67,8 @@ class Videos:
         cameras = [clip.cameras for clip in clips if clip.cameras is not None]
         if self.annotation == "none" or len(cameras) < len(clips):
             return latents, None
-        c2w, lens = (torch.stack([getattr(each, name) for each in cameras]) for name in ("c2w", "intrinsics"))
-        return latents, Cameras(c2w, lens)
+        c2w, intrinsics = (torch.stack([getattr(each, name) for each in cameras]) for name in ("c2w", "intrinsics"))
+        return latents, Cameras(c2w, intrinsics)
 
     def history(self, targets: list[Target], keeps: Keeps) -> History:
         """The past of targets that have equally much."""
@@ -143,16 +143,16 @@ class TrainingSet:
         drawn = rng.randint(0, min(self.config.chunks, max(self.source(step).counts.values()) - 1))
         return 0 if rng.random() < self.config.drop_context else drawn
 
-    def noisy(self, taken: Taken, seeds: Sequence[int]) -> tuple[Taken, Float[Tensor, "batch k"]]:
+    def noisy(self, selection: Selection, seeds: Sequence[int]) -> tuple[Selection, Float[Tensor, "batch k"]]:
         """Context frames, each at a noise level of its own, and their timesteps (DFoT, arXiv 2502.06764)."""
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        count, some = taken.latents.shape[2], self._grid.new_ones(len(self._grid))
+        count, some = selection.latents.shape[2], self._grid.new_ones(len(self._grid))
         levels = [torch.multinomial(some, count, replacement=True, generator=each) for each in generators]
-        noise = torch.stack([torch.randn(taken.latents.shape[1:], generator=each) for each in generators])
+        noise = torch.stack([torch.randn(selection.latents.shape[1:], generator=each) for each in generators])
         sigma = self._grid[torch.stack(levels)]
-        share = sigma[:, None, :, None, None].to(taken.latents)
-        mixed = (1 - share) * taken.latents + share * noise.to(taken.latents)
-        return taken._replace(latents=mixed), NUM_TRAIN_TIMESTEPS * sigma
+        share = sigma[:, None, :, None, None].to(selection.latents)
+        mixed = (1 - share) * selection.latents + share * noise.to(selection.latents)
+        return selection._replace(latents=mixed), NUM_TRAIN_TIMESTEPS * sigma
 
 
 def _target(videos: Videos, past: int, rng: random.Random) -> Target:

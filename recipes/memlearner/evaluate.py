@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from memkit.backbones import WanBackbone
 from memkit.errors import InputError
 from recipes.common.commands import run_command
-from recipes.common.rows import Measured
+from recipes.common.results import ResultStore
 from recipes.common.tables import write_tables
 from recipes.common.training import fingerprint, pick_device
-from recipes.memlearner.bench import Bench, Sizes
 from recipes.memlearner.comparisons import COMPARISONS, Row, Run, test_rooms
+from recipes.memlearner.evaluator import Evaluator, Sizes
 from recipes.memlearner.methods import load_method
 from recipes.memlearner.presets import Command, parse
 from recipes.memlearner.tables import tables
@@ -46,9 +46,9 @@ class Evaluate(Command):
     keep: int = 8
     """Videos of each kind to keep in OUT/evaluation."""
 
-    def bench(self, backbone: WanBackbone) -> Bench:
+    def bench(self, backbone: WanBackbone) -> Evaluator:
         """Of these rooms."""
-        return Bench(self.config, test_rooms(self.rooms), Sizes(self.noise_seed, self.at_once, self.keep), backbone)
+        return Evaluator(self.config, test_rooms(self.rooms), Sizes(self.noise_seed, self.at_once, self.keep), backbone)
 
 
 def controls(command: Evaluate, backbone: WanBackbone | None = None) -> Run:
@@ -56,7 +56,7 @@ def controls(command: Evaluate, backbone: WanBackbone | None = None) -> Run:
     config = command.config
     backbone = backbone or load_backbone(config, pick_device(config.device))
     made = {"model": config.model, "video_chunks": config.video_chunks}
-    rows = Measured(config.folder / "controls.jsonl", made, Row)
+    rows = ResultStore(config.folder / "controls.jsonl", made, Row)
     bench = command.bench(backbone)
     for comparison in COMPARISONS:
         bench.controls(comparison, rows)
@@ -71,7 +71,7 @@ def evaluate(command: Evaluate) -> Run:
     backbone = load_backbone(config, pick_device(config.device), config.out)
     method = load_method(config, backbone, config.out / "method").eval()
     weights = fingerprint(backbone.transformer, method)
-    rows = Measured(config.out / "measured.jsonl", {**made, "weights": weights}, Row)
+    rows = ResultStore(config.out / "measured.jsonl", {**made, "weights": weights}, Row)
     bench = command.bench(backbone)
     for comparison in COMPARISONS:
         bench.run(comparison, method, rows)

@@ -81,10 +81,10 @@ def main(command: Generate) -> int:
         for chunk, cameras in enumerate(tqdm(chunks(command, start, backbone), desc="chunks")):
             if not chunk:
                 first = _part(cameras, slice(0, 1))
-                rollout.saw(frame[None, None], first)
+                rollout.observe(frame[None, None], first)
                 video.add(frame[None])
                 seen.append(first)
-            video.add(rollout.make([command.prompt], cameras, [command.noise_seed + chunk])[0, 1:])
+            video.add(rollout.generate([command.prompt], cameras, [command.noise_seed + chunk])[0, 1:])
             seen.append(_part(cameras, slice(1, None)))
     if not seen:
         raise InputError("No keys were given; write some, such as right-5.")

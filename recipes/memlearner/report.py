@@ -27,7 +27,7 @@ from memkit.errors import InputError
 from memkit.report import MadeVideo, RolloutSection, Watched, contact_sheet, render_rollouts
 from memkit.video import read_video
 from recipes.common.commands import run_command
-from recipes.common.rows import read_rows
+from recipes.common.results import read_rows
 from recipes.memlearner.comparisons import Clip, Row, clip_of, has_people, test_rooms, truth
 from recipes.memlearner.presets import Command, Config, parse
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from memkit.backbones import WanBackbone
 from memkit.rollout import ContextMethod
 from recipes.common.trained import Trained, save_transformer
-from recipes.common.training import save_checkpoint, share_of_rate
+from recipes.common.training import lr_multiplier, save_checkpoint
 from recipes.memlearner.methods import save_method
 from recipes.memlearner.presets import Config
 
@@ -27,7 +27,7 @@ class Training(Trained):
         """Take the gradients of one step, of those in which a module learns alone or of the others; their norm."""
         config, first = self.config, self.config.pretrain_steps
         at, of = (step, first) if step < first else (step - first, config.steps)
-        return self.update(share_of_rate(at, of, config.warmup, config.schedule))
+        return self.update(lr_multiplier(at, of, config.warmup, config.schedule))
 
     def save(self, step: int, about: dict[str, Any]) -> None:
         """Write transformer and method for use, then the checkpoint. All processes call it; the main one writes."""

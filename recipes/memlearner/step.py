@@ -10,10 +10,10 @@ from torch import Tensor
 
 from memkit.backbones import WanBackbone
 from memkit.flow import NUM_TRAIN_TIMESTEPS, add_noise
-from memkit.generation import known_frames
+from memkit.generation import conditioning_frames
 from memkit.injectors.query_module import query_module_loss
 from memkit.rollout import ContextMethod, SeparateContext
-from memkit.rollout.base import Given, relative_poses
+from memkit.rollout.base import ChunkInputs, relative_poses
 from memkit.rollout.methods import query_loss
 from recipes.common.padded_text import TextCache
 from recipes.memlearner.data import Batch, TrainingSet
@@ -30,12 +30,12 @@ def losses(
     device = backbone.device
     latents, noise, sigma = (x.to(device) for x in (batch.latents, batch.noise, batch.sigma))
     noisy, shown = add_noise(latents, noise, sigma), _shown(method, text, batch, device)
-    if config.context_noise == "independent" and shown["taken"] is not None:
-        shown["taken"], shown["context_timesteps"] = data.noisy(shown["taken"], batch.context_seeds)
+    if config.context_noise == "independent" and shown["selection"] is not None:
+        shown["selection"], shown["context_timesteps"] = data.noisy(shown["selection"], batch.context_seeds)
     with (
         torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bf16"),
         method.shown(backbone.transformer, **shown),
-        known_frames(latents[:, :, :1], backbone.transformer),
+        conditioning_frames(latents[:, :, :1], backbone.transformer),
     ):
         predicted = backbone.velocity(noisy, sigma * NUM_TRAIN_TIMESTEPS, shown["text"])
         error = (predicted.float() - (noise - latents)).pow(2)[:, :, 1:].flatten(1).mean(1)
@@ -50,9 +50,9 @@ def pretraining_losses(
 ) -> Float[Tensor, " batch"]:
     """L1(Q, P) of each sample, of the module alone; gradients are left behind."""
     shown = _shown(method, text, batch, device)
-    own, past = relative_poses(batch.cameras, shown["taken"], batch.latents.shape[2])
-    context = None if shown["taken"] is None else shown["taken"].latents
-    given = Given(context, own, past, batch.annotation, shown["noise"], shown["text"], None)
+    own, past = relative_poses(batch.cameras, shown["selection"], batch.latents.shape[2])
+    context = None if shown["selection"] is None else shown["selection"].latents
+    given = ChunkInputs(context, own, past, batch.annotation, shown["noise"], shown["text"], None)
     with torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bf16"):
         error = query_module_loss(method.module, method.fetch(given), batch.latents.to(device))
     error.mean().backward()
@@ -61,9 +61,9 @@ def pretraining_losses(
 
 def _shown(method: ContextMethod, text: TextCache, batch: Batch, device: torch.device) -> dict[str, Any]:
     """What `ContextMethod.shown` takes."""
-    taken = method.choose(batch.history, batch.cameras)
+    selection = method.choose(batch.history, batch.cameras)
     return {
-        "taken": None if taken is None else taken._replace(latents=taken.latents.to(device)),
+        "selection": None if selection is None else selection._replace(latents=selection.latents.to(device)),
         "cameras": batch.cameras,
         "annotation": batch.annotation,
         "noise": batch.query_noise.to(device),

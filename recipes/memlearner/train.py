@@ -30,7 +30,7 @@ from recipes.common import settings
 from recipes.common.backbones import load_whole
 from recipes.common.commands import run_command
 from recipes.common.course import Course, Made
-from recipes.common.launch import launch, shard, tell_share
+from recipes.common.launch import launch, report_sharding, shard
 from recipes.common.padded_text import TextCache, prepared
 from recipes.common.training import fingerprint, identity, load_checkpoint
 from recipes.memlearner.data import TrainingSet
@@ -39,7 +39,14 @@ from recipes.memlearner.presets import Command, Config, parse
 from recipes.memlearner.state import Training
 from recipes.memlearner.step import losses, pretraining_losses
 
-MAY_CHANGE = settings.MAY_CHANGE | {"start", "more_banks", "history_guidance", "budget", "train_videos", "test_videos"}
+RESUME_OVERRIDES = settings.RESUME_OVERRIDES | {
+    "start",
+    "more_banks",
+    "history_guidance",
+    "budget",
+    "train_videos",
+    "test_videos",
+}
 """Settings that a resumed run may change; the others would make another run of it."""
 
 
@@ -91,7 +98,7 @@ def train(config: Config, backbone: WanBackbone, banks: Sequence[MemoryBank], la
         start_from(method, config.start / "method")
     data = TrainingSet(banks, config, method.keeps)
     made_of = {"bank": [bank.fingerprint for bank in banks], "weights": fingerprint(backbone.transformer, method)}
-    about = identity(config, MAY_CHANGE, processes=launched.num_processes, **made_of)
+    about = identity(config, RESUME_OVERRIDES, processes=launched.num_processes, **made_of)
     if config.shard and launched.num_processes > 1:
         shard(backbone.transformer)
     training, start = Training(config, backbone, method, launched), 0
@@ -130,7 +137,7 @@ def main(command: Command) -> int:
     launched = launch(config.device, config.tracker, "memkit-memlearner", asdict(config), config.out)
     backbone = load_backbone(config, launched.device, config.start)
     train(config, backbone, [MemoryBank.open(bank) for bank in banks], launched)
-    tell_share(launched, backbone.transformer)
+    report_sharding(launched, backbone.transformer)
     launched.end_training()
     return 0
 

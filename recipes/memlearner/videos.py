@@ -111,8 +111,8 @@ class FileVideo:
             at = index[i * stride : i * stride + form.num_frames]
             frames, seen = resize(video.frames[at], form.height, form.width), None
             if cameras is not None:
-                lens = cropped(cameras.intrinsics[at], video.frames.shape[1:3], (form.height, form.width))
-                seen = Cameras(cameras.c2w[at], lens)
+                intrinsics = cropped(cameras.intrinsics[at], video.frames.shape[1:3], (form.height, form.width))
+                seen = Cameras(cameras.c2w[at], intrinsics)
             yield Chunk(frames, self.row.caption, seen)
 
     def _poses(self) -> Path | None:

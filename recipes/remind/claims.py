@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, Literal
 
 from recipes.common.commands import run_command
-from recipes.common.pool import in_processes
+from recipes.common.parallel import parallel_map
 from recipes.common.tables import Table, write_tables
 from recipes.remind import evaluate, prepare, train
 from recipes.remind.presets import Command, Config, parse
@@ -118,7 +118,7 @@ def main(command: Claims) -> int:
     prepare.main(prepare.Prepare(config))
     evaluate.controls(evaluate.Evaluate(replace(config, banks=config.out), clips=command.clips))
     runs = [run_of(config, name, changes, seed) for name, changes in some.items() for seed in command.seeds]
-    made = in_processes(partial(measure, command), runs, command.jobs)
+    made = parallel_map(partial(measure, command), runs, command.jobs)
     each = len(command.seeds)
     found = {name: made[i * each : (i + 1) * each] for i, name in enumerate(some)}
     write_tables(config.out / f"{command.claim}.json", report(command.claim, found))

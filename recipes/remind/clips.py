@@ -157,7 +157,7 @@ class FileClip:
             by = replace(by, fov_degrees=float(torch.tensor(0.5 / fx).atan().rad2deg() * 2))
         clip = interrupt(frames, self.config.fps, by)
         given = cameras or Cameras(torch.eye(4).repeat(len(frames), 1, 1), torch.zeros(len(frames), 4))
-        lens = clip.intrinsics if isinstance(by, LookAway) else given.intrinsics
+        intrinsics = clip.intrinsics if isinstance(by, LookAway) else given.intrinsics
         turned = given.c2w @ clip.c2w.to(given.c2w)
-        lens = lens.to(given.intrinsics)
-        return Shown(clip.video, Cameras(turned, lens)), Shown(clip.twin, Cameras(given.c2w, lens))
+        intrinsics = intrinsics.to(given.intrinsics)
+        return Shown(clip.video, Cameras(turned, intrinsics)), Shown(clip.twin, Cameras(given.c2w, intrinsics))

@@ -68,8 +68,10 @@ class Clips:
         """Latents [B,C,F,H,W], fp32, and cameras [B,F]."""
         clips = [self.bank.clip(id) for id in ids]
         cameras = [clip.cameras for clip in clips if clip.cameras is not None]
-        c2w, lens = (torch.stack([getattr(each, name).float() for each in cameras]) for name in ("c2w", "intrinsics"))
-        return torch.stack([clip.latents for clip in clips]).float(), Cameras(c2w, lens)
+        c2w, intrinsics = (
+            torch.stack([getattr(each, name).float() for each in cameras]) for name in ("c2w", "intrinsics")
+        )
+        return torch.stack([clip.latents for clip in clips]).float(), Cameras(c2w, intrinsics)
 
 
 class TrainingSet(Clips):

@@ -30,11 +30,11 @@ from memkit.errors import InputError
 from memkit.positions import PMRoPE
 from recipes.common.backbones import load_whole
 from recipes.common.commands import run_command
-from recipes.common.rows import Measured
+from recipes.common.results import ResultStore
 from recipes.common.tables import write_tables
 from recipes.common.training import fingerprint, pick_device
-from recipes.remind.bench import Bench, Sizes
 from recipes.remind.data import Clips
+from recipes.remind.evaluator import Evaluator, Sizes
 from recipes.remind.presets import Command, Config, parse
 from recipes.remind.scores import Row
 from recipes.remind.tables import CONTROLS, FORGETFUL, PLAIN_CONTROLS, Run, tables
@@ -61,9 +61,9 @@ class Evaluate(Command):
     tasks: Path | None = None
     """Their folder."""
 
-    def bench(self, clips: Clips, backbone: WanBackbone, positions: PMRoPE | None) -> Bench:
+    def bench(self, clips: Clips, backbone: WanBackbone, positions: PMRoPE | None) -> Evaluator:
         """Of these clips."""
-        return Bench(
+        return Evaluator(
             self.config, clips, Sizes(self.clips, self.noise_seed, self.at_once, self.keep), backbone, positions
         )
 
@@ -86,7 +86,7 @@ def open_clips(config: Config) -> Clips:
 def controls(command: Evaluate) -> Run:
     """The rows that no run changes, which lie beside the banks."""
     config, clips = command.config, open_clips(command.config)
-    rows = Measured(config.folder / "controls.jsonl", settings_of(command) | {"bank": clips.bank.fingerprint}, Row)
+    rows = ResultStore(config.folder / "controls.jsonl", settings_of(command) | {"bank": clips.bank.fingerprint}, Row)
     bench = command.bench(clips, load_whole(config.model, config.threads, pick_device(config.device)), None)
     for condition in (*CONTROLS, *PLAIN_CONTROLS):
         bench.measure(condition, rows)
@@ -99,7 +99,7 @@ def evaluate(command: Evaluate, conditions: Sequence[str] = OWN) -> Run:
     backbone = load_whole(config.model, config.threads, pick_device(config.device), config.out)
     positions = load_cameras(config, backbone, config.out).eval()
     made = {"weights": fingerprint(backbone.transformer, positions), "bank": clips.bank.fingerprint}
-    rows = Measured(config.out / "measured.jsonl", settings_of(command) | made, Row)
+    rows = ResultStore(config.out / "measured.jsonl", settings_of(command) | made, Row)
     bench = command.bench(clips, backbone, positions)
     for condition in conditions:
         bench.measure(condition, rows)

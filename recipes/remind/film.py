@@ -128,7 +128,7 @@ def film(
                 event = _event_latents(config, backbone, latents, plan.event, last - first)
             known = event[:, :, a - first : b - first]
         part = Part([plan.prompts[i]], b - a, known if known.shape[2] else None)
-        latents = torch.cat([latents, roller.make(part).to(latents)], dim=2)
+        latents = torch.cat([latents, roller.generate(part).to(latents)], dim=2)
     return from_model(backbone.decode_latents(latents)).cpu()
 
 

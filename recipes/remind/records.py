@@ -13,7 +13,7 @@ from torch import Tensor
 
 from memkit.cameras import Cameras
 from memkit.errors import InputError
-from memkit.files import whole_file
+from memkit.files import atomic_write
 from memkit.interruptions import Interruption, Occluder
 from memkit.interruptions.timing import Spans
 from recipes.remind.presets import STRIDE, Config
@@ -132,7 +132,7 @@ def until_fit(
 
 def write_records(bank: Path, records: Sequence[Record]) -> None:
     """Beside the bank's latents; the file is whole or as it was."""
-    with whole_file(bank / RECORDS) as partial:
+    with atomic_write(bank / RECORDS) as partial:
         partial.write_text("".join(json.dumps(record._asdict(), ensure_ascii=False) + "\n" for record in records))
 
 

@@ -67,12 +67,12 @@ class Roller:
             size=size,
         )
 
-    def make(
+    def generate(
         self, part: Part, pin: bool = False, monitor: CacheMonitor | None = None
     ) -> Float[Tensor, "batch channels frames height width"]:
         """The next chunk, on the backbone's device."""
         known = None if part.known is None else part.known.to(self.stream.backbone.device)
-        return self.stream.make(part.prompts, known, part.frames, pin, monitor)
+        return self.stream.generate(part.prompts, known, part.frames, pin, monitor)
 
     def roll(
         self, parts: Sequence[Part], watch: bool = False
@@ -81,6 +81,6 @@ class Roller:
         chunks, monitors = [], []
         for part in parts:
             monitor = CacheMonitor() if watch and part.known is None else None
-            chunks.append(self.make(part, monitor=monitor))
+            chunks.append(self.generate(part, monitor=monitor))
             monitors += [] if monitor is None else [monitor]
         return torch.cat(chunks, dim=2), monitors

@@ -32,15 +32,15 @@ from recipes.common import settings
 from recipes.common.backbones import load_whole
 from recipes.common.commands import run_command
 from recipes.common.course import Course, Made
-from recipes.common.launch import launch, shard, tell_share
+from recipes.common.launch import launch, report_sharding, shard
 from recipes.common.padded_text import TextCache, prepared
 from recipes.common.trained import Trained, save_transformer
-from recipes.common.training import fingerprint, identity, load_checkpoint, save_checkpoint, share_of_rate
+from recipes.common.training import fingerprint, identity, load_checkpoint, lr_multiplier, save_checkpoint
 from recipes.remind.data import Batch, TrainingSet
 from recipes.remind.presets import Command, Config, parse
 from recipes.remind.records import records_hash
 
-MAY_CHANGE = settings.MAY_CHANGE | {"cache_frames", "train_clips", "test_clips"}
+RESUME_OVERRIDES = settings.RESUME_OVERRIDES | {"cache_frames", "train_clips", "test_clips"}
 """Settings that a resumed run may change; the others would make another run of it."""
 
 
@@ -70,7 +70,7 @@ class Training(Trained):
     def step(self, step: int) -> Tensor:
         """Take the gradients of one step; their norm."""
         config = self.config
-        return self.update(share_of_rate(step, config.steps, config.warmup, config.schedule))
+        return self.update(lr_multiplier(step, config.steps, config.warmup, config.schedule))
 
     def save(self, step: int, about: dict[str, Any]) -> None:
         """Write transformer and PM-RoPE for use, then the checkpoint. All processes call it; the main one writes."""
@@ -126,7 +126,7 @@ def train(config: Config, backbone: WanBackbone, bank: MemoryBank, launched: Acc
     training, start = Training(config, backbone, cameras, launched), 0
     data, forcing = TrainingSet(bank, config), TeacherForcing()
     made_of = {"bank": bank.fingerprint, "records": records_hash(bank.path), "weights": begun}
-    about = identity(config, MAY_CHANGE, processes=launched.num_processes, **made_of)
+    about = identity(config, RESUME_OVERRIDES, processes=launched.num_processes, **made_of)
     if state := load_checkpoint(config.out / "checkpoint.pt", about):
         training.load(state)
         start = state["step"]
@@ -171,7 +171,7 @@ def main(command: Command) -> int:
     launched = launch(config.device, config.tracker, "memkit-remind", asdict(config), config.out)
     backbone = load_whole(config.model, config.threads, launched.device)
     train(config, backbone, MemoryBank.open(config.folder / "train"), launched)
-    tell_share(launched, backbone.transformer)
+    report_sharding(launched, backbone.transformer)
     launched.end_training()
     return 0
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import tyro
 
-from recipes.common.training import Phase, tell_cost, timed
+from recipes.common.training import Phase, estimate_cost, timed
 from recipes.tiny_wan import data, evaluate, transformer, vae
 
 
@@ -52,7 +52,7 @@ def _render(config: data.DataConfig) -> None:
         suites = [suite for suite in data.SUITES if getattr(config, suite)]
         each = timed(lambda: [data.draw(config, suite, 0).render() for suite in suites]) / len(suites)
         phases = [Phase("render", clips, each / config.workers)]
-        tell_cost(f"clips of the {config.split} split", phases, config.bytes, config.out)
+        estimate_cost(f"clips of the {config.split} split", phases, config.bytes, config.out)
         data.main(config)
 
 

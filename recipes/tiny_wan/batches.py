@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from memkit.files import whole_file
+from memkit.files import atomic_write
 from memkit.flow import shift_sigma
 from recipes.tiny_wan.captions import vary_caption
 from recipes.tiny_wan.data import Clips
@@ -47,7 +47,7 @@ def _encode(file: Path, config: TransformerConfig) -> None:
     for i in range(first, min(first + _CLIPS_A_FILE, len(clips)), 4):
         video = to_model([clips[j] for j in range(i, min(i + 4, first + _CLIPS_A_FILE, len(clips)))])
         out.append(((vae.encode(video).latent_dist.mode() - mean) / std).half())
-    with whole_file(file) as partial:
+    with atomic_write(file) as partial:
         torch.save(torch.cat(out), partial)
 
 

@@ -47,7 +47,7 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True)
-class Bench:
+class Evaluator:
     """The model and the settings, for the parts."""
 
     config: EvaluateConfig
@@ -83,7 +83,7 @@ def interval(*columns: Sequence[float] | np.ndarray, statistic: Callable[..., fl
     return [round(x, 4) if math.isfinite(x) else None for x in found]
 
 
-def reconstruction(bench: Bench) -> dict[str, Any]:
+def reconstruction(bench: Evaluator) -> dict[str, Any]:
     """Video PSNR of encoding and decoding held-out clips, in dB: all, and by suite."""
     found: dict[str, list[float]] = {suite: [] for suite in SUITES}
     for i, row in enumerate(bench.clips.rows):
@@ -95,7 +95,7 @@ def reconstruction(bench: Bench) -> dict[str, Any]:
     return {"all": interval(every), **{suite: interval(values) for suite, values in found.items() if values}}
 
 
-def named_body(bench: Bench) -> dict[str, Any]:
+def named_body(bench: Evaluator) -> dict[str, Any]:
     """Share of captions of unseen planets, materials and substances whose body is found in ≥ 90 % of the frames."""
     config = bench.config
     events = [sample_law(random.Random(f"card/{config.seed}/{i}"), "test") for i in range(config.prompts)]
@@ -115,7 +115,7 @@ def named_body(bench: Bench) -> dict[str, Any]:
     }
 
 
-def known_planets(bench: Bench) -> dict[str, Any]:
+def known_planets(bench: Evaluator) -> dict[str, Any]:
     """Does the model know the gravity of the planets it was trained on? Dropped bodies."""
     config = bench.config
     rngs = [random.Random(f"known/{config.seed}/{i}") for i in range(config.known_planets)]
@@ -123,7 +123,7 @@ def known_planets(bench: Bench) -> dict[str, Any]:
     return _gravity(events, list(bench.generate([event.caption for event in events])))
 
 
-def continuation(bench: Bench) -> dict[str, Any]:
+def continuation(bench: Evaluator) -> dict[str, Any]:
     """Held-out clips continued from 1 frame (image-to-video) and from 5 (video-to-video), in dB."""
     chosen = bench.spread(bench.config.continued)
     videos = [bench.video(i) for i in chosen]
@@ -147,7 +147,7 @@ def continuation(bench: Bench) -> dict[str, Any]:
     return result
 
 
-PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
+PARTS: dict[str, Callable[[Evaluator], dict[str, Any]]] = {
     "reconstruction": reconstruction,
     "named body": named_body,
     "gravity of known planets": known_planets,
@@ -160,7 +160,7 @@ def main(config: EvaluateConfig) -> dict[str, Any]:
     config.out.mkdir(parents=True, exist_ok=True)
     file = config.out / "figures.json"
     figures: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-    bench = Bench(config, WanBackbone.from_pretrained(config.model), Clips(config.data))
+    bench = Evaluator(config, WanBackbone.from_pretrained(config.model), Clips(config.data))
     bench.backbone.pipeline().set_progress_bar_config(leave=False)
     for name, part in PARTS.items():
         if name not in figures:

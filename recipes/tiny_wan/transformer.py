@@ -27,11 +27,11 @@ from recipes.common.training import (
     Phase,
     RunLog,
     by_noise_level,
+    estimate_cost,
     identity,
     load_checkpoint,
     pick_device,
     save_checkpoint,
-    tell_cost,
     timed,
 )
 from recipes.tiny_wan.batches import Batch, batch, encode_clips
@@ -41,7 +41,7 @@ from recipes.tiny_wan.model import TextAndVideo, loss_of, write_pipeline
 from recipes.tiny_wan.optim import MuonAdam
 from recipes.tiny_wan.stages import TransformerConfig, schedule
 
-MAY_CHANGE = ("data", "vae", "out", "device", "threads", "workers", "save_every")
+RESUME_OVERRIDES = ("data", "vae", "out", "device", "threads", "workers", "save_every")
 """Between a run and its resumption."""
 
 
@@ -98,7 +98,7 @@ def train(config: TransformerConfig) -> tuple[TextAndVideo, PreTrainedTokenizerF
     tokenizer = train_tokenizer([row["caption"] for row in rows])
     model = TextAndVideo(config, len(tokenizer)).to(pick_device(config.device))
     run = Run(config, model, tokenizer, latents, rows)
-    checkpoint, start, about = config.out / "checkpoint.pt", 0, identity(config, MAY_CHANGE)
+    checkpoint, start, about = config.out / "checkpoint.pt", 0, identity(config, RESUME_OVERRIDES)
     if state := load_checkpoint(checkpoint, about):
         run.load(state)
         start = state["step"]
@@ -121,7 +121,7 @@ def tell(run: Run, start: int) -> None:
     seconds = timed(lambda: other.step(start))
     weights = sum(p.numel() for p in run.model.parameters()) * 4
     # a checkpoint is the weights, their average and up to two moments; two lie there while one replaces the other
-    tell_cost("transformer", [Phase("all", run.config.steps - start, seconds)], 8 * weights, run.config.out)
+    estimate_cost("transformer", [Phase("all", run.config.steps - start, seconds)], 8 * weights, run.config.out)
 
 
 def _is_matrix(name: str, parameter: Tensor) -> bool:

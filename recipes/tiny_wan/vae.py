@@ -23,18 +23,18 @@ from memkit.video import frames as media
 from recipes.common.training import (
     Phase,
     RunLog,
+    estimate_cost,
     identity,
     load_checkpoint,
     pick_device,
     save_checkpoint,
-    tell_cost,
     timed,
 )
 from recipes.tiny_wan.data import Clips
 from recipes.tiny_wan.initialise import initialise
 from recipes.tiny_wan.optim import MuonAdam
 
-MAY_CHANGE = ("data", "held_out", "out", "device", "threads", "save_every")
+RESUME_OVERRIDES = ("data", "held_out", "out", "device", "threads", "save_every")
 """Between a run and its resumption."""
 
 
@@ -192,7 +192,7 @@ def tell(config: VAEConfig, clips: Clips, start: int) -> None:
             phases.append(Phase(name, end - done, seconds))
             done = end
     weights = sum(p.numel() for p in vae.parameters()) * 4
-    tell_cost(
+    estimate_cost(
         "autoencoder", phases, 5 * weights, config.out
     )  # checkpoint: weights and up to two moments; twice in flight
 
@@ -207,7 +207,7 @@ def main(config: VAEConfig) -> None:
     initialise(vae)
     vae.to(pick_device(config.device))  # pyright: ignore  # drawn on the CPU, the same for every device
     optimizer = MuonAdam(vae, config.muon_lr, config.adam_lr, _is_matrix)
-    start, checkpoint, about = 0, config.out / "checkpoint.pt", identity(config, MAY_CHANGE)
+    start, checkpoint, about = 0, config.out / "checkpoint.pt", identity(config, RESUME_OVERRIDES)
     if state := load_checkpoint(checkpoint, about):
         vae.load_state_dict(state["vae"])
         optimizer.load_state_dict(state["optimizer"])

@@ -24,8 +24,8 @@ def cameras(frames: int = 5, seed: int = 0, dtype=torch.float64) -> Cameras:
     turn = torch.linalg.qr(torch.randn(frames, 3, 3, generator=generator, dtype=torch.float64))[0]
     c2w[:, :3, :3] = turn * torch.linalg.det(turn)[:, None, None]
     c2w[:, :3, 3] = 5 * torch.randn(frames, 3, generator=generator, dtype=torch.float64)
-    lens = torch.rand(frames, 4, generator=generator, dtype=torch.float64) + 0.2
-    return Cameras(c2w.to(dtype), lens.to(dtype))
+    intrinsics = torch.rand(frames, 4, generator=generator, dtype=torch.float64) + 0.2
+    return Cameras(c2w.to(dtype), intrinsics.to(dtype))
 
 
 def close(got: Cameras, want: Cameras, atol: float = 1e-12) -> None:
@@ -41,8 +41,8 @@ def npz(path: Path, **changes) -> Path:
     return path
 
 
-def line(w2c: torch.Tensor, lens=(0.9, 1.6, 0.5, 0.5), k=("0.0", "0.0"), time: int = 0) -> str:
-    return " ".join(map(str, [time, *lens, *k, *w2c[:3].flatten().tolist()]))
+def line(w2c: torch.Tensor, intrinsics=(0.9, 1.6, 0.5, 0.5), k=("0.0", "0.0"), time: int = 0) -> str:
+    return " ".join(map(str, [time, *intrinsics, *k, *w2c[:3].flatten().tolist()]))
 
 
 def text(path: Path, *lines: str, url: str = "https://www.youtube.com/watch?v=x") -> Path:
@@ -112,8 +112,8 @@ def test_realestate10k_is_world_to_camera(tmp_path):
 def test_a_written_text_has_the_lines_of_realestate10k(tmp_path):
     """A camera at x = 2 that looks along world -x, y down: its world-to-camera matrix by hand."""
     c2w = torch.tensor([[0, 0, -1, 2], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=torch.float64)
-    lens = torch.tensor([0.5, 0.75, 0.5, 0.25], dtype=torch.float64)
-    write_poses(tmp_path / "p.txt", Cameras(c2w.repeat(2, 1, 1), lens.repeat(2, 1)))
+    intrinsics = torch.tensor([0.5, 0.75, 0.5, 0.25], dtype=torch.float64)
+    write_poses(tmp_path / "p.txt", Cameras(c2w.repeat(2, 1, 1), intrinsics.repeat(2, 1)))
     url, *rows, end = (tmp_path / "p.txt").read_text().split("\n")
     assert ":" in url and end == "" and len(rows) == 2
     for number, row in enumerate(rows):
@@ -244,7 +244,7 @@ BAD_TEXT = {
     "singular": ([line(torch.zeros(4, 4))], "pose 0 is no rigid motion"),
     "mirrored": ([line(torch.diag(torch.tensor([1.0, 1, -1, 1])))], "pose 0 is no rigid motion"),
     "no frame": ([], "holds no pose"),
-    "pixels": ([line(torch.eye(4), lens=(320, 400, 300, 120))], "in pixels"),
+    "pixels": ([line(torch.eye(4), intrinsics=(320, 400, 300, 120))], "in pixels"),
 }
 
 

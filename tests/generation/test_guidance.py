@@ -10,7 +10,7 @@ from diffusers import FirstBlockCacheConfig, FlowMatchEulerDiscreteScheduler
 
 from memkit.backbones import WanBackbone
 from memkit.errors import InputError, MemkitError
-from memkit.generation import generate_video, generate_videos, guided_memory, known_frames
+from memkit.generation import conditioning_frames, generate_video, generate_videos, guided_memory
 from memkit.injectors import MemoryGate, SelfAttentionConcat
 from memkit.memory import Memory
 from tests.helpers.random_wan import SMALL, random_pipeline, random_transformer
@@ -166,11 +166,11 @@ def test_samples_without_memory_and_shut_gates_keep_the_models_own_output_to_the
 def test_known_frames_are_seen_by_every_evaluation(known_outside):
     model, injector = random_transformer(), SelfAttentionConcat(memory())
     known = torch.randn(1, 16, 1, 4, 4, generator=torch.Generator().manual_seed(3))
-    with known_frames(known, model):
+    with conditioning_frames(known, model):
         own = passes(model)
         with injector.attach(model):
             term = passes(model)[0] - own[0]
-    contexts = [known_frames(known, model), guided_memory(injector, 3.0, model)]
+    contexts = [conditioning_frames(known, model), guided_memory(injector, 3.0, model)]
     first, second = contexts if known_outside else contexts[::-1]
     with first, second:
         for made, before in zip(passes(model), own, strict=True):

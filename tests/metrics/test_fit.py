@@ -17,9 +17,9 @@ from memkit.metrics.states import PERIODS
 from memkit.worlds import LAWS, Event
 from memkit.worlds.event import times
 from memkit.worlds.ground import Collide, Slide
-from memkit.worlds.hung import Spin, Spring, Swing
 from memkit.worlds.interruptions import PROCESSES
 from memkit.worlds.mechanisms import Clock, Orbit
+from memkit.worlds.pendulums import Spin, Spring, Swing
 from memkit.worlds.solids import Drop, Toss
 from memkit.worlds.tanks import Fill
 

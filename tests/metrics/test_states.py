@@ -17,9 +17,9 @@ from memkit.metrics.states import FRAME, PERIODS, frame_shares
 from memkit.worlds import LAWS, Event
 from memkit.worlds.event import camera, times
 from memkit.worlds.ground import Collide
-from memkit.worlds.hung import Spin
 from memkit.worlds.interruptions import PROCESSES
 from memkit.worlds.mechanisms import Clock, Orbit
+from memkit.worlds.pendulums import Spin
 from memkit.worlds.processes import Cool, Rise
 from memkit.worlds.solids import Drop, Throw
 from memkit.worlds.tanks import Fill
@@ -96,5 +96,5 @@ def test_the_true_state_is_not_used() -> None:
 
 
 def test_the_frame_is_as_wide_as_the_camera_sees_it() -> None:
-    lens, eye = camera().intrinsics[0], camera().c2w[0, :3, 3]
-    assert pytest.approx(float(eye[1].abs() / lens[0])) == FRAME and math.isclose(FRAME, 4.96, abs_tol=0.01)
+    intrinsics, eye = camera().intrinsics[0], camera().c2w[0, :3, 3]
+    assert pytest.approx(float(eye[1].abs() / intrinsics[0])) == FRAME and math.isclose(FRAME, 4.96, abs_tol=0.01)

@@ -15,8 +15,8 @@ from memkit.metrics.track import hue_of
 from memkit.worlds import LAWS, Event, render
 from memkit.worlds.event import camera, times, to_uint8
 from memkit.worlds.ground import Collide
-from memkit.worlds.hung import Drift, Spin, Swing
 from memkit.worlds.interruptions import PROCESSES
+from memkit.worlds.pendulums import Drift, Spin, Swing
 from memkit.worlds.processes import Cool, Rise
 from memkit.worlds.solids import Drop, Throw
 from memkit.worlds.tanks import Dye, Fill

@@ -13,7 +13,7 @@ from memkit.backbones import WanBackbone
 from memkit.errors import InputError
 from memkit.flow import flow_loss
 from memkit.generation.short_text import short_text
-from recipes.common.training import Phase, RunLog, duration, tell_cost, timed
+from recipes.common.training import Phase, RunLog, duration, estimate_cost, timed
 from recipes.tiny_wan import batches, data, evaluate, ship, transformer, vae
 from recipes.tiny_wan.__main__ import TinyWanConfig, main
 from recipes.tiny_wan.batches import Batch
@@ -308,11 +308,11 @@ def test_the_log_drops_what_came_after_the_checkpoint(tmp_path):
 
 
 def test_the_cost_is_told_and_a_full_disk_refused(tmp_path, capsys):
-    tell_cost("run", [Phase("a", 10, 6.0), Phase("b", 3000, 2.0)], 5_000_000, tmp_path / "new")
+    estimate_cost("run", [Phase("a", 10, 6.0), Phase("b", 3000, 2.0)], 5_000_000, tmp_path / "new")
     said = capsys.readouterr().out
     assert "a: 10 steps of 6.00 s, about 60 s" in said and "about 1 h 41 min in all; 5 MB on disk" in said
     with pytest.raises(InputError, match="make room"):
-        tell_cost("run", [], 10**18, tmp_path)
+        estimate_cost("run", [], 10**18, tmp_path)
     assert [duration(s) for s in (3, 100, 3600)] == ["3 s", "2 min", "1 h 0 min"]
 
 

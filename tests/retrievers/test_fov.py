@@ -153,10 +153,12 @@ def test_points_are_symmetric_up_to_their_sampling():
 
 
 @settings(max_examples=15, deadline=None)
-@given(a=poses, b=poses, lens=st.tuples(*[st.floats(0.3, 2)] * 2, *[st.floats(0.1, 0.9)] * 2), near=st.floats(0, 5))
-def test_area_is_that_of_points_on_the_ground(a, b, lens, near):
+@given(
+    a=poses, b=poses, intrinsics=st.tuples(*[st.floats(0.3, 2)] * 2, *[st.floats(0.1, 0.9)] * 2), near=st.floats(0, 5)
+)
+def test_area_is_that_of_points_on_the_ground(a, b, intrinsics, near):
     rule, query = Sector(near=near), one(*a)
-    frame = Cameras(one(*b).c2w[None], torch.tensor([lens], dtype=torch.float64))
+    frame = Cameras(one(*b).c2w[None], torch.tensor([intrinsics], dtype=torch.float64))
     views, asked = rule.views(frame), rule.views(Cameras(query.c2w[None], query.intrinsics[None]))
     counted = views.seen(asked, torch.tensor([0]), count=4000).double().mean().item()
     assert FOVRetriever(frame, rule).overlap(query).item() == pytest.approx(counted, abs=0.01)

@@ -58,9 +58,9 @@ class HistoryAgainstAList(RuleBasedStateMachine):
     )
     def start(self, capacity, pinned, spare, with_cameras):
         self.capacity = None if capacity is None else pinned + capacity
-        self.a_frame = LATENT + CAMERA * with_cameras
+        self.tokens_per_frame = LATENT + CAMERA * with_cameras
         self.pinned, self.with_cameras, self.count = pinned, with_cameras, 0
-        budget = None if self.capacity is None else self.capacity * self.a_frame + spare
+        budget = None if self.capacity is None else self.capacity * self.tokens_per_frame + spare
         self.history, self.frames, self.dropped = History(budget, pinned), [], 0
         self.folder = tempfile.TemporaryDirectory()
 
@@ -100,17 +100,17 @@ class HistoryAgainstAList(RuleBasedStateMachine):
     def take(self, data, k):
         row = st.integers(0, len(self.frames) - 1)
         rows = [data.draw(st.lists(row, min_size=k, max_size=k)) for _ in range(BATCH)]
-        taken = self.history.take(torch.tensor(rows, dtype=torch.long).view(BATCH, k))
-        assert taken.latents.shape == (BATCH, 3, k, 2, 2) and taken.times.shape == (BATCH, k)
-        assert (taken.cameras is not None) == self.with_cameras
+        selection = self.history.take(torch.tensor(rows, dtype=torch.long).view(BATCH, k))
+        assert selection.latents.shape == (BATCH, 3, k, 2, 2) and selection.times.shape == (BATCH, k)
+        assert (selection.cameras is not None) == self.with_cameras
         for sample, chosen in enumerate(rows):
             for i, j in enumerate(chosen):
-                latent, c2w, lens, time = self.frames[j]
-                assert torch.equal(taken.latents[sample, :, i], latent[sample])
-                assert taken.times[sample, i] == time
-                if taken.cameras is not None:
-                    assert torch.equal(taken.cameras.c2w[sample, i], c2w[sample])
-                    assert torch.equal(taken.cameras.intrinsics[sample, i], lens[sample])
+                latent, c2w, intrinsics, time = self.frames[j]
+                assert torch.equal(selection.latents[sample, :, i], latent[sample])
+                assert selection.times[sample, i] == time
+                if selection.cameras is not None:
+                    assert torch.equal(selection.cameras.c2w[sample, i], c2w[sample])
+                    assert torch.equal(selection.cameras.intrinsics[sample, i], intrinsics[sample])
 
     @precondition(lambda self: self.frames)
     @rule(n=st.integers(0, 9))
@@ -130,7 +130,7 @@ class HistoryAgainstAList(RuleBasedStateMachine):
     def it_holds_what_the_list_holds(self):
         assert len(self.history) == len(self.frames) and self.history.dropped == self.dropped
         assert list(self.history.times) == [frame[3] for frame in self.frames]
-        assert self.history.nbytes == len(self.frames) * self.a_frame
+        assert self.history.nbytes == len(self.frames) * self.tokens_per_frame
         assert self.history.budget is None or self.history.nbytes <= self.history.budget
         if self.frames:
             assert torch.equal(self.history.latents, torch.stack([frame[0] for frame in self.frames], dim=2))
@@ -245,8 +245,14 @@ def test_an_index_of_another_batch_and_a_window_below_zero_are_refused():
 
 def test_what_is_read_can_be_changed_without_changing_the_history():
     history, want = filled(), filled()
-    taken = history.take(history.newest(5))
-    for tensor in (history.latents, taken.latents, history.cameras.c2w, taken.cameras.c2w, taken.cameras.intrinsics):
+    selection = history.take(history.newest(5))
+    for tensor in (
+        history.latents,
+        selection.latents,
+        history.cameras.c2w,
+        selection.cameras.c2w,
+        selection.cameras.intrinsics,
+    ):
         tensor.zero_()
     same(history, want)
 

@@ -80,8 +80,8 @@ def inputs() -> dict[str, Tensor]:
 def run(model, method: ContextMethod, past: History, cameras: Cameras, noise: Tensor | None = None) -> Tensor:
     given = inputs()
     noise = torch.ones(1, 16, FRAMES, 4, 4) if noise is None else noise
-    taken = method.choose(past, cameras)
-    with method.shown(model, taken=taken, cameras=cameras, noise=noise, text=given["encoder_hidden_states"]):
+    selection = method.choose(past, cameras)
+    with method.shown(model, selection=selection, cameras=cameras, noise=noise, text=given["encoder_hidden_states"]):
         return model(**given, return_dict=False)[0]
 
 
@@ -104,10 +104,10 @@ def test_the_past_counts_and_the_model_is_left_as_it_was(model, name) -> None:
 @torch.no_grad()
 def test_context_may_be_noisy_in_sequence_and_not_for_queries(model) -> None:
     cameras, past, given = looking(0.0, 10.0), history(looking(0.0, 5.0, 9.0)), inputs()
-    taken, made = past.take(past.newest(3)), {}
+    selection, made = past.take(past.newest(3)), {}
     for name, method in methods(model).items():
         for timesteps in (None, torch.zeros(1, 3), torch.tensor([[0.0, 500.0, 900.0]])):
-            shown = {"taken": taken, "cameras": cameras, "noise": torch.ones(1, 16, FRAMES, 4, 4)}
+            shown = {"selection": selection, "cameras": cameras, "noise": torch.ones(1, 16, FRAMES, 4, 4)}
             shown |= {"text": given["encoder_hidden_states"], "context_timesteps": timesteps}
             if name in ("learned", "separate") and timesteps is not None:
                 with pytest.raises(InputError, match="clean"), method.shown(model, **shown):
@@ -126,11 +126,13 @@ def test_unknown_poses_are_zeros_for_an_encoder_of_their_own(model) -> None:
     known = looking(0.0, 10.0), history(looking(0.0, 5.0, 9.0))
     unposed = History()
     unposed.add(known[1].latents, None, known[1].times)
-    taken = unposed.take(unposed.newest(3))
-    assert [x.shape for x in relative_poses(None, taken, FRAMES)] == [(1, FRAMES, 12), (1, 3, 12)]
-    assert not any(x.any() for x in relative_poses(None, taken, FRAMES)) and relative_poses(None, None, 2)[1] is None
+    selection = unposed.take(unposed.newest(3))
+    assert [x.shape for x in relative_poses(None, selection, FRAMES)] == [(1, FRAMES, 12), (1, 3, 12)]
+    assert (
+        not any(x.any() for x in relative_poses(None, selection, FRAMES)) and relative_poses(None, None, 2)[1] is None
+    )
     with pytest.raises(InputError, match="Only one"):
-        relative_poses(known[0], taken, FRAMES)
+        relative_poses(known[0], selection, FRAMES)
     with pytest.raises(InputError, match="Only one"):
         relative_poses(None, known[1].take(known[1].newest(1)), FRAMES)
     query = QueryLayers(QueryLayersConfig(dim=48, blocks=3, layers=2, cameras=("exact", "none")))
@@ -138,7 +140,7 @@ def test_unknown_poses_are_zeros_for_an_encoder_of_their_own(model) -> None:
         torch.nn.init.ones_(parameter)
     method, given, made = LearnedContext(query, 4), inputs(), {}
     for annotation, cameras, some in (("exact", *known), ("none", None, unposed)):
-        shown = {"taken": some.take(some.newest(3)), "cameras": cameras, "noise": torch.ones(1, 16, FRAMES, 4, 4)}
+        shown = {"selection": some.take(some.newest(3)), "cameras": cameras, "noise": torch.ones(1, 16, FRAMES, 4, 4)}
         with method.shown(model, **shown, text=given["encoder_hidden_states"], annotation=annotation):
             made[annotation] = model(**given, return_dict=False)[0]
     assert not torch.allclose(made["exact"], made["none"])  # the bias counts
@@ -179,16 +181,16 @@ def test_retrieval_is_each_sample_s_own(model) -> None:
 
 def test_poses_are_relative_to_the_first_camera_of_the_chunk(model) -> None:
     own, past = looking(30.0, 50.0), history(looking(0.0, 200.0))
-    taken = past.take(past.newest(2))
-    near, far = relative_poses(own, taken, 2)
+    selection = past.take(past.newest(2))
+    near, far = relative_poses(own, selection, 2)
     identity = torch.eye(4)[:3].flatten()
     torch.testing.assert_close(near[0, 0], identity)
     turn, move = looking(77.0).c2w[0, 0], torch.eye(4, dtype=torch.float64)
     move[:3, 3] = torch.tensor([3.0, -1.0, 0.5])
     moved = Cameras(turn @ move @ own.c2w, own.intrinsics)
-    assert taken.cameras is not None
-    taken = taken._replace(cameras=Cameras(turn @ move @ taken.cameras.c2w, taken.cameras.intrinsics))
-    for a, b in zip(relative_poses(moved, taken, 2), (near, far), strict=True):
+    assert selection.cameras is not None
+    selection = selection._replace(cameras=Cameras(turn @ move @ selection.cameras.c2w, selection.cameras.intrinsics))
+    for a, b in zip(relative_poses(moved, selection, 2), (near, far), strict=True):
         torch.testing.assert_close(a, b)
     assert math.isclose(float(near[0, 1, 2]), math.sin(math.radians(-20.0)), abs_tol=1e-6)
     assert relative_poses(own, None, 2)[1] is None
@@ -197,10 +199,12 @@ def test_poses_are_relative_to_the_first_camera_of_the_chunk(model) -> None:
 @torch.no_grad()
 def test_a_separate_module_s_tokens_are_memory_and_the_past_is_nowhere_else(model) -> None:
     method, past, cameras = methods(model)["separate"], history(looking(0.0, 5.0)), looking(0.0, 10.0)
-    given, taken = inputs(), past.take(past.newest(2))
-    own, others = relative_poses(cameras, taken, FRAMES)
+    given, selection = inputs(), past.take(past.newest(2))
+    own, others = relative_poses(cameras, selection, FRAMES)
     noise = torch.ones(1, 16, FRAMES, 4, 4)
-    memory = method.module(noise, taken.latents, given["encoder_hidden_states"], cameras=own, context_cameras=others)
+    memory = method.module(
+        noise, selection.latents, given["encoder_hidden_states"], cameras=own, context_cameras=others
+    )
     with SelfAttentionConcat(memory).attach(model):
         expected = model(**given, return_dict=False)[0]
     torch.testing.assert_close(run(model, method, past, cameras), expected)

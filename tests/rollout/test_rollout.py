@@ -47,14 +47,14 @@ def frames(count: int, batch: int = 1) -> torch.Tensor:
 
 def begun(backbone, method: ContextMethod, batch: int = 1, **changes: object) -> Rollout:
     rollout = Rollout(backbone, method, **{**FAST, **changes})
-    rollout.saw(frames(1, batch), path(1, batch))
+    rollout.observe(frames(1, batch), path(1, batch))
     return rollout
 
 
 def test_a_chunk_begins_with_the_last_frame(backbone) -> None:
     rollout, cameras = begun(backbone, learned()), path(2 * STRIDE + 1)
-    first = rollout.make(["a room"], part(cameras, 0, STRIDE + 1), [1])
-    second = rollout.make(["a room"], part(cameras, STRIDE, 2 * STRIDE + 1), [2])
+    first = rollout.generate(["a room"], part(cameras, 0, STRIDE + 1), [1])
+    second = rollout.generate(["a room"], part(cameras, STRIDE, 2 * STRIDE + 1), [2])
     assert first.shape == second.shape == (1, STRIDE + 1, 32, 32, 3)
     known = backbone.encode_video(first[:, -1:].movedim(-1, 1).float() / 127.5 - 1)
     with torch.no_grad():
@@ -67,7 +67,7 @@ def test_a_chunk_begins_with_the_last_frame(backbone) -> None:
 def test_frames_encoded_alone_are_kept_once(backbone) -> None:
     method = RetrievedContext(FrameContext(FrameContextConfig.of(backbone.transformer)), 2)
     rollout, cameras = begun(backbone, method), path(2 * STRIDE + 1)
-    made = [rollout.make([""], part(cameras, i * STRIDE, (i + 1) * STRIDE + 1), [i]) for i in range(2)]
+    made = [rollout.generate([""], part(cameras, i * STRIDE, (i + 1) * STRIDE + 1), [i]) for i in range(2)]
     assert rollout.history.times == (0, 1, 2, 3, 4)
     whole = torch.cat([made[0], made[1][:, 1:]], dim=1)[:, ::4]
     for i, frame in enumerate(whole.unbind(1)):
@@ -79,14 +79,14 @@ def test_frames_encoded_alone_are_kept_once(backbone) -> None:
 
 def test_a_real_past_is_remembered_chunk_by_chunk(backbone) -> None:
     rollout, real, cameras = Rollout(backbone, learned(), **FAST), frames(2 * STRIDE + 1), path(2 * STRIDE + 1)
-    rollout.saw(real, cameras)
+    rollout.observe(real, cameras)
     for i in range(2):
         video = real[:, i * STRIDE : (i + 1) * STRIDE + 1].movedim(-1, 1).float() / 127.5 - 1
         expected = backbone.encode_video(video.contiguous())
         torch.testing.assert_close(rollout.history.latents[:, :, 3 * i : 3 * i + 3], expected)
     apart = Rollout(backbone, learned(), **FAST)
-    apart.saw(real[:, : STRIDE + 1], part(cameras, 0, STRIDE + 1))
-    apart.saw(real[:, STRIDE:], part(cameras, STRIDE, None))
+    apart.observe(real[:, : STRIDE + 1], part(cameras, 0, STRIDE + 1))
+    apart.observe(real[:, STRIDE:], part(cameras, STRIDE, None))
     assert torch.equal(apart.history.latents, rollout.history.latents) and apart.history.times == rollout.history.times
 
 
@@ -94,7 +94,7 @@ def test_memory_is_flat_once_the_budget_is_reached(backbone) -> None:
     budget, sizes = 12_000, []
     rollout, cameras = begun(backbone, learned(), budget=budget), path(31 * STRIDE + 1)
     for i in range(31):
-        made = rollout.make([""], part(cameras, i * STRIDE, (i + 1) * STRIDE + 1), [i])
+        made = rollout.generate([""], part(cameras, i * STRIDE, (i + 1) * STRIDE + 1), [i])
         sizes.append(rollout.history.nbytes)
     assert made.float().isfinite().all() and len(set(sizes[5:])) == 1 and budget / 2 < sizes[-1] <= budget
     assert rollout.history.dropped == 31 * 3 - len(rollout.history)
@@ -102,26 +102,26 @@ def test_memory_is_flat_once_the_budget_is_reached(backbone) -> None:
 
 def test_a_video_depends_on_its_own_seed_and_past(backbone) -> None:
     cameras = path(STRIDE + 1, 2)
-    both = begun(backbone, learned(), batch=2).make(["a", "b"], cameras, [1, 2])
-    again = begun(backbone, learned(), batch=2).make(["a", "b"], cameras, [1, 2])
+    both = begun(backbone, learned(), batch=2).generate(["a", "b"], cameras, [1, 2])
+    again = begun(backbone, learned(), batch=2).generate(["a", "b"], cameras, [1, 2])
     assert torch.equal(both, again)
-    other = begun(backbone, learned(), batch=2).make(["a", "b"], cameras, [1, 3])
+    other = begun(backbone, learned(), batch=2).generate(["a", "b"], cameras, [1, 3])
     assert (both[0].int() - other[0].int()).abs().max() <= 1
     assert (both[1].int() - other[1].int()).abs().max() > 1
 
 
 def test_what_does_not_fit_is_refused(backbone) -> None:
     cameras = path(STRIDE + 1)
-    with pytest.raises(InputError, match="saw"):
-        Rollout(backbone, learned()).make([""], cameras, [1])
+    with pytest.raises(InputError, match="observe"):
+        Rollout(backbone, learned()).generate([""], cameras, [1])
     with pytest.raises(InputError, match="1 \\+ n·8"):
-        Rollout(backbone, learned()).saw(frames(5), path(5))
+        Rollout(backbone, learned()).observe(frames(5), path(5))
     with pytest.raises(InputError, match="one a frame"):
-        Rollout(backbone, learned()).saw(frames(STRIDE + 1), path(STRIDE))
+        Rollout(backbone, learned()).observe(frames(STRIDE + 1), path(STRIDE))
     rollout = begun(backbone, learned())
     with pytest.raises(InputError, match="each one of both"):
-        rollout.make(["a", "b"], cameras, [1])
+        rollout.generate(["a", "b"], cameras, [1])
     with pytest.raises(InputError, match="one a frame"):
-        rollout.make(["a"], path(STRIDE), [1])
+        rollout.generate(["a"], path(STRIDE), [1])
     with pytest.raises(InputError, match="go on from"):
-        rollout.saw(frames(STRIDE + 1, 2), path(STRIDE + 1, 2))
+        rollout.observe(frames(STRIDE + 1, 2), path(STRIDE + 1, 2))

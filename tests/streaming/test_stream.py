@@ -79,7 +79,7 @@ def cameras(frames, batch=1):
 def test_it_is_the_loop_that_one_would_write_by_hand(backbone):
     """Euler steps of the shifted schedule, guidance of two histories, known frames at t=0, each chunk written clean."""
     config, known = StreamConfig(chunk=2, steps=3, shift=4.0, guidance_scale=2.5), seeded(1, 16, 3, 4, 4)
-    made = stream(backbone, config).make_all([PROMPTS, PROMPTS[::-1], PROMPTS], known)
+    made = stream(backbone, config).generate_all([PROMPTS, PROMPTS[::-1], PROMPTS], known)
     model, noise = backbone.transformer, stream(backbone, config)._noise("noise", range(6))
     u = torch.linspace(1, 1 / 1000, 1000)
     levels = 4 * u / (1 + 3 * u)
@@ -121,7 +121,7 @@ def test_every_call_is_the_teacher_forced_pass_over_what_was_made(backbone):
         hook = backbone.transformer.register_forward_hook(
             lambda _m, args, out: calls.append((args[0], args[1], out[0]))
         )
-        made = stream(backbone, FAST, positions=pm, cameras=cams).make_all(each)
+        made = stream(backbone, FAST, positions=pm, cameras=cams).generate_all(each)
         hook.remove()
     assert len(calls) == 9
     graph, forcing, path = FrameGraph.chunks(6, chunk=2, known=0, cameras=True), TeacherForcing(), CameraPath.of(cams)
@@ -144,13 +144,13 @@ def test_every_call_is_the_teacher_forced_pass_over_what_was_made(backbone):
 @pytest.mark.parametrize("known", [1, 2, 3, 6])
 def test_known_latents_come_back_as_given_and_matter(backbone, known):
     given = seeded(2, 16, known, 4, 4)
-    a, b = (stream(backbone).make_all([PROMPTS] * 4, x) for x in (given, given + 1))
+    a, b = (stream(backbone).generate_all([PROMPTS] * 4, x) for x in (given, given + 1))
     assert torch.equal(a[:, :, :known], given) and a.isfinite().all()
     assert ((a - b)[:, :, known:].abs().amax((0, 1, 3, 4)) > 0).all()
 
 
 def test_a_prompt_changes_its_chunk_and_those_after_it_alone(backbone):
-    a, b = (stream(backbone).make_all([PROMPTS, middle, PROMPTS]) for middle in (PROMPTS, PROMPTS[::-1]))
+    a, b = (stream(backbone).generate_all([PROMPTS, middle, PROMPTS]) for middle in (PROMPTS, PROMPTS[::-1]))
     assert torch.equal(a[:, :, :2], b[:, :, :2])
     assert not torch.equal(a[:, :, 2:4], b[:, :, 2:4]) and not torch.equal(a[:, :, 4:], b[:, :, 4:])
 
@@ -159,20 +159,20 @@ def test_short_texts_give_the_same_chunks_up_to_rounding_and_longer_ones_are_nam
     backbone, outs = WanBackbone.from_pipeline(random_pipeline()), []
     for length in (512, 24):
         made = stream(backbone, replace(GUIDED, text_length=length))
-        outs.append(torch.cat([made.make(PROMPTS), made.make(PROMPTS[::-1])], dim=2))
+        outs.append(torch.cat([made.generate(PROMPTS), made.generate(PROMPTS[::-1])], dim=2))
     torch.testing.assert_close(outs[1], outs[0], rtol=0, atol=1e-4)
     with pytest.raises(InputError, match="'a red ball falls' has more than 3 text tokens"):
-        stream(backbone, replace(GUIDED, text_length=3)).make(PROMPTS)
+        stream(backbone, replace(GUIDED, text_length=3)).generate(PROMPTS)
     with pytest.raises(InputError, match="1 to 512"):
         replace(GUIDED, text_length=0)
 
 
 def test_a_video_depends_on_its_seed_and_prompt_not_on_its_companions_nor_on_how_often_it_is_made(backbone):
-    both = stream(backbone).make_all([PROMPTS] * 3)
-    assert torch.equal(stream(backbone).make_all([PROMPTS] * 3), both)
-    alone = stream(backbone, seeds=[2]).make_all([PROMPTS[1:]] * 3)
+    both = stream(backbone).generate_all([PROMPTS] * 3)
+    assert torch.equal(stream(backbone).generate_all([PROMPTS] * 3), both)
+    alone = stream(backbone, seeds=[2]).generate_all([PROMPTS[1:]] * 3)
     torch.testing.assert_close(alone[0], both[1], **TIGHT)
-    assert not torch.allclose(stream(backbone, seeds=[3]).make_all([PROMPTS[1:]] * 3), alone)
+    assert not torch.allclose(stream(backbone, seeds=[3]).generate_all([PROMPTS[1:]] * 3), alone)
 
 
 def test_cameras_are_normalised_once_and_rows_are_positions(backbone):
@@ -182,7 +182,7 @@ def test_cameras_are_normalised_once_and_rows_are_positions(backbone):
     moved = Cameras(shift @ cams.c2w, cams.intrinsics)
     other = Cameras(cams.c2w.clone(), cams.intrinsics)
     other.c2w[:, 7, :3, 3] *= 9  # farther than the video goes: the unit of the whole clip is another
-    a, b, c = (stream(backbone, positions=pm, cameras=x).make_all([PROMPTS] * 2) for x in (cams, moved, other))
+    a, b, c = (stream(backbone, positions=pm, cameras=x).generate_all([PROMPTS] * 2) for x in (cams, moved, other))
     torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
     assert (a - c).abs().max() > 1e-3
 
@@ -191,7 +191,7 @@ def test_the_model_of_an_a14b_is_that_of_the_noise_level_and_both_write():
     backbone, ran = Short.from_pipeline(random_pipeline(boundary_ratio=0.6)), []
     for number, model in enumerate(backbone.transformers):
         model.register_forward_pre_hook(lambda _m, args, number=number: ran.append((number, float(args[1][0]))))
-    stream(backbone, StreamConfig(chunk=2, steps=4, shift=1.0, guidance_scale=1.0)).make(PROMPTS)
+    stream(backbone, StreamConfig(chunk=2, steps=4, shift=1.0, guidance_scale=1.0)).generate(PROMPTS)
     assert [number for number, _ in ran] == [int(t < 600) for _, t in ran[:4]] + [0, 1]
     assert {number for number, _ in ran[:4]} == {0, 1} and [t for _, t in ran[4:]] == [0, 0]
 
@@ -199,9 +199,9 @@ def test_the_model_of_an_a14b_is_that_of_the_noise_level_and_both_write():
 def test_the_context_may_be_noised(backbone):
     times, config = [], StreamConfig(chunk=2, steps=2, guidance_scale=1.0, context_sigma=0.25)
     hook = backbone.transformer.register_forward_pre_hook(lambda _m, args: times.append(float(args[1][0])))
-    a = stream(backbone, config).make_all([PROMPTS] * 2)
+    a = stream(backbone, config).generate_all([PROMPTS] * 2)
     hook.remove()
-    b = stream(backbone, FAST).make_all([PROMPTS] * 2)
+    b = stream(backbone, FAST).generate_all([PROMPTS] * 2)
     assert times[2::3] == [250, 250] and torch.equal(a[:, :, :2], b[:, :, :2]) and not torch.equal(a, b)
 
 
@@ -211,7 +211,7 @@ def test_the_context_may_be_noised(backbone):
 def test_memory_is_flat_past_the_budget_and_pinned_chunks_stay(backbone):
     it, sizes = stream(backbone, GUIDED, frames=6), []
     for i in range(15):  # 30 latent frames: 117 frames of video
-        it.make(PROMPTS, pin=i == 0)
+        it.generate(PROMPTS, pin=i == 0)
         if i in (3, 14):
             gc.collect()
             tensors = [x for x in gc.get_objects() if type(x) is torch.Tensor]
@@ -223,13 +223,13 @@ def test_memory_is_flat_past_the_budget_and_pinned_chunks_stay(backbone):
 
 def test_a_chunk_can_be_made_again_and_a_gap_left(backbone):
     it = stream(backbone)
-    first, second = it.make(PROMPTS), it.make(PROMPTS)
+    first, second = it.generate(PROMPTS), it.generate(PROMPTS)
     it.position = 2
-    assert torch.equal(it.make(PROMPTS), second) and it.position == 4
+    assert torch.equal(it.generate(PROMPTS), second) and it.position == 4
     it.position = 40
-    far = it.make(PROMPTS)
+    far = it.generate(PROMPTS)
     it.position = 4
-    near = it.make(PROMPTS)
+    near = it.generate(PROMPTS)
     assert it.cache.branch("cond").positions == (0, 1, 2, 3, 4, 5, 40, 41)
     assert not torch.allclose(far, near) and not torch.equal(first, second)
 
@@ -247,7 +247,7 @@ def test_one_may_read_less(backbone):
         "packed": read_packed(first=1, anchors=[2], previous=2),
         "none": read_window(0),
     }.items():
-        outs[name] = stream(backbone, read=read).make_all([PROMPTS] * 4)
+        outs[name] = stream(backbone, read=read).generate_all([PROMPTS] * 4)
     assert all(torch.equal(outs["all"], outs[name]) for name in ("own", "wide"))
     different = [outs[name][:, :, 6:] for name in ("all", "narrow", "packed", "none")]
     assert all(not torch.allclose(a, b) for i, a in enumerate(different) for b in different[:i])
@@ -271,15 +271,15 @@ def test_a_saved_stream_goes_on_to_the_bit(backbone, tmp_path, guidance):
     config = StreamConfig(chunk=2, first=1, steps=2, guidance_scale=guidance)
     more = {"positions": trained(backbone), "cameras": cameras(20)}
     it = stream(backbone, config, frames=5, **more)
-    it.make_all([PROMPTS] * 2, seeded(1, 16, 1, 4, 4))
+    it.generate_all([PROMPTS] * 2, seeded(1, 16, 1, 4, 4))
     it.save(tmp_path / "a")
-    it.make(PROMPTS, pin=True)
+    it.generate(PROMPTS, pin=True)
     it.save(tmp_path / "a")
     it.save(tmp_path / "a")
-    want = it.make_all([PROMPTS, PROMPTS[::-1]])
+    want = it.generate_all([PROMPTS, PROMPTS[::-1]])
     again = Stream.load(tmp_path / "a", backbone, **more)
     assert again.config == config and again.position == 5
-    assert torch.equal(again.make_all([PROMPTS, PROMPTS[::-1]]), want)
+    assert torch.equal(again.generate_all([PROMPTS, PROMPTS[::-1]]), want)
     assert again.cache.branch("cond").pinned == (3, 4)
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["a.safetensors", "stream.json"]
 
@@ -308,28 +308,28 @@ def test_what_is_no_saved_stream_is_named(backbone, tmp_path):
 def test_wrong_use_is_named_and_the_stream_goes_on(backbone):
     it = stream(backbone, frames=4, positions=trained(backbone), cameras=cameras(4))
     with pytest.raises(InputError, match="1 prompts for 2 videos"):
-        it.make(PROMPTS[:1])
+        it.generate(PROMPTS[:1])
     with pytest.raises(InputError, match="do not fit"):
-        it.make(PROMPTS, seeded(1, 16, 1, 5, 4))
+        it.generate(PROMPTS, seeded(1, 16, 1, 5, 4))
     with pytest.raises(InputError, match="do not fit a chunk"):
-        it.make(PROMPTS, seeded(3, 16, 2, 4, 4))
+        it.generate(PROMPTS, seeded(3, 16, 2, 4, 4))
     with pytest.raises(InputError, match="9 latent frames are known for 1 chunks"):
-        it.make_all([PROMPTS], seeded(1, 16, 9, 4, 4))
+        it.generate_all([PROMPTS], seeded(1, 16, 9, 4, 4))
     with pytest.raises(InputError, match="for 0 chunks"):
-        it.make_all([])
+        it.generate_all([])
     with pytest.raises(InputError, match="chunk of 0 frames"):
-        it.make(PROMPTS, frames=0)
+        it.generate(PROMPTS, frames=0)
     assert it.position == 0 and it.cache.branch().positions == ()
-    it.make(PROMPTS, pin=True)
-    it.make(PROMPTS, pin=True)
+    it.generate(PROMPTS, pin=True)
+    it.generate(PROMPTS, pin=True)
     with pytest.raises(InputError, match="frames 0 to 3"):
-        it.make(PROMPTS)
+        it.generate(PROMPTS)
     full = stream(backbone, frames=2)
-    full.make(PROMPTS, pin=True)
+    full.generate(PROMPTS, pin=True)
     with pytest.raises(BudgetError, match="pinned"):
-        full.make(PROMPTS)
+        full.generate(PROMPTS)
     full.cache.branch("cond").unpin([0, 1])
-    assert full.make(PROMPTS).isfinite().all() and full.position == 4
+    assert full.generate(PROMPTS).isfinite().all() and full.position == 4
     assert not any(m._forward_pre_hooks or m._forward_hooks for m in backbone.transformer.modules())
     with pytest.raises(InputError, match="at least one"):
         stream(backbone, seeds=[])
@@ -342,9 +342,9 @@ def test_wrong_use_is_named_and_the_stream_goes_on(backbone):
 
 def test_a_monitor_sees_every_step_of_the_conditional_branch_and_not_the_write(backbone):
     it, monitor, calls = stream(backbone, StreamConfig(chunk=2, steps=3)), CacheMonitor(), []
-    it.make(PROMPTS)
+    it.generate(PROMPTS)
     hook = backbone.transformer.register_forward_pre_hook(lambda *_: calls.append(1))
-    it.make(PROMPTS, monitor=monitor)
+    it.generate(PROMPTS, monitor=monitor)
     hook.remove()
     assert monitor.shares().shape == (3, 3, 2, 2, 2) and len(calls) == 8
     assert (monitor.positions, monitor.read) == ((2, 3), (0, 1))

@@ -12,7 +12,7 @@ import torch
 from memkit.errors import InputError
 from memkit.worlds import render
 from memkit.worlds.constants import COLOURS, SPLITS
-from memkit.worlds.interior import WALLS
+from memkit.worlds.furniture import WALLS
 from memkit.worlds.paths import Path, Turn, Wait, door_and_back, turn_and_return
 from memkit.worlds.people import Circle, Floating, Patrol
 from memkit.worlds.render import SKY_ID

@@ -25,7 +25,7 @@ from torch.utils.hooks import RemovableHandle
 from memkit.backbones.rotary import checked_positions, rotary_at
 from memkit.backbones.wan_call import call_arguments
 from memkit.errors import InputError, MemkitError
-from memkit.injectors.frame_context.chunk import FrameChunk, Given, Pass, check_fit
+from memkit.injectors.frame_context.chunk import ChunkInputs, FrameChunk, Pass, check_fit
 from memkit.injectors.frame_context.packing import plan_frames, pool_frames, pool_table
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class FrameAttachment:
             positions: of P's frames; 0…F−1 without.
             context_positions: of the context's frames, negative or with gaps; −n…−1 without. A packed token has the
                 average of the rotary tables over the cells that it stands for.
-            cameras: poses of P's frames [B or 1,F,12]; see `pose_numbers`. They need no context.
+            cameras: poses of P's frames [B or 1,F,12]; see `relative_pose_vectors`. They need no context.
             context_cameras: poses of the context's frames, relative to the same camera. A packed token has the
                 average of what its frames' poses add.
             annotation: the kind of the poses, one of the config's ``cameras``.
@@ -114,7 +114,7 @@ class FrameAttachment:
         plan = plan_frames(frames, config.packing, config.keep_start)
         kept = list(plan.kept)
         at = checked_positions(at) if frames else ()
-        given = Given(
+        given = ChunkInputs(
             context=None if latents is None or not frames else latents[:, :, kept],
             plan=plan.of_kept(),
             positions=None if positions is None else checked_positions(positions),
@@ -242,9 +242,9 @@ class FrameAttachment:
                 return None
             encoder = self.frames.cameras[given.kind]
             if given.poses is not None:
-                a_frame = own.shape[1] // given.poses.shape[1]
+                tokens_per_frame = own.shape[1] // given.poses.shape[1]
                 added = encoder(given.poses.to(hidden.device), block)
-                own = own + added.type_as(hidden).repeat_interleave(a_frame, dim=1)
+                own = own + added.type_as(hidden).repeat_interleave(tokens_per_frame, dim=1)
             if n and given.context_poses is not None:
                 added = pool_frames(encoder(given.context_poses.to(hidden.device), block), given.plan)
                 past = past + _to_tokens(added, running.counts).type_as(hidden)

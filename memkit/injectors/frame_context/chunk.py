@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Given:
+class ChunkInputs:
     """The arguments of a chunk; of the context, the frames that the packing keeps."""
 
     context: Tensor | None
@@ -33,7 +33,7 @@ class Given:
 class Pass:
     """One forward of a transformer."""
 
-    given: Given
+    given: ChunkInputs
     counts: tuple[int, ...]
     """Tokens of each group of the context; none in a forward without it."""
 
@@ -44,7 +44,7 @@ class FrameChunk:
     ``left_out`` is how many context frames the packing had no room for: the oldest, but for a start frame kept.
     """
 
-    def __init__(self, attachment: FrameAttachment, given: Given, left_out: int) -> None:
+    def __init__(self, attachment: FrameAttachment, given: ChunkInputs, left_out: int) -> None:
         self.given = given
         self.left_out = left_out
         self._attachment = attachment
@@ -59,7 +59,7 @@ class FrameChunk:
         self._attachment.close()
 
 
-def check_fit(given: Given, x: Tensor) -> None:
+def check_fit(given: ChunkInputs, x: Tensor) -> None:
     """Raises `InputError` where the arguments of a chunk do not fit the latents of P [B,C,F,H,W]."""
     rows, frames, context = (1, x.shape[0]), x.shape[2], given.context
     counts = [len(given.positions)] if given.positions is not None else []

@@ -113,12 +113,12 @@ class _CacheLayer:
         if not prepared.read:
             return VIDEO
         held, values = prepared.branch.get(self.layer, prepared.read)
-        a_frame = k.shape[1] // len(prepared.positions)
-        if (held.shape, held.dtype) != ((k.shape[0], len(prepared.read) * a_frame, *k.shape[2:]), k.dtype):
+        tokens_per_frame = k.shape[1] // len(prepared.positions)
+        if (held.shape, held.dtype) != ((k.shape[0], len(prepared.read) * tokens_per_frame, *k.shape[2:]), k.dtype):
             raise InputError(
                 f"The cached frames have {held.shape[1] // len(prepared.read)} tokens of {list(held.shape[2:])} in a "
-                f"batch of {held.shape[0]} and {held.dtype}, the chunk {a_frame} of {list(k.shape[2:])} in a batch of "
-                f"{k.shape[0]} and {k.dtype}; keep them the same within a session, or reset() the cache."
+                f"batch of {held.shape[0]} and {held.dtype}, the chunk {tokens_per_frame} of {list(k.shape[2:])} in a "
+                f"batch of {k.shape[0]} and {k.dtype}; keep them the same within a session, or reset() the cache."
             )
         group = f"cache {len(table.kv)}"
         table.kv[group] = (held.to(k.device), values.to(v.device))

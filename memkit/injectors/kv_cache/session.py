@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from memkit.errors import InputError
-from memkit.files import whole_file
+from memkit.files import atomic_write
 from memkit.injectors.kv_cache.slots import SlotCache
 
 FORMAT, VERSION = "memkit-kv-cache", 1
@@ -31,7 +31,7 @@ def save_branches(path: Path, budget_bytes: int, branches: Mapping[str, SlotCach
                 tensors[f"{number}.{layer}.{kind}"] = x.cpu().contiguous()
     header = {"format": FORMAT, "version": VERSION, "budget_bytes": budget_bytes, "branches": saved}
     try:
-        with whole_file(path) as partial:
+        with atomic_write(path) as partial:
             save_file(tensors, partial, metadata={"session": json.dumps(header)})
     except (OSError, SafetensorError) as error:
         raise InputError(f"Cannot write {path} ({error}); give a file in a folder that can be written.") from error

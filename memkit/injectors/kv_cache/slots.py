@@ -183,12 +183,12 @@ class SlotCache:
         return positions
 
     def _allocate(self, frames: list[tuple[Tensor, Tensor]], wanted: int) -> None:
-        a_frame = sum(x[:, 0].nbytes for kv in frames for x in kv)
-        capacity = self.budget_bytes // a_frame
+        bytes_per_frame = sum(x[:, 0].nbytes for kv in frames for x in kv)
+        capacity = self.budget_bytes // bytes_per_frame
         if capacity < wanted:
             raise BudgetError(
-                f"The budget of {self.budget_bytes} bytes holds {capacity} frames of {a_frame} bytes; a write of "
-                f"{wanted} needs {wanted * a_frame}."
+                f"The budget of {self.budget_bytes} bytes holds {capacity} frames of {bytes_per_frame} bytes; a write "
+                f"of {wanted} needs {wanted * bytes_per_frame}."
             )
         self._kv = []  # the old slots go before the new ones come
         self._kv = [(_slots_like(k, capacity), _slots_like(v, capacity)) for k, v in frames]

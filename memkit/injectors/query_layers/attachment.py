@@ -19,7 +19,7 @@ from memkit.backbones.attachment import Attachment
 from memkit.backbones.rotary import checked_positions, rotary_at
 from memkit.backbones.wan_call import call_arguments
 from memkit.errors import InputError, MemkitError
-from memkit.injectors.query_layers.chunk import Given, KeysAndValues, Pass, QueryChunk
+from memkit.injectors.query_layers.chunk import ChunkInputs, KeysAndValues, Pass, QueryChunk
 from memkit.injectors.query_layers.injection import ContextDone, QueryLayer, leaving, pass_unchanged
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class QueryAttachment:
             query: noise of Q [B or 1,C,F,H,W], with ``query="noise"``; drawn once, for all steps of the chunk.
             positions: of P's frames, and Q's, which are the same; 0…F−1 without.
             context_positions: of C's frames, negative or with gaps; −n…−1 without.
-            cameras: poses of P's frames [B or 1,F,12], which Q's take too; see `pose_numbers`.
+            cameras: poses of P's frames [B or 1,F,12], which Q's take too; see `relative_pose_vectors`.
             context_cameras: poses of C's frames, relative to the same camera.
             annotation: the kind of the poses, one of the config's ``cameras``.
             monitor: if given, records the share of Q's attention on each frame of the context.
@@ -90,7 +90,7 @@ class QueryAttachment:
         at = range(-frames, 0) if context_positions is None else context_positions
         if len(at) != frames or (context_cameras is not None and context_cameras.shape[1] != frames):
             raise InputError(f"The context has {frames} frames; give one position and, if any, one pose for each.")
-        given = Given(
+        given = ChunkInputs(
             context if frames else None,
             query,
             None if positions is None else checked_positions(positions),
@@ -117,7 +117,7 @@ class QueryAttachment:
 
     # -- the two passes ----------------------------------------------------------------------------------------------
 
-    def run_context(self, model: Any, named: dict[str, Any], given: Given) -> list[KeysAndValues]:
+    def run_context(self, model: Any, named: dict[str, Any], given: ChunkInputs) -> list[KeysAndValues]:
         """The context through the query layers, by the model's own forward, which ends when they are done."""
         depth = model.config.patch_size[0]
         if depth != 1:
@@ -192,8 +192,8 @@ class QueryAttachment:
             if running.poses is None:
                 return None
             hidden = args[0]
-            a_frame = hidden.shape[1] // running.poses.shape[1]
-            added = self.query.camera_tokens(running.poses.to(hidden.device), running.kind, block, a_frame)
+            tokens_per_frame = hidden.shape[1] // running.poses.shape[1]
+            added = self.query.camera_tokens(running.poses.to(hidden.device), running.kind, block, tokens_per_frame)
             assert added is not None
             return hidden + added.type_as(hidden), *args[1:]
 

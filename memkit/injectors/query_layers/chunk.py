@@ -33,7 +33,7 @@ class Pass:
 
 
 @dataclass(frozen=True)
-class Given:
+class ChunkInputs:
     """The arguments of a chunk."""
 
     context: Tensor | None
@@ -54,7 +54,7 @@ class QueryChunk:
     generation has no use for; see `LearnedContext.fetched`.
     """
 
-    def __init__(self, attachment: QueryAttachment, given: Given) -> None:
+    def __init__(self, attachment: QueryAttachment, given: ChunkInputs) -> None:
         self.given = given
         self.runs = 0
         self.made: Tensor | None = None

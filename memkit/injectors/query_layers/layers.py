@@ -141,8 +141,8 @@ class QueryLayers(Pretrained, nn.Module):
             )
         return query.to(noisy).expand_as(noisy)
 
-    def camera_tokens(self, poses: Tensor | None, kind: str, block: int, a_frame: int) -> Tensor | None:
+    def camera_tokens(self, poses: Tensor | None, kind: str, block: int, tokens_per_frame: int) -> Tensor | None:
         """What is added to the tokens of frames with these poses [B,F,12], or None without poses."""
         if poses is None:
             return None
-        return self.cameras[kind](poses, block).repeat_interleave(a_frame, dim=1)
+        return self.cameras[kind](poses, block).repeat_interleave(tokens_per_frame, dim=1)

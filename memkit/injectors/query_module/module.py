@@ -126,7 +126,7 @@ class QueryModule(Pretrained, nn.Module):
             text: as the backbone's transformer takes it [B or 1,L,D_text]; its embedding is the module's own.
             positions: of Q's frames, which are P's; 0…F−1 without.
             context_positions: of C's frames, negative or with gaps; −N…−1 without.
-            cameras: poses of Q's frames, which are P's [B or 1,F,12]; see `pose_numbers`.
+            cameras: poses of Q's frames, which are P's [B or 1,F,12]; see `relative_pose_vectors`.
             context_cameras: poses of C's frames [B or 1,N,12], relative to the same camera.
             annotation: the kind of the poses, one of the config's ``cameras``.
             monitor: if given, records the share of Q's attention on each frame of the context.
@@ -203,11 +203,13 @@ class QueryModule(Pretrained, nn.Module):
         hidden = wan.patch_embedding(latents.to(self._dtype)).flatten(2).mT.expand(len(temb), -1, -1)
         _, down, across = wan.config.patch_size
         rotary = rotary_at(wan.rope, made.positions, latents.shape[3] // down, latents.shape[4] // across)
-        a_frame = hidden.shape[1] // len(made.positions)
+        tokens_per_frame = hidden.shape[1] // len(made.positions)
         for i, block in enumerate(wan.blocks):
             added = None
             if made.poses is not None:
-                added = self.cameras[made.kind](made.poses.to(hidden.device), i).repeat_interleave(a_frame, dim=1)
+                added = self.cameras[made.kind](made.poses.to(hidden.device), i).repeat_interleave(
+                    tokens_per_frame, dim=1
+                )
             carried = Carried(rotary, added, i, made)
             if made.of_context and i == len(wan.blocks) - 1:
                 block.attn1(modulate(block, hidden, temb).type_as(hidden), None, None, carried)

@@ -13,7 +13,7 @@ from torch import Tensor
 from memkit.backbones.rotary import rotary_at, rotate
 from memkit.cameras import CameraPath, Cameras
 from memkit.errors import InputError, MemkitError
-from memkit.generation import guided_memory, known_frames
+from memkit.generation import conditioning_frames, guided_memory
 from memkit.injectors import (
     FrameContext,
     FrameContextConfig,
@@ -311,12 +311,12 @@ def test_known_frames_in_either_order(model, given, omega) -> None:
     without = call(model, x, t=times)
     expected = without + omega * (shown[:, :, PAST:] - without)
     frames = context()
-    with known_frames(known, model):
+    with conditioning_frames(known, model):
         torch.testing.assert_close(run(model, frames, given, given["c"], history_guidance=omega), expected, **CLOSE)
     with (
         frames.attach(model) as attached,
         attached.chunk(given["c"], history_guidance=omega),
-        known_frames(known, model),
+        conditioning_frames(known, model),
     ):
         torch.testing.assert_close(call(model, given), expected, **CLOSE)
         for t in (given["t"][:, None], given["t"][:, None].expand(2, FRAMES * CELLS)):

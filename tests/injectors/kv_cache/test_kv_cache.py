@@ -584,8 +584,8 @@ class SlotsAgainstAList(RuleBasedStateMachine):
     @initialize(capacity=st.integers(3, 5))
     def start(self, capacity):
         self.capacity, self.count, self.frames = capacity, 0, []
-        a_frame = 2 * 2 * 2 * 4 * 4  # k and v, layers, tokens, dim, bytes
-        self.slots = SlotCache(capacity * a_frame + a_frame - 1)
+        tokens_per_frame = 2 * 2 * 2 * 4 * 4  # k and v, layers, tokens, dim, bytes
+        self.slots = SlotCache(capacity * tokens_per_frame + tokens_per_frame - 1)
 
     def held(self):
         return [f[0] for f in self.frames]

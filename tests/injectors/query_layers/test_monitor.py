@@ -20,7 +20,7 @@ from memkit.memory import Memory
 from tests.helpers.random_wan import random_transformer
 from tests.injectors.query_layers.test_query_layers import CONFIG, dense
 
-FRAMES, PAST, A_FRAME = 2, 3, 4
+FRAMES, PAST, TOKENS_PER_FRAME = 2, 3, 4
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_the_monitor_gives_the_shares_of_the_dense_table(model, x, monkeypatch, 
         softmax = torch.Tensor.softmax
         monkeypatch.setattr(torch.Tensor, "softmax", lambda *args: taken.append(softmax(*args)) or taken[-1])
         dense(model, query, x, cameras=True)
-    c, q = PAST * A_FRAME, FRAMES * A_FRAME
+    c, q = PAST * TOKENS_PER_FRAME, FRAMES * TOKENS_PER_FRAME
     expected = [w[:, :, c : c + q, :c].unflatten(-1, (PAST, -1)).sum(-1).mean((1, 2)) for w in taken]
     made = monitor.shares()
     assert made.shape == (1, query.config.layers, 2, PAST)

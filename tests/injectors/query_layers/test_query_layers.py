@@ -11,8 +11,8 @@ from torch import Tensor
 
 from memkit.backbones.rotary import rotary_at, rotate
 from memkit.errors import InputError, MemkitError
-from memkit.generation import known_frames
-from memkit.injectors import CameraEncoder, QueryLayers, QueryLayersConfig, SelfAttentionConcat, pose_numbers
+from memkit.generation import conditioning_frames
+from memkit.injectors import CameraEncoder, QueryLayers, QueryLayersConfig, SelfAttentionConcat, relative_pose_vectors
 from memkit.memory import Memory
 from tests.helpers.random_wan import random_transformer
 
@@ -141,7 +141,7 @@ def test_a_chunk_keeps_what_the_model_gives_for_q(model, given, changes) -> None
 def test_a_copy_of_p_at_the_time_of_p_changes_nothing_until_there_is_context(model, given) -> None:
     """Each query is then its token of P over again, and a softmax that sees every key twice is the one it was."""
     as_p = QueryLayersConfig(dim=48, blocks=3, layers=2)
-    with torch.no_grad(), known_frames(given["c"][:, :, :1], model):
+    with torch.no_grad(), conditioning_frames(given["c"][:, :, :1], model):
         plain = model(given["p"], given["t"], given["text"], return_dict=False)[0]
         torch.testing.assert_close(run(model, layers(as_p), given, c=None), plain, atol=1e-5, rtol=1e-4)
         assert (run(model, layers(as_p), given) - plain).abs().max() > 1e-3
@@ -312,8 +312,8 @@ def test_poses_are_relative_to_the_first() -> None:
     c2w = torch.eye(4, dtype=torch.float64).repeat(5, 1, 1)
     c2w[:, :3, :3], c2w[:, :3, 3] = turns, torch.randn(5, 3, dtype=torch.float64)
     moved = c2w[2] @ c2w  # another origin of the world
-    torch.testing.assert_close(pose_numbers(c2w), pose_numbers(moved))
-    torch.testing.assert_close(pose_numbers(c2w)[0], torch.eye(4, dtype=torch.float64)[:3].flatten())
+    torch.testing.assert_close(relative_pose_vectors(c2w), relative_pose_vectors(moved))
+    torch.testing.assert_close(relative_pose_vectors(c2w)[0], torch.eye(4, dtype=torch.float64)[:3].flatten())
 
 
 def test_what_does_not_fit_is_named(model, given) -> None:

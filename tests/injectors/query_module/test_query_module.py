@@ -24,7 +24,7 @@ from memkit.injectors.query_module import query_module_loss
 from tests.helpers.random_wan import random_transformer
 
 CONFIG = QueryModuleConfig(layers=3, heads=2, head_dim=24, ffn_dim=64, text_dim=32)
-FRAMES, PAST, A_FRAME = 2, 3, 8
+FRAMES, PAST, TOKENS_PER_FRAME = 2, 3, 8
 PLACES = {"positions": [5, 9], "context_positions": [-7, 0, 2]}
 
 
@@ -67,7 +67,7 @@ def test_with_no_context_it_is_a_stock_wan_at_timestep_0(module, x) -> None:
     with torch.no_grad():
         for none in (None, x["c"][:, :, :0]):
             memory = module(x["q"], none, x["text"])
-            assert memory.tokens.shape == (2, FRAMES * A_FRAME, 48) and memory.mask is None
+            assert memory.tokens.shape == (2, FRAMES * TOKENS_PER_FRAME, 48) and memory.mask is None
             made = module.predict(memory.tokens, FRAMES, 4, 8)
             expected = stock(module)(x["q"], torch.zeros(2), x["text"], return_dict=False)[0]
             torch.testing.assert_close(made, expected, atol=1e-5, rtol=1e-4)
@@ -85,7 +85,7 @@ def test_q_is_that_of_query_layers_with_the_same_weights(module, x, poses, rows)
     given = dict(PLACES)
     if poses:
         given |= {"cameras": x["cameras"][:rows], "context_cameras": x["context_cameras"][:rows]}
-    model.blocks[-1].register_forward_hook(lambda _block, _args, out: taken.append(out[:, : FRAMES * A_FRAME]))
+    model.blocks[-1].register_forward_hook(lambda _block, _args, out: taken.append(out[:, : FRAMES * TOKENS_PER_FRAME]))
     with torch.no_grad():
         with query.attach(model) as attached, attached.chunk(x["c"][:rows], x["q"], **given, monitor=one):
             model(torch.randn(2, 16, FRAMES, 4, 8), torch.tensor([500.0, 900.0]), x["text"])
@@ -107,14 +107,16 @@ def test_who_changes_whom(module, x) -> None:
     try:
         run(module, x)
         # C goes through all blocks but the last, which needs only its keys and values; then Q through all
-        assert [out.shape[1] // A_FRAME for out in outputs] == [PAST] * 2 + [FRAMES] * 3
+        assert [out.shape[1] // TOKENS_PER_FRAME for out in outputs] == [PAST] * 2 + [FRAMES] * 3
         context = outputs[:2]
         moved, noise = x["c"].clone(), x["q"] + 1.0
         moved[:, :, 0] += 1.0
         outputs.clear()
         run(module, x, c=moved, q=noise)
         for a, b in zip(context, outputs[:2], strict=True):  # no frame of C hears of another, or of Q
-            assert torch.equal(a[:, A_FRAME:], b[:, A_FRAME:]) and not torch.equal(a[:, :A_FRAME], b[:, :A_FRAME])
+            assert torch.equal(a[:, TOKENS_PER_FRAME:], b[:, TOKENS_PER_FRAME:]) and not torch.equal(
+                a[:, :TOKENS_PER_FRAME], b[:, :TOKENS_PER_FRAME]
+            )
     finally:
         for hook in hooks:
             hook.remove()
@@ -245,6 +247,6 @@ def test_what_does_not_fit_is_named(module, x) -> None:
         QueryModuleConfig(layers=0)
     for size in ((3, 4, 8), (2, 5, 8), (2, 4, 4)):
         with pytest.raises(InputError, match="the size of the same Q"):
-            module.predict(torch.zeros(2, FRAMES * A_FRAME, 48), *size)
+            module.predict(torch.zeros(2, FRAMES * TOKENS_PER_FRAME, 48), *size)
     with pytest.raises(InputError, match="WanAttnProcessor"):  # its blocks are no backbone
         SelfAttentionConcat(module(x["q"], None, x["text"])).attach(module.wan)

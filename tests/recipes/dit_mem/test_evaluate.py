@@ -14,12 +14,12 @@ import torch
 from memkit.banks import MemoryBank
 from memkit.encoders import EncoderName, make_encoder
 from memkit.errors import InputError
-from recipes.common.rows import Measured
+from recipes.common.results import ResultStore
 from recipes.dit_mem import branches, claims, evaluate, prepare
 from recipes.dit_mem.branches import Branches, likeness, memory_of, pairs_of
 from recipes.dit_mem.conditions import STUDIES, Condition, knowledge, mixture, plug
 from recipes.dit_mem.data import TrainingSet
-from recipes.dit_mem.evaluate import CEILINGS, Bench, Evaluate
+from recipes.dit_mem.evaluate import CEILINGS, Evaluate, Evaluator
 from recipes.dit_mem.laws import law_of, names_of
 from recipes.dit_mem.measured import Row
 from recipes.dit_mem.memories import encode
@@ -103,7 +103,7 @@ def test_mixtures_take_each_branch_from_its_own_clips(config, bank) -> None:
     right, wrong = whole["retrieved"].shown, whole["other"].shown
     low, high = mixed["low right, high other"], mixed["high right, low other"]
     assert low == Condition(wrong, low=right) and high == Condition(wrong, high=right)
-    bench = Bench(Evaluate(config), load_backbone(config), bank, encoder)
+    bench = Evaluator(Evaluate(config), load_backbone(config), bank, encoder)
     made = [bench._memory(condition, range(4)) for condition in (low, high, Condition(wrong, low=wrong))]
     expected = [encode(encoder, bank, *pair) for pair in ((right, wrong), (wrong, right), (wrong,))]
     for a, b in zip(made, expected, strict=True):
@@ -123,19 +123,19 @@ def _row(id: str, condition: str, fitted: float, told: float = math.nan, error: 
 
 
 def test_rows_are_kept_over_a_crash_and_never_mixed_with_others(tmp_path) -> None:
-    rows = Measured(tmp_path / "rows.jsonl", {"seed": 1}, Row)
+    rows = ResultStore(tmp_path / "rows.jsonl", {"seed": 1}, Row)
     first = [_row("3", "none", 3.5), _row("4", "none", math.nan, error=math.nan)]
     for row in first:
         rows.add(row)
     with (tmp_path / "rows.jsonl").open("a") as file:
         file.write('{"id": "5", "condi')  # the machine stopped here
-    again = Measured(tmp_path / "rows.jsonl", {"seed": 1}, Row)
+    again = ResultStore(tmp_path / "rows.jsonl", {"seed": 1}, Row)
     assert again.rows["none", "3"] == first[0] and math.isnan(again.rows["none", "4"].path_error)
     assert again.missing("none", ["3", "4", "5"]) == ["5"] and again.missing("other", ["3"]) == ["3"]
     again.add(_row("5", "none", 5.0))
-    assert len(Measured(tmp_path / "rows.jsonl", {"seed": 1}, Row).rows) == 3
+    assert len(ResultStore(tmp_path / "rows.jsonl", {"seed": 1}, Row).rows) == 3
     with pytest.raises(InputError, match="seed .1 before, 2 now"):
-        Measured(tmp_path / "rows.jsonl", {"seed": 2}, Row)
+        ResultStore(tmp_path / "rows.jsonl", {"seed": 2}, Row)
 
 
 # -- tables

@@ -12,7 +12,7 @@ import torch
 from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
 from memkit.errors import InputError
-from memkit.generation import known_frames
+from memkit.generation import conditioning_frames
 from recipes.common.padded_text import TextCache, prepared
 from recipes.common.training import fingerprint
 from recipes.dit_mem.evaluate import CEILINGS, Evaluate, open_bench
@@ -135,7 +135,7 @@ def test_given_frames_are_clean_and_have_no_loss(config, backbone, bank) -> None
     for i, loss in enumerate(losses):
         x, noise, sigma = samples.latents[i : i + 1], samples.noise[i : i + 1], samples.sigma[i : i + 1]
         noisy, text = (1 - sigma) * x + sigma * noise, backbone.encode_text(samples.captions[i : i + 1])
-        with known_frames(x[:, :, :1], backbone.transformer):
+        with conditioning_frames(x[:, :, :1], backbone.transformer):
             velocity = backbone.transformer(noisy, 1000 * sigma, text).sample
         error = ((noise - x) - velocity).square()[:, :, 1:].mean()
         torch.testing.assert_close(loss, error, rtol=1e-4, atol=1e-5)
@@ -181,7 +181,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, config, bank) -> None:
         broken.until(6)
     again = tuning("broken")
     assert again.step == 4 and torch.equal(again.kept[3], torch.ones(2))
-    again.tell_cost()
+    again.estimate_cost()
     again.until(6)
     assert fingerprint(whole.weights) == fingerprint(again.weights) != fingerprint(load_backbone(config).transformer)
     states = [torch.load(run.file, weights_only=True) for run in (whole, again)]

@@ -62,10 +62,10 @@ def test_own_videos_bring_their_poses(config, tmp_path, capsys) -> None:
 
 
 def test_cropping_keeps_the_rays_of_pixels() -> None:
-    lens = torch.tensor([0.9, 1.2, 0.45, 0.55]).double()
-    after = cropped(lens, (40, 64), (32, 32))
+    intrinsics = torch.tensor([0.9, 1.2, 0.45, 0.55]).double()
+    after = cropped(intrinsics, (40, 64), (32, 32))
     x, y = 0.1, -0.2  # of a ray, at depth 1
-    before = torch.tensor([(lens[0] * x + lens[2]) * 64, (lens[1] * y + lens[3]) * 40])
+    before = torch.tensor([(intrinsics[0] * x + intrinsics[2]) * 64, (intrinsics[1] * y + intrinsics[3]) * 40])
     scale = max(32 / 40, 32 / 64)
     shift = torch.tensor([(64 * scale - 32) / 2, (40 * scale - 32) / 2])
     torch.testing.assert_close(

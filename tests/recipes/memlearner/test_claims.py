@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from memkit.errors import InputError
-from recipes.common.rows import read_rows
+from recipes.common.results import read_rows
 from recipes.common.tables import write_tables
 from recipes.memlearner import claims, comparisons, evaluate, report, train
 from recipes.memlearner.comparisons import Row, Run, clip_of, score, truth

@@ -10,7 +10,7 @@ import torch
 
 from memkit.errors import InputError
 from memkit.flow import add_noise
-from memkit.generation import known_frames
+from memkit.generation import conditioning_frames
 from recipes.memlearner import train
 from recipes.memlearner.data import Batch, TrainingSet
 from recipes.memlearner.methods import make_method
@@ -58,14 +58,14 @@ def test_context_frames_are_noised_each_at_its_own_level(config, bank) -> None:
     own = dataclasses.replace(config, method="window", context_noise="independent")
     data = TrainingSet([bank], own, "chunks")
     batch = next(b for b in map(data.batch, range(20)) if len(b.history))
-    taken = batch.history.take(batch.history.newest(3))
-    noisy, times = data.noisy(taken, batch.context_seeds)
-    again, _ = data.noisy(taken, batch.context_seeds)
+    selection = batch.history.take(batch.history.newest(3))
+    noisy, times = data.noisy(selection, batch.context_seeds)
+    again, _ = data.noisy(selection, batch.context_seeds)
     assert torch.equal(noisy.latents, again.latents) and times.shape == (2, 3) and len(times.unique()) == 6
     sigma = (times / 1000)[:, None, :, None, None]
-    noise = (noisy.latents - (1 - sigma) * taken.latents) / sigma
+    noise = (noisy.latents - (1 - sigma) * selection.latents) / sigma
     assert abs(noise.mean()) < 0.1 and abs(noise.std() - 1) < 0.1
-    alone, _ = data.noisy(taken._replace(latents=taken.latents[1:]), batch.context_seeds[1:])
+    alone, _ = data.noisy(selection._replace(latents=selection.latents[1:]), batch.context_seeds[1:])
     assert torch.equal(alone.latents[0], noisy.latents[1])  # so that processes may share a batch
     with pytest.raises(InputError, match="clean context"):
         trained(config, config.out / "noisy-learned", method="learned", context_noise="independent")
@@ -101,13 +101,13 @@ def test_queries_may_have_a_loss_of_their_own(config, bank, tmp_path) -> None:
         made()
         return {name: x.grad.clone() for name, x in weights.items() if x.grad is not None}
 
-    shown = {"taken": method.choose(batch.history, batch.cameras), "text": text(batch.captions)}
+    shown = {"selection": method.choose(batch.history, batch.cameras), "text": text(batch.captions)}
     noisy = add_noise(batch.latents, batch.noise, batch.sigma)
 
     def own() -> None:
         with (
             method.shown(backbone.transformer, **shown, cameras=batch.cameras, noise=batch.query_noise),
-            known_frames(batch.latents[:, :, :1], backbone.transformer),
+            conditioning_frames(batch.latents[:, :, :1], backbone.transformer),
         ):
             backbone.velocity(noisy, batch.sigma * 1000, shown["text"])
             (method.fetched - batch.latents).pow(2).mean().backward()

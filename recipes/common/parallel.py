@@ -16,7 +16,7 @@ Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
 
-def in_processes(function: Callable[[Argument], Result], arguments: Sequence[Argument], jobs: int) -> list[Result]:
+def parallel_map(function: Callable[[Argument], Result], arguments: Sequence[Argument], jobs: int) -> list[Result]:
     """``function`` of each argument, in order; with more than one job in so many processes of one thread each.
 
     The processes end with this one, however it ends: a killed command must not go on training.

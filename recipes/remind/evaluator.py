@@ -23,7 +23,7 @@ from memkit.report import contact_sheet
 from memkit.streaming import read_everything
 from memkit.streaming.read_policies import Read
 from memkit.video import from_model, to_model, write_video
-from recipes.common.rows import Measured
+from recipes.common.results import ResultStore
 from recipes.remind.clips import WorldClip
 from recipes.remind.data import Clips
 from recipes.remind.presets import STRIDE, Config
@@ -61,7 +61,7 @@ class Made(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Bench:
+class Evaluator:
     """What all of an evaluation shares; ``backbone`` and ``positions`` are of a run, or of the base model and None."""
 
     config: Config
@@ -75,7 +75,7 @@ class Bench:
         """Those that are measured."""
         return list(self.clips.records)[: self.sizes.clips]
 
-    def measure(self, condition: str, rows: Measured[Row]) -> None:
+    def measure(self, condition: str, rows: ResultStore[Row]) -> None:
         """Make and score the clips that are missing, several at once, all interrupted at the same place."""
         lack = rows.missing(condition, self.ids)
         groups: dict[tuple[int, int], list[str]] = defaultdict(list)

@@ -21,7 +21,7 @@ from memkit.errors import InputError
 
 
 @contextmanager
-def known_frames(
+def conditioning_frames(
     latents: Float[Tensor, "rows channels known height width"], *transformers: WanTransformer3DModel
 ) -> Iterator[None]:
     """Inside, every call of the transformers sees ``latents`` (normalised) as its first frames, at timestep 0.
@@ -35,7 +35,10 @@ def known_frames(
     def before(module: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         named = call_arguments(args, kwargs)
         x, t = named["hidden_states"], named["timestep"]
-        given = {"hidden_states": write_known(x, latents), "timestep": _known_at_zero(module, x, t, latents.shape[2])}
+        given = {
+            "hidden_states": write_conditioning_frames(x, latents),
+            "timestep": _known_at_zero(module, x, t, latents.shape[2]),
+        }
         return (), {**named, **given}
 
     with ExitStack() as stack:
@@ -46,7 +49,7 @@ def known_frames(
         yield
 
 
-def write_known(
+def write_conditioning_frames(
     x: Float[Tensor, "batch channels frames height width"], latents: Float[Tensor, "rows channels2 known h w"]
 ) -> Float[Tensor, "batch channels frames height width"]:
     """``x`` with its first frames replaced."""
@@ -66,10 +69,10 @@ def _known_at_zero(module: Any, x: Tensor, timestep: Tensor, known: int) -> Tens
     depth, height, width = module.config.patch_size
     if known % depth:
         raise InputError(f"This model patches {depth} latent frames together; give a multiple of it, not {known}.")
-    a_frame = (x.shape[3] // height) * (x.shape[4] // width)
-    tokens = x.shape[2] // depth * a_frame
+    tokens_per_frame = (x.shape[3] // height) * (x.shape[4] // width)
+    tokens = x.shape[2] // depth * tokens_per_frame
     if timestep.ndim == 1:
         timestep = timestep.expand(x.shape[0])[:, None]
     timestep = timestep.expand(x.shape[0], tokens).clone()
-    timestep[:, : known // depth * a_frame] = 0
+    timestep[:, : known // depth * tokens_per_frame] = 0
     return timestep

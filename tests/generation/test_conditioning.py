@@ -9,7 +9,7 @@ from PIL import Image
 
 from memkit.backbones import WanBackbone
 from memkit.errors import InputError
-from memkit.generation import generate_video, generate_videos, known_frames, write_known
+from memkit.generation import conditioning_frames, generate_video, generate_videos, write_conditioning_frames
 from memkit.injectors import QueryLayers, QueryLayersConfig
 
 
@@ -36,7 +36,7 @@ def test_it_is_the_call_with_frames_and_timesteps_written_by_hand(backbone, know
     by_token = torch.full((2, 12), 700.0)
     by_token[:, : known * 4] = 0.0
     expected = backbone.velocity(torch.cat([latents, x[:, :, known:]], 2), by_token, text)
-    with known_frames(latents, backbone.transformer):
+    with conditioning_frames(latents, backbone.transformer):
         assert torch.equal(backbone.velocity(x, t, text), expected)
         assert torch.equal(backbone.velocity(x, torch.full((2, 12), 700.0), text), expected)
         garbage = torch.cat([torch.full_like(latents, 9.0), x[:, :, known:]], 2)
@@ -89,10 +89,10 @@ def test_what_does_not_fit_is_refused(backbone):
     x, t, text = inputs(backbone)
     for shape, problem in (((3, x.shape[1], 1, 4, 4), "do not fit"), ((1, 5, 1, 4, 4), "do not fit"),
                            ((1, x.shape[1], 1, 2, 4), "do not fit"), ((1, x.shape[1], 3, 4, 4), "3 of 3")):  # fmt: skip
-        with pytest.raises(InputError, match=problem), known_frames(torch.zeros(shape), backbone.transformer):
+        with pytest.raises(InputError, match=problem), conditioning_frames(torch.zeros(shape), backbone.transformer):
             backbone.velocity(x, t, text)
     with pytest.raises(InputError, match="0 of 3"):
-        write_known(x, torch.zeros(1, x.shape[1], 0, 4, 4))
+        write_conditioning_frames(x, torch.zeros(1, x.shape[1], 0, 4, 4))
 
 
 @torch.no_grad()
@@ -104,7 +104,7 @@ def test_frames_are_written_before_an_injector_adds_its_own_whatever_came_first(
     by_hand = torch.cat([torch.zeros(2, 4), torch.full((2, 8), 700.0)], 1)
     with query.attach(model) as attached, attached.chunk(None, noise):
         expected = backbone.velocity(torch.cat([known, x[:, :, 1:]], 2), by_hand, text)
-        with known_frames(known, model):
+        with conditioning_frames(known, model):
             assert torch.equal(backbone.velocity(x, t, text), expected)
-    with known_frames(known, model), query.attach(model) as attached, attached.chunk(None, noise):
+    with conditioning_frames(known, model), query.attach(model) as attached, attached.chunk(None, noise):
         assert torch.equal(backbone.velocity(x, t, text), expected)

@@ -19,7 +19,7 @@ from memkit.cameras import Cameras
 from memkit.injectors import AttentionMonitor, QueryMonitor
 from memkit.rollout import ContextMethod, LearnedContext, Rollout, SeparateContext
 from memkit.video import from_model, to_model, write_video
-from recipes.common.rows import Measured
+from recipes.common.results import ResultStore
 from recipes.memlearner.comparisons import Clip, Comparison, Row, clip_of, score, truth
 from recipes.memlearner.presets import Config
 
@@ -75,7 +75,7 @@ class Attention:
 
 
 @dataclass(frozen=True)
-class Bench:
+class Evaluator:
     """What all of an evaluation shares."""
 
     config: Config
@@ -84,7 +84,7 @@ class Bench:
     sizes: Sizes
     backbone: WanBackbone
 
-    def run(self, comparison: Comparison, method: ContextMethod, rows: Measured[Row]) -> None:
+    def run(self, comparison: Comparison, method: ContextMethod, rows: ResultStore[Row]) -> None:
         """Make and measure the rooms that are missing; of one length at a time, so that a batch has one shape."""
         form, size = self.backbone.video_format, self.sizes.at_once
         clips = {name: clip_of(comparison, name, self.config, form) for name in rows.missing(comparison, self.names)}
@@ -95,7 +95,7 @@ class Bench:
                 self._batch(comparison, method, {name: clips[name] for name in batch}, rows)
 
     def _batch(
-        self, comparison: Comparison, method: ContextMethod, clips: dict[str, Clip], rows: Measured[Row]
+        self, comparison: Comparison, method: ContextMethod, clips: dict[str, Clip], rows: ResultStore[Row]
     ) -> None:
         form = self.backbone.video_format
         seen = [truth(clip, form) for clip in clips.values()]
@@ -130,19 +130,19 @@ class Bench:
             guidance_scale=config.guidance_scale,
             annotation=config.annotations[0],
         )
-        rollout.saw(real[:, :given], _part(cameras, slice(0, given)))
+        rollout.observe(real[:, :given], _part(cameras, slice(0, given)))
         made = [real[:, :given]]
         for chunk in range(clips[0].chunks):
             start = given - 1 + chunk * stride
             part = _part(cameras, slice(start, start + stride + 1))
             prompts = [clip.caption(start / form.fps) for clip in clips]
             attention.watch()
-            frames = rollout.make(prompts, part, [seed + 1000 * chunk for seed in seeds])
+            frames = rollout.generate(prompts, part, [seed + 1000 * chunk for seed in seeds])
             attention.note(rollout.shown_times)
             made.append(frames[:, 1:])
         return torch.cat(made, dim=1)
 
-    def controls(self, comparison: Comparison, rows: Measured[Row]) -> None:
+    def controls(self, comparison: Comparison, rows: ResultStore[Row]) -> None:
         """The autoencoder's picture of the truth, and a still of the last given frame."""
         form = self.backbone.video_format
         floor, ceiling = f"{comparison} / still", f"{comparison} / autoencoder"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from memkit.errors import InputError
-from memkit.files import whole_file
+from memkit.files import atomic_write
 
 
 class Kept(Protocol):
@@ -27,7 +27,7 @@ class Kept(Protocol):
 AnyRow = TypeVar("AnyRow", bound=Kept)
 
 
-class Measured(Generic[AnyRow]):
+class ResultStore(Generic[AnyRow]):
     """The rows of a file, by condition and id; the first line says what they were made with.
 
     Raises `InputError` for a file of another making: what was measured is never overwritten.
@@ -47,7 +47,7 @@ class Measured(Generic[AnyRow]):
             raise InputError(f"{file} was measured with other settings: {what}; give another --out, or move it away.")
         self.rows = read_rows(file, kind)
         if lines[-1]:  # cut short by a crash
-            with whole_file(file) as partial:
+            with atomic_write(file) as partial:
                 partial.write_text("\n".join([before, *lines[:-1]]) + "\n")
 
     def missing(self, condition: str, ids: Iterable[str]) -> list[str]:
