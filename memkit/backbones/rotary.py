@@ -61,18 +61,30 @@ def rotary_at(
         InputError: a position is not a whole number or comes twice; the model's frequencies are not Wan's.
     """
     positions = checked_positions(positions)
-    split = [rope.t_dim, rope.h_dim, rope.w_dim]
+    size = rope.freqs_cos.shape[0]
+    if max(height, width) > size:
+        raise InputError(f"A frame of {height}×{width} tokens exceeds the model's table of {size} positions.")
     shape = (len(positions), height, width, -1)
-    cos: Tensor = rope.get_buffer("freqs_cos")
-    sin: Tensor = rope.get_buffer("freqs_sin")
-    if max(height, width) > len(cos):
-        raise InputError(f"A frame of {height}×{width} tokens exceeds the model's table of {len(cos)} positions.")
+    times, places = _rows_of(rope, size, 1, 1), _rows_of(rope, 1, height, width)
+    # of the place's table, the columns of time stand at frame 0; those of rows and columns are as they should be
+    frames = _frame_angles(*(table[:, : rope.t_dim] for table in times), positions)
     tables = []
-    for table, frames in zip((cos, sin), _frame_angles(cos[:, : split[0]], sin[:, : split[0]], positions), strict=True):
-        _, down, across = table.split(split, dim=1)
-        parts = (frames[:, None, None], down[None, :height, None], across[None, None, :width])
-        tables.append(torch.cat([part.expand(shape) for part in parts], dim=-1).reshape(1, -1, 1, sum(split)))
+    for angles, place in zip(frames, places, strict=True):
+        place = place[:, rope.t_dim :].view(1, height, width, -1).expand(shape)
+        both = [angles[:, None, None].expand(shape), place]
+        tables.append(torch.cat(both, dim=-1).reshape(1, -1, 1, rope.attention_head_dim))
     return tables[0], tables[1]
+
+
+def _rows_of(rope: WanRotaryPosEmbed, frames: int, height: int, width: int) -> list[Tensor]:
+    """The model's own (cos, sin) [tokens, dim] for a grid of tokens at frames 0, 1, ….
+
+    By the module's forward, past our own hook of it, and not from its buffers: offloading brings those for the forward
+    alone. It looks at the shape of the latents only.
+    """
+    depth, down, across = rope.patch_size
+    grid = torch.empty(1).expand(1, 1, frames * depth, height * down, width * across)
+    return [table[0, :, 0] for table in rope.forward(grid)]
 
 
 def _frame_angles(cos: Tensor, sin: Tensor, positions: tuple[int, ...]) -> tuple[Tensor, Tensor]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -31,10 +30,25 @@ class CameraPath:
         c2w: camera to world, OpenCV axes. The world is the first camera's frame, about the middle of the path, with
             the path's largest radius as its unit.
         focal: fx over the width of the image, fy over its height; 0 for unknown.
+        vectors: [t, R row by row, log fx, log fy] of each camera; 0 for the logarithm of an unknown focal length.
+        projection: P = lift(K) · viewmat: from the path's world onto the image, the principal point at 0.
+        unprojection: the inverse of ``projection``.
     """
 
     c2w: Float[Tensor, "batch frames 4 4"]
     focal: Float[Tensor, "batch frames 2"]
+    # made at once: a cached_property takes a lock on Python 3.11, which torch.compile cannot trace
+    vectors: Float[Tensor, "batch frames 14"] = field(init=False, repr=False)
+    projection: Float[Tensor, "batch frames 4 4"] = field(init=False, repr=False)
+    unprojection: Float[Tensor, "batch frames 4 4"] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("vectors", self._vectors()),
+            ("projection", self._projection()),
+            ("unprojection", self._unprojection()),
+        ):
+            object.__setattr__(self, name, value)
 
     @staticmethod
     def of(cameras: Cameras) -> CameraPath:
@@ -77,23 +91,17 @@ class CameraPath:
         """The same on another device; on the model's own, each forward is spared the copy."""
         return CameraPath(self.c2w.to(device), self.focal.to(device))
 
-    @cached_property
-    def vectors(self) -> Float[Tensor, "batch frames 14"]:
-        """[t, R row by row, log fx, log fy] of each camera; 0 for the logarithm of an unknown focal length."""
+    def _vectors(self) -> Float[Tensor, "batch frames 14"]:
         focal = torch.where(self.focal > 0, self.focal, 1.0)
         return torch.cat([self.c2w[..., :3, 3], self.c2w[..., :3, :3].flatten(-2), focal.log()], dim=-1)
 
-    @cached_property
-    def projection(self) -> Float[Tensor, "batch frames 4 4"]:
-        """P = lift(K) · viewmat: from the path's world onto the image, the principal point at 0."""
+    def _projection(self) -> Float[Tensor, "batch frames 4 4"]:
         rotation, place = self.c2w[..., :3, :3].double().mT, self.c2w[..., :3, 3:].double()
         view = self.c2w.double().clone()
         view[..., :3, :] = torch.cat([rotation, -rotation @ place], dim=-1)
         return (self._lifted[..., :, None] * view).to(self.c2w.dtype)
 
-    @cached_property
-    def unprojection(self) -> Float[Tensor, "batch frames 4 4"]:
-        """The inverse of ``projection``."""
+    def _unprojection(self) -> Float[Tensor, "batch frames 4 4"]:
         return (self.c2w.double() / self._lifted[..., None, :]).to(self.c2w.dtype)
 
     @property

@@ -145,7 +145,7 @@ def _compare(
 ):
     import torch
 
-    from memkit.injectors.monitor import AttentionMonitor
+    from memkit.injectors.attention_recorder import AttentionRecorder
     from memkit.report.html import Comparison, HitClip
 
     query = _query(demo, prompt)
@@ -154,10 +154,10 @@ def _compare(
     with torch.no_grad():
         memory = encoder(latents)
     without = _generate(demo, prompt, backbone, known)
-    monitor = AttentionMonitor()
-    with memkit.SelfAttentionConcat(memory, gate, monitor).attach(*backbone.transformers):
+    recorder = AttentionRecorder()
+    with memkit.SelfAttentionConcat(memory, gate, recorder).attach(*backbone.transformers):
         with_memory = _generate(demo, prompt, backbone, known)
-    shares = monitor.shares()
+    shares = recorder.shares().mean(-1)
     tokens = _video_tokens(backbone, latents.shape[-3:])
     captions = dict(zip(bank.ids, bank.captions, strict=True))
     return Comparison(

@@ -2,7 +2,7 @@
 
 from memkit.generation.conditioning import conditioning_frames, write_conditioning_frames
 from memkit.generation.generate import generate_latents, generate_video, generate_videos
-from memkit.generation.guidance import MemoryGuidance, guided_memory
+from memkit.generation.guidance import GuidedMemory, MemoryGuidance
 from memkit.generation.short_text import embed_short, short_texts
 
 __all__ = [
@@ -11,7 +11,7 @@ __all__ = [
     "generate_latents",
     "generate_video",
     "generate_videos",
-    "guided_memory",
+    "GuidedMemory",
     "conditioning_frames",
     "short_texts",
     "write_conditioning_frames",

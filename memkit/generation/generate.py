@@ -13,7 +13,7 @@ from torch import Tensor
 from memkit.backbones.wan import WanBackbone
 from memkit.errors import InputError
 from memkit.generation.conditioning import conditioning_frames, write_conditioning_frames
-from memkit.generation.guidance import MemoryGuidance, guided_memory
+from memkit.generation.guidance import GuidedMemory, MemoryGuidance
 from memkit.generation.short_text import PIPELINE_TEXT_LENGTH, embed_short, short_texts
 from memkit.injectors.gate import MemoryGate
 from memkit.injectors.self_attention import SelfAttentionConcat
@@ -57,11 +57,8 @@ def generate_videos(
     with contextlib.ExitStack() as attached:
         if memory is not None:
             injector, models = SelfAttentionConcat(memory, gate), backbone.transformers
-            attached.enter_context(
-                injector.attach(*models)
-                if memory_guidance is None
-                else guided_memory(injector, memory_guidance, *models)
-            )
+            thing = injector if memory_guidance is None else GuidedMemory(injector, memory_guidance)
+            attached.enter_context(thing.attach(*models))
         video = _sample(backbone, prompts, seeds, steps, guidance_scale, negative_prompt, known, text_length, "pt")
     return (video.float() * 255).round().clamp(0, 255).to(torch.uint8).movedim(2, -1).cpu()
 

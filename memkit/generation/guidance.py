@@ -14,95 +14,124 @@ runs the conditional pass alone, and makes v_text + w_m·(v_text,mem − v_text)
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, Literal
 
 import torch
+from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 
-from memkit.backbones.attachment import wan_of
+from memkit.backbones.attached import Attached
+from memkit.backbones.unwrap import Attachable, wans_of
 from memkit.errors import InputError, MemkitError
 from memkit.injectors.self_attention import SelfAttentionConcat
 
-MemoryGuidance = Literal["conditional"] | float | int
+MemoryGuidance = Literal["conditional"] | float
 """``"conditional"``: memory in the conditional pass, under the pipeline's own scale. A number: the scale w_m."""
 
 CONDITIONAL, UNCONDITIONAL = "cond", "uncond"
 """The names by which diffusers' pipelines announce their passes."""
 
 
-@contextmanager
-def guided_memory(injector: SelfAttentionConcat, guidance: MemoryGuidance, *transformers: nn.Module) -> Iterator[None]:
-    """In place of ``injector.attach(*transformers)``: only the conditional pass sees the memory.
+class GuidedMemory:
+    """In place of the injector alone: only the conditional pass sees the memory.
 
-        with guided_memory(SelfAttentionConcat(memory), 3.0, pipe.transformer):
+        with GuidedMemory(SelfAttentionConcat(memory), 3.0).attach(pipe):
             video = pipe(prompt, guidance_scale=5.0).frames[0]
 
-    ``guidance`` is ``"conditional"``, or the scale w_m of the formula above: 0 is no memory, w_m = w is
-    ``"conditional"``, below 0 leads away from the memory. A scale costs a third evaluation a step (a second one at
-    ``guidance_scale`` 1). Give both experts of Wan2.2 A14B. What else is attached to the transformers is seen by every
-    evaluation; afterwards they are what they were.
+    Args:
+        injector: what shows the memory.
+        guidance: ``"conditional"``, or the scale w_m of the formula above: 0 is no memory, w_m = w is
+            ``"conditional"``, below 0 leads away from the memory. A scale costs a third evaluation per step (a second
+            one at ``guidance_scale`` 1).
 
     Raises:
-        InputError: the scale is not finite, the memory does not fit (see `SelfAttentionConcat.attach`), or a
-            transformer is guided already.
-        MemkitError, from a call of a transformer: its pass is not known, since the pipeline does not announce
-            "cond" and "uncond" by ``cache_context`` (the stock Wan pipelines do); or, with a scale, the unconditional
-            pass does not follow the conditional one on the same latents.
+        InputError: the scale is not finite.
     """
-    if guidance != "conditional" and not (isinstance(guidance, float | int) and math.isfinite(guidance)):
-        raise InputError(f'memory guidance must be "conditional" or a finite scale, not {guidance!r}.')
-    with injector.attach(*transformers):
-        pass  # what does not fit is refused now, not at the first step
-    with ExitStack() as stack:
-        for transformer in transformers:
-            guided = _Guided(transformer, injector, guidance)
-            stack.enter_context(guided.announced())
-            stack.callback(transformer.register_forward_pre_hook(guided.before).remove)
-            if guided.scale is not None:
-                stack.callback(transformer.register_forward_hook(guided.after, with_kwargs=True).remove)
-        yield
+
+    def __init__(self, injector: SelfAttentionConcat, guidance: MemoryGuidance) -> None:
+        if guidance != "conditional" and not (isinstance(guidance, float | int) and math.isfinite(guidance)):
+            raise InputError(f'memory guidance must be "conditional" or a finite scale, not {guidance!r}.')
+        self.injector, self.guidance = injector, guidance
+
+    def attach(self, *models: Attachable) -> AttachedGuidance:
+        """Attach to each transformer, or each expert of a pipeline or backbone, until ``detach()`` or the end of the
+        ``with``. What else is attached to the transformers is seen by every evaluation.
+
+        Raises:
+            InputError: the memory does not fit (see `SelfAttentionConcat.attach`), or a transformer has guided memory.
+            MemkitError: from a call of a transformer: its pass is not known, since the pipeline does not announce
+                "cond" and "uncond" by ``cache_context`` (the stock Wan pipelines do); or, with a scale, the
+                unconditional pass does not follow the conditional one on the same latents.
+        """
+        return AttachedGuidance(self, wans_of(models))
+
+
+class AttachedGuidance(Attached):
+    """Guided memory on some transformers until ``detach`` or the end of the ``with``."""
+
+    kind = "guided memory"
+    owner: GuidedMemory
+
+    def __init__(self, owner: GuidedMemory, models: Sequence[WanTransformer3DModel]) -> None:
+        self._injector = copy.copy(owner.injector)  # hidden and shown here alone
+        self._injector.shown = False
+        self._undo: list[Callable[[], None]] = []
+        super().__init__(owner, models)
+
+    def install(self, model: WanTransformer3DModel) -> None:
+        """The memory, hidden, hooks around the model, and an ear at its public ``cache_context``."""
+        self._undo.append(self._injector.attach(model).detach)
+        guided = _Guided(model, self._injector, self.owner.guidance)
+        # of this one model: diffusers' own record of the context is private
+        model.cache_context = guided.enter
+        self._undo.append(lambda: delattr(model, "cache_context"))
+        self.keep(model.register_forward_pre_hook(guided.before))
+        if guided.scale is not None:
+            self.keep(model.register_forward_hook(guided.after, with_kwargs=True))
+
+    def detach(self) -> None:
+        """Take it away; what else is attached to the transformers stays."""
+        while self._undo:
+            self._undo.pop()()
+        super().detach()
 
 
 class _Guided:
     """One transformer: which pass runs, and what memory changed in the conditional one."""
 
-    def __init__(self, transformer: nn.Module, injector: SelfAttentionConcat, guidance: MemoryGuidance) -> None:
-        self.transformer = transformer
+    def __init__(self, model: Any, injector: SelfAttentionConcat, guidance: MemoryGuidance) -> None:
         self.injector = injector
         self.scale = None if isinstance(guidance, str) else guidance
-        self.model: Any = wan_of(transformer)
-        self.enter_cache = self.model.cache_context
+        self.enter_cache = model.cache_context
         self.running: str | None = None
         self.about: dict[str, Any] = {}
         self.kept: tuple[Tensor, Tensor] | None = None  # the latents of the conditional pass, and what is added
 
     @contextmanager
-    def announced(self) -> Iterator[None]:
-        """Listen to the public ``cache_context`` of this one model; diffusers' own record of it is private."""
-        if "cache_context" in vars(self.model):
-            raise InputError("The transformer's memory is guided already; guide one memory (Memory.cat joins several).")
-        self.model.cache_context = self.enter
-        try:
-            yield
-        finally:
-            del self.model.cache_context
-
-    @contextmanager
     def enter(self, name: str, **about: Any) -> Iterator[None]:
         """The model's ``cache_context`` meanwhile; ``about`` goes through to diffusers' caches as it is."""
-        with ExitStack() as stack:
-            stack.enter_context(self.enter_cache(name, **about))
+        with self.enter_cache(name, **about), ExitStack() as stack:
             if self.scale is None and name == CONDITIONAL:
-                stack.enter_context(self.injector.attach(self.transformer))
+                stack.enter_context(self._showing())
             self.running, self.about = name, about
             try:
                 yield
             finally:
                 self.running, self.about = None, {}
+
+    @contextmanager
+    def _showing(self) -> Iterator[None]:
+        """The memory is seen inside. It stays attached: attaching it anew would have ``torch.compile`` compile anew."""
+        self.injector.shown = True
+        try:
+            yield
+        finally:
+            self.injector.shown = False
 
     def before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         if self.running not in (CONDITIONAL, UNCONDITIONAL):
@@ -121,13 +150,13 @@ class _Guided:
             self.kept = (latents, added)
         else:
             added = self._added(latents)
-        made = own + added
-        return (made,) if isinstance(output, tuple) else replace(output, sample=made)
+        guided = own + added
+        return (guided,) if isinstance(output, tuple) else replace(output, sample=guided)
 
     def _shown(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """The prediction that sees the memory, on the very inputs of this call: its hooks have changed them already."""
         # A pass of its own for diffusers' caches, or they would take it for a repetition of the one without memory.
-        with self.injector.attach(self.transformer), self.enter_cache("cond with memory", **self.about):
+        with self._showing(), self.enter_cache("cond with memory", **self.about):
             return module.forward(*args, **kwargs)[0]
 
     def _added(self, latents: Tensor) -> Tensor:

@@ -7,56 +7,69 @@ queries and output rows and drops them, which costs 2 % of a block at 480p and h
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from diffusers import WanTransformer3DModel
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from memkit.attention import attention_share
-from memkit.backbones.attachment import Attachment, wan_of
-from memkit.backbones.base import VIDEO, Injection, Table
+from memkit.backbones.attached import Attached
+from memkit.backbones.base import VIDEO, Carrier, Table
+from memkit.backbones.unwrap import Attachable, wans_of
 from memkit.backbones.wan_attention import modulate, project_kv
-from memkit.errors import InputError
+from memkit.errors import InputError, MemkitError
+from memkit.injectors.attention_recorder import AttentionRecorder, Row
 from memkit.injectors.gate import MemoryGate
-from memkit.injectors.monitor import AttentionMonitor
 from memkit.memory import Memory
+
+SHARES = "memory"
+"""The series of an `AttentionRecorder` that holds the share of the video's attention on memory tokens, per sample."""
 
 
 class SelfAttentionConcat:
     """Lets every self-attention of a Wan transformer see ``memory``.
 
-        with SelfAttentionConcat(memory).attach(pipe.transformer):
+        with SelfAttentionConcat(memory).attach(pipe):
             video = pipe(prompt).frames[0]
 
     Args:
         memory: tokens in the width of the transformer. A batch of one serves any batch; otherwise the batches must
             agree. Masked tokens are never seen, whatever they hold. With no real token at all, every output is bit for
             bit the model's own; so is that of each sample without one in a batch where others have some.
-        gate: if given, memory gets a softmax of its own and enters as ``y + tanh(gate) · y_memory``, one learned gate a
-            layer and head, zero at the start (LLaMA-Adapter, arXiv 2303.16199). The release has none: one softmax over
-            both.
-        monitor: if given, records the share of attention that falls on memory; not for use under ``torch.compile``.
+        gate: if given, memory gets a softmax of its own and enters as ``y + tanh(gate) · y_memory``, one learned gate
+            per layer and head, zero at the start (LLaMA-Adapter, arXiv 2303.16199). The release has none: one softmax
+            over both.
+        recorder: if given, records the share of attention that falls on memory, in [0, 1], as the series "memory"
+            [calls, layers, batch]: the mean over queries and heads. A gated memory has a softmax of its own; there it
+            is memory's share of the output, |gate·y_memory| of |y| + |gate·y_memory|. Not for use under
+            ``torch.compile``.
     """
 
-    def __init__(self, memory: Memory, gate: MemoryGate | None = None, monitor: AttentionMonitor | None = None) -> None:
+    def __init__(
+        self, memory: Memory, gate: MemoryGate | None = None, recorder: AttentionRecorder | None = None
+    ) -> None:
         self.memory = memory
         self.gate = gate
-        self.monitor = monitor
-        self._shown = _visible(memory)
+        self.recorder = recorder
+        self.shown = True
+        """Whether attached transformers see the memory; `memkit.generation.guidance` hides it from some calls."""
+        self._visible = _visible(memory)
 
-    def attach(self, *transformers: nn.Module) -> Attachment:
-        """Attach to each transformer (both experts of Wan2.2 A14B) until ``detach()`` or the end of the ``with``.
+    def attach(self, *models: Attachable) -> Attached:
+        """Attach to each transformer, or each expert of a pipeline or backbone, until ``detach()`` or the end of the
+        ``with``.
 
-        Under gradient checkpointing the backward pass runs the blocks again: keep it inside the ``with``.
+        Several different memories may be attached beside each other. Under gradient checkpointing the backward pass
+        runs the blocks again: keep it inside the ``with``.
 
         Raises:
-            InputError: no transformer, not a Wan transformer, another width than the memory's, or too few gates.
+            InputError: no transformer, one that has this memory attached, not a Wan transformer, another width than
+                the memory's, or too few gates.
         """
-        if not transformers:
-            raise InputError("attach() needs a transformer: attach(pipe.transformer).")
-        for model in map(wan_of, transformers):
+        transformers = wans_of(models)
+        for model in transformers:
             width = model.config.num_attention_heads * model.config.attention_head_dim
             if self.memory.tokens.shape[-1] != width:
                 raise InputError(
@@ -65,12 +78,28 @@ class SelfAttentionConcat:
                 )
             if self.gate is not None:
                 self.gate.check(model.config.num_layers, model.config.num_attention_heads)
-        return Attachment(transformers, lambda _model, layer: self._layer(layer))
+        return _AttachedMemory(self, transformers)
 
-    def _layer(self, layer: int) -> Injection:
+    def layer(self, layer: int, key: str) -> _ConcatLayer:
+        """The injection of one layer, for the attachment of this key."""
         gate = None if self.gate is None else self.gate.layer(layer)
-        record = None if self.monitor is None else self.monitor.recorder(layer)
-        return _ConcatLayer(self._shown, gate, record)
+        return _ConcatLayer(self, layer, self._visible, gate, key)
+
+
+class _AttachedMemory(Attached):
+    """Memory tokens on some transformers."""
+
+    kind = "memory tokens"
+    several = True
+    owner: SelfAttentionConcat
+
+    def part(self, model: WanTransformer3DModel, layer: int) -> _ConcatLayer:
+        return self.owner.layer(layer, self.key)
+
+    def rotary(self, model: WanTransformer3DModel, latents: Tensor, carrier: Carrier) -> Carrier:
+        if self.owner.recorder is None or not self.owner.shown:
+            return carrier
+        return carrier.with_state(self.key, self.owner.recorder.begin(len(model.blocks)))
 
 
 @dataclass(frozen=True)
@@ -102,35 +131,43 @@ def _visible(memory: Memory) -> _Visible | None:
 class _ConcatLayer:
     """The injection of one layer."""
 
-    def __init__(self, shown: _Visible | None, gate: Tensor | None, record: Callable[[Tensor], None] | None) -> None:
-        self.shown = shown
-        self.gate = gate
-        self.record = record
+    def __init__(
+        self, owner: SelfAttentionConcat, layer: int, visible: _Visible | None, gate: Tensor | None, key: str
+    ) -> None:
+        self.owner, self.layer, self.visible, self.gate, self.key = owner, layer, visible, gate, key
 
-    def prepare(self, block: nn.Module, hidden: Tensor, temb: Tensor) -> Tensor | None:
+    def prepare(self, block: nn.Module, hidden: Tensor, temb: Tensor, carrier: Carrier) -> _Prepared | None:
         """The modulated tokens [B,M,D] of this block."""
-        if self.shown is None:
+        if self.visible is None or not self.owner.shown:
             return None
-        tokens = self.shown.tokens.to(hidden.device)
+        tokens = self.visible.tokens.to(hidden.device)
         if tokens.shape[0] not in (1, hidden.shape[0]):
             raise InputError(
                 f"Memory has a batch of {tokens.shape[0]}, the model runs a batch of {hidden.shape[0]}; "
-                "give one memory for all, or one a sample (repeat it for num_videos_per_prompt)."
+                "give one memory for all, or one per sample (repeat it for num_videos_per_prompt)."
+            )
+        if carrier.grad and tokens.requires_grad and not torch.is_grad_enabled():
+            raise MemkitError(
+                "Memory tokens get no gradient under reentrant checkpointing; call "
+                "transformer.enable_gradient_checkpointing() without a function of your own, or with "
+                "use_reentrant=False."
             )
         tokens = tokens.expand(hidden.shape[0], -1, -1)
-        return modulate(block, tokens, temb).type_as(hidden)
+        row = None if self.owner.recorder is None else carrier.states.get(self.key)
+        return _Prepared(modulate(block, tokens, temb).type_as(hidden), row)
 
-    def extend(self, table: Table, attn: nn.Module, prepared: Tensor) -> str:
+    def extend(self, table: Table, attn: nn.Module, prepared: _Prepared) -> str:
         """Show the memory's keys and values to the video, in its own softmax or, gated, in one apart."""
-        assert self.shown is not None
+        assert self.visible is not None
         group = f"memory {len(table.kv)}"
-        table.kv[group] = project_kv(attn, prepared)
-        if self.shown.logits is not None:
-            table.log_weight[group] = self.shown.logits.to(prepared.device).expand(prepared.shape[0], -1)
+        table.kv[group] = project_kv(attn, prepared.tokens)
+        if self.visible.logits is not None:
+            logits = self.visible.logits.to(prepared.tokens.device)
+            table.log_weight[group] = logits.expand(prepared.tokens.shape[0], -1)
         if self.gate is not None:
             table.q[group], table.sees[group] = table.q[VIDEO], (group,)
             return group
-        if self.shown.some is not None:  # samples without memory get the model's own attention, to the bit
+        if self.visible.some is not None:  # samples without memory get the model's own attention, to the bit
             table.q[f"not {group}"], absent = table.q[VIDEO], table.sees[VIDEO]
         else:
             absent = None
@@ -141,18 +178,26 @@ class _ConcatLayer:
             table.sees[f"not {group}"] = absent
         return group
 
-    def finish(self, table: Table, group: str, out: dict[str, Tensor]) -> None:
+    def finish(self, table: Table, group: str, out: dict[str, Tensor], prepared: _Prepared) -> None:
         """Leave in ``out`` the video's own row."""
-        assert self.shown is not None
+        assert self.visible is not None
         if self.gate is not None:
             added = self.gate.tanh().to(out[VIDEO])[:, None] * out.pop(group)
-            if self.record is not None:
+            if prepared.row is not None:
                 own, other = out[VIDEO].float().norm(dim=-1), added.float().norm(dim=-1)
-                self.record(other / (own + other))
+                prepared.row.record(SHARES, self.layer, (other / (own + other)).mean((1, 2)))
             out[VIDEO] = out[VIDEO] + added
             return
-        if self.record is not None:
+        if prepared.row is not None:
             shares = attention_share({VIDEO: table.q[VIDEO]}, table.kv, table.sees, group, table.log_weight)
-            self.record(shares[VIDEO])
-        if self.shown.some is not None:
-            out[VIDEO] = torch.where(self.shown.some.to(out[VIDEO].device), out[VIDEO], out.pop(f"not {group}"))
+            prepared.row.record(SHARES, self.layer, shares[VIDEO].mean((1, 2)))
+        if self.visible.some is not None:
+            out[VIDEO] = torch.where(self.visible.some.to(out[VIDEO].device), out[VIDEO], out.pop(f"not {group}"))
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What one block adds: modulated tokens [B,M,D], and where to record shares, if they are wanted."""
+
+    tokens: Tensor
+    row: Row | None

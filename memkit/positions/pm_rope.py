@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from memkit.backbones.attachment import Attachment, wan_of, wans_of
-from memkit.backbones.base import Positioning
+from memkit.backbones.base import Carrier, Positioning
 from memkit.backbones.rotary import rotate
+from memkit.backbones.unwrap import Attachable, wan_of, wans_of
 from memkit.cameras.path import SIZE, CameraPath
 from memkit.errors import InputError
-from memkit.positions.camera_positions import CameraPositions, PositionAttachment
+from memkit.positions.attachment import AttachedCameras, cameras_of
 from memkit.pretrained import Pretrained
 
 MODES = ("off", "phase", "full")
@@ -29,8 +29,8 @@ MODES = ("off", "phase", "full")
 class PMRoPEConfig:
     """Sizes of a `PMRoPE`, those of the transformer; as they stand, of Wan2.1-T2V-1.3B (5B: ``heads=24``).
 
-    ``mode``: "off" changes nothing and has no parameters, "phase" turns queries and keys, "full" adds the terms of
-    values and output. Parameters: 7·head_dim a layer for the phase, 2(d² + d) for the rest, d = heads·head_dim.
+    ``mode``: "off" changes nothing and has no parameters, "phase" rotates queries and keys, "full" adds the terms of
+    values and output. Parameters: 7·head_dim per layer for the phase, 2(d² + d) for the rest, d = heads·head_dim.
     """
 
     layers: int = 30
@@ -51,16 +51,16 @@ class PMRoPEConfig:
         return cls(config.num_layers, config.num_attention_heads, config.attention_head_dim, mode)
 
 
-class PMRoPE(CameraPositions, Pretrained, nn.Module):
+class PMRoPE(Pretrained, nn.Module):
     """Positions of cameras for every self-attention of a Wan transformer; a module of its own, saved apart.
 
         path = CameraPath.of(cameras)
-        with pm_rope.attach(transformer), pm_rope.at(path):
+        with pm_rope.attach(transformer) as attached, attached.chunk(path):
             velocity = transformer(latents, t, text).sample
 
     It composes with injectors in any order: a `KVCache` keeps keys after rotation and phase, and values with their
-    term, so a cached chunk keeps its cameras and a new one is run ``at(path.frames(rows))``. Tokens of memory have
-    neither phase nor term.
+    term, so a cached chunk keeps its cameras and a new one is run in ``chunk(path.frames(rows))``. Tokens of memory
+    have neither phase nor term.
     """
 
     config_class: ClassVar[type[Any]] = PMRoPEConfig
@@ -76,25 +76,26 @@ class PMRoPE(CameraPositions, Pretrained, nn.Module):
         for parameter in self.parameters():
             nn.init.zeros_(parameter)
 
-    def attach(self, *transformers: nn.Module) -> Attachment:
+    def attach(self, *models: Attachable) -> AttachedCameras:
         """Attach to each transformer until ``detach()`` or the end of the ``with``; two experts share the parameters.
 
-        Attached, a transformer runs in `at` only. In mode "off" nothing is attached and no cameras are needed.
+        Attached, a transformer runs in `AttachedCameras.chunk` only. In mode "off" nothing is attached and no cameras
+        are needed.
 
         Raises:
             InputError: no transformer, one twice, not a Wan transformer, one of other sizes, or one that has camera
                 positions.
         """
-        models = wans_of(transformers)
-        for model in models:
+        transformers = wans_of(models)
+        for model in transformers:
             if (wanted := PMRoPEConfig.of(model, self.config.mode)) != self.config:
                 raise InputError(
                     f"The positions are of {self.config}, the transformer needs {wanted}; make them with "
                     "PMRoPEConfig.of(transformer)."
                 )
         if self.config.mode == "off":
-            models = []
-        return PositionAttachment(self, models, lambda layer: _PMPositioning(self, layer))
+            transformers = []
+        return AttachedCameras(self, transformers, lambda layer: _PMPositioning(self, layer))
 
 
 class _Zero(nn.Linear):
@@ -121,32 +122,31 @@ class _PMPositioning(Positioning):
     """The positions of one layer."""
 
     def __init__(self, owner: PMRoPE, layer: int) -> None:
-        self.owner = owner
         self.layer: Any = owner.layers[layer]
 
-    def prepare(self, block: nn.Module, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> CameraPath:
+    def position(self, hidden: Tensor, carrier: Carrier) -> CameraPath:
         """The cameras of this forward."""
-        return self.owner.running(hidden, rotary)
+        return cameras_of(hidden, carrier)
 
     def enter(
-        self, q: Tensor, k: Tensor, v: Tensor, rotary: tuple[Tensor, Tensor], prepared: CameraPath
+        self, q: Tensor, k: Tensor, v: Tensor, rotary: tuple[Tensor, Tensor], position: CameraPath
     ) -> tuple[Tensor, Tensor, Tensor]:
         """q and k turned by base · exp(i W c), all heads alike; v_j + A (P_j⁻¹ v_j)."""
         # Products and a sum, not a matmul: neither autocast nor TF32 may touch the phases.
-        vectors = prepared.vectors
+        vectors = position.vectors
         phase = (vectors[..., None, :] * self.layer.phase.weight.to(vectors.dtype)).sum(-1)
         rotary = turned(*rotary, phase)
         q, k = rotate(q, *rotary), rotate(k, *rotary)
         if self.layer.value is not None:
-            v = v + _over_heads(self.layer.value, in_blocks(v, prepared.unprojection)).unflatten(-1, v.shape[2:]).to(v)
+            v = v + _over_heads(self.layer.value, in_blocks(v, position.unprojection)).unflatten(-1, v.shape[2:]).to(v)
         return q, k, v
 
-    def leave(self, attn: Any, y: Tensor, prepared: CameraPath) -> Tensor:
+    def leave(self, attn: Any, y: Tensor, position: CameraPath) -> Tensor:
         """o(y_i) + B (P_i y_i)."""
         out = attn.to_out[0](y.flatten(2, 3))
         if self.layer.output is None:
             return out
-        return out + _over_heads(self.layer.output, in_blocks(y, prepared.projection)).to(out)
+        return out + _over_heads(self.layer.output, in_blocks(y, position.projection)).to(out)
 
 
 def _over_heads(linear: nn.Linear, x: Tensor) -> Tensor:

@@ -9,62 +9,60 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from memkit.backbones.attachment import Attachment, wans_of
-from memkit.backbones.base import Positioning
+from memkit.backbones.base import Carrier, Positioning
 from memkit.backbones.rotary import rotate
+from memkit.backbones.unwrap import Attachable, wans_of
 from memkit.cameras.path import CameraPath
 from memkit.errors import InputError
-from memkit.positions.camera_positions import CameraPositions, PositionAttachment
+from memkit.positions.attachment import AttachedCameras, cameras_of
 from memkit.positions.pm_rope import in_blocks
 
 
-class PRoPE(CameraPositions):
+class PRoPE:
     """On half of each head q ← Pᵀq, k ← P⁻¹k, v ← P⁻¹v and o ← P o, with P of the token's frame; on the rest, RoPE.
 
-        with prope.attach(transformer), prope.at(CameraPath.of(cameras)):
+        with prope.attach(transformer) as attached, attached.chunk(CameraPath.of(cameras)):
             velocity = transformer(latents, t, text).sample
 
     Of the blocks of four numbers of a head, every second one leaves Wan's rotation for the cameras, so that time, rows
     and columns each keep half of their frequencies, high and low; the choice of the half is ours.
     """
 
-    def attach(self, *transformers: nn.Module) -> Attachment:
-        """Attach to each transformer until ``detach()`` or the end of the ``with``; it then runs in `at` only.
+    def attach(self, *models: Attachable) -> AttachedCameras:
+        """Attach to each transformer until ``detach()`` or the end of the ``with``; it then runs in
+        `AttachedCameras.chunk` only.
 
         Raises:
             InputError: no transformer, one twice, not a Wan transformer, heads that are not made of blocks of 8, or one
                 that has camera positions.
         """
-        models = wans_of(transformers)
-        for model in models:
+        transformers = wans_of(models)
+        for model in transformers:
             if (size := model.config.attention_head_dim) % 8:
                 raise InputError(f"Heads of {size} are not made of blocks of 8; PRoPE takes every other block of 4.")
-        return PositionAttachment(self, models, lambda _layer: _PPositioning(self))
+        return AttachedCameras(self, transformers, lambda _layer: _PPositioning())
 
 
 class _PPositioning(Positioning):
     """The positions of one layer."""
 
-    def __init__(self, owner: PRoPE) -> None:
-        self.owner = owner
-
-    def prepare(self, block: nn.Module, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> CameraPath:
+    def position(self, hidden: Tensor, carrier: Carrier) -> CameraPath:
         """The cameras of this forward."""
-        return self.owner.running(hidden, rotary)
+        return cameras_of(hidden, carrier)
 
     def enter(
-        self, q: Tensor, k: Tensor, v: Tensor, rotary: tuple[Tensor, Tensor], prepared: CameraPath
+        self, q: Tensor, k: Tensor, v: Tensor, rotary: tuple[Tensor, Tensor], position: CameraPath
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Half of q and k rotated, the other half and that of v by the cameras."""
-        back = prepared.unprojection
-        q, k = (_joined(rotate(x, *rotary), x, m) for x, m in ((q, prepared.projection.mT), (k, back)))
+        back = position.unprojection
+        q, k = (_joined(rotate(x, *rotary), x, m) for x, m in ((q, position.projection.mT), (k, back)))
         return q, k, _joined(v, v, back)
 
-    def leave(self, attn: Any, y: Tensor, prepared: CameraPath) -> Tensor:
+    def leave(self, attn: Any, y: Tensor, position: CameraPath) -> Tensor:
         """o of P_i y_i."""
-        return attn.to_out[0](_joined(y, y, prepared.projection).flatten(2, 3))
+        return attn.to_out[0](_joined(y, y, position.projection).flatten(2, 3))
 
 
 def _joined(kept: Tensor, moved: Tensor, matrix: Tensor) -> Tensor:

@@ -24,11 +24,10 @@ from torch import Tensor, nn
 
 from memkit.cameras.cameras import Cameras
 from memkit.errors import InputError
+from memkit.injectors.attention_recorder import AttentionRecorder
 from memkit.injectors.frame_context.context import FrameContext
-from memkit.injectors.monitor import AttentionMonitor
 from memkit.injectors.query_layers.chunk import QueryChunk
 from memkit.injectors.query_layers.layers import QueryLayers
-from memkit.injectors.query_layers.monitor import QueryMonitor
 from memkit.injectors.query_module.module import QueryModule
 from memkit.injectors.self_attention import SelfAttentionConcat
 from memkit.memory import Memory
@@ -61,12 +60,12 @@ def _clean(given: ChunkInputs) -> None:
 class LearnedContext(ContextMethod):
     """The newest ``frames`` latent frames are context of the query layers; the paper: nine chunks.
 
-    A ``monitor`` records what the queries attend to.
+    A ``recorder`` records what the queries attend to.
     """
 
-    def __init__(self, query: QueryLayers, frames: int, monitor: QueryMonitor | None = None) -> None:
+    def __init__(self, query: QueryLayers, frames: int, recorder: AttentionRecorder | None = None) -> None:
         super().__init__(frames)
-        self.query, self.monitor = query, monitor
+        self.query, self.recorder = query, recorder
         self._chunk: QueryChunk | None = None
 
     @property
@@ -79,7 +78,8 @@ class LearnedContext(ContextMethod):
         """
         if self.query.config.query_time != "clean":
             raise InputError('Only queries at timestep 0 tell what they hold; make them with query_time="clean".')
-        return None if self._chunk is None or self._chunk.made is None else -self._chunk.made
+        velocity = None if self._chunk is None else self._chunk.query_velocity
+        return None if velocity is None else -velocity
 
     @contextmanager
     def _shown(self, transformers: tuple[nn.Module, ...], given: ChunkInputs) -> Iterator[None]:
@@ -93,7 +93,7 @@ class LearnedContext(ContextMethod):
                 cameras=given.poses,
                 context_cameras=given.context_poses,
                 annotation=given.annotation,
-                monitor=self.monitor,
+                recorder=self.recorder,
             ) as self._chunk,
         ):
             try:
@@ -202,8 +202,8 @@ def _samples(cameras: Cameras) -> list[Cameras]:
 class SeparateContext(ContextMethod):
     """The newest ``frames`` latent frames are context of a `QueryModule`, whose tokens the transformers see as memory.
 
-    ``context`` carries the chunk's own cameras. A ``monitor`` records what the queries attend to, ``followed`` how much
-    of the transformers' attention falls on their tokens.
+    ``context`` carries the chunk's own cameras. A ``recorder`` records what the queries attend to, ``followed`` how
+    much of the transformers' attention falls on their tokens.
     """
 
     def __init__(
@@ -211,11 +211,11 @@ class SeparateContext(ContextMethod):
         module: QueryModule,
         context: FrameContext,
         frames: int,
-        monitor: QueryMonitor | None = None,
-        followed: AttentionMonitor | None = None,
+        recorder: AttentionRecorder | None = None,
+        followed: AttentionRecorder | None = None,
     ) -> None:
         super().__init__(frames)
-        self.module, self.context, self.monitor, self.followed = module, context, monitor, followed
+        self.module, self.context, self.recorder, self.followed = module, context, recorder, followed
 
     def fetch(self, given: ChunkInputs) -> Memory:
         """What the queries know at the end."""
@@ -227,7 +227,7 @@ class SeparateContext(ContextMethod):
             cameras=given.poses,
             context_cameras=given.context_poses,
             annotation=given.annotation,
-            monitor=self.monitor,
+            recorder=self.recorder,
         )
 
     @contextmanager
@@ -236,5 +236,5 @@ class SeparateContext(ContextMethod):
         with ExitStack() as stack:
             attached = stack.enter_context(self.context.attach(*transformers))
             stack.enter_context(attached.chunk(None, cameras=given.poses, annotation=given.annotation))
-            stack.enter_context(SelfAttentionConcat(memory, monitor=self.followed).attach(*transformers))
+            stack.enter_context(SelfAttentionConcat(memory, recorder=self.followed).attach(*transformers))
             yield

@@ -13,8 +13,9 @@ from torch import Tensor
 from memkit.backbones.wan import WanBackbone
 from memkit.flow import NUM_TRAIN_TIMESTEPS
 from memkit.generation.conditioning import conditioning_frames, write_conditioning_frames
+from memkit.injectors.attention_recorder import AttentionRecorder
+from memkit.injectors.kv_cache.attachment import AttachedCache
 from memkit.injectors.kv_cache.cache import KVCache
-from memkit.injectors.kv_cache.monitor import CacheMonitor
 from memkit.streaming.config import StreamConfig
 from memkit.streaming.read_policies import Read
 
@@ -24,15 +25,17 @@ COND, UNCOND = "cond", "uncond"
 
 @dataclass(frozen=True)
 class ChunkSteps:
-    """What the steps of every chunk share. The cache is attached to the transformers while they run."""
+    """What the steps of every chunk share."""
 
     backbone: WanBackbone
     cache: KVCache
+    attached: AttachedCache
+    """The cache, attached to the transformers of the backbone."""
     config: StreamConfig
     read: Read
 
     def denoise(
-        self, x: Tensor, at: range, text: dict[str, Tensor], known: Tensor | None, monitor: CacheMonitor | None
+        self, x: Tensor, at: range, text: dict[str, Tensor], known: Tensor | None, recorder: AttentionRecorder | None
     ) -> Tensor:
         """Latents of the chunk from the noise ``x``, the known ones in their place at every step."""
         models, scheduler = self.backbone.transformers, self._scheduler()
@@ -41,8 +44,8 @@ class ChunkSteps:
             for t in scheduler.timesteps:
                 made = {}
                 for branch in self.cache.branches:
-                    watch = monitor if branch == COND else None
-                    with self.cache.chunk(at, branch, self._read(branch, at), monitor=watch):
+                    watch = recorder if branch == COND else None
+                    with self.attached.chunk(at, branch, self._read(branch, at), recorder=watch):
                         made[branch] = self._run(self._expert(float(t)), x, float(t), text[branch])
                 velocity = made[COND]
                 if UNCOND in made:
@@ -54,7 +57,7 @@ class ChunkSteps:
     def write(self, x: Tensor, at: range, text: dict[str, Tensor], pin: bool) -> None:
         """``x`` once more, at the context's noise level; every expert has keys and values of its own."""
         for branch in self.cache.branches:
-            with self.cache.chunk(at, branch, self._read(branch, at), write=True, pin=pin):
+            with self.attached.chunk(at, branch, self._read(branch, at), write=True, pin=pin):
                 for model in self.backbone.transformers:
                     self._run(model, x, NUM_TRAIN_TIMESTEPS * self.config.context_sigma, text[branch])
 

@@ -21,8 +21,9 @@ from memkit.cameras.cameras import Cameras
 from memkit.cameras.path import CameraPath
 from memkit.errors import InputError
 from memkit.generation.short_text import PIPELINE_TEXT_LENGTH, embed_short, short_texts
+from memkit.injectors.attention_recorder import AttentionRecorder
+from memkit.injectors.kv_cache.attachment import AttachedCache
 from memkit.injectors.kv_cache.cache import KVCache
-from memkit.injectors.kv_cache.monitor import CacheMonitor
 from memkit.positions.pm_rope import PMRoPE
 from memkit.positions.prope import PRoPE
 from memkit.streaming.config import StreamConfig
@@ -98,7 +99,7 @@ class Stream:
         known: Float[Tensor, "rows channels known h w"] | None = None,
         frames: int | None = None,
         pin: bool = False,
-        monitor: CacheMonitor | None = None,
+        recorder: AttentionRecorder | None = None,
     ) -> Float[Tensor, "batch channels frames height width"]:
         """The next chunk's latents, fp32, normalised as by ``backbone.encode_video``; then written to the cache.
 
@@ -108,7 +109,7 @@ class Stream:
                 timestep 0, and come back as given. Where all frames are known nothing is made, only written.
             frames: of this chunk; the config's without.
             pin: the chunk is never evicted: a sink, an anchor.
-            monitor: if given, records where attention falls at each step, without the unconditional branch.
+            recorder: if given, records where attention falls at each step, without the unconditional branch.
 
         Raises:
             InputError: prompts or known latents that do not fit, a position without a camera, a read of a frame that is
@@ -120,11 +121,11 @@ class Stream:
         if count < 1:
             raise InputError(f"A chunk of {count} frames; give 1 or more.")
         at = range(self.position, self.position + count)
-        with self._attached(), self._cameras(at):
+        with self._attached(at) as attached:
             text = self._encode(prompts)
             x = self._noise("noise", at)
-            steps = ChunkSteps(self.backbone, self.cache, self.config, self.read)
-            x = steps.denoise(x, at, text, known, monitor) if _leaves_some(known, count) else _whole(x, known)
+            steps = ChunkSteps(self.backbone, self.cache, attached, self.config, self.read)
+            x = steps.denoise(x, at, text, known, recorder) if _leaves_some(known, count) else _whole(x, known)
             steps.write(self._context(x, at), at, text, pin)
         self.position = at.stop
         return x
@@ -184,21 +185,16 @@ class Stream:
     # -- what a chunk is given -----------------------------------------------------------------------------------------
 
     @contextmanager
-    def _attached(self) -> Iterator[None]:
+    def _attached(self, at: range) -> Iterator[AttachedCache]:
+        """Inside, all that a chunk at these positions needs is attached; the cache, attached."""
+        models = self.backbone.transformers
         with ExitStack() as stack:
-            for part in (self.cache, self._positions):
-                if part is not None:
-                    stack.enter_context(part.attach(*self.backbone.transformers))
-            stack.enter_context(short_texts(self.backbone.transformers, self.config.text_length))
-            yield
-
-    @contextmanager
-    def _cameras(self, at: range) -> Iterator[None]:
-        if self._positions is None or self._path is None:
-            yield
-            return
-        with self._positions.at(self._path.frames(at)):
-            yield
+            cache = stack.enter_context(self.cache.attach(*models))
+            if self._positions is not None and self._path is not None:
+                cameras = stack.enter_context(self._positions.attach(*models))
+                stack.enter_context(cameras.chunk(self._path.frames(at)))
+            stack.enter_context(short_texts(models, self.config.text_length))
+            yield cache
 
     def _encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """Embeddings of both branches; only those of the newest prompts are kept."""

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from memkit.backbones import WanBackbone
 from memkit.cameras import Cameras
-from memkit.injectors import AttentionMonitor, QueryMonitor
+from memkit.injectors import AttentionRecorder
 from memkit.rollout import ContextMethod, LearnedContext, Rollout, SeparateContext
 from memkit.video import from_model, to_model, write_video
 from recipes.common.results import ResultStore
@@ -44,22 +44,22 @@ class Attention:
     def watch(self) -> None:
         """The chunk that comes."""
         if isinstance(self.method, LearnedContext):
-            self.method.monitor = QueryMonitor(followed=True)
+            self.method.recorder = AttentionRecorder(queries=True)
         if isinstance(self.method, SeparateContext):
-            self.method.monitor, self.method.followed = QueryMonitor(), AttentionMonitor()
+            self.method.recorder, self.method.followed = AttentionRecorder(), AttentionRecorder()
 
     def note(self, times: Tensor | None) -> None:
         """The chunk that was made, from frames of these times [B,k]."""
         method = self.method
         if times is None or not isinstance(method, LearnedContext | SeparateContext):
             return
-        assert method.monitor is not None
-        shares = method.monitor.shares().mean((0, 1))
+        assert method.recorder is not None
+        shares = method.recorder.shares("context").mean((0, 1))
         if isinstance(method, SeparateContext):
             assert method.followed is not None
-            followed = method.followed.by_sample().mean((0, 1))
+            followed = method.followed.shares().mean((0, 1))
         else:
-            followed = method.monitor.followed().mean((0, 1))
+            followed = method.recorder.shares("queries").mean((0, 1))
         self.chunks.append((times[0].tolist(), shares, followed))
 
     def means(self, sample: int) -> tuple[float, float]:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from memkit.backbones import WanBackbone
 from memkit.cameras import Cameras
 from memkit.generation import generate_latents
-from memkit.injectors import CacheMonitor, recovery_attention
+from memkit.injectors import AttentionRecorder, recovery_attention
 from memkit.positions import PMRoPE
 from memkit.report import contact_sheet
 from memkit.streaming import read_everything
@@ -142,8 +142,8 @@ class Evaluator:
             # a chunk sees itself whole, so what of it was interrupted knows what was not
             read = read_since(min(a for a, _ in spans if a >= hidden[0]))
             return Made(self._roller(ids, cameras, latents, read).roll(parts)[0], [NOWHERE] * len(ids))
-        made, monitors = self._roller(ids, cameras, latents).roll(parts, watch=True)
-        return Made(made, [attention_of(monitors, b, record, config) for b, record in enumerate(records)])
+        made, recorders = self._roller(ids, cameras, latents).roll(parts, watch=True)
+        return Made(made, [attention_of(recorders, b, record, config) for b, record in enumerate(records)])
 
     def _plain(self, ids: list[str], who: str, count: int) -> Tensor:
         """The same of the twins, from their first latent frame, as many chunks as the video frames take."""
@@ -208,15 +208,15 @@ def read_since(first: int) -> Read:
     return lambda held, chunk: tuple(p for p in read_everything(held, chunk) if p >= first)
 
 
-def attention_of(monitors: Sequence[CacheMonitor], sample: int, record: Record, config: Config) -> Attends:
+def attention_of(recorders: Sequence[AttentionRecorder], sample: int, record: Record, config: Config) -> Attends:
     """Of one sample, the mean over the chunks made, their steps, layers and frames."""
     start, stop = record.hidden[0], record.clear
     shares = []
-    for monitor in monitors:
+    for recorder in recorders:
         of = recovery_attention(
-            monitor.shares()[:, :, sample],
-            monitor.positions,
-            monitor.read,
+            recorder.shares()[:, :, sample],
+            recorder.frames,
+            recorder.seen,
             event=start,
             peak=(start + stop - 1) / 2,
             newest=config.chunk,

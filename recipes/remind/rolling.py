@@ -11,7 +11,7 @@ from torch import Tensor
 
 from memkit.backbones import WanBackbone
 from memkit.cameras import Cameras
-from memkit.injectors import CacheMonitor, frame_bytes
+from memkit.injectors import AttentionRecorder, frame_bytes
 from memkit.positions import PMRoPE
 from memkit.streaming import Stream, StreamConfig, read_everything
 from memkit.streaming.read_policies import Read
@@ -68,19 +68,19 @@ class Roller:
         )
 
     def generate(
-        self, part: Part, pin: bool = False, monitor: CacheMonitor | None = None
+        self, part: Part, pin: bool = False, recorder: AttentionRecorder | None = None
     ) -> Float[Tensor, "batch channels frames height width"]:
         """The next chunk, on the backbone's device."""
         known = None if part.known is None else part.known.to(self.stream.backbone.device)
-        return self.stream.generate(part.prompts, known, part.frames, pin, monitor)
+        return self.stream.generate(part.prompts, known, part.frames, pin, recorder)
 
     def roll(
         self, parts: Sequence[Part], watch: bool = False
-    ) -> tuple[Float[Tensor, "batch channels frames height width"], list[CacheMonitor]]:
+    ) -> tuple[Float[Tensor, "batch channels frames height width"], list[AttentionRecorder]]:
         """All of them, one after the other; with ``watch``, where each chunk looks of which nothing is given."""
-        chunks, monitors = [], []
+        chunks, recorders = [], []
         for part in parts:
-            monitor = CacheMonitor() if watch and part.known is None else None
-            chunks.append(self.generate(part, monitor=monitor))
-            monitors += [] if monitor is None else [monitor]
-        return torch.cat(chunks, dim=2), monitors
+            recorder = AttentionRecorder() if watch and part.known is None else None
+            chunks.append(self.generate(part, recorder=recorder))
+            recorders += [] if recorder is None else [recorder]
+        return torch.cat(chunks, dim=2), recorders

@@ -1,17 +1,14 @@
-"""What `FrameContext` shows while a chunk is made: frames of the past, those that the packing keeps."""
+"""What `FrameContext` shows while a chunk is generated: frames of the past, those that the packing keeps."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from memkit.errors import InputError, MemkitError
+from memkit.backbones.attached import Running
+from memkit.errors import InputError
 from memkit.injectors.frame_context.packing import Plan
-
-if TYPE_CHECKING:
-    from memkit.injectors.frame_context.attachment import FrameAttachment
 
 
 @dataclass(frozen=True)
@@ -26,44 +23,42 @@ class ChunkInputs:
     context_poses: Tensor | None
     kind: str
     timesteps: Tensor | None
-    guidance: float | int
+    guidance: float
 
 
 @dataclass(frozen=True)
 class Pass:
     """One forward of a transformer."""
 
-    given: ChunkInputs
+    inputs: ChunkInputs
     counts: tuple[int, ...]
     """Tokens of each group of the context; none in a forward without it."""
 
 
 class FrameChunk:
-    """The context that the transformers see while it is open; made by `FrameAttachment.chunk`.
+    """The context that the transformers see while it is open; made by `AttachedFrames.chunk`.
 
     ``left_out`` is how many context frames the packing had no room for: the oldest, but for a start frame kept.
     """
 
-    def __init__(self, attachment: FrameAttachment, given: ChunkInputs, left_out: int) -> None:
-        self.given = given
+    def __init__(self, running: Running[FrameChunk], inputs: ChunkInputs, left_out: int) -> None:
+        self.inputs = inputs
         self.left_out = left_out
-        self._attachment = attachment
+        self._running = running
 
     def __enter__(self) -> FrameChunk:
-        if self._attachment.open is not None:
-            raise MemkitError("The transformers are in a chunk already; chunks do not nest.")
-        self._attachment.open = self
+        self._running.enter(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._attachment.close()
+        self._running.leave()
 
 
-def check_fit(given: ChunkInputs, x: Tensor) -> None:
+def check_fit(inputs: ChunkInputs, x: Tensor) -> None:
     """Raises `InputError` where the arguments of a chunk do not fit the latents of P [B,C,F,H,W]."""
-    rows, frames, context = (1, x.shape[0]), x.shape[2], given.context
-    counts = [len(given.positions)] if given.positions is not None else []
-    counts += [given.poses.shape[1]] if given.poses is not None else []
+    rows, frames, context = (1, x.shape[0]), x.shape[2], inputs.context
+    counts = [len(inputs.positions)] if inputs.positions is not None else []
+    counts += [inputs.poses.shape[1]] if inputs.poses is not None else []
     if any(n != frames for n in counts):
         raise InputError(f"The prediction has {frames} frames; give one position and, if any, one pose for each.")
     if context is not None and (
@@ -73,7 +68,7 @@ def check_fit(given: ChunkInputs, x: Tensor) -> None:
             f"The context has latents {list(context.shape)}, the prediction {list(x.shape)}; "
             "give one row or one a sample, of the same channels and size."
         )
-    for name, value in (("poses", given.poses), ("poses", given.context_poses), ("timesteps", given.timesteps)):
+    for name, value in (("poses", inputs.poses), ("poses", inputs.context_poses), ("timesteps", inputs.timesteps)):
         if value is not None and value.shape[0] not in rows:
             raise InputError(
                 f"There are {name} of {value.shape[0]} clips for a batch of {x.shape[0]}; give one or all."

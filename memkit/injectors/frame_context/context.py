@@ -13,64 +13,19 @@ velocity, so the stock pipelines run as they are, with text guidance and with kn
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from memkit.backbones.attachment import wan_of, wans_of
+from memkit.backbones.unwrap import Attachable, wan_of, wans_of
 from memkit.errors import InputError
 from memkit.injectors.camera_encoder import CameraEncoder
-from memkit.injectors.frame_context.attachment import FrameAttachment
-from memkit.injectors.frame_context.packing import Packing, Plan, checked_packing, fill_edges
+from memkit.injectors.frame_context.attachment import AttachedFrames
+from memkit.injectors.frame_context.config import FrameContextConfig
+from memkit.injectors.frame_context.packing import Plan, fill_edges
 from memkit.pretrained import Pretrained
-
-
-@dataclass(frozen=True)
-class FrameContextConfig:
-    """Sizes of the backbone (as they stand, of Wan2.1 T2V 1.3B; see `of`), and how context frames become tokens."""
-
-    dim: int = 1536
-    """Width."""
-    blocks: int = 30
-    channels: int = 16
-    """Latent channels that the backbone takes in."""
-    patch_size: tuple[int, int, int] = (1, 2, 2)
-    """Latents (frames, rows, columns) in a token."""
-    packing: Packing = ()
-    """(latent frames, scale) from newest to oldest, FramePack's ((1, 1), (2, 2), (16, 4)) say; see `plan_frames`. Each
-    scale has a convolution of its own. Empty: every frame, by the backbone's own patch embedding."""
-    keep_start: bool = False
-    """With ``packing``: the first context frame is kept aside in front, at scale 1, however long the context gets."""
-    cameras: tuple[str, ...] = ("exact",)
-    """Kinds of pose annotation, each with an encoder of its own: rendered ("exact"), estimated, …"""
-
-    def __post_init__(self) -> None:
-        checked_packing(self.packing)
-        if self.patch_size[0] != 1:
-            raise InputError(f"patch_size is {self.patch_size}; frame context is for models that patch single frames.")
-        if self.keep_start and not self.packing:
-            raise InputError("keep_start goes with a packing; without one every frame is kept as it is.")
-
-    @classmethod
-    def of(
-        cls,
-        transformer: nn.Module,
-        packing: Packing = (),
-        keep_start: bool = False,
-        cameras: tuple[str, ...] = ("exact",),
-    ) -> FrameContextConfig:
-        """For a transformer: its sizes."""
-        c = wan_of(transformer).config
-        sizes = c.num_attention_heads * c.attention_head_dim, c.num_layers, c.in_channels
-        return cls(*sizes, tuple(c.patch_size), packing, keep_start, cameras)
-
-    @property
-    def scales(self) -> tuple[int, ...]:
-        """Those that have a convolution."""
-        return tuple(sorted({scale for _, scale in self.packing} | ({1} if self.keep_start else set())))
 
 
 class FrameContext(Pretrained, nn.Module):
@@ -118,26 +73,26 @@ class FrameContext(Pretrained, nn.Module):
             conv.bias.copy_(pretrained.bias)
         return self
 
-    def attach(self, *transformers: nn.Module) -> FrameAttachment:
-        """Attach to each transformer (both experts of Wan2.2 A14B) until ``detach()`` or the end of the ``with``.
+    def attach(self, *models: Attachable) -> AttachedFrames:
+        """Attach to each transformer, or each expert of a pipeline or backbone, until ``detach()`` or the end of the
+        ``with``.
 
-        Attached, a transformer runs inside a chunk only; see `FrameAttachment.chunk`. Gradient checkpointing, known
-        frames and memory tokens may be used along, in any order; keep ``backward`` inside this ``with``.
-        ``torch.compile`` may not, nor what gives the frames positions of its own (caches, query layers, camera
-        positions).
+        Attached, a transformer runs inside `AttachedFrames.chunk` only. Gradient checkpointing, conditioning frames and
+        memory tokens may be used along, in any order; keep ``backward`` inside this ``with``. ``torch.compile`` may
+        not, nor what gives the frames positions of its own (caches, query layers, teacher forcing, camera positions).
 
         Raises:
             InputError: no transformer, one twice, not a Wan, of other sizes, or one that has frame context; or the
                 packing was not initialised.
         """
-        models = wans_of(transformers)
-        for model in models:
+        transformers = wans_of(models)
+        for model in transformers:
             self._check(model)
         for scale, conv in self.packers.items():
             weight: Any = conv.weight
             if not weight.any():
                 raise InputError(f"The packing at scale {scale} has no weights yet; call initialise(transformer) once.")
-        return FrameAttachment(self, models)
+        return AttachedFrames(self, transformers, self.config, self.embed, self.cameras)
 
     def embed(
         self, latents: Float[Tensor, "batch channels kept height width"], plan: Plan, patch_embedding: nn.Module

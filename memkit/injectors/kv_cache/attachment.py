@@ -3,122 +3,126 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import NamedTuple
 
+import torch
 from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
-from memkit.backbones.attachment import Attachment
-from memkit.backbones.base import VIDEO, Table
+from memkit.backbones.attached import Attached, Running
+from memkit.backbones.base import VIDEO, Carrier, Table
 from memkit.backbones.rotary import rotary_at
-from memkit.backbones.wan_attention import GroupedSelfAttention
 from memkit.errors import InputError, MemkitError
+from memkit.injectors.attention_recorder import AttentionRecorder, Row
+from memkit.injectors.attention_shares import frame_shares
+from memkit.injectors.kv_cache.branches import Branches
 from memkit.injectors.kv_cache.chunk import Chunk
 
-if TYPE_CHECKING:
-    from memkit.injectors.kv_cache.cache import KVCache
+SHARES = "cache"
+"""The series of an `AttentionRecorder` that holds each frame's share of attention on each cached frame."""
 
 
-class CacheAttachment:
-    """A cache on some transformers until ``detach`` or the end of the ``with``; then each model is what it was."""
+class AttachedCache(Attached):
+    """A cache on some transformers until ``detach`` or the end of the ``with``; what it holds stays."""
 
-    def __init__(self, cache: KVCache, models: Sequence[WanTransformer3DModel], layers: list[range]) -> None:
+    kind = "a KV cache"
+    places_frames = True
+    owner: Branches
+
+    def __init__(self, branches: Branches, models: Sequence[WanTransformer3DModel]) -> None:
+        self.layers: list[range] = []  # of each transformer, in the cache
         for model in models:
-            processor = model.blocks[0].attn1.processor
-            if isinstance(processor, GroupedSelfAttention) and any(
-                isinstance(i, _CacheLayer) for i in processor.injections
-            ):
-                raise InputError("The transformer has another cache attached; detach that first.")
-        first = {id(model): span[0] for model, span in zip(models, layers, strict=True)}
-        self._cache = cache
-        self._attachment = Attachment(models, lambda model, layer: _CacheLayer(cache, first[id(model)] + layer))
-        self._hooks: list[RemovableHandle] = []
-        for model, span in zip(models, layers, strict=True):
-            self._hooks.append(model.rope.register_forward_hook(_positions_of(cache, span)))
-            for block in model.blocks:
-                self._hooks.append(block.register_forward_pre_hook(_same_chunk(cache), prepend=True))
-        cache.layers = layers
+            start = self.layers[-1].stop if self.layers else 0
+            self.layers.append(range(start, start + len(model.blocks)))
+        self._layers_of = {id(model): span for model, span in zip(models, self.layers, strict=True)}
+        self.running: Running[Chunk] = Running(self.kind)
+        super().__init__(branches, models)
 
-    def detach(self) -> None:
-        """Take the cache away; what it holds stays, and so do other injections."""
-        for hook in self._hooks:
-            hook.remove()
-        if self._hooks:
-            self._cache.layers = []
-        self._hooks = []
-        self._attachment.detach()
+    def chunk(
+        self,
+        positions: Sequence[int],
+        branch: str | None = None,
+        read: Sequence[int] | None = None,
+        write: bool = False,
+        pin: bool = False,
+        recorder: AttentionRecorder | None = None,
+    ) -> Chunk:
+        """A ``with`` in which the attached transformers run on the latent frames at ``positions``.
 
-    def __enter__(self) -> CacheAttachment:
-        return self
+        Args:
+            positions: whole numbers, one for each latent frame (each patch in time): any value, in any order.
+            branch: whose history; may be left out where there is one.
+            read: positions of the cached frames that it sees, a packed subset or ``cache.branch().window(n)``; without,
+                every one held. A chunk never sees cached frames at its own positions.
+            write: at the end, if nothing was raised, write the keys and values of the last forward of each
+                transformer; frames at the same positions are replaced. ``backward`` belongs inside the chunk.
+            pin: what is written shall never be evicted.
+            recorder: if given, records the share of each frame's attention on each cached frame, as the series "cache".
 
-    def __exit__(self, *_: object) -> None:
-        self.detach()
+        Raises:
+            InputError: a position is no whole number, is not held, or is both read and written.
+            BudgetError: the write would find no room beside the pinned frames.
+            MemkitError: the cache is detached.
+        """
+        if not self.models:
+            raise MemkitError("The cache is not attached any more; open chunks inside `with cache.attach(...)`.")
+        history = self.owner.one(branch)
+        return Chunk(self.running, self.layers, history, positions, read, write, pin, recorder)
 
+    def part(self, model: WanTransformer3DModel, layer: int) -> _CacheLayer:
+        return _CacheLayer(self._layers_of[id(model)][layer], self.running, self.key)
 
-class _ChunkRotary(tuple):
-    """The (cos, sin) of a forward, with the chunk that it ran in."""
-
-    chunk: Chunk
-
-
-def _positions_of(cache: KVCache, layers: range) -> Any:
-    """Hook of ``rope``, which a forward calls first: the tables of the chunk's own positions."""
-
-    def hook(rope: Any, args: tuple[Tensor], _stock: Any) -> _ChunkRotary:
-        chunk = cache.running()
-        depth, down, across = rope.patch_size
-        frames, height, width = args[0].shape[2] // depth, args[0].shape[3] // down, args[0].shape[4] // across
+    def rotary(self, model: WanTransformer3DModel, latents: Tensor, carrier: Carrier) -> Carrier:
+        """The tables of the chunk's own positions, and the chunk."""
+        chunk = self.running.current()
+        depth, down, across = model.config.patch_size
+        frames, height, width = latents.shape[2] // depth, latents.shape[3] // down, latents.shape[4] // across
         if frames != len(chunk.positions):
             raise InputError(
                 f"The chunk has {len(chunk.positions)} positions, the latents {frames} frames (of patches); "
                 "give one position for each."
             )
-        chunk.begin(layers)
-        rotary = _ChunkRotary(rotary_at(rope, chunk.positions, height, width))
-        rotary.chunk = chunk
-        return rotary
-
-    return hook
+        row = chunk.begin(self._layers_of[id(model)])
+        cos, sin = rotary_at(model.rope, chunk.positions, height, width)
+        return carrier._replace(cos=cos, sin=sin).with_state(self.key, _Forward(chunk, row))
 
 
-def _same_chunk(cache: KVCache) -> Any:
-    """Hook of a block: gradient checkpointing must run it again in the chunk it first ran in, or it sees others."""
+class _Forward(NamedTuple):
+    """One forward of a transformer in a chunk."""
 
-    def hook(_block: nn.Module, args: tuple[Any, ...]) -> None:
-        if getattr(args[3], "chunk", None) is not cache.running():
-            raise MemkitError(
-                "A block ran again for a chunk that has ended, whose cached frames may be gone; call `backward` inside "
-                "the chunk's own `with`."
-            )
-
-    return hook
+    chunk: Chunk
+    row: Row | None
 
 
 class _CacheLayer:
     """The injection of one layer."""
 
-    def __init__(self, cache: KVCache, layer: int) -> None:
-        self.cache = cache
-        self.layer = layer
+    def __init__(self, layer: int, running: Running[Chunk], key: str) -> None:
+        self.layer, self.running, self.key = layer, running, key
 
-    def prepare(self, block: nn.Module, hidden: Tensor, temb: Tensor) -> Chunk:
-        """The chunk; a forward outside of one is an error."""
-        return self.cache.running()
+    def prepare(self, block: nn.Module, hidden: Tensor, temb: Tensor, carrier: Carrier) -> _Forward:
+        """The forward that the block belongs to; its chunk must be open still, or the cached frames may be gone."""
+        forward: _Forward = carrier.state(self.key)
+        if not self.running.is_running(forward.chunk):
+            raise MemkitError(
+                "A block ran again for a chunk that has ended, whose cached frames may be gone; call `backward` inside "
+                "the chunk's own `with`."
+            )
+        return forward
 
-    def extend(self, table: Table, attn: nn.Module, prepared: Chunk) -> str:
+    def extend(self, table: Table, attn: nn.Module, prepared: _Forward) -> str:
         """Show the readable slots to the video, and keep the video's own keys and values for the end of the chunk."""
-        k, v = table.kv[VIDEO]
-        prepared.collect(self.layer, k, v)
-        if not prepared.read:
+        chunk, (k, v) = prepared.chunk, table.kv[VIDEO]
+        chunk.collect(self.layer, k, v)
+        if not chunk.read:
             return VIDEO
-        held, values = prepared.branch.get(self.layer, prepared.read)
-        tokens_per_frame = k.shape[1] // len(prepared.positions)
-        if (held.shape, held.dtype) != ((k.shape[0], len(prepared.read) * tokens_per_frame, *k.shape[2:]), k.dtype):
+        held, values = chunk.branch.get(self.layer, chunk.read)
+        per_frame = k.shape[1] // len(chunk.positions)
+        if (held.shape, held.dtype) != ((k.shape[0], len(chunk.read) * per_frame, *k.shape[2:]), k.dtype):
             raise InputError(
-                f"The cached frames have {held.shape[1] // len(prepared.read)} tokens of {list(held.shape[2:])} in a "
-                f"batch of {held.shape[0]} and {held.dtype}, the chunk {tokens_per_frame} of {list(k.shape[2:])} in a "
-                f"batch of {k.shape[0]} and {k.dtype}; keep them the same within a session, or reset() the cache."
+                f"The cached frames have {held.shape[1] // len(chunk.read)} tokens of {list(held.shape[2:])} in a "
+                f"batch of {held.shape[0]} and {held.dtype}, the chunk {per_frame} of {list(k.shape[2:])} in a batch "
+                f"of {k.shape[0]} and {k.dtype}; keep them the same within a session, or reset() the cache."
             )
         group = f"cache {len(table.kv)}"
         table.kv[group] = (held.to(k.device), values.to(v.device))
@@ -127,8 +131,12 @@ class _CacheLayer:
                 table.sees[name] = (*row, group)
         return group
 
-    def finish(self, table: Table, group: str, out: dict[str, Tensor]) -> None:
-        """Nothing to reduce: the video's row is as it should be. A monitor takes its look, now that all is there."""
-        chunk = self.cache.running()
-        if chunk.row is not None:
-            chunk.row.record(self.layer, table, VIDEO, group)
+    def finish(self, table: Table, group: str, out: dict[str, Tensor], prepared: _Forward) -> None:
+        """The video's row is as it should be; a recorder takes its shares now that the table is complete."""
+        if prepared.row is None:
+            return
+        chunk, shares = prepared.chunk, []
+        for q in table.q[VIDEO].chunk(len(chunk.positions), dim=1):
+            frame = Table({VIDEO: q}, table.kv, {VIDEO: table.sees[VIDEO]}, table.log_weight)
+            shares.append(frame_shares(frame, VIDEO, group, len(chunk.read)))
+        prepared.row.record(SHARES, self.layer, torch.stack(shares, dim=1))

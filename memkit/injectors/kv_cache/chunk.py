@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from memkit.backbones.attached import Running
 from memkit.backbones.rotary import checked_positions
 from memkit.errors import InputError, MemkitError
-from memkit.injectors.kv_cache.monitor import CacheMonitor, CacheRow
+from memkit.injectors.attention_recorder import AttentionRecorder, Row
 from memkit.injectors.kv_cache.slots import SlotCache
-
-if TYPE_CHECKING:
-    from memkit.injectors.kv_cache.cache import KVCache
 
 
 class Chunk:
-    """One chunk while it is run: its positions, what it reads, and what it will write. Made by `KVCache.chunk`.
+    """One chunk while it is run: its positions, what it reads, and what it will write. Made by `AttachedCache.chunk`.
 
     ``read`` is fixed when it is made; ``evicted`` holds, after the exit of a writing chunk, the positions that made
     room.
@@ -25,22 +22,22 @@ class Chunk:
 
     def __init__(
         self,
-        cache: KVCache,
+        running: Running[Chunk],
+        layers: Sequence[range],
         branch: SlotCache,
         positions: Sequence[int],
         read: Sequence[int] | None,
         write: bool,
         pin: bool,
-        monitor: CacheMonitor | None,
+        recorder: AttentionRecorder | None,
     ) -> None:
         self.positions = checked_positions(positions)
         self.branch = branch
         self.write = write
         self.pin = pin
-        self.monitor = monitor
-        self.row: CacheRow | None = None
+        self.recorder = recorder
         self.evicted: tuple[int, ...] = ()
-        self._cache = cache
+        self._running, self._layers = running, layers
         self._pending: dict[int, tuple[Tensor, Tensor]] = {}
         if read is None:
             self.read = tuple(p for p in branch.positions if p not in self.positions)
@@ -49,24 +46,26 @@ class Chunk:
             if own := [p for p in self.read if p in self.positions]:
                 raise InputError(f"The chunk would read {own}, which it makes itself; leave them out of read.")
         if write and branch.positions:
-            branch.room(self.positions)
+            branch.plan_eviction(self.positions)
 
     def __enter__(self) -> Chunk:
-        self._cache.open(self)
+        self._running.enter(self)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._cache.close(self)
+        self._running.leave()
         if self.write and kind is None:
             self.evicted = self.branch.update(self.positions, self._collected(), self.pin)
         self._pending.clear()
 
-    def begin(self, layers: range) -> None:
-        """A forward over ``layers`` starts: what an earlier one left is no longer what will be written."""
+    def begin(self, layers: range) -> Row | None:
+        """A forward over ``layers`` starts: what an earlier one left is no longer what will be written.
+
+        Returns the row for its shares of attention, if they are wanted.
+        """
         for layer in layers:
             self._pending.pop(layer, None)
-        if self.monitor is not None:
-            self.row = self.monitor.begin(layers, self.positions, self.read)
+        return None if self.recorder is None else self.recorder.begin(len(layers), self.positions, self.read)
 
     def collect(self, layer: int, k: Tensor, v: Tensor) -> None:
         """Keep the chunk's own keys and values; a block that runs twice gives the same ones again."""
@@ -74,11 +73,11 @@ class Chunk:
             self._pending[layer] = (k.detach(), v.detach())
 
     def _collected(self) -> list[tuple[Tensor, Tensor]]:
-        for number, layers in enumerate(self._cache.layers):
+        for number, layers in enumerate(self._layers):
             if not self._pending.keys() >= set(layers):
                 raise MemkitError(
                     f"The writing chunk at {list(self.positions)} ended, but transformer {number} of "
-                    f"{len(self._cache.layers)} did not run through in it; nothing was written. Run every attached "
+                    f"{len(self._layers)} did not run through in it; nothing was written. Run every attached "
                     "transformer in it."
                 )
         return [self._pending[layer] for layer in sorted(self._pending)]

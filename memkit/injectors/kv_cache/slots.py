@@ -124,7 +124,7 @@ class SlotCache:
                     "reset() it first, or use another cache."
                 )
             self._allocate(frames, len(positions))
-        evicted = self.room(positions)
+        evicted = self.plan_eviction(positions)
         for p in evicted:
             del self._slots[p]
         free = iter(sorted(set(range(self.capacity or 0)) - set(self._slots.values())))
@@ -137,7 +137,7 @@ class SlotCache:
             k[:, slots], v[:, slots] = new_k.to(k.device), new_v.to(v.device)
         return evicted
 
-    def room(self, positions: Sequence[int]) -> tuple[int, ...]:
+    def plan_eviction(self, positions: Sequence[int]) -> tuple[int, ...]:
         """What a write of ``positions`` would evict, ascending.
 
         Raises:
@@ -147,14 +147,14 @@ class SlotCache:
             return ()
         new = [p for p in positions if p not in self._slots]
         excess = max(0, len(new) + len(self._slots) - self.capacity)
-        loose = [p for p in self.positions if p not in self._pinned and p not in positions]
-        if excess > len(loose):
+        unpinned = [p for p in self.positions if p not in self._pinned and p not in positions]
+        if excess > len(unpinned):
             raise BudgetError(
                 f"The budget of {self.budget_bytes} bytes holds {self.capacity} frames, of which {len(self._pinned)} "
                 f"are pinned; there is no room for {len(new)} more. Raise the budget to "
-                f"{self.nbytes // self.capacity * (self.capacity + excess - len(loose))} bytes, or unpin some."
+                f"{self.nbytes // self.capacity * (self.capacity + excess - len(unpinned))} bytes, or unpin some."
             )
-        return tuple(loose[:excess])
+        return tuple(unpinned[:excess])
 
     def pin(self, positions: Sequence[int]) -> None:
         """Keep the frames at ``positions`` from eviction: a sink, a protected anchor."""

@@ -1,61 +1,63 @@
 """How `QueryLayers` runs on a stock Wan: one pass for the context, which ends early, and one for query and prediction.
 
-All of it is hooks. What a pass needs travels with its rotary tables, which the model hands to every block: so a block
-that gradient checkpointing runs again finds the pass it was run in.
+All of it is hooks. What a pass needs travels in the `Carrier` that the model hands to every block: so a block that
+gradient checkpointing runs again finds the pass that it was run in.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
-from memkit.backbones.attachment import Attachment
+from memkit.backbones.attached import Attached, Running
+from memkit.backbones.base import Carrier
 from memkit.backbones.rotary import checked_positions, rotary_at
 from memkit.backbones.wan_call import call_arguments
-from memkit.errors import InputError, MemkitError
+from memkit.errors import InputError
+from memkit.injectors.attention_recorder import AttentionRecorder
 from memkit.injectors.query_layers.chunk import ChunkInputs, KeysAndValues, Pass, QueryChunk
-from memkit.injectors.query_layers.injection import ContextDone, QueryLayer, leaving, pass_unchanged
-
-if TYPE_CHECKING:
-    from memkit.injectors.query_layers.layers import QueryLayers
-    from memkit.injectors.query_layers.monitor import QueryMonitor
+from memkit.injectors.query_layers.config import QueryLayersConfig
+from memkit.injectors.query_layers.injection import ContextDone, QueryLayer, leaving
 
 
-class _Rotary(tuple):
-    """The (cos, sin) of a forward, and its pass."""
+class AttachedQueries(Attached):
+    """Query layers on some transformers until ``detach`` or the end of the ``with``.
 
-    of: Pass
+    Attached, a transformer runs inside `chunk` only.
+    """
 
+    kind = "query layers"
+    places_frames = True
 
-class QueryAttachment:
-    """Query layers on some transformers until ``detach`` or the end of the ``with``; then each model is what it was."""
+    def __init__(
+        self,
+        owner: object,
+        models: Sequence[WanTransformer3DModel],
+        config: QueryLayersConfig,
+        start: Callable[[Tensor | None, Tensor], Tensor],
+        cameras: nn.ModuleDict,
+    ) -> None:
+        self.config, self._start, self._cameras = config, start, cameras
+        self.running: Running[QueryChunk] = Running(self.kind)
+        self._next: Pass | None = None  # of the forward that has begun
+        super().__init__(owner, models)
 
-    def __init__(self, query: QueryLayers, models: Sequence[WanTransformer3DModel]) -> None:
-        for model in models:
-            attached = getattr(model.blocks[0].attn1.processor, "injections", ())
-            if any(isinstance(injection, QueryLayer) for injection in attached):
-                raise InputError("The transformer has query layers attached; detach those first.")
-        self.query = query
-        self.open: QueryChunk | None = None
-        self.running: Pass | None = None
-        self._next: Pass | None = None
-        self._attachment = Attachment(models, lambda _model, layer: QueryLayer(self, layer))
-        self._hooks: list[RemovableHandle] = []
-        for model in models:
-            self._hooks.append(model.register_forward_pre_hook(self._before, with_kwargs=True))
-            self._hooks.append(model.register_forward_hook(self._after))
-            self._hooks.append(model.rope.register_forward_hook(self._rotary))
-            for i, block in enumerate(model.blocks):
-                self._hooks.append(block.register_forward_pre_hook(self._enter_block, prepend=True))
-                self._hooks.append(block.attn1.register_forward_pre_hook(self._add_cameras(i)))
-                if i < query.config.layers:
-                    self._hooks.append(block.attn1.register_forward_hook(pass_unchanged))
+    def part(self, model: WanTransformer3DModel, layer: int) -> QueryLayer:
+        return QueryLayer(self.config, layer, self.key)
+
+    def install(self, model: WanTransformer3DModel) -> None:
+        """Hooks around the model, and of each self-attention."""
+        self.keep(model.register_forward_pre_hook(self._before, with_kwargs=True))
+        self.keep(model.register_forward_hook(self._after))
+        for i, block in enumerate(model.blocks):
+            self.keep(block.attn1.register_forward_pre_hook(self._add_cameras(i)))
+            if i < self.config.layers:
+                self.keep(block.attn1.register_forward_hook(self._pass_unchanged))
 
     def chunk(
         self,
@@ -67,9 +69,9 @@ class QueryAttachment:
         cameras: Tensor | None = None,
         context_cameras: Tensor | None = None,
         annotation: str = "exact",
-        monitor: QueryMonitor | None = None,
+        recorder: AttentionRecorder | None = None,
     ) -> QueryChunk:
-        """A ``with`` in which the transformers make the frames of P from this context.
+        """A ``with`` in which the transformers generate the frames of P from this context.
 
         Args:
             context: clean latents [B or 1,C,F,H,W] of the past, or None.
@@ -79,18 +81,19 @@ class QueryAttachment:
             cameras: poses of P's frames [B or 1,F,12], which Q's take too; see `relative_pose_vectors`.
             context_cameras: poses of C's frames, relative to the same camera.
             annotation: the kind of the poses, one of the config's ``cameras``.
-            monitor: if given, records the share of Q's attention on each frame of the context.
+            recorder: if given, records the share of Q's attention on each frame of the context, as the series
+                "context", and, if it wants it, that of P's attention on Q in all layers, as "queries".
 
         Raises:
             InputError: an annotation that there is no encoder for, or positions and poses that do not fit the frames.
         """
-        if (cameras is not None or context_cameras is not None) and annotation not in self.query.config.cameras:
-            raise InputError(f"There is no encoder for {annotation!r} poses; there are {self.query.config.cameras}.")
+        if (cameras is not None or context_cameras is not None) and annotation not in self.config.cameras:
+            raise InputError(f"There is no encoder for {annotation!r} poses; there are {self.config.cameras}.")
         frames = 0 if context is None else context.shape[2]
         at = range(-frames, 0) if context_positions is None else context_positions
         if len(at) != frames or (context_cameras is not None and context_cameras.shape[1] != frames):
             raise InputError(f"The context has {frames} frames; give one position and, if any, one pose for each.")
-        given = ChunkInputs(
+        inputs = ChunkInputs(
             context if frames else None,
             query,
             None if positions is None else checked_positions(positions),
@@ -98,103 +101,95 @@ class QueryAttachment:
             cameras,
             context_cameras if frames else None,
             annotation,
-            monitor,
+            recorder,
         )
-        return QueryChunk(self, given)
-
-    def detach(self) -> None:
-        """Take the query layers away; other injections stay."""
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks = []
-        self._attachment.detach()
-
-    def __enter__(self) -> QueryAttachment:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.detach()
+        clean = self.config.context_time == "clean"
+        return QueryChunk(self.running, inputs, clean, self._run_context)
 
     # -- the two passes ----------------------------------------------------------------------------------------------
 
-    def run_context(self, model: Any, named: dict[str, Any], given: ChunkInputs) -> list[KeysAndValues]:
+    def _run_context(self, model: Any, named: dict[str, Any], inputs: ChunkInputs) -> list[KeysAndValues]:
         """The context through the query layers, by the model's own forward, which ends when they are done."""
         depth = model.config.patch_size[0]
         if depth != 1:
             raise InputError(f"This model patches {depth} latent frames together; query layers are for one at a time.")
-        made = Pass(given.context_positions, given.context_poses, given.kind, of_context=True)
-        last = self.query.config.layers - 1
-        self._next = made
+        running = Pass(inputs.context_positions, inputs.context_poses, inputs.kind, of_context=True)
+        last = self.config.layers - 1
+        self._next = running
         try:
-            with contextlib.suppress(ContextDone), leaving(model.blocks[last], made.kept, last):
+            with contextlib.suppress(ContextDone), leaving(model.blocks[last], running.kept, last):
                 model(**named)
         finally:
             self._next = None
-        return [made.kept[i] for i in range(self.query.config.layers)]
+        return [running.kept[i] for i in range(self.config.layers)]
 
     def _before(self, model: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
         if self._next is not None:  # the pass of the context
             return None
-        if self.open is None:
-            raise MemkitError(
-                "A transformer with query layers ran outside a chunk; call it in `with attached.chunk(context, …):`, "
-                "or detach them."
-            )
-        named = call_arguments(args, kwargs)
-        given, x = self.open.given, named["hidden_states"]
+        chunk, named = self.running.current(), call_arguments(args, kwargs)
+        inputs, x = chunk.inputs, named["hidden_states"]
         frames = x.shape[2]
-        positions = tuple(range(frames)) if given.positions is None else given.positions
-        if len(positions) != frames or (given.poses is not None and given.poses.shape[1] != frames):
+        positions = tuple(range(frames)) if inputs.positions is None else inputs.positions
+        if len(positions) != frames or (inputs.poses is not None and inputs.poses.shape[1] != frames):
             raise InputError(f"The prediction has {frames} frames; give one position and, if any, one pose for each.")
-        context = self.open.context(model, named)
-        poses = None if given.poses is None else torch.cat([given.poses, given.poses], dim=1)
-        query = self.query.start(given.query, x)
+        context = chunk.context(model, named)
+        poses = None if inputs.poses is None else torch.cat([inputs.poses, inputs.poses], dim=1)
+        query = self._start(inputs.query, x)
         timestep = self._timesteps(model, x, named["timestep"])
-        monitor, layers = given.monitor, self.query.config.layers
-        row = None if monitor is None else monitor.begin(layers, len(given.context_positions))
-        self._next = Pass(positions, poses, given.kind, of_context=False, context=context, row=row)
+        recorder, row = inputs.recorder, None
+        if recorder is not None:
+            row = recorder.begin(self.config.layers, seen=inputs.context_positions)
+        self._next = Pass(
+            positions,
+            poses,
+            inputs.kind,
+            of_context=False,
+            context_frames=len(inputs.context_positions),
+            context=context,
+            row=row,
+            of_queries=recorder is not None and recorder.queries,
+        )
         return (), {**named, "hidden_states": torch.cat([query, x], dim=2), "timestep": timestep}
 
     def _timesteps(self, model: Any, x: Tensor, timestep: Tensor) -> Tensor:
-        """Of Q and P: one a sample where they are the same, else one a token."""
-        if self.query.config.query_time == "shared" and timestep.ndim == 1:
+        """Of Q and P: one per sample where they are the same, else one per token."""
+        if self.config.query_time == "shared" and timestep.ndim == 1:
             return timestep
         _, down, across = model.config.patch_size
         tokens = x.shape[2] * (x.shape[3] // down) * (x.shape[4] // across)
         own = (timestep[:, None] if timestep.ndim == 1 else timestep).expand(x.shape[0], tokens)
-        return torch.cat([own if self.query.config.query_time == "shared" else torch.zeros_like(own), own], dim=1)
+        return torch.cat([own if self.config.query_time == "shared" else torch.zeros_like(own), own], dim=1)
 
     def _after(self, model: Any, args: tuple, output: Any) -> Any:
-        """Without Q's frames, which the chunk keeps."""
-        both = output[0]
-        query, made = both.chunk(2, dim=2)
-        assert self.open is not None  # `_before` has seen to it
-        self.open.made = query
-        return (made,) if isinstance(output, tuple) else type(output)(sample=made)
+        """Without Q's frames, whose velocity the chunk keeps."""
+        query, velocity = output[0].chunk(2, dim=2)
+        self.running.current().query_velocity = query
+        return (velocity,) if isinstance(output, tuple) else type(output)(sample=velocity)
 
     # -- hooks of the parts ------------------------------------------------------------------------------------------
 
-    def _rotary(self, rope: Any, args: tuple[Tensor], _stock: Any) -> _Rotary:
+    def rotary(self, model: WanTransformer3DModel, latents: Tensor, carrier: Carrier) -> Carrier:
+        """The tables of the pass's own frames; Q and P have the same."""
         running, self._next = self._next, None
         assert running is not None
-        height, width = args[0].shape[3] // rope.patch_size[1], args[0].shape[4] // rope.patch_size[2]
-        tables = rotary_at(rope, running.positions, height, width)
-        rotary = _Rotary(tables if running.of_context else tuple(torch.cat([x, x], dim=1) for x in tables))
-        rotary.of = running
-        return rotary
-
-    def _enter_block(self, _block: nn.Module, args: tuple[Any, ...]) -> None:
-        self.running = args[3].of
+        down, across = model.config.patch_size[1:]
+        tables = rotary_at(model.rope, running.positions, latents.shape[3] // down, latents.shape[4] // across)
+        if not running.of_context:
+            tables = tuple(torch.cat([x, x], dim=1) for x in tables)
+        return carrier._replace(cos=tables[0], sin=tables[1]).with_state(self.key, running)
 
     def _add_cameras(self, block: int) -> Any:
         def hook(_attn: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-            running: Pass = args[3].rotary.of
+            running: Pass = args[3].state(self.key)
             if running.poses is None:
                 return None
             hidden = args[0]
-            tokens_per_frame = hidden.shape[1] // running.poses.shape[1]
-            added = self.query.camera_tokens(running.poses.to(hidden.device), running.kind, block, tokens_per_frame)
-            assert added is not None
-            return hidden + added.type_as(hidden), *args[1:]
+            per_frame = hidden.shape[1] // running.poses.shape[1]
+            added = self._cameras[running.kind](running.poses.to(hidden.device), block)
+            return hidden + added.repeat_interleave(per_frame, dim=1).type_as(hidden), *args[1:]
 
         return hook
+
+    def _pass_unchanged(self, _attn: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        """The context leaves the self-attention as it came: nothing is added, not even the projection's bias."""
+        return torch.zeros_like(output) if args[3].state(self.key).of_context else None

@@ -1,18 +1,17 @@
-"""What `QueryLayers` shows while a chunk is made: the context, which is run once for all of its denoising steps."""
+"""What `QueryLayers` shows while a chunk is generated: the context, run once for all denoising steps."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from memkit.errors import InputError, MemkitError
-
-if TYPE_CHECKING:
-    from memkit.injectors.query_layers.attachment import QueryAttachment
-    from memkit.injectors.query_layers.monitor import QueryMonitor, QueryRow
+from memkit.backbones.attached import Running
+from memkit.errors import InputError
+from memkit.injectors.attention_recorder import AttentionRecorder, Row
 
 KeysAndValues = tuple[Tensor, Tensor]
 
@@ -25,11 +24,14 @@ class Pass:
     poses: Tensor | None
     kind: str
     of_context: bool
+    context_frames: int = 0
     context: list[KeysAndValues] = field(default_factory=list)
     """Of each query layer, for Q to see."""
     kept: dict[int, KeysAndValues] = field(default_factory=dict)
-    row: QueryRow | None = None
-    """Where a monitor wants the shares of the context."""
+    row: Row | None = None
+    """Where a recorder wants the shares of the context."""
+    of_queries: bool = False
+    """Whether it wants those of the video on the queries too."""
 
 
 @dataclass(frozen=True)
@@ -43,41 +45,45 @@ class ChunkInputs:
     poses: Tensor | None
     context_poses: Tensor | None
     kind: str
-    monitor: QueryMonitor | None
+    recorder: AttentionRecorder | None
 
 
 class QueryChunk:
-    """The context that the transformers see while it is open; made by `QueryAttachment.chunk`.
+    """The context that the transformers see while it is open; made by `AttachedQueries.chunk`.
 
     ``runs`` counts the passes of the context: one for each text and transformer where gradients are off and C is
-    clean, else one a call. ``made`` [B,C,F,H,W] is the velocity that the latest call gave for Q's frames, which
-    generation has no use for; see `LearnedContext.fetched`.
+    clean, else one per call. ``query_velocity`` [B,C,F,H,W] is the velocity that the latest call gave for Q's frames,
+    which generation has no use for; see `LearnedContext.fetched`.
     """
 
-    def __init__(self, attachment: QueryAttachment, given: ChunkInputs) -> None:
-        self.given = given
+    def __init__(
+        self,
+        running: Running[QueryChunk],
+        inputs: ChunkInputs,
+        clean: bool,
+        run_context: Callable[[Any, dict[str, Any], ChunkInputs], list[KeysAndValues]],
+    ) -> None:
+        self.inputs = inputs
         self.runs = 0
-        self.made: Tensor | None = None
-        self._attachment = attachment
+        self.query_velocity: Tensor | None = None
+        self._running, self._clean, self._run_context = running, clean, run_context
         self._kept: list[tuple[Any, Tensor, list[KeysAndValues]]] = []
 
     def __enter__(self) -> QueryChunk:
-        if self._attachment.open is not None:
-            raise MemkitError("The transformers are in a chunk already; chunks do not nest.")
-        self._attachment.open = self
+        self._running.enter(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._attachment.open = None
+        self._running.leave()
         self._kept.clear()
-        self.made = None
+        self.query_velocity = None
 
     def context(self, model: Any, named: dict[str, Any]) -> list[KeysAndValues]:
         """Keys and values of the context in each query layer, for this text and, if it is shared, this timestep."""
-        latents, x = self.given.context, named["hidden_states"]
+        latents, x = self.inputs.context, named["hidden_states"]
         if latents is None:
             return []
-        text, clean = named["encoder_hidden_states"], self._attachment.query.config.context_time == "clean"
+        text, clean = named["encoder_hidden_states"], self._clean
         if clean and not torch.is_grad_enabled():
             for known, words, context in self._kept:
                 if known is model and words is text:
@@ -94,9 +100,9 @@ class QueryChunk:
             )
         t = named["timestep"]
         one = (t if t.ndim == 1 else t[:, -1]).expand(x.shape[0])
-        given = {"hidden_states": latents.to(x).expand(x.shape[0], *latents.shape[1:])}
-        given["timestep"] = torch.zeros_like(one) if clean else one
-        context = self._attachment.run_context(model, {**named, **given}, self.given)
+        call = {"hidden_states": latents.to(x).expand(x.shape[0], *latents.shape[1:])}
+        call["timestep"] = torch.zeros_like(one) if clean else one
+        context = self._run_context(model, {**named, **call}, self.inputs)
         if clean and not torch.is_grad_enabled():
             self._kept.append((model, text, context))
         return context

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from memkit.backbones.base import VIDEO, Table
+from memkit.attention import attention_share
+from memkit.backbones.base import VIDEO, Carrier, Table
+from memkit.errors import MemkitError
+from memkit.injectors.attention_shares import frame_shares
 from memkit.injectors.query_layers.chunk import KeysAndValues, Pass
-
-if TYPE_CHECKING:
-    from memkit.injectors.query_layers.attachment import QueryAttachment
+from memkit.injectors.query_layers.config import QueryLayersConfig
 
 QUERY, CONTEXT = "query", "context"
+
+CONTEXT_SHARES, QUERY_SHARES = "context", "queries"
+"""The series of an `AttentionRecorder`: the queries' shares on context frames, and the video's on the queries."""
 
 
 class ContextDone(Exception):
@@ -52,26 +56,25 @@ def leaving(block: Any, kept: dict[int, KeysAndValues], layer: int) -> Iterator[
         del block.forward
 
 
-def pass_unchanged(_attn: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-    """The context leaves the self-attention as it came: nothing is added to it, not even the projection's bias."""
-    return torch.zeros_like(output) if args[3].rotary.of.of_context else None
-
-
 class QueryLayer:
     """The injection of one layer."""
 
-    def __init__(self, attachment: QueryAttachment, layer: int) -> None:
-        self.attachment = attachment
-        self.layer = layer
+    def __init__(self, config: QueryLayersConfig, layer: int, key: str) -> None:
+        self.config, self.layer, self.key = config, layer, key
 
-    def prepare(self, block: nn.Module, hidden: Tensor, temb: Tensor) -> Pass:
-        """The pass that the block runs in."""
-        assert self.attachment.running is not None
-        return self.attachment.running
+    def prepare(self, block: nn.Module, hidden: Tensor, temb: Tensor, carrier: Carrier) -> Pass:
+        """The forward that the block belongs to."""
+        if carrier.grad and not torch.is_grad_enabled():
+            raise MemkitError(
+                "Reentrant checkpointing gives query layers wrong gradients; call "
+                "transformer.enable_gradient_checkpointing() without a function of your own, or with "
+                "use_reentrant=False."
+            )
+        return carrier.state(self.key)
 
     def extend(self, table: Table, attn: nn.Module, prepared: Pass) -> str:
-        """Split the video in Q and P, and say who sees whom; of the context, only keep what others will see."""
-        config = self.attachment.query.config
+        """Split the video in Q and P and set their visibility; of the context, only keep what others will see."""
+        config = self.config
         if prepared.of_context:
             prepared.kept[self.layer] = table.kv[VIDEO]
             if self.layer == config.layers - 1:
@@ -90,13 +93,21 @@ class QueryLayer:
         table.sees |= {QUERY: (*row, *others), VIDEO: (VIDEO, QUERY, *others)}
         return QUERY
 
-    def finish(self, table: Table, group: str, out: dict[str, Tensor]) -> None:
+    def finish(self, table: Table, group: str, out: dict[str, Tensor], prepared: Pass) -> None:
         """Q and P as one sequence again."""
-        if group == QUERY:
-            running = self.attachment.running
-            assert running is not None
-            if running.row is not None:  # others may have extended the table since
-                if self.layer < running.row.layers:
-                    running.row.record(self.layer, table, QUERY, CONTEXT)
-                running.row.follow(self.layer, table, VIDEO, QUERY)
-            out[VIDEO] = torch.cat([out.pop(QUERY), out[VIDEO]], dim=1)
+        if group != QUERY:
+            return
+        if prepared.row is not None:  # others may have extended the table since
+            self._record(table, prepared)
+        out[VIDEO] = torch.cat([out.pop(QUERY), out[VIDEO]], dim=1)
+
+    @torch.no_grad()
+    def _record(self, table: Table, prepared: Pass) -> None:
+        assert prepared.row is not None
+        if self.layer < self.config.layers:
+            shares = frame_shares(table, QUERY, CONTEXT, prepared.context_frames)
+            prepared.row.record(CONTEXT_SHARES, self.layer, shares)
+        if prepared.of_queries:
+            own = {VIDEO: table.q[VIDEO]}
+            share = attention_share(own, table.kv, table.sees, QUERY, table.log_weight)[VIDEO]
+            prepared.row.record(QUERY_SHARES, self.layer, share.mean((1, 2)))

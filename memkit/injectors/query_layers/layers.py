@@ -20,65 +20,15 @@ velocity, so the stock pipelines run as they are.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
-from memkit.backbones.attachment import wans_of
+from memkit.backbones.unwrap import Attachable, wans_of
 from memkit.errors import InputError
 from memkit.injectors.camera_encoder import CameraEncoder
-from memkit.injectors.query_layers.attachment import QueryAttachment
+from memkit.injectors.query_layers.attachment import AttachedQueries
+from memkit.injectors.query_layers.config import QueryLayersConfig
 from memkit.pretrained import Pretrained
-
-
-@dataclass(frozen=True)
-class QueryLayersConfig:
-    """What is trained and who sees whom; where the paper is silent, the default is our reading of it."""
-
-    dim: int = 1536
-    """Width of the backbone."""
-    blocks: int = 30
-    """Of the backbone."""
-    layers: int = 5
-    """The first so many are query layers; the paper takes 5 of 28, and found 10 no better."""
-    query: Literal["noise", "copy", "learned"] = "copy"
-    """What Q starts from: the noisy P of each step; noise, fixed for a chunk; or trained latents. The paper has noise,
-    and found a copy as good."""
-    query_shape: tuple[int, int, int, int] | None = None
-    """[C, F, H, W] of trained latents."""
-    query_time: Literal["clean", "shared"] = "shared"
-    """Timestep of Q: that of P, or 0. A copy of P at P's changes nothing of a model until it sees context; all else
-    does, and a model trained on from there learns to look away from Q."""
-    context_time: Literal["clean", "shared"] = "clean"
-    """Timestep of C: 0, or that of P, which has C run anew at each step."""
-    query_sees_prediction: bool = True
-    """The edge that the paper found to be essential: without it −4 dB."""
-    query_sees_query: bool = False
-    cameras: tuple[str, ...] = ("exact",)
-    """Kinds of pose annotation, each with an encoder of its own: rendered ("exact"), estimated, …"""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.layers <= self.blocks:
-            raise InputError(f"layers is {self.layers} of {self.blocks} blocks; give 1 or more, and not more than all.")
-        if (self.query == "learned") != (self.query_shape is not None):
-            raise InputError('query="learned" and query_shape=(channels, frames, height, width) go together.')
-
-    @classmethod
-    def tiny(cls) -> QueryLayersConfig:
-        """For ``WanBackbone.tiny()``: 2 of 8 blocks."""
-        return cls(dim=192, blocks=8, layers=2)
-
-    @classmethod
-    def wan_1_3b(cls) -> QueryLayersConfig:
-        """For Wan2.1 T2V 1.3B: 5 of 30 blocks."""
-        return cls()
-
-    @classmethod
-    def wan_5b(cls) -> QueryLayersConfig:
-        """For Wan2.2 TI2V 5B."""
-        return cls(dim=3072)
 
 
 class QueryLayers(Pretrained, nn.Module):
@@ -100,17 +50,18 @@ class QueryLayers(Pretrained, nn.Module):
         shape = config.query_shape
         self.learned = None if shape is None else nn.Parameter(torch.randn(shape))
 
-    def attach(self, *transformers: nn.Module) -> QueryAttachment:
-        """Attach to each transformer (both experts of Wan2.2 A14B) until ``detach()`` or the end of the ``with``.
+    def attach(self, *models: Attachable) -> AttachedQueries:
+        """Attach to each transformer, or each expert of a pipeline or backbone, until ``detach()`` or the end of the
+        ``with``.
 
-        Attached, a transformer runs inside a chunk only; see `QueryAttachment.chunk`. Gradient checkpointing and
-        other injections may be used along, ``torch.compile`` not.
+        Attached, a transformer runs inside `AttachedQueries.chunk` only. Gradient checkpointing (not the reentrant
+        kind) and other injections may be used along, ``torch.compile`` not.
 
         Raises:
             InputError: no transformer, one twice, not a Wan, of another width or depth, or one that has query layers.
         """
-        models = wans_of(transformers)
-        for model in models:
+        transformers = wans_of(models)
+        for model in transformers:
             width = model.config.num_attention_heads * model.config.attention_head_dim
             found, wanted = (width, len(model.blocks)), (self.config.dim, self.config.blocks)
             if found != wanted:
@@ -118,7 +69,7 @@ class QueryLayers(Pretrained, nn.Module):
                     f"The transformer is {found[0]} wide with {found[1]} blocks, these query layers are for "
                     f"{wanted[0]} and {wanted[1]}; make them with dim={found[0]}, blocks={found[1]}."
                 )
-        return QueryAttachment(self, models)
+        return AttachedQueries(self, transformers, self.config, self.start, self.cameras)
 
     def start(self, given: Tensor | None, noisy: Tensor) -> Tensor:
         """Latents of Q [B,C,F,H,W] for the noisy latents of P: as the config says.
@@ -140,9 +91,3 @@ class QueryLayers(Pretrained, nn.Module):
                 f"Q has latents {list(query.shape)}, P {list(noisy.shape)}; give Q as many, one row or all."
             )
         return query.to(noisy).expand_as(noisy)
-
-    def camera_tokens(self, poses: Tensor | None, kind: str, block: int, tokens_per_frame: int) -> Tensor | None:
-        """What is added to the tokens of frames with these poses [B,F,12], or None without poses."""
-        if poses is None:
-            return None
-        return self.cameras[kind](poses, block).repeat_interleave(tokens_per_frame, dim=1)

@@ -13,8 +13,9 @@ from memkit.attention import grouped_attention
 from memkit.backbones.base import Table
 from memkit.backbones.rotary import rotate
 from memkit.backbones.wan_attention import project_kv
+from memkit.injectors.attention_shares import frame_shares
 from memkit.injectors.query_layers.chunk import Pass
-from memkit.injectors.query_layers.injection import CONTEXT, QUERY
+from memkit.injectors.query_layers.injection import CONTEXT, CONTEXT_SHARES, QUERY
 
 
 class Carried(NamedTuple):
@@ -52,7 +53,7 @@ class QueryModuleProcessor(WanAttnProcessor):
             table.kv[CONTEXT] = made.context[layer]
             table.sees[QUERY] = (QUERY, CONTEXT)
         if made.row is not None:
-            made.row.record(layer, table, QUERY, CONTEXT)
+            made.row.record(CONTEXT_SHARES, layer, frame_shares(table, QUERY, CONTEXT, made.context_frames))
         out = grouped_attention(table.q, table.kv, table.sees, table.log_weight, self._attend)[QUERY]
         return attn.to_out[1](attn.to_out[0](out.type_as(q).flatten(2, 3)))
 

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from memkit.backbones.rotary import checked_positions, rotary_at
 from memkit.backbones.wan_attention import modulate
 from memkit.errors import InputError
+from memkit.injectors.attention_recorder import AttentionRecorder
 from memkit.injectors.camera_encoder import CameraEncoder
 from memkit.injectors.query_layers.chunk import Pass
-from memkit.injectors.query_layers.monitor import QueryMonitor
 from memkit.injectors.query_module.attention import Carried, QueryModuleProcessor
 from memkit.memory import Memory
 from memkit.pretrained import Pretrained
@@ -116,7 +116,7 @@ class QueryModule(Pretrained, nn.Module):
         cameras: Float[Tensor, "_ _ 12"] | None = None,
         context_cameras: Float[Tensor, "_ _ 12"] | None = None,
         annotation: str = "exact",
-        monitor: QueryMonitor | None = None,
+        recorder: AttentionRecorder | None = None,
     ) -> Memory:
         """What the queries know at the end: one token for each patch of Q, in its order.
 
@@ -129,7 +129,8 @@ class QueryModule(Pretrained, nn.Module):
             cameras: poses of Q's frames, which are P's [B or 1,F,12]; see `relative_pose_vectors`.
             context_cameras: poses of C's frames [B or 1,N,12], relative to the same camera.
             annotation: the kind of the poses, one of the config's ``cameras``.
-            monitor: if given, records the share of Q's attention on each frame of the context.
+            recorder: if given, records the share of Q's attention on each frame of the context, as the series
+                "context".
 
         Raises:
             InputError: latents, text, positions or poses that do not fit each other or the config.
@@ -146,9 +147,9 @@ class QueryModule(Pretrained, nn.Module):
         seen = Pass(context_at, context_cameras, annotation, of_context=True)
         if context is not None and past:
             self._run(context, temb, words, seen)
-        row = None if monitor is None else monitor.begin(self.config.layers, past)
+        row = None if recorder is None else recorder.begin(self.config.layers, seen=context_at)
         kept = [seen.kept[i] for i in sorted(seen.kept)]
-        asks = Pass(at, cameras, annotation, of_context=False, context=kept, row=row)
+        asks = Pass(at, cameras, annotation, of_context=False, context_frames=past, context=kept, row=row)
         return Memory(self._run(query_noise, temb, words, asks))
 
     def predict(

@@ -1,85 +1,88 @@
 """How `TeacherForcing` runs on a stock Wan: hooks for times and prompts, and a grouping of each self-attention.
 
-What a block needs travels with its rotary tables, so one that gradient checkpointing runs again finds the graph that it
-ran with, even when that is over.
+What a block needs travels in its `Carrier`, so one that gradient checkpointing runs again finds the graph that it ran
+with, even when that is over.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import WanTransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
-from memkit.backbones.attachment import Attachment
-from memkit.backbones.base import Grouping, Groups
+from memkit.backbones.attached import Attached, Running
+from memkit.backbones.base import Carrier, Grouping, Groups
 from memkit.backbones.rotary import rotary_at
 from memkit.backbones.wan_call import call_arguments
-from memkit.errors import InputError, MemkitError
+from memkit.errors import InputError
+from memkit.frame_graph.graph import FrameGraph
 from memkit.frame_graph.layout import StreamLayout
+from memkit.injectors.teacher_forcing.step import ForcedStep
 
-if TYPE_CHECKING:
-    from memkit.injectors.teacher_forcing.forcing import TeacherForcing
-
-
-class _Rotary(tuple):
-    """The (cos, sin) of a forward, and its chunks."""
-
-    groups: Groups
+KEY = "teacher forcing"
 
 
-class ForcingAttachment:
-    """Teacher forcing on some transformers until ``detach`` or the end of the ``with``."""
+class AttachedForcing(Attached):
+    """Teacher forcing on some transformers until ``detach`` or the end of the ``with``.
 
-    def __init__(self, forcing: TeacherForcing, models: Sequence[WanTransformer3DModel]) -> None:
+    Attached, a transformer runs inside `chunk` only.
+    """
+
+    kind = KEY
+    places_frames = True
+
+    def __init__(self, owner: object, models: Sequence[WanTransformer3DModel]) -> None:
         for model in models:
             if model.config.patch_size[0] != 1:
                 raise InputError("This model patches latent frames together; teacher forcing is for one at a time.")
-            for block in model.blocks:
-                _check_reads(block)
-        self._forcing = forcing
-        self._attachment = Attachment(models, lambda _model, _layer: _Chunks())
-        self._hooks: list[RemovableHandle] = []
-        self._replaced: list[tuple[Any, WanAttnProcessor]] = []
-        for model in models:
-            self._hooks.append(model.register_forward_pre_hook(self._before, with_kwargs=True))
-            self._hooks.append(model.register_forward_hook(self._after))
-            self._hooks.append(model.rope.register_forward_hook(self._rotary))
-            for block in model.blocks:
-                self._read_by_chunk(block)
+        self.running: Running[ForcedStep] = Running(self.kind)
+        self._replaced: list[tuple[Any, _ReadByChunk]] = []
+        super().__init__(owner, models)
+
+    def chunk(self, graph: FrameGraph, for_loss: bool = False) -> ForcedStep:
+        """A ``with`` in which attached transformers run on the streams of ``graph``, one for the whole batch.
+
+        A call then takes latents [B,C,2F,H,W], the clean stream before the noisy one, timesteps [B,2F], one per frame,
+        and text [B,L,D], or [B,chunks,L,D] for a prompt per chunk; it gives the velocity of the noisy stream
+        [B,C,F,H,W]. `ForcedStep.velocity` makes that call. ``backward`` may come later.
+
+        ``for_loss`` runs only what the loss is computed from: the noisy chunks that carry loss and the clean ones that
+        they see. The loss and its gradients are the same, the cost is that of the tokens that are left. Raises
+        `InputError` where no frame carries loss.
+        """
+        return ForcedStep(self.running, StreamLayout.of(graph, for_loss))
+
+    def part(self, model: WanTransformer3DModel, layer: int) -> Grouping:
+        return _Chunks()
+
+    def install(self, model: WanTransformer3DModel) -> None:
+        """Hooks around the model and of each block, and a processor of each cross-attention."""
+        self.keep(model.register_forward_pre_hook(self._before, with_kwargs=True))
+        self.keep(model.register_forward_hook(self._after))
+        for block in model.blocks:
+            _check_cross_attention(block)
+            reading = _ReadByChunk(block.attn2.processor)
+            block.attn2.processor = reading
+            self._replaced.append((block.attn2, reading))
+            self.keep(block.register_forward_pre_hook(_give_prompts))
 
     def detach(self) -> None:
-        """Take teacher forcing away; injections attached to the same blocks stay."""
-        for hook in self._hooks:
-            hook.remove()
-        for attn, processor in self._replaced:
-            attn.processor = processor
-        self._hooks, self._replaced = [], []
-        self._attachment.detach()
-
-    def __enter__(self) -> ForcingAttachment:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.detach()
+        """Take teacher forcing away; what else is attached stays, and so does a processor that was set since."""
+        while self._replaced:
+            attn, reading = self._replaced.pop()
+            if attn.processor is reading:
+                attn.processor = reading.stock
+        super().detach()
 
     # -- around the model ----------------------------------------------------------------------------------------------
 
-    def _layout(self) -> StreamLayout:
-        if self._forcing.running is None:
-            raise MemkitError(
-                "A transformer with teacher forcing ran without a graph; call it in `with forcing.at(graph):`, or "
-                "detach the forcing."
-            )
-        return self._forcing.running.layout
-
     def _before(self, model: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         named = call_arguments(args, kwargs)
-        layout, x, text = self._layout(), named["hidden_states"], named["encoder_hidden_states"]
+        layout, x, text = self.running.current().layout, named["hidden_states"], named["encoder_hidden_states"]
         frames, (_, down, across) = sum(layout.groups().values()), model.config.patch_size
         chunks = len(layout.graph.nodes)
         if x.shape[2] != frames:
@@ -87,7 +90,7 @@ class ForcingAttachment:
         if text.ndim == 4 and (text.shape[1] != chunks or model.config.added_kv_proj_dim is not None):
             raise InputError(
                 f"There are {text.shape[1]} prompts for {chunks} chunks; give one for all [B,L,D], or one "
-                "a chunk, and that not to a model which reads images beside text (Wan2.1 I2V)."
+                "per chunk, and that not to a model which reads images beside text (Wan2.1 I2V)."
             )
         t = named["timestep"]
         if tuple(t.shape) != (x.shape[0], frames):
@@ -97,53 +100,38 @@ class ForcingAttachment:
 
     def _after(self, model: Any, args: tuple, output: Any) -> Any:
         """Without the clean stream."""
-        made = output[0][:, :, len(self._layout().frames("c")) :]
-        return (made,) if isinstance(output, tuple) else type(output)(sample=made)
+        noisy = output[0][:, :, len(self.running.current().layout.frames("c")) :]
+        return (noisy,) if isinstance(output, tuple) else type(output)(sample=noisy)
 
-    def _rotary(self, rope: Any, args: tuple[Tensor], stock: Any) -> _Rotary:
-        if type(stock) is not tuple:
-            raise MemkitError(_OTHER_POSITIONS)
-        layout = self._layout()
-        height, width = args[0].shape[3] // rope.patch_size[1], args[0].shape[4] // rope.patch_size[2]
-        tables = rotary_at(rope, layout.graph.positions(), height, width)
+    def rotary(self, model: WanTransformer3DModel, latents: Tensor, carrier: Carrier) -> Carrier:
+        """The tables of both streams, and their groups."""
+        layout, (down, across) = self.running.current().layout, model.config.patch_size[1:]
+        height, width = latents.shape[3] // down, latents.shape[4] // across
+        tables = rotary_at(model.rope, layout.graph.positions(), height, width)
         frames = layout.frames("c") + layout.frames("x")
-        rotary = _Rotary(x.unflatten(1, (-1, height * width))[:, frames].flatten(1, 2) for x in tables)
-        rotary.groups = _groups(layout, height * width)
-        return rotary
-
-    def _read_by_chunk(self, block: Any) -> None:
-        """Cross-attention is told which tokens read which prompt before each run of the block."""
-        found = block.attn2.processor
-        reading = block.attn2.processor = _ReadByChunk(found)
-        self._replaced.append((block.attn2, found))
-
-        def tell(_block: nn.Module, args: tuple[Any, ...]) -> None:
-            reading.groups = _groups_of(args[3])
-
-        self._hooks.append(block.register_forward_pre_hook(tell, prepend=True))
+        cos, sin = (x.unflatten(1, (-1, height * width))[:, frames].flatten(1, 2) for x in tables)
+        return carrier._replace(cos=cos, sin=sin).with_state(self.key, _groups(layout, height * width))
 
 
-_OTHER_POSITIONS = (
-    "Something else attached to the transformer gives its frames positions of its own (a KVCache, query layers, frame "
-    "context); detach it, or the teacher forcing."
-)
+class ChunkPrompts(NamedTuple):
+    """In place of a block's text: a prompt per chunk [B,chunks,L,D], and which tokens read which."""
+
+    text: Tensor
+    groups: Groups
 
 
-def _check_reads(block: Any) -> None:
-    name = type(block.attn2.processor).__name__
-    if isinstance(block.attn2.processor, _ReadByChunk):
-        raise InputError("The transformer has teacher forcing attached; detach that first.")
+def _give_prompts(_block: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """Forward pre-hook of a block: its cross-attention is told which tokens read which prompt."""
+    hidden, text, temb, carrier = args
+    return (hidden, ChunkPrompts(text, carrier.state(KEY)), temb, carrier) if text.ndim == 4 else None
+
+
+def _check_cross_attention(block: Any) -> None:
     if not isinstance(block.attn2.processor, WanAttnProcessor):
         raise InputError(
-            f"A block's cross-attention has the processor {name}, which may not read a chunk alone; set it back to "
-            "WanAttnProcessor(), or one made of it, first."
+            f"A block's cross-attention has the processor {type(block.attn2.processor).__name__}, which may not read a "
+            "chunk alone; set it back to WanAttnProcessor(), or one derived from it, first."
         )
-
-
-def _groups_of(rotary: Any) -> Groups:
-    if not isinstance(rotary, _Rotary):
-        raise MemkitError(_OTHER_POSITIONS)
-    return rotary.groups
 
 
 def _groups(layout: StreamLayout, tokens: int) -> Groups:
@@ -155,37 +143,35 @@ def _groups(layout: StreamLayout, tokens: int) -> Groups:
 
 
 class _Chunks(Grouping):
-    """Who sees whom in a layer."""
+    """The visibility of a layer's tokens."""
 
-    def split(self, block: nn.Module, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Groups:
+    def split(self, carrier: Carrier) -> Groups:
         """The chunks of both streams."""
-        return _groups_of(rotary)
+        return carrier.state(KEY)
 
 
 class _ReadByChunk(WanAttnProcessor):
-    """The cross-attention found; with a prompt a chunk [B,chunks,L,D], each chunk of both streams reads its own."""
+    """The cross-attention found; with a prompt per chunk, each chunk of both streams reads its own."""
 
     def __init__(self, stock: WanAttnProcessor) -> None:
         super().__init__()
-        self.stock = stock  # or one made of it, as for short texts
+        self.stock = stock  # or one derived from it, as for short texts
         self._attention_backend = stock._attention_backend
         self._parallel_config = stock._parallel_config
-        self.groups: Groups | None = None
 
     def __call__(
         self,
         attn: Any,
         hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
+        encoder_hidden_states: Tensor | ChunkPrompts | None = None,
         attention_mask: Tensor | None = None,
         rotary_emb: Any = None,
     ) -> Tensor:
         """The output [B,S,D] of all tokens."""
-        if encoder_hidden_states is None or encoder_hidden_states.ndim == 3:
+        if not isinstance(encoder_hidden_states, ChunkPrompts):
             return self.stock(attn, hidden_states, encoder_hidden_states, attention_mask, rotary_emb)
-        assert self.groups is not None
-        spans, read = self.groups.spans, {}
-        for i, prompt in enumerate(encoder_hidden_states.unbind(1)):
+        spans, read = encoder_hidden_states.groups.spans, {}
+        for i, prompt in enumerate(encoder_hidden_states.text.unbind(1)):
             parts = {name: hidden_states[:, spans[name]] for name in (f"c{i}", f"x{i}") if name in spans}
             if parts:
                 found = self.stock(attn, torch.cat([*parts.values()], 1), prompt, attention_mask, rotary_emb)

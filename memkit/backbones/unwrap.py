@@ -1,0 +1,73 @@
+"""The Wan transformers in what a caller has: a transformer, a backbone, a pipeline, or a wrapped one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from diffusers import DiffusionPipeline, WanTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanAttnProcessor
+from torch import nn
+
+from memkit.backbones.wan import WanBackbone
+from memkit.backbones.wan_attention import GroupedSelfAttention
+from memkit.errors import InputError
+
+Attachable = nn.Module | WanBackbone | DiffusionPipeline
+"""A Wan transformer, also compiled or wrapped (DDP, PEFT), or all experts of a backbone or a pipeline."""
+
+
+def wans_of(models: Sequence[Attachable]) -> list[WanTransformer3DModel]:
+    """The Wan transformers in ``models``, each as `wan_of` finds it; of a backbone or pipeline every expert.
+
+    Raises:
+        InputError: there is none, one comes twice, or one is not a Wan transformer.
+    """
+    found = [wan_of(transformer) for model in models for transformer in _experts(model)]
+    if not found or len({id(model) for model in found}) != len(found):
+        raise InputError("attach() needs transformers, each once: attach(pipe) or attach(pipe.transformer).")
+    return found
+
+
+def wan_of(model: object) -> WanTransformer3DModel:
+    """The Wan transformer in ``model``: itself, or what ``torch.compile``, DDP, DataParallel or PEFT wrapped.
+
+    Raises:
+        InputError: it is no Wan transformer, or its processors are not the stock ones.
+    """
+    inner = _unwrapped(model)
+    if not isinstance(inner, WanTransformer3DModel):
+        raise InputError(
+            f"Memory attaches to a diffusers WanTransformer3DModel, not to {type(inner).__name__}; "
+            "give a pipeline, pipe.transformer, or a WanBackbone."
+        )
+    for i, block in enumerate(inner.blocks):
+        processor = block.attn1.processor
+        if type(processor) not in (WanAttnProcessor, GroupedSelfAttention):
+            raise InputError(
+                f"blocks[{i}].attn1 has the processor {type(processor).__name__}, which memory would replace; "
+                "set it back to WanAttnProcessor() first."
+            )
+    return inner
+
+
+def _experts(model: Any) -> Sequence[object]:
+    if isinstance(model, WanBackbone):
+        return model.transformers
+    if isinstance(model, DiffusionPipeline):
+        experts = (getattr(model, name, None) for name in ("transformer", "transformer_2"))
+        return [expert for expert in experts if expert is not None]
+    return [model]
+
+
+def _unwrapped(model: Any) -> Any:
+    """Without the wrappers, which may lie in each other."""
+    while True:
+        if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            model = model.module
+        elif isinstance(model, nn.Module) and "_orig_mod" in model._modules:  # torch.compile
+            model = model._orig_mod
+        elif isinstance(model, nn.Module) and hasattr(model, "get_base_model"):  # a PeftModel
+            model = model.get_base_model()
+        else:
+            return model
