@@ -40,7 +40,7 @@ def test_the_code_of_a_page_runs(ran, page):
         assert names["video"].shape == (1, 16, 24, 8, 8) and names["video"].isfinite().all()
         assert names["held"].positions == (0, 1, 2, 18, 19, 20, 21, 22, 23)  # as the page says
         assert names["cache"].branch("uncond").positions == (0, 1, 2) and names["stream"].position == 5
-        assert names["monitor"].shares().shape == (1, len(model.blocks), 1, 3, 3)
+        assert names["recorder"].shares().shape == (1, len(model.blocks), 1, 3, 3)
     else:
         assert names["video"].shape == (1, 3, 45, 64, 64) and names["latents"].shape == (1, 16, 12, 8, 8)
         assert any(p.grad.abs().max() > 0 for p in names["pm_rope"].parameters())

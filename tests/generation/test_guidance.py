@@ -10,7 +10,7 @@ from diffusers import FirstBlockCacheConfig, FlowMatchEulerDiscreteScheduler
 
 from memkit.backbones import WanBackbone
 from memkit.errors import InputError, MemkitError
-from memkit.generation import conditioning_frames, generate_video, generate_videos, guided_memory
+from memkit.generation import GuidedMemory, conditioning_frames, generate_video, generate_videos
 from memkit.injectors import MemoryGate, SelfAttentionConcat
 from memkit.memory import Memory
 from tests.helpers.random_wan import SMALL, random_pipeline, random_transformer
@@ -72,7 +72,7 @@ def by_hand(pipe, scale, w, w_2=None, steps=3):
 def test_it_is_the_formula_by_hand(scale, boundary, expand, w, w_2):
     pipe = pipeline(boundary, expand)
     want = by_hand(pipe, None if scale == "conditional" else scale, w, w_2)
-    with guided_memory(SelfAttentionConcat(memory()), scale, *experts(pipe)):
+    with GuidedMemory(SelfAttentionConcat(memory()), scale).attach(*experts(pipe)):
         made = run(pipe, w, w_2)
     torch.testing.assert_close(made, want, **CLOSE)
     with SelfAttentionConcat(memory()).attach(*experts(pipe)):
@@ -86,7 +86,7 @@ def test_special_cases():
     injector = SelfAttentionConcat(memory())
 
     def guided(guidance, w):
-        with guided_memory(injector, guidance, pipe.transformer):
+        with GuidedMemory(injector, guidance).attach(pipe.transformer):
             return run(pipe, w)
 
     for w in (1.0, 4.0):
@@ -128,7 +128,7 @@ def test_one_evaluation_is_linear_in_the_scale_and_both_passes_get_the_same():
         term = passes(model)[0] - own[0]
     assert term.abs().max() > 1e-2
     for scale in (-2.0, 0.5, 7):
-        with guided_memory(injector, scale, model):
+        with GuidedMemory(injector, scale).attach(model):
             for made, before in zip(passes(model), own, strict=True):
                 torch.testing.assert_close(made, before + scale * term, **CLOSE)
 
@@ -139,7 +139,7 @@ def test_the_conditional_branch_alone_in_any_order():
     with injector.attach(model):
         shown = passes(model)[0]
     assert not torch.equal(shown, cond)
-    with guided_memory(injector, "conditional", model):
+    with GuidedMemory(injector, "conditional").attach(model):
         for names in (("cond", "uncond"), ("uncond", "cond", "uncond")):
             for name, made in zip(names, passes(model, names), strict=True):
                 assert torch.equal(made, shown if name == "cond" else uncond)
@@ -151,12 +151,12 @@ def test_samples_without_memory_and_shut_gates_keep_the_models_own_output_to_the
     own = passes(model)
     mask = torch.tensor([[True] * 6, [False] * 6])
     for guidance in (3.0, "conditional"):
-        with guided_memory(SelfAttentionConcat(memory(2, mask)), guidance, model):
+        with GuidedMemory(SelfAttentionConcat(memory(2, mask)), guidance).attach(model):
             made = passes(model)
         assert torch.equal(made[0][1], own[0][1]) and torch.equal(made[1][1], own[1][1])
         assert not torch.allclose(made[0][0], own[0][0], **CLOSE)
         gate = MemoryGate(3, 2)
-        with guided_memory(SelfAttentionConcat(memory(), gate), guidance, model):
+        with GuidedMemory(SelfAttentionConcat(memory(), gate), guidance).attach(model):
             assert all(map(torch.equal, passes(model), own))
             gate.weight.fill_(0.5)
             assert not torch.allclose(passes(model)[0], own[0], **CLOSE)
@@ -170,7 +170,7 @@ def test_known_frames_are_seen_by_every_evaluation(known_outside):
         own = passes(model)
         with injector.attach(model):
             term = passes(model)[0] - own[0]
-    contexts = [conditioning_frames(known, model), guided_memory(injector, 3.0, model)]
+    contexts = [conditioning_frames(known, model), GuidedMemory(injector, 3.0).attach(model)]
     first, second = contexts if known_outside else contexts[::-1]
     with first, second:
         for made, before in zip(passes(model), own, strict=True):
@@ -181,17 +181,17 @@ def test_outputs_of_either_form_and_dtype_are_kept():
     model = random_transformer().to(torch.bfloat16)
     latents, timestep, text, _ = inputs()
     args = (latents.bfloat16(), timestep, text.bfloat16())
-    with guided_memory(SelfAttentionConcat(memory()), 3.0, model), model.cache_context("cond"), torch.no_grad():
+    with GuidedMemory(SelfAttentionConcat(memory()), 3.0).attach(model), model.cache_context("cond"), torch.no_grad():
         bare, named = model(*args, return_dict=False)[0], model(*args).sample
     assert torch.equal(bare, named) and bare.dtype == torch.bfloat16
 
 
 def test_a_cache_of_diffusers_does_not_take_one_evaluation_for_the_other():
     model, injector = random_transformer(), SelfAttentionConcat(memory())
-    with guided_memory(injector, 3.0, model):
+    with GuidedMemory(injector, 3.0).attach(model):
         want = passes(model)
     model.enable_cache(FirstBlockCacheConfig(threshold=1e9))  # a pass repeated on anything is skipped
-    with guided_memory(injector, 3.0, model):
+    with GuidedMemory(injector, 3.0).attach(model):
         assert all(map(torch.equal, passes(model), want))
 
 
@@ -208,16 +208,16 @@ def test_the_model_is_what_it_was_after_success_and_failure(guidance):
         return sorted(vars(model)), hooks, [b.attn1.processor for b in model.blocks], list(model.state_dict())
 
     own, before = passes(model), state()
-    with guided_memory(injector, guidance, model):
+    with GuidedMemory(injector, guidance).attach(model):
         passes(model)
         assert list(model.state_dict()) == before[3]
     assert state() == before and all(map(torch.equal, passes(model), own))
     misfit = SelfAttentionConcat(memory(batch=3))
-    with pytest.raises(InputError, match="batch of 3"), guided_memory(misfit, guidance, model):
+    with pytest.raises(InputError, match="batch of 3"), GuidedMemory(misfit, guidance).attach(model):
         passes(model)
     assert state() == before and all(map(torch.equal, passes(model), own))
-    with guided_memory(injector, guidance, model):
-        with pytest.raises(InputError, match="guided already"), guided_memory(injector, guidance, model):
+    with GuidedMemory(injector, guidance).attach(model):
+        with pytest.raises(InputError, match="attached already"), GuidedMemory(injector, guidance).attach(model):
             pass
         passes(model)
     assert state() == before
@@ -227,7 +227,7 @@ def test_the_model_is_what_it_was_after_success_and_failure(guidance):
 def test_a_pass_that_is_not_known_is_refused(guidance):
     model, injector = random_transformer(), SelfAttentionConcat(memory())
     latents, timestep, text, _ = inputs()
-    with guided_memory(injector, guidance, model):
+    with GuidedMemory(injector, guidance).attach(model):
         with pytest.raises(MemkitError, match="in no pass"):
             model(latents, timestep, text)
         with pytest.raises(MemkitError, match="cond_uncond"):
@@ -240,7 +240,7 @@ def test_a_pass_that_is_not_known_is_refused(guidance):
 @torch.no_grad()
 def test_a_term_that_is_not_of_this_step_is_refused():
     model = random_transformer()
-    with guided_memory(SelfAttentionConcat(memory()), 3.0, model):
+    with GuidedMemory(SelfAttentionConcat(memory()), 3.0).attach(model):
         with pytest.raises(MemkitError, match="did not follow"):
             passes(model, ["uncond", "cond"])
         passes(model)
@@ -257,11 +257,11 @@ def test_wrong_settings_are_refused_at_once():
     for wrong in (float("nan"), float("inf")):
         with (
             pytest.raises(InputError, match="finite"),
-            guided_memory(SelfAttentionConcat(memory()), wrong, model),
+            GuidedMemory(SelfAttentionConcat(memory()), wrong).attach(model),
         ):
             pass
     narrow = SelfAttentionConcat(Memory(torch.randn(1, 3, 8)))
-    with pytest.raises(InputError, match="width 8"), guided_memory(narrow, 3.0, model):
+    with pytest.raises(InputError, match="width 8"), GuidedMemory(narrow, 3.0).attach(model):
         pass
 
 

@@ -7,7 +7,7 @@ import torch
 
 from memkit.backbones.wan_attention import modulate
 from memkit.errors import InputError, MemkitError
-from memkit.injectors import AttentionMonitor, MemoryGate, SelfAttentionConcat
+from memkit.injectors import AttentionRecorder, MemoryGate, SelfAttentionConcat
 from memkit.memory import Memory
 from tests.helpers.random_wan import SMALL, random_pipeline, random_transformer
 
@@ -214,15 +214,15 @@ def test_bfloat16_model_and_fp32_memory():
 
 
 def test_the_monitor_sees_every_layer_and_call(model):
-    monitor = AttentionMonitor()
-    assert monitor.shares().shape == (0, 0)
+    recorder = AttentionRecorder()
+    assert recorder.shares().shape == (0, 0)
     heavy = Memory(memory().tokens, log_weight=torch.full((2, 7), 50.0))
-    with SelfAttentionConcat(memory(), monitor=monitor).attach(model):
+    with SelfAttentionConcat(memory(), recorder=recorder).attach(model):
         run(model)
         run(model)
-    with SelfAttentionConcat(heavy, monitor=monitor).attach(model):
+    with SelfAttentionConcat(heavy, recorder=recorder).attach(model):
         run(model)
-    shares = monitor.shares()
+    shares = recorder.shares()
     assert shares.shape == (3, 3)
     assert ((shares[:2] > 0.05) & (shares[:2] < 0.95)).all()
     torch.testing.assert_close(shares[2], torch.ones(3))
@@ -231,13 +231,13 @@ def test_the_monitor_sees_every_layer_and_call(model):
 def test_the_monitor_of_a_gated_memory_sees_what_it_adds(model, tmp_path):
     gate = MemoryGate(3, 2)
     assert MemoryGate.load(tmp_path) is None
-    monitor = AttentionMonitor()
-    with SelfAttentionConcat(memory(), gate, monitor).attach(model):
+    recorder = AttentionRecorder()
+    with SelfAttentionConcat(memory(), gate, recorder).attach(model):
         run(model)
         with torch.no_grad():
             gate.weight[1] = 20.0
         run(model)
-    shut, opened = monitor.shares()
+    shut, opened = recorder.shares()
     assert (shut == 0).all()
     assert opened[1] > 0.1 and (opened[[0, 2]] == 0).all()
     gate.save(tmp_path)
@@ -257,16 +257,16 @@ def test_inside_the_stock_pipeline_with_guidance(boundary, expand):
         return pipe("a red ball", generator=generator, output_type="latent", **arguments).frames
 
     base = generate()
-    monitors = [AttentionMonitor() for _ in experts]
+    recorders = [AttentionRecorder() for _ in experts]
     attached = [
-        SelfAttentionConcat(memory(batch=1), monitor=m).attach(t) for m, t in zip(monitors, experts, strict=True)
+        SelfAttentionConcat(memory(batch=1), recorder=m).attach(t) for m, t in zip(recorders, experts, strict=True)
     ]
     with_memory = generate()
     for attachment in attached:
         attachment.detach()
     assert not torch.equal(with_memory, base)
     assert torch.equal(generate(), base)
-    calls = [len(m.shares()) for m in monitors]
+    calls = [len(m.shares()) for m in recorders]
     assert sum(calls) == 8 and min(calls) > 0  # 4 steps, two calls each; both experts of two are used
     with SelfAttentionConcat(memory(batch=1)).attach(*experts):
         assert torch.equal(generate(), with_memory)

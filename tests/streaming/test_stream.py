@@ -12,8 +12,8 @@ from memkit.cameras import CameraPath, Cameras
 from memkit.errors import InputError
 from memkit.frame_graph import FrameGraph
 from memkit.injectors import (
+    AttentionRecorder,
     BudgetError,
-    CacheMonitor,
     KVCache,
     SelfAttentionConcat,
     TeacherForcing,
@@ -99,7 +99,7 @@ def test_it_is_the_loop_that_one_would_write_by_hand(backbone):
 
         def run(name, t, write=False, x=x, i=i, times=times):
             cache, at = caches[name], range(2 * i, 2 * i + 2)
-            with cache.attach(model), cache.chunk(at, write=write), torch.no_grad():
+            with cache.attach(model) as attached, attached.chunk(at, write=write), torch.no_grad():
                 return model(x, (t * times).repeat_interleave(TOKENS, 1), text[name][i], return_dict=False)[0]
 
         for here, after in zip(sigmas, sigmas[1:], strict=False):
@@ -341,10 +341,10 @@ def test_wrong_use_is_named_and_the_stream_goes_on(backbone):
 
 
 def test_a_monitor_sees_every_step_of_the_conditional_branch_and_not_the_write(backbone):
-    it, monitor, calls = stream(backbone, StreamConfig(chunk=2, steps=3)), CacheMonitor(), []
+    it, recorder, calls = stream(backbone, StreamConfig(chunk=2, steps=3)), AttentionRecorder(), []
     it.generate(PROMPTS)
     hook = backbone.transformer.register_forward_pre_hook(lambda *_: calls.append(1))
-    it.generate(PROMPTS, monitor=monitor)
+    it.generate(PROMPTS, recorder=recorder)
     hook.remove()
-    assert monitor.shares().shape == (3, 3, 2, 2, 2) and len(calls) == 8
-    assert (monitor.positions, monitor.read) == ((2, 3), (0, 1))
+    assert recorder.shares().shape == (3, 3, 2, 2, 2) and len(calls) == 8
+    assert (recorder.positions, recorder.read) == ((2, 3), (0, 1))

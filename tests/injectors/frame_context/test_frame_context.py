@@ -13,7 +13,7 @@ from torch import Tensor
 from memkit.backbones.rotary import rotary_at, rotate
 from memkit.cameras import CameraPath, Cameras
 from memkit.errors import InputError, MemkitError
-from memkit.generation import conditioning_frames, guided_memory
+from memkit.generation import GuidedMemory, conditioning_frames
 from memkit.injectors import (
     FrameContext,
     FrameContextConfig,
@@ -488,7 +488,7 @@ def test_guided_memory_goes_along_but_for_two_guidances_at_once(model, given) ->
     own = run(model, frames, given, given["c"])
     with memory.attach(model):
         shown = run(model, frames, given, given["c"])
-    with frames.attach(model) as attached, guided_memory(memory, 2.0, model):
+    with frames.attach(model) as attached, GuidedMemory(memory, 2.0).attach(model):
         with attached.chunk(given["c"]), model.cache_context("cond"):
             torch.testing.assert_close(call(model, given), own + 2.0 * (shown - own), **CLOSE)
         with (

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from memkit.errors import InputError, MemkitError
-from memkit.injectors import AttentionMonitor, BudgetError, KVCache, SelfAttentionConcat, frame_bytes
+from memkit.injectors import AttentionRecorder, BudgetError, KVCache, SelfAttentionConcat, frame_bytes
 from memkit.injectors.kv_cache import SlotCache
 from memkit.memory import Memory
 from tests.helpers.random_wan import SMALL, random_pipeline, random_transformer
@@ -44,13 +44,13 @@ def a_cache(model, frames=64, batch=2, branches=("main",)):
     return KVCache(frames * len(branches) * frame_bytes(model, 4, 4, batch), branches)
 
 
-def stream(model, cache, x, chunks, reads=None, **more):
+def stream(model, attached, x, chunks, reads=None, **more):
     """Each chunk of positions written with what it reads; the outputs in order."""
     outs, start = [], 0
     with torch.no_grad():
         for i, positions in enumerate(chunks):
             read = None if reads is None else reads[i]
-            with cache.chunk(positions, read=read, write=True, **more):
+            with attached.chunk(positions, read=read, write=True, **more):
                 outs.append(run(model, x[:, :, start : start + len(positions)]))
             start += len(positions)
     return torch.cat(outs, dim=2)
@@ -121,16 +121,16 @@ def test_any_packed_subset_at_any_positions_equals_the_full_sequence_with_droppe
     chunks, reads = session
     x, model = latents(sum(map(len, chunks))), random_transformer()
     cache = a_cache(model)
-    with cache.attach(model):
-        out = stream(model, cache, x, chunks, reads)
+    with cache.attach(model) as attached:
+        out = stream(model, attached, x, chunks, reads)
     torch.testing.assert_close(out, dense(x, chunks, reads), **TIGHT)
 
 
 def test_streaming_equals_the_block_causal_full_sequence(model):
     chunks = [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
     x, cache = latents(9), a_cache(model)
-    with cache.attach(model):
-        out = stream(model, cache, x, chunks)
+    with cache.attach(model) as attached:
+        out = stream(model, attached, x, chunks)
     torch.testing.assert_close(out, dense(x, chunks, before(chunks)), **TIGHT)
     assert not torch.allclose(out[:, :, 3:], dense(x, chunks, [[], [], []])[:, :, 3:], atol=1e-3)
 
@@ -139,8 +139,8 @@ def test_a_gap_of_40_equals_a_reference_40_frames_in_the_past(model):
     x, outs = latents(6), []
     for chunks in ([[0, 1, 2], [43, 44, 45]], [[-40, -39, -38], [3, 4, 5]], [[0, 1, 2], [3, 4, 5]]):
         cache = a_cache(model)
-        with cache.attach(model):
-            outs.append(stream(model, cache, x, chunks))
+        with cache.attach(model) as attached:
+            outs.append(stream(model, attached, x, chunks))
     torch.testing.assert_close(outs[0], outs[1], **TIGHT)
     assert (outs[0] - outs[2]).abs().max() > 1e-3
 
@@ -149,9 +149,9 @@ def test_a_rolling_window_with_a_sink_goes_on_past_the_models_table_in_the_same_
     x, chunks = latents(40, batch=1), [[p, p + 1] for p in range(1000, 1040, 2)]  # Wan's table ends at 1024
     cache = a_cache(model, frames=8, batch=1)
     slots, out = cache.branch(), []
-    with cache.attach(model), torch.no_grad():
+    with cache.attach(model) as attached, torch.no_grad():
         for i, positions in enumerate(chunks):
-            with cache.chunk(positions, write=True, pin=i == 0) as chunk:
+            with attached.chunk(positions, write=True, pin=i == 0) as chunk:
                 out.append(run(model, x[:, :, 2 * i : 2 * i + 2]))
             if i == 0:
                 allocated = slots.nbytes, slots.get(0)[0].data_ptr()
@@ -176,16 +176,18 @@ def test_the_window_is_the_newest_and_the_pinned(model):
 def test_a_replaced_chunk_is_as_if_it_had_been_so_from_the_start(model):
     first, other, last = latents(3), latents(3, seed=5), latents(3, seed=6)
     cache, fresh = a_cache(model), a_cache(model)
-    with cache.attach(model):
-        stream(model, cache, torch.cat([latents(3, seed=3), first], 2), [[0, 1, 2], [3, 4, 5]])
-        replaced = stream(model, cache, other, [[3, 4, 5]])
-        got = stream(model, cache, last, [[6, 7, 8]])
+    with cache.attach(model) as attached:
+        stream(model, attached, torch.cat([latents(3, seed=3), first], 2), [[0, 1, 2], [3, 4, 5]])
+        replaced = stream(model, attached, other, [[3, 4, 5]])
+        got = stream(model, attached, last, [[6, 7, 8]])
         history = cache.branch().window(9, before=3)
         assert history == (0, 1, 2)
-        assert torch.equal(stream(model, cache, other, [[3, 4, 5]], [history]), replaced)
-        assert not torch.equal(stream(model, cache, other, [[3, 4, 5]]), replaced)  # sees what came after, if not told
-    with fresh.attach(model):
-        stream(model, fresh, torch.cat([latents(3, seed=3), other], 2), [[0, 1, 2], [3, 4, 5]])
+        assert torch.equal(stream(model, attached, other, [[3, 4, 5]], [history]), replaced)
+        assert not torch.equal(
+            stream(model, attached, other, [[3, 4, 5]]), replaced
+        )  # sees what came after, if not told
+    with fresh.attach(model) as attached:
+        stream(model, attached, torch.cat([latents(3, seed=3), other], 2), [[0, 1, 2], [3, 4, 5]])
         assert torch.equal(stream(model, fresh, last, [[6, 7, 8]]), got)
 
 
@@ -196,10 +198,10 @@ def test_an_empty_cache_and_a_detached_one_are_bit_identical(model):
     x = latents(5)
     with torch.no_grad():
         base, cache = run(model, x), a_cache(model)
-        with cache.attach(model):
-            with cache.chunk(range(5)):
+        with cache.attach(model) as attached:
+            with attached.chunk(range(5)):
                 assert torch.equal(run(model, x), base)
-            with cache.chunk([p + 1 for p in range(5)]):
+            with attached.chunk([p + 1 for p in range(5)]):
                 shifted = run(model, x)
             assert not torch.equal(shifted, base)
             assert not cache.branch().positions and cache.branch().nbytes == 0  # nothing was written
@@ -217,12 +219,12 @@ def test_inside_the_stock_pipeline(model):
         return pipe("a ball", generator=torch.Generator().manual_seed(0), output_type="latent", **arguments).frames
 
     base, cache = generate(), a_cache(pipe.transformer, batch=1)
-    with cache.attach(pipe.transformer):
-        with cache.chunk([0, 1, 2]):
+    with cache.attach(pipe.transformer) as attached:
+        with attached.chunk([0, 1, 2]):
             assert torch.equal(generate(), base)
-        with cache.chunk([0, 1, 2], write=True), torch.no_grad():
+        with attached.chunk([0, 1, 2], write=True), torch.no_grad():
             run(pipe.transformer, base, prompt=text(1))
-        with cache.chunk([3, 4, 5]):
+        with attached.chunk([3, 4, 5]):
             assert not torch.equal(generate(), base)
     assert torch.equal(generate(), base)
 
@@ -233,20 +235,20 @@ def test_with_memory_tokens_the_chunk_sees_both(model, cache_first, ragged):
     """Heavy memory drowns out the cache, hidden memory leaves it alone: with both each counts, in either order."""
     mask = torch.tensor([[True] * 3, [not ragged] * 3])
     memory = Memory(torch.randn(2, 3, 48, generator=torch.Generator().manual_seed(4)), mask=mask)
-    x, cache, monitor = latents(6), a_cache(model), AttentionMonitor()
+    x, cache, recorder = latents(6), a_cache(model), AttentionRecorder()
     outs = []
     for order in (cache_first, not cache_first):
         cache.reset()
-        monitor = AttentionMonitor()
-        injectors = [cache, SelfAttentionConcat(memory, monitor=monitor)]
-        with injectors[0 if order else 1].attach(model), injectors[1 if order else 0].attach(model):
-            outs.append(stream(model, cache, x, [[0, 1, 2], [3, 4, 5]]))
-        alone, with_history = monitor.shares()
+        recorder = AttentionRecorder()
+        injectors = [cache, SelfAttentionConcat(memory, recorder=recorder)]
+        with injectors[0 if order else 1].attach(model) as a, injectors[1 if order else 0].attach(model) as b:
+            outs.append(stream(model, a if order else b, x, [[0, 1, 2], [3, 4, 5]]))
+        alone, with_history = recorder.shares()
         assert (with_history < alone).all() and (with_history > 0.01).all()
     torch.testing.assert_close(outs[0], outs[1], **TIGHT)
     other = a_cache(model)
-    with other.attach(model):
-        without = stream(model, other, x, [[0, 1, 2], [3, 4, 5]])
+    with other.attach(model) as attached:
+        without = stream(model, attached, x, [[0, 1, 2], [3, 4, 5]])
     assert not torch.equal(outs[0][0], without[0])
     assert torch.equal(outs[0][1], without[1]) == ragged
 
@@ -254,19 +256,19 @@ def test_with_memory_tokens_the_chunk_sees_both(model, cache_first, ragged):
 # -- what is written, and when -----------------------------------------------------------------------------------------
 
 
-def filled(model, cache):
-    with torch.no_grad(), cache.chunk([0, 1, 2], write=True):
+def filled(model, attached):
+    with torch.no_grad(), attached.chunk([0, 1, 2], write=True):
         run(model, latents(3))
 
 
 def test_only_the_last_forward_of_a_writing_chunk_is_written_and_only_at_its_end(model):
     cache, want = a_cache(model), a_cache(model)
-    with cache.attach(model), torch.no_grad(), cache.chunk([0, 1, 2], write=True):
+    with cache.attach(model) as attached, torch.no_grad(), attached.chunk([0, 1, 2], write=True):
         run(model, latents(3, seed=7))
         run(model, latents(3))
         assert cache.branch().positions == ()
-    with want.attach(model):
-        filled(model, want)
+    with want.attach(model) as attached:
+        filled(model, attached)
     assert same(cache.branch(), want.branch())
 
 
@@ -278,14 +280,14 @@ def same(a, b):
 
 def test_what_raises_writes_nothing(model):
     cache = a_cache(model)
-    with cache.attach(model):
-        with pytest.raises(ZeroDivisionError), torch.no_grad(), cache.chunk([0, 1, 2], write=True):
+    with cache.attach(model) as attached:
+        with pytest.raises(ZeroDivisionError), torch.no_grad(), attached.chunk([0, 1, 2], write=True):
             run(model, latents(3))
             raise ZeroDivisionError
-        with pytest.raises(MemkitError, match="did not run"), cache.chunk([0, 1, 2], write=True):
+        with pytest.raises(MemkitError, match="did not run"), attached.chunk([0, 1, 2], write=True):
             pass
         handle = model.blocks[2].register_forward_pre_hook(lambda *_: 1 / 0)
-        with pytest.raises(MemkitError, match="did not run"), torch.no_grad(), cache.chunk([0, 1, 2], write=True):
+        with pytest.raises(MemkitError, match="did not run"), torch.no_grad(), attached.chunk([0, 1, 2], write=True):
             handle.remove()
             run(model, latents(3))
             handle = model.blocks[2].register_forward_pre_hook(lambda *_: 1 / 0)
@@ -293,7 +295,7 @@ def test_what_raises_writes_nothing(model):
                 run(model, latents(3))  # of this one only the first layers are there
         handle.remove()
         assert cache.branch().positions == ()
-        filled(model, cache)  # and it goes on
+        filled(model, attached)  # and it goes on
     assert cache.branch().positions == (0, 1, 2)
 
 
@@ -304,9 +306,9 @@ def test_gradient_checkpointing_changes_neither_what_is_written_nor_the_gradient
             model.enable_gradient_checkpointing()
             model.train()
         cache, x = a_cache(model), latents(3, seed=8).requires_grad_()
-        with cache.attach(model):
-            filled(model, cache)
-            with cache.chunk([3, 4, 5], write=True):
+        with cache.attach(model) as attached:
+            filled(model, attached)
+            with attached.chunk([3, 4, 5], write=True):
                 run(model, x).pow(2).mean().backward()
                 assert cache.branch().positions == (0, 1, 2)
         caches.append(cache.branch())
@@ -325,29 +327,29 @@ def test_a_block_is_not_run_again_in_another_chunk(model, reentrant):
     model.enable_gradient_checkpointing(checkpoint)
     model.train()
     cache = a_cache(model)
-    with cache.attach(model):
-        filled(model, cache)
+    with cache.attach(model) as attached:
+        filled(model, attached)
         for later in (None, [6, 7, 8]):
-            with cache.chunk([3, 4, 5]):
+            with attached.chunk([3, 4, 5]):
                 loss = run(model, latents(3).requires_grad_()).sum()
             if later is None:
-                with pytest.raises(MemkitError, match="outside a chunk"):
+                with pytest.raises(MemkitError, match="has ended"):
                     loss.backward()
             else:
-                with pytest.raises(MemkitError, match="has ended"), cache.chunk(later):
+                with pytest.raises(MemkitError, match="has ended"), attached.chunk(later):
                     loss.backward()
-        with cache.chunk([3, 4, 5]):
+        with attached.chunk([3, 4, 5]):
             run(model, latents(3).requires_grad_()).sum().backward()
 
 
 def test_a_cache_first_written_in_inference_mode_can_be_written_outside_of_it(model):
     cache = a_cache(model)
-    with cache.attach(model):
+    with cache.attach(model) as attached:
         with torch.inference_mode():
-            filled(model, cache)
-        filled(model, cache)
+            filled(model, attached)
+        filled(model, attached)
         with torch.inference_mode():
-            filled(model, cache)
+            filled(model, attached)
     assert cache.branch().positions == (0, 1, 2)
 
 
@@ -358,17 +360,17 @@ def test_branches_are_caches_of_their_own_under_one_budget(model):
     cache = a_cache(model, frames=8, branches=("cond", "uncond"))
     xs = {"cond": latents(6), "uncond": latents(6, seed=3)}
     got = {}
-    with cache.attach(model):
+    with cache.attach(model) as attached:
         for i, positions in enumerate([[0, 1, 2], [3, 4, 5]]):
             for name, x in xs.items():
-                got[name] = stream(model, cache, x[:, :, 3 * i : 3 * i + 3], [positions], branch=name)
+                got[name] = stream(model, attached, x[:, :, 3 * i : 3 * i + 3], [positions], branch=name)
         with pytest.raises(InputError, match="no branch 'cnd'"):
-            cache.chunk([6], branch="cnd")
+            attached.chunk([6], branch="cnd")
         with pytest.raises(InputError, match="name one"):
-            cache.chunk([6])
+            attached.chunk([6])
     for name, x in xs.items():
         alone = a_cache(model)
-        with alone.attach(model):
+        with alone.attach(model) as attached:
             assert torch.equal(stream(model, alone, x, [[0, 1, 2], [3, 4, 5]])[:, :, 3:], got[name])
     assert sum(cache.branch(n).nbytes for n in cache.branches) == cache.budget_bytes
     cache.branch("cond").reset()
@@ -381,12 +383,12 @@ def test_two_experts_share_positions_and_nothing_else(model):
     other = random_transformer(1)
     cache = KVCache(8 * (frame_bytes(model, 4, 4, 2) + frame_bytes(other, 4, 4, 2)))
     first, second = latents(3), latents(3, seed=2)
-    with cache.attach(model, other), torch.no_grad():
-        with cache.chunk([0, 1, 2], write=True):
+    with cache.attach(model, other) as attached, torch.no_grad():
+        with attached.chunk([0, 1, 2], write=True):
             run(model, first), run(other, first)
-        with cache.chunk([3, 4, 5]):
+        with attached.chunk([3, 4, 5]):
             got = run(model, second), run(other, second)
-        with pytest.raises(MemkitError, match="transformer 1 of 2"), cache.chunk([3, 4, 5], write=True):
+        with pytest.raises(MemkitError, match="transformer 1 of 2"), attached.chunk([3, 4, 5], write=True):
             run(model, second)
     assert cache.branch().positions == (0, 1, 2) and cache.branch().capacity == 8
     for expert, seed, out in zip((model, other), (0, 1), got, strict=True):
@@ -398,11 +400,11 @@ def test_two_experts_share_positions_and_nothing_else(model):
 @pytest.mark.parametrize("batch", [1, 2])
 def test_a_saved_session_goes_on_to_the_bit(model, tmp_path, batch):
     cache = a_cache(model, 5, batch, ("cond", "uncond"))
-    with cache.attach(model):
+    with cache.attach(model) as attached:
         chunks = [[10, 11], [-4, 2], [20, 15], [12]]  # in slots out of order
-        stream(model, cache, latents(7, batch), chunks, branch="cond")
+        stream(model, attached, latents(7, batch), chunks, branch="cond")
         cache.branch("cond").pin([12])
-        stream(model, cache, latents(3, batch), [[4], [5, 6]], branch="uncond")
+        stream(model, attached, latents(3, batch), [[4], [5, 6]], branch="uncond")
         cache.branch("uncond").drop([4])  # in order, but not from the first
         cache.save(tmp_path / "session")
         again = KVCache.load(tmp_path / "session")
@@ -410,8 +412,8 @@ def test_a_saved_session_goes_on_to_the_bit(model, tmp_path, batch):
         for name in cache.branches:
             assert same(again.branch(name), cache.branch(name))
         assert again.branch("cond").pinned == (12,)
-        want = stream(model, cache, latents(2, batch, seed=3), [[30, 31]], branch="cond")
-    with again.attach(model):
+        want = stream(model, attached, latents(2, batch, seed=3), [[30, 31]], branch="cond")
+    with again.attach(model) as attached:
         assert torch.equal(stream(model, again, latents(2, batch, seed=3), [[30, 31]], branch="cond"), want)
     assert same(again.branch("cond"), cache.branch("cond"))
     assert [p.name for p in tmp_path.iterdir()] == ["session"]
@@ -426,8 +428,8 @@ def test_a_file_that_is_no_session_is_named(model, tmp_path):
     cache, path = a_cache(model), tmp_path / "session"
     with pytest.raises(InputError, match="no saved cache at"):
         KVCache.load(path)
-    with cache.attach(model):
-        filled(model, cache)
+    with cache.attach(model) as attached:
+        filled(model, attached)
     cache.save(path)
     with pytest.raises(InputError, match="Cannot write"):
         cache.save(tmp_path / "nowhere" / "session")
@@ -470,23 +472,23 @@ def test_the_size_of_a_frame_is_what_the_papers_models_need():
 
 def test_pinned_frames_alone_beyond_the_budget_are_an_error_before_the_model_runs(model):
     cache = a_cache(model, frames=4)
-    with cache.attach(model):
-        filled(model, cache)
+    with cache.attach(model) as attached:
+        filled(model, attached)
         cache.branch().pin([0, 1])
         held = [x.clone() for x in cache.branch().get(2)]
         with pytest.raises(BudgetError, match=f"2 are pinned.*{5 * frame_bytes(model, 4, 4, 2)} bytes"):
-            cache.chunk([3, 4, 5], write=True)
-        with cache.chunk([3, 4, 5]), torch.no_grad():  # reading needs no room
+            attached.chunk([3, 4, 5], write=True)
+        with attached.chunk([3, 4, 5]), torch.no_grad():  # reading needs no room
             run(model, latents(3))
         assert cache.branch().positions == (0, 1, 2)
         assert all(torch.equal(a, b) for a, b in zip(held, cache.branch().get(2), strict=True))
         cache.branch().unpin([1])
-        with cache.chunk([3, 4, 5], write=True) as chunk, torch.no_grad():
+        with attached.chunk([3, 4, 5], write=True) as chunk, torch.no_grad():
             run(model, latents(3))
         assert chunk.evicted == (1, 2) and cache.branch().positions == (0, 3, 4, 5)
     small = a_cache(model, frames=2)
-    with small.attach(model), pytest.raises(BudgetError, match="holds 2 frames"):
-        filled(model, small)
+    with small.attach(model) as attached, pytest.raises(BudgetError, match="holds 2 frames"):
+        filled(model, attached)
 
 
 def test_wrong_use_is_named(model):
@@ -495,46 +497,52 @@ def test_wrong_use_is_named(model):
         KVCache(1, ("a", "a"))
     with pytest.raises(InputError, match="0 bytes"):
         KVCache(0)
-    with pytest.raises(MemkitError, match="attached to no"), cache.chunk([0]):
+    with cache.attach(model) as attached:
         pass
+    with pytest.raises(MemkitError, match="not attached"):
+        attached.chunk([0])
     for wrong in ((), (model, model)):
         with pytest.raises(InputError, match="each once"):
             cache.attach(*wrong)
-    with cache.attach(model):
+    with cache.attach(model) as attached:
         with pytest.raises(InputError, match="attached already"):
             cache.attach(model)
-        with pytest.raises(InputError, match="another cache"):
+        with pytest.raises(InputError, match="KV cache attached already"):
             a_cache(model).attach(model)
         with pytest.raises(MemkitError, match="outside a chunk"):
             run(model, latents(3))
-        filled(model, cache)
-        with cache.chunk([3]):
-            with pytest.raises(MemkitError, match="nest"), cache.chunk([4]):
+        filled(model, attached)
+        with attached.chunk([3]):
+            with pytest.raises(MemkitError, match="nest"), attached.chunk([4]):
                 pass
             with pytest.raises(InputError, match="1 positions, the latents 3 frames"):
                 run(model, latents(3))
         for read, message in (([5], r"no frame at \[5\]"), ([1, 2], r"would read \[1\]")):
             with pytest.raises(InputError, match=message):
-                cache.chunk([1, 4], read=read)
-        with cache.chunk([3]), pytest.raises(InputError, match="batch of 2"):
+                attached.chunk([1, 4], read=read)
+        with attached.chunk([3]), pytest.raises(InputError, match="batch of 2"):
             run(model, latents(1, batch=1))
-        with cache.chunk([3]), pytest.raises(InputError, match="4 tokens"):
+        with attached.chunk([3]), pytest.raises(InputError, match="4 tokens"):
             run(model, torch.randn(2, 16, 1, 4, 8))
     with pytest.raises(InputError, match="3 layers, the transformers have 6"):
         cache.attach(model, random_transformer(1))
     cache.reset()
-    with cache.attach(model), torch.no_grad(), cache.chunk([3], write=True):  # after a reset any size will do
+    with (
+        cache.attach(model) as attached,
+        torch.no_grad(),
+        attached.chunk([3], write=True),
+    ):  # after a reset any size will do
         run(model, torch.randn(1, 16, 1, 4, 8))
 
 
 def test_bfloat16(model):
     model = model.to(torch.bfloat16)
     cache = KVCache(6 * frame_bytes(model, 4, 4, 2))
-    with cache.attach(model), torch.no_grad():
+    with cache.attach(model) as attached, torch.no_grad():
         for positions in ([0, 1, 2], [3, 4, 5]):
-            with cache.chunk(positions, write=True):
+            with attached.chunk(positions, write=True):
                 out = run(model, latents(3).bfloat16(), prompt=text().bfloat16())
-        with cache.chunk([6]), pytest.raises(InputError, match="bfloat16"):
+        with attached.chunk([6]), pytest.raises(InputError, match="bfloat16"):
             run(model.float(), latents(1))
     assert out.isfinite().all() and cache.branch().nbytes == cache.budget_bytes
     assert cache.branch().get(0)[0].dtype == torch.bfloat16

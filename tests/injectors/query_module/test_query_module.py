@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from memkit.backbones import WanBackbone
 from memkit.errors import InputError
 from memkit.injectors import (
-    AttentionMonitor,
+    AttentionRecorder,
     QueryLayers,
     QueryLayersConfig,
     QueryModule,
     QueryModuleConfig,
-    QueryMonitor,
     SelfAttentionConcat,
 )
 from memkit.injectors.query_module import query_module_loss
@@ -49,11 +48,11 @@ def make(config: QueryModuleConfig = CONFIG) -> QueryModule:
     return module
 
 
-def run(module: QueryModule, x: dict[str, Tensor], monitor: QueryMonitor | None = None, **changes) -> Tensor:
+def run(module: QueryModule, x: dict[str, Tensor], recorder: AttentionRecorder | None = None, **changes) -> Tensor:
     given = {**x, **changes}
     poses = {name: given[name] for name in ("cameras", "context_cameras")}
     with torch.no_grad():
-        return module(given["q"], given["c"], given["text"], **poses, monitor=monitor).tokens
+        return module(given["q"], given["c"], given["text"], **poses, recorder=recorder).tokens
 
 
 def stock(module: QueryModule):
@@ -80,16 +79,16 @@ def test_q_is_that_of_query_layers_with_the_same_weights(module, x, poses, rows)
     model, taken = stock(module), []
     sees = {"query_sees_prediction": False, "query_sees_query": True}
     config = QueryLayersConfig(dim=48, blocks=3, layers=3, query="noise", query_time="clean", **sees)
-    query, (one, other) = QueryLayers(config), (QueryMonitor(), QueryMonitor())
+    query, (one, other) = QueryLayers(config), (AttentionRecorder(), AttentionRecorder())
     query.cameras.load_state_dict(module.cameras.state_dict())
     given = dict(PLACES)
     if poses:
         given |= {"cameras": x["cameras"][:rows], "context_cameras": x["context_cameras"][:rows]}
     model.blocks[-1].register_forward_hook(lambda _block, _args, out: taken.append(out[:, : FRAMES * TOKENS_PER_FRAME]))
     with torch.no_grad():
-        with query.attach(model) as attached, attached.chunk(x["c"][:rows], x["q"], **given, monitor=one):
+        with query.attach(model) as attached, attached.chunk(x["c"][:rows], x["q"], **given, recorder=one):
             model(torch.randn(2, 16, FRAMES, 4, 8), torch.tensor([500.0, 900.0]), x["text"])
-        made = module(x["q"], x["c"][:rows], x["text"], **given, monitor=other).tokens
+        made = module(x["q"], x["c"][:rows], x["text"], **given, recorder=other).tokens
     torch.testing.assert_close(made, taken[-1], atol=1e-5, rtol=1e-4)
     assert one.shares().shape == (1, 3, 2, PAST)
     torch.testing.assert_close(other.shares(), one.shares(), atol=1e-5, rtol=1e-4)
@@ -146,14 +145,14 @@ def test_each_annotation_has_its_encoder_and_untrained_ones_add_nothing(x) -> No
 
 
 def test_the_backbone_sees_it_in_every_layer(module, x) -> None:
-    model, monitor, t = random_transformer(), AttentionMonitor(), torch.tensor([700.0, 300.0])
+    model, recorder, t = random_transformer(), AttentionRecorder(), torch.tensor([700.0, 300.0])
     with torch.no_grad():
         before = model(x["q"], t, x["text"], return_dict=False)[0]
         memory = module(x["q"], x["c"], x["text"])
-        with SelfAttentionConcat(memory, monitor=monitor).attach(model):
+        with SelfAttentionConcat(memory, recorder=recorder).attach(model):
             after = model(x["q"], t, x["text"], return_dict=False)[0]
     assert not torch.allclose(before, after, atol=1e-4)
-    assert monitor.shares().shape == (1, 3) and (monitor.shares() > 0).all()
+    assert recorder.shares().shape == (1, 3) and (recorder.shares() > 0).all()
 
 
 def test_pre_training_reaches_every_weight_and_lowers_the_loss(x) -> None:
@@ -178,14 +177,14 @@ def test_pre_training_reaches_every_weight_and_lowers_the_loss(x) -> None:
 def test_gradient_checkpointing_changes_nothing(x) -> None:
     gradients, ran = [], []
     for on in (False, True):
-        module, past, monitor = make().train(), x["c"].clone().requires_grad_(), QueryMonitor()
+        module, past, recorder = make().train(), x["c"].clone().requires_grad_(), AttentionRecorder()
         if on:
             module.wan.enable_gradient_checkpointing()
         ran.append(0)
         for block in module.wan.blocks:
             block.register_forward_pre_hook(lambda *_: ran.append(ran.pop() + 1))
-        module(x["q"], past, x["text"], cameras=x["cameras"], monitor=monitor).tokens.square().sum().backward()
-        assert past.grad is not None and past.grad.any() and monitor.shares().shape == (1, 3, 2, PAST)
+        module(x["q"], past, x["text"], cameras=x["cameras"], recorder=recorder).tokens.square().sum().backward()
+        assert past.grad is not None and past.grad.any() and recorder.shares().shape == (1, 3, 2, PAST)
         gradients.append([past.grad, *(p.grad for p in module.parameters() if p.grad is not None)])
     assert ran == [5, 10]  # C through two blocks, Q through three, and once more backwards
     for a, b in zip(*gradients, strict=True):

@@ -1,4 +1,4 @@
-"""QueryMonitor and attend_with against dense softmaxes."""
+"""AttentionRecorder and attend_with against dense softmaxes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from hypothesis import given as vary
 from hypothesis import settings
 from hypothesis import strategies as st
+from memkit.injectors.query_layers.recorder import context_shares
 from torch import Tensor, nn
 
 from memkit.backbones.base import Table
 from memkit.errors import InputError, MemkitError
-from memkit.injectors import QueryLayers, QueryLayersConfig, QueryMonitor, SelfAttentionConcat, attend_with
-from memkit.injectors.query_layers.monitor import context_shares
+from memkit.injectors import AttentionRecorder, QueryLayers, QueryLayersConfig, SelfAttentionConcat, attend_with
 from memkit.memory import Memory
 from tests.helpers.random_wan import random_transformer
 from tests.injectors.query_layers.test_query_layers import CONFIG, dense
@@ -47,10 +47,10 @@ def layers(config: QueryLayersConfig = CONFIG, cameras: float = 1.0) -> QueryLay
     return query
 
 
-def watch(model, query: QueryLayers, x: dict[str, Tensor], monitor: QueryMonitor | None, **changes) -> Tensor:
+def watch(model, query: QueryLayers, x: dict[str, Tensor], recorder: AttentionRecorder | None, **changes) -> Tensor:
     x = {**x, **changes}
     poses = {name: x[name] for name in ("cameras", "context_cameras")}
-    with query.attach(model) as attached, attached.chunk(x["c"], x["q"], **poses, monitor=monitor):
+    with query.attach(model) as attached, attached.chunk(x["c"], x["q"], **poses, recorder=recorder):
         return model(x["p"], x["t"], x["text"], return_dict=False)[0]
 
 
@@ -92,20 +92,20 @@ def test_shares_are_those_of_a_dense_softmax(frames, others, weighted, hide, at_
 @pytest.mark.parametrize("changes", [{}, {"layers": 3}, {"query_sees_prediction": False}, {"query_sees_query": True}])
 def test_the_monitor_gives_the_shares_of_the_dense_table(model, x, monkeypatch, changes) -> None:
     """The reference runs C, Q and P as one sequence under a mask; its softmaxes are taken as they are made."""
-    query, monitor, taken = layers(dataclasses.replace(CONFIG, **changes)), QueryMonitor(followed=True), []
+    query, recorder, taken = layers(dataclasses.replace(CONFIG, **changes)), AttentionRecorder(queries=True), []
     with torch.no_grad():
-        watch(model, query, x, monitor)
+        watch(model, query, x, recorder)
         softmax = torch.Tensor.softmax
         monkeypatch.setattr(torch.Tensor, "softmax", lambda *args: taken.append(softmax(*args)) or taken[-1])
         dense(model, query, x, cameras=True)
     c, q = PAST * TOKENS_PER_FRAME, FRAMES * TOKENS_PER_FRAME
     expected = [w[:, :, c : c + q, :c].unflatten(-1, (PAST, -1)).sum(-1).mean((1, 2)) for w in taken]
-    made = monitor.shares()
+    made = recorder.shares()
     assert made.shape == (1, query.config.layers, 2, PAST)
     torch.testing.assert_close(made[0], torch.stack(expected[: query.config.layers]), atol=1e-5, rtol=1e-4)
     on_q = [w[:, :, -q:, -2 * q : -q].sum(-1).mean((1, 2)) for w in taken]  # C is gone from the later ones
-    assert monitor.followed().shape == (1, query.config.blocks, 2)
-    torch.testing.assert_close(monitor.followed()[0], torch.stack(on_q), atol=1e-5, rtol=1e-4)
+    assert recorder.shares("queries").shape == (1, query.config.blocks, 2)
+    torch.testing.assert_close(recorder.shares("queries")[0], torch.stack(on_q), atol=1e-5, rtol=1e-4)
     total = made.sum(-1)
     assert (made > 0).all()
     if query.config.query_sees_prediction or query.config.query_sees_query:
@@ -115,22 +115,22 @@ def test_the_monitor_gives_the_shares_of_the_dense_table(model, x, monkeypatch, 
 
 
 def test_watching_changes_nothing_and_each_forward_is_a_row(model, x) -> None:
-    query, monitor = layers(), QueryMonitor()
-    assert monitor.shares().shape == (0, 0, 0, 0)
+    query, recorder = layers(), AttentionRecorder()
+    assert recorder.shares().shape == (0, 0, 0, 0)
     with torch.no_grad():
-        assert torch.equal(watch(model, query, x, monitor), watch(model, query, x, None))
-        watch(model, query, x, monitor, t=torch.tensor([10.0, 20.0]))
-        shares = monitor.shares()
-        assert shares.shape == (2, 2, 2, PAST) and monitor.followed().shape == (0, 0, 0)
+        assert torch.equal(watch(model, query, x, recorder), watch(model, query, x, None))
+        watch(model, query, x, recorder, t=torch.tensor([10.0, 20.0]))
+        shares = recorder.shares()
+        assert shares.shape == (2, 2, 2, PAST) and recorder.shares("queries").shape == (0, 0, 0)
         assert not torch.equal(shares[0, 1], shares[1, 1])  # P has another timestep, and Q sees P
         # a sample's shares are its own, and one context serves all samples
-        alone = QueryMonitor()
+        alone = AttentionRecorder()
         watch(model, query, {name: value[1:] for name, value in x.items()}, alone)
         torch.testing.assert_close(alone.shares()[:, :, 0], shares[:1, :, 1])
-        same, rows = QueryMonitor(), {name: x[name][:1] for name in ("c", "context_cameras")}
+        same, rows = AttentionRecorder(), {name: x[name][:1] for name in ("c", "context_cameras")}
         watch(model, query, x, same, **rows)
         torch.testing.assert_close(same.shares()[:, :, 0], shares[:1, :, 0])
-        none = QueryMonitor()
+        none = AttentionRecorder()
         watch(model, query, x, none, c=None, context_cameras=None)
         assert none.shares().shape == (1, 2, 2, 0)
 
@@ -139,11 +139,11 @@ def test_without_a_monitor_nothing_is_computed(model, x, monkeypatch) -> None:
     def never(*_args, **_more):
         raise AssertionError
 
-    monkeypatch.setattr("memkit.injectors.query_layers.monitor.context_shares", never)
+    monkeypatch.setattr("memkit.injectors.query_layers.injection.frame_shares", never)
     with torch.no_grad():
         watch(model, layers(), x, None)
         with pytest.raises(AssertionError):
-            watch(model, layers(), x, QueryMonitor())
+            watch(model, layers(), x, AttentionRecorder())
 
 
 @pytest.mark.parametrize("memory_first", [False, True])
@@ -152,13 +152,13 @@ def test_other_memory_takes_its_share(model, x, memory_first) -> None:
     torch.manual_seed(4)
     mask = torch.tensor([[True] * 6, [False] * 6])
     memory = SelfAttentionConcat(Memory(torch.randn(2, 6, 48), mask))
-    query, plain, watched = layers(cameras=0.0), QueryMonitor(), QueryMonitor()
+    query, plain, watched = layers(cameras=0.0), AttentionRecorder(), AttentionRecorder()
     with torch.no_grad():
         watch(model, query, x, plain)
         before_query = memory.attach(model) if memory_first else contextlib.nullcontext()
         with before_query, query.attach(model) as attached:
             after_query = contextlib.nullcontext() if memory_first else memory.attach(model)
-            with after_query, attached.chunk(x["c"], x["q"], monitor=watched):
+            with after_query, attached.chunk(x["c"], x["q"], recorder=watched):
                 model(x["p"], x["t"], x["text"])
     before, after = plain.shares()[0, 0], watched.shares()[0, 0]
     assert (after[0] < 0.99 * before[0]).all()
@@ -168,23 +168,26 @@ def test_other_memory_takes_its_share(model, x, memory_first) -> None:
 def test_gradient_checkpointing_adds_no_rows(x) -> None:
     found = []
     for on in (False, True):
-        model, query, monitor = random_transformer().train(), layers(), QueryMonitor()
+        model, query, recorder = random_transformer().train(), layers(), AttentionRecorder()
         if on:
             model.enable_gradient_checkpointing()
-        with query.attach(model) as attached, attached.chunk(x["c"], x["q"], monitor=monitor):
+        with query.attach(model) as attached, attached.chunk(x["c"], x["q"], recorder=recorder):
             model(x["p"], x["t"], x["text"], return_dict=False)[0].sum().backward()
-        found.append(monitor.shares())
+        found.append(recorder.shares())
         assert not found[-1].requires_grad
     assert found[0].shape == (1, 2, 2, PAST)
     torch.testing.assert_close(found[0], found[1])
 
 
 def test_attend_with_is_the_mean_over_layers_of_one_forward(model, x) -> None:
-    query, monitor, ran = layers(), QueryMonitor(), []
+    query, recorder, ran = layers(), AttentionRecorder(), []
     given = {"context": x["c"], "query": x["q"]} | {name: x[name] for name in ("cameras", "context_cameras")}
     given |= {"positions": [4, 7], "context_positions": [-9, -2, 1]}
     with query.attach(model) as attached:
-        with torch.no_grad(), attached.chunk(x["c"], x["q"], **{n: given[n] for n in list(given)[2:]}, monitor=monitor):
+        with (
+            torch.no_grad(),
+            attached.chunk(x["c"], x["q"], **{n: given[n] for n in list(given)[2:]}, recorder=recorder),
+        ):
             model(x["p"], x["t"], x["text"])
         hook = model.blocks[2].register_forward_pre_hook(lambda *_: ran.append(1))
         made = attend_with(attached, model, x["p"], x["t"], x["text"], **given)
@@ -192,13 +195,13 @@ def test_attend_with_is_the_mean_over_layers_of_one_forward(model, x) -> None:
         assert not ran  # the generative layer is not needed
         plain = attend_with(attached, model, x["p"], x["t"], x["text"], context=x["c"], query=x["q"])
         again = attend_with(attached, model, x["p"], x["t"], x["text"], **given)
-    torch.testing.assert_close(made, monitor.shares()[0].mean(0), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(made, recorder.shares()[0].mean(0), atol=1e-6, rtol=1e-5)
     assert made.shape == (2, PAST) and torch.equal(made, again) and not torch.allclose(made, plain)
     assert not any(block._forward_hooks for block in model.blocks)
 
 
 def test_what_does_not_fit_is_named(model, x) -> None:
-    query, monitor, other = layers(), QueryMonitor(), random_transformer(1)
+    query, recorder, other = layers(), AttentionRecorder(), random_transformer(1)
     asked = (x["p"], x["t"], x["text"])
     with query.attach(model) as attached:
         with pytest.raises(InputError, match="without these query layers; give the one"):
@@ -210,9 +213,9 @@ def test_what_does_not_fit_is_named(model, x) -> None:
         assert not model.blocks[1]._forward_hooks and not other.blocks[1]._forward_hooks
     with torch.no_grad():
         with pytest.raises(RuntimeError):  # a text of the wrong width: the forward is cut short
-            watch(model, query, x, monitor, text=torch.randn(2, 5, 31), c=None, context_cameras=None)
-        assert monitor.shares().shape == (0, 0, 0, 0)
-        watch(model, query, x, monitor)
-        watch(model, query, x, monitor, c=x["c"][:, :, :2], context_cameras=x["context_cameras"][:, :2])
-    with pytest.raises(InputError, match=r"\(2, 2, 2\), \(2, 2, 3\)\]; use a monitor for each"):
-        monitor.shares()
+            watch(model, query, x, recorder, text=torch.randn(2, 5, 31), c=None, context_cameras=None)
+        assert recorder.shares().shape == (0, 0, 0, 0)
+        watch(model, query, x, recorder)
+        watch(model, query, x, recorder, c=x["c"][:, :, :2], context_cameras=x["context_cameras"][:, :2])
+    with pytest.raises(InputError, match=r"\(2, 2, 2\), \(2, 2, 3\)\]; use a recorder for each"):
+        recorder.shares()

@@ -1,4 +1,4 @@
-"""CacheMonitor against a dense softmax, and what its shares say of a recovery."""
+"""AttentionRecorder against a dense softmax, and what its shares say of a recovery."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 from memkit.backbones.rotary import rotary_at, rotate
 from memkit.backbones.wan_attention import modulate, project_kv
 from memkit.errors import InputError
-from memkit.injectors import CacheMonitor, KVCache, SelfAttentionConcat, frame_bytes, recovery_attention
+from memkit.injectors import AttentionRecorder, KVCache, SelfAttentionConcat, frame_bytes, recovery_attention
 from memkit.memory import Memory
 from tests.helpers.random_wan import SMALL, random_transformer
 
@@ -34,7 +34,7 @@ def model():
 
 def filled(model, batch=2):
     cache = KVCache(40 * frame_bytes(model, 4, 4, batch))
-    with cache.attach(model), cache.chunk(range(8), write=True):
+    with cache.attach(model) as attached, attached.chunk(range(8), write=True):
         run(model, seeded(batch, 16, 8, 4, 4, seed=1))
     return cache
 
@@ -46,7 +46,7 @@ def dense(model, cache, x, memory=None):
         block.register_forward_pre_hook(lambda _b, args, i=i: inputs.update({i: args[:3]}))
         for i, block in enumerate(model.blocks)
     ]
-    with cache.attach(model), cache.chunk(OWN, read=READ):
+    with cache.attach(model) as attached, attached.chunk(OWN, read=READ):
         out = run(model, x)
     for hook in hooks:
         hook.remove()
@@ -72,55 +72,59 @@ def dense(model, cache, x, memory=None):
 @pytest.mark.parametrize("remembers", [False, True])
 def test_shares_are_those_of_a_dense_softmax_and_change_nothing(model, remembers):
     memory = Memory(seeded(1, 3, 48, seed=4), log_weight=torch.full((1, 3), 1.5)) if remembers else None
-    cache, x, monitor = filled(model), seeded(2, 16, 3, 4, 4, seed=2), CacheMonitor()
+    cache, x, recorder = filled(model), seeded(2, 16, 3, 4, 4, seed=2), AttentionRecorder()
     if memory is None:
         want, base = dense(model, cache, x)
-        with cache.attach(model), cache.chunk(OWN, read=READ, monitor=monitor):
+        with cache.attach(model) as attached, attached.chunk(OWN, read=READ, recorder=recorder):
             outs = [run(model, x), run(model, x + 1)]
     else:
         with SelfAttentionConcat(memory).attach(model):
             want, base = dense(model, cache, x, memory)
         late = SelfAttentionConcat(memory)  # attached after the cache, and counted
-        with cache.attach(model), late.attach(model), cache.chunk(OWN, read=READ, monitor=monitor):
+        with cache.attach(model) as attached, late.attach(model), attached.chunk(OWN, read=READ, recorder=recorder):
             outs = [run(model, x), run(model, x + 1)]
-    got = monitor.shares()
-    assert got.shape == (2, 3, 2, 3, 4) and (monitor.positions, monitor.read) == (OWN, READ)
+    got = recorder.shares()
+    assert got.shape == (2, 3, 2, 3, 4) and (recorder.positions, recorder.read) == (OWN, READ)
     torch.testing.assert_close(outs[0], base, rtol=0, atol=1e-5 if remembers else 0)  # the order rounds differently
     torch.testing.assert_close(got[0], want, rtol=0, atol=1e-6)
     assert (got[0] - got[1]).abs().max() > 1e-3 and want.std() > 1e-2
 
 
 def test_checkpointing_gives_the_same_and_an_error_leaves_no_row(model):
-    cache, x, monitors = filled(model), seeded(2, 16, 3, 4, 4, seed=2), [CacheMonitor(), CacheMonitor()]
+    cache, x, recorders = filled(model), seeded(2, 16, 3, 4, 4, seed=2), [AttentionRecorder(), AttentionRecorder()]
     text, t = seeded(2, 6, SMALL["text_dim"], seed=9), torch.tensor([700.0, 150.0])
-    for monitor in monitors:
-        with cache.attach(model), cache.chunk(OWN, read=READ, monitor=monitor):
+    for recorder in recorders:
+        with cache.attach(model) as attached, attached.chunk(OWN, read=READ, recorder=recorder):
             model(x.requires_grad_(), t, text, return_dict=False)[0].sum().backward()
         model.train().enable_gradient_checkpointing()
-    assert torch.equal(monitors[0].shares(), monitors[1].shares())
+    assert torch.equal(recorders[0].shares(), recorders[1].shares())
     handle = model.blocks[2].register_forward_pre_hook(lambda *_: 1 / 0)
-    with cache.attach(model), cache.chunk(OWN, read=READ, monitor=monitors[0]), pytest.raises(ZeroDivisionError):
+    with (
+        cache.attach(model) as attached,
+        attached.chunk(OWN, read=READ, recorder=recorders[0]),
+        pytest.raises(ZeroDivisionError),
+    ):
         run(model, x)
     handle.remove()
-    assert len(monitors[0].shares()) == 1
+    assert len(recorders[0].shares()) == 1
 
 
 def test_a_chunk_without_history_has_shares_of_nothing_and_a_monitor_is_for_one_chunk(model):
-    cache, x, monitor = filled(model), seeded(2, 16, 3, 4, 4, seed=2), CacheMonitor()
-    assert monitor.shares().numel() == 0 and monitor.positions == monitor.read == ()
-    with cache.attach(model):
-        with cache.chunk(OWN, read=[], monitor=monitor):
+    cache, x, recorder = filled(model), seeded(2, 16, 3, 4, 4, seed=2), AttentionRecorder()
+    assert recorder.shares().numel() == 0 and recorder.positions == recorder.read == ()
+    with cache.attach(model) as attached:
+        with cache.chunk(OWN, read=[], recorder=recorder):
             run(model, x)
-        assert monitor.shares().shape == (1, 3, 2, 3, 0)
-        with pytest.raises(InputError, match="one chunk"), cache.chunk([1, 2, 30], monitor=monitor):
+        assert recorder.shares().shape == (1, 3, 2, 3, 0)
+        with pytest.raises(InputError, match="one chunk"), cache.chunk([1, 2, 30], recorder=recorder):
             run(model, x)
-        one = CacheMonitor()
-        with cache.chunk(OWN, read=READ, monitor=one):
+        one = AttentionRecorder()
+        with cache.chunk(OWN, read=READ, recorder=one):
             run(model, x)
     small = filled(model, batch=1)
-    with small.attach(model), small.chunk(OWN, read=READ, monitor=one):
+    with small.attach(model) as attached, attached.chunk(OWN, read=READ, recorder=one):
         run(model, x[:1])
-    with pytest.raises(InputError, match="monitor for each"):
+    with pytest.raises(InputError, match="recorder for each"):
         one.shares()
 
 
@@ -141,7 +145,7 @@ def test_where_a_recovery_looks():
 def test_even_attention_is_that_of_a_model_whose_queries_are_nothing(model):
     for block in model.blocks:
         block.attn1.norm_q.weight.data.zero_()
-    cache, monitor = filled(model), CacheMonitor()
-    with cache.attach(model), cache.chunk(OWN, read=READ, monitor=monitor):
+    cache, recorder = filled(model), AttentionRecorder()
+    with cache.attach(model) as attached, attached.chunk(OWN, read=READ, recorder=recorder):
         run(model, seeded(2, 16, 3, 4, 4, seed=2))
-    torch.testing.assert_close(monitor.shares(), monitor.even().expand(1, 3, 2, 3, 4))
+    torch.testing.assert_close(recorder.shares(), recorder.even().expand(1, 3, 2, 3, 4))
