@@ -2,7 +2,6 @@
 
 from memkit.injectors.camera_encoder import CameraEncoder, relative_pose_vectors
 from memkit.injectors.frame_context.context import FrameContext, FrameContextConfig
-from memkit.injectors.gate import MemoryGate
 from memkit.injectors.kv_cache.cache import KVCache, frame_bytes
 from memkit.injectors.kv_cache.monitor import CacheMonitor, recovery_attention
 from memkit.injectors.kv_cache.slots import BudgetError
@@ -21,7 +20,6 @@ __all__ = [
     "FrameContext",
     "FrameContextConfig",
     "KVCache",
-    "MemoryGate",
     "QueryLayers",
     "QueryLayersConfig",
     "QueryModule",

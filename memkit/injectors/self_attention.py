@@ -19,7 +19,6 @@ from memkit.backbones.attachment import Attachment, wan_of
 from memkit.backbones.base import VIDEO, Injection, Table
 from memkit.backbones.wan_attention import modulate, project_kv
 from memkit.errors import InputError
-from memkit.injectors.gate import MemoryGate
 from memkit.injectors.monitor import AttentionMonitor
 from memkit.memory import Memory
 
@@ -33,16 +32,14 @@ class SelfAttentionConcat:
     Args:
         memory: tokens in the width of the transformer. A batch of one serves any batch; otherwise the batches must
             agree. Masked tokens are never seen, whatever they hold. With no real token at all, every output is bit for
-            bit the model's own; so is that of each sample without one in a batch where others have some.
-        gate: if given, memory gets a softmax of its own and enters as ``y + tanh(gate) · y_memory``, one learned gate a
-            layer and head, zero at the start (LLaMA-Adapter, arXiv 2303.16199). The release has none: one softmax over
-            both.
+            bit the model's own; so is that of each sample without one in a batch where others have some. With a gate,
+            memory gets a softmax of its own and enters as ``y + gate · y_memory``; without one, as in the release, one
+            softmax covers both.
         monitor: if given, records the share of attention that falls on memory; not for use under ``torch.compile``.
     """
 
-    def __init__(self, memory: Memory, gate: MemoryGate | None = None, monitor: AttentionMonitor | None = None) -> None:
+    def __init__(self, memory: Memory, monitor: AttentionMonitor | None = None) -> None:
         self.memory = memory
-        self.gate = gate
         self.monitor = monitor
         self._shown = _visible(memory)
 
@@ -52,7 +49,8 @@ class SelfAttentionConcat:
         Under gradient checkpointing the backward pass runs the blocks again: keep it inside the ``with``.
 
         Raises:
-            InputError: no transformer, not a Wan transformer, another width than the memory's, or too few gates.
+            InputError: no transformer, not a Wan transformer, another width than the memory's, or a gate of other
+                layers and heads.
         """
         if not transformers:
             raise InputError("attach() needs a transformer: attach(pipe.transformer).")
@@ -63,12 +61,16 @@ class SelfAttentionConcat:
                     f"Memory tokens have width {self.memory.tokens.shape[-1]}, the transformer has {width}; "
                     f"use an encoder made for it (dim={width})."
                 )
-            if self.gate is not None:
-                self.gate.check(model.config.num_layers, model.config.num_attention_heads)
+            shape = (model.config.num_layers, model.config.num_attention_heads)
+            if self.memory.gate is not None and self.memory.gate.shape != shape:
+                raise InputError(
+                    f"The memory's gate is for {tuple(self.memory.gate.shape)} layers and heads, the transformer has "
+                    f"{shape}; use an encoder made for it (encoder.gate = MemoryGate{shape})."
+                )
         return Attachment(transformers, lambda _model, layer: self._layer(layer))
 
     def _layer(self, layer: int) -> Injection:
-        gate = None if self.gate is None else self.gate.layer(layer)
+        gate = None if self.memory.gate is None else self.memory.gate[layer]
         record = None if self.monitor is None else self.monitor.recorder(layer)
         return _ConcatLayer(self._shown, gate, record)
 
@@ -145,7 +147,7 @@ class _ConcatLayer:
         """Leave in ``out`` the video's own row."""
         assert self.shown is not None
         if self.gate is not None:
-            added = self.gate.tanh().to(out[VIDEO])[:, None] * out.pop(group)
+            added = self.gate.to(out[VIDEO])[:, None] * out.pop(group)
             if self.record is not None:
                 own, other = out[VIDEO].float().norm(dim=-1), added.float().norm(dim=-1)
                 self.record(other / (own + other))
