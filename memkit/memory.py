@@ -19,11 +19,16 @@ class Memory:
     ``mask`` is True where a token is real; a masked token is never attended to. ``log_weight`` is added to the logit of
     every query for that token: ln(n) stands for n copies, ln(score) weights by relevance. None means all real, weight
     0.
+
+    With a ``gate``, which encoders that were trained with one fill in, memory gets a softmax of its own in
+    self-attention and enters as ``y + gate · y_memory``, one scale in (-1, 1) per layer and head of the backbone
+    (LLaMA-Adapter, arXiv 2303.16199). Without one, video and memory share a softmax, as in DiT-Mem's release.
     """
 
     tokens: Float[Tensor, "batch memory dim"]
     mask: Bool[Tensor, "batch memory"] | None = None
     log_weight: Float[Tensor, "batch memory"] | None = None
+    gate: Float[Tensor, "layers heads"] | None = None
 
     def __post_init__(self) -> None:
         for name in ("mask", "log_weight"):
@@ -35,22 +40,24 @@ class Memory:
                 )
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Memory:
-        """The same memory on a device; ``dtype`` is that of the tokens, weights keep theirs."""
+        """The same memory on a device; ``dtype`` is that of the tokens, weights and gate keep theirs."""
         return Memory(
             self.tokens.to(device=device, dtype=dtype),
             None if self.mask is None else self.mask.to(device=device),
             None if self.log_weight is None else self.log_weight.to(device=device),
+            None if self.gate is None else self.gate.to(device=device),
         )
 
     def detach(self) -> Memory:
         """The same memory without its graph."""
         weight = None if self.log_weight is None else self.log_weight.detach()
-        return Memory(self.tokens.detach(), self.mask, weight)
+        return Memory(self.tokens.detach(), self.mask, weight, None if self.gate is None else self.gate.detach())
 
     def rows(self, index: Int[Tensor, " rows"]) -> Memory:
         """The memory of some samples of the batch."""
         mask = None if self.mask is None else self.mask[index]
-        return Memory(self.tokens[index], mask, None if self.log_weight is None else self.log_weight[index])
+        weight = None if self.log_weight is None else self.log_weight[index]
+        return Memory(self.tokens[index], mask, weight, self.gate)
 
     def expand(self) -> Memory:
         """Every token as often as its log-weight says: ln(n) becomes n tokens in a row, of weight 0.
@@ -66,7 +73,7 @@ class Memory:
             raise InputError("Only log-weights ln(n) of whole numbers, the same for all samples, can be expanded.")
         times = counts.long()
         mask = None if self.mask is None else self.mask.repeat_interleave(times, dim=1)
-        return Memory(self.tokens.repeat_interleave(times, dim=1), mask)
+        return Memory(self.tokens.repeat_interleave(times, dim=1), mask, gate=self.gate)
 
     def logits(self) -> Float[Tensor, "batch memory"] | None:
         """Mask and log-weight as one number a token: −inf where masked; None when all tokens are real with weight 0."""
@@ -77,7 +84,17 @@ class Memory:
 
     @staticmethod
     def cat(memories: Sequence[Memory]) -> Memory:
-        """One memory with the tokens of all, in order."""
+        """One memory with the tokens of all, in order.
+
+        Raises `InputError` where their gates differ: one softmax cannot be scaled by two gates.
+        """
+        gate = memories[0].gate
+        for other in memories[1:]:
+            if not _same(gate, other.gate):
+                raise InputError(
+                    "The memories have different gates and cannot become one: attach each with its own "
+                    "SelfAttentionConcat, or use the tokens of one encoder."
+                )
         tokens = torch.cat([m.tokens for m in memories], dim=1)
         masks = [m.mask for m in memories]
         weights = [m.log_weight for m in memories]
@@ -88,7 +105,11 @@ class Memory:
             )
         if any(w is not None for w in weights):
             weight = torch.cat([_or(m.log_weight, m.tokens.new_zeros(m.tokens.shape[:2])) for m in memories], 1)
-        return Memory(tokens, mask, weight)
+        return Memory(tokens, mask, weight, gate)
+
+
+def _same(a: Tensor | None, b: Tensor | None) -> bool:
+    return a is b or (a is not None and b is not None and a.shape == b.shape and torch.equal(a, b.to(a.device)))
 
 
 def _or(value: Tensor | None, default: Tensor) -> Tensor:

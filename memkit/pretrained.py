@@ -56,7 +56,7 @@ class Pretrained:
         folder.mkdir(parents=True, exist_ok=True)
         content = {CLASS_KEY: type(self).__name__, **dataclasses.asdict(self.config)}
         text = json.dumps(content, indent=2)
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self._tensors().items()}
         # One key of metadata: safetensors writes several in random order, and equal modules should give equal files.
         _write(folder / WEIGHTS_FILE, save(tensors, metadata={"config": json.dumps(content)}))
         _write(folder / CONFIG_FILE, text.encode() + b"\n")
@@ -70,7 +70,11 @@ class Pretrained:
         random state is left as it was. Raises ``InputError`` that names the file and the item when the folder, a key of
         the config or a tensor is missing, unknown, damaged or of another class or shape.
         """
-        folder = find_folder(folder_or_id, revision)
+        return cls._load(find_folder(folder_or_id, revision))
+
+    @classmethod
+    def _load(cls: type[Part], folder: Path) -> Part:
+        """The module of a local folder; a subclass that saves more than the two files extends it."""
         content = _read_config(folder / CONFIG_FILE)
         config = _build_config(cls.config_class, cls.__name__, content, folder / CONFIG_FILE)
         tensors = _read_weights(folder / WEIGHTS_FILE, content)
@@ -79,6 +83,11 @@ class Pretrained:
         assert isinstance(module, nn.Module)
         load_exactly(module, tensors, folder / WEIGHTS_FILE)
         return module.eval()
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """What ``model.safetensors`` holds."""
+        assert isinstance(self, nn.Module)
+        return self.state_dict()
 
 
 def load_exactly(module: nn.Module, tensors: dict[str, Tensor], source: str | os.PathLike[str]) -> None:

@@ -8,7 +8,8 @@ import torch
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 
 from memkit.cameras import CameraPath, Cameras
-from memkit.injectors import KVCache, MemoryGate, SelfAttentionConcat, frame_bytes
+from memkit.encoders import MemoryGate
+from memkit.injectors import KVCache, SelfAttentionConcat, frame_bytes
 from memkit.memory import Memory
 from memkit.positions import PMRoPE, PMRoPEConfig
 from tests.helpers.random_wan import SMALL, random_transformer
@@ -29,8 +30,8 @@ class Three:
         self.cameras = PMRoPE(PMRoPEConfig.of(self.model))
         for i, parameter in enumerate(self.cameras.parameters()):
             parameter.data = 0.15 * seeded(*parameter.shape, seed=20 + i)
-        gate = MemoryGate(SMALL["num_layers"], SMALL["num_attention_heads"], start=0.7)
-        self.memory = SelfAttentionConcat(Memory(seeded(2, 3, 48, seed=4)), gate)
+        gate = MemoryGate(SMALL["num_layers"], SMALL["num_attention_heads"], start=0.7)()
+        self.memory = SelfAttentionConcat(Memory(seeded(2, 3, 48, seed=4), gate=gate))
         q = torch.linalg.qr(seeded(2, 6, 3, 3, seed=3)).Q
         c2w = torch.eye(4).repeat(2, 6, 1, 1)
         c2w[..., :3, :3] = q * torch.linalg.det(q)[..., None, None]

@@ -26,8 +26,6 @@ from memkit.errors import InputError, MemkitError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from memkit.injectors.gate import MemoryGate
-
 # What the demo needs is imported when it runs, so that --help need not wait for torch.
 
 MODEL = Path(__file__).parents[1] / "weights" / "tiny-wan"
@@ -98,7 +96,7 @@ def main(demo: Demo | None = None) -> int:
     started = time.perf_counter()
     _quiet()
     prompts = demo.prompt or PROMPTS
-    backbone, encoder, gate = _load(demo)
+    backbone, encoder = _load(demo)
     backbone.pipeline().set_progress_bar_config(disable=True)
     demo.out.mkdir(parents=True, exist_ok=True)
     print(f"bank: {CLIPS} -> {demo.out / 'bank'}", flush=True)
@@ -108,7 +106,7 @@ def main(demo: Demo | None = None) -> int:
     comparisons = []
     for i, prompt in enumerate(prompts):
         print(f"[{i + 1}/{len(prompts)}] {prompt}", flush=True)
-        comparisons.append(_compare(demo, prompt, backbone, encoder, gate, bank, retriever, known))
+        comparisons.append(_compare(demo, prompt, backbone, encoder, bank, retriever, known))
     fps = backbone.video_format.fps
     seconds = time.perf_counter() - started
     ours = not demo.prompt and demo.model is None
@@ -122,15 +120,13 @@ def main(demo: Demo | None = None) -> int:
     return 0
 
 
-def _load(demo: Demo) -> tuple[memkit.WanBackbone, memkit.FrequencyEncoder, MemoryGate | None]:
-    from memkit.injectors.gate import MemoryGate
-
+def _load(demo: Demo) -> tuple[memkit.WanBackbone, memkit.FrequencyEncoder]:
     model, encoder = demo.model or MODEL, demo.encoder or ENCODER
     for folder, option in ((model, "--model"), (encoder, "--encoder")):
         if not folder.is_dir():
             raise InputError(f"There is no folder {folder}; reinstall memkit, or give {option} a folder that is there.")
     backbone = memkit.WanBackbone.from_pretrained(model)
-    return backbone, memkit.FrequencyEncoder.from_pretrained(encoder), MemoryGate.load(encoder)
+    return backbone, memkit.FrequencyEncoder.from_pretrained(encoder)
 
 
 def _compare(
@@ -138,7 +134,6 @@ def _compare(
     prompt: str,
     backbone: memkit.WanBackbone,
     encoder: memkit.FrequencyEncoder,
-    gate: MemoryGate | None,
     bank: memkit.MemoryBank,
     retriever: memkit.TextRetriever,
     known: Tensor | None,
@@ -155,7 +150,7 @@ def _compare(
         memory = encoder(latents)
     without = _generate(demo, prompt, backbone, known)
     recorder = AttentionRecorder()
-    with memkit.SelfAttentionConcat(memory, gate, recorder).attach(*backbone.transformers):
+    with memkit.SelfAttentionConcat(memory, recorder).attach(*backbone.transformers):
         with_memory = _generate(demo, prompt, backbone, known)
     shares = recorder.shares().mean(-1)
     tokens = _video_tokens(backbone, latents.shape[-3:])
@@ -167,7 +162,7 @@ def _compare(
         with_memory=with_memory,
         hits=[HitClip(id, s, captions[id], frames_of(bank, id)) for id, s in zip(hits.ids, hits.scores, strict=True)],
         attention=shares[::2] if demo.guidance_scale > 1 else shares,  # with guidance, every other call is without text
-        even_share=memory.tokens.shape[1] / (memory.tokens.shape[1] + tokens) if gate is None else None,
+        even_share=memory.tokens.shape[1] / (memory.tokens.shape[1] + tokens) if memory.gate is None else None,
         note=_what_to_see(prompt),
     )
 

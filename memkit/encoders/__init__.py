@@ -1,5 +1,6 @@
 """Encoders: modules that turn memory latents `[B, N, C, T, H, W]` into `Memory`."""
 
+from memkit.encoders.base import MemoryEncoder
 from memkit.encoders.choice import Encoder, EncoderName, EncoderSize, load_encoder, make_encoder
 from memkit.encoders.dit_mem import DitMemConfig, DitMemEncoder, load_dit_mem
 from memkit.encoders.filters import HighPass, LowPass
@@ -10,6 +11,7 @@ from memkit.encoders.frequency import (
     LowPassOnlyEncoder,
     NoFilterEncoder,
 )
+from memkit.encoders.gate import MemoryGate
 from memkit.encoders.mix import mix_branches
 from memkit.encoders.patch import PatchEncoder, PatchEncoderConfig
 
@@ -25,6 +27,8 @@ __all__ = [
     "HighPassOnlyEncoder",
     "LowPass",
     "LowPassOnlyEncoder",
+    "MemoryEncoder",
+    "MemoryGate",
     "NoFilterEncoder",
     "PatchEncoder",
     "PatchEncoderConfig",

@@ -25,11 +25,12 @@ from jaxtyping import Bool, Float
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from memkit.encoders.base import MemoryEncoder
 from memkit.encoders.clips import check_clips, check_sizes
 from memkit.encoders.dit_mem_layers import ReleaseAttention, ReleaseBlock, ReleaseFilter
 from memkit.errors import InputError
 from memkit.memory import Memory
-from memkit.pretrained import Pretrained, load_exactly
+from memkit.pretrained import load_exactly
 
 SMALLEST = 13  # latent frames, rows and columns that leave one cell after stride 4 and two poolings by 2
 
@@ -97,7 +98,7 @@ class _Branch(nn.Module):
         return self.feature_proj(F.adaptive_avg_pool3d(features, (1, *self.grid)).flatten(1))
 
 
-class DitMemEncoder(Pretrained, nn.Module):
+class DitMemEncoder(MemoryEncoder):
     """The released encoder, with the release's parameter names. It starts in eval mode, as ``load_dit_mem`` gives it.
 
     After ``train()`` it does as the release in training, with what that entails: dropout draws from the global random
@@ -136,7 +137,7 @@ class DitMemEncoder(Pretrained, nn.Module):
             branches.append(tokens if mask is None else tokens.masked_fill(~mask[:, :, None], 0))
         tokens = torch.cat(branches, dim=1)
         weight = torch.full(tokens.shape[:2], math.log(self.config.copies), device=tokens.device)
-        return Memory(tokens, None if mask is None else mask.repeat(1, 2), weight)
+        return self.with_gate(Memory(tokens, None if mask is None else mask.repeat(1, 2), weight))
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
         """As every ``Pretrained``; the config states which filters the weights hold."""

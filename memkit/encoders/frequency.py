@@ -22,11 +22,11 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from memkit.encoders.base import MemoryEncoder
 from memkit.encoders.clips import check_clips, check_sizes, encode_clips, positions, unit_linear, whole_patches
 from memkit.encoders.filters import HighPass, LowPass
 from memkit.errors import InputError
 from memkit.memory import Memory
-from memkit.pretrained import Pretrained
 
 Band = Literal["low", "high", "whole"]
 
@@ -80,7 +80,7 @@ class FrequencyEncoderConfig:
         return cls(dim=5120)
 
 
-class FrequencyEncoder(Pretrained, nn.Module):
+class FrequencyEncoder(MemoryEncoder):
     """Encodes memory clips, each by itself, into distinct tokens of the backbone's width.
 
     Convolutional stem → low-pass and high-pass of its features, each with its own convolution → one token a patch and
@@ -123,7 +123,7 @@ class FrequencyEncoder(Pretrained, nn.Module):
         computed in the dtype of the weights. Raises ``InputError`` on shapes that do not fit.
         """
         check_clips(latents, mask, self.config.latent_channels)
-        return encode_clips(self._encode, self.out.weight.dtype, mask, latents)
+        return self.with_gate(encode_clips(self._encode, self.out.weight.dtype, mask, latents))
 
     def _encode(self, clips: Float[Tensor, "clips channels time height width"]) -> Float[Tensor, "clips tokens dim"]:
         features = self.stem(clips)

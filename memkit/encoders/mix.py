@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -35,10 +37,10 @@ def mix_branches(
     if isinstance(encoder, DitMemEncoder):
         high, low = encoder(high_from, mask), encoder(low_from, mask)
         half = high_from.shape[1]
-        return Memory(torch.cat([high.tokens[:, :half], low.tokens[:, half:]], dim=1), high.mask, high.log_weight)
+        return replace(high, tokens=torch.cat([high.tokens[:, :half], low.tokens[:, half:]], dim=1))
     check_clips(low_from, mask, encoder.config.latent_channels)
 
     def encode(low: Tensor, high: Tensor) -> Tensor:
         return encoder.join(encoder.low(encoder.stem(low)), encoder.high(encoder.stem(high)))
 
-    return encode_clips(encode, encoder.out.weight.dtype, mask, low_from, high_from)
+    return encoder.with_gate(encode_clips(encode, encoder.out.weight.dtype, mask, low_from, high_from))

@@ -15,9 +15,9 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from memkit.encoders.base import MemoryEncoder
 from memkit.encoders.clips import check_clips, check_sizes, encode_clips, positions, unit_linear, whole_patches
 from memkit.memory import Memory
-from memkit.pretrained import Pretrained
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class PatchEncoderConfig:
         return cls(dim=5120)
 
 
-class PatchEncoder(Pretrained, nn.Module):
+class PatchEncoder(MemoryEncoder):
     """Encodes memory clips, each by itself: linear patch embedding + its place → layer norm → the backbone's width."""
 
     config_class = PatchEncoderConfig
@@ -73,7 +73,7 @@ class PatchEncoder(Pretrained, nn.Module):
         included. Latents are computed in the dtype of the weights. Raises ``InputError`` on shapes that do not fit.
         """
         check_clips(latents, mask, self.config.latent_channels)
-        return encode_clips(self._encode, self.out.weight.dtype, mask, latents)
+        return self.with_gate(encode_clips(self._encode, self.out.weight.dtype, mask, latents))
 
     def _encode(self, clips: Float[Tensor, "clips channels time height width"]) -> Float[Tensor, "clips tokens dim"]:
         t, h, w = self.config.patch

@@ -15,7 +15,6 @@ from memkit.errors import InputError
 from memkit.generation.conditioning import conditioning_frames, write_conditioning_frames
 from memkit.generation.guidance import GuidedMemory, MemoryGuidance
 from memkit.generation.short_text import PIPELINE_TEXT_LENGTH, embed_short, short_texts
-from memkit.injectors.gate import MemoryGate
 from memkit.injectors.self_attention import SelfAttentionConcat
 from memkit.memory import Memory
 
@@ -29,7 +28,6 @@ def generate_videos(
     steps: int = 40,
     guidance_scale: float | int = 5.0,
     negative_prompt: str = "",
-    gate: MemoryGate | None = None,
     known: Float[Tensor, "rows channels known h w"] | None = None,
     memory_guidance: MemoryGuidance | None = None,
     text_length: int = PIPELINE_TEXT_LENGTH,
@@ -56,7 +54,7 @@ def generate_videos(
         )
     with contextlib.ExitStack() as attached:
         if memory is not None:
-            injector, models = SelfAttentionConcat(memory, gate), backbone.transformers
+            injector, models = SelfAttentionConcat(memory), backbone.transformers
             thing = injector if memory_guidance is None else GuidedMemory(injector, memory_guidance)
             attached.enter_context(thing.attach(*models))
         video = _sample(backbone, prompts, seeds, steps, guidance_scale, negative_prompt, known, text_length, "pt")
@@ -146,12 +144,11 @@ def generate_video(
     steps: int = 40,
     guidance_scale: float | int = 5.0,
     negative_prompt: str = "",
-    gate: MemoryGate | None = None,
     known: Float[Tensor, "rows channels known h w"] | None = None,
     memory_guidance: MemoryGuidance | None = None,
     text_length: int = PIPELINE_TEXT_LENGTH,
 ) -> UInt8[Tensor, "frames height width 3"]:
     """One video; see `generate_videos`."""
-    settings = {"steps": steps, "guidance_scale": guidance_scale, "negative_prompt": negative_prompt, "gate": gate}
+    settings = {"steps": steps, "guidance_scale": guidance_scale, "negative_prompt": negative_prompt}
     settings |= {"known": known, "memory_guidance": memory_guidance, "text_length": text_length}
     return generate_videos(backbone, [prompt], memory, seeds=[seed], **settings)[0]

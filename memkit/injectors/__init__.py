@@ -3,7 +3,6 @@
 from memkit.injectors.attention_recorder import AttentionRecorder
 from memkit.injectors.camera_encoder import CameraEncoder, relative_pose_vectors
 from memkit.injectors.frame_context import FrameContext, FrameContextConfig
-from memkit.injectors.gate import MemoryGate
 from memkit.injectors.kv_cache import BudgetError, KVCache, frame_bytes, recovery_attention
 from memkit.injectors.query_layers import QueryLayers, QueryLayersConfig, attend_with
 from memkit.injectors.query_module import QueryModule, QueryModuleConfig
@@ -17,7 +16,6 @@ __all__ = [
     "FrameContext",
     "FrameContextConfig",
     "KVCache",
-    "MemoryGate",
     "QueryLayers",
     "QueryLayersConfig",
     "QueryModule",

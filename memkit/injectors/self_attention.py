@@ -21,7 +21,6 @@ from memkit.backbones.unwrap import Attachable, wans_of
 from memkit.backbones.wan_attention import modulate, project_kv
 from memkit.errors import InputError, MemkitError
 from memkit.injectors.attention_recorder import AttentionRecorder, Row
-from memkit.injectors.gate import MemoryGate
 from memkit.memory import Memory
 
 SHARES = "memory"
@@ -37,21 +36,17 @@ class SelfAttentionConcat:
     Args:
         memory: tokens in the width of the transformer. A batch of one serves any batch; otherwise the batches must
             agree. Masked tokens are never seen, whatever they hold. With no real token at all, every output is bit for
-            bit the model's own; so is that of each sample without one in a batch where others have some.
-        gate: if given, memory gets a softmax of its own and enters as ``y + tanh(gate) · y_memory``, one learned gate
-            per layer and head, zero at the start (LLaMA-Adapter, arXiv 2303.16199). The release has none: one softmax
-            over both.
+            bit the model's own; so is that of each sample without one in a batch where others have some. With a gate,
+            memory gets a softmax of its own and enters as ``y + gate · y_memory``; without one, as in the release, one
+            softmax covers both.
         recorder: if given, records the share of attention that falls on memory, in [0, 1], as the series "memory"
             [calls, layers, batch]: the mean over queries and heads. A gated memory has a softmax of its own; there it
             is memory's share of the output, |gate·y_memory| of |y| + |gate·y_memory|. Not for use under
             ``torch.compile``.
     """
 
-    def __init__(
-        self, memory: Memory, gate: MemoryGate | None = None, recorder: AttentionRecorder | None = None
-    ) -> None:
+    def __init__(self, memory: Memory, recorder: AttentionRecorder | None = None) -> None:
         self.memory = memory
-        self.gate = gate
         self.recorder = recorder
         self.shown = True
         """Whether attached transformers see the memory; `memkit.generation.guidance` hides it from some calls."""
@@ -66,7 +61,7 @@ class SelfAttentionConcat:
 
         Raises:
             InputError: no transformer, one that has this memory attached, not a Wan transformer, another width than
-                the memory's, or too few gates.
+                the memory's, or a gate of other layers and heads.
         """
         transformers = wans_of(models)
         for model in transformers:
@@ -76,13 +71,17 @@ class SelfAttentionConcat:
                     f"Memory tokens have width {self.memory.tokens.shape[-1]}, the transformer has {width}; "
                     f"use an encoder made for it (dim={width})."
                 )
-            if self.gate is not None:
-                self.gate.check(model.config.num_layers, model.config.num_attention_heads)
+            shape = (model.config.num_layers, model.config.num_attention_heads)
+            if self.memory.gate is not None and self.memory.gate.shape != shape:
+                raise InputError(
+                    f"The memory's gate is for {tuple(self.memory.gate.shape)} layers and heads, the transformer has "
+                    f"{shape}; use an encoder made for it (encoder.gate = MemoryGate{shape})."
+                )
         return _AttachedMemory(self, transformers)
 
     def layer(self, layer: int, key: str) -> _ConcatLayer:
         """The injection of one layer, for the attachment of this key."""
-        gate = None if self.gate is None else self.gate.layer(layer)
+        gate = None if self.memory.gate is None else self.memory.gate[layer]
         return _ConcatLayer(self, layer, self._visible, gate, key)
 
 
@@ -182,7 +181,7 @@ class _ConcatLayer:
         """Leave in ``out`` the video's own row."""
         assert self.visible is not None
         if self.gate is not None:
-            added = self.gate.tanh().to(out[VIDEO])[:, None] * out.pop(group)
+            added = self.gate.to(out[VIDEO])[:, None] * out.pop(group)
             if prepared.row is not None:
                 own, other = out[VIDEO].float().norm(dim=-1), added.float().norm(dim=-1)
                 prepared.row.record(SHARES, self.layer, (other / (own + other)).mean((1, 2)))

@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from memkit.banks import MemoryBank
-from memkit.encoders import Encoder, PatchEncoder
+from memkit.encoders import Encoder, PatchEncoder, load_encoder
 from memkit.generation import generate_videos
 from memkit.memory import Memory
 from memkit.metrics import Interval, body_found, bootstrap_runs, correlation, measure_law
@@ -36,7 +36,7 @@ from recipes.common.training import fingerprint
 from recipes.dit_mem.generate import digest
 from recipes.dit_mem.laws import constants_of, law_of
 from recipes.dit_mem.memories import encode
-from recipes.dit_mem.parts import load_backbone, load_encoder
+from recipes.dit_mem.parts import load_backbone
 from recipes.dit_mem.presets import Command, parse
 from recipes.dit_mem.tables import write
 
@@ -112,7 +112,7 @@ def compare(command: Branches) -> list[Likeness]:
     """Generate and measure what is missing; all rows."""
     config = command.config
     bank, backbone = MemoryBank.open(config.test_bank), load_backbone(config)
-    encoder, gate = load_encoder(config.encoder_folder, backbone)
+    encoder = load_encoder(config.encoder_folder).to(backbone.device)
     made = {"bank": bank.fingerprint, "noise_seed": command.noise_seed, "sampling_steps": config.sampling_steps}
     made |= {"encoder": digest(config.encoder_folder), "backbone": fingerprint(*backbone.transformers)}
     rows = ResultStore(config.out / "branches.jsonl", made, Likeness)
@@ -129,7 +129,6 @@ def compare(command: Branches) -> list[Likeness]:
             seeds=[command.noise_seed + i] * len(todo),
             steps=config.sampling_steps,
             guidance_scale=1.0,
-            gate=gate,
             text_length=config.text_length,
         )
         for which, video in zip(todo, videos, strict=True):

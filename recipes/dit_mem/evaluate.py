@@ -29,10 +29,9 @@ from tqdm import tqdm
 
 from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
-from memkit.encoders import Encoder
+from memkit.encoders import Encoder, load_encoder
 from memkit.errors import InputError
 from memkit.generation import generate_videos
-from memkit.injectors import MemoryGate
 from memkit.memory import Memory
 from memkit.video import from_model, write_video
 from recipes.common.commands import run_command
@@ -44,7 +43,7 @@ from recipes.dit_mem.generate import digest
 from recipes.dit_mem.laws import law_of
 from recipes.dit_mem.measured import Row, measure
 from recipes.dit_mem.memories import encode
-from recipes.dit_mem.parts import load_backbone, load_encoder
+from recipes.dit_mem.parts import load_backbone
 from recipes.dit_mem.presets import Command, parse
 from recipes.dit_mem.tables import Run, report, write
 
@@ -83,7 +82,6 @@ class Evaluator:
     bank: MemoryBank
     encoder: Encoder | None = None
     """None for what no memory changes."""
-    gate: MemoryGate | None = None
 
     @property
     def targets(self) -> list[str]:
@@ -104,7 +102,6 @@ class Evaluator:
                 steps=config.sampling_steps,
                 guidance_scale=config.guidance_scale,
                 negative_prompt=config.negative_prompt,
-                gate=self.gate,
                 memory_guidance=condition.guidance,
                 text_length=config.text_length,
                 known=self.first_frames([targets[i] for i in index]) if self.command.from_frame else None,
@@ -167,8 +164,7 @@ def evaluate(command: Evaluate) -> tuple[Run, list[str]]:
     """All rows of a study and of "knowledge", and the names of the study's conditions."""
     config = command.config
     bench = open_bench(command)
-    encoder, gate = load_encoder(config.encoder_folder, bench.backbone)
-    bench = replace(bench, encoder=encoder, gate=gate)
+    bench = replace(bench, encoder=load_encoder(config.encoder_folder).to(bench.backbone.device))
     before = fingerprint(*bench.backbone.transformers)
     rows = bench.without_memory()
     conditions = STUDIES["knowledge"](config, bench.bank, bench.targets)

@@ -22,16 +22,15 @@ from tqdm import tqdm
 
 from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
-from memkit.encoders import Encoder
+from memkit.encoders import Encoder, load_encoder
 from memkit.errors import InputError
 from memkit.generation import generate_videos
-from memkit.injectors import MemoryGate
 from memkit.retrievers import Hits
 from memkit.video import first_frame, to_model, write_video
 from recipes.common.commands import run_command
 from recipes.common.json_file import write_json
 from recipes.dit_mem.memories import Source, encode, find
-from recipes.dit_mem.parts import load_backbone, load_encoder
+from recipes.dit_mem.parts import load_backbone
 from recipes.dit_mem.presets import Command, Config, parse
 from recipes.dit_mem.prompts import read_prompts
 
@@ -144,7 +143,7 @@ def make_missing(
     for folder in {path.parent for job in todo for path in (job.video, job.about)}:
         folder.mkdir(parents=True, exist_ok=True)
     backbone = load_backbone(config)
-    parts = (None, None) if opened is None else load_encoder(place, backbone)
+    encoding = None if opened is None else load_encoder(place).to(backbone.device)
     hits = [Hits([], [])] * len(todo)
     if opened is not None:
         hits = find(config, opened, [job.prompt for job in todo], memory, [_own(opened, job) for job in todo])
@@ -152,7 +151,7 @@ def make_missing(
     at_once = config.videos_at_once
     for start in tqdm(range(0, len(todo), at_once), desc="generate", unit="batch"):
         some = slice(start, start + at_once)
-        _make(config, backbone, *parts, opened, todo[some], hits[some], settings, known)
+        _make(config, backbone, encoding, opened, todo[some], hits[some], settings, known)
 
 
 def known_from(backbone: WanBackbone, image: Path) -> Tensor:
@@ -170,7 +169,6 @@ def _make(
     config: Config,
     backbone: WanBackbone,
     encoder: Encoder | None,
-    gate: MemoryGate | None,
     bank: MemoryBank | None,
     jobs: Sequence[Job],
     hits: Sequence[Hits],
@@ -187,7 +185,6 @@ def _make(
         steps=config.sampling_steps,
         guidance_scale=config.guidance_scale,
         negative_prompt=config.negative_prompt,
-        gate=gate,
         known=known,
     )
     captions = {} if bank is None else dict(zip(bank.ids, bank.captions, strict=True))

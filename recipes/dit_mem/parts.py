@@ -1,11 +1,10 @@
-"""The parts that the commands put together: the frozen backbone, the encoder and its gate, the retriever."""
+"""The parts that the commands put together: the frozen backbone, the encoder, the retriever."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,11 +12,8 @@ from torch import Tensor
 from memkit import encoders
 from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
-from memkit.encoders import Encoder
+from memkit.encoders import Encoder, MemoryGate
 from memkit.errors import InputError
-from memkit.injectors import MemoryGate
-from memkit.injectors.gate import GATE_FILE
-from memkit.pretrained import find_folder
 from memkit.retrievers import TextEmbedder, TextRetriever
 from recipes.common.launch import shard
 from recipes.common.training import pick_device
@@ -50,34 +46,16 @@ def load_backbone(config: Config, device: torch.device | None = None) -> WanBack
     return backbone
 
 
-def new_encoder(config: Config, backbone: WanBackbone) -> tuple[Encoder, MemoryGate | None]:
-    """A fresh encoder and, if there is to be one, gate; in fp32 whatever the backbone's dtype, drawn from the seed."""
+def new_encoder(config: Config, backbone: WanBackbone) -> Encoder:
+    """A new encoder, with a gate if ``config.gate``; in fp32 whatever the backbone's dtype, drawn from the seed."""
     transformer = backbone.transformer.config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         sizes = {"dim": backbone.width, "latent_channels": transformer.in_channels}
-        encoder = encoders.make_encoder(config.encoder, config.encoder_size, **sizes).to(backbone.device)
-    if not config.gate:
-        return encoder, None
-    gate = MemoryGate(transformer.num_layers, transformer.num_attention_heads, config.gate_start)
-    return encoder, gate.to(backbone.device)
-
-
-def save_encoder(folder: Path, encoder: Encoder, gate: MemoryGate | None) -> None:
-    """The encoder as ``save_pretrained`` does, and the gate beside it."""
-    encoder.save_pretrained(folder)
-    if gate is None:
-        (folder / GATE_FILE).unlink(missing_ok=True)
-    else:
-        gate.save(folder)
-
-
-def load_encoder(folder: Path, backbone: WanBackbone) -> tuple[Encoder, MemoryGate | None]:
-    """What ``save_encoder`` wrote, here or on the Hugging Face Hub, on the backbone's device."""
-    folder = find_folder(folder)
-    encoder = encoders.load_encoder(folder).to(backbone.device)
-    gate = MemoryGate.load(folder)
-    return encoder, None if gate is None else gate.to(backbone.device)
+        encoder = encoders.make_encoder(config.encoder, config.encoder_size, **sizes)
+    if config.gate:
+        encoder.gate = MemoryGate(transformer.num_layers, transformer.num_attention_heads, config.gate_start)
+    return encoder.to(backbone.device)
 
 
 class _RememberingEmbedder(TextEmbedder):

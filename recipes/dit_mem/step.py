@@ -1,4 +1,4 @@
-"""One step of training: the loss of a batch, and its gradients on encoder and gate."""
+"""One step of training: the loss of a batch, and its gradients on the encoder and its gate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from memkit.backbones import WanBackbone
 from memkit.flow import NUM_TRAIN_TIMESTEPS, add_noise, bell_weight, flow_loss
 from memkit.generation import conditioning_frames
-from memkit.injectors import MemoryGate, SelfAttentionConcat
+from memkit.injectors import SelfAttentionConcat
 from recipes.common.padded_text import TextCache
 from recipes.dit_mem.data import Batch
 
@@ -19,18 +19,17 @@ from recipes.dit_mem.data import Batch
 def backward(
     backbone: WanBackbone,
     encoder: nn.Module,
-    gate: MemoryGate | None,
     text: TextCache,
     batch: Batch,
     weighting: str = "uniform",
     lockstep: bool = False,
 ) -> Tensor:
-    """Leave the gradients of one batch on encoder and gate; the flow-matching loss of each sample [B], unweighted.
+    """Leave the gradients of one batch on the encoder and its gate; return the flow-matching loss of each sample [B].
 
-    It is over the frames that are not given. A backbone in bf16 has the encoder computed in bf16 too, from its fp32
-    weights. Of two experts (Wan2.2 A14B) each sample goes to the one that its noise level belongs to. One timestep a
-    sample; a model with per-token timesteps (Wan2.2 TI2V) takes it for all tokens, which is the same. ``lockstep`` runs
-    every expert, needed or not, as processes must that share the weights of each.
+    The loss is unweighted and over the frames that are not given. A backbone in bf16 has the encoder computed in bf16
+    too, from its fp32 weights. Of two experts (Wan2.2 A14B) each sample goes to the one that its noise level belongs
+    to. One timestep per sample; a model with per-token timesteps (Wan2.2 TI2V) takes it for all tokens, which is the
+    same. ``lockstep`` runs every expert, needed or not, as processes must that share the weights of each.
     """
     device, dtype = backbone.device, backbone.transformer.dtype
     latents, noise, sigma = (x.to(device) for x in (batch.latents, batch.noise, batch.sigma))
@@ -41,7 +40,7 @@ def backward(
     losses = latents.new_zeros(len(latents))
     with ExitStack() as attached:  # checkpointing runs the blocks again in the backward pass: it must be inside
         for expert, index, counts in by_expert(backbone, timestep, lockstep):
-            attached.enter_context(SelfAttentionConcat(memory.rows(index), gate).attach(expert))
+            attached.enter_context(SelfAttentionConcat(memory.rows(index)).attach(expert))
             if batch.known:
                 attached.enter_context(conditioning_frames(latents[index][:, :, : batch.known], expert))
             velocity = expert(noisy[index], timestep[index], words[index], return_dict=False)[0]

@@ -26,7 +26,6 @@ from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
 from memkit.encoders import Encoder
 from memkit.errors import InputError
-from memkit.injectors import MemoryGate
 from recipes.common import settings
 from recipes.common.commands import run_command
 from recipes.common.course import Course, Made
@@ -34,7 +33,7 @@ from recipes.common.launch import launch, mean_gradients, report_sharding
 from recipes.common.padded_text import TextCache, prepared
 from recipes.common.training import fingerprint, identity, load_checkpoint, lr_multiplier, save_checkpoint
 from recipes.dit_mem.data import TrainingSet
-from recipes.dit_mem.parts import load_backbone, new_encoder, save_encoder
+from recipes.dit_mem.parts import load_backbone, new_encoder
 from recipes.dit_mem.presets import Command, Config, parse
 from recipes.dit_mem.step import backward
 
@@ -58,43 +57,42 @@ class Training:
 
     def __init__(self, config: Config, backbone: WanBackbone) -> None:
         self.config = config
-        self.encoder, self.gate = new_encoder(config, backbone)
-        gate = {} if self.gate is None else {"gate": self.gate}
-        self.modules = nn.ModuleDict({"encoder": self.encoder.train(), **gate})
-        rates = {"encoder": 1.0, "gate": config.gate_lr / config.lr}
-        groups = [{"params": list(part.parameters()), "faster": rates[name]} for name, part in self.modules.items()]
+        self.encoder = new_encoder(config, backbone).train()
+        gate = [] if self.encoder.gate is None else [*self.encoder.gate.parameters()]
+        others = [p for name, p in self.encoder.named_parameters() if not name.startswith("gate.")]
+        groups: list[dict[str, Any]] = [{"params": others, "faster": 1.0}]
+        if gate:
+            groups.append({"params": gate, "faster": config.gate_lr / config.lr})
         self.optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=0.0)
         average = get_ema_multi_avg_fn(config.ema)
-        self.average = AveragedModel(self.modules, multi_avg_fn=average, use_buffers=True) if config.ema else None
+        self.average = AveragedModel(self.encoder, multi_avg_fn=average, use_buffers=True) if config.ema else None
 
     def update(self, step: int) -> Tensor:
         """Take the gradients, which all processes share by now, and clear them; their norm before clipping."""
-        norm = nn.utils.clip_grad_norm_(self.modules.parameters(), self.config.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.encoder.parameters(), self.config.clip_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, step) * group["faster"]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
-            self.average.update_parameters(self.modules)
+            self.average.update_parameters(self.encoder)
         return norm
 
-    def best(self) -> tuple[Encoder, MemoryGate | None]:
-        """Encoder and gate for use: the average, if one is kept."""
-        modules = self.modules if self.average is None else cast(nn.ModuleDict, self.average.module)
-        gate = None if self.gate is None else cast(MemoryGate, modules["gate"])
-        return cast(Encoder, modules["encoder"]), gate
+    def best(self) -> Encoder:
+        """The encoder for use: the average, if one is kept."""
+        return self.encoder if self.average is None else cast(Encoder, self.average.module)
 
     def save(self, step: int, file: Path, about: dict[str, Any]) -> None:
         """Write the encoder for use, then the checkpoint."""
-        save_encoder(self.config.encoder_folder, *self.best())
-        state = {"modules": self.modules.state_dict(), "optimizer": self.optimizer.state_dict(), "step": step}
+        self.best().save_pretrained(self.config.encoder_folder)
+        state = {"encoder": self.encoder.state_dict(), "optimizer": self.optimizer.state_dict(), "step": step}
         if self.average is not None:
             state["average"] = self.average.state_dict()
         save_checkpoint(state, file, about)
 
     def load(self, state: dict[str, Any]) -> int:
         """Take a checkpoint's state; the step to go on with."""
-        self.modules.load_state_dict(state["modules"])
+        self.encoder.load_state_dict(state["encoder"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
@@ -121,8 +119,8 @@ def train(config: Config, backbone: WanBackbone, data: TrainingSet, launched: Ac
     def gradients(step: int, of: Training = training) -> Made:
         batch = data.batch(step, *share)
         torch.manual_seed(_seed_of(config, step, launched.process_index))  # of dropout, which the release's encoder has
-        loss = backward(backbone, of.encoder, of.gate, text, batch, config.weighting, lockstep)
-        mean_gradients(launched, of.modules.parameters())
+        loss = backward(backbone, of.encoder, text, batch, config.weighting, lockstep)
+        mean_gradients(launched, of.encoder.parameters())
         return Made(loss, batch.sigma, {})
 
     def save(step: int) -> None:
@@ -134,9 +132,9 @@ def train(config: Config, backbone: WanBackbone, data: TrainingSet, launched: Ac
         if start < course.steps:
             # of a copy, for a step moves the statistics of the release's encoder; the average too is on the disk twice
             copied = copy.deepcopy(training)
-            course.tell(start, lambda: gradients(start, copied), copied.modules, copies=10)
+            course.tell(start, lambda: gradients(start, copied), copied.encoder, copies=10)
         course.run(start)
-    return training.best()[0].eval()
+    return training.best().eval()
 
 
 def _seed_of(config: Config, step: int, rank: int) -> int:

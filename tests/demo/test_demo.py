@@ -18,9 +18,8 @@ from memkit.banks import MemoryBank
 from memkit.demo import Demo, main
 from memkit.demo.bank import CLIPS
 from memkit.demo.demo import PROMPTS, START
-from memkit.encoders import FrequencyEncoder, FrequencyEncoderConfig
+from memkit.encoders import FrequencyEncoder, FrequencyEncoderConfig, MemoryGate
 from memkit.errors import BankError, InputError
-from memkit.injectors import MemoryGate
 from memkit.report.html import video_uri
 from memkit.report.sheet import LABEL_WIDTH, MARGIN
 from memkit.video import read_video
@@ -134,7 +133,9 @@ def test_what_cannot_be_used_is_named(done, tmp_path):
 
 def test_a_gate_beside_the_encoder_is_used(done, tmp_path):
     encoder = Path(shutil.copytree(str(done.encoder), tmp_path / "encoder"))
-    MemoryGate(3, 2).save(encoder)  # shut: memory adds nothing
+    shut = FrequencyEncoder.from_pretrained(encoder)
+    shut.gate = MemoryGate(3, 2)  # memory adds nothing
+    shut.save_pretrained(encoder)
     gated = replace(done, encoder=encoder, out=tmp_path / "out")
     assert main(gated) == 0
     without, with_memory = videos(gated, tmp_path)[:2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from diffusers import FirstBlockCacheConfig, FlowMatchEulerDiscreteScheduler
 from memkit.backbones import WanBackbone
 from memkit.errors import InputError, MemkitError
 from memkit.generation import GuidedMemory, conditioning_frames, generate_video, generate_videos
-from memkit.injectors import MemoryGate, SelfAttentionConcat
+from memkit.injectors import SelfAttentionConcat
 from memkit.memory import Memory
 from tests.helpers.random_wan import SMALL, random_pipeline, random_transformer
 
@@ -155,10 +156,11 @@ def test_samples_without_memory_and_shut_gates_keep_the_models_own_output_to_the
             made = passes(model)
         assert torch.equal(made[0][1], own[0][1]) and torch.equal(made[1][1], own[1][1])
         assert not torch.allclose(made[0][0], own[0][0], **CLOSE)
-        gate = MemoryGate(3, 2)
-        with GuidedMemory(SelfAttentionConcat(memory(), gate), guidance).attach(model):
+        shut = replace(memory(), gate=torch.zeros(3, 2))
+        with GuidedMemory(SelfAttentionConcat(shut), guidance).attach(model):
             assert all(map(torch.equal, passes(model), own))
-            gate.weight.fill_(0.5)
+        opened = replace(memory(), gate=torch.full((3, 2), 0.5))
+        with GuidedMemory(SelfAttentionConcat(opened), guidance).attach(model):
             assert not torch.allclose(passes(model)[0], own[0], **CLOSE)
 
 

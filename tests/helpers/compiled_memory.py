@@ -8,7 +8,7 @@ import json
 import torch
 import torch._dynamo
 
-from memkit.injectors import MemoryGate, SelfAttentionConcat
+from memkit.injectors import SelfAttentionConcat
 from memkit.memory import Memory
 from tests.helpers.random_wan import SMALL, random_transformer
 
@@ -31,8 +31,8 @@ def run(model):
 def measure(layers, by_block, gate=None, mask=None):
     torch._dynamo.reset()
     model, graphs = random_transformer(num_layers=layers), []
-    memory = Memory(torch.randn(2, 7, 48, generator=torch.Generator().manual_seed(2)), mask=mask)
-    with SelfAttentionConcat(memory, gate=gate).attach(model):
+    memory = Memory(torch.randn(2, 7, 48, generator=torch.Generator().manual_seed(2)), mask=mask, gate=gate)
+    with SelfAttentionConcat(memory).attach(model):
         want = run(model)
         backend = counting(graphs)
         if by_block:
@@ -53,7 +53,7 @@ if __name__ == "__main__":
                 "whole": measure(3, False),
                 "whole, ragged": measure(3, False, mask=ragged),
                 "whole, absent": measure(3, False, mask=absent),
-                "whole, gated": measure(3, False, gate=MemoryGate(3, 2)),
+                "whole, gated": measure(3, False, gate=torch.zeros(3, 2)),
                 "1 block": measure(1, True, mask=ragged),
                 "5 blocks": measure(5, True, mask=ragged),
             }

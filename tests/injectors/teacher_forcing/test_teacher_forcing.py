@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memkit.cameras import CameraPath, Cameras
+from memkit.encoders import MemoryGate
 from memkit.errors import InputError, MemkitError
 from memkit.frame_graph import FrameGraph, Node, StreamLayout
-from memkit.injectors import KVCache, MemoryGate, SelfAttentionConcat, TeacherForcing, frame_bytes, stream_cameras
+from memkit.injectors import KVCache, SelfAttentionConcat, TeacherForcing, frame_bytes, stream_cameras
 from memkit.memory import Memory
 from memkit.positions import PMRoPE, PMRoPEConfig
 from tests.helpers.random_graphs import graphs
@@ -307,10 +308,10 @@ def test_graphs_may_follow_each_other(model):
 
 
 def test_gated_memory_is_seen_by_every_chunk(model):
-    gate = MemoryGate(*SIZES[:2], start=0.5)
+    memory = replace(tokens(), gate=MemoryGate(*SIZES[:2], start=0.5)())
     forcing, parts, outs = TeacherForcing(), clip(PLAIN), []
     for first in (True, False):
-        both = [forcing, SelfAttentionConcat(tokens(), gate)]
+        both = [forcing, SelfAttentionConcat(memory)]
         with both[not first].attach(model), both[first].attach(model), forcing.at(PLAIN) as step, torch.no_grad():
             outs.append(step.velocity(model, parts[0], parts[1], levels(PLAIN), text(), parts[2]))
     base = forced(model, PLAIN, *parts)

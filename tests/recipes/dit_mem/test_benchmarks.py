@@ -31,7 +31,7 @@ from recipes.dit_mem.benchmarks import (
 )
 from recipes.dit_mem.evaluate import Evaluate
 from recipes.dit_mem.generate import Job, make_missing
-from recipes.dit_mem.parts import load_backbone, new_encoder, save_encoder
+from recipes.dit_mem.parts import load_backbone, new_encoder
 from recipes.dit_mem.presets import Config, parse, tiny
 
 CAPTIONS = ["a red ball falls", 'an "egg", 30° hot: 50% water?', "a red ball falls"]
@@ -53,7 +53,7 @@ def config(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Con
         query_pattern="",
         videos_at_once=1,  # in larger batches a video is the same up to rounding
     )
-    save_encoder(config.encoder_folder, *new_encoder(config, load_backbone(config)))
+    new_encoder(config, load_backbone(config)).save_pretrained(config.encoder_folder)
     with MemoryBank.create(config.bank) as bank:
         noise = torch.Generator().manual_seed(0)
         for i, caption in enumerate(("a blue cube", "a cat", "a pot of soup", "an egg", "a wheel")):

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from memkit.banks import MemoryBank
-from memkit.encoders import EncoderName, make_encoder
+from memkit.encoders import EncoderName, load_encoder, make_encoder
 from memkit.errors import InputError
 from recipes.common.results import ResultStore
 from recipes.dit_mem import branches, claims, evaluate, prepare
@@ -23,7 +23,7 @@ from recipes.dit_mem.evaluate import CEILINGS, Evaluate, Evaluator
 from recipes.dit_mem.laws import law_of, names_of
 from recipes.dit_mem.measured import Row
 from recipes.dit_mem.memories import encode
-from recipes.dit_mem.parts import load_backbone, load_encoder, new_encoder, save_encoder
+from recipes.dit_mem.parts import load_backbone, new_encoder
 from recipes.dit_mem.prepare import Prepare
 from recipes.dit_mem.presets import Config, parse, tiny
 from recipes.dit_mem.tables import compared, of_constant, overall
@@ -38,7 +38,7 @@ def config(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Con
         tiny(), model=str(random_folder), out=out, gate=False, train_clips=12, test_clips=96, **settings
     )
     assert prepare.main(Prepare(config)) == 0
-    save_encoder(config.encoder_folder, *new_encoder(config, load_backbone(config)))
+    new_encoder(config, load_backbone(config)).save_pretrained(config.encoder_folder)
     return config
 
 
@@ -84,7 +84,7 @@ def test_every_study_shows_the_same_clips_for_the_same_seed(config, bank) -> Non
 
 
 def test_clips_of_a_batch_do_not_mix(config, bank) -> None:
-    encoder, _ = load_encoder(config.encoder_folder, load_backbone(config))
+    encoder = load_encoder(config.encoder_folder)
     rows = [bank.ids[:3], bank.ids[3:4], []]
     together = encode(encoder, bank, rows)
     assert together is not None and together.mask is not None
@@ -97,7 +97,7 @@ def test_clips_of_a_batch_do_not_mix(config, bank) -> None:
 
 
 def test_mixtures_take_each_branch_from_its_own_clips(config, bank) -> None:
-    encoder, _ = load_encoder(config.encoder_folder, load_backbone(config))
+    encoder = load_encoder(config.encoder_folder)
     targets = bank.ids[:4]
     whole, mixed = knowledge(config, bank, targets), mixture(config, bank, targets)
     right, wrong = whole["retrieved"].shown, whole["other"].shown
@@ -220,7 +220,7 @@ def test_pairs_differ_in_colour_and_planet_and_mixtures_are_of_two_clips(config,
     assert pairs == pairs_of(bank, 20) and len({pair[0] for pair in pairs}) == 20
     for a, b in ((law_of(a), law_of(b)) for a, b in pairs):
         assert a.colour != b.colour and a.gravity != b.gravity
-    encoder, _ = load_encoder(config.encoder_folder, load_backbone(config))
+    encoder = load_encoder(config.encoder_folder)
     a, b = pairs[0]
     own, mixed = memory_of(encoder, bank, [a], [a]), memory_of(encoder, bank, [a], [b])
     whole = encode(encoder, bank, [[a]])
@@ -243,7 +243,7 @@ def test_a_clip_is_like_itself_and_unlike_another_in_colour_and_scene() -> None:
 @pytest.mark.parametrize(("name", "roles"), [("frequency", 4), ("patch", 2)])
 def test_branches_end_to_end(config, tmp_path, name: EncoderName, roles: int) -> None:
     mine = dataclasses.replace(config, encoder=name, banks=config.out, out=tmp_path)
-    save_encoder(mine.encoder_folder, *new_encoder(mine, load_backbone(mine)))
+    new_encoder(mine, load_backbone(mine)).save_pretrained(mine.encoder_folder)
     assert branches.main(Branches(mine, pairs=2)) == 0
     table = json.loads((tmp_path / "branches.json").read_text())["all"]
     assert list(table) == ["both", "neither", "low", "high"][:roles]

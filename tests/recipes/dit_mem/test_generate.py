@@ -20,7 +20,7 @@ from memkit.video import read_video, write_video
 from recipes.dit_mem import generate, prepare
 from recipes.dit_mem.generate import Generate
 from recipes.dit_mem.memories import find
-from recipes.dit_mem.parts import load_backbone, new_encoder, save_encoder
+from recipes.dit_mem.parts import load_backbone, new_encoder
 from recipes.dit_mem.prepare import Prepare
 from recipes.dit_mem.presets import PRESETS, Command, Config, parse, tiny
 from recipes.dit_mem.prompts import read_prompts
@@ -41,7 +41,7 @@ def config(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Con
     )
     assert prepare.main(Prepare(config)) == 0
     backbone = load_backbone(config)
-    save_encoder(config.encoder_folder, *new_encoder(config, backbone))
+    new_encoder(config, backbone).save_pretrained(config.encoder_folder)
     return config
 
 

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 
 from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
-from memkit.encoders import FrequencyEncoder
+from memkit.encoders import FrequencyEncoder, load_encoder
 from memkit.errors import BankError, InputError
 from memkit.generation.short_text import short_text
 from memkit.injectors import SelfAttentionConcat
@@ -20,7 +20,7 @@ from memkit.worlds.constants import MATERIALS, PLANETS, SUBSTANCES
 from recipes.common.padded_text import TextCache, prepared
 from recipes.dit_mem.data import Batch, TrainingSet
 from recipes.dit_mem.laws import MADE_UP, clip_ids, constants_of, law_of, names_of
-from recipes.dit_mem.parts import load_backbone, load_encoder, new_encoder, queries
+from recipes.dit_mem.parts import load_backbone, new_encoder, queries
 from recipes.dit_mem.prepare import render_bank
 from recipes.dit_mem.presets import Config, tiny
 from recipes.dit_mem.step import backward
@@ -191,8 +191,8 @@ def test_queries_keep_what_the_pattern_names(config) -> None:
 
 
 def _loss(backbone, config, batch: Batch, length: int) -> tuple[torch.Tensor, FrequencyEncoder]:
-    encoder, _ = new_encoder(config, backbone)
-    return backward(backbone, encoder, None, TextCache(backbone, length), batch), encoder
+    encoder = new_encoder(config, backbone)
+    return backward(backbone, encoder, TextCache(backbone, length), batch), encoder
 
 
 def test_gradients_reach_all_of_the_encoder_and_nothing_else(backbone, config, data) -> None:
@@ -219,10 +219,10 @@ def test_a_caption_too_long_is_named(backbone) -> None:
 
 
 def test_given_frames_are_clean_at_timestep_0_and_bear_no_loss(backbone, config, data) -> None:
-    encoder, _ = new_encoder(config, backbone)
+    encoder = new_encoder(config, backbone)
     text, batch = TextCache(backbone, config.text_length), dataclasses.replace(data.batch(1), known=1)
     with prepared(backbone, config.text_length, False):
-        losses = backward(backbone, encoder, None, text, batch)
+        losses = backward(backbone, encoder, text, batch)
         # by hand: per-token timesteps, clean first frame, the rest of the error
         sigma = batch.sigma[:, None] * (torch.arange(3) >= 1)
         levels = sigma[:, None, :, None, None]
@@ -262,11 +262,11 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, backbone, bank, config
     for a, b in zip(*rows, strict=True):
         assert {**a, "seconds": 0} == {**b, "seconds": 0}
     assert [row["step"] for row in rows[0]] == list(range(6))
-    loaded, loaded_gate = load_encoder(whole.encoder_folder, backbone)
-    fresh, _ = new_encoder(whole, backbone)
+    loaded = load_encoder(whole.encoder_folder)
+    fresh = new_encoder(whole, backbone)
     assert type(loaded) is type(fresh)
     assert any(not torch.equal(a, b) for a, b in zip(loaded.parameters(), fresh.parameters(), strict=True))
-    assert (loaded_gate is not None and bool(loaded_gate.weight.any())) == gate
+    assert (loaded.gate is not None and bool(loaded.gate.weight.any())) == gate
 
 
 def test_other_settings_are_another_run(tmp_path, backbone, bank, config) -> None:
@@ -282,13 +282,13 @@ def test_a_bf16_backbone_trains_an_fp32_encoder(tmp_path, bank, config) -> None:
     encoder = train(half, backbone, TrainingSet(bank, half))
     assert {p.dtype for p in encoder.parameters()} == {torch.float32}
     assert backbone.transformer.patch_embedding.weight.dtype == torch.bfloat16
-    fresh, _ = new_encoder(half, backbone)
+    fresh = new_encoder(half, backbone)
     moved = [bool((a != b).any()) for a, b in zip(encoder.parameters(), fresh.parameters(), strict=True)]
     assert all(moved)
 
 
 def test_the_gate_starts_where_it_is_told(backbone, config) -> None:
-    _, gate = new_encoder(dataclasses.replace(config, gate=True, gate_start=0.25), backbone)
+    gate = new_encoder(dataclasses.replace(config, gate=True, gate_start=0.25), backbone).gate
     assert gate is not None and (gate.weight == 0.25).all()
 
 
@@ -300,11 +300,11 @@ def test_the_average_is_what_is_saved(tmp_path, backbone, bank, config) -> None:
         data = TrainingSet(bank, averaged)
         text = TextCache(backbone, config.text_length)
         with prepared(backbone, config.text_length, False):
-            backward(backbone, training.encoder, training.gate, text, data.batch(step))
+            backward(backbone, training.encoder, text, data.batch(step))
         training.update(step)
         seen.append(training.encoder.out.weight.detach().clone())
     expected = (seen[0] + seen[1]) / 2 * 0.5 + seen[2] * 0.5
-    saved, _ = load_encoder(averaged.encoder_folder, backbone)
+    saved = load_encoder(averaged.encoder_folder)
     torch.testing.assert_close(saved.out.weight, expected)
     assert not torch.equal(saved.out.weight, seen[2])
 

@@ -1,0 +1,53 @@
+"""`MemoryEncoder`: the base of all encoders, which carry the gate that they were trained with."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+from memkit.encoders.gate import GATE_FILE, MemoryGate
+from memkit.memory import Memory
+from memkit.pretrained import Pretrained
+
+EncoderType = TypeVar("EncoderType", bound="MemoryEncoder")
+
+
+class MemoryEncoder(Pretrained, nn.Module):
+    """A module that maps memory latents [B, N, C, T, H, W] to `Memory`.
+
+    ``gate`` is None or a `MemoryGate`, which is a submodule: trained, moved, saved and loaded with the encoder. It is
+    saved as ``gate.safetensors`` beside ``model.safetensors``. A subclass ends its ``forward`` with
+    ``return self.with_gate(memory)``.
+    """
+
+    gate: MemoryGate | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = None
+
+    def with_gate(self, memory: Memory) -> Memory:
+        """The same memory with the values of the encoder's gate, if there is one."""
+        return memory if self.gate is None else replace(memory, gate=self.gate())
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
+        """As `Pretrained.save_pretrained`, with the gate in a file of its own; the file of an earlier gate goes."""
+        saved = super().save_pretrained(folder)
+        if self.gate is None:
+            (saved / GATE_FILE).unlink(missing_ok=True)
+        else:
+            self.gate.save(saved)
+        return saved
+
+    @classmethod
+    def _load(cls: type[EncoderType], folder: Path) -> EncoderType:
+        encoder = super()._load(folder)
+        encoder.gate = MemoryGate.load(folder)
+        return encoder
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: tensor for name, tensor in super()._tensors().items() if not name.startswith("gate.")}

@@ -1,0 +1,54 @@
+"""`MemoryGate`: one number per layer and head, for memory that must not disturb the model before it is trained."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from memkit.files import atomic_write
+
+GATE_FILE = "gate.safetensors"
+
+
+class MemoryGate(nn.Module):
+    """``tanh(weight)`` [layers, heads] scales what memory adds to the output of each head (arXiv 2303.16199).
+
+    Give it to an encoder (``encoder.gate = MemoryGate(30, 12, start=0.1)``): it is then trained, saved and loaded with
+    the encoder, and is part of every `Memory` that the encoder returns.
+
+    Args:
+        num_layers: number of blocks of the transformer.
+        num_heads: number of attention heads per block.
+        start: initial value of every weight, before tanh. At 0 the model starts as itself, bit for bit, but the encoder
+            gets no gradient before its gate has moved, and the gradient of the gate is that of an untrained encoder: a
+            small value such as 0.1 learns faster.
+    """
+
+    def __init__(self, num_layers: int, num_heads: int, start: float = 0.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((num_layers, num_heads), start))
+
+    def forward(self) -> Float[Tensor, "layers heads"]:
+        """The scale of each layer and head, in (-1, 1)."""
+        return self.weight.tanh()
+
+    @staticmethod
+    def load(folder: str | os.PathLike[str]) -> MemoryGate | None:
+        """The gate in the folder of an encoder, or None if there is none."""
+        file = Path(folder, GATE_FILE)
+        if not file.exists():
+            return None
+        weight = load_file(file)["weight"]
+        gate = MemoryGate(*weight.shape)
+        gate.load_state_dict({"weight": weight})
+        return gate
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Writes the gate into the folder of an encoder; the file appears whole or not at all."""
+        with atomic_write(Path(folder, GATE_FILE)) as partial:
+            save_file({"weight": self.weight.detach().cpu()}, partial)
