@@ -39,7 +39,7 @@ class Rollout:
         *,
         budget: int | None = None,
         steps: int = 50,
-        guidance_scale: float | int = 5.0,
+        guidance_scale: float = 5.0,
         negative_prompt: str = "",
         annotation: str = "exact",
     ) -> None:
