@@ -188,7 +188,7 @@ def _make(
         guidance_scale=config.guidance_scale,
         negative_prompt=config.negative_prompt,
         gate=gate,
-        known=known,
+        conditioning_latents=known,
     )
     captions = {} if bank is None else dict(zip(bank.ids, bank.captions, strict=True))
     for job, found, frames in zip(jobs, hits, videos, strict=True):
