@@ -1,5 +1,6 @@
 """Shapes in signatures are checked at run time in the tests; hubs are never asked."""
 
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -10,7 +11,8 @@ from jaxtyping import install_import_hook
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 sys.path.insert(0, str(Path(__file__).parents[1]))
-install_import_hook("memkit", "beartype.beartype")
+importlib.import_module("tests.helpers.type_checks")  # the hook only names it
+install_import_hook("memkit", "tests.helpers.type_checks.checked")
 # a machine that does other work too is slow at everything; it says nothing of the strategies
 settings.register_profile("memkit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("memkit")

@@ -61,9 +61,14 @@ def test_a_video_from_an_image_keeps_the_image():
     events = [sample_law(random.Random(seed), "test") for seed in range(4)]
     first = [event.video(num_frames=1) for event in events]
     with torch.no_grad():
-        known = torch.cat([backbone.encode_video(to_model(frame)) for frame in first])
+        first_latents = torch.cat([backbone.encode_video(to_model(frame)) for frame in first])
     videos = generate_videos(
-        backbone, [event.caption for event in events], seeds=range(4), steps=8, guidance_scale=3.0, known=known
+        backbone,
+        [event.caption for event in events],
+        seeds=range(4),
+        steps=8,
+        guidance_scale=3.0,
+        conditioning_latents=first_latents,
     )
     kept = [mean_psnr(psnr(video[:1], frame)) for video, frame in zip(videos, first, strict=True)]
     assert sum(kept) / 4 >= 25  # dB

@@ -37,7 +37,7 @@ class Format(Protocol):
     @property
     def width(self) -> int: ...
     @property
-    def fps(self) -> float | int: ...
+    def fps(self) -> float: ...
 
 
 @runtime_checkable
@@ -70,7 +70,7 @@ def build_bank(
     num_frames: int | None = None,
     height: int | None = None,
     width: int | None = None,
-    fps: float | int | None = None,
+    fps: float | None = None,
     cut: Cut = "start",
     pad: Pad = "hold",
     resize_rule: Resize = "crop",
@@ -101,7 +101,7 @@ def clip_settings(
     num_frames: int | None = None,
     height: int | None = None,
     width: int | None = None,
-    fps: float | int | None = None,
+    fps: float | None = None,
     cut: Cut = "start",
     pad: Pad = "hold",
     resize_rule: Resize = "crop",

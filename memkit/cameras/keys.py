@@ -28,7 +28,6 @@ from memkit.errors import InputError
 MAX_PITCH_DEGREES = 85
 
 Key = Literal["w", "s", "a", "d", "up", "down", "left", "right"]
-Number = float | int
 
 _OPPOSITE = {"w": "s", "a": "d", "up": "down", "left": "right"}
 _KEYS = ", ".join(get_args(Key))
@@ -86,8 +85,8 @@ def cameras_from_keys(
     text: str,
     start: Cameras,
     *,
-    metres_per_latent: Number = 0.4,
-    degrees_per_latent: Number = 10.0,
+    metres_per_latent: float = 0.4,
+    degrees_per_latent: float = 10.0,
     frames_per_latent: int = 4,
 ) -> Cameras:
     """A camera for each video frame, ``[1 + frames_per_latent · N]`` for N latent frames; the first is ``start``.
@@ -159,7 +158,7 @@ class _Walk:
             # An arc's chord has the direction of its middle.
             angle = self._heading + math.radians(self._yaw + turn / 2)
             half = math.radians(turn / 2)
-            chord = float(metres) * (math.sin(half) / half if half else 1.0)
+            chord = metres * (math.sin(half) / half if half else 1.0)
             forward = math.cos(angle), math.sin(angle)
             self._place[0] += Fraction(chord * (ahead * forward[0] + aside * forward[1]))
             self._place[1] += Fraction(chord * (ahead * forward[1] - aside * forward[0]))

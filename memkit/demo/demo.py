@@ -101,12 +101,12 @@ def main(demo: Demo | None = None) -> int:
     demo.out.mkdir(parents=True, exist_ok=True)
     print(f"bank: {CLIPS} -> {demo.out / 'bank'}", flush=True)
     bank = demo_bank(demo.out / "bank", str(demo.model or "tiny"), backbone)
-    known = _first_frame(demo, backbone)
+    conditioning_latents = _first_frame(demo, backbone)
     retriever = memkit.TextRetriever(bank)
     comparisons = []
     for i, prompt in enumerate(prompts):
         print(f"[{i + 1}/{len(prompts)}] {prompt}", flush=True)
-        comparisons.append(_compare(demo, prompt, backbone, encoder, bank, retriever, known))
+        comparisons.append(_compare(demo, prompt, backbone, encoder, bank, retriever, conditioning_latents))
     fps = backbone.video_format.fps
     seconds = time.perf_counter() - started
     ours = not demo.prompt and demo.model is None
@@ -136,7 +136,7 @@ def _compare(
     encoder: memkit.FrequencyEncoder,
     bank: memkit.MemoryBank,
     retriever: memkit.TextRetriever,
-    known: Tensor | None,
+    conditioning_latents: Tensor | None,
 ):
     import torch
 
@@ -148,10 +148,10 @@ def _compare(
     latents = bank.latents(hits.ids)
     with torch.no_grad():
         memory = encoder(latents)
-    without = _generate(demo, prompt, backbone, known)
+    without = _generate(demo, prompt, backbone, conditioning_latents)
     recorder = AttentionRecorder()
     with memkit.SelfAttentionConcat(memory, recorder).attach(*backbone.transformers):
-        with_memory = _generate(demo, prompt, backbone, known)
+        with_memory = _generate(demo, prompt, backbone, conditioning_latents)
     shares = recorder.shares().mean(-1)
     tokens = _video_tokens(backbone, latents.shape[-3:])
     captions = dict(zip(bank.ids, bank.captions, strict=True))
@@ -167,10 +167,15 @@ def _compare(
     )
 
 
-def _generate(demo: Demo, prompt: str, backbone: memkit.WanBackbone, known: Tensor | None):
+def _generate(demo: Demo, prompt: str, backbone: memkit.WanBackbone, conditioning_latents: Tensor | None):
     from memkit.generation.generate import generate_video
 
-    settings = {"seed": demo.seed, "steps": demo.steps, "guidance_scale": demo.guidance_scale, "known": known}
+    settings = {
+        "seed": demo.seed,
+        "steps": demo.steps,
+        "guidance_scale": demo.guidance_scale,
+        "conditioning_latents": conditioning_latents,
+    }
     return generate_video(backbone, prompt, **settings).contiguous()
 
 

@@ -1,4 +1,4 @@
-"""Frame graphs: what the chunks of a clip are to each other, and curricula that change it."""
+"""Frame graphs: the role and the visibility of each chunk of a clip, and curricula that change them."""
 
 from memkit.frame_graph.curriculum import (
     CleanMix,

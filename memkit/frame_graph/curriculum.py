@@ -1,4 +1,4 @@
-"""Curricula for training with memory: functions graph -> graph that hide, soil or move what a model remembers.
+"""Curricula for training with memory: functions graph -> graph that hide, noise or move what a model remembers.
 
 Each is a frozen dataclass, called with a graph and a ``random.Random``: the result is a function of the graph and the
 state of the generator alone. Draw anew at each step, from the clip's own graph. ReMind (arXiv 2605.25333) names these
@@ -18,17 +18,17 @@ from memkit.errors import InputError
 from memkit.frame_graph.graph import FrameGraph
 
 Transform = Callable[[FrameGraph, random.Random], FrameGraph]
-"""graph -> graph, by chance."""
+"""graph -> graph, at random."""
 
 
 def protected(graph: FrameGraph) -> frozenset[int]:
     """Indices of the chunks that are neither dropped nor noised: anchors, the first, and the newest.
 
-    The newest is the last of all, and the last that is wholly known, from which a continuation starts.
+    The newest are the last chunk of all and the last that consists of conditioning frames, where a continuation starts.
     """
     anchors = {i for i, node in enumerate(graph.nodes) if node.role == "anchor"}
-    known = [i for i, node in enumerate(graph.nodes) if node.known == node.frames]
-    return frozenset({0, len(graph.nodes) - 1, *anchors, *known[-1:]})
+    given = [i for i, node in enumerate(graph.nodes) if node.conditioning_frames == node.frames]
+    return frozenset({0, len(graph.nodes) - 1, *anchors, *given[-1:]})
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class NodeDrop:
         _check_probability("NodeDrop.p_degraded", self.p_degraded)
 
     def __call__(self, graph: FrameGraph, rng: random.Random) -> FrameGraph:
-        """The graph with more chunks dropped; those already dropped stay so. One draw a chunk."""
+        """The graph with more chunks dropped; those already dropped stay so. One draw per chunk."""
         safe = protected(graph)
         nodes = []
         for i, node in enumerate(graph.nodes):
@@ -62,7 +62,7 @@ class NoisyMemory:
         _check_probability("NoisyMemory.sigma_max", self.sigma_max)
 
     def __call__(self, graph: FrameGraph, rng: random.Random) -> FrameGraph:
-        """The graph with new noise levels; protected chunks keep theirs. One draw a chunk."""
+        """The graph with new noise levels; protected chunks keep theirs. One draw per chunk."""
         safe = protected(graph)
         levels = [rng.random() * self.sigma_max for _ in graph.nodes]
         return FrameGraph(
@@ -75,10 +75,10 @@ class NoisyMemory:
 
 @dataclass(frozen=True)
 class FrontierContinuation:
-    """Makes the first n chunks known, n uniform from ``least`` to ``most``: the model predicts from there on.
+    """Gives the first n chunks as conditioning, n uniform from ``least`` to ``most``: the model predicts what follows.
 
-    n goes no further than leaves one chunk with loss behind the frontier: of recovery, where the graph has any. Put it
-    before `NodeDrop` and `NoisyMemory`, which protect the chunk at the frontier.
+    At least one chunk with loss stays behind this frontier: one of recovery, where the graph has any. Apply it before
+    `NodeDrop` and `NoisyMemory`, which protect the chunk at the frontier.
     """
 
     least: int = 1
@@ -89,32 +89,34 @@ class FrontierContinuation:
             raise InputError(f"FrontierContinuation from {self.least} to {self.most} chunks; give 1 ≤ least ≤ most.")
 
     def __call__(self, graph: FrameGraph, rng: random.Random) -> FrameGraph:
-        """The graph with its first n chunks known. Raises `InputError` where fewer than ``least`` can be."""
+        """The graph with its first n chunks as conditioning. Raises `InputError` where fewer than ``least`` can be."""
         limit = max(_targets(graph), default=0)
         if limit < self.least:
             raise InputError(
-                f"Only the first {limit} chunks can be known if one is to carry loss; FrontierContinuation asks for "
-                f"{self.least}. Give a longer clip or a smaller least."
+                f"Only the first {limit} chunks can be conditioning if one is to carry loss; FrontierContinuation "
+                f"needs {self.least}. Give a longer clip or a smaller least."
             )
         n = rng.randint(self.least, limit if self.most is None else min(self.most, limit))
-        return FrameGraph(tuple(replace(x, known=x.frames) if i < n else x for i, x in enumerate(graph.nodes)))
+        given = [replace(node, conditioning_frames=node.frames) for node in graph.nodes[:n]]
+        return FrameGraph((*given, *graph.nodes[n:]))
 
 
 @dataclass(frozen=True)
 class ReferenceCache:
-    """Puts one chunk to predict far behind clean references, with nothing between.
+    """Places one chunk to predict long after clean references, with nothing between.
 
     The target is drawn from the chunks that carry loss and come after a reference: from those of recovery, where there
-    are any. References are the anchors before it; in a graph without anchors, the first chunk. They become known
-    anchors and keep their times; the target moves to ``gap`` latents after the start of the newest of them, uniform
-    from the first to the second number. All other chunks are gone; ``FrameGraph.sources`` tells what is left.
+    are any. References are the anchors before it; in a graph without anchors, the first chunk. All their frames become
+    conditioning and they keep their times; the target moves to ``gap`` latent frames after the start of the newest of
+    them, uniform from the first to the second number. All other chunks are removed; ``FrameGraph.sources`` says which
+    frames are left.
     """
 
     gap: tuple[int, int] = (40, 48)
 
     def __post_init__(self) -> None:
         if not 1 <= self.gap[0] <= self.gap[1]:
-            raise InputError(f"ReferenceCache.gap is {self.gap}; give two whole numbers, 1 ≤ least ≤ most.")
+            raise InputError(f"ReferenceCache.gap is {self.gap}; give two integers, 1 ≤ least ≤ most.")
 
     def __call__(self, graph: FrameGraph, rng: random.Random) -> FrameGraph:
         """The references and the target. Raises `InputError` without either, or with a gap shorter than a reference."""
@@ -127,8 +129,11 @@ class ReferenceCache:
         target, gap = rng.choice(choices), rng.randint(*self.gap)
         references = [graph.nodes[i] for i in anchors if i < target]
         if self.gap[0] < references[-1].frames:
-            raise InputError(f"A gap of {self.gap[0]} latents is shorter than a reference of {references[-1].frames}.")
-        kept = [replace(x, role="anchor", known=x.frames, sigma=0.0, dropped=False, source=x.shows) for x in references]
+            raise InputError(
+                f"A gap of {self.gap[0]} latent frames is shorter than a reference of {references[-1].frames}."
+            )
+        clean = {"role": "anchor", "sigma": 0.0, "dropped": False}
+        kept = [replace(x, conditioning_frames=x.frames, source=x.shows, **clean) for x in references]
         aim = graph.nodes[target]
         return FrameGraph((*kept, replace(aim, time=kept[-1].time + gap, dropped=False, source=aim.shows)))
 
@@ -140,7 +145,7 @@ class Compose:
     transforms: tuple[Transform, ...]
 
     def __call__(self, graph: FrameGraph, rng: random.Random) -> FrameGraph:
-        """The graph after the last."""
+        """The graph after the last transform."""
         for transform in self.transforms:
             graph = transform(graph, rng)
         return graph
@@ -148,7 +153,7 @@ class Compose:
 
 @dataclass(frozen=True)
 class CleanMix:
-    """Leaves the graph undisturbed with probability ``p``, against forgetting; else applies ``transform``."""
+    """Leaves the graph as it is with probability ``p``, against forgetting; otherwise applies ``transform``."""
 
     transform: Transform
     p: float = 0.25
@@ -157,7 +162,7 @@ class CleanMix:
         _check_probability("CleanMix.p", self.p)
 
     def __call__(self, graph: FrameGraph, rng: random.Random) -> FrameGraph:
-        """The graph itself, or what the transform makes of it."""
+        """The graph itself, or the transformed one."""
         return graph if rng.random() < self.p else self.transform(graph, rng)
 
 

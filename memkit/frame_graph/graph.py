@@ -1,15 +1,15 @@
-"""`FrameGraph`: the chunks of a clip as data: when each is, what it is, who sees it, and where the model learns.
+"""`FrameGraph`: the chunks of a clip as data: the time, role and visibility of each, and which frames carry loss.
 
 A node is one chunk of latent frames. Under teacher forcing a model reads two streams of the same chunks, [clean |
-noisy]: cᵢ is memory, xᵢ is made. The graph gives what such a step needs: the table of who sees whom, a noise level and
-a timestep a frame, a position a frame, and the frames that carry loss (ReMind, arXiv 2605.25333; its schema is not
-published, so this one is our reading). Curricula are functions graph -> graph: see ``memkit.frame_graph.curriculum``.
+noisy]: cᵢ is memory, xᵢ is denoised. The graph gives what such a step needs: the visibility table, noise level,
+timestep and position per frame, and the frames that carry loss (ReMind, arXiv 2605.25333; its schema is not published,
+so this one is our reading). Curricula are functions graph -> graph: see ``memkit.frame_graph.curriculum``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -25,7 +25,7 @@ Spans = Sequence[tuple[int, int]]
 
 
 class Streams(NamedTuple):
-    """One number a frame in each of the two streams."""
+    """One number per frame in each of the two streams."""
 
     clean: Float[Tensor, " frames"]
     noisy: Float[Tensor, " frames"]
@@ -33,12 +33,12 @@ class Streams(NamedTuple):
 
 @dataclass(frozen=True)
 class FrameGraph:
-    """Chunks in the order of time. One graph serves all samples of a batch: they share one table.
+    """Chunks in temporal order. One graph serves all samples of a batch: they share one visibility table.
 
-    In both streams the frames are those of the nodes in order, so tokens are those of [clean | noisy], F frames each.
+    Both streams hold the frames of all nodes in order, so the token sequence is [clean | noisy], F frames each.
     Groups of tokens are named ``c0 … cn`` in the clean stream and ``x0 … xn`` in the noisy one.
 
-    Raises `InputError` where there is no chunk, or chunks overlap or are not in the order of time.
+    Raises `InputError` where there is no chunk, or chunks overlap or are not in temporal order.
     """
 
     nodes: tuple[Node, ...]
@@ -50,7 +50,7 @@ class FrameGraph:
             if after.time < before.stop:
                 raise InputError(
                     f"The chunk at {after.time} begins before the one at {before.time} ends ({before.stop}); "
-                    "give chunks in the order of time, without overlap."
+                    "give chunks in temporal order, without overlap."
                 )
 
     @classmethod
@@ -59,7 +59,7 @@ class FrameGraph:
         num_frames: int,
         chunk: int = 3,
         first: int | None = None,
-        known: int = 1,
+        conditioning_frames: int = 1,
         degraded: Spans = (),
         anchors: Spans = (),
         recovery: Spans | None = None,
@@ -67,25 +67,26 @@ class FrameGraph:
     ) -> FrameGraph:
         """A clip cut in chunks. ReMind: 21 latent frames, chunks of 3.
 
-        A chunk is degraded where any frame of it is; else an anchor where any frame of it is; else a seed where frames
-        of it are known; else recovery.
+        A chunk is degraded if any of its frames is; else an anchor if any of its frames is; else a seed if any of its
+        frames is a conditioning frame; else recovery or plain.
 
         Args:
             num_frames: latent frames of the clip.
-            chunk: frames of each chunk; ``first``: of the first one, where another number (1 for 13 = 1 + 4·3).
-            known: frames given at the start: 1 is image-to-video, 6 is video-to-video, 0 is text alone.
-            degraded: intervals of latent frames that show no truth.
+            chunk: latent frames per chunk; ``first``: of the first one, where it differs (1 for 13 = 1 + 4·3).
+            conditioning_frames: latent frames given at the start: 1 is image-to-video, 6 is video-to-video, 0 is text
+                alone.
+            degraded: intervals of latent frames in which the scene is hidden.
             anchors: intervals of latent frames to be kept in memory.
             recovery: intervals of latent frames after an interruption; None: all that follows the first degraded one.
-            cameras: whether each latent frame has a camera, of the same index.
+            cameras: whether each latent frame has a camera, with the same index.
 
         Raises:
-            InputError: the clip cannot be cut so, an interval is not within it, an anchor is degraded, or nothing
-                recovers (say ``recovery=()`` where that is meant).
+            InputError: the clip cannot be cut so, an interval is not within it, a chunk is both anchor and degraded, or
+                no chunk recovers (give ``recovery=()`` where that is intended).
         """
         cuts = _cuts(num_frames, chunk, chunk if first is None else first)
-        if not 0 <= known <= num_frames:
-            raise InputError(f"{known} of {num_frames} latent frames are known; give 0 to {num_frames}.")
+        if not 0 <= conditioning_frames <= num_frames:
+            raise InputError(f"{conditioning_frames} conditioning frames of {num_frames}; give 0 to {num_frames}.")
         for name, spans in (("degraded", degraded), ("anchors", anchors), ("recovery", recovery or ())):
             _check_spans(name, spans, num_frames)
         after = recovery
@@ -99,7 +100,7 @@ class FrameGraph:
                 return "degraded"
             if _touches(anchors, start, stop):
                 return "anchor"
-            if start < known:
+            if start < conditioning_frames:
                 return "seed"
             return "recovery" if _touches(after, start, stop) else "plain"
 
@@ -109,7 +110,7 @@ class FrameGraph:
                 frames=stop - start,
                 camera=start if cameras else None,
                 role=role(start, stop),
-                known=min(max(known - start, 0), stop - start),
+                conditioning_frames=min(max(conditioning_frames - start, 0), stop - start),
             )
             for start, stop in cuts
         )
@@ -125,14 +126,14 @@ class FrameGraph:
         return sum(node.frames for node in self.nodes)
 
     def groups(self, tokens: int = 1) -> dict[str, int]:
-        """The groups in the order of the sequence [clean | noisy], with the tokens of each at ``tokens`` a frame."""
+        """Number of tokens in each group, in the order of the sequence [clean | noisy]; ``tokens`` per frame."""
         return {f"{s}{i}": node.frames * tokens for s in "cx" for i, node in enumerate(self.nodes)}
 
     def visibility(self) -> dict[str, tuple[str, ...]]:
-        """Who sees whom, as ``memkit.attention.grouped_attention`` takes it.
+        """The groups that each group attends to, as ``memkit.attention.grouped_attention`` takes them.
 
-        cᵢ sees c≤ᵢ and xᵢ sees c<ᵢ and itself, both without dropped chunks. The row of a dropped cᵢ still holds itself:
-        nobody else reads it, so nothing leaks, and no query is left with nothing to see. What it computes is unused.
+        cᵢ sees c≤ᵢ; xᵢ sees c<ᵢ and itself; dropped chunks are left out of both. The row of a dropped cᵢ still holds
+        itself, so that no query is without keys: no other chunk reads it, so nothing leaks, and its output is unused.
         """
         table: dict[str, tuple[str, ...]] = {}
         for stream in "cx":
@@ -144,7 +145,7 @@ class FrameGraph:
     def visible(self, tokens: int | None = None) -> Bool[Tensor, "queries keys"]:
         """`visibility` as a matrix over [clean | noisy], True where the query (row) sees the key.
 
-        ``tokens`` is the number of them in a frame, so 1 gives a row a frame; without it there is a row a chunk.
+        ``tokens`` is their number per frame, so 1 gives one row per frame; without it there is one row per chunk.
         """
         table = self.visibility()
         matrix = torch.tensor([[key in table[query] for key in table] for query in table])
@@ -154,13 +155,13 @@ class FrameGraph:
         return matrix.repeat_interleave(sizes, dim=0).repeat_interleave(sizes, dim=1)
 
     def positions(self) -> tuple[int, ...]:
-        """The position of each frame, the same in both streams: any whole numbers, rising, with gaps."""
+        """The position of each frame, the same in both streams: ascending integers, with gaps."""
         return self._each_frame(lambda node, k: node.time + k)
 
     def sources(self) -> tuple[int, ...]:
-        """The clip's latent frame that each frame shows: ``latents[:, :, graph.sources()]`` are the streams' frames.
+        """The clip's latent frame that each frame shows: the streams hold ``latents[:, :, graph.sources()]``.
 
-        Raises `InputError` for a chunk before time 0 that does not say its source.
+        Raises `InputError` for a chunk before time 0 without a source.
         """
         return self._each_frame(lambda node, k: node.shows + k)
 
@@ -169,26 +170,28 @@ class FrameGraph:
         return self._each_frame(lambda node, k: None if node.camera is None else node.camera + k)
 
     def given(self) -> Bool[Tensor, " frames"]:
-        """True where a frame is a condition: known, or degraded. The noisy stream shows it without noise."""
-        return torch.tensor(self._each_frame(lambda node, k: node.role == "degraded" or k < node.known))
+        """True for conditioning frames and degraded ones. The noisy stream shows them without noise."""
+        return torch.tensor(self._each_frame(lambda node, k: node.role == "degraded" or k < node.conditioning_frames))
 
     def loss_mask(self) -> Bool[Tensor, " frames"]:
-        """True where a frame of the noisy stream carries loss: neither known nor degraded.
+        """True where a frame of the noisy stream carries loss: neither a conditioning frame nor degraded.
 
         Raises `InputError` where none does.
         """
         mask = ~self.given()
         if not mask.any():
-            raise InputError("Every frame is known or degraded, so there is nothing to learn; leave one unknown.")
+            raise InputError(
+                "Every frame is a conditioning frame or degraded, so none carries loss; leave one to generate."
+            )
         return mask
 
     def noise_levels(self, sigma: float | Sequence[float]) -> Streams:
         """σ in [0, 1] of each frame, float32.
 
-        The clean stream has each chunk's own (0 unless memory is noisy). The noisy one has ``sigma``, for all or one a
-        chunk, and 0 where a frame is `given`.
+        The clean stream has each chunk's own (0 unless memory is noised). The noisy one has ``sigma``, one level or one
+        per chunk, and 0 where a frame is `given`.
 
-        Raises `InputError` for a level outside [0, 1] or another number of levels than of chunks.
+        Raises `InputError` for a level outside [0, 1] or a wrong number of levels.
         """
         levels = list(sigma) if isinstance(sigma, Sequence) else [sigma] * len(self.nodes)
         if len(levels) != len(self.nodes) or not all(0.0 <= level <= 1.0 for level in levels):
@@ -206,11 +209,11 @@ class FrameGraph:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as JSON takes them."""
-        return {"nodes": [asdict(node) for node in self.nodes]}
+        return {"nodes": [node.to_dict() for node in self.nodes]}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> FrameGraph:
-        """What `to_dict` gave. Raises `InputError` for any other content."""
+        """The inverse of `to_dict`. Raises `InputError` for any other content."""
         if set(content) != {"nodes"} or not isinstance(content["nodes"], Sequence):
             raise InputError(f"A frame graph is {{'nodes': [...]}}, not a mapping of {list(content)}.")
         return cls(tuple(Node.from_dict(item) for item in content["nodes"]))

@@ -1,4 +1,4 @@
-"""`StreamLayout`: which chunks of a graph's two streams a forward runs on, and in what order its tokens are."""
+"""`StreamLayout`: which chunks of a graph's two streams a forward pass computes, and the order of their tokens."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ class StreamLayout:
     def for_loss(cls, graph: FrameGraph) -> StreamLayout:
         """The noisy chunks that carry loss, and the clean ones that these see.
 
-        What is left out reaches no frame that carries loss. Raises `InputError` where no frame does.
+        What is left out does not affect any frame that carries loss. Raises `InputError` where no frame does.
         """
         mask, table = graph.loss_mask().split([node.frames for node in graph.nodes]), graph.visibility()
-        made = [f"x{i}" for i, frames in enumerate(mask) if frames.any()]
-        seen = {name for query in made for name in table[query]}  # which sees no chunk that they do not see themselves
+        lossy = [f"x{i}" for i, frames in enumerate(mask) if frames.any()]
+        seen = {name for query in lossy for name in table[query]}  # visibility is transitive: these see nothing more
         return cls(graph, tuple(name for name in table if name in seen))
 
     def groups(self, tokens: int = 1) -> dict[str, int]:
-        """Tokens of each chunk that is run, in order, at ``tokens`` a frame."""
+        """Number of tokens of each chunk that is computed, in order; ``tokens`` per frame."""
         sizes = self.graph.groups(tokens)
         return {name: sizes[name] for name in self.names}
 
     def visibility(self) -> dict[str, tuple[str, ...]]:
-        """Who sees whom among those that are run; see `FrameGraph.visibility`."""
+        """Visibility among the chunks that are computed; see `FrameGraph.visibility`."""
         table = self.graph.visibility()
         return {name: table[name] for name in self.names}
 
     def frames(self, stream: str) -> list[int]:
-        """Of the frames of the clean ("c") or noisy ("x") stream those that are run."""
+        """Indices of the frames of the clean ("c") or noisy ("x") stream that are computed."""
         numbers = range(self.graph.num_frames)
         return [n for n, name in zip(numbers, self._names(stream), strict=True) if name in self.names]
 

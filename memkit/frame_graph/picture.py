@@ -1,4 +1,4 @@
-"""A picture of a frame graph: both streams on the axis of time, and beside them who sees whom."""
+"""A picture of a frame graph: both streams over time, and beside them the visibility matrix."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _INK, _GREY = "#26303b", "#5f6b78"
 
 
 def draw_graph(graph: FrameGraph, path: Path | str, title: str = "") -> Path:
-    """Writes a PNG of ``graph`` to ``path``.
+    """Write a PNG of ``graph`` to ``path``.
 
-    Left, the two streams over positions (latent frames): colour is the role, hatched and pale is dropped from memory,
-    σ the noise of memory, "of" the clip's frames that a moved chunk shows, "known" the number of given frames, a bar
-    below the noisy stream the frames that carry loss. Right, the visibility of chunks.
+    Left, the two streams over positions (latent frames): colour shows the role; hatched and pale chunks are dropped
+    from memory; σ is the noise level of memory; "of" names the clip's frames that a moved chunk shows; "cond." counts
+    conditioning frames; a bar below the noisy stream marks the frames that carry loss. Right, which chunks see which.
 
     Raises `MemkitError` where matplotlib is missing.
     """
@@ -57,7 +57,7 @@ def _draw_streams(axes: Any, graph: FrameGraph) -> None:
         memory = [f"σ {node.sigma:.2f}"] if node.sigma > 0 else []
         if node.source not in (None, node.time):
             memory.append(f"of {node.source}–{node.source + node.frames - 1}")
-        given = f"{node.known} known" if node.known else ""
+        given = f"{node.conditioning_frames} cond." if node.conditioning_frames else ""
         _draw_chunk(axes, node, 1.6, f"c{i}", node.dropped, "\n".join(memory))
         _draw_chunk(axes, node, 0.3, f"x{i}", False, given)
         for k in range(node.frames):
@@ -70,7 +70,7 @@ def _draw_streams(axes: Any, graph: FrameGraph) -> None:
         start += node.frames
     first, last = graph.nodes[0].time, graph.nodes[-1].stop
     axes.set(xlim=(first - 0.5, last + 0.5), ylim=(-0.05, 2.75), xlabel="position (latent frames)")
-    axes.set_yticks([2.0, 0.7], ["clean\n(memory)", "noisy\n(made)"])
+    axes.set_yticks([2.0, 0.7], ["clean\n(memory)", "noisy\n(denoised)"])
     step = max(1, -(-(last - first) // 24))
     ticks = range(first, last, step)
     axes.set_xticks([tick + 0.5 for tick in ticks], [str(tick) for tick in ticks])
@@ -101,7 +101,7 @@ def _draw_matrix(axes: Any, graph: FrameGraph) -> None:
     axes.tick_params(which="both", length=0)
     for draw in (axes.axhline, axes.axvline):
         draw(n - 0.5, color=_INK, linewidth=1)
-    axes.set(xlabel="key", ylabel="query", title="who sees whom")
+    axes.set(xlabel="key", ylabel="query", title="visibility")
 
 
 def _box(x: float, y: float, width: float, height: float, **style: Any) -> Any:

@@ -1,8 +1,8 @@
-"""Known frames: the first latents of a video are given, and the model makes the rest.
+"""Conditioning frames: the first latents of a video are given, and the model generates the rest.
 
-As in Wan2.2 TI2V, known latents stay clean in the sequence and their tokens carry timestep 0; one frame is
-image-to-video, several are video-to-video. The model must have been trained so (Wan2.2-TI2V-5B, tiny-wan): others
-take any timestep a token, but were never shown two.
+As in Wan2.2 TI2V, conditioning latents stay clean in the sequence and their tokens carry timestep 0; one frame is
+image-to-video, several are video-to-video. The model must have been trained for it (Wan2.2-TI2V-5B, tiny-wan): others
+accept one timestep per token, but never saw two different ones in a video.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from memkit.errors import InputError
 
 @contextmanager
 def conditioning_frames(
-    latents: Float[Tensor, "rows channels known height width"], *transformers: WanTransformer3DModel
+    latents: Float[Tensor, "rows channels conditioning height width"], *transformers: WanTransformer3DModel
 ) -> Iterator[None]:
     """Inside, every call of the transformers sees ``latents`` (normalised) as its first frames, at timestep 0.
 
-    ``latents`` has one row a sample, or one for all. What the call gives for those frames means nothing: whoever
-    integrates it writes the known latents back at the end. Afterwards the transformers are what they were.
+    ``latents`` has one row per sample, or one for all. The prediction for those frames has no meaning: a sampler writes
+    the conditioning latents back after each step. Afterwards the transformers are what they were.
 
-    Raises `InputError`, from the call, where rows, channels or sizes do not fit, or no frame is left to make.
+    Raises `InputError`, from the call, where rows, channels or sizes do not fit, or no frame is left to generate.
     """
 
     def before(module: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
@@ -37,42 +37,44 @@ def conditioning_frames(
         x, t = named["hidden_states"], named["timestep"]
         given = {
             "hidden_states": write_conditioning_frames(x, latents),
-            "timestep": _known_at_zero(module, x, t, latents.shape[2]),
+            "timestep": _zero_timesteps(module, x, t, latents.shape[2]),
         }
         return (), {**named, **given}
 
     with ExitStack() as stack:
         for transformer in transformers:
-            # first of all hooks: an injector that adds frames to the call must not find its own in their place
+            # before all other hooks: these frames must not replace those that an injector adds to the call
             hook = transformer.register_forward_pre_hook(before, with_kwargs=True, prepend=True)
             stack.callback(hook.remove)
         yield
 
 
 def write_conditioning_frames(
-    x: Float[Tensor, "batch channels frames height width"], latents: Float[Tensor, "rows channels2 known h w"]
+    x: Float[Tensor, "batch channels frames height width"], latents: Float[Tensor, "rows channels2 conditioning h w"]
 ) -> Float[Tensor, "batch channels frames height width"]:
-    """``x`` with its first frames replaced."""
-    known, frames = latents.shape[2], x.shape[2]
+    """``x`` with its first frames replaced by ``latents``."""
+    count, frames = latents.shape[2], x.shape[2]
     if latents.shape[0] not in (1, x.shape[0]) or latents.shape[1] != x.shape[1] or latents.shape[3:] != x.shape[3:]:
         raise InputError(
-            f"Known latents {list(latents.shape)} do not fit a video of {list(x.shape)}; give one row or one a sample, "
-            "of the same channels and size."
+            f"Conditioning latents {list(latents.shape)} do not fit a video of {list(x.shape)}; "
+            "give one row, or one per sample, of the same channels and size."
         )
-    if not 0 < known < frames:
-        raise InputError(f"{known} of {frames} latent frames are known; give at least one and leave at least one.")
-    return torch.cat([latents.to(x).expand(x.shape[0], -1, -1, -1, -1), x[:, :, known:]], dim=2)
+    if not 0 < count < frames:
+        raise InputError(
+            f"{count} of {frames} latent frames are conditioning frames; give at least one and leave at least one."
+        )
+    return torch.cat([latents.to(x).expand(x.shape[0], -1, -1, -1, -1), x[:, :, count:]], dim=2)
 
 
-def _known_at_zero(module: Any, x: Tensor, timestep: Tensor, known: int) -> Tensor:
-    """Timesteps [B, S], one a token, with 0 on those of the first ``known`` frames."""
+def _zero_timesteps(module: Any, x: Tensor, timestep: Tensor, count: int) -> Tensor:
+    """Timesteps [B, S], one per token, with 0 for those of the first ``count`` frames."""
     depth, height, width = module.config.patch_size
-    if known % depth:
-        raise InputError(f"This model patches {depth} latent frames together; give a multiple of it, not {known}.")
+    if count % depth:
+        raise InputError(f"This model patches {depth} latent frames together; give a multiple of it, not {count}.")
     tokens_per_frame = (x.shape[3] // height) * (x.shape[4] // width)
     tokens = x.shape[2] // depth * tokens_per_frame
     if timestep.ndim == 1:
         timestep = timestep.expand(x.shape[0])[:, None]
     timestep = timestep.expand(x.shape[0], tokens).clone()
-    timestep[:, : known // depth * tokens_per_frame] = 0
+    timestep[:, : count // depth * tokens_per_frame] = 0
     return timestep

@@ -1,4 +1,4 @@
-"""Videos from prompts by the stock pipeline, with or without memory."""
+"""Videos from prompts with the stock pipeline, with or without memory."""
 
 from __future__ import annotations
 
@@ -26,38 +26,40 @@ def generate_videos(
     *,
     seeds: Sequence[int],
     steps: int = 40,
-    guidance_scale: float | int = 5.0,
+    guidance_scale: float = 5.0,
     negative_prompt: str = "",
-    known: Float[Tensor, "rows channels known h w"] | None = None,
+    conditioning_latents: Float[Tensor, "rows channels conditioning h w"] | None = None,
     memory_guidance: MemoryGuidance | None = None,
     text_length: int = PIPELINE_TEXT_LENGTH,
 ) -> UInt8[Tensor, "batch frames height width 3"]:
-    """One video a prompt, in the backbone's own format, all in one batch.
+    """One video per prompt, in the backbone's own format, all in one batch.
 
-    ``memory`` holds one row a prompt, or one for all, and every expert sees it; None is the stock model. With
+    ``memory`` holds one row per prompt, or one for all, and every expert sees it; None is the stock model. With
     ``memory_guidance`` None both branches of the guidance see it (as in the release of DiT-Mem); "conditional" or a
     scale shows it to the conditional branch alone, see `memkit.generation.guidance`. ``seeds`` are one per prompt:
-    a video depends on its own prompt, memory and seed, not on its companions, up to the rounding of a larger batch.
-    Noise is drawn on the CPU for every device. ``known`` are the latents of first frames to go on from
-    (``backbone.encode_video`` of 1, 5, 9… frames), a row per prompt or one for all;
-    see `memkit.generation.conditioning`. With a smaller ``text_length`` only that many text tokens are
-    computed, and the pipeline's padding to 512 beyond them as one
-    key: the same up to rounding, but cheaper where videos are small; see `memkit.generation.short_text`.
+    a video depends on its own prompt, memory and seed, not on the others in the batch, up to the rounding of a larger
+    batch. Noise is drawn on the CPU for every device. ``conditioning_latents`` are those of the first
+    frames, from which the video continues (``backbone.encode_video`` of 1, 5, 9… frames), one row per prompt or one for
+    all; see `memkit.generation.conditioning`. With a smaller ``text_length`` only that many text tokens are computed,
+    and the pipeline's padding to 512 tokens as one key: the same up to rounding, but cheaper for small videos; see
+    `memkit.generation.short_text`.
 
-    Raises `InputError` without prompts, where memory, seeds or known latents do not fit them, or a text has more tokens
-    than ``text_length``.
+    Raises `InputError` without prompts, where memory, seeds or conditioning latents do not fit them, or a text has more
+    tokens than ``text_length``.
     """
     _check_seeds(prompts, seeds)
     if memory is not None and memory.tokens.shape[0] not in (1, len(prompts)):
         raise InputError(
-            f"Memory has {memory.tokens.shape[0]} rows for {len(prompts)} prompts; give one a prompt, or one for all."
+            f"Memory has {memory.tokens.shape[0]} rows for {len(prompts)} prompts; give one per prompt, or one for all."
         )
     with contextlib.ExitStack() as attached:
         if memory is not None:
             injector, models = SelfAttentionConcat(memory), backbone.transformers
             thing = injector if memory_guidance is None else GuidedMemory(injector, memory_guidance)
             attached.enter_context(thing.attach(*models))
-        video = _sample(backbone, prompts, seeds, steps, guidance_scale, negative_prompt, known, text_length, "pt")
+        video = _sample(
+            backbone, prompts, seeds, steps, guidance_scale, negative_prompt, conditioning_latents, text_length, "pt"
+        )
     return (video.float() * 255).round().clamp(0, 255).to(torch.uint8).movedim(2, -1).cpu()
 
 
@@ -67,24 +69,26 @@ def generate_latents(
     *,
     seeds: Sequence[int],
     steps: int = 40,
-    guidance_scale: float | int = 5.0,
+    guidance_scale: float = 5.0,
     negative_prompt: str = "",
-    known: Float[Tensor, "rows channels known h w"] | None = None,
+    conditioning_latents: Float[Tensor, "rows channels conditioning h w"] | None = None,
     text_length: int = PIPELINE_TEXT_LENGTH,
 ) -> Float[Tensor, "batch channels frames h w"]:
     """`generate_videos` before the decoder, normalised as by ``backbone.encode_video``, on the backbone's device.
 
-    What is attached to the transformers, such as query layers inside a chunk, is at work. Known latents come back as
-    they were given.
+    What is attached to the transformers, such as query layers inside a chunk, acts. Conditioning latents come back
+    as they were given.
     """
     _check_seeds(prompts, seeds)
-    return _sample(backbone, prompts, seeds, steps, guidance_scale, negative_prompt, known, text_length, "latent")
+    return _sample(
+        backbone, prompts, seeds, steps, guidance_scale, negative_prompt, conditioning_latents, text_length, "latent"
+    )
 
 
 def _check_seeds(prompts: Sequence[str], seeds: Sequence[int]) -> None:
     if not prompts or len(seeds) != len(prompts):
         raise InputError(
-            f"There are {len(prompts)} prompts and {len(seeds)} seeds; give at least one, and a seed each."
+            f"There are {len(prompts)} prompts and {len(seeds)} seeds; give at least one prompt, and one seed each."
         )
 
 
@@ -93,17 +97,17 @@ def _sample(
     prompts: Sequence[str],
     seeds: Sequence[int],
     steps: int,
-    guidance_scale: float | int,
+    guidance_scale: float,
     negative_prompt: str,
-    known: Tensor | None,
+    conditioning_latents: Tensor | None,
     text_length: int,
     output_type: Literal["pt", "latent"],
 ) -> Tensor:
-    """What the stock pipeline gives."""
+    """The output of the stock pipeline."""
     form = backbone.video_format
     with contextlib.ExitStack() as attached:
-        if known is not None:
-            attached.enter_context(conditioning_frames(known, *backbone.transformers))
+        if conditioning_latents is not None:
+            attached.enter_context(conditioning_frames(conditioning_latents, *backbone.transformers))
         attached.enter_context(short_texts(backbone.transformers, text_length))
         return backbone.pipeline()(
             **_texts(backbone, prompts, negative_prompt, text_length),
@@ -114,23 +118,23 @@ def _sample(
             guidance_scale=guidance_scale,
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             output_type=output_type,
-            callback_on_step_end=None if known is None else _writes(known),  # type: ignore[arg-type]  # its hint is too narrow
+            callback_on_step_end=None if conditioning_latents is None else _write_callback(conditioning_latents),  # type: ignore[arg-type]  # its hint is too narrow
         ).frames
 
 
 def _texts(backbone: WanBackbone, prompts: Sequence[str], negative_prompt: str, text_length: int) -> dict[str, Any]:
-    """The texts of a call of the pipeline: as they are, or embedded for `short_text`."""
+    """The text arguments of a pipeline call: as they are, or embedded for `short_text`."""
     if text_length >= PIPELINE_TEXT_LENGTH:
         return {"prompt": list(prompts), "negative_prompt": [negative_prompt] * len(prompts)}
     embeds = embed_short(backbone, [*prompts, negative_prompt], text_length)
     return {"prompt_embeds": embeds[:-1], "negative_prompt_embeds": embeds[-1:].expand_as(embeds[:-1])}
 
 
-def _writes(known: Tensor) -> Callable[..., dict[str, Tensor]]:
-    """A callback of the pipeline after which its latents begin with the known ones."""
+def _write_callback(conditioning_latents: Tensor) -> Callable[..., dict[str, Tensor]]:
+    """A callback of the pipeline after which its latents begin with the conditioning latents."""
 
-    def write(pipe: object, step: int, timestep: Tensor, given: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {"latents": write_conditioning_frames(given["latents"], known)}
+    def write(pipe: object, step: int, timestep: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"latents": write_conditioning_frames(tensors["latents"], conditioning_latents)}
 
     return write
 
@@ -142,13 +146,22 @@ def generate_video(
     *,
     seed: int = 42,
     steps: int = 40,
-    guidance_scale: float | int = 5.0,
+    guidance_scale: float = 5.0,
     negative_prompt: str = "",
-    known: Float[Tensor, "rows channels known h w"] | None = None,
+    conditioning_latents: Float[Tensor, "rows channels conditioning h w"] | None = None,
     memory_guidance: MemoryGuidance | None = None,
     text_length: int = PIPELINE_TEXT_LENGTH,
 ) -> UInt8[Tensor, "frames height width 3"]:
     """One video; see `generate_videos`."""
-    settings = {"steps": steps, "guidance_scale": guidance_scale, "negative_prompt": negative_prompt}
-    settings |= {"known": known, "memory_guidance": memory_guidance, "text_length": text_length}
-    return generate_videos(backbone, [prompt], memory, seeds=[seed], **settings)[0]
+    return generate_videos(
+        backbone,
+        [prompt],
+        memory,
+        seeds=[seed],
+        steps=steps,
+        guidance_scale=guidance_scale,
+        negative_prompt=negative_prompt,
+        conditioning_latents=conditioning_latents,
+        memory_guidance=memory_guidance,
+        text_length=text_length,
+    )[0]

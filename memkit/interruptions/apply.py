@@ -77,7 +77,7 @@ class InterruptedClip:
         }
 
 
-def interrupt(frames: UInt8[Tensor, "time height width 3"], fps: float | int, by: Interruption) -> InterruptedClip:
+def interrupt(frames: UInt8[Tensor, "time height width 3"], fps: float, by: Interruption) -> InterruptedClip:
     """Interrupt a clip. Frames outside the degraded span equal those of the twin to the bit; ``frames`` stay as given.
 
     Raises:
@@ -92,7 +92,7 @@ def interrupt(frames: UInt8[Tensor, "time height width 3"], fps: float | int, by
     c2w, intrinsics = by._cameras(amount, frames.shape[2] / frames.shape[1])
     twin = by._twin(frames)
     video = twin.clone()
-    clip = Video(frames, float(fps))
+    clip = Video(frames, fps)
     for i, frame in enumerate(by._degraded(clip, start, amount[start:stop], c2w[start:stop])):
         video[start + i] = frame
     return InterruptedClip(video, twin, float(fps), spans, amount, c2w, intrinsics, by)

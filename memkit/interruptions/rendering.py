@@ -118,7 +118,7 @@ def turned_view(
     return F.grid_sample(image, grid[None], padding_mode=mode, align_corners=False)[0].round().byte().permute(1, 2, 0)
 
 
-def keep_all(degrees: float | int, fov_degrees: float | int) -> float:
+def keep_all(degrees: float, fov_degrees: float) -> float:
     """The largest ``keep`` for which a view turned by ``degrees`` lies within a frame of ``fov_degrees``.
 
     The angle of view is that from side to side for yaw, from top to bottom for pitch.

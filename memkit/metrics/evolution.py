@@ -66,7 +66,7 @@ def evolution_score(
 def state_evolution(
     measured: Float[Tensor, " frames *dims"],
     truth: Float[Tensor, "..."],
-    frozen: Float[Tensor, "..."] | float | int,
+    frozen: Float[Tensor, "..."] | float,
     distance: Distance = "rmse",
 ) -> StateScore:
     """The score of a state over the recovery frames, ``[T]`` or ``[T, D]`` in any unit: an angle, a level, a place.
@@ -85,7 +85,7 @@ def state_evolution(
 
 
 def hidden_state_error(
-    measured: Float[Tensor, " frames *dims"], truth: Float[Tensor, "..."], extent: float | int
+    measured: Float[Tensor, " frames *dims"], truth: Float[Tensor, "..."], extent: float
 ) -> StateScore:
     """Mean distance of the state from the truth, in shares of ``extent``, over the recovery frames where it was found.
 

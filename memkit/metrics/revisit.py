@@ -74,10 +74,10 @@ def revisit(video: Frames, pairs: Sequence[tuple[int, int]], lpips: Lpips | None
 
 def revisit_pairs(
     cameras: Cameras,
-    metres: float | int = 0.05,
-    degrees: float | int = 1.0,
-    away_metres: float | int = 1.0,
-    away_degrees: float | int = 30.0,
+    metres: float = 0.05,
+    degrees: float = 1.0,
+    away_metres: float = 1.0,
+    away_degrees: float = 30.0,
     min_gap: int = 1,
 ) -> list[tuple[int, int]]:
     """Frames ``(earlier, later)`` of one path, cameras ``[F]``, that see the same, the camera having been away between.

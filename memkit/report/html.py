@@ -58,7 +58,7 @@ def render_report(
     caveat: str,
     comparisons: Sequence[Comparison],
     settings: Mapping[str, str],
-    fps: float | int,
+    fps: float,
 ) -> str:
     """The page, with its videos, images and styles inside; it loads nothing from anywhere.
 
@@ -81,7 +81,7 @@ def render_report(
     )
 
 
-def render_page(template: str, fps: float | int, **values: Any) -> str:
+def render_page(template: str, fps: float, **values: Any) -> str:
     """A page from one of the templates here, in which ``frames | video`` and ``frames | strip`` are data URIs."""
     try:
         from jinja2 import Environment, FunctionLoader, StrictUndefined
@@ -97,7 +97,7 @@ def render_page(template: str, fps: float | int, **values: Any) -> str:
     return environment.get_template(template).render(values)
 
 
-def video_uri(frames: UInt8[Tensor, "time height width 3"], fps: float | int) -> str:
+def video_uri(frames: UInt8[Tensor, "time height width 3"], fps: float) -> str:
     """The video as a data URI, mp4 with h264.
 
     Browsers want 4:2:0, which halves the resolution of colour. Small videos are doubled first, pixel by pixel, so that

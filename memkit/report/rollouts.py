@@ -68,7 +68,7 @@ def render_rollouts(
     caveat: str,
     sections: Sequence[RolloutSection],
     settings: Mapping[str, str],
-    fps: float | int,
+    fps: float,
 ) -> str:
     """The page, with everything inside; it loads nothing from anywhere, and shows all texts as they are.
 

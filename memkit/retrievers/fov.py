@@ -15,7 +15,7 @@ from memkit.cameras.cameras import Cameras
 from memkit.errors import InputError
 from memkit.retrievers.fov_index import DiscIndex
 from memkit.retrievers.fov_points import Points
-from memkit.retrievers.fov_rules import Number, Rays, Sector
+from memkit.retrievers.fov_rules import Rays, Sector
 from memkit.retrievers.fov_select import best, cover, one_a_run
 from memkit.retrievers.hits import ClipTable, Retriever
 
@@ -72,8 +72,8 @@ class FOVRetriever(Retriever[Cameras | View]):
         depth: Float[Tensor, "frames height width"] | None = None,
         select: Literal["top", "non_adjacent", "cover"] = "top",
         pick: Literal["best", "random"] = "best",
-        min_overlap: Number = 0.0,
-        recency: Number = 0.0,
+        min_overlap: float = 0.0,
+        recency: float = 0.0,
         seed: int = 0,
     ) -> None:
         self.rule: Sector | Points | Rays = _rule(rule)

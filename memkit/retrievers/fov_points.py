@@ -10,7 +10,7 @@ from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
 from memkit.errors import InputError
-from memkit.retrievers.fov_rules import TOUCH, Number, check_range, disc_depth
+from memkit.retrievers.fov_rules import TOUCH, check_range, disc_depth
 
 _TESTS_AT_ONCE = 2**17  # points times frames whose intermediates fit a core's cache
 
@@ -31,9 +31,9 @@ class Points:
     """
 
     count: int = 10_000
-    near: Number = 0.0
-    far: Number = 10.0
-    margin: Number = 0.2
+    near: float = 0.0
+    far: float = 10.0
+    margin: float = 0.2
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -11,7 +11,6 @@ from torch import Tensor
 from memkit.cameras.cameras import Cameras
 from memkit.errors import InputError
 
-Number = float | int
 TOUCH = 1.2345e-10  # of `far`: edges nearer than this coincide; odd, so that no round number lies on it
 _TINY = 1e-200  # makes 0 / 0 what it should be, 0
 _AT_ONCE = 8192  # frames whose intermediates fit a core's cache
@@ -29,9 +28,9 @@ class Sector:
     intrinsics the overlap is symmetric.
     """
 
-    near: Number = 0.0
-    far: Number = 10.0
-    up: tuple[Number, Number, Number] = (0.0, 0.0, 1.0)
+    near: float = 0.0
+    far: float = 10.0
+    up: tuple[float, float, float] = (0.0, 0.0, 1.0)
 
     def __post_init__(self) -> None:
         check_range(self.near, self.far)
@@ -50,9 +49,9 @@ class Rays:
     differ in yaw meet at their feet, which is too near: the rule is blind to turning on the spot, `Sector` is not.
     """
 
-    near: Number = 0.1
-    far: Number = 10.0
-    up: tuple[Number, Number, Number] = (0.0, 0.0, 1.0)
+    near: float = 0.1
+    far: float = 10.0
+    up: tuple[float, float, float] = (0.0, 0.0, 1.0)
 
     def __post_init__(self) -> None:
         check_range(self.near, self.far)
@@ -67,7 +66,7 @@ class Rays:
 class _GroundViews:
     """Views on the ground plane: ``apex``, unit ``ahead``, and edge vectors ``left``, ``right`` of depth 1; [2, N]."""
 
-    def __init__(self, cameras: Cameras, up: tuple[Number, Number, Number]) -> None:
+    def __init__(self, cameras: Cameras, up: tuple[float, float, float]) -> None:
         c2w, (fx, _, cx, _) = cameras.c2w.double(), cameras.intrinsics.double().unbind(-1)
         basis = _ground(up).to(c2w)
         self.apex = basis @ c2w[:, :3, 3].T
@@ -175,7 +174,7 @@ class RayViews(_GroundViews):
         return torch.where(sine.abs() <= TOUCH, same, crossing)
 
 
-def check_range(near: Number, far: Number) -> None:
+def check_range(near: float, far: float) -> None:
     """Raises `InputError` unless 0 ≤ near < far < inf."""
     if not 0 <= near < far < float("inf"):
         raise InputError(f"near is {near} and far is {far}; give metres, 0 ≤ near < far, and far finite.")
@@ -189,7 +188,7 @@ def disc_depth(corner: Float[Tensor, " n"], cosine: Float[Tensor, " n"]) -> Floa
     return corner * torch.where(2 * cosine**2 > 1, 0.5 / cosine, cosine)
 
 
-def _ground(up: tuple[Number, Number, Number]) -> Float[Tensor, "2 3"]:
+def _ground(up: tuple[float, float, float]) -> Float[Tensor, "2 3"]:
     """Two axes of the plane across ``up``, right-handed as seen from above; x and y where up is z."""
     axis = torch.tensor(up, dtype=torch.float64)
     if not bool(axis.isfinite().all()) or not bool(axis.any()):

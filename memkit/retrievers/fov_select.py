@@ -28,7 +28,7 @@ def one_a_run(
 
 
 def cover(
-    seen: Bool[np.ndarray, "points n"], late: Float[np.ndarray, " n"], k: int, least: float | int
+    seen: Bool[np.ndarray, "points n"], late: Float[np.ndarray, " n"], k: int, least: float
 ) -> tuple[Int[np.ndarray, " hits"], Float[np.ndarray, " hits"]]:
     """Greedy: at most ``k`` places, each the best at ``points`` that no earlier one sees; and what each was worth.
 

@@ -94,6 +94,6 @@ def relative_poses(
         past = None if selection is None else torch.zeros(1, selection.latents.shape[2], POSE_VECTOR_SIZE)
         return torch.zeros(1, frames, POSE_VECTOR_SIZE), past
     own = cameras.c2w.double()
-    known = [] if selection is None or selection.cameras is None else [selection.cameras.c2w.to(own)]
-    poses = relative_pose_vectors(torch.cat([own, *known], dim=1)).float()
-    return poses[:, : own.shape[1]], poses[:, own.shape[1] :] if known else None
+    context = [] if selection is None or selection.cameras is None else [selection.cameras.c2w.to(own)]
+    poses = relative_pose_vectors(torch.cat([own, *context], dim=1)).float()
+    return poses[:, : own.shape[1]], poses[:, own.shape[1] :] if context else None

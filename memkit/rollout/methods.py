@@ -119,7 +119,7 @@ def query_loss(
 class InSequence(ContextMethod):
     """Frames beside those of the chunk; the base of the methods that are a `FrameContext`."""
 
-    def __init__(self, context: FrameContext, frames: int, guidance: float | int = 1.0) -> None:
+    def __init__(self, context: FrameContext, frames: int, guidance: float = 1.0) -> None:
         super().__init__(frames)
         self.context, self.guidance = context, guidance
 

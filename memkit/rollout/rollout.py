@@ -39,7 +39,7 @@ class Rollout:
         *,
         budget: int | None = None,
         steps: int = 50,
-        guidance_scale: float | int = 5.0,
+        guidance_scale: float = 5.0,
         negative_prompt: str = "",
         annotation: str = "exact",
     ) -> None:
@@ -94,14 +94,14 @@ class Rollout:
             )
         self._check((count, form.num_frames), cameras)
         at = self._latent_cameras(cameras)
-        known = self._encode(self._last[:, None])
-        noise = [torch.randn(known.shape[1], *self._size(known), generator=_generator(seed)) for seed in seeds]
+        first = self._encode(self._last[:, None])
+        noise = [torch.randn(first.shape[1], *self._size(first), generator=_generator(seed)) for seed in seeds]
         selection = self.method.choose(self.history, at)
         with self.method.shown(
             *self.backbone.transformers,
             selection=selection,
             cameras=at,
-            noise=torch.stack(noise).to(known.device),
+            noise=torch.stack(noise).to(first.device),
             text=self.backbone.encode_text(prompts),
             annotation=self.annotation,
         ):
@@ -112,7 +112,7 @@ class Rollout:
                 steps=self.steps,
                 guidance_scale=self.guidance_scale,
                 negative_prompt=self.negative_prompt,
-                known=known,
+                conditioning_latents=first,
             )
         frames = _pixels(self.backbone.decode_latents(latents))
         self._remember(frames, latents, cameras)
@@ -144,10 +144,10 @@ class Rollout:
     def _latent_cameras(self, cameras: Cameras) -> Cameras:
         return latent_cameras(cameras, self.backbone.pipeline().vae.config.scale_factor_temporal)
 
-    def _size(self, known: Tensor) -> tuple[int, int, int]:
+    def _size(self, first: Tensor) -> tuple[int, int, int]:
         """Latent frames, height and width of a chunk."""
         stride = self.backbone.pipeline().vae.config.scale_factor_temporal
-        height, width = known.shape[3:]
+        height, width = first.shape[3:]
         return (self.backbone.video_format.num_frames - 1) // stride + 1, height, width
 
     def _encode(self, frames: UInt8[Tensor, "batch time height width 3"]) -> Float[Tensor, "batch c f h w"]:

@@ -26,10 +26,10 @@ class StreamConfig:
     chunk: int = 3
     first: int | None = None
     steps: int = 50
-    shift: float | int | None = 5.0
-    guidance_scale: float | int = 3.0
+    shift: float | None = 5.0
+    guidance_scale: float = 3.0
     negative_prompt: str = ""
-    context_sigma: float | int = 0.0
+    context_sigma: float = 0.0
     text_length: int = PIPELINE_TEXT_LENGTH
 
     def __post_init__(self) -> None:

@@ -35,12 +35,17 @@ class ChunkSteps:
     read: Read
 
     def denoise(
-        self, x: Tensor, at: range, text: dict[str, Tensor], known: Tensor | None, recorder: AttentionRecorder | None
+        self,
+        x: Tensor,
+        at: range,
+        text: dict[str, Tensor],
+        conditioning_latents: Tensor | None,
+        recorder: AttentionRecorder | None,
     ) -> Tensor:
-        """Latents of the chunk from the noise ``x``, the known ones in their place at every step."""
+        """Latents of the chunk from the noise ``x``, the conditioning latents in their place at every step."""
         models, scheduler = self.backbone.transformers, self._scheduler()
-        x = x if known is None else write_conditioning_frames(x, known)
-        with nullcontext() if known is None else conditioning_frames(known, *models):
+        x = x if conditioning_latents is None else write_conditioning_frames(x, conditioning_latents)
+        with nullcontext() if conditioning_latents is None else conditioning_frames(conditioning_latents, *models):
             for t in scheduler.timesteps:
                 made = {}
                 for branch in self.cache.branches:
@@ -51,7 +56,7 @@ class ChunkSteps:
                 if UNCOND in made:
                     velocity = made[UNCOND] + self.config.guidance_scale * (velocity - made[UNCOND])
                 x = scheduler.step(velocity, t, x, return_dict=False)[0]
-                x = x if known is None else write_conditioning_frames(x, known)
+                x = x if conditioning_latents is None else write_conditioning_frames(x, conditioning_latents)
         return x
 
     def write(self, x: Tensor, at: range, text: dict[str, Tensor], pin: bool) -> None:

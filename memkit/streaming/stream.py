@@ -1,8 +1,8 @@
-"""`Stream`: videos of any length from a causal Wan, chunk by chunk, remembered in a `KVCache`.
+"""`Stream`: videos of any length from a causal Wan, chunk by chunk, with a `KVCache` as memory.
 
-Each chunk is denoised with what it reads of the cache, then passed once more, clean, and written with the same history
-visible: what training by `TeacherForcing` shows of clean chunks (ReMind, arXiv 2605.25333). The model is any stock Wan;
-one that was not trained for it runs as well, and what it makes is then no better than its training.
+Each chunk is denoised with what it reads of the cache, then passed through the model once more, clean, and written to
+the cache with the same history visible, as `TeacherForcing` trains it (ReMind, arXiv 2605.25333). Any stock Wan runs;
+one that was not trained for streaming gives poor videos.
 """
 
 from __future__ import annotations
@@ -34,33 +34,35 @@ from memkit.streaming.steps import COND, UNCOND, ChunkSteps
 
 
 class Stream:
-    """Some videos that grow by a chunk a call, all of them at once.
+    """A batch of videos that grow by one chunk per call.
 
         stream = Stream(backbone, seeds=[1, 2], budget_bytes=21 * frame_bytes(backbone.transformer, 60, 104, 2))
-        first = stream.generate(prompts, known=image_latents)  # a prompt a video; given frames stay as they are
+        first = stream.generate(prompts, conditioning_latents=image_latents)  # one prompt per video
         for prompts in later:
             chunk = stream.generate(prompts)
 
-    The transformers are the stock ones between calls. What else is attached to them, such as memory tokens, is at work
-    in every call. Frames are at ``position``, ``position`` + 1, …: set it to leave a gap, or back to make a chunk anew.
+    Between calls the transformers are the stock ones. What else is attached to them, such as memory tokens, acts in
+    every call. The next frames are at ``position``, ``position`` + 1, …: set it forward to leave a gap, or back to
+    generate a chunk again.
 
-    A change of prompt needs no more than the new prompt: stock Wan reads the text afresh in each call, so none of it is
-    stale. Cached frames keep what the old prompt made of them.
+    To change the prompt, pass the new one: stock Wan reads the text in each call, so no text is cached. Cached frames
+    keep the keys and values that they had under the old prompt.
 
     Args:
-        backbone: a Wan whose input are latents alone. Both experts of an A14B take their share of the noise levels, and
-            both write.
-        seeds: one a video. The noise of a frame follows from seed and position alone and is drawn on the CPU, so a
-            video does not depend on its companions, up to the rounding of a larger batch, nor on the device.
-        budget_bytes: of the cache, all branches together; see `frame_bytes`. Where it is full, the frames of the lowest
-            positions go, but for pinned ones.
-        read: what a chunk reads; see `memkit.streaming.read_policies`.
+        backbone: a Wan whose only video input is the latents. Each expert of an A14B denoises its range of noise
+            levels, and both write to the cache.
+        seeds: one per video. The noise of a frame follows from seed and position alone and is drawn on the CPU, so a
+            video does not depend on the others in the batch, up to the rounding of a larger batch, nor on the device.
+        budget_bytes: size of the cache, all branches together; see `frame_bytes`. When it is full, the unpinned frames
+            of the lowest positions are evicted.
+        read: which frames a chunk reads; see `memkit.streaming.read_policies`.
+        positions: camera positions, attached during each call; required with ``cameras``, and only then.
         cameras: of the latent frames of the whole video, [frames] or [B or 1, frames]: row p for position p. They are
-            normalised once. With ``positions``, whose attached layers see them.
-        size: height and width of the latents; those of the backbone's video format without.
+            normalised once.
+        size: height and width of the latents; by default those of the backbone's video format.
 
     Raises:
-        InputError: no seed, a model that takes more than latents, or cameras without positions or the other way round.
+        InputError: no seed, a model that takes more than latents, or only one of cameras and positions.
     """
 
     def __init__(
@@ -77,7 +79,7 @@ class Stream:
     ) -> None:
         model = backbone.transformer.config
         if not seeds:
-            raise InputError("A stream makes one video a seed; give at least one.")
+            raise InputError("A stream generates one video per seed; give at least one.")
         if model.in_channels != model.out_channels:
             raise InputError("This model takes a mask and images beside the latents; a stream gives it latents alone.")
         if (positions is None) != (cameras is None):
@@ -90,13 +92,13 @@ class Stream:
         self._path = None if cameras is None else CameraPath.of(cameras).to(backbone.device)
         self._texts: dict[tuple[str, ...], Tensor] = {}
 
-    # -- what it makes -------------------------------------------------------------------------------------------------
+    # -- generation --------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def generate(
         self,
         prompts: Sequence[str],
-        known: Float[Tensor, "rows channels known h w"] | None = None,
+        conditioning_latents: Float[Tensor, "rows channels conditioning h w"] | None = None,
         frames: int | None = None,
         pin: bool = False,
         recorder: AttentionRecorder | None = None,
@@ -104,19 +106,20 @@ class Stream:
         """The next chunk's latents, fp32, normalised as by ``backbone.encode_video``; then written to the cache.
 
         Args:
-            prompts: one a video, for this chunk.
-            known: latents of its first frames, a row a video or one for all. They are written into every step, at
-                timestep 0, and come back as given. Where all frames are known nothing is made, only written.
-            frames: of this chunk; the config's without.
-            pin: the chunk is never evicted: a sink, an anchor.
-            recorder: if given, records where attention falls at each step, without the unconditional branch.
+            prompts: one per video, for this chunk.
+            conditioning_latents: those of its first frames, one row per video or one for all. They replace the latents
+                at every step, at timestep 0, and come back as given. If they fill the chunk, it is only written.
+            frames: latent frames of this chunk; by default those of the config.
+            pin: never evict this chunk (a sink, an anchor).
+            recorder: if given, records the attention of the conditional branch at each step.
 
         Raises:
-            InputError: prompts or known latents that do not fit, a position without a camera, a read of a frame that is
-                not held. BudgetError: no room beside the pinned frames. Either way the stream can go on.
+            InputError: prompts or conditioning latents do not fit, a position has no camera, or a frame to read is not
+                in the cache.
+            BudgetError: the pinned frames leave no room. After either error the stream is still usable.
         """
         if len(prompts) != len(self.seeds):
-            raise InputError(f"There are {len(prompts)} prompts for {len(self.seeds)} videos; give each one.")
+            raise InputError(f"There are {len(prompts)} prompts for {len(self.seeds)} videos; give one per video.")
         count = self._count() if frames is None else frames
         if count < 1:
             raise InputError(f"A chunk of {count} frames; give 1 or more.")
@@ -125,31 +128,38 @@ class Stream:
             text = self._encode(prompts)
             x = self._noise("noise", at)
             steps = ChunkSteps(self.backbone, self.cache, attached, self.config, self.read)
-            x = steps.denoise(x, at, text, known, recorder) if _leaves_some(known, count) else _whole(x, known)
+            x = (
+                steps.denoise(x, at, text, conditioning_latents, recorder)
+                if _generates(conditioning_latents, count)
+                else _whole(x, conditioning_latents)
+            )
             steps.write(self._context(x, at), at, text, pin)
         self.position = at.stop
         return x
 
     def generate_all(
-        self, prompts: Sequence[Sequence[str]], known: Float[Tensor, "rows channels known h w"] | None = None
+        self,
+        prompts: Sequence[Sequence[str]],
+        conditioning_latents: Float[Tensor, "rows channels conditioning h w"] | None = None,
     ) -> Float[Tensor, "batch channels frames height width"]:
-        """As many chunks as there are entries of ``prompts``, each a prompt a video; ``known`` are the first frames.
+        """One chunk per entry of ``prompts``, each of which has one prompt per video.
 
-        One known latent is image-to-video, six are video-to-video in ReMind; any number that the chunks hold will do.
+        ``conditioning_latents`` are those of the first frames: one frame is image-to-video, six are video-to-video in
+        ReMind; any number that fits in the chunks is allowed.
         """
-        room, given = self._count() + (len(prompts) - 1) * self.config.chunk, 0 if known is None else known.shape[2]
+        given = 0 if conditioning_latents is None else conditioning_latents.shape[2]
+        room = self._count() + (len(prompts) - 1) * self.config.chunk
         if not prompts or given > room:
-            raise InputError(
-                f"{given} latent frames are known for {len(prompts)} chunks; give prompts for more chunks."
-            )
+            raise InputError(f"{given} conditioning frames for {len(prompts)} chunks; give prompts for more chunks.")
         chunks, start = [], 0
         for each in prompts:
             stop = start + self._count()
-            chunks.append(self.generate(each, None if known is None or start >= given else known[:, :, start:stop]))
+            first = None if conditioning_latents is None or start >= given else conditioning_latents[:, :, start:stop]
+            chunks.append(self.generate(each, first))
             start = stop
         return torch.cat(chunks, dim=2)
 
-    # -- a session on disk ---------------------------------------------------------------------------------------------
+    # -- sessions on disk ----------------------------------------------------------------------------------------------
 
     def save(self, folder: str | Path) -> None:
         """Write cache, seeds, position and settings to ``folder``; what was saved there before is replaced as a whole.
@@ -169,7 +179,7 @@ class Stream:
         positions: PMRoPE | PRoPE | None = None,
         cameras: Cameras | None = None,
     ) -> Stream:
-        """A saved stream, which goes on to the bit with the same model, ``read``, positions and cameras.
+        """A saved stream; with the same model, ``read``, positions and cameras it continues bit-identically.
 
         Raises `InputError` where there is none, or it is damaged.
         """
@@ -182,7 +192,7 @@ class Stream:
         stream.cache, stream.position = cache, position
         return stream
 
-    # -- what a chunk is given -----------------------------------------------------------------------------------------
+    # -- inputs of a chunk ---------------------------------------------------------------------------------------------
 
     @contextmanager
     def _attached(self, at: range) -> Iterator[AttachedCache]:
@@ -197,7 +207,7 @@ class Stream:
             yield cache
 
     def _encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Embeddings of both branches; only those of the newest prompts are kept."""
+        """Embeddings of both branches; only those of the latest prompts are kept."""
         wanted = {COND: tuple(prompts), UNCOND: (self.config.negative_prompt,) * len(prompts)}
         wanted = {branch: wanted[branch] for branch in self.cache.branches}
         self._texts = {
@@ -215,7 +225,7 @@ class Stream:
         return frame_noise(self.seeds, kind, at, shape).to(self.backbone.device)
 
     def _context(self, x: Tensor, at: range) -> Tensor:
-        """A finished chunk as it is written."""
+        """A finished chunk as it is written to the cache."""
         sigma = self.config.context_sigma
         return x if sigma == 0 else (1 - sigma) * x + sigma * self._noise("context", at)
 
@@ -224,16 +234,18 @@ class Stream:
         return self.config.first if empty and self.config.first is not None else self.config.chunk
 
 
-def _leaves_some(known: Tensor | None, count: int) -> bool:
-    return known is None or known.shape[2] < count
+def _generates(conditioning_latents: Tensor | None, count: int) -> bool:
+    return conditioning_latents is None or conditioning_latents.shape[2] < count
 
 
-def _whole(x: Tensor, known: Tensor | None) -> Tensor:
-    """The known latents of a whole chunk, for every video."""
-    assert known is not None
-    if known.shape[0] not in (1, x.shape[0]) or known.shape[1:] != x.shape[1:]:
-        raise InputError(f"Known latents {list(known.shape)} do not fit a chunk of {list(x.shape)}.")
-    return known.to(x).expand_as(x).clone()
+def _whole(x: Tensor, conditioning_latents: Tensor | None) -> Tensor:
+    """The conditioning latents of a whole chunk, for every video."""
+    assert conditioning_latents is not None
+    if conditioning_latents.shape[0] not in (1, x.shape[0]) or conditioning_latents.shape[1:] != x.shape[1:]:
+        raise InputError(
+            f"Conditioning latents {list(conditioning_latents.shape)} do not fit a chunk of {list(x.shape)}."
+        )
+    return conditioning_latents.to(x).expand_as(x).clone()
 
 
 def _size(backbone: WanBackbone) -> tuple[int, int]:

@@ -52,7 +52,7 @@ def read_video(path: str | os.PathLike[str]) -> Video:
 
 
 def read_clip(
-    path: str | os.PathLike[str], fps: float | int, num_frames: int, cut: Cut = "start", pad: Pad = "hold"
+    path: str | os.PathLike[str], fps: float, num_frames: int, cut: Cut = "start", pad: Pad = "hold"
 ) -> UInt8[Tensor, "{num_frames} height width 3"]:
     """``resample`` of a file, by its real timestamps, holding only the frames that are asked for.
 
@@ -73,8 +73,8 @@ def first_frame(path: str | os.PathLike[str], height: int, width: int) -> UInt8[
 
 def resample(
     frames: UInt8[Tensor, "time height width 3"],
-    source: float | int | Float[Tensor, " time"],
-    fps: float | int,
+    source: float | Float[Tensor, " time"],
+    fps: float,
     num_frames: int,
     cut: Cut = "start",
     pad: Pad = "hold",
@@ -88,16 +88,16 @@ def resample(
     _check(fps, num_frames, cut, pad)
     if not len(frames):
         raise InputError("There are no frames to resample.")
-    times = [i / source for i in range(len(frames))] if isinstance(source, float | int) else source.tolist()
+    times = source.tolist() if isinstance(source, Tensor) else [i / source for i in range(len(frames))]
     if any(b < a for a, b in zip(times, times[1:], strict=False)):
         raise InputError("The times of the frames must rise; sort the frames by time.")
-    rate = None if isinstance(source, Tensor) else float(source)
+    rate = None if isinstance(source, Tensor) else source
     start = _start(times, rate, fps, num_frames, cut)
     picked, last = _pick(zip(times, frames, strict=True), start, rate, fps, num_frames)
     return torch.stack(_padded(picked, last, num_frames, pad, "The clip"))
 
 
-def write_video(path: str | os.PathLike[str], frames: UInt8[Tensor, "time height width 3"], fps: float | int) -> None:
+def write_video(path: str | os.PathLike[str], frames: UInt8[Tensor, "time height width 3"], fps: float) -> None:
     """Write an mp4 (h264, yuv420p, which all players take). The file appears whole or not at all.
 
     The codec needs even sizes: an odd height or width gains one repeated row or column, and pixels are never resampled.
@@ -157,7 +157,7 @@ def from_model(video: Float[Tensor, "1 3 time height width"]) -> UInt8[Tensor, "
     return ((video[0].float() + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 3, 0).contiguous()
 
 
-def _check(fps: float | int, num_frames: int, cut: str, pad: str) -> None:
+def _check(fps: float, num_frames: int, cut: str, pad: str) -> None:
     if not 0 < fps < float("inf") or num_frames < 1:
         raise InputError(f"{num_frames} frames at {fps} fps: give a positive number of frames and a positive rate.")
     _check_rule("cut", cut, Cut)
@@ -176,9 +176,7 @@ def _interval(times: Sequence[float], rate: float | None) -> float:
     return 1 / rate if rate else 1.0
 
 
-def _start(
-    times: Sequence[float] | None, rate: float | None, fps: float | int, num_frames: int, cut: Cut
-) -> float | None:
+def _start(times: Sequence[float] | None, rate: float | None, fps: float, num_frames: int, cut: Cut) -> float | None:
     """Time of the first frame wanted, one of ``times``; None for the first there is."""
     if cut == "start" or not times:
         return None
@@ -187,7 +185,7 @@ def _start(
 
 
 def _pick(
-    frames: Iterable[tuple[float, Tensor]], start: float | None, rate: float | None, fps: float | int, num_frames: int
+    frames: Iterable[tuple[float, Tensor]], start: float | None, rate: float | None, fps: float, num_frames: int
 ) -> tuple[list[Tensor], Tensor]:
     """The frames nearest to ``start + k / fps``, for those of the first ``num_frames`` k that it lasts for;
     and the last frame read."""

@@ -41,7 +41,7 @@ class VideoWriter:
         fps: frames a second.
     """
 
-    def __init__(self, path: str | os.PathLike[str], fps: float | int) -> None:
+    def __init__(self, path: str | os.PathLike[str], fps: float) -> None:
         if not fps > 0:
             raise InputError(f"{path}: a video needs a positive rate, not {fps} fps.")
         self.path, self.fps = Path(path), fps

@@ -25,24 +25,23 @@ FOV_DEGREES = 70.0
 
 Motion = Literal["walks forward", "turns left", "turns right", "stands"]
 Side = Literal["left", "right"]
-Number = float | int
-Pose = tuple[Number, Number, Number]
-Point = tuple[Number, Number]
+Pose = tuple[float, float, float]
+Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Walk:
     """Straight ahead; ``metres`` ≥ 0, ``speed`` in metres a second."""
 
-    metres: Number
-    speed: Number = 1.2
+    metres: float
+    speed: float = 1.2
 
     def __post_init__(self) -> None:
         if self.metres < 0 or self.speed <= 0:
             raise InputError(f"{self} goes back or never ends; give metres ≥ 0 and a speed above 0.")
 
     @property
-    def seconds(self) -> Number:
+    def seconds(self) -> float:
         return self.metres / self.speed
 
     @property
@@ -54,15 +53,15 @@ class Walk:
 class Turn:
     """On the spot; ``degrees`` to the left, negative to the right; ``speed`` in degrees a second."""
 
-    degrees: Number
-    speed: Number = 40.0
+    degrees: float
+    speed: float = 40.0
 
     def __post_init__(self) -> None:
         if self.speed <= 0:
             raise InputError(f"{self} never ends; give a speed above 0.")
 
     @property
-    def seconds(self) -> Number:
+    def seconds(self) -> float:
         return abs(self.degrees) / self.speed
 
     @property
@@ -74,7 +73,7 @@ class Turn:
 class Wait:
     """Stands still for ``seconds`` ≥ 0."""
 
-    seconds: Number
+    seconds: float
 
     def __post_init__(self) -> None:
         if self.seconds < 0:
@@ -140,15 +139,15 @@ class Path:
         at = zip(self._segment(seconds).tolist(), outside.tolist(), strict=True)
         return ["stands" if out else self._moves[i].motion for i, out in at]
 
-    def cameras(self, seconds: Float[Tensor, " frames"], fov_degrees: Number = FOV_DEGREES) -> Cameras:
+    def cameras(self, seconds: Float[Tensor, " frames"], fov_degrees: float = FOV_DEGREES) -> Cameras:
         """The walker's camera at each time [frames], float64: eye height 1.5 m, level."""
         x, y, yaw = self.pose(seconds).unbind(-1)
         eye = torch.stack([x, y, torch.full_like(x, EYE_HEIGHT)], dim=-1)
         forward = torch.stack([yaw.cos(), yaw.sin(), torch.zeros_like(yaw)], dim=-1)
-        return Cameras.look_at(eye, eye + forward, float(fov_degrees))
+        return Cameras.look_at(eye, eye + forward, fov_degrees)
 
 
-def turn_and_return(angle: Number, side: Side = "left", wait_seconds: Number = 0.5) -> tuple[Segment, ...]:
+def turn_and_return(angle: float, side: Side = "left", wait_seconds: float = 0.5) -> tuple[Segment, ...]:
     """Turn away by ``angle`` degrees, wait, and turn back the same way: a revisit with nothing but turns."""
     degrees = angle if side == "left" else -angle
     return Turn(degrees), Wait(wait_seconds), Turn(-degrees)

@@ -24,7 +24,7 @@ from memkit.worlds.constants import SPLITS, Split
 from memkit.worlds.event import FPS, IMAGE_SIZE, NUM_FRAMES, Part, caption_of, times, to_uint8
 from memkit.worlds.furniture import FLOORS, WALLS, Piece, Pillar, walls
 from memkit.worlds.layout import Plan
-from memkit.worlds.paths import Number, Path, Pose, Segment, Wait, and_back, approach, turn_and_return
+from memkit.worlds.paths import Path, Pose, Segment, Wait, and_back, approach, turn_and_return
 from memkit.worlds.people import Mover
 from memkit.worlds.render import render
 from memkit.worlds.scene import Scene, body
@@ -109,7 +109,7 @@ class Room:
         ]
         return Scene(tuple(b for part in parts for b in part), sky=_SKY)
 
-    def tour(self, rng: random.Random, seconds: Number) -> Path:
+    def tour(self, rng: random.Random, seconds: float) -> Path:
         """A random path of at least ``seconds``: looks around, walks and visits through the door, one after another.
 
         Each part begins and ends in the first view. Turns back mirror the turns away about a whole multiple of 1/16 s:
@@ -139,8 +139,8 @@ class RoomClip:
 
     room: Room
     path: Path
-    start_seconds: Number
-    seconds: Number = (NUM_FRAMES - 1) / FPS
+    start_seconds: float
+    seconds: float = (NUM_FRAMES - 1) / FPS
 
     @property
     def source(self) -> str:
@@ -149,7 +149,7 @@ class RoomClip:
 
     def times(self, frames: int = NUM_FRAMES, fps: float = FPS) -> Float[Tensor, " {frames}"]:
         """Seconds of each frame, float64."""
-        return times(frames, fps, float(self.start_seconds))
+        return times(frames, fps, self.start_seconds)
 
     def scene(self, frames: int = NUM_FRAMES, fps: float = FPS) -> Scene:
         """The room at each frame."""

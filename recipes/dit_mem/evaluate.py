@@ -104,7 +104,9 @@ class Evaluator:
                 negative_prompt=config.negative_prompt,
                 memory_guidance=condition.guidance,
                 text_length=config.text_length,
-                known=self.first_frames([targets[i] for i in index]) if self.command.from_frame else None,
+                conditioning_latents=self.first_frames([targets[i] for i in index])
+                if self.command.from_frame
+                else None,
             )
             for i, frames in zip(index, videos, strict=True):
                 rows.add(measure(frames, targets[i], name, condition.shown[i], fps))

@@ -185,7 +185,7 @@ def _make(
         steps=config.sampling_steps,
         guidance_scale=config.guidance_scale,
         negative_prompt=config.negative_prompt,
-        known=known,
+        conditioning_latents=known,
     )
     captions = {} if bank is None else dict(zip(bank.ids, bank.captions, strict=True))
     for job, found, frames in zip(jobs, hits, videos, strict=True):

@@ -127,7 +127,7 @@ def clip_graph(config: Config, hidden: Hidden, known: int | None = None) -> Fram
     hidden frames are given.
     """
     spans, known = chunk_spans(config), config.known if known is None else known
-    made = {"first": config.first, "known": known, "cameras": True}
+    made = {"first": config.first, "conditioning_frames": known, "cameras": True}
     if hidden is None:
         return FrameGraph.chunks(config.latents, config.chunk, **made)
     start, stop = hidden
@@ -142,7 +142,9 @@ def clip_graph(config: Config, hidden: Hidden, known: int | None = None) -> Fram
     )
     return FrameGraph(
         tuple(
-            replace(node, known=max(node.known, stop - node.time)) if node.time < stop < node.stop else node
+            replace(node, conditioning_frames=max(node.conditioning_frames, stop - node.time))
+            if node.time < stop < node.stop
+            else node
             for node in graph.nodes
         )
     )

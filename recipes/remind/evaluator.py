@@ -180,7 +180,7 @@ class Evaluator:
             seeds=self._seeds(ids),
             steps=config.sampling_steps,
             guidance_scale=config.guidance_scale,
-            known=known.to(self.backbone.device),
+            conditioning_latents=known.to(self.backbone.device),
             text_length=config.text_length,
         )
 

@@ -158,7 +158,7 @@ def summary(batch: Batch) -> str:
     """The graph of a step in a few letters: of each chunk its role, then k known, d dropped, n noisy."""
     marks = []
     for node in batch.graph.nodes:
-        more = "k" * (node.known == node.frames) + "d" * node.dropped + "n" * (node.sigma > 0)
+        more = "k" * (node.conditioning_frames == node.frames) + "d" * node.dropped + "n" * (node.sigma > 0)
         marks.append(f"{node.role[0].upper()}{more}@{node.time}")
     return " ".join(marks)
 

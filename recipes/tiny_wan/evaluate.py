@@ -65,7 +65,7 @@ class Evaluator:
                 seeds=seeds,
                 steps=self.config.steps,
                 guidance_scale=self.config.guidance_scale,
-                known=None if known is None else known[i : i + _BATCH],
+                conditioning_latents=None if known is None else known[i : i + _BATCH],
             )
 
     def spread(self, count: int) -> list[int]:

@@ -55,7 +55,7 @@ def test_anchors_the_first_and_the_newest_are_never_dropped_nor_noised(graph, se
     after = everything(graph, random.Random(seed))
     touched = changed(graph, after, "dropped", "sigma")
     last = len(graph.nodes) - 1
-    frontier = [i for i, n in enumerate(graph.nodes) if n.known == n.frames][-1:]
+    frontier = [i for i, n in enumerate(graph.nodes) if n.conditioning_frames == n.frames][-1:]
     safe = {0, last, *frontier, *(i for i, n in enumerate(graph.nodes) if n.role == "anchor")}
     assert protected(graph) == safe and not touched & safe
     assert all(after.nodes[i].dropped for i in range(last + 1) if i not in safe)
@@ -93,11 +93,11 @@ def test_a_frontier_parts_known_from_made_and_leaves_something_to_learn(graph, s
             transform(graph, random.Random(seed))
         return
     after = transform(graph, random.Random(seed))
-    touched = changed(graph, after, "known")
+    touched = changed(graph, after, "conditioning_frames")
     fits = [
         n
         for n in range(least, least + more + 1)
-        if touched <= set(range(n)) and all(x.known == x.frames for x in after.nodes[:n])
+        if touched <= set(range(n)) and all(x.conditioning_frames == x.frames for x in after.nodes[:n])
     ]
     assert fits
     assert after.loss_mask().any()
@@ -126,8 +126,10 @@ def test_a_reference_lies_a_gap_before_the_target_with_nothing_between(graph, se
     *references, target = after.nodes
     assert gap[0] <= target.time - references[-1].time <= sum(gap)
     assert target.learns and not any(node.learns for node in references)
-    assert all(n.role == "anchor" and n.sigma == 0 and n.known == n.frames for n in references)
-    assert after.loss_mask().tolist()[-target.frames :] == [k >= target.known for k in range(target.frames)]
+    assert all(n.role == "anchor" and n.sigma == 0 and n.conditioning_frames == n.frames for n in references)
+    assert after.loss_mask().tolist()[-target.frames :] == [
+        k >= target.conditioning_frames for k in range(target.frames)
+    ]
     for node in after.nodes:  # each still shows the frames, and has the camera, that it had
         assert any((x.shows, x.frames, x.camera) == (node.shows, node.frames, node.camera) for x in graph.nodes)
     assert all(any(x.time == n.time for x in graph.nodes) for n in references)
@@ -153,9 +155,9 @@ def test_several_references_keep_their_distance_and_the_newest_counts():
     [
         (CLIP, ReferenceCache(gap=(2, 5)), "shorter"),
         (FrameGraph.chunks(3), ReferenceCache(), "No chunk"),
-        (FrameGraph.chunks(9, known=9), ReferenceCache(), "No chunk"),
+        (FrameGraph.chunks(9, conditioning_frames=9), ReferenceCache(), "No chunk"),
         (FrameGraph.chunks(9, degraded=[(0, 3)]), ReferenceCache(), "degraded"),
-        (FrameGraph.chunks(9, known=9), FrontierContinuation(), "first 0 chunks"),
+        (FrameGraph.chunks(9, conditioning_frames=9), FrontierContinuation(), "first 0 chunks"),
         (CLIP, FrontierContinuation(least=7), "first 6 chunks"),
     ],
 )

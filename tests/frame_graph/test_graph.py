@@ -65,7 +65,7 @@ def test_through_any_number_of_layers_a_dropped_chunk_reaches_only_itself(graph)
 @given(graphs(), st.floats(0.1, 1.0))
 @settings(deadline=None, max_examples=40)
 def test_loss_falls_on_frames_that_are_made_and_only_those_carry_noise(graph, sigma):
-    made = [n.role != "degraded" and k >= n.known for n in graph.nodes for k in range(n.frames)]
+    made = [n.role != "degraded" and k >= n.conditioning_frames for n in graph.nodes for k in range(n.frames)]
     levels, steps = graph.noise_levels(sigma), graph.timesteps(sigma)
     assert ((levels.noisy > 0).tolist(), (~graph.given()).tolist()) == (made, made)
     assert (levels.noisy[torch.tensor(made)] == torch.tensor(sigma)).all()
@@ -76,12 +76,12 @@ def test_loss_falls_on_frames_that_are_made_and_only_those_carry_noise(graph, si
     if any(made):
         assert graph.loss_mask().tolist() == made
     else:
-        with pytest.raises(InputError, match="nothing to learn"):
+        with pytest.raises(InputError, match="none carries loss"):
             graph.loss_mask()
 
 
 def test_each_chunk_may_have_its_own_noise_level():
-    graph = FrameGraph.chunks(6, known=1)
+    graph = FrameGraph.chunks(6, conditioning_frames=1)
     assert graph.noise_levels([0.5, 1.0]).noisy.tolist() == [0, 0.5, 0.5, 1, 1, 1]
     for wrong in ([0.5], [0.5, 1.5], [0.5, -0.1], float("nan")):
         with pytest.raises(InputError, match="one for each of 2 chunks"):
@@ -109,6 +109,12 @@ def test_json_and_back(graph):
     assert FrameGraph.from_dict(json.loads(json.dumps(graph.to_dict()))) == graph
 
 
+def test_json_has_the_keys_of_files_written_before():
+    node = {"time": 3, "frames": 2, "camera": 1, "role": "seed", "sigma": 0.5, "dropped": True, "known": 1, "source": 0}
+    graph = FrameGraph((Node(3, 2, 1, "seed", 0.5, True, 1, 0),))
+    assert graph.to_dict() == {"nodes": [node]} and FrameGraph.from_dict({"nodes": [node]}) == graph
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -133,8 +139,8 @@ def test_other_content_is_refused(content):
     ("change", "says"),
     [
         ({"frames": 0}, "frames"),
-        ({"known": True}, "known"),
-        ({"known": 4}, "4 frames"),
+        ({"conditioning_frames": True}, "conditioning_frames"),
+        ({"conditioning_frames": 4}, "4 conditioning frames of 3"),
         ({"camera": -1}, "camera"),
         ({"source": -1}, "source"),
         ({"sigma": 1.5}, "sigma"),
@@ -151,7 +157,7 @@ def test_a_chunk_that_cannot_be_is_named(change, says):
 
 @pytest.mark.parametrize("times", [(0, 2), (3, 0), (0, 0)])
 def test_chunks_neither_overlap_nor_run_backwards(times):
-    with pytest.raises(InputError, match="order of time"):
+    with pytest.raises(InputError, match="temporal order"):
         FrameGraph(tuple(Node(time) for time in times))
 
 
@@ -162,23 +168,23 @@ def test_a_moved_chunk_before_time_0_must_say_what_it_shows():
 
 @given(st.integers(1, 30), st.integers(1, 5), st.integers(1, 5), st.integers(0, 30))
 @settings(deadline=None, max_examples=40)
-def test_a_clip_is_cut_without_rest(num_frames, chunk, first, known):
-    fits = first <= num_frames and (num_frames - first) % chunk == 0 and known <= num_frames
+def test_a_clip_is_cut_without_rest(num_frames, chunk, first, given):
+    fits = first <= num_frames and (num_frames - first) % chunk == 0 and given <= num_frames
     if not fits:
         with pytest.raises(InputError):
-            FrameGraph.chunks(num_frames, chunk, first, known)
+            FrameGraph.chunks(num_frames, chunk, first, given)
         return
-    graph = FrameGraph.chunks(num_frames, chunk, first, known, cameras=True)
+    graph = FrameGraph.chunks(num_frames, chunk, first, given, cameras=True)
     assert graph.positions() == graph.sources() == graph.cameras() == tuple(range(num_frames))
     assert [n.frames for n in graph.nodes] == [first] + [chunk] * ((num_frames - first) // chunk)
-    assert graph.given().tolist() == [frame < known for frame in range(num_frames)]
-    assert [n.role for n in graph.nodes] == ["seed" if n.time < known else "plain" for n in graph.nodes]
+    assert graph.given().tolist() == [frame < given for frame in range(num_frames)]
+    assert [n.role for n in graph.nodes] == ["seed" if n.time < given else "plain" for n in graph.nodes]
 
 
 def test_roles_follow_from_intervals():
-    graph = FrameGraph.chunks(21, known=6, degraded=[(7, 10)], anchors=[(3, 4)])
+    graph = FrameGraph.chunks(21, conditioning_frames=6, degraded=[(7, 10)], anchors=[(3, 4)])
     assert [n.role for n in graph.nodes] == ["seed", "anchor", "degraded", "degraded", *["recovery"] * 3]
-    assert [n.known for n in graph.nodes] == [3, 3, 0, 0, 0, 0, 0]
+    assert [n.conditioning_frames for n in graph.nodes] == [3, 3, 0, 0, 0, 0, 0]
     graph = FrameGraph.chunks(21, degraded=[(6, 9)], recovery=[(9, 12)])
     assert [n.role for n in graph.nodes] == ["seed", "plain", "degraded", "recovery", "plain", "plain", "plain"]
 

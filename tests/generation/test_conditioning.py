@@ -27,19 +27,19 @@ def inputs(backbone, batch=2, frames=3):
     return x, torch.full((batch,), 700.0), text
 
 
-@pytest.mark.parametrize("known", [1, 2])
+@pytest.mark.parametrize("count", [1, 2])
 @torch.no_grad()
-def test_it_is_the_call_with_frames_and_timesteps_written_by_hand(backbone, known):
+def test_it_is_the_call_with_frames_and_timesteps_written_by_hand(backbone, count):
     x, t, text = inputs(backbone)
-    latents = torch.randn(2, x.shape[1], known, 4, 4)
+    latents = torch.randn(2, x.shape[1], count, 4, 4)
     before = backbone.velocity(x, t, text)
     by_token = torch.full((2, 12), 700.0)
-    by_token[:, : known * 4] = 0.0
-    expected = backbone.velocity(torch.cat([latents, x[:, :, known:]], 2), by_token, text)
+    by_token[:, : count * 4] = 0.0
+    expected = backbone.velocity(torch.cat([latents, x[:, :, count:]], 2), by_token, text)
     with conditioning_frames(latents, backbone.transformer):
         assert torch.equal(backbone.velocity(x, t, text), expected)
         assert torch.equal(backbone.velocity(x, torch.full((2, 12), 700.0), text), expected)
-        garbage = torch.cat([torch.full_like(latents, 9.0), x[:, :, known:]], 2)
+        garbage = torch.cat([torch.full_like(latents, 9.0), x[:, :, count:]], 2)
         named = {"hidden_states": garbage, "timestep": t, "encoder_hidden_states": text}
         assert torch.equal(backbone.transformer(**named, return_dict=False)[0], expected)
     assert not torch.equal(expected, before)
@@ -47,13 +47,13 @@ def test_it_is_the_call_with_frames_and_timesteps_written_by_hand(backbone, know
 
 
 @torch.no_grad()
-def test_a_video_begins_with_what_was_known_and_differs_after(backbone):
+def test_a_video_begins_with_its_conditioning_frames_and_differs_after(backbone):
     form = backbone.video_format
     image = torch.rand(1, 3, 1, form.height, form.width, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    known = backbone.encode_video(image)
-    first = backbone.decode_latents(known)
+    latents = backbone.encode_video(image)
+    first = backbone.decode_latents(latents)
     settings = {"seeds": [3, 4], "steps": 2, "guidance_scale": 2.0}
-    videos = generate_videos(backbone, ["a", "b"], known=known, **settings)
+    videos = generate_videos(backbone, ["a", "b"], conditioning_latents=latents, **settings)
     expected = ((first[0, :, 0].movedim(0, -1) * 0.5 + 0.5) * 255).round().clamp(0, 255)
     for video in videos:
         assert (video[0].float() - expected).abs().max() <= 1
@@ -79,8 +79,8 @@ def test_the_stock_image_pipeline_makes_the_same_video(random_folder, backbone):
     ).frames
     pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(form.height, form.width, 3)
     with torch.no_grad():
-        known = backbone.encode_video((pixels.float() / 127.5 - 1).movedim(-1, 0)[None, :, None])
-        ours = generate_video(backbone, "a red ball", seed=7, steps=2, guidance_scale=2.0, known=known)
+        latents = backbone.encode_video((pixels.float() / 127.5 - 1).movedim(-1, 0)[None, :, None])
+        ours = generate_video(backbone, "a red ball", seed=7, steps=2, guidance_scale=2.0, conditioning_latents=latents)
     assert ((made[0] * 255).round().movedim(1, -1) - ours.float()).abs().max() <= 1
 
 
@@ -98,13 +98,13 @@ def test_what_does_not_fit_is_refused(backbone):
 @torch.no_grad()
 def test_frames_are_written_before_an_injector_adds_its_own_whatever_came_first(backbone):
     x, t, text = inputs(backbone)
-    known, noise = torch.randn(2, x.shape[1], 1, 4, 4), torch.randn_like(x)
+    latents, noise = torch.randn(2, x.shape[1], 1, 4, 4), torch.randn_like(x)
     query = QueryLayers(QueryLayersConfig(dim=48, blocks=3, layers=2, query="noise"))
     model = backbone.transformer
     by_hand = torch.cat([torch.zeros(2, 4), torch.full((2, 8), 700.0)], 1)
     with query.attach(model) as attached, attached.chunk(None, noise):
-        expected = backbone.velocity(torch.cat([known, x[:, :, 1:]], 2), by_hand, text)
-        with conditioning_frames(known, model):
+        expected = backbone.velocity(torch.cat([latents, x[:, :, 1:]], 2), by_hand, text)
+        with conditioning_frames(latents, model):
             assert torch.equal(backbone.velocity(x, t, text), expected)
-    with conditioning_frames(known, model), query.attach(model) as attached, attached.chunk(None, noise):
+    with conditioning_frames(latents, model), query.attach(model) as attached, attached.chunk(None, noise):
         assert torch.equal(backbone.velocity(x, t, text), expected)

@@ -64,15 +64,15 @@ def test_what_does_not_fit_is_refused(backbone, memory) -> None:
 
 
 def test_latents_are_those_that_the_video_is_decoded_from(backbone) -> None:
-    known = torch.randn(1, 16, 1, 4, 4, generator=torch.Generator().manual_seed(5))
-    for given in (None, known):
-        latents = generate_latents(backbone, ["a", "b"], seeds=[1, 2], known=given, **SHORT)
-        videos = generate_videos(backbone, ["a", "b"], seeds=[1, 2], known=given, **SHORT)
+    first = torch.randn(1, 16, 1, 4, 4, generator=torch.Generator().manual_seed(5))
+    for given in (None, first):
+        latents = generate_latents(backbone, ["a", "b"], seeds=[1, 2], conditioning_latents=given, **SHORT)
+        videos = generate_videos(backbone, ["a", "b"], seeds=[1, 2], conditioning_latents=given, **SHORT)
         with torch.no_grad():
             decoded = ((backbone.decode_latents(latents) + 1) * 127.5).round().clamp(0, 255).movedim(1, -1)
         assert (decoded - videos.float()).abs().max() <= 1
         if given is not None:
-            assert torch.equal(latents[:, :, :1], known.expand(2, -1, -1, -1, -1))
+            assert torch.equal(latents[:, :, :1], first.expand(2, -1, -1, -1, -1))
     with pytest.raises(InputError, match="seed each"):
         generate_latents(backbone, ["a", "b"], seeds=[1])
 

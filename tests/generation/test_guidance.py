@@ -164,16 +164,16 @@ def test_samples_without_memory_and_shut_gates_keep_the_models_own_output_to_the
             assert not torch.allclose(passes(model)[0], own[0], **CLOSE)
 
 
-@pytest.mark.parametrize("known_outside", [True, False])
-def test_known_frames_are_seen_by_every_evaluation(known_outside):
+@pytest.mark.parametrize("conditioning_outside", [True, False])
+def test_conditioning_frames_are_seen_by_every_evaluation(conditioning_outside):
     model, injector = random_transformer(), SelfAttentionConcat(memory())
-    known = torch.randn(1, 16, 1, 4, 4, generator=torch.Generator().manual_seed(3))
-    with conditioning_frames(known, model):
+    first = torch.randn(1, 16, 1, 4, 4, generator=torch.Generator().manual_seed(3))
+    with conditioning_frames(first, model):
         own = passes(model)
         with injector.attach(model):
             term = passes(model)[0] - own[0]
-    contexts = [conditioning_frames(known, model), GuidedMemory(injector, 3.0).attach(model)]
-    first, second = contexts if known_outside else contexts[::-1]
+    contexts = [conditioning_frames(first, model), GuidedMemory(injector, 3.0).attach(model)]
+    first, second = contexts if conditioning_outside else contexts[::-1]
     with first, second:
         for made, before in zip(passes(model), own, strict=True):
             torch.testing.assert_close(made, before + 3 * term, **CLOSE)
@@ -270,13 +270,18 @@ def test_wrong_settings_are_refused_at_once():
 # -- generate_videos ---------------------------------------------------------------------------------------------------
 
 
-def test_generate_videos_with_guidance_known_frames_and_a_mask(random_folder):
+def test_generate_videos_with_guidance_conditioning_frames_and_a_mask(random_folder):
     backbone = WanBackbone.from_pretrained(random_folder)
     backbone.pipeline().set_progress_bar_config(disable=True)
     shown = memory(2, torch.tensor([[True] * 6, [False] * 6]))
     form = backbone.video_format
     image = torch.rand(1, 3, 1, form.height, form.width, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    settings = {"seeds": [1, 2], "steps": 2, "guidance_scale": 3.0, "known": backbone.encode_video(image)}
+    settings = {
+        "seeds": [1, 2],
+        "steps": 2,
+        "guidance_scale": 3.0,
+        "conditioning_latents": backbone.encode_video(image),
+    }
     calls = []
     count = backbone.transformer.blocks[0].register_forward_hook(lambda *_: calls.append(1))
 
@@ -294,7 +299,7 @@ def test_generate_videos_with_guidance_known_frames_and_a_mask(random_folder):
     assert generate(shown, 9.0, guidance_scale=1.0)[1] == 4
     videos = {guidance: video for guidance, (video, _) in made.items()}
     for video in videos.values():
-        assert torch.equal(video[1], stock[1]) and torch.equal(video[:, 0], stock[:, 0])  # no memory; known
+        assert torch.equal(video[1], stock[1]) and torch.equal(video[:, 0], stock[:, 0])  # no memory; conditioning
     assert torch.equal(videos[0.0], stock)
     assert (videos["conditional"].int() - videos[3.0].int()).abs().max() <= 1
     assert not torch.equal(videos["conditional"][0], both[0])
@@ -307,7 +312,7 @@ def test_generate_videos_with_guidance_known_frames_and_a_mask(random_folder):
         seed=1,
         steps=2,
         guidance_scale=3.0,
-        known=settings["known"],
+        conditioning_latents=settings["conditioning_latents"],
         memory_guidance=9.0,
     )
     assert (one.int() - videos[9.0][0].int()).abs().max() <= 1

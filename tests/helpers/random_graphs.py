@@ -21,7 +21,7 @@ def graphs(draw, max_chunks=6, disturbed=True):
             role=role,
             sigma=draw(st.sampled_from([0.0, 0.25, 1.0])) if free else 0.0,
             dropped=draw(st.booleans()) if free else False,
-            known=draw(st.integers(1 if role == "seed" else 0, frames)),
+            conditioning_frames=draw(st.integers(1 if role == "seed" else 0, frames)),
             source=draw(st.integers(0, 50)) if time < 0 else draw(st.none() | st.integers(0, 50)),
         )
         nodes.append(node)

@@ -1,4 +1,4 @@
-"""Stream: against a loop by hand and against teacher forcing, its promises about known frames, memory and sessions."""
+"""Stream: against a loop by hand and teacher forcing; conditioning frames, memory and sessions."""
 
 import gc
 import json
@@ -77,9 +77,9 @@ def cameras(frames, batch=1):
 
 
 def test_it_is_the_loop_that_one_would_write_by_hand(backbone):
-    """Euler steps of the shifted schedule, guidance of two histories, known frames at t=0, each chunk written clean."""
-    config, known = StreamConfig(chunk=2, steps=3, shift=4.0, guidance_scale=2.5), seeded(1, 16, 3, 4, 4)
-    made = stream(backbone, config).generate_all([PROMPTS, PROMPTS[::-1], PROMPTS], known)
+    """Euler steps of the shifted schedule, guidance of two histories, conditioning at t=0, each chunk written clean."""
+    config, first = StreamConfig(chunk=2, steps=3, shift=4.0, guidance_scale=2.5), seeded(1, 16, 3, 4, 4)
+    made = stream(backbone, config).generate_all([PROMPTS, PROMPTS[::-1], PROMPTS], first)
     model, noise = backbone.transformer, stream(backbone, config)._noise("noise", range(6))
     u = torch.linspace(1, 1 / 1000, 1000)
     levels = 4 * u / (1 + 3 * u)
@@ -92,7 +92,7 @@ def test_it_is_the_loop_that_one_would_write_by_hand(backbone):
     for i, given in enumerate((2, 1, 0)):
         span = slice(2 * i, 2 * i + 2)
         x = noise[:, :, span].clone()
-        x[:, :, :given] = known[:, :, span][:, :, :given]
+        x[:, :, :given] = first[:, :, span][:, :, :given]
         times = torch.ones(2, 2)
         times[:, :given] = 0
         outs = {}
@@ -124,7 +124,11 @@ def test_every_call_is_the_teacher_forced_pass_over_what_was_made(backbone):
         made = stream(backbone, FAST, positions=pm, cameras=cams).generate_all(each)
         hook.remove()
     assert len(calls) == 9
-    graph, forcing, path = FrameGraph.chunks(6, chunk=2, known=0, cameras=True), TeacherForcing(), CameraPath.of(cams)
+    graph, forcing, path = (
+        FrameGraph.chunks(6, chunk=2, conditioning_frames=0, cameras=True),
+        TeacherForcing(),
+        CameraPath.of(cams),
+    )
     text = torch.stack([backbone.encode_text(p) for p in each], 1)
     attached = [part.attach(backbone.transformer) for part in (forcing, pm, memory)]
     for number, (x, t, velocity) in enumerate(calls):
@@ -141,12 +145,12 @@ def test_every_call_is_the_teacher_forced_pass_over_what_was_made(backbone):
         attachment.detach()
 
 
-@pytest.mark.parametrize("known", [1, 2, 3, 6])
-def test_known_latents_come_back_as_given_and_matter(backbone, known):
-    given = seeded(2, 16, known, 4, 4)
+@pytest.mark.parametrize("count", [1, 2, 3, 6])
+def test_conditioning_latents_come_back_as_given_and_matter(backbone, count):
+    given = seeded(2, 16, count, 4, 4)
     a, b = (stream(backbone).generate_all([PROMPTS] * 4, x) for x in (given, given + 1))
-    assert torch.equal(a[:, :, :known], given) and a.isfinite().all()
-    assert ((a - b)[:, :, known:].abs().amax((0, 1, 3, 4)) > 0).all()
+    assert torch.equal(a[:, :, :count], given) and a.isfinite().all()
+    assert ((a - b)[:, :, count:].abs().amax((0, 1, 3, 4)) > 0).all()
 
 
 def test_a_prompt_changes_its_chunk_and_those_after_it_alone(backbone):
@@ -313,7 +317,7 @@ def test_wrong_use_is_named_and_the_stream_goes_on(backbone):
         it.generate(PROMPTS, seeded(1, 16, 1, 5, 4))
     with pytest.raises(InputError, match="do not fit a chunk"):
         it.generate(PROMPTS, seeded(3, 16, 2, 4, 4))
-    with pytest.raises(InputError, match="9 latent frames are known for 1 chunks"):
+    with pytest.raises(InputError, match="9 conditioning frames for 1 chunks"):
         it.generate_all([PROMPTS], seeded(1, 16, 9, 4, 4))
     with pytest.raises(InputError, match="for 0 chunks"):
         it.generate_all([])

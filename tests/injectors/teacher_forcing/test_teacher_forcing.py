@@ -182,7 +182,9 @@ def test_what_is_run_for_the_loss_gives_the_same_velocity_with_cameras_and_a_pro
                 outs.append(step.velocity(model, latents, noise, levels(graph), prompts, memory_noise))
     mask = graph.loss_mask()
     torch.testing.assert_close(outs[1][:, :, mask], outs[0][:, :, mask], **TIGHT)
-    idle = [i for i, node in enumerate(graph.nodes) if node.role == "degraded" or node.known == node.frames]
+    idle = [
+        i for i, node in enumerate(graph.nodes) if node.role == "degraded" or node.conditioning_frames == node.frames
+    ]
     assert all((outs[1][:, :, spans(graph)[i]] == 0).all() for i in idle)
 
 
@@ -204,7 +206,12 @@ def test_all_that_is_run_for_the_loss_reaches_it(graph, data):
 
 
 def test_the_gradients_of_the_loss_are_the_same(model):
-    nodes = (Node(0, 2, role="seed", known=2), Node(2, 2, dropped=True), Node(4, 2, role="degraded"), Node(44, 2))
+    nodes = (
+        Node(0, 2, role="seed", conditioning_frames=2),
+        Node(2, 2, dropped=True),
+        Node(4, 2, role="degraded"),
+        Node(44, 2),
+    )
     graph, grads = FrameGraph(nodes), []
     latents, noise, memory_noise = clip(graph)
     for alone in (False, True):
@@ -347,7 +354,11 @@ def test_gradients_are_the_same_with_checkpointing_even_when_the_graph_is_over(m
 
 
 def test_what_is_learnt_from_is_what_the_graph_says():
-    nodes = (Node(0, 2, role="seed", known=1), Node(2, 2, role="degraded", sigma=0.5), Node(4, 2, role="recovery"))
+    nodes = (
+        Node(0, 2, role="seed", conditioning_frames=1),
+        Node(2, 2, role="degraded", sigma=0.5),
+        Node(4, 2, role="recovery"),
+    )
     graph, step = FrameGraph(nodes), TeacherForcing().at(FrameGraph(nodes))
     latents, noise, memory_noise = clip(graph)
     both, timesteps = step.streams(latents, noise, torch.tensor([0.8, 0.4]), memory_noise)
@@ -416,8 +427,8 @@ def test_wrong_use_is_named_and_leaves_the_model_alone(model):
                 step.velocity(model, parts[0], parts[1], torch.ones(3), text())
             with pytest.raises(InputError, match="in \\[0, 1\\]"):
                 step.velocity(model, parts[0], parts[1], 1.5, text())
-    with pytest.raises(InputError, match="nothing to learn"):
-        forcing.at(FrameGraph((Node(0, 2, known=2),)), for_loss=True)
+    with pytest.raises(InputError, match="none carries loss"):
+        forcing.at(FrameGraph((Node(0, 2, conditioning_frames=2),)), for_loss=True)
     with pytest.raises(InputError, match="at 0 has no camera"):
         stream_cameras(PLAIN, cameras(9))
     assert_untouched(model)

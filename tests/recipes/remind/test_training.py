@@ -167,7 +167,7 @@ def graphs_of(config: Config, hidden=(4, 8), count: int = 60) -> list:
     [
         ({"node_drop": 0.0}, lambda graph: any(node.dropped for node in graph.nodes)),
         ({"noisy_memory": 0.0}, lambda graph: any(node.sigma > 0 for node in graph.nodes)),
-        ({"frontier": False}, lambda graph: len(graph.nodes) == 5 and graph.nodes[1].known == 3),
+        ({"frontier": False}, lambda graph: len(graph.nodes) == 5 and graph.nodes[1].conditioning_frames == 3),
         ({"reference": 0.0}, lambda graph: len(graph.nodes) < 5),
         ({"anchor": False}, lambda graph: any(n.role == "anchor" for n in graph.nodes if len(graph.nodes) == 5)),
     ],
