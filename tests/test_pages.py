@@ -83,6 +83,15 @@ def test_links_modules_and_files_of_a_page_exist(page):
         assert (ROOT / path).exists(), path
 
 
+@pytest.mark.parametrize(
+    ("template", "page"), [("card", "memkit/weights/tiny-wan/README.md"), ("page", "docs/tiny-wan.md")]
+)
+def test_the_pages_of_tiny_wan_are_their_templates_filled_in(template, page):
+    """Only what stands for a name in braces may differ, so shipping again would not bring back older text."""
+    parts = re.split(r"\{\w+\}", (ROOT / "recipes" / "tiny_wan" / f"{template}.md").read_text())
+    assert len(parts) > 10 and re.fullmatch("(.+)".join(map(re.escape, parts)), (ROOT / page).read_text(), re.S)
+
+
 def test_the_budgets_of_the_page_are_those_of_frame_bytes():
     rows = re.findall(r"\| (Wan[\w.-]+) \| (\d+)×(\d+) \| (\d+) \| ([\d.]+) MB \| ([\d.]+) GB \|", read("kv-cache"))
     assert len(rows) == 3
