@@ -66,7 +66,7 @@ def anchors(page):
 
 
 def test_the_anchor_of_a_heading():
-    assert {"what-q-starts-from", "can-queries-be-learned-from-nothing"} <= anchors(DOCS / "memlearner.md")
+    assert {"what-q-starts-from", "can-queries-be-learned-from-random-weights"} <= anchors(DOCS / "memlearner.md")
 
 
 @pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: str(page.relative_to(ROOT)))
