@@ -83,6 +83,12 @@ def test_links_modules_and_files_of_a_page_exist(page):
         assert (ROOT / path).exists(), path
 
 
+@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_figure_has_its_leading_zero(page):
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+    assert not re.findall(r".*(?<![\w./])\.\d.*", text)
+
+
 @pytest.mark.parametrize(
     ("template", "page"), [("card", "memkit/weights/tiny-wan/README.md"), ("page", "docs/tiny-wan.md")]
 )
