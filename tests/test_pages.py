@@ -1,5 +1,6 @@
-"""Pages of the documentation: their code runs, the tests they name are there, their arithmetic is right."""
+"""Pages of the documentation: their code runs, what they name and link to exists, their arithmetic is right."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -10,8 +11,11 @@ from diffusers import WanTransformer3DModel
 from memkit.backbones import PRESETS
 from memkit.injectors import frame_bytes
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 PAGES = ("kv-cache", "composition")
+CARDS = sorted((ROOT / "memkit" / "weights").glob("*/README.md"))
+ALL_PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *CARDS]
 
 
 def read(page):
@@ -53,6 +57,45 @@ def test_the_tests_that_a_page_names_are_there(page):
     assert named
     for file, name in named:
         assert re.search(rf"^(def {name}\(|{name} =)", (DOCS.parent / file).read_text(), re.M), (file, name)
+
+
+def anchors(page):
+    """The anchors that GitHub makes of the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_anchor_of_a_heading():
+    assert {"what-q-starts-from", "can-queries-be-learned-from-random-weights"} <= anchors(DOCS / "memlearner.md")
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_modules_and_files_of_a_page_exist(page):
+    text = page.read_text()
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text):
+        file, _, anchor = link.partition("#")
+        target = page.parent / file if file else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+    for module in re.findall(r"(?:python|launch|torchrun.*) -m ((?:memkit|recipes|benchmarks)[.\w]*\w)", text):
+        assert importlib.util.find_spec(module), module
+    for path in re.findall(r"`((?:memkit|recipes|benchmarks|tests|docs)/[\w/.-]*)(?:::\w+)?`", text):
+        assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_figure_has_its_leading_zero(page):
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+    assert not re.findall(r".*(?<![\w./])\.\d.*", text)
+
+
+@pytest.mark.parametrize(
+    ("template", "page"), [("card", "memkit/weights/tiny-wan/README.md"), ("page", "docs/tiny-wan.md")]
+)
+def test_the_pages_of_tiny_wan_are_their_templates_filled_in(template, page):
+    """Only what stands for a name in braces may differ, so shipping again would not bring back older text."""
+    parts = re.split(r"\{\w+\}", (ROOT / "recipes" / "tiny_wan" / f"{template}.md").read_text())
+    assert len(parts) > 10 and re.fullmatch("(.+)".join(map(re.escape, parts)), (ROOT / page).read_text(), re.S)
 
 
 def test_the_budgets_of_the_page_are_those_of_frame_bytes():
