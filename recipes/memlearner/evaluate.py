@@ -12,7 +12,7 @@ Two comparisons (MemLearner, Evaluation), in rooms without people and in the sam
 Where queries fetch the past, the share of their attention on it is measured along.
 PSNR is of the mean squared error over a clip's frames. Beside every method stands the autoencoder (the ceiling) and a
 still of the last frame (the floor). Every clip is measured once: OUT/measured.jsonl; what no method changes lies beside
-the banks. Intervals are 95 % bootstraps over rooms, for one training run; `recipes.memlearner.claims` has several.
+the banks. Intervals are 95 % bootstraps over rooms, for one training run; studies.claims has several.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Does the world go on while nobody looks? Clips whose end is made, held against their uninterrupted twins.
 
     python -m recipes.remind.evaluate --preset tiny
-    python -m recipes.remind.evaluate --preset wan2.1-1.3b --benchmark stevo --tasks DIR
 
 - *recovery*: of a test clip all latent frames are given while nothing of the truth comes back into view, those after
   them are made; scored are the frames whose view is clear again (`recipes.remind.scores`). Beside it stand the same run
@@ -13,7 +12,7 @@
   what was forgotten.
 
 Every clip is measured once: OUT/measured.jsonl; what no run changes lies beside the banks. Intervals are 95 %
-bootstraps over clips, for one training run; `recipes.remind.claims` has several. Of your own videos the truth is the
+bootstraps over clips, for one training run; studies.claims has several. Of your own videos the truth is the
 twin through the autoencoder, and there is no state.
 """
 
@@ -21,8 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
@@ -56,10 +53,6 @@ class Evaluate(Command):
     """Clips in a batch."""
     keep: int = 10
     """Videos of each kind to keep in OUT/evaluation, with a contact sheet."""
-    benchmark: Literal["none", "stevo"] = "none"
-    """Answer STEVO-Bench's tasks instead; see `recipes.remind.stevo`."""
-    tasks: Path | None = None
-    """Their folder."""
 
     def bench(self, clips: Clips, backbone: WanBackbone, positions: PMRoPE | None) -> Evaluator:
         """Of these clips."""
@@ -108,12 +101,6 @@ def evaluate(command: Evaluate, conditions: Sequence[str] = OWN) -> Run:
 
 def main(command: Evaluate) -> int:
     """Evaluate; the exit code."""
-    if command.benchmark == "stevo":
-        from recipes.remind.answers import answer
-
-        if command.tasks is None:
-            raise InputError("--benchmark stevo needs --tasks DIR, the folder of its tasks.")
-        return answer(command.config, command.tasks, command.noise_seed)
     run = evaluate(command)
     write_tables(command.config.out / "evaluation.json", tables({"remind": [run]}))
     return 0

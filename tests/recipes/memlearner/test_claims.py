@@ -15,9 +15,10 @@ import torch
 from memkit.errors import InputError
 from recipes.common.results import read_rows
 from recipes.common.tables import write_tables
-from recipes.memlearner import claims, comparisons, evaluate, report, train
+from recipes.memlearner import comparisons, evaluate, train
 from recipes.memlearner.comparisons import Row, Run, clip_of, score, truth
 from recipes.memlearner.presets import tiny
+from recipes.memlearner.studies import claims, report
 from recipes.memlearner.tables import tables
 from tests.helpers.memlearner_runs import trained
 

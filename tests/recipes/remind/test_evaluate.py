@@ -15,12 +15,13 @@ from memkit.cameras import Cameras, read_poses, write_poses
 from memkit.errors import InputError
 from memkit.video import read_video, write_video
 from recipes.common.backbones import load_whole
-from recipes.remind import claims, evaluate, film, generate, prepare, sheet, stevo, tables, train
+from recipes.remind import evaluate, film, generate, prepare, tables, train
 from recipes.remind.clips import WorldClip
 from recipes.remind.presets import Config, tiny
 from recipes.remind.records import chunk_spans, frames_of
 from recipes.remind.rolling import Part, Roller
 from recipes.remind.scores import moving, score, truth_of
+from recipes.remind.studies import claims, sheet, stevo
 from recipes.remind.tables import cells
 
 CPU = torch.device("cpu")
@@ -307,8 +308,8 @@ def test_stevo_tasks_are_answered_and_gone_on_with(config, picture, tmp_path, ca
     assert (plain.id, plain.path, plain.camera_prompt) == ("still life", "", "a bowl of fruit")
     assert (glass.id, glass.path) == ("scalar/glass", "right-2, left-2")
     assert glass.video_prompt != glass.camera_prompt == "water fills a glass"
-    command = evaluate.Evaluate(config, benchmark="stevo", tasks=folder)
-    assert evaluate.main(command) == 0
+    command = stevo.Stevo(config, tasks=folder)
+    assert stevo.main(command) == 0
     out = config.out / "stevo"
     made = json.loads((out / stevo.OUTPUT_MAP).read_text())
     assert made == {"still life": "still_life.mp4", "scalar/glass": "scalar_glass.mp4"}
@@ -316,11 +317,11 @@ def test_stevo_tasks_are_answered_and_gone_on_with(config, picture, tmp_path, ca
     assert len(read_video(out / made["still life"]).frames) == config.frames
     (out / "still_life.mp4").unlink()
     kept = (out / "scalar_glass.mp4").stat().st_mtime_ns
-    assert evaluate.main(command) == 0
+    assert stevo.main(command) == 0
     assert (out / "still_life.mp4").exists() and (out / "scalar_glass.mp4").stat().st_mtime_ns == kept
     assert "2 tasks, 1 made now" in capsys.readouterr().out
     with pytest.raises(InputError, match="--tasks"):
-        evaluate.main(dataclasses.replace(command, tasks=None))
+        stevo.main(dataclasses.replace(command, tasks=None))
 
 
 @pytest.mark.parametrize(

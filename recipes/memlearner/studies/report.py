@@ -1,6 +1,6 @@
 """Pictures of what the claims measured: rollouts that turn away and come back, side by side, in one page.
 
-    python -m recipes.memlearner.report --preset tiny              # after recipes.memlearner.claims --claim methods
+    python -m recipes.memlearner.studies.report --preset tiny     # after studies.claims --claim methods
 
 Rooms are the first ones by their number, never picked. Of each, without people and with them: the truth, and what each
 method made of its first frame; and on which frames of the past the queries' attention fell while the last chunk was
@@ -126,7 +126,7 @@ def runs(command: Report) -> list[Made]:
         else:
             print(f"{folder} was not evaluated and is left out")
     if not found:
-        raise InputError(f"No run in {out} was evaluated; run recipes.memlearner.claims first.")
+        raise InputError(f"No run in {out} was evaluated; run recipes.memlearner.studies.claims first.")
     return found
 
 

@@ -1,9 +1,9 @@
 """The claims of ReMind, each with one command: it trains the runs that it needs, measures them, prints its table.
 
-    python -m recipes.remind.claims --preset tiny --claim evolution   # the base model, causal training, the curriculum
-    python -m recipes.remind.claims --preset tiny --claim parts       # each part of the curriculum removed in turn
-    python -m recipes.remind.claims --preset tiny --claim cameras     # PM-RoPE off, phase, full, on look-away
-    python -m recipes.remind.claims --preset tiny --claim forgetting  # plain image-to-video before and after
+    python -m recipes.remind.studies.claims --claim evolution   # the base model, causal training, the curriculum
+    python -m recipes.remind.studies.claims --claim parts       # each part of the curriculum removed in turn
+    python -m recipes.remind.studies.claims --claim cameras     # PM-RoPE off, phase, full, on look-away
+    python -m recipes.remind.studies.claims --claim forgetting  # plain image-to-video before and after
 
 All runs start from the base model and have the same number of steps. Three training runs, seeds 1 to 3, stand for each
 variant; intervals are over clips and runs. Runs and measurements are shared by the claims, below OUT; stopped at any

@@ -1,11 +1,11 @@
 """The claims of MemLearner, each with one command: it trains the runs that it needs, measures them, prints its table.
 
-    python -m recipes.memlearner.claims --preset tiny --claim methods   # learned queries, rules, packing, nothing
-    python -m recipes.memlearner.claims --preset tiny --claim layers    # how many query layers
-    python -m recipes.memlearner.claims --preset tiny --claim edges     # without Q→P, with Q→Q
-    python -m recipes.memlearner.claims --preset tiny --claim queries   # Q from noise or a copy of P, and its timestep
-    python -m recipes.memlearner.claims --preset tiny --claim separate  # a module beside the model, pre-trained or not
-    python -m recipes.memlearner.claims --preset tiny --claim window    # DFoT's noise on context frames in training
+    python -m recipes.memlearner.studies.claims --claim methods   # learned queries, rules, packing, nothing
+    python -m recipes.memlearner.studies.claims --claim layers    # how many query layers
+    python -m recipes.memlearner.studies.claims --claim edges     # without Q→P, with Q→Q
+    python -m recipes.memlearner.studies.claims --claim queries   # Q from noise or a copy of P, and its timestep
+    python -m recipes.memlearner.studies.claims --claim separate  # a module beside the model, pre-trained or not
+    python -m recipes.memlearner.studies.claims --claim window    # DFoT's noise on context frames in training
 
 All runs start from one, OUT/base, which learns cameras and rooms without memory; from there all have the same number
 of steps and the same samples. Three training runs, seeds 1 to 3, stand for each variant; intervals are over rooms and

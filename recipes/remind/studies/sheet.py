@@ -1,6 +1,6 @@
 """What came back, as a picture: the first test clips, made by the first run of each variant and by the base model.
 
-    python -m recipes.remind.sheet --preset tiny      # after claims --claim evolution; OUT/recovery.png
+    python -m recipes.remind.studies.sheet --preset tiny      # after claims --claim evolution; OUT/recovery.png
 
 The test bank's clips are interrupted in turn, so the first five show each kind once. None is chosen. All frames up to
 the end of an interruption are given; what the rows show after it is made.
@@ -18,9 +18,9 @@ from memkit.errors import InputError
 from memkit.report import contact_sheet
 from memkit.video import read_video
 from recipes.common.commands import run_command
-from recipes.remind.claims import Claim, run_of, variants
 from recipes.remind.evaluate import open_clips
 from recipes.remind.presets import Command, parse
+from recipes.remind.studies.claims import Claim, run_of, variants
 
 BASE, TWIN = "base", "the twin"
 
@@ -49,7 +49,7 @@ def folders(command: Sheet) -> dict[str, Path]:
 def kept(file: Path) -> tuple[Tensor, Tensor]:
     """What was made, and its twin: the halves of a kept video. Raises `InputError` where it is not there."""
     if not file.exists():
-        raise InputError(f"There is no {file}; run recipes.remind.claims first, and ask for clips that it keeps.")
+        raise InputError(f"There is no {file}; run studies.claims first, and ask for clips that it keeps.")
     frames = read_video(file).frames
     width = frames.shape[2] // 2
     return frames[:, :, :width], frames[:, :, width:]
