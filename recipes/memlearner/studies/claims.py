@@ -1,133 +1,113 @@
-"""The claims of MemLearner, each with one command: it trains the runs that it needs, measures them, prints its table.
+"""The claims of MemLearner. One command trains the runs of a claim, measures them and prints its tables.
 
-    python -m recipes.memlearner.studies.claims --claim methods   # learned queries, rules, packing, nothing
-    python -m recipes.memlearner.studies.claims --claim layers    # how many query layers
+    python -m recipes.memlearner.studies.claims --claim methods   # learned queries, rules, packing, no memory
+    python -m recipes.memlearner.studies.claims --claim layers    # the number of query layers
     python -m recipes.memlearner.studies.claims --claim edges     # without Q→P, with Q→Q
     python -m recipes.memlearner.studies.claims --claim queries   # Q from noise or a copy of P, and its timestep
     python -m recipes.memlearner.studies.claims --claim separate  # a module beside the model, pre-trained or not
     python -m recipes.memlearner.studies.claims --claim window    # DFoT's noise on context frames in training
 
-All runs start from one, OUT/base, which learns cameras and rooms without memory; from there all have the same number
-of steps and the same samples. Three training runs, seeds 1 to 3, stand for each variant; intervals are over rooms and
-runs. Runs and measurements are shared by the claims; stopped at any point, the same command goes on from there.
+All runs start from OUT/base, which learns cameras and rooms without memory; from there all have the same number of
+steps and the same samples. Intervals are over rooms and training runs. Claims share runs and measurements; a command
+that was stopped continues where it was.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 from diffusers import WanTransformer3DModel
 
 from recipes.common.commands import run_command
-from recipes.common.parallel import parallel_map
-from recipes.common.tables import write_tables
+from recipes.common.study import Study, StudyFlags
 from recipes.memlearner import evaluate, prepare, train
-from recipes.memlearner.comparisons import Run
 from recipes.memlearner.presets import Command, Config, parse
-from recipes.memlearner.tables import tables
+from recipes.memlearner.scores import COMPARISONS, Comparison, Run, tables
 
 Claim = Literal["methods", "layers", "edges", "queries", "separate", "window"]
 
 
 @dataclass(frozen=True)
-class Claims(Command):
+class Claims(StudyFlags, Command):
     """The command line."""
 
     claim: Claim = "methods"
-    seeds: tuple[int, ...] = (1, 2, 3)
-    """One training run each."""
     rooms: int = evaluate.Evaluate.rooms
-    """Test rooms, each without people and with them."""
+    """Number of test rooms, each without people and with them."""
     base_steps: int = 1500
-    """Of the run that all others start from."""
+    """Steps of the run that all others start from."""
     base_lr: float = 2e-3
-    """Of its transformer."""
-    jobs: int = 1
-    """Runs at once, in processes of one thread each."""
+    """Learning rate of its transformer."""
 
 
 def variants(claim: Claim, blocks: int, layers: int, pretrain_steps: int = 0) -> dict[str, dict[str, Any]]:
     """Settings by name; a name stands for the same run in all claims.
 
-    All have the same steps; of "separate-pretrained" as many more, in which the module learns alone.
+    All have the same number of steps; "separate-pretrained" has as many more, in which the module learns alone.
     """
-    learned: dict[str, Any] = {"method": "learned"}
-    none = {"method": "none"}
-    if claim == "layers":
-        counts = sorted({1, layers, blocks // 2, blocks})
-        of = {n: "learned" if n == layers else f"learned-{n}-layers" for n in counts}
-        return {of[n]: learned | {"layers": n} for n in counts} | {"none": none}
-    if claim == "edges":
-        return {
-            "learned": learned,
-            "learned-without-Q-P": learned | {"query_sees_prediction": False},
-            "learned-with-Q-Q": learned | {"query_sees_query": True},
-            "none": none,
-        }
-    if claim == "queries":
-        noise, at_0 = {"query": "noise"}, {"query_time": "clean"}
-        return {
-            "learned": learned,
-            "learned-noise": learned | noise,
-            "learned-at-0": learned | at_0,
-            "learned-noise-at-0": learned | noise | at_0,
-            "learned-taught": learned | noise | at_0 | {"query_loss": 1.0},
-            "none": none,
-        }
-    if claim == "separate":
-        separate: dict[str, Any] = {"method": "separate"}
-        return {
-            "learned": learned,
-            "separate": separate,
-            "separate-pretrained": separate | {"pretrain_steps": pretrain_steps},
-            "none": none,
-        }
-    if claim == "window":
-        return {"window": {"method": "window"}, "window-noisy": {"method": "window", "context_noise": "independent"}}
-    return {name: {"method": name} for name in ("learned", "cam", "window", "framepack", "separate", "none")}
+    learned, separate, none = ({"method": name} for name in ("learned", "separate", "none"))
+    noise, clean = {"query": "noise"}, {"query_time": "clean"}
+    match claim:
+        case "methods":
+            return {name: {"method": name} for name in ("learned", "cam", "window", "framepack", "separate", "none")}
+        case "layers":
+            counts = sorted({1, layers, blocks // 2, blocks})
+            names = {n: "learned" if n == layers else f"learned-{n}-layers" for n in counts}
+            some = {names[n]: learned | {"layers": n} for n in counts}
+        case "edges":
+            some = {
+                "learned": learned,
+                "learned-without-Q-P": learned | {"query_sees_prediction": False},
+                "learned-with-Q-Q": learned | {"query_sees_query": True},
+            }
+        case "queries":
+            some = {
+                "learned": learned,
+                "learned-noise": learned | noise,
+                "learned-at-0": learned | clean,
+                "learned-noise-at-0": learned | noise | clean,
+                "learned-taught": learned | noise | clean | {"query_loss": 1.0},
+            }
+        case "separate":
+            pretrained = separate | {"pretrain_steps": pretrain_steps}
+            some = {"learned": learned, "separate": separate, "separate-pretrained": pretrained}
+        case "window":
+            window = {"method": "window"}
+            return {"window": window, "window-noisy": window | {"context_noise": "independent"}}
+    return some | {"none": none}
 
 
-def base_of(command: Claims) -> Config:
-    """The run that all start from."""
+def base_config(command: Claims) -> Config:
+    """The settings of the run that all others start from."""
     config = command.config
     shared = {"method": "none", "seed": 0, "banks": config.out, "out": config.out / "base"}
     return replace(config, **shared, steps=command.base_steps, lr=command.base_lr)
 
 
-def run_of(config: Config, name: str, changes: dict[str, Any], seed: int) -> Config:
-    """The settings of one training run, below OUT, which has the banks."""
-    out, start = config.out / f"{name}-{seed}", config.out / "base"
-    return replace(config, **changes, seed=seed, banks=config.out, out=out, start=start)
-
-
-def measure(command: Claims, config: Config) -> Run:
-    """Train what is not trained, measure what is not measured; the rows."""
+def measure(config: Config, conditions: Sequence[Comparison], rooms: int) -> Run:
+    """Train and measure what is missing of one run."""
     train.main(Command(config))
-    return evaluate.evaluate(evaluate.Evaluate(config, rooms=command.rooms))
+    return evaluate.evaluate(evaluate.Evaluate(config, rooms=rooms), conditions)
 
 
-def blocks_of(config: Config) -> int:
-    """Of the base run's transformer."""
-    return WanTransformer3DModel.load_config(config.out / "base" / "transformer")["num_layers"]  # type: ignore[index]
+def study(command: Claims) -> Study[Config, Run]:
+    """The study of a claim; the base run has been trained."""
+    config, start = command.config, command.config.out / "base"
+    blocks: int = WanTransformer3DModel.load_config(start / "transformer")["num_layers"]  # type: ignore[index]
+    some = variants(command.claim, blocks, config.layers, config.steps)
+    return Study(replace(config, start=start), some, partial(measure, rooms=command.rooms), tables, COMPARISONS)
 
 
 def main(command: Claims) -> int:
-    """Make one claim's tables; the exit code."""
-    config = command.config
-    prepare.main(prepare.Prepare(config))
-    base = base_of(command)
+    """Print and write the tables of one claim; the exit code."""
+    prepare.main(prepare.Prepare(command.config))
+    base = base_config(command)
     train.main(Command(base))
-    some = variants(command.claim, blocks_of(config), config.layers, config.steps)
-    runs = [run_of(config, name, changes, seed) for name, changes in some.items() for seed in command.seeds]
-    evaluate.controls(replace(evaluate.Evaluate(base), rooms=command.rooms))
-    made = parallel_map(partial(measure, command), runs, command.jobs)
-    each = len(command.seeds)
-    found = {name: made[i * each : (i + 1) * each] for i, name in enumerate(some)}
-    write_tables(Path(config.out) / f"{command.claim}.json", tables(found))
-    return 0
+    evaluate.controls(evaluate.Evaluate(base, rooms=command.rooms))
+    return study(command).run(command.claim, command)
 
 
 if __name__ == "__main__":
