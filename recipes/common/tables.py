@@ -21,6 +21,9 @@ Cells = dict[str, Interval]
 Table = dict[str, Cells]
 
 
+RESAMPLES = 2000  # of each interval's bootstrap
+
+
 class Measure(NamedTuple):
     """A column of a table: a statistic, over items and runs, of one value per measured row (NaN where it has none)."""
 
@@ -55,7 +58,7 @@ def intervals(
         found = values(runs, condition, value)
         if reference is not None:
             found = found - values(*reference, value)
-        cells[name] = bootstrap_runs(statistic, found)
+        cells[name] = bootstrap_runs(statistic, found, resamples=RESAMPLES)
     return cells
 
 

@@ -1,9 +1,9 @@
-"""What came back, as a picture: the first test clips, made by the first run of each variant and by the base model.
+"""A picture of what came back: the first test clips, by the first run of each variant and by the base model.
 
-    python -m recipes.remind.studies.sheet --preset tiny      # after claims --claim evolution; OUT/recovery.png
+    python -m recipes.remind.studies.sheet --preset tiny      # after studies.claims --claim evolution
 
 The test bank's clips are interrupted in turn, so the first five show each kind once. None is chosen. All frames up to
-the end of an interruption are given; what the rows show after it is made.
+the end of an interruption are given; what the rows show after it is generated. Writes OUT/recovery.png.
 """
 
 from __future__ import annotations
@@ -11,18 +11,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
 from torch import Tensor
 
 from memkit.errors import InputError
 from memkit.report import contact_sheet
 from memkit.video import read_video
-from recipes.common.commands import run_command
+from recipes.common.commands import report_done, run_command
+from recipes.common.study import run_config
 from recipes.remind.evaluate import open_clips
 from recipes.remind.presets import Command, parse
-from recipes.remind.studies.claims import Claim, run_of, variants
-
-BASE, TWIN = "base", "the twin"
+from recipes.remind.studies.claims import Claim, variants
 
 
 @dataclass(frozen=True)
@@ -30,24 +28,15 @@ class Sheet(Command):
     """The command line."""
 
     claim: Claim = "evolution"
-    """Whose variants to show."""
+    """The claim whose variants to show."""
     run: int = 1
-    """Seed of their training."""
+    """Seed of the training runs to show."""
     clips: int = 5
-    """The first so many."""
-
-
-def folders(command: Sheet) -> dict[str, Path]:
-    """Where the videos of each row lie."""
-    config = command.config
-    made = {BASE: config.out / "evaluation" / "recovery-base"}
-    for name, changes in variants(command.claim).items():
-        made[name] = run_of(config, name, changes, command.run).out / "evaluation" / "recovery"
-    return made
+    """Number of clips, the first of the bank."""
 
 
 def kept(file: Path) -> tuple[Tensor, Tensor]:
-    """What was made, and its twin: the halves of a kept video. Raises `InputError` where it is not there."""
+    """The generated video and its twin: the halves of a kept video. Raises `InputError` where it is not there."""
     if not file.exists():
         raise InputError(f"There is no {file}; run studies.claims first, and ask for clips that it keeps.")
     frames = read_video(file).frames
@@ -55,21 +44,19 @@ def kept(file: Path) -> tuple[Tensor, Tensor]:
     return frames[:, :, :width], frames[:, :, width:]
 
 
-def sheet(command: Sheet) -> Image.Image:
-    """One section a clip: its twin, then each row's."""
-    where, sections = folders(command), []
-    for id, record in list(open_clips(command.config).records.items())[: command.clips]:
-        videos = {name: kept(folder / f"{id}.mp4") for name, folder in where.items()}
-        rows = [(TWIN, videos[BASE][1]), *((name, made) for name, (made, _) in videos.items())]
-        sections.append((f"{id}: {record.by}; {record.twin_caption}", rows))
-    return contact_sheet(sections, columns=13, height=96)
-
-
 def main(command: Sheet) -> int:
     """Write the picture; the exit code."""
-    file = command.config.folder / "recovery.png"
-    sheet(command).save(file)
-    print(file)
+    config, sections = command.config, []
+    folders = {"base": config.out / "evaluation" / "recovery-base"}
+    for name, changes in variants(command.claim).items():
+        folders[name] = run_config(config, name, changes, command.run).out / "evaluation" / "recovery"
+    for id, record in list(open_clips(config).records.items())[: command.clips]:
+        videos = {name: kept(folder / f"{id}.mp4") for name, folder in folders.items()}
+        rows = [("the twin", videos["base"][1]), *((name, generated) for name, (generated, _) in videos.items())]
+        sections.append((f"{id}: {record.by}; {record.twin_caption}", rows))
+    file = config.folder / "recovery.png"
+    contact_sheet(sections, columns=13, height=96).save(file)
+    report_done(file)
     return 0
 
 

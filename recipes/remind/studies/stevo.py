@@ -25,12 +25,12 @@ from memkit.cameras.keys import Step
 from memkit.errors import InputError
 from memkit.video import first_frame, write_video
 from recipes.common.backbones import load_whole
-from recipes.common.commands import run_command
+from recipes.common.commands import report_done, run_command
 from recipes.common.json_file import write_json
 from recipes.common.training import pick_device
-from recipes.remind.film import film, make_plan
 from recipes.remind.generate import keyed_path
 from recipes.remind.presets import Command, parse
+from recipes.remind.sampler import plan_video, sample_video
 from recipes.remind.train import load_cameras
 
 OUTPUT_MAP = "output_map.json"
@@ -191,10 +191,13 @@ def main(command: Stevo) -> int:
             prompt = task.camera_prompt if moves else task.video_prompt
             path = keyed_path(task.path, config) if moves and task.path else None
             frame = first_frame(task.frame, config.height, config.width)
-            plan = make_plan(config, backbone, frame, [prompt], path)
-            write_video(out / file_of(task), film(config, backbone, positions, plan, command.noise_seed), config.fps)
+            plan = plan_video(config, backbone, frame, [prompt], path)
+            write_video(
+                out / file_of(task), sample_video(config, backbone, positions, plan, command.noise_seed), config.fps
+            )
             write_map(out, tasks)
-    print(f"{write_map(out, tasks)}: {len(tasks)} tasks, {len(lack)} made now")
+    print(f"{len(tasks)} tasks, {len(lack)} generated now")
+    report_done(write_map(out, tasks), "STEVO-Bench's own scorers on this folder")
     return 0
 
 
