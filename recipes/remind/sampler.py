@@ -83,7 +83,9 @@ def sample_chunk(stream: Stream, chunk: Chunk, recorder: AttentionRecorder | Non
     return stream.generate(chunk.prompts, known, chunk.frames, recorder=recorder)
 
 
-def sample_chunks(stream: Stream, chunks: Sequence[Chunk], record: bool = False) -> tuple[Latents, list[AttentionRecorder]]:
+def sample_chunks(
+    stream: Stream, chunks: Sequence[Chunk], record: bool = False
+) -> tuple[Latents, list[AttentionRecorder]]:
     """The latents of all chunks; with ``record``, also the attention of each chunk of which nothing is given."""
     latents, recorders = [], []
     for chunk in chunks:
