@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
@@ -38,3 +39,10 @@ def run_command(command: Callable[[], int]) -> None:
     except MemkitError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def report_done(out: Path, next_command: str | None = None) -> None:
+    """Say where the output is and, if there is one, which command comes next."""
+    print(f"Output: {out}")
+    if next_command is not None:
+        print(f"Next: {next_command}")

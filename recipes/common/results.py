@@ -1,4 +1,4 @@
-"""What was measured, each thing once: rows of a file that an interrupted evaluation goes on."""
+"""Measured rows in a file to which an interrupted evaluation adds what is missing."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from memkit.errors import InputError
 from memkit.files import atomic_write
 
 
-class Kept(Protocol):
-    """A dataclass whose fields are JSON; None stands for NaN."""
+class Row(Protocol):
+    """A dataclass whose fields can be written as JSON. NaN is written as null."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -24,58 +24,63 @@ class Kept(Protocol):
     def condition(self) -> str: ...
 
 
-AnyRow = TypeVar("AnyRow", bound=Kept)
+AnyRow = TypeVar("AnyRow", bound=Row)
 
 
 class ResultStore(Generic[AnyRow]):
-    """The rows of a file, by condition and id; the first line says what they were made with.
+    """The rows of a JSONL file, by condition and id. Its first line holds the settings they were measured with.
 
-    Raises `InputError` for a file of another making: what was measured is never overwritten.
+    Raises `InputError` if the file was measured with other settings: it is never overwritten.
     """
 
-    def __init__(self, file: Path, made_with: dict[str, Any], kind: type[AnyRow]) -> None:
+    def __init__(self, file: Path, settings: dict[str, Any], kind: type[AnyRow]) -> None:
         self.file = file
         file.parent.mkdir(parents=True, exist_ok=True)
-        head = json.loads(json.dumps(made_with, default=str))
         if not file.exists():
-            file.write_text(json.dumps(head, ensure_ascii=False) + "\n")
-        before, *lines = file.read_text().split("\n")
-        known = json.loads(before)
-        changed = [name for name in {**known, **head} if known.get(name) != head.get(name)]
-        if changed:
-            what = ", ".join(f"{name} ({known.get(name)} before, {head.get(name)} now)" for name in changed)
-            raise InputError(f"{file} was measured with other settings: {what}; give another --out, or move it away.")
+            file.write_text(json.dumps(json.loads(json.dumps(settings, default=str)), ensure_ascii=False) + "\n")
+        first, *lines = file.read_text().split("\n")
+        check_settings(file, json.loads(first), settings)
         self.rows = read_rows(file, kind)
-        if lines[-1]:  # cut short by a crash
+        if lines[-1]:  # the last line was cut short by a crash
             with atomic_write(file) as partial:
-                partial.write_text("\n".join([before, *lines[:-1]]) + "\n")
+                partial.write_text("\n".join([first, *lines[:-1]]) + "\n")
 
     def missing(self, condition: str, ids: Iterable[str]) -> list[str]:
-        """Those of the clips that are not there yet."""
+        """The ids that have no row under a condition yet."""
         return [id for id in ids if (condition, id) not in self.rows]
 
     def add(self, row: AnyRow) -> None:
-        """Keep a row."""
+        """Append a row to the file."""
         with self.file.open("a") as opened:
-            opened.write(json.dumps(plain(asdict(row)), ensure_ascii=False, allow_nan=False) + "\n")
+            opened.write(json.dumps(to_json(asdict(row)), ensure_ascii=False, allow_nan=False) + "\n")
         self.rows[row.condition, row.id] = row
 
 
 def read_rows(file: Path, kind: type[AnyRow]) -> dict[tuple[str, str], AnyRow]:
-    """What a file of `Measured` holds; a line that a crash cut short is not among it."""
+    """The rows of a `ResultStore`'s file, without a last line that a crash cut short."""
     lines = file.read_text().split("\n")[1:-1]
-    rows = [kind(**{name: _number(value) for name, value in json.loads(line).items()}) for line in lines]
+    rows = [from_json(kind, json.loads(line)) for line in lines]
     return {(row.condition, row.id): row for row in rows}
 
 
-def _number(value: Any) -> Any:
-    return math.nan if value is None else value
+def check_settings(file: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise `InputError` naming the settings in which ``now`` differs from what the file was measured with."""
+    now = json.loads(json.dumps(now, default=str))
+    changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    if changed:
+        what = ", ".join(f"{name} ({before.get(name)} before, {now.get(name)} now)" for name in changed)
+        raise InputError(f"{file} was measured with other settings: {what}; give another --out, or move it away.")
 
 
-def plain(value: Any) -> Any:
-    """As JSON has it: NaN is null."""
+def from_json(kind: type[Any], values: dict[str, Any]) -> Any:
+    """A row of the dataclass ``kind`` from its JSON object."""
+    return kind(**{name: math.nan if value is None else value for name, value in values.items()})
+
+
+def to_json(value: Any) -> Any:
+    """A JSON value in which NaN is null."""
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [to_json(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value

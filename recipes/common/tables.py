@@ -1,46 +1,78 @@
-"""Tables of measured rows, with 95 % intervals over items and, where there are several, over training runs."""
+"""Tables of measured rows with 95 % confidence intervals over items and, where there are several, training runs."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from memkit.metrics import Interval
-from recipes.common.results import plain
+from memkit.metrics import Interval, bootstrap_runs
+from recipes.common.results import to_json
 
-AnyRow = TypeVar("AnyRow")
-Table = dict[str, dict[str, Interval]]
-"""By condition, by measure."""
+Run = Mapping[tuple[str, str], Any]
+"""Rows of one training run, by condition and id."""
+Cells = dict[str, Interval]
+"""One row of a table, by column."""
+Table = dict[str, Cells]
 
 
-def columns(
-    runs: Sequence[Mapping[tuple[str, str], AnyRow]], condition: str, value: Callable[[AnyRow], float]
-) -> np.ndarray:
-    """[runs, ids] of one condition; NaN where a run lacks it. Rows are by condition and id."""
+RESAMPLES = 2000  # of each interval's bootstrap
+
+
+class Measure(NamedTuple):
+    """A column of a table: a statistic, over items and runs, of one value per measured row (NaN where it has none)."""
+
+    value: Callable[[Any], float]
+    statistic: Callable[..., float] = np.mean
+
+
+def field(name: str, scale: float = 1.0, statistic: Callable[..., float] = np.mean) -> Measure:
+    """The measure of one field of a row, times ``scale``."""
+    return Measure(lambda row: scale * getattr(row, name), statistic)
+
+
+def values(runs: Sequence[Run], condition: str, value: Callable[[Any], float]) -> np.ndarray:
+    """One value per run and id under one condition, [runs, ids]; NaN where a run has no such row."""
     ids = list(dict.fromkeys(id for run in runs for _, id in run))
     return np.array([[value(run[condition, id]) if (condition, id) in run else math.nan for id in ids] for run in runs])
 
 
-def markdown(table: Table, digits: int = 2) -> str:
-    """One row a condition; an en dash where there is nothing to say."""
-    measures = list(next(iter(table.values())))
-    lines = ["| | " + " | ".join(measures) + " |", "|---" * (len(measures) + 1) + "|"]
-    for name, row in table.items():
-        lines.append(f"| {name} | " + " | ".join(_cell(row[measure], digits) for measure in measures) + " |")
-    return "\n".join(lines)
+def intervals(
+    measures: Mapping[str, Measure],
+    runs: Sequence[Run],
+    condition: str,
+    reference: tuple[Sequence[Run], str] | None = None,
+) -> Cells:
+    """Each measure of runs under one condition.
+
+    With ``reference`` (other runs, as many or only one, and their condition), the differences to it instead, in pairs
+    of the same id and run.
+    """
+    cells = {}
+    for name, (value, statistic) in measures.items():
+        found = values(runs, condition, value)
+        if reference is not None:
+            found = found - values(*reference, value)
+        cells[name] = bootstrap_runs(statistic, found, resamples=RESAMPLES)
+    return cells
 
 
-def _cell(value: Interval, digits: int) -> str:
-    if math.isnan(value.value):
-        return "–"
-    if value.low == value.high:
-        return f"{value.value:.1f}"
-    return f"{value.value:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
+def exactly(value: float) -> Interval:
+    """A number without uncertainty, as a cell."""
+    return Interval(value, value, value)
+
+
+def to_markdown(table: Table, digits: int = 2) -> str:
+    """A Markdown table; a cell that could not be measured is an en dash."""
+    columns = list(next(iter(table.values())))
+    rows = [["", *map(_heading, columns)], ["---"] * (len(columns) + 1)]
+    rows += [[name, *(_cell(cells[column], digits) for column in columns)] for name, cells in table.items()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def write_tables(
@@ -49,13 +81,27 @@ def write_tables(
     units: Mapping[str, str] | None = None,
     digits: Mapping[str, int] | None = None,
 ) -> None:
-    """Print tables, each under its title ("" is "all") with its unit, and write their numbers as JSON."""
+    """Print each table below its title (of "", "all") and its unit, and write all numbers to a JSON file."""
     for title, table in tables.items():
-        unit = (units or {}).get(title, "")
-        print(f"**{title or 'all'}{unit}**\n\n{markdown(table, (digits or {}).get(title, 2))}\n")
-    numbers = {
-        title or "all": {row: {name: value._asdict() for name, value in cells.items()} for row, cells in table.items()}
-        for title, table in tables.items()
-    }
-    file.write_text(json.dumps(plain(numbers), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    print(file)
+        unit = f", {units[title]}" if units and title in units else ""
+        print(f"**{_heading(title) or 'all'}{unit}**\n\n{to_markdown(table, (digits or {}).get(title, 2))}\n")
+    numbers = {title or "all": table_to_json(table) for title, table in tables.items()}
+    file.write_text(json.dumps(to_json(numbers), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def table_to_json(table: Table) -> dict[str, Any]:
+    """The numbers of a table: value, low and high by row and column."""
+    return {row: {name: value._asdict() for name, value in cells.items()} for row, cells in table.items()}
+
+
+def _heading(name: str) -> str:
+    """What is printed for a key: "less none" and "more than none" are differences."""
+    return re.sub(r"(?:\bless|\bmore than) (none(?:'s)?$)?", lambda m: f"Δ vs. {'no memory' if m[1] else ''}", name)
+
+
+def _cell(value: Interval, digits: int) -> str:
+    if math.isnan(value.value):
+        return "–"
+    if value.low == value.high:
+        return f"{value.value:.1f}"
+    return f"{value.value:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"

@@ -4,7 +4,7 @@
     python -m recipes.dit_mem.train    --preset tiny     # the encoder; the backbone stays frozen
     python -m recipes.dit_mem.generate --preset tiny --bank runs/dit-mem-tiny/bank-test --prompts "a …"
     python -m recipes.dit_mem.evaluate --preset tiny     # no memory, retrieved, other, random, oracle: with intervals
-    python -m recipes.dit_mem.claims   --preset tiny --claim knowledge    # three runs; docs/dit-mem.md
+    python -m recipes.dit_mem.studies.claims   --preset tiny --claim knowledge    # three runs; docs/dit-mem.md
 
 Every setting of ``presets.py`` can be given on each command line. The wan presets run the same code on the user's own
 clips: ``prepare --preset wan2.1-1.3b --videos DIR --captions CSV``.

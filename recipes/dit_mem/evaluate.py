@@ -6,24 +6,18 @@ The prompts are captions of the test bank, whose constants only other clips of t
 each is generated with no memory; with its retrieved clips (never its own); with as many clips of other names; with any
 clips; and with its own clip, the oracle. Above these stands what the estimator says of the clips themselves, rendered
 and through the autoencoder: no condition can do better. ``--study`` asks other questions, see
-`recipes.dit_mem.conditions`. Intervals are 95 % bootstraps over prompts, for one training run; `recipes.dit_mem.claims`
+`recipes.dit_mem.conditions`. Intervals are 95 % bootstraps over prompts, for one training run; studies.claims
 has several. Every clip is measured once: OUT/measured.jsonl, and beside the test bank for what no memory changes.
 ``--from-frame`` gives every prompt the first frame of its clip, and has files of its own.
-
-    python -m recipes.dit_mem.evaluate --preset wan2.1-1.3b --benchmark phygenbench --prompts prompts.json
-    python -m recipes.dit_mem.evaluate --preset wan2.1-1.3b --benchmark vbench --prompts prompts/prompts_per_category
-
-These make the videos of a public benchmark, for its own scorer; see docs/benchmarks.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
-import tyro
 from torch import Tensor
 from tqdm import tqdm
 
@@ -37,7 +31,6 @@ from memkit.video import from_model, write_video
 from recipes.common.commands import run_command
 from recipes.common.results import ResultStore
 from recipes.common.training import fingerprint
-from recipes.dit_mem import benchmarks
 from recipes.dit_mem.conditions import STUDIES, Condition
 from recipes.dit_mem.generate import digest
 from recipes.dit_mem.laws import law_of
@@ -65,7 +58,6 @@ class Evaluate(Command):
     """Give every prompt the first frame of its clip (image-to-video): what is left to know is the law."""
     keep: int = 8
     """Videos of each condition to keep in OUT/evaluation."""
-    public: Annotated[benchmarks.Public, tyro.conf.arg(name="")] = field(default_factory=benchmarks.Public)
 
     @property
     def suffix(self) -> str:
@@ -197,12 +189,6 @@ def open_bench(command: Evaluate) -> Evaluator:
 def main(command: Evaluate) -> int:
     """Evaluate; the exit code."""
     config = command.config
-    if command.public.benchmark != "laws":
-        if (command.clips, command.keep) != (Evaluate.clips, Evaluate.keep):
-            raise InputError(f"--clips and --keep are not for {command.public.benchmark}; see --first.")
-        return benchmarks.main(config, command.public)
-    if command.public != benchmarks.Public():
-        raise InputError("The laws world takes no flag of the public benchmarks; give --benchmark, or leave them out.")
     run, names = evaluate(command)
     write(config.out / f"{command.study}{command.suffix}.json", report([run], names))
     return 0

@@ -1,35 +1,46 @@
-"""Does a place look as it did? Chunks after a real past, and rollouts that turn away and come back, in unseen rooms.
+"""Does a place look the same when the camera comes back? Measured in unseen rooms.
 
     python -m recipes.memlearner.evaluate --preset tiny --method learned
 
 Two comparisons (MemLearner, Evaluation), in rooms without people and in the same rooms with them:
 
-- *truth*: the past is real, one chunk is made, and held against the real one. Of its frames, those whose pose was in
-  the past, with the camera away since, also have a column of their own.
+- *truth*: the past is real, one chunk is generated, and compared with the real one. Frames whose pose occurred in the
+  past, with the camera away since, also have a column of their own.
 - *revisit*: from one real frame the camera turns by 90° to 180°, waits and turns back, chunk after chunk; frames of the
-  way back are held against those of the way there, as made, and against the truth.
+  way back are compared with those generated on the way there, and with the truth.
 
-Where queries fetch the past, the share of their attention on it is measured along.
-PSNR is of the mean squared error over a clip's frames. Beside every method stands the autoencoder (the ceiling) and a
-still of the last frame (the floor). Every clip is measured once: OUT/measured.jsonl; what no method changes lies beside
-the banks. Intervals are 95 % bootstraps over rooms, for one training run; `recipes.memlearner.claims` has several.
+For methods with queries, the share of the queries' attention on the past is measured too. PSNR is of the mean squared
+error over a clip's frames. Beside every method stand the autoencoder (the ceiling) and a still of the last given frame
+(the floor). Every clip is measured once: OUT/measured.jsonl; rows that no method changes lie beside the banks.
+Intervals are 95 % bootstraps over rooms, for one training run; studies.claims has several runs.
 """
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from tqdm import tqdm
 
 from memkit.backbones import WanBackbone
+from memkit.cameras import Cameras
 from memkit.errors import InputError
-from recipes.common.commands import run_command
+from memkit.injectors import AttentionRecorder
+from memkit.rollout import ContextMethod, LearnedContext, Rollout, SeparateContext
+from memkit.video import from_model, to_model, write_video
+from recipes.common.commands import report_done, run_command
 from recipes.common.results import ResultStore
 from recipes.common.tables import write_tables
 from recipes.common.training import fingerprint, pick_device
-from recipes.memlearner.comparisons import COMPARISONS, Row, Run, test_rooms
-from recipes.memlearner.evaluator import Evaluator, Sizes
 from recipes.memlearner.methods import load_method
 from recipes.memlearner.presets import Command, parse
-from recipes.memlearner.tables import tables
+from recipes.memlearner.scores import COMPARISONS, Clip, Comparison, Row, Run, clip_of, score, tables, test_rooms, truth
 from recipes.memlearner.train import load_backbone
 
 
@@ -38,54 +49,180 @@ class Evaluate(Command):
     """The command line."""
 
     rooms: int = 32
-    """Test rooms, each without people and with them."""
+    """Number of test rooms, each without people and with them."""
     noise_seed: int = 42
-    """Of the first room; they count up. Runs that are compared keep it."""
+    """Seed of the noise in the first room; the next rooms count up. Runs that are compared share it."""
     at_once: int = 16
-    """Rooms in a batch."""
+    """Rooms per batch."""
     keep: int = 8
-    """Videos of each kind to keep in OUT/evaluation."""
+    """Number of videos per comparison to keep in OUT/evaluation."""
 
-    def bench(self, backbone: WanBackbone) -> Evaluator:
-        """Of these rooms."""
-        return Evaluator(self.config, test_rooms(self.rooms), Sizes(self.noise_seed, self.at_once, self.keep), backbone)
+
+def evaluate(command: Evaluate, comparisons: Sequence[Comparison] = COMPARISONS) -> Run:
+    """All rows of a run, with those that no method changes; what is missing is measured."""
+    config = command.config
+    names = ("model", "sampling_steps", "guidance_scale", "history_guidance", "video_chunks", "budget")
+    settings = {name: getattr(config, name) for name in names} | {"noise_seed": command.noise_seed}
+    backbone = load_backbone(config, pick_device(config.device), config.out)
+    method = load_method(config, backbone, config.out / "method").eval()
+    settings["weights"] = fingerprint(backbone.transformer, method)
+    rows = ResultStore(config.out / "measured.jsonl", settings, Row)
+    evaluator = Evaluator(command, backbone)
+    for comparison in comparisons:
+        evaluator.measure(comparison, method, rows)
+    return {**controls(command, backbone), **rows.rows}
 
 
 def controls(command: Evaluate, backbone: WanBackbone | None = None) -> Run:
     """The rows that no method changes, which lie beside the banks; training leaves the autoencoder as it is."""
     config = command.config
     backbone = backbone or load_backbone(config, pick_device(config.device))
-    made = {"model": config.model, "video_chunks": config.video_chunks}
-    rows = ResultStore(config.folder / "controls.jsonl", made, Row)
-    bench = command.bench(backbone)
+    settings = {"model": config.model, "video_chunks": config.video_chunks}
+    rows = ResultStore(config.folder / "controls.jsonl", settings, Row)
     for comparison in COMPARISONS:
-        bench.controls(comparison, rows)
+        Evaluator(command, backbone).measure_controls(comparison, rows)
     return dict(rows.rows)
 
 
-def evaluate(command: Evaluate) -> Run:
-    """All rows of a run, with those that no method changes."""
-    config = command.config
-    made = {name: getattr(config, name) for name in ("model", "sampling_steps", "guidance_scale", "history_guidance")}
-    made |= {"noise_seed": command.noise_seed, "video_chunks": config.video_chunks, "budget": config.budget}
-    backbone = load_backbone(config, pick_device(config.device), config.out)
-    method = load_method(config, backbone, config.out / "method").eval()
-    weights = fingerprint(backbone.transformer, method)
-    rows = ResultStore(config.out / "measured.jsonl", {**made, "weights": weights}, Row)
-    bench = command.bench(backbone)
-    for comparison in COMPARISONS:
-        bench.run(comparison, method, rows)
-    return {**controls(command, backbone), **rows.rows}
+class Evaluator:
+    """Generates the clips of the test rooms and scores them, each once."""
+
+    def __init__(self, command: Evaluate, backbone: WanBackbone) -> None:
+        self.command, self.config, self.backbone = command, command.config, backbone
+        self.form = backbone.video_format
+        self.names = test_rooms(command.rooms)
+
+    def measure(self, comparison: Comparison, method: ContextMethod, rows: ResultStore[Row]) -> None:
+        """Add the missing rows of a comparison; clips of one length share a batch."""
+        size = self.command.at_once
+        clips = {n: clip_of(comparison, n, self.config, self.form) for n in rows.missing(comparison, self.names)}
+        for length in sorted({clip.chunks for clip in clips.values()}):
+            same = [name for name, clip in clips.items() if clip.chunks == length]
+            batches = [same[i : i + size] for i in range(0, len(same), size)]
+            for batch in tqdm(batches, desc=f"{comparison}, {length} chunks"):
+                self._measure_batch(comparison, method, {name: clips[name] for name in batch}, rows)
+
+    def _measure_batch(
+        self, comparison: Comparison, method: ContextMethod, clips: dict[str, Clip], rows: ResultStore[Row]
+    ) -> None:
+        truths = [truth(clip, self.form) for clip in clips.values()]
+        real = torch.stack([frames for frames, _ in truths])
+        c2w, intrinsics = (torch.stack([getattr(at, f) for _, at in truths]) for f in ("c2w", "intrinsics"))
+        attention = Attention(method)
+        videos = self._roll_out(list(clips), list(clips.values()), real, Cameras(c2w, intrinsics), attention)
+        for i, (name, clip) in enumerate(clips.items()):
+            given, cameras = clip.given(self.form), truths[i][1]
+            row = score(name, comparison, videos[i], real[i], cameras, given, *attention.means(i))
+            if self.names.index(name) < self.command.keep:
+                file = rows.file.parent / "evaluation" / f"{name}-{comparison}.mp4"
+                file.parent.mkdir(exist_ok=True)
+                write_video(file, torch.cat([videos[i], real[i]], dim=2), self.form.fps)
+                if shares := attention.by_chunk(i):
+                    file.with_suffix(".json").write_text(json.dumps(shares) + "\n")
+            rows.add(row)
+
+    def _roll_out(
+        self,
+        names: Sequence[str],
+        clips: Sequence[Clip],
+        real: UInt8[Tensor, "batch frames h w 3"],
+        cameras: Cameras,
+        attention: Attention,
+    ) -> UInt8[Tensor, "batch frames h w 3"]:
+        """The given frames, and what is generated after them, chunk by chunk."""
+        config, given, stride = self.config, clips[0].given(self.form), self.form.num_frames - 1
+        seeds = [self.command.noise_seed + self.names.index(name) // 2 for name in names]  # with people and without
+        rollout = Rollout(
+            self.backbone,
+            attention.method,
+            budget=config.budget and config.budget * len(names),
+            steps=config.sampling_steps,
+            guidance_scale=config.guidance_scale,
+            annotation=config.annotations[0],
+        )
+        rollout.observe(real[:, :given], Cameras(cameras.c2w[:, :given], cameras.intrinsics[:, :given]))
+        video = [real[:, :given]]
+        for chunk in range(clips[0].chunks):
+            start = given - 1 + chunk * stride
+            part = slice(start, start + stride + 1)
+            prompts = [clip.caption(start / self.form.fps) for clip in clips]
+            with_cameras = Cameras(cameras.c2w[:, part], cameras.intrinsics[:, part])
+            attention.start_chunk()
+            frames = rollout.generate(prompts, with_cameras, [seed + 1000 * chunk for seed in seeds])
+            attention.end_chunk(rollout.shown_times)
+            video.append(frames[:, 1:])
+        return torch.cat(video, dim=1)
+
+    def measure_controls(self, comparison: Comparison, rows: ResultStore[Row]) -> None:
+        """Add the missing rows of the truth through the autoencoder, and of a still of the last given frame."""
+        floor, ceiling = f"{comparison} / still", f"{comparison} / autoencoder"
+        for name in tqdm(rows.missing(ceiling, self.names), desc=f"{comparison}, controls"):
+            clip = clip_of(comparison, name, self.config, self.form)
+            (real, cameras), given = truth(clip, self.form), clip.given(self.form)
+            still = torch.cat([real[:given], real[given - 1 : given].expand(len(real) - given, -1, -1, -1)])
+            rows.add(score(name, floor, still, real, cameras, given))
+            rows.add(score(name, ceiling, self._through_autoencoder(real), real, cameras, given))
+
+    @torch.no_grad()
+    def _through_autoencoder(self, real: UInt8[Tensor, "frames h w 3"]) -> UInt8[Tensor, "frames h w 3"]:
+        """Encoded and decoded, chunk by chunk."""
+        stride, out = self.form.num_frames - 1, [real[:1]]
+        for start in range(0, len(real) - 1, stride):
+            video: Float[Tensor, "1 3 t h w"] = to_model(real[start : start + stride + 1]).to(self.backbone.device)
+            out.append(from_model(self.backbone.decode_latents(self.backbone.encode_video(video))).cpu()[1:])
+        return torch.cat(out)
+
+
+class Attention:
+    """What the queries of a method attend to, chunk by chunk; empty for a method without queries."""
+
+    def __init__(self, method: ContextMethod) -> None:
+        self.method = method
+        self.chunks: list[tuple[list[int], Tensor, Tensor]] = []
+        """Times of the context's frames, the queries' shares on them [B,k], the share of the chunk's on queries [B]."""
+
+    def start_chunk(self) -> None:
+        """Record the next chunk."""
+        if isinstance(self.method, LearnedContext):
+            self.method.recorder = AttentionRecorder(queries=True)
+        if isinstance(self.method, SeparateContext):
+            self.method.recorder, self.method.followed = AttentionRecorder(), AttentionRecorder()
+
+    def end_chunk(self, times: Tensor | None) -> None:
+        """Keep the shares of the chunk, generated from context frames of these times [B,k]."""
+        method = self.method
+        if times is None or not isinstance(method, LearnedContext | SeparateContext):
+            return
+        assert method.recorder is not None
+        shares = method.recorder.shares("context").mean((0, 1))
+        if isinstance(method, SeparateContext):
+            assert method.followed is not None
+            followed = method.followed.shares().mean((0, 1))
+        else:
+            followed = method.recorder.shares("queries").mean((0, 1))
+        self.chunks.append((times[0].tolist(), shares, followed))
+
+    def means(self, sample: int) -> tuple[float, float]:
+        """Mean shares over the chunks: of the queries on the context, and of the chunk on the queries."""
+        if not self.chunks:
+            return math.nan, math.nan
+        context = [shares[sample].sum().item() for _, shares, _ in self.chunks]
+        queries = [followed[sample].item() for _, _, followed in self.chunks]
+        return sum(context) / len(context), sum(queries) / len(queries)
+
+    def by_chunk(self, sample: int) -> list[dict[str, Any]]:
+        """Times and shares of each chunk, for JSON."""
+        return [{"times": times, "shares": shares[sample].tolist()} for times, shares, _ in self.chunks]
 
 
 def main(command: Evaluate) -> int:
     """Evaluate; the exit code."""
     config = command.config
     if config.model != "tiny" and not (config.folder / "test" / "bank.json").exists():
-        raise InputError("The comparisons are made in rendered rooms, for a model of their size.")
-    run = evaluate(command)
-    write_tables(config.out / "evaluation.json", tables({config.method: [run]}))
-    print(config.out)
+        raise InputError("The comparisons need rendered rooms and a model of their size; see memlearner.prepare.")
+    file = config.out / "evaluation.json"
+    write_tables(file, tables({config.method: [evaluate(command)]}))
+    report_done(file, "python -m recipes.memlearner.studies.claims --claim methods")
     return 0
 
 

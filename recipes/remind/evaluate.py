@@ -1,47 +1,56 @@
-"""Does the world go on while nobody looks? Clips whose end is made, held against their uninterrupted twins.
+"""Does the world go on while nobody looks? The end of a clip is generated and compared with its uninterrupted twin.
 
     python -m recipes.remind.evaluate --preset tiny
-    python -m recipes.remind.evaluate --preset wan2.1-1.3b --benchmark stevo --tasks DIR
 
-- *recovery*: of a test clip all latent frames are given while nothing of the truth comes back into view, those after
-  them are made; scored are the frames whose view is clear again (`recipes.remind.scores`). Beside it stand the same run
-  *without the past* (its cache hides what was before the interruption: what prompts and training alone tell it), the
-  base model without training, as a stream and as it is (bidirectional, with the given frames known), the twin through
-  the autoencoder (the ceiling), and a world that stopped when it was last seen (*frozen*, whose evolution is 0 by
-  definition).
-- *plain*: image-to-video of undisturbed clips, at the length that the base model was trained for, before and after:
-  what was forgotten.
+- *recovery*: of a test clip, all latent frames are given while nothing of the truth comes back into view, those after
+  them are generated; scored are the frames whose view is clear again (`recipes.remind.scores`). Beside it stand the
+  same run *without the past* (its cache hides what was before the interruption: what prompts and training alone tell
+  it), the base model without training, as a stream and as it is (bidirectional, with the given frames known), the twin
+  through the autoencoder (the ceiling), and a world that stopped when it was last seen (*frozen*, whose evolution is 0
+  by definition).
+- *plain*: image-to-video of undisturbed clips, at the length that the base model was trained for, before and after
+  training: what was forgotten.
 
-Every clip is measured once: OUT/measured.jsonl; what no run changes lies beside the banks. Intervals are 95 %
-bootstraps over clips, for one training run; `recipes.remind.claims` has several. Of your own videos the truth is the
-twin through the autoencoder, and there is no state.
+Every clip is measured once: OUT/measured.jsonl; rows that no run changes lie beside the banks. Intervals are 95 %
+bootstraps over clips, for one training run; studies.claims has several runs. For your own videos the truth is the twin
+through the autoencoder, and there is no state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
 
 from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
+from memkit.cameras import Cameras
 from memkit.errors import InputError
+from memkit.generation import generate_latents
+from memkit.injectors import AttentionRecorder, recovery_attention
 from memkit.positions import PMRoPE
+from memkit.report import contact_sheet
+from memkit.streaming import Stream, read_everything
+from memkit.streaming.read_policies import Read
+from memkit.video import from_model, to_model, write_video
 from recipes.common.backbones import load_whole
-from recipes.common.commands import run_command
+from recipes.common.commands import report_done, run_command
 from recipes.common.results import ResultStore
 from recipes.common.tables import write_tables
 from recipes.common.training import fingerprint, pick_device
+from recipes.remind.clips import WorldClip
 from recipes.remind.data import Clips
-from recipes.remind.evaluator import Evaluator, Sizes
-from recipes.remind.presets import Command, Config, parse
-from recipes.remind.scores import Row
-from recipes.remind.tables import CONTROLS, FORGETFUL, PLAIN_CONTROLS, Run, tables
+from recipes.remind.presets import STRIDE, Command, Config, parse
+from recipes.remind.records import Record, chunk_spans, frames_of, twin_of
+from recipes.remind.sampler import Chunk, Latents, open_stream, sample_chunks
+from recipes.remind.scores import CONTROLS, OWN, PLAIN_CONTROLS, Row, Run, Truth, score, tables, truth_of
 from recipes.remind.train import load_cameras
-
-PLAIN = ("plain", "plain / bidirectional")
-OWN = ("recovery", FORGETFUL, *PLAIN)
 
 
 @dataclass(frozen=True)
@@ -49,30 +58,41 @@ class Evaluate(Command):
     """The command line."""
 
     clips: int = 60
-    """Test clips, the first of the bank; in the world each fifth is behind fog, which training never shows."""
+    """Number of test clips, the first of the bank; in the world every fifth is behind fog, which training never shows.
+    """
     noise_seed: int = 42
-    """Of the first clip; they count up. Runs that are compared keep it."""
+    """Seed of the noise of the first clip; the next clips count up. Runs that are compared share it."""
     at_once: int = 12
-    """Clips in a batch."""
+    """Clips per batch."""
     keep: int = 10
-    """Videos of each kind to keep in OUT/evaluation, with a contact sheet."""
-    benchmark: Literal["none", "stevo"] = "none"
-    """Answer STEVO-Bench's tasks instead; see `recipes.remind.stevo`."""
-    tasks: Path | None = None
-    """Their folder."""
-
-    def bench(self, clips: Clips, backbone: WanBackbone, positions: PMRoPE | None) -> Evaluator:
-        """Of these clips."""
-        return Evaluator(
-            self.config, clips, Sizes(self.clips, self.noise_seed, self.at_once, self.keep), backbone, positions
-        )
+    """Number of videos per condition to keep in OUT/evaluation, with a contact sheet."""
 
 
-def settings_of(command: Evaluate) -> dict[str, object]:
+def evaluate(command: Evaluate, conditions: Sequence[str] = OWN) -> Run:
+    """All rows of a run under these conditions, with those that no run changes; what is missing is measured."""
+    config, clips = command.config, open_clips(command.config)
+    backbone = load_whole(config.model, config.threads, pick_device(config.device), config.out)
+    positions = load_cameras(config, backbone, config.out).eval()
+    settings = {"weights": fingerprint(backbone.transformer, positions), "bank": clips.bank.fingerprint}
+    rows = ResultStore(config.out / "measured.jsonl", _settings(command) | settings, Row)
+    Evaluator(command, clips, backbone, positions).measure(conditions, rows)
+    return {**controls(command), **rows.rows}
+
+
+def controls(command: Evaluate) -> Run:
+    """The rows that no run changes, which lie beside the banks."""
+    config, clips = command.config, open_clips(command.config)
+    settings = _settings(command) | {"bank": clips.bank.fingerprint}
+    rows = ResultStore(config.folder / "controls.jsonl", settings, Row)
+    backbone = load_whole(config.model, config.threads, pick_device(config.device))
+    Evaluator(command, clips, backbone).measure((*CONTROLS, *PLAIN_CONTROLS), rows)
+    return dict(rows.rows)
+
+
+def _settings(command: Evaluate) -> dict[str, object]:
     """What rows depend on besides weights."""
-    config = command.config
     names = ("model", "sampling_steps", "guidance_scale", "shift", "cache_frames", "frames", "chunk")
-    return {**{name: getattr(config, name) for name in names}, "noise_seed": command.noise_seed}
+    return {**{name: getattr(command.config, name) for name in names}, "noise_seed": command.noise_seed}
 
 
 def open_clips(config: Config) -> Clips:
@@ -83,39 +103,165 @@ def open_clips(config: Config) -> Clips:
     return Clips(MemoryBank.open(path), config)
 
 
-def controls(command: Evaluate) -> Run:
-    """The rows that no run changes, which lie beside the banks."""
-    config, clips = command.config, open_clips(command.config)
-    rows = ResultStore(config.folder / "controls.jsonl", settings_of(command) | {"bank": clips.bank.fingerprint}, Row)
-    bench = command.bench(clips, load_whole(config.model, config.threads, pick_device(config.device)), None)
-    for condition in (*CONTROLS, *PLAIN_CONTROLS):
-        bench.measure(condition, rows)
-    return dict(rows.rows)
+class Attention(NamedTuple):
+    """See `recipes.remind.scores.Row`; NaN where nothing was recorded."""
+
+    before: float = math.nan
+    newest: float = math.nan
+    mirror: float = math.nan
 
 
-def evaluate(command: Evaluate, conditions: Sequence[str] = OWN) -> Run:
-    """The rows of a run in these conditions, with those that no run changes."""
-    config, clips = command.config, open_clips(command.config)
-    backbone = load_whole(config.model, config.threads, pick_device(config.device), config.out)
-    positions = load_cameras(config, backbone, config.out).eval()
-    made = {"weights": fingerprint(backbone.transformer, positions), "bank": clips.bank.fingerprint}
-    rows = ResultStore(config.out / "measured.jsonl", settings_of(command) | made, Row)
-    bench = command.bench(clips, backbone, positions)
-    for condition in conditions:
-        bench.measure(condition, rows)
-    return {**controls(command), **rows.rows}
+class Evaluator:
+    """Generates the test clips, by a run or by the base model (whose ``positions`` are None), and scores them."""
+
+    def __init__(self, command: Evaluate, clips: Clips, backbone: WanBackbone, positions: PMRoPE | None = None) -> None:
+        self.command, self.config, self.clips = command, command.config, clips
+        self.backbone, self.positions = backbone, positions
+        self.ids = list(clips.records)[: command.clips]
+
+    def measure(self, conditions: Sequence[str], rows: ResultStore[Row]) -> None:
+        """Add the missing rows; clips that are interrupted at the same place share a batch."""
+        for condition in conditions:
+            groups: dict[tuple[int, int], list[str]] = defaultdict(list)
+            for id in (missing := rows.missing(condition, self.ids)):
+                groups[self.clips.records[id].hidden].append(id)
+            with tqdm(total=len(missing), desc=condition, disable=not missing) as bar:
+                for ids in groups.values():
+                    for start in range(0, len(ids), self.command.at_once):
+                        batch = ids[start : start + self.command.at_once]
+                        for row, frames in self._measure_batch(condition, batch):
+                            rows.add(row)
+                            if row.id in self.ids[: self.command.keep]:
+                                self._keep(rows, row, frames)
+                        bar.update(len(batch))
+
+    def _measure_batch(self, condition: str, ids: list[str]) -> Iterator[tuple[Row, Tensor]]:
+        """Each row, and the generated frames beside the twin's."""
+        what, _, who = condition.partition(" / ")
+        config, plain = self.config, what == "plain"
+        count = min(self.backbone.video_format.num_frames, config.frames)
+        if plain:
+            latents, attention = self._plain(ids, who, count), [Attention()] * len(ids)
+        else:
+            latents, attention = self._recover(ids, who, self.clips.records[ids[0]].hidden)
+        for id, own, attends in zip(ids, latents, attention, strict=True):
+            record, truth = self.clips.records[id], self.truth(id)
+            part = slice(1, count) if plain else frames_of((record.clear, config.latents))
+            last_seen = 0 if plain else STRIDE * (record.hidden[0] - 1)
+            if who == "autoencoder":
+                frames = self._decode(self.backbone.encode_video(to_model(truth.frames).to(self.backbone.device)))
+            elif who == "frozen":
+                frames = truth.frames[last_seen].expand_as(truth.frames)
+            else:
+                frames = self._decode(own[None])
+            process = "video" if truth.process is None else truth.process.kind
+            scores = score(frames[part], truth, part, last_seen)
+            row = Row(id, condition, "nothing" if plain else record.by, process, *scores, *attends)
+            yield row, torch.cat([frames[: part.stop], truth.frames[: part.stop]], dim=2)
+
+    def truth(self, id: str) -> Truth:
+        """What the clip would have shown without the interruption."""
+        if self.clips.bank.info["of"] == "videos":
+            return Truth(self._decode(self.clips.load([twin_of(id)])[0]), None, self.config.fps)
+        return truth_of(WorldClip(id, self.config))
+
+    def _recover(self, ids: list[str], who: str, hidden: tuple[int, int]) -> tuple[Latents, list[Attention]]:
+        """Whole clips, given to the end of the interruption, then generated, and what the stream attended to."""
+        latents, cameras = self.clips.load(ids)
+        records, spans, given = [self.clips.records[id] for id in ids], chunk_spans(self.config), hidden[1]
+        nothing = [Attention()] * len(ids)
+        if who in ("autoencoder", "frozen"):
+            return latents, nothing
+        if who.endswith("bidirectional"):
+            captions = [self.clips.bank.clip(id).caption for id in ids]
+            return self._bidirectional(ids, captions, latents[:, :, :given], self.config.frames), nothing
+        read = read_everything
+        if who == "without the past":
+            # a chunk sees itself whole, so what of it was interrupted knows what was not
+            read = read_since(min(a for a, _ in spans if a >= hidden[0]))
+        chunks = [
+            Chunk([r.captions[i] for r in records], b - a, latents[:, :, a : min(b, given)] if a < given else None)
+            for i, (a, b) in enumerate(spans)
+        ]
+        stream = self._stream(ids, cameras, latents, read)
+        sampled, recorders = sample_chunks(stream, chunks, record=who != "without the past")
+        if not recorders:
+            return sampled, nothing
+        return sampled, [attention_of(recorders, i, record, self.config) for i, record in enumerate(records)]
+
+    def _plain(self, ids: list[str], who: str, count: int) -> Latents:
+        """The twins from their first latent frame, as many chunks as ``count`` video frames take."""
+        latents, cameras = self.clips.load([twin_of(id) for id in ids])
+        captions, known = [self.clips.records[id].twin_caption for id in ids], latents[:, :, :1]
+        if who.endswith("bidirectional"):
+            return self._bidirectional(ids, captions, known, count)
+        needed = (count - 1) // STRIDE + 1
+        spans = [span for span in chunk_spans(self.config) if span[0] < needed]
+        chunks = [Chunk(captions, b - a, known if a == 0 else None) for a, b in spans]
+        return sample_chunks(self._stream(ids, cameras, latents), chunks)[0]
+
+    def _stream(self, ids: list[str], cameras: Cameras, latents: Latents, read: Read = read_everything) -> Stream:
+        size, frames = (latents.shape[3], latents.shape[4]), latents.shape[2]
+        return open_stream(self.config, self.backbone, self.positions, self._seeds(ids), cameras, size, frames, read)
+
+    def _bidirectional(self, ids: list[str], captions: list[str], known: Latents, count: int) -> Latents:
+        """By the stock pipeline, which sees all frames at once and remembers nothing."""
+        form = replace(self.config.form, num_frames=count)
+        return generate_latents(
+            WanBackbone.from_pipeline(self.backbone.pipeline(), form),
+            captions,
+            seeds=self._seeds(ids),
+            steps=self.config.sampling_steps,
+            guidance_scale=self.config.guidance_scale,
+            known=known.to(self.backbone.device),
+            text_length=self.config.text_length,
+        )
+
+    def _seeds(self, ids: list[str]) -> list[int]:
+        return [self.command.noise_seed + self.ids.index(id) for id in ids]
+
+    def _decode(self, latents: Latents) -> Tensor:
+        """Frames of one clip."""
+        return from_model(self.backbone.decode_latents(latents.to(self.backbone.device))).cpu()
+
+    def _keep(self, rows: ResultStore[Row], row: Row, frames: Tensor) -> None:
+        folder = row.condition.replace(" / ", "-").replace(", ", "-").replace(" ", "-")
+        file = rows.file.parent / "evaluation" / folder / f"{row.id.replace('/', '_')}.mp4"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_video(file, frames, self.config.fps)
+        width = frames.shape[2] // 2
+        videos = [("generated", frames[:, :, :width]), ("twin", frames[:, :, width:])]
+        title = f"{row.id}: {row.condition}"
+        contact_sheet([(title, videos)], columns=13, height=96).save(file.with_suffix(".png"))
+
+
+def read_since(first: int) -> Read:
+    """All of the past from the latent frame ``first`` on."""
+    return lambda held, chunk: tuple(p for p in read_everything(held, chunk) if p >= first)
+
+
+def attention_of(recorders: Sequence[AttentionRecorder], sample: int, record: Record, config: Config) -> Attention:
+    """Of one sample, the mean over the generated chunks, their steps, layers and frames."""
+    (start, _), stop, shares = record.hidden, record.clear, []
+    for recorder in recorders:
+        of = recovery_attention(
+            recorder.shares()[:, :, sample],
+            recorder.frames,
+            recorder.seen,
+            event=start,
+            peak=(start + stop - 1) / 2,
+            newest=config.chunk,
+        )
+        shares.append([of.before.mean().item(), of.newest.mean().item(), of.mirror.mean().item()])
+    before, newest, mirror = torch.tensor(shares).mean(0).tolist()
+    return Attention(before, newest, mirror if record.by in ("look-away", "camera-loop") else math.nan)
 
 
 def main(command: Evaluate) -> int:
     """Evaluate; the exit code."""
-    if command.benchmark == "stevo":
-        from recipes.remind.answers import answer
-
-        if command.tasks is None:
-            raise InputError("--benchmark stevo needs --tasks DIR, the folder of its tasks.")
-        return answer(command.config, command.tasks, command.noise_seed)
-    run = evaluate(command)
-    write_tables(command.config.out / "evaluation.json", tables({"remind": [run]}))
+    file = command.config.out / "evaluation.json"
+    write_tables(file, tables({"remind": [evaluate(command)]}))
+    report_done(file, "python -m recipes.remind.studies.claims --claim evolution")
     return 0
 
 

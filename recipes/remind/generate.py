@@ -30,8 +30,8 @@ from recipes.common.backbones import load_whole
 from recipes.common.camera_paths import held, level_camera
 from recipes.common.commands import run_command
 from recipes.common.training import pick_device
-from recipes.remind.film import EventName, Frames, film, make_plan, with_event
 from recipes.remind.presets import STRIDE, Command, Config, parse
+from recipes.remind.sampler import EventName, Frames, plan_video, sample_video, with_event
 from recipes.remind.train import load_cameras
 
 
@@ -77,10 +77,10 @@ def main(command: Generate) -> int:
     positions = load_cameras(config, backbone, config.out).eval()
     given = first_frames(command, config)
     path = camera_path(command, config)
-    plan = make_plan(config, backbone, given, command.prompts, path, command.chunks)
+    plan = plan_video(config, backbone, given, command.prompts, path, command.chunks)
     if command.event is not None and command.event_chunks is not None:
         plan = with_event(config, plan, command.event, command.event_chunks)
-    frames = film(config, backbone, positions, plan, command.noise_seed, read_of(command))
+    frames = sample_video(config, backbone, positions, plan, command.noise_seed, read_of(command))
     file = command.to or config.out / "generated.mp4"
     file.parent.mkdir(parents=True, exist_ok=True)
     write_video(file, frames, config.fps)

@@ -18,21 +18,20 @@ from hypothesis import strategies as st
 from memkit.banks import MemoryBank
 from memkit.errors import InputError
 from memkit.video import read_video
-from recipes.dit_mem import evaluate
-from recipes.dit_mem.benchmarks import (
+from recipes.dit_mem.generate import Job, make_missing
+from recipes.dit_mem.parts import load_backbone, new_encoder
+from recipes.dit_mem.presets import Config, parse, tiny
+from recipes.dit_mem.studies.benchmarks import (
+    Benchmarks,
     Entry,
     Planned,
-    Public,
+    main,
     plan,
     plan_phygenbench,
     plan_vbench,
     read_phygenbench,
     read_vbench,
 )
-from recipes.dit_mem.evaluate import Evaluate
-from recipes.dit_mem.generate import Job, make_missing
-from recipes.dit_mem.parts import load_backbone, new_encoder
-from recipes.dit_mem.presets import Config, parse, tiny
 
 CAPTIONS = ["a red ball falls", 'an "egg", 30° hot: 50% water?', "a red ball falls"]
 CATEGORIES = {"animal": ["a cat-1", "a dog"], "food": ["une crêpe", "a dog"]}
@@ -83,7 +82,7 @@ def vbench(tmp_path: Path) -> Path:
 
 def _run(config: Config, folder: Path, **options) -> dict[str, bytes]:
     """The videos of a run, by name."""
-    assert evaluate.main(Evaluate(config, public=Public(videos_to=folder, **options))) == 0
+    assert main(Benchmarks(config, videos_to=folder, **options)) == 0
     assert not [path for path in (folder / "videos").iterdir() if path.suffix != ".mp4"]
     return {path.name: path.read_bytes() for path in sorted((folder / "videos").iterdir())}
 
@@ -140,13 +139,13 @@ def test_prompt_files_are_read_whatever_their_lines_end_with(tmp_path, vbench) -
 
 
 def test_the_first_prompts_of_each_file(config, phygenbench, vbench) -> None:
-    some = plan(config, Public("vbench", vbench, first=1))
+    some = plan(Benchmarks(config, "vbench", vbench, first=1))
     assert {video.prompt for video in some} == {"a cat-1", "une crêpe"} and len(some) == 10
-    all_of_them = plan(config, Public("vbench", vbench))
+    all_of_them = plan(Benchmarks(config, "vbench", vbench))
     assert len(all_of_them) == 15
     assert (
-        plan(config, Public("phygenbench", phygenbench, first=2))
-        == plan(config, Public("phygenbench", phygenbench))[:2]
+        plan(Benchmarks(config, "phygenbench", phygenbench, first=2))
+        == plan(Benchmarks(config, "phygenbench", phygenbench))[:2]
     )
 
 
@@ -199,29 +198,26 @@ def test_a_damaged_file_of_vbench_is_named_with_its_line(vbench, content: bytes,
 
 def test_wrong_flags_are_refused_before_anything_is_written(config, tmp_path, phygenbench, vbench) -> None:
     to = {"videos_to": tmp_path / "to"}
-    for public, message in [
-        (Public("phygenbench", **to), "--prompts"),
-        (Public("phygenbench", phygenbench, first=-1, **to), "--first"),
-        (Public("phygenbench", tmp_path / "nowhere.json", **to), "nowhere"),
-        (Public("vbench", tmp_path / "nowhere", **to), "nowhere"),
-        (Public("vbench", vbench, videos_per_prompt=0, **to), "--videos-per-prompt"),
-        (Public("vbench", vbench, video_name="{n}.mp4", **to), "--video-name"),
-        (Public("phygenbench", phygenbench, videos_per_prompt=2, **to), "--videos-per-prompt"),
-        (Public("phygenbench", phygenbench, video_name="../{n}.mp4", **to), "--video-name"),
-        (Public("phygenbench", phygenbench, video_name="video.mp4", **to), "--video-name"),
-        (Public("laws", phygenbench, **to), "--benchmark"),
+    for command, message in [
+        (Benchmarks(config, "phygenbench", **to), "--prompts"),
+        (Benchmarks(config, "phygenbench", phygenbench, first=-1, **to), "--first"),
+        (Benchmarks(config, "phygenbench", tmp_path / "nowhere.json", **to), "nowhere"),
+        (Benchmarks(config, "vbench", tmp_path / "nowhere", **to), "nowhere"),
+        (Benchmarks(config, "vbench", vbench, videos_per_prompt=0, **to), "--videos-per-prompt"),
+        (Benchmarks(config, "vbench", vbench, video_name="{n}.mp4", **to), "--video-name"),
+        (Benchmarks(config, "phygenbench", phygenbench, videos_per_prompt=2, **to), "--videos-per-prompt"),
+        (Benchmarks(config, "phygenbench", phygenbench, video_name="../{n}.mp4", **to), "--video-name"),
+        (Benchmarks(config, "phygenbench", phygenbench, video_name="video.mp4", **to), "--video-name"),
     ]:
         with pytest.raises(InputError, match=message):
-            evaluate.main(Evaluate(config, public=public))
-    with pytest.raises(InputError, match="--clips"):
-        evaluate.main(Evaluate(config, clips=3, public=Public("phygenbench", phygenbench, **to)))
+            main(command)
     assert not (tmp_path / "to").exists()
 
 
 def test_the_command_line(vbench) -> None:
-    command = parse(Evaluate, "", ["--benchmark", "vbench", "--prompts", str(vbench), "--memory", "none", "--k", "2"])
-    assert command.public == Public("vbench", vbench, memory="none") and command.config.k == 2
-    assert parse(Evaluate, "", []).public == Public()
+    command = parse(Benchmarks, "", ["--benchmark", "vbench", "--prompts", str(vbench), "--memory", "none", "--k", "2"])
+    assert command == Benchmarks(command.config, "vbench", vbench, memory="none") and command.config.k == 2
+    assert parse(Benchmarks, "", []) == Benchmarks(tiny())
 
 
 # -- runs
@@ -234,7 +230,7 @@ def test_phygenbench_from_prompts_to_its_folder(config, tmp_path, phygenbench, c
     assert videos["video_output_1.mp4"] == videos["video_output_3.mp4"] != videos["video_output_2.mp4"]
     assert read_video(folder / "videos" / "video_output_2.mp4").frames.shape == (9, 32, 32, 3)
     index = [Planned(**{**row, "categories": tuple(row["categories"])}) for row in _json(folder / "index.json")]
-    assert index == plan(config, Public("phygenbench", phygenbench))
+    assert index == plan(Benchmarks(config, "phygenbench", phygenbench))
     assert index[0].categories == ("Mechanics", "Motion", "Gravity")
     facts = [_json(folder / "about" / f"{n}.json") for n in (1, 2, 3)]
     assert [fact["prompt"] for fact in facts] == CAPTIONS and {fact["seed"] for fact in facts} == {42}

@@ -15,8 +15,7 @@ from memkit.banks import MemoryBank
 from memkit.encoders import EncoderName, load_encoder, make_encoder
 from memkit.errors import InputError
 from recipes.common.results import ResultStore
-from recipes.dit_mem import branches, claims, evaluate, prepare
-from recipes.dit_mem.branches import Branches, likeness, memory_of, pairs_of
+from recipes.dit_mem import evaluate, prepare
 from recipes.dit_mem.conditions import STUDIES, Condition, knowledge, mixture, plug
 from recipes.dit_mem.data import TrainingSet
 from recipes.dit_mem.evaluate import CEILINGS, Evaluate, Evaluator
@@ -26,6 +25,8 @@ from recipes.dit_mem.memories import encode
 from recipes.dit_mem.parts import load_backbone, new_encoder
 from recipes.dit_mem.prepare import Prepare
 from recipes.dit_mem.presets import Config, parse, tiny
+from recipes.dit_mem.studies import branches, claims
+from recipes.dit_mem.studies.branches import Branches, likeness, memory_of, pairs_of
 from recipes.dit_mem.tables import compared, of_constant, overall
 
 

@@ -23,12 +23,12 @@ from memkit.errors import InputError
 from memkit.generation import generate_videos
 from memkit.metrics.states import FRAME
 from memkit.worlds import sample_law
-from recipes.dit_mem import filtering
-from recipes.dit_mem.filtered import BANDS, Place, WithMean, filtered
-from recipes.dit_mem.filtering import ANOTHER, Filtering, conditions, law_of
-from recipes.dit_mem.filtering_table import UNFILTERED
 from recipes.dit_mem.presets import parse, tiny
-from recipes.dit_mem.twins import measure
+from recipes.dit_mem.studies import filtering
+from recipes.dit_mem.studies.filtered import BANDS, Place, WithMean, filtered
+from recipes.dit_mem.studies.filtering import ANOTHER, Filtering, conditions, law_of
+from recipes.dit_mem.studies.filtering_table import UNFILTERED
+from recipes.dit_mem.studies.twins import measure
 from tests.helpers.random_wan import random_pipeline, random_transformer
 
 GRID = 3, 2, 4  # patches, of 1×2×2

@@ -16,12 +16,12 @@ from memkit.generation import conditioning_frames
 from recipes.common.padded_text import TextCache, prepared
 from recipes.common.training import fingerprint
 from recipes.dit_mem.evaluate import CEILINGS, Evaluate, open_bench
-from recipes.dit_mem.full import OTHER_LAWS, Full, fine_tune, losses_on, main, other_laws, training_clips
 from recipes.dit_mem.laws import FALLS, PROCESSES, clip_ids, law_of
 from recipes.dit_mem.parts import load_backbone
 from recipes.dit_mem.prepare import render_bank
 from recipes.dit_mem.presets import Config, parse, tiny
-from recipes.dit_mem.tuning import Clips, Samples, Tuning, flow_losses
+from recipes.dit_mem.studies.full import OTHER_LAWS, Full, fine_tune, losses_on, main, other_laws, training_clips
+from recipes.dit_mem.studies.tuning import Clips, Samples, Tuning, flow_losses
 
 PROMPTS = 2
 
@@ -52,7 +52,7 @@ def config(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Con
 
 @pytest.fixture(autouse=True)
 def few_clips(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recipes.dit_mem.full.OTHER_CLIPS", 7)
+    monkeypatch.setattr("recipes.dit_mem.studies.full.OTHER_CLIPS", 7)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
-"""STEVO-Bench's tasks (arXiv 2603.13215): read, and answered with videos and the ``output_map.json`` of its scorers.
+"""STEVO-Bench (arXiv 2603.13215): one video per task, and the ``output_map.json`` that its scorers read.
 
-    python -m recipes.remind.evaluate --preset wan2.1-1.3b --benchmark stevo --tasks DIR
+    python -m recipes.remind.studies.stevo --preset wan2.1-1.3b --tasks DIR
 
 A task is a YAML file with ``prompts`` (``video_WM``, and ``camera_WM`` for models that take a camera path),
 ``camera_control`` such as "s-3, right-20, left-20" (`memkit.cameras.keys`), and an initial frame. Where its first
@@ -17,14 +17,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from tqdm import tqdm
+
 from memkit.cameras import steps_from_keys
 from memkit.cameras.keys import Step
 from memkit.errors import InputError
+from memkit.video import first_frame, write_video
+from recipes.common.backbones import load_whole
+from recipes.common.commands import report_done, run_command
 from recipes.common.json_file import write_json
+from recipes.common.training import pick_device
+from recipes.remind.generate import keyed_path
+from recipes.remind.presets import Command, parse
+from recipes.remind.sampler import plan_video, sample_video
+from recipes.remind.train import load_cameras
 
 OUTPUT_MAP = "output_map.json"
 _FRAME_FIELDS = ("initial_frame", "init_frame", "first_frame", "image")
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+@dataclass(frozen=True)
+class Stevo(Command):
+    """The command line."""
+
+    tasks: Path | None = None
+    """Folder of the tasks."""
+    noise_seed: int = 42
+    """Seed of the noise of every task."""
 
 
 @dataclass(frozen=True)
@@ -145,3 +166,40 @@ def _frame(file: Path, folder: Path, content: Mapping[str, Any]) -> Path:
     raise InputError(
         f"{file}: initial_frame is missing, and no picture {file.stem}.png lies beside the task; give either."
     )
+
+
+def main(command: Stevo) -> int:
+    """Write OUT/stevo/*.mp4 and ``output_map.json``; existing videos are kept. Returns the exit code.
+
+    A run with cameras follows ``camera_control`` and reads ``camera_WM``; one without reads ``video_WM``. The prompt
+    describes what interrupts the view, and the model generates it.
+    """
+    config = command.config
+    if command.tasks is None:
+        raise InputError("Give --tasks DIR, the folder of STEVO-Bench's tasks.")
+    tasks = read_tasks(command.tasks)
+    check_names(tasks)
+    out = config.out / "stevo"
+    out.mkdir(parents=True, exist_ok=True)
+    lack = [task for task in tasks if not (out / file_of(task)).exists()]
+    if lack:
+        dtype = torch.bfloat16 if config.dtype == "bf16" else torch.float32
+        backbone = load_whole(config.model, config.threads, pick_device(config.device), config.out, dtype)
+        positions = load_cameras(config, backbone, config.out).eval()
+        for task in tqdm(lack, desc="stevo"):
+            moves = config.cameras != "off"
+            prompt = task.camera_prompt if moves else task.video_prompt
+            path = keyed_path(task.path, config) if moves and task.path else None
+            frame = first_frame(task.frame, config.height, config.width)
+            plan = plan_video(config, backbone, frame, [prompt], path)
+            write_video(
+                out / file_of(task), sample_video(config, backbone, positions, plan, command.noise_seed), config.fps
+            )
+            write_map(out, tasks)
+    print(f"{len(tasks)} tasks, {len(lack)} generated now")
+    report_done(write_map(out, tasks), "STEVO-Bench's own scorers on this folder")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(lambda: main(parse(Stevo, __doc__)))

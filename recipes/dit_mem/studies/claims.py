@@ -1,12 +1,12 @@
 """The claims of DiT-Mem, each with one command: it trains the encoders that it needs, measures them, prints its table.
 
-    python -m recipes.dit_mem.claims --claim knowledge     # none, retrieved, other, random, oracle
-    python -m recipes.dit_mem.claims --claim plug          # k = 1, 3, 5, 10; retrieval that is partly wrong
-    python -m recipes.dit_mem.claims --claim guidance      # memory for the conditional branch, or a third term
-    python -m recipes.dit_mem.claims --claim mixture       # low tokens of one planet, high tokens of another
-    python -m recipes.dit_mem.claims --claim encoders      # ours, the release's, and the controls, side by side
-    python -m recipes.dit_mem.claims --claim branches      # low tokens of one clip, high tokens of another
-    python -m recipes.dit_mem.claims --claim appearance    # the same of encoders that were trained to show a clip whole
+    python -m recipes.dit_mem.studies.claims --claim knowledge     # none, retrieved, other, random, oracle
+    python -m recipes.dit_mem.studies.claims --claim plug          # k = 1, 3, 5, 10; retrieval that is partly wrong
+    python -m recipes.dit_mem.studies.claims --claim guidance      # memory for the conditional branch, or a third term
+    python -m recipes.dit_mem.studies.claims --claim mixture       # low tokens of one planet, high tokens of another
+    python -m recipes.dit_mem.studies.claims --claim encoders      # ours, the release's, and the controls, side by side
+    python -m recipes.dit_mem.studies.claims --claim branches      # low tokens of one clip, high tokens of another
+    python -m recipes.dit_mem.studies.claims --claim appearance   # the same, of encoders trained on the clip itself
 
 Three training runs, seeds 1 to 3, stand for each encoder; intervals are over prompts and runs. Runs and measurements
 are shared by the claims, below OUT; stopped at any point, the same command goes on from there. The tables are in OUT
@@ -24,8 +24,9 @@ from memkit.encoders import EncoderName
 from recipes.common.commands import run_command
 from recipes.common.parallel import parallel_map
 from recipes.common.tables import Table
-from recipes.dit_mem import branches, evaluate, prepare, train
+from recipes.dit_mem import evaluate, prepare, train
 from recipes.dit_mem.presets import Command, Config, parse
+from recipes.dit_mem.studies import branches
 from recipes.dit_mem.tables import Run, compared, constants_in, less_errors, of_constant, overall, report, write
 
 Claim = Literal["knowledge", "plug", "guidance", "mixture", "encoders", "branches", "appearance"]

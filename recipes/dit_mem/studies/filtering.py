@@ -1,6 +1,6 @@
 """What do low and high frequencies of the hidden states carry? Filter them while the frozen model samples.
 
-    python -m recipes.dit_mem.filtering --preset tiny
+    python -m recipes.dit_mem.studies.filtering --preset tiny
 
 DiT-Mem (arXiv 2511.19229) rests on a claim: the hidden states of a video DiT can be steered, and a low-pass filter in
 embedding space keeps appearance, a high-pass filter motion and physics. Here nothing is trained. The patch embeddings,
@@ -45,12 +45,12 @@ from recipes.common.json_file import write_json
 from recipes.common.results import plain
 from recipes.common.tables import Table, markdown
 from recipes.common.training import fingerprint
-from recipes.dit_mem.filtered import BANDS, Place, filtered
-from recipes.dit_mem.filtering_table import UNFILTERED, tabulate
 from recipes.dit_mem.laws import FALLS
 from recipes.dit_mem.parts import load_backbone
 from recipes.dit_mem.presets import Command, parse
-from recipes.dit_mem.twins import Frames, Row, measure, read
+from recipes.dit_mem.studies.filtered import BANDS, Place, filtered
+from recipes.dit_mem.studies.filtering_table import UNFILTERED, tabulate
+from recipes.dit_mem.studies.twins import Frames, Row, measure, read
 
 ANOTHER = "another seed"
 OTHER_SEED = 1_000_000  # what the second unfiltered run adds to the seeds

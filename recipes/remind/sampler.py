@@ -1,11 +1,11 @@
-"""Film a plan: given latents, a prompt and a camera for each chunk, and perhaps an interruption that is given."""
+"""Sample videos chunk by chunk with the settings of a run: some latents are given, the others are generated."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, UInt8
@@ -15,43 +15,110 @@ from tqdm import tqdm
 from memkit.backbones import WanBackbone
 from memkit.cameras import Cameras
 from memkit.errors import InputError
+from memkit.injectors import AttentionRecorder, frame_bytes
 from memkit.interruptions import KINDS, CameraOff, InterruptedClip, LookAway, Occluder, Timing, interrupt
 from memkit.positions import PMRoPE
-from memkit.streaming import read_everything
+from memkit.streaming import Stream, StreamConfig, read_everything
 from memkit.streaming.read_policies import Read
 from memkit.video import from_model, to_model
 from memkit.worlds.paths import FOV_DEGREES
 from recipes.common.camera_paths import level_camera
 from recipes.remind.presets import STRIDE, Config
-from recipes.remind.rolling import Part, Roller
 
 EventName = Literal["occluder", "lights-off", "look-away", "camera-loop", "camera-off", "fog"]
 Frames = UInt8[Tensor, "frames height width 3"]
-_BEFORE = 21  # frames that an event is encoded after: more than the VAE looks back
+Latents = Float[Tensor, "batch channels frames height width"]
+_VAE_PAST = 21  # frames that an event is encoded after: more than the VAE looks back
 _RAMP = 4  # frames in which an event comes and goes
 
 
+class Chunk(NamedTuple):
+    """One chunk of a batch of videos: their prompts, its latent frames, and the latents of the first ones if given."""
+
+    prompts: Sequence[str]
+    frames: int
+    known: Latents | None = None
+
+
+def open_stream(
+    config: Config,
+    backbone: WanBackbone,
+    positions: PMRoPE | None,
+    seeds: Sequence[int],
+    cameras: Cameras,
+    size: tuple[int, int],
+    frames: int,
+    read: Read = read_everything,
+) -> Stream:
+    """A stream of one video per seed, of ``frames`` latent frames of that height and width.
+
+    ``cameras`` [B or 1, frames] are those of the whole video; without PM-RoPE they are not used.
+    """
+    if positions is not None and positions.config.mode == "off":
+        positions = None
+    settings = StreamConfig(
+        config.chunk,
+        config.first,
+        config.sampling_steps,
+        config.shift,
+        config.guidance_scale,
+        text_length=config.text_length,
+    )
+    cached = (1 if config.guidance_scale == 1 else 2) * (config.cache_frames or frames)
+    return Stream(
+        backbone,
+        seeds,
+        cached * frame_bytes(backbone.transformer, *size, batch=len(seeds)),
+        settings,
+        read=read,
+        positions=positions,
+        cameras=None if positions is None else cameras,
+        size=size,
+    )
+
+
+def sample_chunk(stream: Stream, chunk: Chunk, recorder: AttentionRecorder | None = None) -> Latents:
+    """The latents of the next chunk of a stream."""
+    known = None if chunk.known is None else chunk.known.to(stream.backbone.device)
+    return stream.generate(chunk.prompts, known, chunk.frames, recorder=recorder)
+
+
+def sample_chunks(
+    stream: Stream, chunks: Sequence[Chunk], record: bool = False
+) -> tuple[Latents, list[AttentionRecorder]]:
+    """The latents of all chunks; with ``record``, also the attention of each chunk of which nothing is given."""
+    latents, recorders = [], []
+    for chunk in chunks:
+        recorder = AttentionRecorder() if record and chunk.known is None else None
+        latents.append(sample_chunk(stream, chunk, recorder))
+        recorders += [] if recorder is None else [recorder]
+    return torch.cat(latents, dim=2), recorders
+
+
 @dataclass(frozen=True)
-class Plan:
-    """What a video is made from: given latents, a prompt and a span of latent frames a chunk, a camera a latent."""
+class VideoPlan:
+    """One video: given latents, a prompt and a span of latent frames per chunk, a camera per latent frame."""
 
     known: Float[Tensor, "1 channels known height width"]
     prompts: Sequence[str]
     spans: Sequence[tuple[int, int]]
     cameras: Cameras
     event: EventName | None = None
-    event_chunks: range = field(default_factory=lambda: range(0))
+    event_chunks: range = range(0)
 
 
-def make_plan(
+def plan_video(
     config: Config,
     backbone: WanBackbone,
     frames: Frames,
     prompts: Sequence[str],
     path: Cameras | None,
     chunks: int | None = None,
-) -> Plan:
-    """Chunks for the whole path, or as many as are asked for, at least enough for what is given and one more."""
+) -> VideoPlan:
+    """A plan that begins with ``frames``: as many chunks as asked for, by default enough for the whole path.
+
+    Raises `InputError` for no chunk beyond what is given, or for more prompts than chunks.
+    """
     known = backbone.encode_video(to_model(frames).to(backbone.device))
     given = known.shape[2]
     wanted = config.latents if path is None else len(path.c2w)
@@ -61,13 +128,13 @@ def make_plan(
     if total <= given:
         raise InputError(f"{chunks} chunks are {total} latent frames, and {given} are given; make more chunks.")
     if len(prompts) > chunks:
-        raise InputError(f"There are {len(prompts)} prompts for {chunks} chunks; give at most one a chunk.")
+        raise InputError(f"There are {len(prompts)} prompts for {chunks} chunks; give at most one per chunk.")
     if path is None:
         one = level_camera(config.height, config.width, FOV_DEGREES)
         path = Cameras(one.c2w[None], one.intrinsics[None])
     rows = torch.arange(total).clamp(max=len(path.c2w) - 1)  # held at its end, and cut where there are fewer chunks
     starts = [0, *range(config.first, total, config.chunk)]
-    return Plan(
+    return VideoPlan(
         known=known,
         prompts=[*prompts, *[prompts[-1]] * (chunks - len(prompts))],
         spans=list(zip(starts, [*starts[1:], total], strict=True)),
@@ -75,24 +142,24 @@ def make_plan(
     )
 
 
-def with_event(config: Config, plan: Plan, event: EventName, chunks: tuple[int, int]) -> Plan:
+def with_event(config: Config, plan: VideoPlan, event: EventName, chunks: tuple[int, int]) -> VideoPlan:
     """The plan with an interruption in the chunks [start, stop); one that turns the camera turns that of the plan."""
     start, stop = chunks
     if not 0 < start < stop < len(plan.spans) or plan.spans[start][0] < plan.known.shape[2]:
         raise InputError(
             f"--event-chunks {start} {stop}: give chunks after what is given, with one left at the end of "
-            f"{len(plan.spans)} to be made."
+            f"{len(plan.spans)} to be generated."
         )
     a, b = plan.spans[start][0], plan.spans[stop - 1][1]
-    size = torch.zeros(1, config.height, config.width, 3, dtype=torch.uint8)
-    turned = hidden(event, size[0], STRIDE * (b - a), config.fps).c2w[STRIDE::STRIDE][: b - a]
+    frame = torch.zeros(config.height, config.width, 3, dtype=torch.uint8)
+    turned = interrupted(event, frame, STRIDE * (b - a), config.fps).c2w[STRIDE::STRIDE][: b - a]
     c2w = plan.cameras.c2w.clone()
     c2w[a:b] = c2w[a:b] @ turned.to(c2w)
     cameras = Cameras(c2w, plan.cameras.intrinsics)
     return replace(plan, cameras=cameras, event=event, event_chunks=range(start, stop))
 
 
-def hidden(event: EventName, frame: UInt8[Tensor, "height width 3"], count: int, fps: float) -> InterruptedClip:
+def interrupted(event: EventName, frame: UInt8[Tensor, "height width 3"], count: int, fps: float) -> InterruptedClip:
     """``frame`` held, interrupted in the frames 1 to ``count``; frame 0 is clean, and so are some at the end."""
     kind = next(kind for kind in KINDS if event == kind.NAME)
     frames = count + 10  # so that the end, which `interrupt` keeps clean, is behind the event
@@ -106,18 +173,18 @@ def hidden(event: EventName, frame: UInt8[Tensor, "height width 3"], count: int,
 
 
 @torch.no_grad()
-def film(
+def sample_video(
     config: Config,
     backbone: WanBackbone,
     positions: PMRoPE | None,
-    plan: Plan,
+    plan: VideoPlan,
     seed: int,
     read: Read = read_everything,
 ) -> Frames:
     """The frames of a plan."""
     size, total = (plan.known.shape[3], plan.known.shape[4]), plan.spans[-1][1]
     cameras = Cameras(plan.cameras.c2w[None], plan.cameras.intrinsics[None])
-    roller = Roller(config, backbone, positions, [seed], cameras, size, total, read)
+    stream = open_stream(config, backbone, positions, [seed], cameras, size, total, read)
     latents, event = plan.known[:, :, :0], None
     for i, (a, b) in enumerate(tqdm(plan.spans, desc="chunks")):
         known = plan.known[:, :, a:b]
@@ -127,14 +194,14 @@ def film(
             if event is None:
                 event = _event_latents(config, backbone, latents, plan.event, last - first)
             known = event[:, :, a - first : b - first]
-        part = Part([plan.prompts[i]], b - a, known if known.shape[2] else None)
-        latents = torch.cat([latents, roller.generate(part).to(latents)], dim=2)
+        chunk = Chunk([plan.prompts[i]], b - a, known if known.shape[2] else None)
+        latents = torch.cat([latents, sample_chunk(stream, chunk).to(latents)], dim=2)
     return from_model(backbone.decode_latents(latents)).cpu()
 
 
 def _event_latents(config: Config, backbone: WanBackbone, latents: Tensor, event: EventName, count: int) -> Tensor:
     """Latents of an event over the last frame of ``latents``."""
     before = from_model(backbone.decode_latents(latents)).cpu()
-    over = hidden(event, before[-1], STRIDE * count, config.fps).video[1 : STRIDE * count + 1]
-    both = torch.cat([before[-_BEFORE:], over])
+    over = interrupted(event, before[-1], STRIDE * count, config.fps).video[1 : STRIDE * count + 1]
+    both = torch.cat([before[-_VAE_PAST:], over])
     return backbone.encode_video(to_model(both).to(backbone.device))[:, :, -count:]

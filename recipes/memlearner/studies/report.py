@@ -1,11 +1,11 @@
-"""Pictures of what the claims measured: rollouts that turn away and come back, side by side, in one page.
+"""One page of pictures from the claims: rollouts that turn away and come back, side by side.
 
-    python -m recipes.memlearner.report --preset tiny              # after recipes.memlearner.claims --claim methods
+    python -m recipes.memlearner.studies.report --preset tiny    # after studies.claims --claim methods
 
-Rooms are the first ones by their number, never picked. Of each, without people and with them: the truth, and what each
-method made of its first frame; and on which frames of the past the queries' attention fell while the last chunk was
-made, with the camera back where it began. Videos are those that the evaluation kept, and so are the figures. Writes
-OUT/report.html, which loads nothing from anywhere, and OUT/report.png.
+The rooms are the first ones by number, never picked. For each, without people and with them: the truth, what each
+method generated from its first frame, and to which frames of the past the queries attended while the last chunk was
+generated, with the camera back where it began. All videos are those that the evaluation kept. Writes OUT/report.html,
+which loads nothing from elsewhere, and OUT/report.png.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from memkit.cameras import Cameras
 from memkit.errors import InputError
 from memkit.report import MadeVideo, RolloutSection, Watched, contact_sheet, render_rollouts
 from memkit.video import read_video
-from recipes.common.commands import run_command
+from recipes.common.commands import report_done, run_command
 from recipes.common.results import read_rows
-from recipes.memlearner.comparisons import Clip, Row, clip_of, has_people, test_rooms, truth
-from recipes.memlearner.presets import Command, Config, parse
+from recipes.memlearner.presets import Command, parse
+from recipes.memlearner.scores import Clip, Row, Run, clip_of, has_people, test_rooms, truth
 
 INTRO = (
     "Each rollout begins with the same frame of a room that nothing was trained on. The camera turns away, waits and "
@@ -46,23 +46,23 @@ class Report(Command):
     """The command line."""
 
     run: int = 1
-    """The training run, by its seed."""
+    """Seed of the training runs to show."""
     rooms: int = 3
-    """Each without people and with them; no more than half of what the evaluation kept."""
+    """Number of rooms, each without people and with them; at most half of the videos that the evaluation kept."""
     methods: tuple[str, ...] = ("learned", "cam", "window", "framepack", "separate", "none")
-    """Runs by the names that the claims give them."""
+    """Runs to show, by the names that the claims give them."""
 
 
 @dataclass(frozen=True)
-class Made:
-    """What a run made of the revisit of each room."""
+class MethodVideos:
+    """What the evaluation of one run kept of the revisit of each room."""
 
     name: str
     folder: Path
-    rows: dict[tuple[str, str], Row]
+    rows: Run
 
     def frames(self, room: str) -> UInt8[Tensor, "frames h w 3"]:
-        """As kept: the left half of a video whose right half is the truth."""
+        """The generated video: the left half of the kept one, whose right half is the truth."""
         file = self.folder / "evaluation" / f"{room}-revisit.mp4"
         if not file.exists():
             raise InputError(f"There is no {file}; evaluate with --rooms and --keep of this room at least.")
@@ -74,8 +74,8 @@ class Made:
         row = self.rows.get(("revisit", room))
         return "" if row is None or math.isnan(row.psnr) else f"{row.psnr:.1f} dB"
 
-    def watched(self, room: str, form: VideoFormat, latent_frames: int) -> list[Watched]:
-        """What the queries attended to for the last chunk, if the method has some."""
+    def attention(self, room: str, form: VideoFormat, latent_frames: int) -> list[Watched]:
+        """What the queries attended to in the last chunk; empty for a method without queries."""
         file = self.folder / "evaluation" / f"{room}-revisit.json"
         if not file.exists():
             return []
@@ -91,72 +91,65 @@ class Made:
         title = f"What the queries of “{self.name}” attend to while the last chunk is made, by latent frame"
         return [Watched(title, note, last["times"], frames, shares, (1 - own) / len(shares))]
 
+    def training(self) -> str:
+        """Steps and seconds of the training."""
+        last = json.loads((self.folder / "log.jsonl").read_text().splitlines()[-1])
+        state = torch.load(self.folder / "checkpoint.pt", map_location="cpu", weights_only=True, mmap=True)
+        return f"{state['step']} steps, {last['seconds']:.0f} s"
 
-def section(room: str, clip: Clip, form: VideoFormat, latent_frames: int, made: Sequence[Made]) -> RolloutSection:
-    """Of one room."""
+
+def section(
+    room: str, clip: Clip, form: VideoFormat, latent_frames: int, methods: Sequence[MethodVideos]
+) -> RolloutSection:
+    """The section of one room."""
     real, cameras = truth(clip, form)
-    yaw = turned(cameras)
-    rollouts = [MadeVideo("truth", "", real), *(MadeVideo(m.name, m.note(room), m.frames(room)) for m in made)]
-    people = "with people" if has_people(room) else "without people"
+    yaw = yaw_degrees(cameras)
     return RolloutSection(
-        title=f"{room}, {people}",
+        title=f"{room}, {'with' if has_people(room) else 'without'} people",
         note=f"The camera turns by {max(abs(y) for y in yaw):.0f}° and back, in {clip.chunks} chunks.",
-        rollouts=rollouts,
+        rollouts=[MadeVideo("truth", "", real), *(MadeVideo(m.name, m.note(room), m.frames(room)) for m in methods)],
         strip_title="Frame by frame; how far the camera is turned",
         frame_marks=[f"{y:.0f}°" for y in yaw],
-        watched=[found for m in made for found in m.watched(room, form, latent_frames)],
+        watched=[found for m in methods for found in m.attention(room, form, latent_frames)],
     )
 
 
-def turned(cameras: Cameras) -> list[float]:
-    """Degrees from the first frame, to the left, along a path that only turns."""
+def yaw_degrees(cameras: Cameras) -> list[float]:
+    """Rotation to the left since the first frame, of a camera that only turns."""
     forward = cameras.c2w[:, :3, 2]
     yaw = torch.atan2(forward[:, 1], forward[:, 0])
     steps = torch.remainder(yaw.diff() + math.pi, 2 * math.pi) - math.pi
     return [0.0, *torch.rad2deg(steps.cumsum(0)).tolist()]
 
 
-def runs(command: Report) -> list[Made]:
-    """Those that are there; the others are named."""
+def evaluated(command: Report) -> list[MethodVideos]:
+    """The runs that were evaluated; prints the names of the others."""
     out, found = command.config.out, []
     for name in command.methods:
         folder = out / f"{name}-{command.run}"
         if (folder / "measured.jsonl").exists():
-            found.append(Made(name, folder, read_rows(folder / "measured.jsonl", Row)))
+            found.append(MethodVideos(name, folder, read_rows(folder / "measured.jsonl", Row)))
         else:
             print(f"{folder} was not evaluated and is left out")
     if not found:
-        raise InputError(f"No run in {out} was evaluated; run recipes.memlearner.claims first.")
+        raise InputError(f"No run in {out} was evaluated; run recipes.memlearner.studies.claims first.")
     return found
 
 
-def bank_form(config: Config) -> tuple[VideoFormat, int]:
-    """The video format of the banks, and the latent frames of a chunk."""
+def main(command: Report) -> int:
+    """Write the page and the contact sheet; the exit code."""
+    config, methods = command.config, evaluated(command)
     bank = MemoryBank.open(config.folder / "test")
     form = VideoFormat(**{field.name: bank.info[field.name] for field in fields(VideoFormat)})
-    return form, bank.clip(bank.ids[0]).latents.shape[1]
-
-
-def trained(folder: Path) -> str:
-    """Steps of a run, and seconds they took, by its log."""
-    last = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
-    state = torch.load(folder / "checkpoint.pt", map_location="cpu", weights_only=True, mmap=True)
-    return f"{state['step']} steps, {last['seconds']:.0f} s"
-
-
-def main(command: Report) -> int:
-    """Write the page and the sheet; the exit code."""
-    config, made = command.config, runs(command)
-    form, latent_frames = bank_form(config)
-    rooms = test_rooms(command.rooms)
-    clips = {room: clip_of("revisit", room, config, form) for room in rooms}
-    sections = [section(room, clips[room], form, latent_frames, made) for room in rooms]
-    settings = {m.name: trained(m.folder) for m in made}
-    page = render_rollouts("Turning away and coming back", INTRO, CAVEAT, sections, settings, form.fps)
+    latent_frames = bank.clip(bank.ids[0]).latents.shape[1]
+    clips = {room: clip_of("revisit", room, config, form) for room in test_rooms(command.rooms)}
+    sections = [section(room, clip, form, latent_frames, methods) for room, clip in clips.items()]
+    training = {method.name: method.training() for method in methods}
+    page = render_rollouts("Turning away and coming back", INTRO, CAVEAT, sections, training, form.fps)
     (config.out / "report.html").write_text(page, encoding="utf-8")
     rows = [(f"{s.title}: {s.note}", [(f"{r.name}\n{r.note}", r.frames) for r in s.rollouts]) for s in sections]
     contact_sheet(rows, columns=13, height=form.height).save(config.out / "report.png")
-    print(config.out / "report.html")
+    report_done(config.out / "report.html")
     return 0
 
 

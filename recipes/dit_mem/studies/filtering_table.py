@@ -1,4 +1,4 @@
-"""The table of `recipes.dit_mem.filtering`."""
+"""The table of `recipes.dit_mem.studies.filtering`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from memkit.metrics import Interval, bootstrap
 from recipes.common.tables import Table
-from recipes.dit_mem.twins import Row
+from recipes.dit_mem.studies.twins import Row
 
 UNFILTERED = "unfiltered"
 

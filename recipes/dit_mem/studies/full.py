@@ -1,7 +1,7 @@
 """What does memory spare? Train all weights of the backbone on the clips that memory would only show it.
 
-    python -m recipes.dit_mem.full --preset tiny --measure-at 150
-    python -m recipes.dit_mem.full --preset tiny --data train --seeds 42 1 2
+    python -m recipes.dit_mem.studies.full --preset tiny --measure-at 150
+    python -m recipes.dit_mem.studies.full --preset tiny --data train --seeds 42 1 2
 
 Names of the test bank stand for constants that only its clips tell. Memory looks them up when a prompt asks; here the
 weights learn them from the same clips, those of the prompts left out. With ``--data train`` they learn from the clips
@@ -49,8 +49,8 @@ from recipes.dit_mem.evaluate import Evaluate, Evaluator, open_bench
 from recipes.dit_mem.laws import FALLS, PROCESSES
 from recipes.dit_mem.measured import Row
 from recipes.dit_mem.presets import Command, Config, parse
+from recipes.dit_mem.studies.tuning import Clips, Samples, Tuning, flow_losses, noised
 from recipes.dit_mem.tables import UNITS, Run, report, write
-from recipes.dit_mem.tuning import Clips, Samples, Tuning, flow_losses, noised
 
 OTHER_LAWS = tuple(law.kind for law in LAWS if law.kind not in (*FALLS, *PROCESSES))
 OTHER_CLIPS = 64

@@ -1,6 +1,6 @@
 """What do low and high tokens carry? Low tokens of one clip with high tokens of another: whose colour, whose motion?
 
-    python -m recipes.dit_mem.branches --preset tiny --pairs 48
+    python -m recipes.dit_mem.studies.branches --preset tiny --pairs 48
 
 Pairs are falls of the test bank that differ in colour and in planet. Without a prompt and without guidance, each is
 generated from the memory of the one clip, of the other, and of both mixtures, with the same noise. A video is held

@@ -1,7 +1,7 @@
 """The videos that PhyGenBench and VBench score, under the names that their scorers look for; docs/benchmarks.md.
 
-    python -m recipes.dit_mem.evaluate --preset wan2.1-1.3b --benchmark phygenbench --prompts prompts.json
-    python -m recipes.dit_mem.evaluate --preset wan2.1-1.3b --benchmark vbench --prompts prompts/prompts_per_category
+    python -m recipes.dit_mem.studies.benchmarks --preset wan2.1-1.3b --benchmark phygenbench --prompts prompts.json
+    python -m recipes.dit_mem.studies.benchmarks --preset wan2.1-1.3b --benchmark vbench --prompts prompts_per_category/
 
 A plan says which videos there will be; it follows from the prompt files and the seed alone. In the folder of the run,
 ``videos`` has the mp4 files and nothing else (VBench takes the suffix of all from the first file it meets), ``about``
@@ -17,23 +17,23 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from memkit.errors import InputError
+from recipes.common.commands import run_command
 from recipes.common.json_file import write_json
 from recipes.dit_mem.generate import Job, make_missing
 from recipes.dit_mem.memories import Source
-from recipes.dit_mem.presets import Config
+from recipes.dit_mem.presets import Command, parse
 
 _LONGEST = 240  # bytes of a file name without suffix; file systems take 255, and a file being written has a longer one
 
 
 @dataclass(frozen=True)
-class Public:
-    """The flags of public benchmarks."""
+class Benchmarks(Command):
+    """The command line."""
 
-    benchmark: Literal["laws", "phygenbench", "vbench"] = "laws"
-    """The planets of the laws world, which are measured here; or a public one, whose videos are made here and scored
-    by its own code."""
+    benchmark: Literal["phygenbench", "vbench"] = "phygenbench"
+    """Which videos to make; the benchmark's own code scores them."""
     prompts: Path | None = None
-    """Of a public one: PhyGenBench's prompts.json; VBench's folder of .txt files with a prompt a line, or one file."""
+    """PhyGenBench's prompts.json; VBench's folder of .txt files with one prompt per line, or one such file."""
     first: int = 0
     """Only so many prompts of each file, for a trial; 0 is all. The rest can follow later."""
     videos_per_prompt: int = 5
@@ -41,7 +41,7 @@ class Public:
     video_name: str = "video_output_{n}.mp4"
     """Of PhyGenBench; {n} counts its prompts from 1."""
     memory: Source = "retrieved"
-    """What each prompt of a public one is shown: its retrieved clips, clips drawn by chance, or none."""
+    """What each prompt is shown: its retrieved clips, clips drawn by chance, or none."""
     bank: Path | None = None
     """Where these clips come from; by default the bank that the encoder was trained on."""
     encoder_from: Path | None = None
@@ -100,7 +100,7 @@ def _entry(where: str, found: Any) -> Entry:
     return Entry(caption, tuple(categories))
 
 
-def plan_phygenbench(entries: Sequence[Entry], seed: int, video_name: str = Public.video_name) -> list[Planned]:
+def plan_phygenbench(entries: Sequence[Entry], seed: int, video_name: str = Benchmarks.video_name) -> list[Planned]:
     """One video a prompt, all from the same seed (as in DiT-Mem), numbered from 1 in the order of the file."""
     if video_name.count("{n}") != 1 or not video_name.endswith(".mp4") or "/" in video_name or "\\" in video_name:
         raise InputError(f"--video-name {video_name!r} must be a file name that ends in .mp4, with {{n}} in it once.")
@@ -144,7 +144,7 @@ def _lines(file: Path) -> list[str]:
 
 
 def plan_vbench(
-    prompts: Mapping[str, Sequence[str]], seed: int, videos_per_prompt: int = Public.videos_per_prompt
+    prompts: Mapping[str, Sequence[str]], seed: int, videos_per_prompt: int = Benchmarks.videos_per_prompt
 ) -> list[Planned]:
     """``PROMPT-j.mp4`` for j from 0 up, made from seed + j; a prompt that occurs again is made once."""
     if not 1 <= videos_per_prompt <= 1000:
@@ -163,23 +163,23 @@ def plan_vbench(
 # -- both
 
 
-def plan(config: Config, options: Public) -> list[Planned]:
+def plan(options: Benchmarks) -> list[Planned]:
     """All videos of the benchmark, from its prompt files."""
     other = {"phygenbench": "videos_per_prompt", "vbench": "video_name"}[options.benchmark]
-    if getattr(options, other) != getattr(Public, other):
+    if getattr(options, other) != getattr(Benchmarks, other):
         raise InputError(f"--{other.replace('_', '-')} is not for {options.benchmark}; leave it out.")
     if options.prompts is None or options.first < 0:
         raise InputError(f"{options.benchmark} needs --prompts, its file or folder, and a --first of 0 or more.")
     count = options.first or None
     if options.benchmark == "phygenbench":
-        return plan_phygenbench(read_phygenbench(options.prompts)[:count], config.seed, options.video_name)
+        return plan_phygenbench(read_phygenbench(options.prompts)[:count], options.config.seed, options.video_name)
     prompts = {category: texts[:count] for category, texts in read_vbench(options.prompts).items()}
-    return plan_vbench(prompts, config.seed, options.videos_per_prompt)
+    return plan_vbench(prompts, options.config.seed, options.videos_per_prompt)
 
 
-def main(config: Config, options: Public) -> int:
+def main(options: Benchmarks) -> int:
     """Make the videos of a public benchmark that are missing; the exit code."""
-    planned = plan(config, options)
+    config, planned = options.config, plan(options)
     folder = options.videos_to or config.out / f"{options.benchmark}-{options.memory}"
     print(f"{options.benchmark}: {len({video.prompt for video in planned})} prompts, {len(planned)} videos")
     jobs = [
@@ -190,3 +190,7 @@ def main(config: Config, options: Public) -> int:
     write_json(folder / "index.json", [video._asdict() for video in planned])
     print(f"{folder / 'videos'} is what the scorer takes; see docs/benchmarks.md")
     return 0
+
+
+if __name__ == "__main__":
+    run_command(lambda: main(parse(Benchmarks, __doc__)))

@@ -1,0 +1,98 @@
+"""A study: variants of a training run, each trained with several seeds, measured, and compared in tables."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+
+from recipes.common.commands import report_done
+from recipes.common.tables import Table, write_tables
+
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
+Config = TypeVar("Config", bound=Any)
+
+
+@dataclass(frozen=True)
+class StudyFlags:
+    """Command-line flags of every study."""
+
+    seeds: tuple[int, ...] = (1, 2, 3)
+    """Seeds of the training runs, one run per seed and variant."""
+    jobs: int = 1
+    """Number of runs to train at once, each in a process with one thread."""
+
+
+@dataclass(frozen=True)
+class Study(Generic[Config, Result]):
+    """What is compared, how a run is measured, and how the results are tabulated.
+
+    ``measure(config, conditions)`` trains the run of ``config`` as far as it is not trained yet, and measures what is
+    missing. Runs lie below ``base.out`` and are shared by all studies there that have a variant of the same name, so a
+    study that was stopped continues where it was.
+    """
+
+    base: Config
+    """Settings of all runs; its ``out`` has the banks."""
+    variants: Mapping[str, Mapping[str, Any]]
+    """The settings in which each variant differs, by its name."""
+    measure: Callable[[Config, Sequence[str]], Result]
+    tables: Callable[[dict[str, list[Result]]], Mapping[str, Table]]
+    """From the results of each variant, one per seed, the tables by title."""
+    conditions: Sequence[str] = ()
+    """Under which each run is measured."""
+
+    def configs(self, seeds: Sequence[int]) -> list[Config]:
+        """The settings of all runs, variant by variant."""
+        return [run_config(self.base, name, changes, seed) for name, changes in self.variants.items() for seed in seeds]
+
+    def results(self, seeds: Sequence[int], jobs: int = 1) -> dict[str, list[Result]]:
+        """Train and measure what is missing; the results of each variant, one per seed."""
+        results = parallel_map(partial(self.measure, conditions=self.conditions), self.configs(seeds), jobs)
+        return {name: results[i * len(seeds) : (i + 1) * len(seeds)] for i, name in enumerate(self.variants)}
+
+    def run(self, name: str, flags: StudyFlags, **formats: Any) -> int:
+        """Print the tables and write them to OUT/``name``.json; the exit code. ``formats``: see `write_tables`."""
+        file = self.base.out / f"{name}.json"
+        write_tables(file, self.tables(self.results(flags.seeds, flags.jobs)), **formats)
+        report_done(file)
+        return 0
+
+
+def run_config(base: Config, name: str, changes: Mapping[str, Any], seed: int) -> Config:
+    """The settings of one run of a variant, in a folder of its own below ``base.out``, which has the banks."""
+    folder: Path = base.out / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
+    return replace(base, **changes, seed=seed, banks=base.out, out=folder)
+
+
+def parallel_map(function: Callable[[Argument], Result], arguments: Sequence[Argument], jobs: int) -> list[Result]:
+    """``function`` of each argument, in order; with more than one job, in as many processes of one thread each.
+
+    The processes end when this one does, however it ends: a command that was killed must not go on training.
+    """
+    if jobs == 1:
+        return [function(argument) for argument in arguments]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(os.getpid(),)) as pool:
+        return list(pool.map(function, arguments))
+
+
+def _begin(parent: int) -> None:
+    torch.set_num_threads(1)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,166 @@
+"""The comparisons: clips of unseen rooms, how a generated one is scored, and the tables of the scores."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from jaxtyping import UInt8
+from torch import Tensor
+
+from memkit.backbones import VideoFormat
+from memkit.cameras import Cameras
+from memkit.metrics import mean_psnr, psnr, revisit_pairs
+from memkit.worlds.paths import Path as WalkedPath
+from memkit.worlds.paths import turn_and_return
+from memkit.worlds.rooms import Room, RoomClip
+from recipes.common.tables import Cells, Measure, Table, field, intervals
+from recipes.memlearner.presets import Config
+from recipes.memlearner.videos import RoomVideo, room_names
+
+Comparison = Literal["truth", "revisit"]
+COMPARISONS: tuple[Comparison, ...] = ("truth", "revisit")
+Run = dict[tuple[str, str], "Row"]
+"""Rows of one training run, by condition and id."""
+REFERENCES = ("none", "learned", "window")
+"""Methods that others are compared with, the first two that a table has."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """The scores of one clip; NaN where there is nothing to measure."""
+
+    id: str
+    """Name of the room, which tells whether there are people in it."""
+    condition: str
+    """The comparison, "truth" or "revisit"; of the controls with " / still" or " / autoencoder" after it."""
+    psnr: float
+    """In dB, against the truth: of all generated frames ("truth"), or of those of the way back ("revisit")."""
+    again: float
+    """In dB, of frames seen before: against the truth ("truth"), or the generated frames of the way there ("revisit").
+    """
+    attention: float = math.nan
+    """Share of the queries' attention on the context, mean over the chunks that have context."""
+    followed: float = math.nan
+    """Share of the chunk's own attention on the queries, mean over the same chunks."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A camera path through a room, of which the first chunks are given."""
+
+    room: RoomClip
+    past: int
+    """Number of chunks that are given; with 0, the first frame is."""
+    chunks: int
+    """Number of chunks to generate."""
+
+    def caption(self, seconds: float) -> str:
+        """What the camera does in the chunk that begins at this time of the clip."""
+        room = self.room
+        return RoomClip(room.room, room.path, room.start_seconds + seconds, room.seconds).motion
+
+    def given(self, form: VideoFormat) -> int:
+        """Number of frames that are given."""
+        return self.past * (form.num_frames - 1) + 1
+
+
+@lru_cache(maxsize=512)  # several runs are measured on the same clips; all of the preset's are 190 MB
+def truth(clip: Clip, form: VideoFormat) -> tuple[UInt8[Tensor, "frames h w 3"], Cameras]:
+    """All frames of a clip, given and to be generated, and their cameras."""
+    count = (clip.past + clip.chunks) * (form.num_frames - 1) + 1
+    return clip.room.video(count, form.fps, form.height), clip.room.cameras(count, form.fps)
+
+
+def test_rooms(count: int) -> list[str]:
+    """Names of the first ``count`` test rooms, each without people and with them."""
+    return room_names("test", 2 * count, both=True)
+
+
+def has_people(name: str) -> bool:
+    """Whether there are people in the room of that name."""
+    return name.endswith("-dynamic")
+
+
+def clip_of(comparison: Comparison, name: str, config: Config, form: VideoFormat) -> Clip:
+    """The clip of a room: its video with the last chunk to generate, or from one frame a turn away and back."""
+    if comparison == "truth":
+        return Clip(RoomVideo(name, config.video_chunks, form).clip(0), config.video_chunks - 1, 1)
+    rng = random.Random(f"{name.removesuffix('-dynamic')}/revisit")
+    path = WalkedPath(Room.named(name).start)
+    path = path.then(*turn_and_return(5.0 * rng.randint(18, 36), rng.choice(("left", "right"))))
+    seconds = (form.num_frames - 1) / form.fps
+    return Clip(RoomClip(Room.named(name), path, 0.0, seconds), 0, math.ceil(path.duration / seconds))
+
+
+def score(
+    name: str,
+    condition: str,
+    video: UInt8[Tensor, "frames h w 3"],
+    real: UInt8[Tensor, "frames h w 3"],
+    cameras: Cameras,
+    given: int,
+    attention: float = math.nan,
+    followed: float = math.nan,
+) -> Row:
+    """The row of a video whose first ``given`` frames are real."""
+    pairs = [(a, b) for a, b in revisit_pairs(cameras) if b >= given]
+    if condition.startswith("truth"):
+        quality = psnr(video[given:], real[given:])
+        again = quality[[b - given for _, b in pairs]]
+        return Row(name, condition, mean_psnr(quality), mean_psnr(again), attention, followed)
+    back, there = [b for _, b in pairs], [a for a, _ in pairs]
+    if not back:
+        return Row(name, condition, math.nan, math.nan, attention, followed)
+    own = mean_psnr(psnr(video[back], video[there]))  # a still is always like itself, which says nothing
+    own = own if math.isfinite(own) else math.nan
+    return Row(name, condition, mean_psnr(psnr(video[back], real[back])), own, attention, followed)
+
+
+QUALITY = {"dB": field("psnr"), "seen before, dB": field("again")}
+ATTENTION = {"of the queries on context": field("attention"), "of the chunk on the queries": field("followed")}
+
+
+def tables(runs: Mapping[str, Sequence[Run]]) -> dict[str, Table]:
+    """Tables by kind of room, of methods, each with as many runs, and controls.
+
+    Further tables have the differences to "none" and to "learned", in pairs of the same room and noise, and
+    "attention", of methods with queries, the share of their attention on the context, and of the chunk's on them.
+    """
+    out: dict[str, Table] = {}
+    references = [name for name in REFERENCES if name in runs][:2]
+    for title, people in (("rooms without people", False), ("rooms with people", True)):
+        rooms = {name: [_rows(run, people) for run in some] for name, some in runs.items()}
+        first = next(iter(rooms.values()))
+        out[title] = {name: _cells(QUALITY, some) for name, some in rooms.items()}
+        out[title] |= {name: _cells(QUALITY, first, f" / {name}") for name in ("autoencoder", "still")}
+        for name in references:
+            others = {other: _cells(QUALITY, some, "", rooms[name]) for other, some in rooms.items() if other != name}
+            out[f"{title}: more than {name}"] = others
+    attention = {name: _cells(ATTENTION, some) for name, some in runs.items()}
+    out["attention"] = {name: cells for name, cells in attention.items() if not _is_empty(cells)}
+    return {title: table for title, table in out.items() if table}
+
+
+def _rows(run: Run, people: bool) -> Run:
+    return {key: row for key, row in run.items() if has_people(row.id) == people}
+
+
+def _cells(
+    measures: Mapping[str, Measure], runs: Sequence[Run], control: str = "", reference: Sequence[Run] | None = None
+) -> Cells:
+    """The measures of both comparisons; or of a control's rows; or the differences to as many other runs."""
+    cells: Cells = {}
+    for comparison in COMPARISONS:
+        against = None if reference is None else (reference, comparison)
+        found = intervals(measures, runs, comparison + control, against)
+        cells |= {f"{comparison}, {name}": value for name, value in found.items()}
+    return cells
+
+
+def _is_empty(cells: Cells) -> bool:
+    return math.isnan(next(iter(cells.values())).value)

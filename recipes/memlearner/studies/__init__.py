@@ -1,0 +1,1 @@
+"""What MemLearner claims, put to the test, and a page of pictures."""

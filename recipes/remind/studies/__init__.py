@@ -1,0 +1,1 @@
+"""What ReMind claims, put to the test, a contact sheet, and STEVO-Bench."""

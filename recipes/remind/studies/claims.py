@@ -1,0 +1,110 @@
+"""The claims of ReMind. One command trains the runs of a claim, measures them and prints its tables.
+
+    python -m recipes.remind.studies.claims --claim evolution   # the base model, causal training, the curriculum
+    python -m recipes.remind.studies.claims --claim parts       # each part of the curriculum removed in turn
+    python -m recipes.remind.studies.claims --claim cameras     # PM-RoPE off, phase, full, on look-away
+    python -m recipes.remind.studies.claims --claim forgetting  # plain image-to-video before and after training
+
+All runs start from the base model and have the same number of steps. Intervals are over clips and training runs. Claims
+share runs and measurements, below OUT; a command that was stopped continues where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+from recipes.common.commands import run_command
+from recipes.common.study import Study, StudyFlags
+from recipes.common.tables import Table, intervals
+from recipes.remind import evaluate, prepare, scores, train
+from recipes.remind.presets import Command, Config, parse
+from recipes.remind.scores import Run
+
+Claim = Literal["evolution", "parts", "cameras", "forgetting"]
+NO_PARTS: dict[str, Any] = {"frontier": False, "node_drop": 0.0, "noisy_memory": 0.0, "reference": 0.0}
+
+
+@dataclass(frozen=True)
+class Claims(StudyFlags, Command):
+    """The command line."""
+
+    claim: Claim = "evolution"
+    clips: int = evaluate.Evaluate.clips
+    """Number of test clips."""
+
+
+def variants(claim: Claim) -> dict[str, dict[str, Any]]:
+    """Settings by name; a name stands for the same run in all claims, and ``remind`` for that of the preset."""
+    remind: dict[str, dict[str, Any]] = {"remind": {}}
+    match claim:
+        case "evolution":
+            return remind | {"causal, no curriculum": NO_PARTS}
+        case "parts":
+            names = {"frontier": "frontier", "node drop": "node_drop", "noisy memory": "noisy_memory"}
+            names |= {"reference cache": "reference"}
+            return remind | {f"without {name}": {field: NO_PARTS[field]} for name, field in names.items()}
+        case "cameras":
+            return {"cameras off": {"cameras": "off"}, **remind, "cameras full": {"cameras": "full"}}
+        case "forgetting":
+            return remind
+
+
+def conditions(claim: Claim) -> Sequence[str]:
+    """The conditions that the tables of a claim need."""
+    return {"evolution": scores.OWN, "forgetting": scores.PLAIN}.get(claim, ("recovery",))
+
+
+def tables(runs: Mapping[str, Sequence[Run]], claim: Claim) -> dict[str, Table]:
+    """The tables of a claim."""
+    match claim:
+        case "evolution":
+            return scores.tables(runs) | {
+                "less base": scores.recovery_minus_base(runs),
+                "plain, less base": scores.plain_minus_base(runs),
+                "less without the past": scores.recovery_minus_forgetful(runs),
+                "less no curriculum": scores.recovery_minus(runs, "causal, no curriculum"),
+            }
+        case "parts":
+            return {"recovery": scores.recovery_table(runs), "less remind": scores.recovery_minus(runs, "remind")}
+        case "cameras":
+            looks = {name: scores.only(some, "look-away") for name, some in runs.items()}
+            # there a gain is of the parameters that a mode adds, not of what they know of cameras
+            others = {
+                n: [{k: row for k, row in r.items() if row.by != "look-away"} for r in s] for n, s in runs.items()
+            }
+            return {
+                "recovery: look-away": scores.recovery_table(runs, "look-away"),
+                "attention": {n: intervals(scores.ATTENTION, some, "recovery") for n, some in looks.items()},
+                "less off": scores.recovery_minus(looks, "cameras off"),
+                "where the camera stays, less off": scores.recovery_minus(others, "cameras off"),
+            }
+        case "forgetting":
+            plain = {"plain image-to-video": scores.plain_table(runs)}
+            return plain | {"plain, less base": scores.plain_minus_base(runs)}
+
+
+def measure(config: Config, conditions: Sequence[str], clips: int) -> Run:
+    """Train and measure what is missing of one run."""
+    train.main(Command(config))
+    return evaluate.evaluate(evaluate.Evaluate(config, clips=clips), conditions)
+
+
+def study(command: Claims) -> Study[Config, Run]:
+    """The study of a claim."""
+    claim, measure_clips = command.claim, partial(measure, clips=command.clips)
+    return Study(command.config, variants(claim), measure_clips, partial(tables, claim=claim), conditions(claim))
+
+
+def main(command: Claims) -> int:
+    """Print and write the tables of one claim; the exit code."""
+    config = command.config
+    prepare.main(prepare.Prepare(config))
+    evaluate.controls(evaluate.Evaluate(replace(config, banks=config.out), clips=command.clips))
+    return study(command).run(command.claim, command)
+
+
+if __name__ == "__main__":
+    run_command(lambda: main(parse(Claims, __doc__)))

@@ -1,0 +1,64 @@
+"""A picture of what came back: the first test clips, by the first run of each variant and by the base model.
+
+    python -m recipes.remind.studies.sheet --preset tiny      # after studies.claims --claim evolution
+
+The test bank's clips are interrupted in turn, so the first five show each kind once. None is chosen. All frames up to
+the end of an interruption are given; what the rows show after it is generated. Writes OUT/recovery.png.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from memkit.errors import InputError
+from memkit.report import contact_sheet
+from memkit.video import read_video
+from recipes.common.commands import report_done, run_command
+from recipes.common.study import run_config
+from recipes.remind.evaluate import open_clips
+from recipes.remind.presets import Command, parse
+from recipes.remind.studies.claims import Claim, variants
+
+
+@dataclass(frozen=True)
+class Sheet(Command):
+    """The command line."""
+
+    claim: Claim = "evolution"
+    """The claim whose variants to show."""
+    run: int = 1
+    """Seed of the training runs to show."""
+    clips: int = 5
+    """Number of clips, the first of the bank."""
+
+
+def kept(file: Path) -> tuple[Tensor, Tensor]:
+    """The generated video and its twin: the halves of a kept video. Raises `InputError` where it is not there."""
+    if not file.exists():
+        raise InputError(f"There is no {file}; run studies.claims first, and ask for clips that it keeps.")
+    frames = read_video(file).frames
+    width = frames.shape[2] // 2
+    return frames[:, :, :width], frames[:, :, width:]
+
+
+def main(command: Sheet) -> int:
+    """Write the picture; the exit code."""
+    config, sections = command.config, []
+    folders = {"base": config.out / "evaluation" / "recovery-base"}
+    for name, changes in variants(command.claim).items():
+        folders[name] = run_config(config, name, changes, command.run).out / "evaluation" / "recovery"
+    for id, record in list(open_clips(config).records.items())[: command.clips]:
+        videos = {name: kept(folder / f"{id}.mp4") for name, folder in folders.items()}
+        rows = [("the twin", videos["base"][1]), *((name, generated) for name, (generated, _) in videos.items())]
+        sections.append((f"{id}: {record.by}; {record.twin_caption}", rows))
+    file = config.folder / "recovery.png"
+    contact_sheet(sections, columns=13, height=96).save(file)
+    report_done(file)
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(lambda: main(parse(Sheet, __doc__)))

@@ -1,0 +1,33 @@
+"""A trained run of ReMind's recipe with its banks, and a video to begin with."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from memkit.video import write_video
+from recipes.remind import prepare, train
+from recipes.remind.clips import WorldClip
+from recipes.remind.presets import Config, tiny
+
+
+@pytest.fixture(scope="session")
+def config(random_folder, tmp_path_factory) -> Config:
+    out = tmp_path_factory.mktemp("remind")
+    made = dataclasses.replace(
+        tiny(), model=str(random_folder), out=out / "run", banks=out, device="cpu", height=32, width=32, batch=1,
+        steps=1, log_every=1, text_length=160, train_clips=1, test_clips=5, sampling_steps=1,
+    )  # fmt: skip
+    assert prepare.main(prepare.Prepare(made)) == 0
+    assert train.main(train.Command(made)) == 0
+    return made
+
+
+@pytest.fixture(scope="session")
+def picture(config) -> Path:
+    file = config.folder / "first.mp4"
+    frames = WorldClip("test-00000", config).both()[1].frames[:30]
+    write_video(file, frames, 8.0)
+    return file
