@@ -52,8 +52,9 @@ class Three:
 
     def run(self, at=(3, 4, 5), write=False):
         x, text = seeded(2, 16, 3, 4, 4, seed=1), seeded(2, 6, SMALL["text_dim"], seed=9)
-        chunk = self.cache.chunk(at, write=write) if "cache" in self.on else nullcontext()
-        with torch.no_grad(), chunk, self.cameras.at(self.path.frames(at)):
+        chunk = self.on["cache"].chunk(at, write=write) if "cache" in self.on else nullcontext()
+        posed = self.on["cameras"].chunk(self.path.frames(at)) if "cameras" in self.on else nullcontext()
+        with torch.no_grad(), chunk, posed:
             return self.model(x, torch.tensor([700.0, 150.0]), text, return_dict=False)[0]
 
 

@@ -48,6 +48,7 @@ class AttentionRecorder:
         Raises:
             InputError: an earlier forward was of other frames, or saw others.
         """
+        self._rows = [row for row in self._rows if row.complete]  # an error cut the others short
         about = (tuple(frames), tuple(seen))
         if self._rows and about != (self.frames, self.seen):
             raise InputError(

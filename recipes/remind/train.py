@@ -27,7 +27,9 @@ from memkit.banks import MemoryBank
 from memkit.cameras import CameraPath
 from memkit.errors import InputError
 from memkit.injectors import TeacherForcing, stream_cameras
+from memkit.injectors.teacher_forcing.attachment import AttachedForcing
 from memkit.positions import PMRoPE, PMRoPEConfig
+from memkit.positions.attachment import AttachedCameras
 from recipes.common import settings
 from recipes.common.backbones import load_whole
 from recipes.common.commands import run_command
@@ -82,18 +84,20 @@ class Training(Trained):
         save_checkpoint({**state, "step": step}, out / "checkpoint.pt", about)
 
 
-def losses(training: Training, text: TextCache, forcing: TeacherForcing, batch: Batch) -> tuple[Tensor, Tensor]:
+def losses(
+    training: Training, text: TextCache, forced: AttachedForcing, cameras: AttachedCameras, batch: Batch
+) -> tuple[Tensor, Tensor]:
     """Squared error of each frame that carries loss, and its noise level, both [B, frames with loss].
 
-    Leaves the gradients of the mean. ``forcing`` and the cameras are attached.
+    Leaves the gradients of the mean.
     """
     backbone, graph, config = training.backbone, batch.graph, training.config
     device = backbone.device
     latents, noise = batch.latents.to(device), batch.noise.to(device)
     with (
         torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bf16"),
-        forcing.at(graph, for_loss=True) as step,
-        training.cameras.at(stream_cameras(graph, CameraPath.of(batch.cameras), for_loss=True).to(device)),
+        forced.chunk(graph, for_loss=True) as step,
+        cameras.chunk(stream_cameras(graph, CameraPath.of(batch.cameras), for_loss=True).to(device)),
     ):
         velocity = step.velocity(
             backbone.transformer,
@@ -136,7 +140,7 @@ def train(config: Config, backbone: WanBackbone, bank: MemoryBank, launched: Acc
 
     def gradients(step: int) -> Made:
         batch = data.batch(step, *share)
-        error, sigma = losses(training, text, forcing, batch)
+        error, sigma = losses(training, text, forced, posed, batch)
         training.share_gradients()
         return Made(error, sigma, {"graph": summary(batch)})
 
@@ -145,8 +149,8 @@ def train(config: Config, backbone: WanBackbone, bank: MemoryBank, launched: Acc
     )
     with ExitStack() as stack:
         stack.enter_context(prepared(backbone, config.text_length, config.checkpointing))
-        stack.enter_context(forcing.attach(backbone.transformer))
-        stack.enter_context(cameras.attach(backbone.transformer))
+        forced = stack.enter_context(forcing.attach(backbone.transformer))
+        posed = stack.enter_context(cameras.attach(backbone.transformer))
         if start < course.steps:
             usual = next((i for i in range(100) if len(data.batch(i, *share).graph.nodes) > 2), 0)
             course.tell(start, lambda: gradients(usual), training.modules)

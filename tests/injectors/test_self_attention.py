@@ -1,6 +1,7 @@
 """SelfAttentionConcat against an independent block, and what it promises about the model it is attached to."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -78,7 +79,7 @@ def test_equals_the_released_arithmetic(model):
     for block, args, out in seen:  # each block on the inputs it really had; the hook's own change is only to the rotary
         hidden, text, temb, carried = args
         with torch.no_grad():
-            want = released_block(block, hidden, text, temb, carried[0], mem.tokens)
+            want = released_block(block, hidden, text, temb, carried.rotary, mem.tokens)
         torch.testing.assert_close(out, want, rtol=1e-4, atol=2e-5)
 
 
@@ -161,6 +162,16 @@ def test_the_gate_starts_shut_and_learns(model):
     assert not any("gate" in name for name in model.state_dict())
 
 
+def test_reentrant_checkpointing_of_memory_that_learns_is_refused(model):
+    model.train().enable_gradient_checkpointing(partial(torch.utils.checkpoint.checkpoint, use_reentrant=True))
+    learns = Memory(memory().tokens.requires_grad_())
+    latents, *rest = inputs()
+    with SelfAttentionConcat(learns).attach(model), pytest.raises(MemkitError, match="use_reentrant=False"):
+        model(latents.requires_grad_(), *rest)
+    with SelfAttentionConcat(memory()).attach(model):  # frozen memory needs no gradient
+        model(latents, *rest, return_dict=False)[0].sum().backward()
+
+
 def test_gradients_reach_memory_only_and_checkpointing_changes_nothing(model):
     model.requires_grad_(False)
     grads = []
@@ -215,22 +226,22 @@ def test_bfloat16_model_and_fp32_memory():
     assert (out.float() - want).norm() / want.norm() < 0.05
 
 
-def test_the_monitor_sees_every_layer_and_call(model):
+def test_the_recorder_sees_every_layer_and_call(model):
     recorder = AttentionRecorder()
-    assert recorder.shares().shape == (0, 0)
+    assert recorder.shares().shape == (0, 0, 0)
     heavy = Memory(memory().tokens, log_weight=torch.full((2, 7), 50.0))
     with SelfAttentionConcat(memory(), recorder=recorder).attach(model):
         run(model)
         run(model)
     with SelfAttentionConcat(heavy, recorder=recorder).attach(model):
         run(model)
-    shares = recorder.shares()
+    shares = recorder.shares().mean(-1)
     assert shares.shape == (3, 3)
     assert ((shares[:2] > 0.05) & (shares[:2] < 0.95)).all()
     torch.testing.assert_close(shares[2], torch.ones(3))
 
 
-def test_the_monitor_of_a_gated_memory_sees_what_it_adds(model):
+def test_the_recorder_of_a_gated_memory_sees_what_it_adds(model):
     gate = MemoryGate(3, 2)
     recorder = AttentionRecorder()
     with SelfAttentionConcat(memory(gate=gate()), recorder).attach(model):
@@ -239,7 +250,7 @@ def test_the_monitor_of_a_gated_memory_sees_what_it_adds(model):
         gate.weight[1] = 20.0
     with SelfAttentionConcat(memory(gate=gate()), recorder).attach(model):
         run(model)
-    shut, opened = recorder.shares()
+    shut, opened = recorder.shares().mean(-1)
     assert (shut == 0).all()
     assert opened[1] > 0.1 and (opened[[0, 2]] == 0).all()
 
@@ -286,7 +297,7 @@ def test_wrong_use_is_named_and_leaves_the_model_alone(model):
     base = run(model)
     with pytest.raises(InputError, match="width 8"):
         SelfAttentionConcat(Memory(torch.randn(1, 3, 8))).attach(model)
-    with pytest.raises(InputError, match="needs a transformer"):
+    with pytest.raises(InputError, match="needs transformers"):
         SelfAttentionConcat(memory()).attach()
     with pytest.raises(InputError, match="Linear"):
         SelfAttentionConcat(memory()).attach(model, torch.nn.Linear(2, 2))

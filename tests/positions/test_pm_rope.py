@@ -2,6 +2,8 @@
 
 import itertools
 import math
+from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import torch
@@ -170,7 +172,7 @@ def dense(x, cams, chunks, layers, tokens=None):
 def test_equals_a_dense_reference_with_cameras_of_their_own_in_each_sample(model, kind):
     x, cams = latents(5), cameras(5, dtype=torch.float32)
     positions = PRoPE() if kind == "prope" else trained(kind)
-    with torch.no_grad(), positions.attach(model), positions.at(CameraPath.of(cams)):
+    with torch.no_grad(), positions.attach(model) as posed, posed.chunk(CameraPath.of(cams)):
         out = run(model, x)
     layers = [None] * 3 if kind == "prope" else positions.layers
     torch.testing.assert_close(out, dense(x, cams, [range(5)], layers), **TIGHT)
@@ -184,12 +186,13 @@ def test_streaming_with_a_cache_and_memory_equals_the_full_masked_sequence_in_an
     cams, tokens, pm = cameras(6, dtype=torch.float32), seeded(1, 3, HEADS * DIM, seed=4), trained()
     cache, path = KVCache(64 * frame_bytes(model, 4, 4, 2)), CameraPath.of(cams)
     parts = [pm, cache, SelfAttentionConcat(Memory(tokens))]
-    attached, outs = [parts[i].attach(model) for i in order], []
+    attached, outs = {i: parts[i].attach(model) for i in order}, []
+    posed, cached = attached[0], attached[1]
     for i, chunk in enumerate(chunks):
         rows = [2 * i, 2 * i + 1]
-        with torch.no_grad(), cache.chunk(chunk, write=True), pm.at(path.frames(rows)):
+        with torch.no_grad(), cached.chunk(chunk, write=True), posed.chunk(path.frames(rows)):
             outs.append(run(model, x[:, :, rows]))
-    for attachment in attached:
+    for attachment in attached.values():
         attachment.detach()
     torch.testing.assert_close(torch.cat(outs, 2), dense(x, cams, chunks, pm.layers, tokens), **TIGHT)
     assert_untouched(model)
@@ -198,9 +201,9 @@ def test_streaming_with_a_cache_and_memory_equals_the_full_masked_sequence_in_an
 def test_prope_streams_too(model):
     chunks, x, cams = [[0, 1], [2, 3]], latents(4), cameras(4, dtype=torch.float32)
     cache, path, prope, outs = KVCache(64 * frame_bytes(model, 4, 4, 2)), CameraPath.of(cams), PRoPE(), []
-    with cache.attach(model), prope.attach(model), torch.no_grad():
+    with cache.attach(model) as cached, prope.attach(model) as posed, torch.no_grad():
         for chunk in chunks:
-            with cache.chunk(chunk, write=True), prope.at(path.frames(chunk)):
+            with cached.chunk(chunk, write=True), posed.chunk(path.frames(chunk)):
                 outs.append(run(model, x[:, :, chunk]))
     torch.testing.assert_close(torch.cat(outs, 2), dense(x, cams, chunks, [None] * 3), **TIGHT)
 
@@ -218,7 +221,7 @@ def assert_untouched(model):
 def test_at_the_start_it_is_the_backbone_to_the_bit(mode, dtype):
     model, x = random_transformer().to(dtype), latents(3).to(dtype)
     pm = PMRoPE(PMRoPEConfig.of(model, mode))
-    with torch.no_grad(), pm.attach(model), pm.at(CameraPath.of(cameras(3))):
+    with torch.no_grad(), pm.attach(model) as posed, posed.chunk(CameraPath.of(cameras(3))):
         out = run(model, x)
         assert torch.equal(out, run(random_transformer().to(dtype), x)) and out.isfinite().all()
 
@@ -228,7 +231,7 @@ def test_detached_it_leaves_nothing_behind(model):
     with torch.no_grad():
         base = run(model, latents(3))
         for positions in (trained(), PRoPE()):
-            with positions.attach(model), positions.at(path):
+            with positions.attach(model) as posed, posed.chunk(path):
                 assert not torch.allclose(run(model, latents(3)), base, atol=1e-3)
                 assert list(model.state_dict()) == keys
             assert torch.equal(run(model, latents(3)), base)
@@ -242,7 +245,7 @@ def test_a_step_of_training_moves_every_parameter_and_the_output(model, checkpoi
     if checkpointing:
         model.train().enable_gradient_checkpointing()
     optimizer = torch.optim.SGD(pm.parameters(), lr=1.0)
-    with pm.attach(model), pm.at(path):
+    with pm.attach(model) as posed, posed.chunk(path):
         before = run(model, latents(3))
         before.pow(2).mean().backward()
         optimizer.step()
@@ -251,22 +254,26 @@ def test_a_step_of_training_moves_every_parameter_and_the_output(model, checkpoi
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
-def test_a_block_is_not_run_again_with_other_cameras(model, reentrant):
-    def checkpoint(function, *args):
-        return torch.utils.checkpoint.checkpoint(function, *args, use_reentrant=reentrant)
+def test_a_block_that_is_run_again_has_its_own_cameras_whatever_chunk_is_open(model, reentrant):
+    def gradients(pm, later, checkpointing):
+        other = random_transformer().train()
+        other.load_state_dict(model.state_dict())
+        if checkpointing:
+            other.enable_gradient_checkpointing(partial(torch.utils.checkpoint.checkpoint, use_reentrant=reentrant))
+        x = latents(3).requires_grad_()
+        pm.zero_grad()
+        with pm.attach(other) as posed:
+            with posed.chunk(CameraPath.of(cameras(3, dtype=torch.float32))):
+                loss = run(other, x).sum()
+            with nullcontext() if later is None else posed.chunk(later):
+                loss.backward()
+        return [x.grad, *(parameter.grad.clone() for parameter in pm.parameters())]
 
-    model.train().enable_gradient_checkpointing(checkpoint)
-    pm = trained()
-    with pm.attach(model):
-        for later in (None, CameraPath.of(cameras(3, seed=30, dtype=torch.float32))):
-            with pm.at(CameraPath.of(cameras(3, dtype=torch.float32))):
-                loss = run(model, latents(3).requires_grad_()).sum()
-            if later is None:
-                with pytest.raises(MemkitError, match="without cameras"):
-                    loss.backward()
-            else:
-                with pytest.raises(MemkitError, match="other cameras"), pm.at(later):
-                    loss.backward()
+    pm, later = trained(), CameraPath.of(cameras(3, seed=30, dtype=torch.float32))
+    want = gradients(pm, None, checkpointing=False)
+    for chunk in (None, later):
+        for a, b in zip(want, gradients(pm, chunk, checkpointing=True), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
 
 
 # -- what scores know --------------------------------------------------------------------------------------------------
@@ -390,7 +397,7 @@ def test_it_survives_meta_construction_and_zeroing_again(model):
                 if list(module.parameters(recurse=False)):
                     module.reset_parameters()
         assert all((parameter == 0).all() for parameter in pm.parameters())
-    with torch.no_grad(), pm.attach(model), pm.at(CameraPath.of(cameras(3))):
+    with torch.no_grad(), pm.attach(model) as posed, posed.chunk(CameraPath.of(cameras(3))):
         assert torch.equal(run(model, latents(3)), run(random_transformer(), latents(3)))
 
 
@@ -401,7 +408,7 @@ def test_saved_and_loaded_it_is_the_same(model, tmp_path, mode):
     again = PMRoPE.from_pretrained(tmp_path)
     assert again.config == pm.config
     for positions in (pm, again):
-        with torch.no_grad(), positions.attach(model), positions.at(CameraPath.of(cameras(3))):
+        with torch.no_grad(), positions.attach(model) as posed, posed.chunk(CameraPath.of(cameras(3))):
             outs.append(run(model, latents(3)))
     assert torch.equal(*outs)
 
@@ -420,12 +427,12 @@ def test_wrong_use_is_named_and_leaves_the_model_alone(model):
         PMRoPEConfig(head_dim=6)
     with pytest.raises(InputError, match="mode = 'both'"):
         PMRoPEConfig(mode="both")
-    with torch.no_grad(), pm.attach(model):
-        with pytest.raises(InputError, match="detach those"):
+    with torch.no_grad(), pm.attach(model) as posed:
+        with pytest.raises(InputError, match="attached already; detach that"):
             PRoPE().attach(random_transformer(1), model)
-        with pytest.raises(MemkitError, match="without cameras"):
+        with pytest.raises(MemkitError, match="camera positions ran outside a chunk"):
             run(model, latents(3))
-        with pm.at(path):
+        with posed.chunk(path):
             with pytest.raises(InputError, match="cameras of 3 frames, the latents have 6"):
                 run(model, latents(6))
             with pytest.raises(InputError, match="of 2 clips"):

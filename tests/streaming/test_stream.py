@@ -137,7 +137,8 @@ def test_every_call_is_the_teacher_forced_pass_over_what_was_made(backbone):
         noisy, times = made.clone(), torch.zeros(2, 12)
         noisy[:, :, span] = x
         times[:, 6:][:, span] = t[:, None]
-        with forcing.at(graph), pm.at(stream_cameras(graph, path)), torch.no_grad():
+        forced, posed, _ = attached
+        with forced.chunk(graph), posed.chunk(stream_cameras(graph, path)), torch.no_grad():
             out = backbone.transformer(torch.cat([made, noisy], 2), times, text, return_dict=False)[0]
         torch.testing.assert_close(out[:, :, span], velocity, **TIGHT)
         assert float(t[0]) > 0 or step == 2
@@ -344,11 +345,11 @@ def test_wrong_use_is_named_and_the_stream_goes_on(backbone):
             StreamConfig(**wrong)
 
 
-def test_a_monitor_sees_every_step_of_the_conditional_branch_and_not_the_write(backbone):
+def test_a_recorder_sees_every_step_of_the_conditional_branch_and_not_the_write(backbone):
     it, recorder, calls = stream(backbone, StreamConfig(chunk=2, steps=3)), AttentionRecorder(), []
     it.generate(PROMPTS)
     hook = backbone.transformer.register_forward_pre_hook(lambda *_: calls.append(1))
     it.generate(PROMPTS, recorder=recorder)
     hook.remove()
     assert recorder.shares().shape == (3, 3, 2, 2, 2) and len(calls) == 8
-    assert (recorder.positions, recorder.read) == ((2, 3), (0, 1))
+    assert (recorder.frames, recorder.seen) == ((2, 3), (0, 1))

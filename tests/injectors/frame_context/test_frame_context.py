@@ -21,6 +21,7 @@ from memkit.injectors import (
     QueryLayers,
     QueryLayersConfig,
     SelfAttentionConcat,
+    TeacherForcing,
 )
 from memkit.memory import Memory
 from memkit.positions import PMRoPE, PMRoPEConfig
@@ -410,7 +411,7 @@ def test_what_does_not_fit_a_configuration_or_a_model_is_named(model) -> None:
     for models in ((), (model, model)):
         with pytest.raises(InputError, match="each once"):
             frames.attach(*models)
-    with frames.attach(model), pytest.raises(InputError, match="attached; detach"):
+    with frames.attach(model), pytest.raises(InputError, match="attached already"):
         context().attach(model)
 
 
@@ -461,24 +462,30 @@ def whole_without(frames: FrameContext, model, given) -> Tensor:
 
 
 @torch.no_grad()
-def test_who_gives_frames_their_positions_is_no_company(model, given) -> None:
+def test_what_else_places_the_frames_is_refused(model, given) -> None:
     before = call(model, given)
-    frames, cache = context(), KVCache(1 << 20)
     query = QueryLayers(QueryLayersConfig(dim=48, blocks=3, layers=2))
-    cameras = PMRoPE(PMRoPEConfig.of(model))
+    for other in (KVCache(1 << 20), query, TeacherForcing()):
+        for pair in ((context(), other), (other, context())):
+            with pair[0].attach(model), pytest.raises(InputError, match="positions in time"):
+                pair[1].attach(model)
+    assert torch.equal(call(model, given), before)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("cameras_first", [True, False])
+def test_camera_positions_know_no_frames_of_a_context(model, given, cameras_first) -> None:
+    before, frames, cameras = call(model, given), context(), PMRoPE(PMRoPEConfig.of(model))
     eye = Cameras(torch.eye(4).repeat(1, FRAMES, 1, 1), torch.tensor([1.0, 1.0, 0.5, 0.5]).repeat(1, FRAMES, 1))
-    others = {
-        cache: lambda _: cache.chunk([0, 1]),
-        query: lambda attached: attached.chunk(given["c"], given["p"]),
-        cameras: lambda _: cameras.at(CameraPath.of(eye)),
-    }
-    for other, opened in others.items():
-        for first in (True, False):
-            pair = (frames, other) if first else (other, frames)
-            with pair[0].attach(model) as a, pair[1].attach(model) as b:
-                mine, its = (a, b) if first else (b, a)
-                with mine.chunk(given["c"]), opened(its), pytest.raises(MemkitError, match="strangers"):
-                    call(model, given)
+    pair = (cameras, frames) if cameras_first else (frames, cameras)
+    with pair[0].attach(model) as a, pair[1].attach(model) as b:
+        mine, its = (b, a) if cameras_first else (a, b)
+        with (
+            mine.chunk(given["c"]),
+            its.chunk(CameraPath.of(eye)),
+            pytest.raises(MemkitError, match="camera positions"),
+        ):
+            call(model, given)
     assert torch.equal(call(model, given), before)
 
 

@@ -188,7 +188,7 @@ def test_a_replaced_chunk_is_as_if_it_had_been_so_from_the_start(model):
         )  # sees what came after, if not told
     with fresh.attach(model) as attached:
         stream(model, attached, torch.cat([latents(3, seed=3), other], 2), [[0, 1, 2], [3, 4, 5]])
-        assert torch.equal(stream(model, fresh, last, [[6, 7, 8]]), got)
+        assert torch.equal(stream(model, attached, last, [[6, 7, 8]]), got)
 
 
 # -- what it promises about the model ----------------------------------------------------------------------------------
@@ -244,7 +244,7 @@ def test_with_memory_tokens_the_chunk_sees_both(model, cache_first, ragged):
         with injectors[0 if order else 1].attach(model) as a, injectors[1 if order else 0].attach(model) as b:
             outs.append(stream(model, a if order else b, x, [[0, 1, 2], [3, 4, 5]]))
         alone, with_history = recorder.shares()
-        assert (with_history < alone).all() and (with_history > 0.01).all()
+        assert (with_history < alone)[alone > 0].all() and (with_history > 0.01)[alone > 0].all()
     torch.testing.assert_close(outs[0], outs[1], **TIGHT)
     other = a_cache(model)
     with other.attach(model) as attached:
@@ -371,7 +371,7 @@ def test_branches_are_caches_of_their_own_under_one_budget(model):
     for name, x in xs.items():
         alone = a_cache(model)
         with alone.attach(model) as attached:
-            assert torch.equal(stream(model, alone, x, [[0, 1, 2], [3, 4, 5]])[:, :, 3:], got[name])
+            assert torch.equal(stream(model, attached, x, [[0, 1, 2], [3, 4, 5]])[:, :, 3:], got[name])
     assert sum(cache.branch(n).nbytes for n in cache.branches) == cache.budget_bytes
     cache.branch("cond").reset()
     assert cache.branch("cond").positions == () and cache.branch("uncond").positions == (0, 1, 2, 3, 4, 5)
@@ -414,7 +414,7 @@ def test_a_saved_session_goes_on_to_the_bit(model, tmp_path, batch):
         assert again.branch("cond").pinned == (12,)
         want = stream(model, attached, latents(2, batch, seed=3), [[30, 31]], branch="cond")
     with again.attach(model) as attached:
-        assert torch.equal(stream(model, again, latents(2, batch, seed=3), [[30, 31]], branch="cond"), want)
+        assert torch.equal(stream(model, attached, latents(2, batch, seed=3), [[30, 31]], branch="cond"), want)
     assert same(again.branch("cond"), cache.branch("cond"))
     assert [p.name for p in tmp_path.iterdir()] == ["session"]
 

@@ -84,7 +84,7 @@ def test_shares_are_those_of_a_dense_softmax_and_change_nothing(model, remembers
         with cache.attach(model) as attached, late.attach(model), attached.chunk(OWN, read=READ, recorder=recorder):
             outs = [run(model, x), run(model, x + 1)]
     got = recorder.shares()
-    assert got.shape == (2, 3, 2, 3, 4) and (recorder.positions, recorder.read) == (OWN, READ)
+    assert got.shape == (2, 3, 2, 3, 4) and (recorder.frames, recorder.seen) == (OWN, READ)
     torch.testing.assert_close(outs[0], base, rtol=0, atol=1e-5 if remembers else 0)  # the order rounds differently
     torch.testing.assert_close(got[0], want, rtol=0, atol=1e-6)
     assert (got[0] - got[1]).abs().max() > 1e-3 and want.std() > 1e-2
@@ -109,17 +109,17 @@ def test_checkpointing_gives_the_same_and_an_error_leaves_no_row(model):
     assert len(recorders[0].shares()) == 1
 
 
-def test_a_chunk_without_history_has_shares_of_nothing_and_a_monitor_is_for_one_chunk(model):
+def test_a_chunk_without_history_has_shares_of_nothing_and_a_recorder_is_for_one_chunk(model):
     cache, x, recorder = filled(model), seeded(2, 16, 3, 4, 4, seed=2), AttentionRecorder()
-    assert recorder.shares().numel() == 0 and recorder.positions == recorder.read == ()
+    assert recorder.shares().numel() == 0 and recorder.frames == recorder.seen == ()
     with cache.attach(model) as attached:
-        with cache.chunk(OWN, read=[], recorder=recorder):
+        with attached.chunk(OWN, read=[], recorder=recorder):
             run(model, x)
         assert recorder.shares().shape == (1, 3, 2, 3, 0)
-        with pytest.raises(InputError, match="one chunk"), cache.chunk([1, 2, 30], recorder=recorder):
+        with pytest.raises(InputError, match="one chunk"), attached.chunk([1, 2, 30], recorder=recorder):
             run(model, x)
         one = AttentionRecorder()
-        with cache.chunk(OWN, read=READ, recorder=one):
+        with attached.chunk(OWN, read=READ, recorder=one):
             run(model, x)
     small = filled(model, batch=1)
     with small.attach(model) as attached, attached.chunk(OWN, read=READ, recorder=one):

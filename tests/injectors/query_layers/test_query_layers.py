@@ -131,11 +131,11 @@ def test_a_chunk_keeps_what_the_model_gives_for_q(model, given, changes) -> None
     noise = given["q"] if query.config.query == "noise" else None
     poses = {name: given[name] for name in ("cameras", "context_cameras")}
     with torch.no_grad(), query.attach(model) as attached, attached.chunk(given["c"], noise, **poses) as chunk:
-        assert chunk.made is None
+        assert chunk.query_velocity is None
         model(given["p"], given["t"], given["text"])
-        assert chunk.made is not None
-        torch.testing.assert_close(chunk.made, dense(model, query, given, True, of="q"), atol=1e-5, rtol=1e-4)
-    assert chunk.made is None  # nothing keeps it, or its graph, alive
+        assert chunk.query_velocity is not None
+        torch.testing.assert_close(chunk.query_velocity, dense(model, query, given, True, of="q"), atol=1e-5, rtol=1e-4)
+    assert chunk.query_velocity is None  # nothing keeps it, or its graph, alive
 
 
 def test_a_copy_of_p_at_the_time_of_p_changes_nothing_until_there_is_context(model, given) -> None:
@@ -324,7 +324,7 @@ def test_what_does_not_fit_is_named(model, given) -> None:
     with layers().attach(model) as attached:
         with pytest.raises(MemkitError, match="outside a chunk"):
             model(given["p"], given["t"], given["text"])
-        with pytest.raises(InputError, match="attached; detach"):
+        with pytest.raises(InputError, match="attached already"):
             layers().attach(model)
         with attached.chunk(given["c"]), pytest.raises(InputError, match="noise for Q"):
             model(given["p"], given["t"], given["text"])

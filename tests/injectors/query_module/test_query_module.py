@@ -152,7 +152,7 @@ def test_the_backbone_sees_it_in_every_layer(module, x) -> None:
         with SelfAttentionConcat(memory, recorder=recorder).attach(model):
             after = model(x["q"], t, x["text"], return_dict=False)[0]
     assert not torch.allclose(before, after, atol=1e-4)
-    assert recorder.shares().shape == (1, 3) and (recorder.shares() > 0).all()
+    assert recorder.shares().shape == (1, 3, 2) and (recorder.shares() > 0).all()
 
 
 def test_pre_training_reaches_every_weight_and_lowers_the_loss(x) -> None:

@@ -50,7 +50,7 @@ def levels(graph, batch=2):
 
 def forced(model, graph, latents, noise, memory_noise, prompt=None, batch=2):
     forcing = TeacherForcing()
-    with forcing.attach(model), forcing.at(graph) as step, torch.no_grad():
+    with forcing.attach(model) as teacher, teacher.chunk(graph) as step, torch.no_grad():
         return step.velocity(
             model, latents, noise, levels(graph, batch), text(batch) if prompt is None else prompt, memory_noise
         )
@@ -146,7 +146,7 @@ def test_no_chunk_sees_the_future_and_every_noisy_chunk_sees_itself(graph, data)
 def test_clean_memory_reaches_the_chunks_that_see_it_and_no_dropped_one_does(graph, data):
     i = data.draw(st.integers(0, len(graph.nodes) - 1))
     model, forcing, outs = random_transformer(), TeacherForcing(), []
-    with forcing.attach(model), forcing.at(graph) as step, torch.no_grad():
+    with forcing.attach(model) as teacher, teacher.chunk(graph) as step, torch.no_grad():
         latents, noise, memory_noise = clip(graph)
         both, timesteps = step.streams(latents, noise, levels(graph), memory_noise)
         for shift in (0.0, 1.0):
@@ -176,9 +176,9 @@ def test_what_is_run_for_the_loss_gives_the_same_velocity_with_cameras_and_a_pro
         clip(graph),
     )
     outs, prompts = [], text(chunks=len(graph.nodes))
-    with pm.attach(model), forcing.attach(model), torch.no_grad():
+    with pm.attach(model) as posed, forcing.attach(model) as teacher, torch.no_grad():
         for alone in (False, True):
-            with forcing.at(graph, for_loss=alone) as step, pm.at(stream_cameras(graph, path, for_loss=alone)):
+            with teacher.chunk(graph, for_loss=alone) as step, posed.chunk(stream_cameras(graph, path, for_loss=alone)):
                 outs.append(step.velocity(model, latents, noise, levels(graph), prompts, memory_noise))
     mask = graph.loss_mask()
     torch.testing.assert_close(outs[1][:, :, mask], outs[0][:, :, mask], **TIGHT)
@@ -196,7 +196,7 @@ def test_all_that_is_run_for_the_loss_reaches_it(graph, data):
     name = data.draw(st.sampled_from(list(sizes)))
     start = sum(list(sizes.values())[: list(sizes).index(name)])
     latents, noise, memory_noise = clip(graph)
-    with forcing.attach(model), forcing.at(graph, for_loss=True) as step, torch.no_grad():
+    with forcing.attach(model) as teacher, teacher.chunk(graph, for_loss=True) as step, torch.no_grad():
         both, timesteps = step.streams(latents, noise, levels(graph), memory_noise)
         a = model(both, timesteps, text(), return_dict=False)[0]
         both[:, :, start : start + sizes[name]] += 1.0
@@ -216,7 +216,7 @@ def test_the_gradients_of_the_loss_are_the_same(model):
     latents, noise, memory_noise = clip(graph)
     for alone in (False, True):
         model, forcing = random_transformer().train(), TeacherForcing()
-        with forcing.attach(model), forcing.at(graph, for_loss=alone) as step:
+        with forcing.attach(model) as teacher, teacher.chunk(graph, for_loss=alone) as step:
             velocity = step.velocity(model, latents, noise, levels(graph), text(chunks=4), memory_noise)
             step.loss(velocity, latents, noise).mean().backward()
         grads.append([p.grad for p in model.parameters()])
@@ -248,19 +248,19 @@ def tokens():
     return Memory(seeded(2, 3, 48, seed=4), mask=torch.tensor([[True, True, True], [True, False, True]]))
 
 
-def streamed(model, graph, path, pm, parts, prompts):
+def streamed(model, graph, path, posed, parts, prompts):
     """Chunk by chunk: a noisy chunk sees the cache, and is written clean; a dropped one leaves it afterwards."""
     latents, noise, memory_noise = parts
     cache, outs = KVCache(64 * frame_bytes(model, 4, 4, 2)), []
     stacked = [graph.noise_levels(row) for row in levels(graph).tolist()]
     clean, noisy = (torch.stack(x)[:, None, :, None, None] for x in zip(*stacked, strict=True))
-    with cache.attach(model), torch.no_grad():
+    with cache.attach(model) as cached, torch.no_grad():
         for i, (node, span) in enumerate(zip(graph.nodes, spans(graph), strict=True)):
             at, held = range(node.time, node.stop), cache.branch().positions
             for sigma, eps, write in ((noisy, noise, False), (clean, memory_noise, True)):
                 x, t = ((1 - sigma) * latents + sigma * eps)[:, :, span], 1000 * sigma[:, 0, span, 0, 0]
                 rows = [node.camera + k for k in range(node.frames)]
-                with cache.chunk(at, read=held, write=write), pm.at(path.frames(rows)):
+                with cached.chunk(at, read=held, write=write), posed.chunk(path.frames(rows)):
                     out = model(x, t.repeat_interleave(TOKENS, 1), prompts[:, i], return_dict=False)[0]
                 if not write:
                     outs.append(out)
@@ -275,14 +275,16 @@ def test_it_equals_streaming_with_cameras_memory_and_a_prompt_a_chunk_attached_i
     graph = FrameGraph(tuple(replace(node, camera=node.camera or 0) for node in graph.nodes))
     model, pm, forcing, path, parts = random_transformer(), trained(), TeacherForcing(), cameras(60), clip(graph)
     prompts = text(chunks=len(graph.nodes))
-    attached = [[pm, forcing, SelfAttentionConcat(tokens())][i].attach(model) for i in order]
-    with forcing.at(graph) as step, pm.at(stream_cameras(graph, path)), torch.no_grad():
+    things = (pm, forcing, SelfAttentionConcat(tokens()))
+    attached = {i: things[i].attach(model) for i in order}
+    posed, teacher, _ = (attached[i] for i in range(3))
+    with teacher.chunk(graph) as step, posed.chunk(stream_cameras(graph, path)), torch.no_grad():
         out = step.velocity(model, parts[0], parts[1], levels(graph), prompts, parts[2])
-    for attachment in attached:
+    for attachment in attached.values():
         attachment.detach()
     assert_untouched(model)
-    with pm.attach(model), SelfAttentionConcat(tokens()).attach(model):
-        torch.testing.assert_close(out, streamed(model, graph, path, pm, parts, prompts), **TIGHT)
+    with pm.attach(model) as posed, SelfAttentionConcat(tokens()).attach(model):
+        torch.testing.assert_close(out, streamed(model, graph, path, posed, parts, prompts), **TIGHT)
 
 
 def test_cameras_memory_and_prompts_each_matter(model):
@@ -294,7 +296,8 @@ def test_cameras_memory_and_prompts_each_matter(model):
     ):
         forcing = TeacherForcing()
         attached = [x.attach(model) for x in (forcing, pm, SelfAttentionConcat(memory))]
-        with forcing.at(graph) as step, pm.at(stream_cameras(graph, cams)), torch.no_grad():
+        teacher, posed, _ = attached
+        with teacher.chunk(graph) as step, posed.chunk(stream_cameras(graph, cams)), torch.no_grad():
             outs.append(step.velocity(model, parts[0], parts[1], levels(graph), words, parts[2]))
         for attachment in attached:
             attachment.detach()
@@ -305,12 +308,12 @@ def test_graphs_may_follow_each_other(model):
     """Of other chunks, with a prompt each, under one attachment."""
     forcing, graphs = TeacherForcing(), [PLAIN, FrameGraph.chunks(8, chunk=4)]
     outs = []
-    with forcing.attach(model), torch.no_grad():
+    with forcing.attach(model) as teacher, torch.no_grad():
         for graph in graphs:
-            with forcing.at(graph) as step:
+            with teacher.chunk(graph) as step:
                 outs.append(step.velocity(model, *clip(graph)[:2], 0.7, text(chunks=len(graph.nodes))))
     for graph, out in zip(graphs, outs, strict=True):
-        with forcing.attach(model), forcing.at(graph) as step, torch.no_grad():
+        with forcing.attach(model) as teacher, teacher.chunk(graph) as step, torch.no_grad():
             assert torch.equal(out, step.velocity(model, *clip(graph)[:2], 0.7, text(chunks=len(graph.nodes))))
 
 
@@ -319,8 +322,11 @@ def test_gated_memory_is_seen_by_every_chunk(model):
     forcing, parts, outs = TeacherForcing(), clip(PLAIN), []
     for first in (True, False):
         both = [forcing, SelfAttentionConcat(memory)]
-        with both[not first].attach(model), both[first].attach(model), forcing.at(PLAIN) as step, torch.no_grad():
+        attached = [both[not first].attach(model), both[first].attach(model)]
+        with torch.no_grad(), attached[not first].chunk(PLAIN) as step:
             outs.append(step.velocity(model, parts[0], parts[1], levels(PLAIN), text(), parts[2]))
+        for attachment in attached:
+            attachment.detach()
     base = forced(model, PLAIN, *parts)
     assert torch.equal(*outs) and ((outs[0] - base).abs().amax((0, 1, 3, 4)) > 1e-3).all()
 
@@ -338,12 +344,12 @@ def test_gradients_are_the_same_with_checkpointing_even_when_the_graph_is_over(m
         model = random_transformer().train()
         if checkpointing:
             model.enable_gradient_checkpointing(checkpoint)
-        with forcing.attach(model):
-            with forcing.at(PLAIN) as step:
+        with forcing.attach(model) as teacher:
+            with teacher.chunk(PLAIN) as step:
                 velocity = step.velocity(model, latents, noise, 0.7, text(chunks=4))
                 loss = step.loss(velocity, latents, noise).mean()
             other = FrameGraph.chunks(9, chunk=3)
-            with forcing.at(other) as step:  # another one has run by the time of backward
+            with teacher.chunk(other) as step:  # another one has run by the time of backward
                 with torch.no_grad():
                     step.velocity(model, *clip(other)[:2], 0.7, text(chunks=3))
                 loss.backward()
@@ -359,7 +365,8 @@ def test_what_is_learnt_from_is_what_the_graph_says():
         Node(2, 2, role="degraded", sigma=0.5),
         Node(4, 2, role="recovery"),
     )
-    graph, step = FrameGraph(nodes), TeacherForcing().at(FrameGraph(nodes))
+    graph = FrameGraph(nodes)
+    step = TeacherForcing().attach(random_transformer()).chunk(graph)
     latents, noise, memory_noise = clip(graph)
     both, timesteps = step.streams(latents, noise, torch.tensor([0.8, 0.4]), memory_noise)
     clean, noisy = both[:, :, :6], both[:, :, 6:]
@@ -407,13 +414,13 @@ def test_wrong_use_is_named_and_leaves_the_model_alone(model):
         forcing.attach()
     with pytest.raises(InputError, match="patches latent frames"):
         forcing.attach(random_transformer(patch_size=(2, 2, 2)))
-    with forcing.attach(model):
-        with pytest.raises(MemkitError, match="without a graph"):
+    with forcing.attach(model) as teacher:
+        with pytest.raises(MemkitError, match="teacher forcing ran outside a chunk"):
             model(seeded(2, 16, 8, 4, 4), torch.zeros(2, 8), text())
-        with pytest.raises(InputError, match="attached; detach"):
+        with pytest.raises(InputError, match="attached already"):
             TeacherForcing().attach(model)
-        with forcing.at(PLAIN) as step:
-            with pytest.raises(MemkitError, match="do not nest"), forcing.at(PLAIN):
+        with teacher.chunk(PLAIN) as step:
+            with pytest.raises(MemkitError, match="do not nest"), teacher.chunk(PLAIN):
                 pass
             with pytest.raises(InputError, match="8 frames, the latents 7"):
                 step.velocity(model, parts[0][:, :, :7], parts[1][:, :, :7], 0.5, text())
@@ -428,7 +435,7 @@ def test_wrong_use_is_named_and_leaves_the_model_alone(model):
             with pytest.raises(InputError, match="in \\[0, 1\\]"):
                 step.velocity(model, parts[0], parts[1], 1.5, text())
     with pytest.raises(InputError, match="none carries loss"):
-        forcing.at(FrameGraph((Node(0, 2, conditioning_frames=2),)), for_loss=True)
+        forcing.attach(random_transformer()).chunk(FrameGraph((Node(0, 2, conditioning_frames=2),)), for_loss=True)
     with pytest.raises(InputError, match="at 0 has no camera"):
         stream_cameras(PLAIN, cameras(9))
     assert_untouched(model)
@@ -436,11 +443,7 @@ def test_wrong_use_is_named_and_leaves_the_model_alone(model):
 
 @pytest.mark.parametrize("cache_first", [True, False])
 def test_a_cache_beside_it_is_refused(model, cache_first):
-    forcing, cache, parts = TeacherForcing(), KVCache(10**6), clip(PLAIN)
-    both = [cache, forcing]
-    attached = [both[not cache_first].attach(model), both[cache_first].attach(model)]
-    with cache.chunk(range(16)), forcing.at(PLAIN) as step, pytest.raises(MemkitError):
-        step.velocity(model, parts[0], parts[1], 0.5, text())
-    for attachment in attached:
-        attachment.detach()
+    both = [TeacherForcing(), KVCache(10**6)]
+    with both[cache_first].attach(model), pytest.raises(InputError, match="positions in time"):
+        both[not cache_first].attach(model)
     assert_untouched(model)

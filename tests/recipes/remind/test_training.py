@@ -272,10 +272,10 @@ def losses(config: Config, training, text, forcing, batch, length: int | None = 
     backbone = training.backbone
     with (
         prepared(backbone, length or config.text_length, checkpointing),
-        forcing.attach(backbone.transformer),
-        training.cameras.attach(backbone.transformer),
+        forcing.attach(backbone.transformer) as forced,
+        training.cameras.attach(backbone.transformer) as posed,
     ):
-        return train.losses(training, text, forcing, batch)
+        return train.losses(training, text, forced, posed, batch)
 
 
 def test_the_loss_is_on_what_is_neither_known_nor_degraded(config, bank) -> None:
