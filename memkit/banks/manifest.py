@@ -19,8 +19,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from memkit.banks.shards import DTYPES, Entry, Shard, append_synced, shard_name, sync_folder, write_synced
+from memkit.banks.shards import DTYPES, Entry, Shard, append_synced, shard_name
 from memkit.errors import BankError, InputError
+from memkit.files import atomic_write, sync_folder
 
 FORMAT, VERSION = "memkit-bank", 1
 
@@ -52,9 +53,9 @@ class Manifest:
             try:
                 _refuse_taken(path)  # another process may have come first
                 (path / "shards").mkdir(exist_ok=True)
-                write_synced(path / "clips.jsonl", b"")
-                write_synced(path / "bank.json.tmp", header.encode())
-                os.replace(path / "bank.json.tmp", path / "bank.json")
+                for name, content in (("clips.jsonl", ""), ("bank.json", header)):  # the header makes it a bank
+                    with atomic_write(path / name) as partial:
+                        partial.write_bytes(content.encode())
                 sync_folder(path)
                 sync_folder(path.parent)
             finally:
@@ -170,5 +171,5 @@ def _refuse_taken(path: Path) -> None:
     if (path / "bank.json").exists():
         raise BankError(f"There is a bank at {path} already; open it, or create one at another path.")
     ours = {".lock", "bank.json.tmp", "clips.jsonl", "shards"}  # may be there from an interrupted create
-    if other := sorted({p.name for p in path.iterdir()} - ours):
+    if other := sorted(p.name for p in path.iterdir() if p.name not in ours and p.suffix != ".partial"):
         raise BankError(f"{path} is not empty (it holds {other[0]!r}); create the bank at another path.")

@@ -166,10 +166,10 @@ def test_a_killed_writer_leaves_a_whole_bank(tmp_path):
 def test_a_write_that_the_disk_refuses_changes_nothing(tmp_path):
     bank = filled(tmp_path / "b")
     before = bank.fingerprint
-    (tmp_path / "b" / "shards" / "000003.safetensors.tmp").mkdir()  # the shard cannot be written here
+    (tmp_path / "b" / "shards" / "000003.safetensors").mkdir()  # the shard cannot be written here
     with pytest.raises(BankError, match="Cannot write"):
         bank.add("x", latents(7), "")
     assert bank.fingerprint == before and "x" not in bank
-    (tmp_path / "b" / "shards" / "000003.safetensors.tmp").rmdir()
+    (tmp_path / "b" / "shards" / "000003.safetensors").rmdir()
     bank.add("y", latents(7), "")
     assert MemoryBank.open(tmp_path / "b").ids == ["clip0", "clip1", "clip2", "y"]

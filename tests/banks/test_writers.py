@@ -38,10 +38,10 @@ def test_a_bank_replaced_under_a_writer_is_not_mixed_with_the_old(tmp_path):
 
 def test_a_clip_that_could_not_be_flushed_is_not_written_over_that_of_another(tmp_path):
     bank = filled(tmp_path / "b", 1)
-    (tmp_path / "b" / "shards" / "000001.safetensors.tmp").mkdir()
+    (tmp_path / "b" / "shards" / "000001.safetensors").mkdir()
     with pytest.raises(BankError, match="Cannot write"), bank:
         bank.add("x", latents(1), "mine")
-    (tmp_path / "b" / "shards" / "000001.safetensors.tmp").rmdir()
+    (tmp_path / "b" / "shards" / "000001.safetensors").rmdir()
     MemoryBank.open(tmp_path / "b").add("x", latents(2), "theirs")
     with pytest.raises(BankError, match="'x'.*open the bank again"):
         bank.flush()
