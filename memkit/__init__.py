@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from memkit.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from memkit.backbones import WanBackbone as WanBackbone
     from memkit.banks import MemoryBank as MemoryBank
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
     from memkit.retrievers import Hits as Hits
     from memkit.retrievers import TextRetriever as TextRetriever
     from memkit.streaming import Stream as Stream
-
-__version__ = "0.1.0"
 
 _HOME = {
     "Cameras": "memkit.cameras",

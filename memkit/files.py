@@ -1,9 +1,13 @@
-"""`atomic_write`: files that appear whole or not at all."""
+"""`atomic_write`: files that appear whole or not at all, whoever else writes them."""
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
+import platform
+import secrets
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +20,14 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         with atomic_write("run/log.json") as partial:
             partial.write_text(text)
 
-    Until then, and after an error inside, what had the name before has it still. Two processes must not write one file
-    at a time. What the block raises, and `OSError` where the file cannot be written, comes out of the ``with``.
+    Until then, and after an error inside, what had the name before has it still. The place is this call's own: of
+    processes that write one file at a time, the last to end wins, with a whole file. What processes of this machine
+    that were killed have left of the same file is removed. What the block raises, and `OSError` where the file cannot
+    be written, comes out of the ``with``.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
+    start = f".{path.name[:40]}.{zlib.crc32(platform.node().encode()):08x}-"
+    partial = path.with_name(f"{start}{os.getpid()}-{secrets.token_hex(8)}.partial")
     try:
         yield partial
         with open(partial, "rb+") as written:
@@ -29,3 +36,26 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # it is gone, or was never there
             partial.unlink()
+    _remove_abandoned(path.parent, start)
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until the disk has the names in a folder; nothing where folders cannot be synced, as on Windows."""
+    if os.name == "nt":
+        return
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _remove_abandoned(folder: Path, start: str) -> None:
+    """The partial files that begin so and whose process is no more."""
+    for name in glob.glob(f"{glob.escape(start)}*.partial", root_dir=folder):
+        import psutil  # only here: there is rarely one
+
+        pid = name.removeprefix(start).split("-")[0]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            with contextlib.suppress(OSError):  # another process was faster
+                (folder / name).unlink()

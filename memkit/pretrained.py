@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -27,22 +28,26 @@ from torch import Tensor, nn
 
 from memkit.errors import InputError
 from memkit.files import atomic_write
+from memkit.hub import find_folder, upload_folder
+from memkit.version import __version__
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CLASS_KEY = "_class_name"
-_FETCHED = [CONFIG_FILE, WEIGHTS_FILE, "gate.safetensors"]
+VERSION_KEY = "_memkit_version"
 
 Part = TypeVar("Part", bound="Pretrained")  # beartype refuses typing.Self on methods it checks alone
 
 
 class Pretrained:
-    """Mixin of ``save_pretrained`` and ``from_pretrained`` for an ``nn.Module`` built from a frozen dataclass.
+    """Mixin of ``save_pretrained``, ``from_pretrained`` and ``push_to_hub`` for modules built from a frozen dataclass.
 
     Config fields are numbers, strings, booleans, None and (nested) tuples of these.
     """
 
     config_class: ClassVar[type[Any]]
+    files: ClassVar[tuple[str, ...]] = (CONFIG_FILE, WEIGHTS_FILE)
+    """All that a folder of this class may hold; other files are neither fetched from the Hub nor touched."""
     config: Any
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
@@ -51,11 +56,10 @@ class Pretrained:
         Each file appears whole or not at all. The weights carry a copy of the config, so that a save that was
         interrupted between the two files is noticed when loading.
         """
-        assert isinstance(self, nn.Module)
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         content = {CLASS_KEY: type(self).__name__, **dataclasses.asdict(self.config)}
-        text = json.dumps(content, indent=2)
+        text = json.dumps({VERSION_KEY: __version__, **content}, indent=2)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self._tensors().items()}
         # One key of metadata: safetensors writes several in random order, and equal modules should give equal files.
         _write(folder / WEIGHTS_FILE, save(tensors, metadata={"config": json.dumps(content)}))
@@ -63,21 +67,95 @@ class Pretrained:
         return folder
 
     @classmethod
-    def from_pretrained(cls: type[Part], folder_or_id: str | os.PathLike[str], revision: str | None = None) -> Part:
+    def from_pretrained(
+        cls: type[Part],
+        folder_or_id: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        subfolder: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+    ) -> Part:
         """The module saved in a folder or, where no such folder exists, under a Hugging Face Hub id; in eval mode.
 
-        ``revision`` is a branch, tag or commit on the Hub. Weights keep the dtypes they were saved in, and the global
-        random state is left as it was. Raises ``InputError`` that names the file and the item when the folder, a key of
-        the config or a tensor is missing, unknown, damaged or of another class or shape.
+        Weights keep the dtypes they were saved in, and the global random state is left as it was. Fields that the
+        config lacks take the defaults of the config class.
+
+        Args:
+            folder_or_id: a local folder, or the id of a Hub repository.
+            revision: branch, tag or commit on the Hub.
+            subfolder: folder inside the local folder or the repository that holds the files.
+            cache_dir: where downloads are kept; by default the Hub's own cache.
+            token: Hub token; by default that of ``hf auth login``. False sends none.
+            local_files_only: use what the cache has and connect to nothing.
+            force_download: fetch the files again even if the cache has them.
+
+        Raises:
+            InputError: names the file and the item when the folder or a tensor is missing, or a file, a key of the
+                config or a tensor is unknown, damaged or of another class or shape.
         """
-        return cls._load(find_folder(folder_or_id, revision))
+        folder = find_folder(
+            folder_or_id,
+            cls.files,
+            revision=revision,
+            subfolder=subfolder,
+            cache_dir=cache_dir,
+            token=token,
+            local_files_only=local_files_only,
+            force_download=force_download,
+        )
+        return cls._load(folder)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        revision: str | None = None,
+        subfolder: str | None = None,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Saves the module and uploads it to a Hugging Face Hub repository; returns the URL of the commit.
+
+        Args:
+            repo_id: the repository, created if needed; one without a README.md gets a short model card.
+            revision: branch to commit to, created if needed; by default ``main``.
+            subfolder: folder of the repository to upload into; by default its root.
+            commit_message: by default "Upload" and the name of the class.
+            private: whether a new repository is private; by default as the account or organisation has it.
+            token: Hub token; by default that of ``hf auth login``.
+            create_pr: open a pull request instead of committing to a branch.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return upload_folder(
+                Path(folder),
+                repo_id,
+                self.files,
+                type(self),
+                revision=revision,
+                subfolder=subfolder,
+                commit_message=commit_message or f"Upload {type(self).__name__}",
+                private=private,
+                token=token,
+                create_pr=create_pr,
+            )
 
     @classmethod
     def _load(cls: type[Part], folder: Path) -> Part:
-        """The module of a local folder; a subclass that saves more than the two files extends it."""
-        content = _read_config(folder / CONFIG_FILE)
-        config = _build_config(cls.config_class, cls.__name__, content, folder / CONFIG_FILE)
-        tensors = _read_weights(folder / WEIGHTS_FILE, content)
+        """The module of a local folder; a subclass with more ``files`` extends it."""
+        path = folder / CONFIG_FILE
+        config = _build_config(cls, read_config(path), str(path))
+        tensors, saved_with = _read_weights(folder / WEIGHTS_FILE)
+        if saved_with is not None and not _describes(cls, saved_with, config):
+            raise InputError(
+                f"{folder / WEIGHTS_FILE} was saved with another configuration than {path} states: an interrupted "
+                f"save or an edited file; save the module again, or restore the configuration."
+            )
         with torch.random.fork_rng(devices=[]):
             module = cls(config)  # type: ignore[call-arg]
         assert isinstance(module, nn.Module)
@@ -120,24 +198,8 @@ def _write(path: Path, data: bytes) -> None:
         partial.write_bytes(data)
 
 
-def find_folder(folder_or_id: str | os.PathLike[str], revision: str | None = None) -> Path:
-    """The folder itself, or where a Hugging Face Hub repository's files of a saved module and its gate now lie."""
-    folder = Path(folder_or_id)
-    if folder.is_dir():
-        return folder
-    from huggingface_hub import snapshot_download  # only here: a local folder needs no hub
-
-    try:
-        found = snapshot_download(str(folder_or_id), revision=revision, allow_patterns=_FETCHED)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{str(folder_or_id)!r} is not a folder here and could not be fetched from the Hugging Face Hub ({error}); "
-            f"give a folder with {CONFIG_FILE} and {WEIGHTS_FILE}, or the id of such a repository."
-        ) from error
-    return Path(found)
-
-
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """The content of a ``config.json``; raises ``InputError`` where it is missing or no JSON object."""
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError as error:
@@ -149,27 +211,43 @@ def _read_config(path: Path) -> dict[str, Any]:
     return content
 
 
-def _build_config(config_class: type[Any], class_name: str, content: dict[str, Any], path: Path) -> Any:
+def _build_config(cls: type[Pretrained], content: dict[str, Any], source: str) -> Any:
     values = dict(content)
-    found = values.pop(CLASS_KEY, None)
-    if found != class_name:
-        raise InputError(f"{path} describes {found!r}, not {class_name!r}; load it with {found}.from_pretrained.")
-    fields = [field.name for field in dataclasses.fields(config_class)]
-    if unknown := sorted(values.keys() - set(fields)):
-        raise InputError(f"{path} has unknown keys {_some(unknown)}; {config_class.__name__} has {', '.join(fields)}.")
-    if missing := [name for name in fields if name not in values]:
-        raise InputError(f"{path} lacks {_some(missing)}; add the values that the weights were trained with.")
+    found, version = values.pop(CLASS_KEY, None), values.pop(VERSION_KEY, None)
+    if found != cls.__name__:
+        raise InputError(f"{source} describes {found!r}, not {cls.__name__!r}; load it with {found}.from_pretrained.")
+    fields = {field.name: field for field in dataclasses.fields(cls.config_class)}
+    if unknown := sorted(values.keys() - fields.keys()):
+        wrote = (
+            "does not say which version of memkit wrote it" if version is None else f"was written by memkit {version}"
+        )
+        raise InputError(
+            f"{source} has unknown keys {_some(unknown)}. It {wrote}; this is memkit {__version__}, whose "
+            f"{cls.config_class.__name__} has {', '.join(fields)}. Install the version that wrote it."
+        )
+    without_default = (dataclasses.MISSING, dataclasses.MISSING)
+    required = [name for name, field in fields.items() if (field.default, field.default_factory) == without_default]
+    if missing := [name for name in required if name not in values]:
+        raise InputError(f"{source} lacks {_some(missing)}; add the values that the weights were trained with.")
     try:
-        return config_class(**{name: _as_tuples(value) for name, value in values.items()})
+        return cls.config_class(**{name: _as_tuples(value) for name, value in values.items()})
     except TypeError as error:
-        raise InputError(f"{path} has a value of the wrong type: {error}.") from error
+        raise InputError(f"{source} has a value of the wrong type: {error}.") from error
+
+
+def _describes(cls: type[Pretrained], content: dict[str, Any], config: Any) -> bool:
+    try:
+        return _build_config(cls, content, WEIGHTS_FILE) == config
+    except InputError:
+        return False
 
 
 def _as_tuples(value: Any) -> Any:
     return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def _read_weights(path: Path, content: dict[str, Any]) -> dict[str, Tensor]:
+def _read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """The tensors, and the copy of the config that they were saved with, if there is one."""
     if not path.is_file():
         raise InputError(f"{path} is missing; give a folder written by save_pretrained.")
     try:
@@ -178,9 +256,4 @@ def _read_weights(path: Path, content: dict[str, Any]) -> dict[str, Tensor]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
         raise InputError(f"{path} is damaged ({error}); save the module again or fetch the file again.") from error
-    if "config" in metadata and json.loads(metadata["config"]) != content:
-        raise InputError(
-            f"{path} was saved with another configuration than {path.with_name(CONFIG_FILE)} states: an interrupted "
-            f"save or an edited file; save the module again, or restore the configuration."
-        )
-    return tensors
+    return tensors, json.loads(metadata["config"]) if "config" in metadata else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -48,6 +49,54 @@ def test_a_killed_process_leaves_what_was_there(tmp_path) -> None:
         partial.write_bytes(b"after")
     assert file.read_bytes() == b"after"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_two_that_write_one_file_at_a_time_leave_a_whole_one(tmp_path) -> None:
+    file = tmp_path / "a.bin"
+    with atomic_write(file) as first:
+        first.write_bytes(b"first, and longer")
+        with atomic_write(file) as second:
+            assert second != first
+            second.write_bytes(b"second")
+        assert file.read_bytes() == b"second" and first.read_bytes() == b"first, and longer"
+    assert file.read_bytes() == b"first, and longer"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_another_process_that_writes_the_same_file_is_left_alone(tmp_path) -> None:
+    file = tmp_path / "a.bin"
+    code = (
+        "import sys; from memkit.files import atomic_write\n"
+        "with atomic_write(sys.argv[1]) as partial:\n"
+        "    partial.write_bytes(b'other'); print('ready', flush=True); input()"
+    )
+    command = [sys.executable, "-c", code, str(file)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "ready\n"
+        with atomic_write(file) as partial:
+            partial.write_bytes(b"ours")
+        assert file.read_bytes() == b"ours" and len(list(tmp_path.iterdir())) == 2
+        other.communicate("\n")
+    assert other.returncode == 0 and file.read_bytes() == b"other"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_the_file_has_the_permissions_that_the_user_wants(tmp_path, mask, mode) -> None:
+    before = os.umask(mask)
+    try:
+        with atomic_write(tmp_path / "a.bin") as partial:
+            partial.write_bytes(b"x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.bin").stat().st_mode & 0o777 == mode
+
+
+def test_long_names_are_no_hindrance(tmp_path) -> None:
+    file = tmp_path / ("ä" * 127)  # 254 bytes of the 255 that a name may have
+    with atomic_write(file) as partial:
+        partial.write_bytes(b"x")
+    assert file.read_bytes() == b"x"
 
 
 @pytest.mark.parametrize("place", ["nowhere/a.bin", "file/a.bin"])

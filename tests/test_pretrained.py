@@ -3,12 +3,12 @@
 import json
 from dataclasses import dataclass
 
-import huggingface_hub.constants
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+import memkit
 from memkit.errors import InputError
 from memkit.pretrained import Pretrained
 
@@ -70,6 +70,7 @@ def test_the_folder_holds_two_files_and_foreign_files_survive(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "model.safetensors", "notes.txt"]
     assert Part.from_pretrained(str(tmp_path)).config.width == 5
     assert json.loads((tmp_path / "config.json").read_text()) == {
+        "_memkit_version": memkit.__version__,
         "_class_name": "Part",
         "width": 5,
         "sizes": [[1, 2], [3, 4]],
@@ -124,8 +125,9 @@ def edit(path, change):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda c: c.update(colour=1), "unknown keys colour"),
-        (lambda c: c.pop("width"), "lacks width"),
+        (lambda c: c.update(colour=1), f"unknown keys colour.*written by memkit {memkit.__version__}"),
+        (lambda c: c.update(colour=1, _memkit_version="9.8.7"), "colour.*written by memkit 9.8.7; this is memkit"),
+        (lambda c: [c.update(colour=1), c.pop("_memkit_version")], "colour.*does not say which version"),
         (lambda c: c.update(_class_name="Else"), "'Else', not 'Part'"),
         (lambda c: c.pop("_class_name"), "None, not 'Part'"),
     ],
@@ -135,6 +137,34 @@ def test_a_config_that_does_not_fit_is_named(tmp_path, change, named):
     edit(tmp_path / "config.json", change)
     with pytest.raises(InputError, match=named):
         Part.from_pretrained(tmp_path)
+
+
+def test_fields_that_an_older_config_lacks_take_their_defaults(tmp_path):
+    """A folder as a memkit wrote it whose config class did not have ``rate``, and which did not state its version."""
+    make(width=5).save_pretrained(tmp_path)
+    edit(tmp_path / "config.json", lambda c: [c.pop("rate"), c.pop("_memkit_version")])
+    copy = {"config": (tmp_path / "config.json").read_text()}
+    save_file(load_file(tmp_path / "model.safetensors"), tmp_path / "model.safetensors", copy)
+    assert Part.from_pretrained(tmp_path).config == PartConfig(width=5, rate=0.1)
+    edit(tmp_path / "config.json", lambda c: c.update(rate=0.1))  # stating the default changes nothing
+    assert Part.from_pretrained(tmp_path).config == PartConfig(width=5)
+    edit(tmp_path / "config.json", lambda c: c.update(rate=0.2))
+    with pytest.raises(InputError, match="another configuration"):
+        Part.from_pretrained(tmp_path)
+
+
+def test_a_field_without_a_default_must_be_there(tmp_path):
+    @dataclass(frozen=True)
+    class Strict:
+        width: int
+
+    class StrictPart(Part):
+        config_class = Strict
+
+    StrictPart(Strict(4)).save_pretrained(tmp_path)
+    edit(tmp_path / "config.json", lambda c: c.pop("width"))
+    with pytest.raises(InputError, match="lacks width"):
+        StrictPart.from_pretrained(tmp_path)
 
 
 def test_another_class_is_refused(tmp_path):
@@ -172,20 +202,3 @@ def test_damaged_files_are_named(tmp_path, name, damage):
         path.write_bytes(data[: len(data) // 2] if damage == "cut" else b"\x93" * len(data))
     with pytest.raises(InputError, match=name):
         Part.from_pretrained(tmp_path)
-
-
-def test_hub_ids_come_from_the_hub_cache(tmp_path, monkeypatch):
-    cache, commit = tmp_path / "cache", "0" * 40
-    repository = cache / "models--someone--part"
-    part = make()
-    part.save_pretrained(repository / "snapshots" / commit)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text(commit)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.chdir(tmp_path)
-    assert_same(Part.from_pretrained("someone/part"), part)
-    with pytest.raises(InputError, match="'someone/else' is not a folder"):
-        Part.from_pretrained("someone/else")
-    with pytest.raises(InputError, match="no/such/folder"):
-        Part.from_pretrained(tmp_path / "no/such/folder")

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from memkit.errors import InputError
+from memkit.tensor_file import read_state_dict
 
 _PREFIX = "model.diffusion_model."
 
@@ -108,9 +109,4 @@ def _read(source: str | Path | Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: value for file in files for name, value in load_file(file).items()}
     if not path.is_file():
         raise InputError(f"There is no file {path}.")
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise InputError(f"{path} is no flat dictionary of tensors.")
-    return state
+    return read_state_dict(path, "give a checkpoint of an original Wan: a flat dictionary of tensors")

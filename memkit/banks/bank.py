@@ -59,7 +59,8 @@ class MemoryBank:
     Each `add` is committed before it returns. Inside a ``with`` block clips are gathered into shards of ``shard_bytes``
     and committed as these fill, by `flush`, and at the end of the block, whether or not it ends in an exception.
     A bank has one writer at a time (another gets a `BankError`) and any number of readers, each of which sees what was
-    committed when it opened the bank. Objects are not thread-safe.
+    committed when it opened the bank. Objects are not thread-safe. A process forked inside a ``with`` block that has
+    written may read the bank, but gets a `BankError` where it writes: the writer is the process before the fork.
     """
 
     def __init__(self, manifest: Manifest, shard_bytes: int) -> None:
@@ -92,6 +93,8 @@ class MemoryBank:
 
     def __exit__(self, *exception: object) -> None:
         self._buffering = False
+        if self._manifest.inherited:  # a forked child has nothing of its own to commit
+            return
         try:
             self.flush()
         finally:

@@ -17,8 +17,9 @@ from typing import NamedTuple
 
 from memkit.banks.bank import SHARD_BYTES, MemoryBank
 from memkit.banks.manifest import Manifest
-from memkit.banks.shards import DTYPES, Entry, Shard, Shards, shard_name, sync_folder, write_synced
+from memkit.banks.shards import DTYPES, Entry, Shard, Shards, shard_name
 from memkit.errors import BankError, InputError
+from memkit.files import atomic_write, sync_folder
 
 
 class _Clip(NamedTuple):
@@ -138,7 +139,7 @@ def _append(target: Manifest, pieces: Sequence[tuple[list[_Clip], bool]], scratc
     sync_folder(target.path / "shards")
     scratch.path.mkdir()
     listed = target.path / "clips.jsonl"
-    write_synced(scratch.path / listed.name, listed.read_bytes())
+    shutil.copyfile(listed, scratch.path / listed.name)
     scratch.read()
     for shard, (clips, _) in zip(shards, pieces, strict=True):
         scratch.append(shard, [clip.entry for clip in clips])
@@ -166,8 +167,5 @@ def _link(file: Path, to: Path) -> None:
     try:
         os.link(file, to)
     except OSError:  # the part is on another disk, or the file system has no hard links
-        with open(file, "rb") as source, open(f"{to}.tmp", "wb") as copy:
-            shutil.copyfileobj(source, copy, 2**24)
-            copy.flush()
-            os.fsync(copy.fileno())
-        os.replace(f"{to}.tmp", to)
+        with atomic_write(to) as partial:
+            shutil.copyfile(file, partial)

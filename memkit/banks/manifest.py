@@ -9,7 +9,6 @@ What an interrupted commit leaves, a shard or a torn line, is where the next one
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 from collections import Counter
@@ -18,8 +17,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from memkit.banks.shards import DTYPES, Entry, Shard, append_synced, shard_name, sync_folder, write_synced
+from filelock import FileLock, Timeout
+
+from memkit.banks.shards import DTYPES, Entry, Shard, append_synced, shard_name
 from memkit.errors import BankError, InputError
+from memkit.files import atomic_write, sync_folder
 
 FORMAT, VERSION = "memkit-bank", 1
 
@@ -33,7 +35,8 @@ class Manifest:
         self.entries: dict[str, Entry] = {}
         self.shards: list[Shard] = []
         self._offset = 0  # end of the last committed line
-        self._lock: int | None = None
+        self._lock: FileLock | None = None
+        self._writer: int | None = None  # the process that has taken the lock
 
     @classmethod
     def create(cls, path: Path, info: dict[str, Any]) -> Manifest:
@@ -50,9 +53,9 @@ class Manifest:
             try:
                 _refuse_taken(path)  # another process may have come first
                 (path / "shards").mkdir(exist_ok=True)
-                write_synced(path / "clips.jsonl", b"")
-                write_synced(path / "bank.json.tmp", header.encode())
-                os.replace(path / "bank.json.tmp", path / "bank.json")
+                for name, content in (("clips.jsonl", ""), ("bank.json", header)):  # the header makes it a bank
+                    with atomic_write(path / name) as partial:
+                        partial.write_bytes(content.encode())
                 sync_folder(path)
                 sync_folder(path.parent)
             finally:
@@ -108,7 +111,15 @@ class Manifest:
 
     @contextlib.contextmanager
     def writing(self, keep: bool) -> Iterator[None]:
-        """Hold the lock with the list read to its end. ``keep`` holds it on, until `unlock`."""
+        """Hold the lock with the list read to its end. ``keep`` holds it on, until `unlock`.
+
+        Raises `BankError` where another process writes, or this one was forked from the one that does.
+        """
+        if self.inherited:
+            raise BankError(
+                f"{self.path} was open for writing when this process was forked, and the process that opened it is its "
+                "writer; open the bank again in this one, and write when that one is done."
+            )
         if self._lock is not None:
             yield
             return
@@ -131,25 +142,28 @@ class Manifest:
         self._offset += len(line)
         self.entries.update((entry.id, replace(entry, shard=number)) for entry in entries)
 
+    @property
+    def inherited(self) -> bool:
+        """Whether the lock was taken before this process was forked: then it is not this one's."""
+        return self._lock is not None and self._writer != os.getpid()
+
     def lock(self) -> None:
         """Become the one writer, or raise `BankError`."""
+        lock = FileLock(self.path / ".lock", timeout=0, thread_local=False)
         try:
-            lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except OSError as error:
-            raise BankError(f"Cannot write to {self.path} ({error}); give a folder that can be written.") from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(lock)
+            lock.acquire()
+        except Timeout as error:
             raise BankError(
                 f"{self.path} is being written by another process; wait until it is done, or write to another bank."
             ) from error
-        self._lock = lock
+        except OSError as error:
+            raise BankError(f"Cannot write to {self.path} ({error}); give a folder that can be written.") from error
+        self._lock, self._writer = lock, os.getpid()
 
     def unlock(self) -> None:
-        """Let another write; nothing where the lock is not held."""
-        if self._lock is not None:
-            os.close(self._lock)  # which gives the lock up
+        """Let another process write; nothing where this one does not hold the lock."""
+        if self._lock is not None and not self.inherited:
+            self._lock.release()
             self._lock = None
 
 
@@ -157,5 +171,5 @@ def _refuse_taken(path: Path) -> None:
     if (path / "bank.json").exists():
         raise BankError(f"There is a bank at {path} already; open it, or create one at another path.")
     ours = {".lock", "bank.json.tmp", "clips.jsonl", "shards"}  # may be there from an interrupted create
-    if other := sorted({p.name for p in path.iterdir()} - ours):
+    if other := sorted(p.name for p in path.iterdir() if p.name not in ours and p.suffix != ".partial"):
         raise BankError(f"{path} is not empty (it holds {other[0]!r}); create the bank at another path.")

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
 from memkit.errors import BankError, InputError
+from memkit.files import atomic_write, sync_folder
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "fp64": torch.float64}
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -63,8 +64,8 @@ class Shards:
         """Write the tensors of each id; what an interrupted write left under this number is replaced."""
         data = safetensors.torch.save({f"{id}/{name}": t for id, clip in clips.items() for name, t in clip.items()})
         shard = Shard(shard_name(number), len(data), hashlib.sha256(data).hexdigest())
-        write_synced(self._folder / f"{shard.name}.tmp", data)
-        os.replace(self._folder / f"{shard.name}.tmp", self._folder / shard.name)
+        with atomic_write(self._folder / shard.name) as partial:
+            partial.write_bytes(data)
         sync_folder(self._folder)
         return shard
 
@@ -161,14 +162,6 @@ def shard_name(number: int) -> str:
     return f"{number:06d}.safetensors"
 
 
-def write_synced(path: Path, data: bytes) -> None:
-    """Write a file and wait until the disk has its bytes."""
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def append_synced(path: Path, offset: int, line: bytes) -> None:
     """Write a line at the end of what is committed. Where that fails, the file ends there again or in a torn line."""
     with open(path, "r+b") as file:
@@ -182,12 +175,3 @@ def append_synced(path: Path, offset: int, line: bytes) -> None:
             with contextlib.suppress(OSError):
                 os.truncate(path, offset)
             raise
-
-
-def sync_folder(path: Path) -> None:
-    """Wait until the disk has the names in a folder."""
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

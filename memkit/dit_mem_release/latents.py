@@ -8,8 +8,6 @@ values only.
 from __future__ import annotations
 
 import os
-import pickle
-import re
 import zipfile
 from typing import NamedTuple
 
@@ -18,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from memkit.errors import InputError
+from memkit.tensor_file import read_torch
 
 
 class ReleasedLatents(NamedTuple):
@@ -64,18 +63,7 @@ def _load(path: str | os.PathLike[str]) -> object:
     if not os.path.isfile(path):
         raise InputError(f"There is no file {path}; give the .pt latents of the release.")
     _check_whole(path)
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        asked = re.search(r"GLOBAL (\S+)", str(error))
-        what = asked[1] if asked else "something other than tensors"
-        raise InputError(
-            f"{path} asks for {what}, which could run code when it is read: it was refused, and nothing was executed; "
-            f"encode the clip again, or save its tensor and plain values alone."
-        ) from None
-    except Exception as error:  # torch has a dozen types for a damaged file
-        why = " ".join(str(error).split())[:120] or type(error).__name__
-        raise InputError(f"{path} is damaged ({why}); fetch it again, or encode the clip again.") from error
+    return read_torch(path, "fetch it again, or encode the clip again and save its tensor and plain values alone")
 
 
 def _check_whole(path: str | os.PathLike[str]) -> None:

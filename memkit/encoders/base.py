@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from memkit.encoders.gate import GATE_FILE, MemoryGate
 from memkit.memory import Memory
-from memkit.pretrained import Pretrained
+from memkit.pretrained import CONFIG_FILE, WEIGHTS_FILE, Pretrained
 
 EncoderType = TypeVar("EncoderType", bound="MemoryEncoder")
 
@@ -24,6 +24,7 @@ class MemoryEncoder(Pretrained, nn.Module):
     ``return self.with_gate(memory)``.
     """
 
+    files = (CONFIG_FILE, WEIGHTS_FILE, GATE_FILE)
     gate: MemoryGate | None
 
     def __init__(self) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
+from memkit.encoders.base import MemoryEncoder
 from memkit.encoders.dit_mem import DitMemEncoder
 from memkit.encoders.frequency import FrequencyEncoder, HighPassOnlyEncoder, LowPassOnlyEncoder, NoFilterEncoder
 from memkit.encoders.patch import PatchEncoder
 from memkit.errors import InputError
-from memkit.pretrained import CLASS_KEY, CONFIG_FILE, find_folder
+from memkit.hub import find_folder
+from memkit.pretrained import CLASS_KEY, CONFIG_FILE, read_config
 
 EncoderName = Literal["frequency", "dit_mem", "lowpass-only", "highpass-only", "no-filter", "patch"]
 EncoderSize = Literal["tiny", "wan2.1-1.3b", "wan2.2-5b", "wan2.2-a14b"]
@@ -41,17 +42,32 @@ def make_encoder(
     return kind(replace(config, **{key: value for key, value in changes.items() if value is not None}))
 
 
-def load_encoder(folder_or_id: str | os.PathLike[str], revision: str | None = None) -> Encoder:
-    """The encoder that ``save_pretrained`` wrote into a folder, whichever of these it is, in eval mode.
+def load_encoder(
+    folder_or_id: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
+) -> Encoder:
+    """The encoder that ``save_pretrained`` wrote, whichever of these it is, in eval mode and with its gate, if any.
 
-    Where no such folder exists, the Hugging Face Hub's of that id. Raises ``InputError`` as ``from_pretrained`` does,
-    and where the folder holds something else.
+    Takes a local folder or a Hugging Face Hub id, and the options of ``from_pretrained``. Raises ``InputError`` as
+    ``from_pretrained`` does, and where the folder holds something else.
     """
-    folder = find_folder(folder_or_id, revision)
-    try:
-        found = json.loads((folder / CONFIG_FILE).read_text())[CLASS_KEY]
-    except (OSError, ValueError, LookupError, TypeError):
-        return FrequencyEncoder.from_pretrained(folder)  # which says what is wrong with the file
+    folder = find_folder(
+        folder_or_id,
+        MemoryEncoder.files,
+        revision=revision,
+        subfolder=subfolder,
+        cache_dir=cache_dir,
+        token=token,
+        local_files_only=local_files_only,
+        force_download=force_download,
+    )
+    found = read_config(folder / CONFIG_FILE).get(CLASS_KEY)
     kinds = {kind.__name__: kind for kind in map(_class, get_args(EncoderName))}
     if found not in kinds:
         raise InputError(f"{folder / CONFIG_FILE} describes {found!r}, which is none of {', '.join(kinds)}.")

@@ -22,7 +22,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from memkit.encoders.base import MemoryEncoder
@@ -31,6 +30,7 @@ from memkit.encoders.dit_mem_layers import ReleaseAttention, ReleaseBlock, Relea
 from memkit.errors import InputError
 from memkit.memory import Memory
 from memkit.pretrained import load_exactly
+from memkit.tensor_file import read_state_dict
 
 SMALLEST = 13  # latent frames, rows and columns that leave one cell after stride 4 and two poolings by 2
 
@@ -195,16 +195,7 @@ def load_dit_mem(
 def _read(path: str | os.PathLike[str]) -> Mapping[str, Tensor]:
     if not os.path.isfile(path):
         raise InputError(f"{path} is not a file; give a DiT-Mem checkpoint.")
-    try:
-        if str(path).endswith(".safetensors"):
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch has a dozen types for a file that is damaged or holds code
-        why = str(error).splitlines()[0].split(". ")[0]  # the rest is torch's advice to let the file run code
-        raise InputError(f"{path} cannot be read as tensors alone ({why}); give a state dict of tensors.") from error
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise InputError(f"{path} does not hold a state dict; give a file that maps names to tensors.")
-    return content
+    return read_state_dict(path, "give a DiT-Mem checkpoint as a state dict of tensors")
 
 
 def _own_names(state_dict: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from memkit.errors import InputError
 from memkit.pretrained import load_exactly
+from memkit.tensor_file import read_state_dict
 
 Net = Literal["alex", "vgg", "squeeze"]
 Frames = Shaped[Tensor, "..."]
@@ -28,6 +28,7 @@ Frames = Shaped[Tensor, "..."]
 RANGE = 255.0
 SSIM_WINDOW = 11
 LPIPS_LEAST = 32  # pixels; below 31 AlexNet has nothing left to pool
+WEIGHTS_REMEDY = "give the state dict of a torchvision model, saved by torch.save"
 _TORCHVISION = {"alex": "AlexNet", "vgg": "VGG16", "squeeze": "SqueezeNet1_1"}
 
 
@@ -80,7 +81,7 @@ class Lpips:
             raise InputError(f"LPIPS has no network {net!r}; use one of {', '.join(get_args(Net))}.")
         path = _cached(net) if weights is None else Path(weights)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self._network = _build(net, _read(path), path).to(self.device)
+        self._network = _build(net, read_state_dict(path, WEIGHTS_REMEDY), path).to(self.device)
 
     @torch.inference_mode()
     def __call__(self, a: Frames, b: Frames) -> Float[Tensor, " frames"]:
@@ -128,16 +129,6 @@ def _cached(net: str) -> Path:
     if not digest.startswith(path.stem.rsplit("-", 1)[1]):
         raise InputError(f"{path} is damaged: its hash is not that in its name. Delete it; {obtain}")
     return path
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise InputError(f"{path} cannot be read as a state dict ({error}); give one that torch.save wrote.") from error
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise InputError(f"{path} holds no state dict; give that of a torchvision model, saved by torch.save.")
-    return state
 
 
 def _build(net: str, state: dict[str, Tensor], path: Path) -> nn.Module:

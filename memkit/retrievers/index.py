@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +16,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from memkit.errors import BankError
+from memkit.files import atomic_write
 from memkit.retrievers.hits import ClipTable
 from memkit.retrievers.vectors import VectorIndex, are_unit, read_flat_ip
 
@@ -184,15 +183,7 @@ def _file_digest(path: Path) -> str:
 
 
 def _write(path: Path, write: Callable[[str], object]) -> str:
-    """Writes a file as a whole or not at all; its digest."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        write(name)
-        with open(name, "rb") as file:
-            os.fsync(file.fileno())
-        digest = _file_digest(Path(name))
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
-    return digest
+    """Write a file as a whole or not at all; return its digest."""
+    with atomic_write(path) as partial:
+        write(str(partial))
+        return _file_digest(partial)

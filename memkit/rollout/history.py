@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
 from memkit.errors import InputError
-from memkit.files import atomic_write
 from memkit.rollout.frames import Frame, Selection, bytes_of, copy_to, frames_of, layout_of
+from memkit.tensor_file import FileKind, open_tensors, save_tensors
 
-FORMAT, VERSION = "memkit-history", 1
+KIND, KEY = FileKind("saved history", "memkit-history", 1), "history"
 
 
 class History:
@@ -157,14 +154,8 @@ class History:
         tensors = {"latents": self.latents} if self._frames else {}
         if self._frames and (cameras := self.cameras) is not None:
             tensors |= {"c2w": cameras.c2w, "intrinsics": cameras.intrinsics}
-        header = {"format": FORMAT, "version": VERSION, "budget": self.budget, "pinned": self.pinned}
-        header |= {"dropped": self.dropped, "times": self.times}
-        tensors = {name: x.cpu().contiguous() for name, x in tensors.items()}
-        try:
-            with atomic_write(path) as partial:
-                save_file(tensors, partial, metadata={"history": json.dumps(header)})
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"Cannot write {path} ({error}); give a file in a folder that can be written.") from error
+        content = {"budget": self.budget, "pinned": self.pinned, "dropped": self.dropped, "times": self.times}
+        save_tensors(path, KIND, KEY, content, tensors)
 
     @staticmethod
     def load(path: str | Path, device: torch.device | str = "cpu") -> History:
@@ -173,12 +164,8 @@ class History:
         Raises:
             InputError: there is no such file, or it holds no history of this version, or is damaged.
         """
-        try:
-            with safe_open(path, "pt", device=str(device)) as file:
-                header = json.loads(file.metadata()["history"])
-                if (header["format"], header["version"]) != (FORMAT, VERSION):
-                    raise InputError(f"{path} is no {FORMAT} of version {VERSION}; save it with this memkit.")
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dict
+        with open_tensors(path, KIND, KEY, device) as (header, file):
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             history = History(header["budget"], header["pinned"])
             if header["times"]:
                 cameras = Cameras(tensors["c2w"], tensors["intrinsics"]) if "c2w" in tensors else None
@@ -186,12 +173,6 @@ class History:
             if len(history) != len(header["times"]):
                 raise InputError(f"{path} holds more frames than its budget; save it again.")
             history._dropped = header["dropped"]
-        except InputError:
-            raise
-        except FileNotFoundError as error:
-            raise InputError(f"There is no saved history at {path}.") from error
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{path} is no saved history, or is damaged ({error}); save it again.") from error
         return history
 
     # -- parts -----------------------------------------------------------------------------------------------------

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,9 @@ import torch
 from memkit.errors import InputError
 from memkit.files import atomic_write
 from memkit.injectors.kv_cache.cache import KVCache
+from memkit.tensor_file import FileKind
 
-FORMAT, VERSION = "memkit-stream", 1
+KIND = FileKind("saved stream", "memkit-stream", 1)
 
 
 def save_stream(folder: Path, cache: KVCache, content: dict[str, Any]) -> None:
@@ -28,9 +27,8 @@ def save_stream(folder: Path, cache: KVCache, content: dict[str, Any]) -> None:
         before = file.read_text() if file.exists() else ""
         name, other = ("b", "a") if '"cache": "a.safetensors"' in before else ("a", "b")
         cache.save(folder / f"{name}.safetensors")
-        header = {"format": FORMAT, "version": VERSION, "cache": f"{name}.safetensors"}
         with atomic_write(file) as partial:
-            partial.write_text(json.dumps(header | content, indent=2))
+            partial.write_text(json.dumps(KIND.header({"cache": f"{name}.safetensors", **content}), indent=2))
         (folder / f"{other}.safetensors").unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"Cannot write {folder} ({error}); give a folder that can be written.") from error
@@ -44,19 +42,7 @@ def load_stream(folder: Path, device: torch.device) -> tuple[KVCache, dict[str, 
     file = folder / "stream.json"
     if not file.exists():
         raise InputError(f"There is no saved stream at {folder}.")
-    with damaged(folder):
+    with KIND.reading(folder):
         content = json.loads(file.read_text())
-        if (content["format"], content["version"]) != (FORMAT, VERSION):
-            raise InputError(f"{folder} is no {FORMAT} of version {VERSION}; save it with this memkit.")
+        KIND.check(content, folder)
         return KVCache.load(folder / content["cache"], device), content
-
-
-@contextmanager
-def damaged(folder: str | Path) -> Iterator[None]:
-    """Inside, what files of another making raise is an `InputError` that names the folder."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{folder} is no saved stream, or is damaged ({error}); save it again.") from error

@@ -29,7 +29,7 @@ from memkit.positions.prope import PRoPE
 from memkit.streaming.config import StreamConfig
 from memkit.streaming.noise import frame_noise
 from memkit.streaming.read_policies import Read, read_everything
-from memkit.streaming.session import damaged, load_stream, save_stream
+from memkit.streaming.session import KIND, load_stream, save_stream
 from memkit.streaming.steps import COND, UNCOND, ChunkSteps
 
 
@@ -184,7 +184,7 @@ class Stream:
         Raises `InputError` where there is none, or it is damaged.
         """
         cache, content = load_stream(Path(folder), backbone.device)
-        with damaged(folder):
+        with KIND.reading(folder):
             config, size = StreamConfig(**content["config"]), tuple(content["size"])
             seeds, position = [int(seed) for seed in content["seeds"]], int(content["position"])
         given = {"read": read, "positions": positions, "cameras": cameras, "size": size}

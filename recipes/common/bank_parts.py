@@ -1,15 +1,14 @@
 """Banks that many processes fill together.
 
 The processes, of one machine or of many that see the same folder, agree by files alone: a block of clips belongs to the
-process that has locked its claim, and becomes a bank of its own in ``BANK-parts``. When rank 0 finds nothing left to
-claim, it waits until the others are done (a lock ends with the process that has it), encodes what one that died has
-left, and joins the parts, which are then removed. Killed at any point, the same launch with any number of processes
-goes on.
+process that has locked its claim, and becomes a bank of its own in ``BANK-parts``. Each process holds a lock on a
+``.process`` file there while it works. When rank 0 finds nothing left to claim, it waits until the others are done (a
+lock ends with the process that has it), encodes what one that died has left, and joins the parts, which are then
+removed. Killed at any point, the same launch with any number of processes goes on.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -17,10 +16,13 @@ import shutil
 import socket
 import sys
 import time
+import uuid
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
+from filelock import lock_descriptor, unlock_descriptor
 from tqdm import tqdm
 
 from memkit.banks import MemoryBank, join_banks
@@ -46,8 +48,9 @@ def fill_together(out: Path, ids: Sequence[str], fill: Callable[[Path, Sequence[
     whole = (out / "bank.json").exists() and {*MemoryBank.open(out).ids}.issuperset(ids)
     if (world == 1 or whole) and not parts.exists():
         return fill(out, ids) if rank == 0 else None
-    with _lock(parts / ".lock", fcntl.LOCK_SH):
-        with _lock(parts / ".setup", fcntl.LOCK_EX):
+    with ExitStack() as at_work:
+        with _lock(parts / ".lock"):
+            at_work.enter_context(_lock(parts / f"{_own_name(rank)}.process"))
             fill(out, [])  # refuses other settings before anything is encoded
         _encode(out, ids, fill, rank, world)
     if rank != 0:
@@ -82,15 +85,12 @@ def _encode(out: Path, ids: Sequence[str], fill: Callable[[Path, Sequence[str]],
     for path in [*work][first:] + [*work][:first]:
         done = path.with_suffix(".done")
         try:
-            claim = _lock(path.with_suffix(".claim"), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            claim = _lock(path.with_suffix(".claim"), blocking=False)
         except BlockingIOError:
             continue
         with claim:
             if done.exists():
                 continue
-            claim.truncate(0)
-            claim.write(f"rank {rank}, process {os.getpid()} on {socket.gethostname()}")
-            claim.flush()
             if not (path / "bank.json").exists():
                 MemoryBank.create(path, target.info)
             fill(path, [id for id in work[path] if id not in there])
@@ -123,57 +123,68 @@ def _name(number: int, block: Sequence[str]) -> str:
     return f"{number:06d}-{hashlib.sha256(json.dumps(list(block)).encode()).hexdigest()[:8]}"
 
 
-def _lock(path: Path, how: int) -> TextIO:
-    """The file ``path``, locked until it is closed or the process ends; BlockingIOError where ``how`` must not wait."""
+def _lock(path: Path, blocking: bool = True) -> ExitStack:
+    """Lock the file ``path`` until the result is closed or the process ends; BlockingIOError where it must not wait."""
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  (the lock is as long as it is open)
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except FileNotFoundError:  # rank 0 is removing the folder
             continue
         except OSError as error:
             raise BankError(f"Cannot write {path} ({error}); give an --out that can be written.") from error
-        try:
-            fcntl.flock(file, how)
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-                return file
-        except FileNotFoundError:  # it has removed it
-            pass
-        except BlockingIOError:
-            file.close()
-            raise
-        except OSError as error:
-            raise BankError(f"Cannot lock {path} ({error}); give an --out on a disk that has locks.") from error
-        file.close()
+        with ExitStack() as held:
+            held.callback(os.close, file)
+            try:
+                if not lock_descriptor(file, blocking=blocking):
+                    raise BlockingIOError
+                held.callback(unlock_descriptor, file)  # closing is not enough: a forked child may have it open too
+                if os.path.samestat(os.fstat(file), os.stat(path)):
+                    return held.pop_all()
+            except BlockingIOError:
+                raise
+            except FileNotFoundError:  # rank 0 has removed the folder
+                continue
+            except OSError as error:
+                raise BankError(f"Cannot lock {path} ({error}); give an --out on a disk that has locks.") from error
 
 
-def _last(parts: Path) -> TextIO:
-    """The folder's lock for rank 0 alone, when all others are done."""
+def _last(parts: Path) -> ExitStack:
+    """The folder's lock for rank 0, which lets no other process begin, when all others are done."""
     seen, since, told = None, time.monotonic(), False
     while True:
         try:
-            return _lock(parts / ".lock", fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone = _lock(parts / ".lock", blocking=False)
         except BlockingIOError:
-            now = {file: file.stat().st_size for file in parts.glob("*/clips.jsonl")}
+            working = "another process"
+        else:
+            if not (working := _working(parts)):
+                return alone
+            alone.close()
+        now = {file: file.stat().st_size for file in parts.glob("*/clips.jsonl")}
         if now != seen:
             seen, since = now, time.monotonic()
         elif time.monotonic() - since > PATIENCE:
             raise BankError(
-                f"{_holders(parts)} has committed nothing to {parts} for {PATIENCE / 60:.0f} min; "
+                f"{working} has committed nothing to {parts} for {PATIENCE / 60:.0f} min; "
                 f"end it and run the command again, which goes on from here."
             )
         if not told:
-            print(f"{parts}: waiting for {_holders(parts)}", file=sys.stderr)
+            print(f"{parts}: waiting for {working}", file=sys.stderr)
             told = True
         time.sleep(0.5)
 
 
-def _holders(parts: Path) -> str:
-    """Who has claims now."""
+def _own_name(rank: int) -> str:
+    return f"rank {rank}, process {os.getpid()} on {socket.gethostname()} {uuid.uuid4().hex}"
+
+
+def _working(parts: Path) -> str:
+    """The processes that are at work now; empty where there is none."""
     names = []
-    for path in sorted(parts.glob("*.claim")):
+    for path in sorted(parts.glob("*.process")):
         try:
-            _lock(path, fcntl.LOCK_SH | fcntl.LOCK_NB).close()
+            _lock(path, blocking=False).close()
         except BlockingIOError:
-            names.append(path.read_text())
-    return " and ".join(names) or "another process"
+            names.append(path.stem.rpartition(" ")[0])
+    return " and ".join(names)

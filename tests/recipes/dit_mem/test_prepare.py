@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import os
 import shutil
 import signal
@@ -230,7 +229,7 @@ def test_killed_before_any_call_to_the_disk_it_goes_on(tmp_path, monkeypatch):
             dying = dying_after(n)
             for name in ("replace", "rename", "link", "unlink", "rmdir", "mkdir"):
                 setattr(os, name, dying(getattr(os, name)))
-            fcntl.flock = dying(fcntl.flock)
+            bank_parts.lock_descriptor = dying(bank_parts.lock_descriptor)
             launch(0, 2, out, fill, ids)
 
         code = code_of(process(dies))
@@ -251,14 +250,12 @@ def test_killed_before_any_call_to_the_disk_it_goes_on(tmp_path, monkeypatch):
 def test_a_process_that_hangs_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bank_parts, "PATIENCE", 0.1)
     folder, fill = tmp_path / "bank-parts", Fill(tmp_path / "log")
+    hanging = bank_parts._lock(folder / "rank 1, process 7 on here 0123abcd.process")
     with (
-        bank_parts._lock(folder / ".lock", fcntl.LOCK_SH),
-        bank_parts._lock(folder / "000.claim", fcntl.LOCK_EX) as claim,
+        hanging,
+        pytest.raises(BankError, match="rank 1, process 7 on here has committed nothing.*-parts.*goes on"),
     ):
-        claim.write("rank 1, process 7 on here")
-        claim.flush()
-        with pytest.raises(BankError, match="rank 1, process 7 on here has committed nothing.*bank-parts.*goes on"):
-            launch(0, 2, tmp_path / "bank", fill)
+        launch(0, 2, tmp_path / "bank", fill)
     assert "waiting for rank 1, process 7 on here" in capsys.readouterr().err
     assert launch(0, 2, tmp_path / "bank", fill) == 22
     assert sorted(fill.done) == IDS and finished(tmp_path / "bank", plain(tmp_path))

@@ -1,0 +1,102 @@
+"""Folders of saved parts on the Hugging Face Hub: fetched by id, uploaded in one commit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from memkit.errors import InputError
+from memkit.version import __version__
+
+# huggingface_hub is imported when it is needed: a local folder needs no hub.
+
+
+def find_folder(
+    folder_or_id: str | os.PathLike[str],
+    files: Sequence[str],
+    *,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
+) -> Path:
+    """The local folder itself or, where there is none, that of the files fetched from the Hugging Face Hub."""
+    folder = Path(folder_or_id)
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        try:
+            folder = Path(
+                snapshot_download(
+                    str(folder_or_id),
+                    revision=revision,
+                    cache_dir=cache_dir,
+                    token=token,
+                    local_files_only=local_files_only,
+                    force_download=force_download,
+                    allow_patterns=[file if subfolder is None else f"{subfolder}/{file}" for file in files],
+                )
+            )
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{str(folder_or_id)!r} is not a folder here and could not be fetched from the Hugging Face Hub "
+                f"({error}); give a folder with {', '.join(files[:2])}, or the id of such a repository."
+            ) from error
+    return folder if subfolder is None else folder / subfolder
+
+
+def upload_folder(
+    folder: Path,
+    repo_id: str,
+    files: Sequence[str],
+    cls: type,
+    *,
+    revision: str | None,
+    subfolder: str | None,
+    commit_message: str,
+    private: bool | None,
+    token: str | bool | None,
+    create_pr: bool,
+) -> str:
+    """Uploads ``folder`` in one commit, which deletes those of ``files`` that it lacks; returns the commit's URL.
+
+    A repository whose root has no README.md gets a model card that says how to load ``cls``.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    if revision is not None and not revision.startswith("refs/pr"):
+        api.create_branch(repo_id, branch=revision, exist_ok=True)
+    if subfolder is None and not api.file_exists(repo_id, "README.md", revision=revision):
+        (folder / "README.md").write_text(_card(repo_id, cls), encoding="utf-8")
+    return api.upload_folder(
+        repo_id=repo_id,
+        folder_path=folder,
+        path_in_repo=subfolder,
+        commit_message=commit_message,
+        revision=revision,
+        create_pr=create_pr,
+        delete_patterns=list(files),
+    ).commit_url
+
+
+def _card(repo_id: str, cls: type) -> str:
+    """A model card that says what the repository holds and how to load it."""
+    return f"""---
+library_name: memkit
+---
+
+# {repo_id.split("/")[-1]}
+
+A `{cls.__name__}` saved by memkit {__version__}.
+
+```python
+from {cls.__module__} import {cls.__name__}
+
+module = {cls.__name__}.from_pretrained("{repo_id}")
+```
+"""

@@ -1,0 +1,117 @@
+"""Tensors on disk: safetensors with a JSON header, and torch files read without running what they may hold."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from memkit.errors import InputError
+from memkit.files import atomic_write
+
+
+class FileKind(NamedTuple):
+    """A format of memkit's own, by what its files' headers state."""
+
+    what: str
+    """What errors call such a file, as in "There is no saved cache at …"."""
+    format: str
+    version: int
+
+    def header(self, content: Mapping[str, Any]) -> dict[str, Any]:
+        """``content`` with the format and the version before it."""
+        return {"format": self.format, "version": self.version, **content}
+
+    def check(self, header: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+        """Raises `InputError` where a header states another format or version."""
+        if (header["format"], header["version"]) != (self.format, self.version):
+            raise InputError(f"{path} is no {self.format} of version {self.version}; save it with this memkit.")
+
+    @contextmanager
+    def reading(self, path: str | os.PathLike[str]) -> Iterator[None]:
+        """Inside, what a missing or damaged file raises becomes an `InputError` that names ``path``."""
+        try:
+            yield
+        except InputError:
+            raise
+        except FileNotFoundError as error:
+            raise InputError(f"There is no {self.what} at {path}.") from error
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{path} is no {self.what}, or is damaged ({error}); save it again.") from error
+
+
+def save_tensors(
+    path: str | os.PathLike[str], kind: FileKind, key: str, content: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    """Write one safetensors file with ``content`` as JSON under ``key`` of its metadata; whole or not at all.
+
+    Raises `InputError` where it cannot be written.
+    """
+    try:
+        with atomic_write(path) as partial:
+            save_file(
+                {name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
+                partial,
+                metadata={key: json.dumps(kind.header(content))},
+            )
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"Cannot write {path} ({error}); give a file in a folder that can be written.") from error
+
+
+@contextmanager
+def open_tensors(
+    path: str | os.PathLike[str], kind: FileKind, key: str, device: torch.device | str = "cpu"
+) -> Iterator[tuple[dict[str, Any], safe_open]]:
+    """The header that `save_tensors` wrote, and the open file, whose ``get_tensor`` reads one by its name.
+
+    Raises `InputError` where there is no such file, or it is of another format or version, or damaged, which may show
+    as late as what the block makes of it.
+    """
+    with kind.reading(path), safe_open(path, "pt", device=str(device)) as file:
+        header = json.loads(file.metadata()[key])
+        kind.check(header, path)
+        yield header, file
+
+
+def read_torch(path: str | os.PathLike[str], remedy: str) -> object:
+    """What a file of ``torch.save`` holds, on the CPU: tensors and plain values only, so that nothing in it is run.
+
+    Raises `InputError`, which ends in ``remedy``, where it cannot be read or asks for anything else.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # not torch's own text: it advises to let the file run code
+        asked = re.search(r"GLOBAL (\S+)", str(error))
+        what = asked[1] if asked else "something other than tensors"
+        raise InputError(
+            f"{path} cannot be read: it asks for {what}, which could run code when it is read. That was refused, and "
+            f"nothing was executed; {remedy}."
+        ) from None
+    except Exception as error:  # torch has a dozen types for a damaged file
+        why = " ".join(str(error).split())[:120] or type(error).__name__
+        raise InputError(f"{path} cannot be read, and may be damaged ({why}); {remedy}.") from error
+
+
+def read_state_dict(path: str | os.PathLike[str], remedy: str) -> dict[str, Tensor]:
+    """The tensors of a ``.safetensors`` file, or of a torch file that holds a flat dictionary of tensors.
+
+    Raises `InputError`, which ends in ``remedy``, where the file cannot be read or holds anything else.
+    """
+    if os.fspath(path).endswith(".safetensors"):
+        try:
+            return load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{path} cannot be read ({error}); {remedy}.") from error
+    content = read_torch(path, remedy)
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise InputError(f"{path} holds no state dict; {remedy}.")
+    return dict(content)
