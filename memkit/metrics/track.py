@@ -17,8 +17,9 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from memkit.video.pixels import to_uint8
 from memkit.worlds.constants import COLOURS
-from memkit.worlds.event import Event, camera, to_uint8
+from memkit.worlds.event import Event, camera
 from memkit.worlds.processes import blend
 from memkit.worlds.render import render
 

@@ -12,8 +12,9 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from memkit.metrics import track_body
 from memkit.metrics.track import hue_of
+from memkit.video import to_uint8
 from memkit.worlds import LAWS, Event, render
-from memkit.worlds.event import camera, times, to_uint8
+from memkit.worlds.event import camera, times
 from memkit.worlds.ground import Collide
 from memkit.worlds.interruptions import PROCESSES
 from memkit.worlds.pendulums import Drift, Spin, Swing
