@@ -130,19 +130,18 @@ def test_every_call_is_the_teacher_forced_pass_over_what_was_made(backbone):
         CameraPath.of(cams),
     )
     text = torch.stack([backbone.encode_text(p) for p in each], 1)
-    attached = [part.attach(backbone.transformer) for part in (forcing, pm, memory)]
-    for number, (x, t, velocity) in enumerate(calls):
-        chunk, step = divmod(number, 3)
-        span = slice(2 * chunk, 2 * chunk + 2)
-        noisy, times = made.clone(), torch.zeros(2, 12)
-        noisy[:, :, span] = x
-        times[:, 6:][:, span] = t[:, None]
-        with forcing.at(graph), pm.at(stream_cameras(graph, path)), torch.no_grad():
-            out = backbone.transformer(torch.cat([made, noisy], 2), times, text, return_dict=False)[0]
-        torch.testing.assert_close(out[:, :, span], velocity, **TIGHT)
-        assert float(t[0]) > 0 or step == 2
-    for attachment in attached:
-        attachment.detach()
+    model = backbone.transformer
+    with forcing.attach(model) as forced, pm.attach(model) as posed, memory.attach(model):
+        for number, (x, t, velocity) in enumerate(calls):
+            chunk, step = divmod(number, 3)
+            span = slice(2 * chunk, 2 * chunk + 2)
+            noisy, times = made.clone(), torch.zeros(2, 12)
+            noisy[:, :, span] = x
+            times[:, 6:][:, span] = t[:, None]
+            with forced.chunk(graph), posed.chunk(stream_cameras(graph, path)), torch.no_grad():
+                out = model(torch.cat([made, noisy], 2), times, text, return_dict=False)[0]
+            torch.testing.assert_close(out[:, :, span], velocity, **TIGHT)
+            assert float(t[0]) > 0 or step == 2
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 6])
