@@ -350,4 +350,4 @@ def test_a_monitor_sees_every_step_of_the_conditional_branch_and_not_the_write(b
     it.generate(PROMPTS, recorder=recorder)
     hook.remove()
     assert recorder.shares().shape == (3, 3, 2, 2, 2) and len(calls) == 8
-    assert (recorder.positions, recorder.read) == ((2, 3), (0, 1))
+    assert (recorder.frames, recorder.seen) == ((2, 3), (0, 1))
