@@ -10,13 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
+from memkit.cameras.rigid import check_rigid
 from memkit.errors import InputError
 
 SIZE = 14
 """Numbers in a camera's vector."""
 
 _LEAST_RADIUS = 0.01  # metres: a camera that only trembles is not made to travel
-_RIGID = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,9 @@ class CameraPath:
             c2w, focal = c2w[None], focal[None]
         if c2w.ndim != 4 or c2w.shape[1] == 0:
             raise InputError(f"A clip has cameras [frames] or [batch, frames], not {list(cameras.c2w.shape[:-2])}.")
-        _check(c2w, focal)
+        check_rigid(c2w, "Cameras [clip, frame]")
+        if not (focal.isfinite() & (focal >= 0)).all():
+            raise InputError("Focal lengths must be positive, over the image's width and height, or 0 if unknown.")
         dtype, c2w = torch.promote_types(c2w.dtype, torch.float32), c2w.double()
         turn, start = c2w[:, :1, :3, :3].mT, c2w[:, :1, :3, 3:]
         place = turn @ (c2w[..., :3, 3:] - start)
@@ -109,18 +111,3 @@ class CameraPath:
         """The diagonal of K lifted to 4×4, in fp64."""
         focal = torch.where(self.focal > 0, self.focal, 1.0).double()
         return torch.cat([focal, torch.ones_like(focal)], dim=-1)
-
-
-def _check(c2w: Tensor, focal: Tensor) -> None:
-    c2w = c2w.double()
-    rotation, last = c2w[..., :3, :3], torch.tensor([0.0, 0.0, 0.0, 1.0]).to(c2w)
-    off = (rotation @ rotation.mT - torch.eye(3).to(c2w)).abs().amax(dim=(-2, -1))
-    wrong = ~((off < _RIGID) & (torch.linalg.det(rotation) > 0) & (c2w[..., 3, :] == last).all(-1))
-    wrong |= ~c2w.isfinite().all(dim=(-2, -1))
-    if wrong.any():
-        raise InputError(
-            f"The pose at {wrong.nonzero()[0].tolist()} (clip, frame) is no rigid motion; c2w is a finite rotation "
-            "(det +1) and a translation, with the last row 0 0 0 1."
-        )
-    if not (focal.isfinite() & (focal >= 0)).all():
-        raise InputError("Focal lengths are positive, over the image's sides, or 0 where they are unknown.")

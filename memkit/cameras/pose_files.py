@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from memkit.cameras.cameras import Cameras
-from memkit.cameras.pose_formats import check_rigid, has_rows, parse_npz, parse_text, text_of
+from memkit.cameras.pose_formats import has_rows, parse_npz, parse_text, text_of
+from memkit.cameras.rigid import check_rigid
 from memkit.errors import InputError
 from memkit.files import atomic_write
 

@@ -11,31 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
+from memkit.cameras.rigid import check_rigid
 from memkit.errors import InputError
-
-ROTATION_TOLERANCE = 1e-3
-"""How far any element of R Rᵀ may be from the identity: poses kept in fp16 pass."""
 
 _NUMBERS = 19  # of a line of RealEstate10K: time, 4 intrinsics, 2 of distortion, 12 of the pose
 _DAMAGED = (OSError, ValueError, EOFError, TypeError, AttributeError, RuntimeError, zipfile.BadZipFile, zlib.error)
-
-
-def check_rigid(c2w: Float[Tensor, "*batch 4 4"], name: str) -> None:
-    """Raises `InputError` unless every pose is a finite rotation and translation; ``name`` begins the message."""
-    poses = c2w.double().reshape(-1, 4, 4)
-    turn, last = poses[:, :3, :3], torch.tensor([0.0, 0.0, 0.0, 1.0]).to(poses)
-    off = (turn @ turn.mT - torch.eye(3).to(turn)).abs().amax(dim=(1, 2))
-    good = poses.isfinite().all(dim=(1, 2)) & (off <= ROTATION_TOLERANCE) & (torch.linalg.det(turn) > 0)
-    good &= (poses[:, 3] == last).all(dim=1)
-    if not bool(good.all()):
-        raise InputError(
-            f"{name}: pose {int((~good).nonzero()[0])} is no rigid motion; give finite matrices whose rotations are "
-            f"orthonormal (to {ROTATION_TOLERANCE}) with determinant +1, the last row 0 0 0 1."
-        )
 
 
 # -- npz ---------------------------------------------------------------------------------------------------------------

@@ -387,24 +387,26 @@ def test_bad_input_is_named():
         FOVRetriever(one())
     with pytest.raises(InputError, match="the query: c2w .* one camera"):
         FOVRetriever(cams)(cams)
-    with pytest.raises(InputError, match="query 1: number 0"):
+    with pytest.raises(InputError, match="query 1: the pose is not a rigid"):
         FOVRetriever(cams)([one(), Cameras(one().c2w * math.nan, one().intrinsics)])
     with pytest.raises(InputError, match="none of 1 points"):
         FOVRetriever(cams, Points(count=1, near=9.99))(one())
 
 
-@pytest.mark.parametrize("spoil", ["scaled", "mirrored", "nan", "focal"])
+@pytest.mark.parametrize("spoil", ["scaled", "mirrored", "last row", "nan", "focal"])
 def test_cameras_that_are_none_are_named(spoil):
     cams = cameras(circle())
     if spoil == "scaled":
         cams.c2w[5, :3, :3] *= 1.1
     elif spoil == "mirrored":
         cams.c2w[5, :3, 0] *= -1
+    elif spoil == "last row":
+        cams.c2w[5, 3, 3] = 2.0
     elif spoil == "nan":
         cams.c2w[5, 0, 3] = torch.nan
     else:
         cams.intrinsics[5, 1] = 0
-    with pytest.raises(InputError, match="number 5"):
+    with pytest.raises(InputError, match="camera 5" if spoil == "focal" else "pose 5"):
         FOVRetriever(cams)
 
 
