@@ -27,7 +27,7 @@ from memkit.worlds.scene import Body, Scene, body
 FPS = 8.0
 NUM_FRAMES = 17
 IMAGE_SIZE = 64
-Shows = Literal["place", "angle", "axis", "ground", "top", "radius", "blend", "pair"]
+Shows = Literal["position", "angle", "axis", "ground", "top", "radius", "blend", "pair"]
 
 
 class Part(NamedTuple):

@@ -42,6 +42,14 @@ def empty(event: Event, frames: int = 5) -> Tensor:
     return to_uint8(render(event.backdrop(), camera(), 64, 64).rgb).repeat(frames, 1, 1, 1)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_video_on_a_gpu_gives_the_same_track() -> None:
+    event = draw(Drop, 0)
+    video = event.video(4, 3.0)
+    for a, b in zip(track_body(video.cuda(), event), track_body(video, event), strict=True):
+        assert torch.equal(a.nan_to_num(-1.0), b.nan_to_num(-1.0))
+
+
 @pytest.mark.parametrize("kind", [Drop, Throw, Swing, Spin, Drift, Rise, Fill])
 def test_area_and_centre_are_those_of_the_rendered_ids(kind: type[Event]) -> None:
     event, seconds = draw(kind, 0), times(4, 3.0)
