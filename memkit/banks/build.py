@@ -19,7 +19,8 @@ from tqdm import tqdm
 from memkit.banks.bank import MemoryBank
 from memkit.banks.captions import BadItem, Row, read_captions
 from memkit.errors import BankError, InputError, MemkitError
-from memkit.video.frames import Cut, Pad, Resize, read_clip, resize, to_model
+from memkit.video.frames import Cut, Pad, Resize, read_clip, resize
+from memkit.video.pixels import to_model
 
 Dtype = Literal["bf16", "fp16", "fp32"]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}

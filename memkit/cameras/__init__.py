@@ -4,14 +4,19 @@ from memkit.cameras.cameras import Cameras
 from memkit.cameras.keys import cameras_from_keys, steps_from_keys
 from memkit.cameras.path import CameraPath
 from memkit.cameras.pose_files import latent_cameras, poses_beside, read_poses, write_poses
+from memkit.cameras.relative import POSE_VECTOR_SIZE, relative_pose_vectors
+from memkit.cameras.rigid import check_rigid
 
 __all__ = [
     "CameraPath",
     "Cameras",
+    "POSE_VECTOR_SIZE",
     "cameras_from_keys",
+    "check_rigid",
     "latent_cameras",
     "poses_beside",
     "read_poses",
+    "relative_pose_vectors",
     "steps_from_keys",
     "write_poses",
 ]

@@ -1,8 +1,8 @@
 """Camera poses and intrinsics, in one convention.
 
 ``c2w`` are camera-to-world matrices with OpenCV axes (x right, y down, z forward), in metres.
-``intrinsics`` are ``[fx, fy, cx, cy]``, the first and third over image width, the others over height,
-so that they do not depend on the resolution.
+``intrinsics`` are ``[fx, fy, cx, cy]`` in shares of the image: fx and cx over its width, fy and cy over its height, so
+that they do not depend on the resolution.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Cameras:
-    """A batch of pinhole cameras; any leading shape, the same on both fields."""
+    """A batch of pinhole cameras; any leading shape, the same for both fields."""
 
     c2w: Float[Tensor, "*batch 4 4"]
     intrinsics: Float[Tensor, "*batch 4"]
@@ -26,9 +26,10 @@ class Cameras:
     def look_at(
         eye: Float[Tensor, "*batch 3"], target: Float[Tensor, "*batch 3"], fov_degrees: float = 50.0
     ) -> Cameras:
-        """Cameras at ``eye`` looking at ``target``, upright against world +z, square pixels on a square image.
+        """Cameras at ``eye`` looking at ``target``, with world +z up and square pixels on a square image.
 
-        ``fov_degrees`` is the full horizontal angle. Looking straight up or down has no upright and gives NaN.
+        ``fov_degrees`` is the full horizontal field of view. Looking straight up or down leaves the roll undefined and
+        gives NaN.
         """
         forward = torch.nn.functional.normalize(target - eye, dim=-1)
         up = torch.tensor([0.0, 0.0, 1.0]).to(eye).expand_as(eye)

@@ -1,4 +1,4 @@
-"""`CameraPath`: the cameras of a whole clip in the clip's own frame and scale, normalised once."""
+"""`CameraPath`: the cameras of a whole clip in the clip's own coordinate frame and scale, normalised once."""
 
 from __future__ import annotations
 
@@ -10,34 +10,35 @@ from jaxtyping import Float
 from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
+from memkit.cameras.rigid import check_rigid
 from memkit.errors import InputError
 
 SIZE = 14
-"""Numbers in a camera's vector."""
+"""Length of a camera's vector."""
 
-_LEAST_RADIUS = 0.01  # metres: a camera that only trembles is not made to travel
-_RIGID = 1e-3
+_LEAST_RADIUS = 0.01  # metres: the tremble of a camera that stands is not scaled up to a journey
 
 
 @dataclass(frozen=True, eq=False)
 class CameraPath:
-    """One camera for each latent frame, as position encodings take them.
+    """One camera per latent frame, as position encodings take them.
 
-    Make it of a whole clip by ``CameraPath.of(cameras)`` and give a chunk its rows, ``path.frames([3, 4, 5])``: a chunk
-    that was normalised by itself would have an origin and a scale of its own, and cached chunks another.
+    Make it from a whole clip, ``CameraPath.of(cameras)``, and take the rows of a chunk, ``path.frames([3, 4, 5])``: a
+    chunk that is normalised by itself would have another origin and scale than the cached chunks.
 
     Attributes:
-        c2w: camera to world, OpenCV axes. The world is the first camera's frame, about the middle of the path, with
-            the path's largest radius as its unit.
-        focal: fx over the width of the image, fy over its height; 0 for unknown.
-        vectors: [t, R row by row, log fx, log fy] of each camera; 0 for the logarithm of an unknown focal length.
+        c2w: camera to world, OpenCV axes. The world has the first camera's axes, the path's mean position as origin,
+        and the
+            path's largest radius as unit.
+        focal: fx over the image's width, fy over its height; 0 if unknown.
+        vectors: [t, R row by row, log fx, log fy] of each camera; the logarithm of an unknown focal length is 0.
         projection: P = lift(K) · viewmat: from the path's world onto the image, the principal point at 0.
         unprojection: the inverse of ``projection``.
     """
 
     c2w: Float[Tensor, "batch frames 4 4"]
     focal: Float[Tensor, "batch frames 2"]
-    # made at once: a cached_property takes a lock on Python 3.11, which torch.compile cannot trace
+    # computed eagerly: a cached_property takes a lock on Python 3.11, which torch.compile cannot trace
     vectors: Float[Tensor, "batch frames 14"] = field(init=False, repr=False)
     projection: Float[Tensor, "batch frames 4 4"] = field(init=False, repr=False)
     unprojection: Float[Tensor, "batch frames 4 4"] = field(init=False, repr=False)
@@ -52,29 +53,31 @@ class CameraPath:
 
     @staticmethod
     def of(cameras: Cameras) -> CameraPath:
-        """The path of a clip's cameras, [frames] or [batch, frames] in order, one for each latent frame.
+        """The path of a clip's cameras, [frames] or [batch, frames] in temporal order, one per latent frame.
 
         Poses become relative to the first camera; then translations are centred and divided by the largest distance
         from the centre, 0.01 m at least (ReMind, arXiv 2605.25333; that the centre is the mean over frames, and that
         the projections share these poses with the vectors, is our reading). Focal lengths of 0 mean unknown. Computed
-        in fp64, kept in the cameras' dtype, fp32 at least.
+        in fp64, returned in the cameras' dtype, fp32 at least.
 
         Raises:
-            InputError: other leading shapes, no frame, a pose that is no rigid motion, a focal length below 0.
+            InputError: other leading shapes, no frame, a pose that is not rigid, a focal length below 0.
         """
         c2w, focal = cameras.c2w, cameras.intrinsics[..., :2]
         if c2w.ndim == 3:
             c2w, focal = c2w[None], focal[None]
         if c2w.ndim != 4 or c2w.shape[1] == 0:
             raise InputError(f"A clip has cameras [frames] or [batch, frames], not {list(cameras.c2w.shape[:-2])}.")
-        _check(c2w, focal)
+        check_rigid(c2w, "Cameras [clip, frame]")
+        if not (focal.isfinite() & (focal >= 0)).all():
+            raise InputError("Focal lengths must be positive, over the image's width and height, or 0 if unknown.")
         dtype, c2w = torch.promote_types(c2w.dtype, torch.float32), c2w.double()
-        turn, start = c2w[:, :1, :3, :3].mT, c2w[:, :1, :3, 3:]
-        place = turn @ (c2w[..., :3, 3:] - start)
-        place = place - place.mean(dim=1, keepdim=True)
-        radius = place.norm(dim=2, keepdim=True).amax(dim=1, keepdim=True).clamp(min=_LEAST_RADIUS)
+        rotation, start = c2w[:, :1, :3, :3].mT, c2w[:, :1, :3, 3:]
+        translation = rotation @ (c2w[..., :3, 3:] - start)
+        translation = translation - translation.mean(dim=1, keepdim=True)
+        radius = translation.norm(dim=2, keepdim=True).amax(dim=1, keepdim=True).clamp(min=_LEAST_RADIUS)
         relative = c2w.clone()
-        relative[..., :3, :] = torch.cat([turn @ c2w[..., :3, :3], place / radius], dim=-1)
+        relative[..., :3, :] = torch.cat([rotation @ c2w[..., :3, :3], translation / radius], dim=-1)
         return CameraPath(relative.to(dtype), focal.to(dtype))
 
     def __len__(self) -> int:
@@ -82,13 +85,13 @@ class CameraPath:
         return self.c2w.shape[1]
 
     def frames(self, rows: Sequence[int]) -> CameraPath:
-        """The cameras of some frames, in the order given, any of them more than once; nothing is normalised again."""
+        """The cameras of some frames, in the given order, with repeats if wanted; they are not normalised again."""
         if not rows or min(rows) < 0 or max(rows) >= len(self):
             raise InputError(f"The path has frames 0 to {len(self) - 1}; {list(rows)} are not among them.")
         return CameraPath(self.c2w[:, list(rows)], self.focal[:, list(rows)])
 
     def to(self, device: torch.device | str) -> CameraPath:
-        """The same on another device; on the model's own, each forward is spared the copy."""
+        """The same path on another device; on the model's own, no forward needs a copy."""
         return CameraPath(self.c2w.to(device), self.focal.to(device))
 
     def _vectors(self) -> Float[Tensor, "batch frames 14"]:
@@ -96,9 +99,9 @@ class CameraPath:
         return torch.cat([self.c2w[..., :3, 3], self.c2w[..., :3, :3].flatten(-2), focal.log()], dim=-1)
 
     def _projection(self) -> Float[Tensor, "batch frames 4 4"]:
-        rotation, place = self.c2w[..., :3, :3].double().mT, self.c2w[..., :3, 3:].double()
+        rotation, translation = self.c2w[..., :3, :3].double().mT, self.c2w[..., :3, 3:].double()
         view = self.c2w.double().clone()
-        view[..., :3, :] = torch.cat([rotation, -rotation @ place], dim=-1)
+        view[..., :3, :] = torch.cat([rotation, -rotation @ translation], dim=-1)
         return (self._lifted[..., :, None] * view).to(self.c2w.dtype)
 
     def _unprojection(self) -> Float[Tensor, "batch frames 4 4"]:
@@ -109,18 +112,3 @@ class CameraPath:
         """The diagonal of K lifted to 4×4, in fp64."""
         focal = torch.where(self.focal > 0, self.focal, 1.0).double()
         return torch.cat([focal, torch.ones_like(focal)], dim=-1)
-
-
-def _check(c2w: Tensor, focal: Tensor) -> None:
-    c2w = c2w.double()
-    rotation, last = c2w[..., :3, :3], torch.tensor([0.0, 0.0, 0.0, 1.0]).to(c2w)
-    off = (rotation @ rotation.mT - torch.eye(3).to(c2w)).abs().amax(dim=(-2, -1))
-    wrong = ~((off < _RIGID) & (torch.linalg.det(rotation) > 0) & (c2w[..., 3, :] == last).all(-1))
-    wrong |= ~c2w.isfinite().all(dim=(-2, -1))
-    if wrong.any():
-        raise InputError(
-            f"The pose at {wrong.nonzero()[0].tolist()} (clip, frame) is no rigid motion; c2w is a finite rotation "
-            "(det +1) and a translation, with the last row 0 0 0 1."
-        )
-    if not (focal.isfinite() & (focal >= 0)).all():
-        raise InputError("Focal lengths are positive, over the image's sides, or 0 where they are unknown.")

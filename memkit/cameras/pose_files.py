@@ -1,8 +1,8 @@
-"""Camera poses on disk, beside the video they belong to: ``.npz`` arrays and RealEstate10K's text.
+"""Camera poses on disk, beside the video that they belong to: ``.npz`` arrays and RealEstate10K's text format.
 
-What is read and written are `memkit.Cameras` ``[frames]``: camera to world, OpenCV axes, metres, and intrinsics over
-the image's sides. No file says which axes it means: OpenGL poses (y up, z backward) are rigid motions too and cannot be
-told from OpenCV's. Negate the second and third columns of their rotations first.
+Files are read into and written from `memkit.Cameras` ``[frames]``: camera to world, OpenCV axes, metres, and intrinsics
+over the image's width and height. No file states its axes: OpenGL poses (y up, z backward) are rigid too and cannot be
+told from OpenCV's. For these, negate the second and third columns of the rotations first.
 """
 
 from __future__ import annotations
@@ -15,30 +15,31 @@ import numpy as np
 import torch
 
 from memkit.cameras.cameras import Cameras
-from memkit.cameras.pose_formats import check_rigid, has_rows, parse_npz, parse_text, text_of
+from memkit.cameras.pose_formats import has_rows, parse_npz, parse_text, text_of
+from memkit.cameras.rigid import check_rigid
 from memkit.errors import InputError
 from memkit.files import atomic_write
 
-_PIXELS = 50  # a focal length of 50 widths is a view of 1.1°: more likely these are pixels
+_PIXELS = 50  # a focal length of 50 widths is a field of view of 1.1°: it is more likely in pixels
 _FORMATS = (".npz", ".txt")
 
 
 def read_poses(path: str | os.PathLike[str]) -> Cameras:
-    """The cameras ``[frames]`` of a pose file, one for each video frame.
+    """The cameras ``[frames]`` of a pose file, one per video frame.
 
     - ``.npz``: ``c2w`` [F, 4, 4], and either ``intrinsics`` [F, 4] or [4], which are fx, fy, cx, cy over the image's
-      sides, or ``K`` [F, 3, 3] or [3, 3] in pixels with the numbers ``width`` and ``height``. The dtype of ``c2w`` is
-      kept, fp32 at least; whole numbers become fp64. Nothing pickled is loaded.
-    - ``.txt`` (RealEstate10K, arXiv 1805.09817): a line with a URL, then for each frame the time in µs, fx fy cx cy
-      over the image's sides, two coefficients of distortion, which must be 0, and the 12 numbers of the world-to-camera
-      matrix [3, 4], row by row. fp64. The URL and the times are not kept.
+      width and height, or ``K`` [F, 3, 3] or [3, 3] in pixels with the numbers ``width`` and ``height``. The dtype of
+      ``c2w`` is kept, fp32 at least; integers become fp64. No pickle is loaded.
+    - ``.txt`` (RealEstate10K, arXiv 1805.09817): a line with a URL, then one line per frame: the time in µs, fx fy cx
+      cy over the image's width and height, two distortion coefficients, which must be 0, and the 12 numbers of the
+      world-to-camera matrix [3, 4], row by row. Read as fp64. The URL and the times are not kept.
 
-    A focal length of 0 stands for an unknown one.
+    A focal length of 0 means unknown.
 
     Raises:
-        InputError: no such file or another format; a missing, ambiguous or misshapen array; a line that is not as
-            above; distortion or skew; a value that is not finite; a pose whose rotation is not orthonormal to
-            ``ROTATION_TOLERANCE`` with determinant +1; focal lengths below 0, or above 50, which are pixels.
+        InputError: there is no such file or its format is another one; an array is missing, ambiguous or of another
+            shape; a line is not as above; there is distortion or skew; a value is not finite; a pose is not rigid (see
+            `check_rigid`); a focal length is below 0, or above 50, which is in pixels.
     """
     path = Path(path)
     _check_format(path)
@@ -52,14 +53,13 @@ def read_poses(path: str | os.PathLike[str]) -> Cameras:
 
 
 def write_poses(path: str | os.PathLike[str], cameras: Cameras) -> None:
-    """Write cameras ``[frames]`` as the suffix says: ``.npz`` (``c2w`` and ``intrinsics``) or ``.txt`` (RealEstate10K).
+    """Write cameras ``[frames]``: to ``.npz`` (``c2w`` and ``intrinsics``) or to ``.txt`` (RealEstate10K).
 
     From ``.npz`` they are read back bit for bit (fp16 and bf16 as fp32), from ``.txt`` to about 1e-12. `Cameras` have
-    no clock and no origin: the text says ``about:blank`` for the URL and numbers the frames for their times. The file
-    appears whole or not at all.
+    no times and no URL: the text has ``about:blank`` and the frames' numbers instead. The file is written atomically.
 
     Raises:
-        InputError: another suffix, cameras that `read_poses` would refuse, or a place that cannot be written to.
+        InputError: another suffix, cameras that `read_poses` would refuse, or a path that cannot be written.
     """
     path = Path(path)
     _check_format(path)
@@ -82,10 +82,10 @@ def write_poses(path: str | os.PathLike[str], cameras: Cameras) -> None:
 def poses_beside(video_path: str | os.PathLike[str]) -> Path | None:
     """The pose file with the video's name and the suffix ``.npz`` or ``.txt``, or None.
 
-    Captions too lie beside videos as ``.txt``: one whose second line does not begin with a number holds no poses.
+    Captions may lie beside videos as ``.txt`` too: a file whose second line does not begin with a number has no poses.
 
     Raises:
-        InputError: both formats are there.
+        InputError: there are files in both formats.
     """
     found = [p for suffix in _FORMATS if (p := Path(video_path).with_suffix(suffix)).is_file()]
     found = [p for p in found if p.suffix != ".txt" or has_rows(p)]
@@ -97,26 +97,25 @@ def poses_beside(video_path: str | os.PathLike[str]) -> Path | None:
 def latent_cameras(cameras: Cameras, frames_per_latent: int = 4) -> Cameras:
     """The camera of each latent frame, ``[..., 1 + n]`` of ``[..., 1 + frames_per_latent · n]``.
 
-    A causal video VAE makes the first latent frame of the first frame and each further one of the next
-    ``frames_per_latent``, the last of which gives the camera: frames 0, 4, 8, … (our reading; papers do not say).
+    A causal video VAE encodes the first frame alone and then ``frames_per_latent`` frames at a time, the last of which
+    gives the camera: frames 0, 4, 8, … (our reading; papers do not say).
 
     Raises:
-        InputError: another number of frames, or cameras without frames.
+        InputError: the number of frames does not fit, or there are no frames.
     """
     if frames_per_latent < 1:
-        raise InputError(f"{frames_per_latent} frames cannot make a latent frame; give 1 or more.")
+        raise InputError(f"{frames_per_latent} frames per latent frame are too few; give 1 or more.")
     frames = cameras.c2w.shape[-3] if cameras.c2w.ndim > 2 else 0
     if frames % frames_per_latent != 1 % frames_per_latent or not frames:
         raise InputError(
-            f"{frames} cameras are not {frames_per_latent}·n + 1, one for each frame that a VAE takes; cut or extend "
-            "the clip."
+            f"There are {frames} cameras, not {frames_per_latent}·n + 1 as a VAE takes frames; cut or extend the clip."
         )
     return Cameras(cameras.c2w[..., ::frames_per_latent, :, :], cameras.intrinsics[..., ::frames_per_latent, :])
 
 
 def _check_format(path: Path) -> None:
     if path.suffix not in _FORMATS:
-        raise InputError(f"{path} is no pose file by its name; poses are {' or '.join(_FORMATS)}.")
+        raise InputError(f"{path} does not have the suffix of a pose file; give {' or '.join(_FORMATS)}.")
 
 
 def _check(cameras: Cameras, path: Path) -> None:
@@ -136,6 +135,6 @@ def _check(cameras: Cameras, path: Path) -> None:
         row = int((~good).nonzero()[0])
         raise InputError(
             f"{path}: the intrinsics of frame {row}, {intrinsics[row].tolist()}, are not fx, fy, cx, cy over the "
-            f"image's width and height (finite, focal lengths of 0 to {_PIXELS}); those in pixels go into an .npz as "
-            "K, with width and height."
+            f"image's width and height (finite, focal lengths of 0 to {_PIXELS}); write intrinsics in pixels to an "
+            ".npz as K, with width and height."
         )

@@ -1,4 +1,4 @@
-"""The formats of pose files, parsed: ``.npz`` arrays and RealEstate10K's text."""
+"""Parsers of pose files: ``.npz`` arrays and RealEstate10K's text format."""
 
 from __future__ import annotations
 
@@ -11,31 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
+from memkit.cameras.rigid import check_rigid
 from memkit.errors import InputError
 
-ROTATION_TOLERANCE = 1e-3
-"""How far any element of R Rᵀ may be from the identity: poses kept in fp16 pass."""
-
-_NUMBERS = 19  # of a line of RealEstate10K: time, 4 intrinsics, 2 of distortion, 12 of the pose
+_NUMBERS = 19  # per line of RealEstate10K: time, 4 intrinsics, 2 of distortion, 12 of the pose
 _DAMAGED = (OSError, ValueError, EOFError, TypeError, AttributeError, RuntimeError, zipfile.BadZipFile, zlib.error)
-
-
-def check_rigid(c2w: Float[Tensor, "*batch 4 4"], name: str) -> None:
-    """Raises `InputError` unless every pose is a finite rotation and translation; ``name`` begins the message."""
-    poses = c2w.double().reshape(-1, 4, 4)
-    turn, last = poses[:, :3, :3], torch.tensor([0.0, 0.0, 0.0, 1.0]).to(poses)
-    off = (turn @ turn.mT - torch.eye(3).to(turn)).abs().amax(dim=(1, 2))
-    good = poses.isfinite().all(dim=(1, 2)) & (off <= ROTATION_TOLERANCE) & (torch.linalg.det(turn) > 0)
-    good &= (poses[:, 3] == last).all(dim=1)
-    if not bool(good.all()):
-        raise InputError(
-            f"{name}: pose {int((~good).nonzero()[0])} is no rigid motion; give finite matrices whose rotations are "
-            f"orthonormal (to {ROTATION_TOLERANCE}) with determinant +1, the last row 0 0 0 1."
-        )
 
 
 # -- npz ---------------------------------------------------------------------------------------------------------------
@@ -46,7 +29,9 @@ def parse_npz(path: Path, data: bytes) -> Cameras:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except _DAMAGED as error:
-        raise InputError(f"{path} is no .npz of plain arrays ({error}); write it anew, without objects.") from error
+        raise InputError(
+            f"{path} is not an .npz of plain arrays ({error}); write it again, without objects."
+        ) from error
     if "c2w" not in arrays or ("intrinsics" in arrays) == ("K" in arrays):
         raise InputError(
             f"{path} holds {sorted(arrays)}; it needs c2w and either intrinsics or K (with width and height)."
@@ -57,8 +42,8 @@ def parse_npz(path: Path, data: bytes) -> Cameras:
     intrinsics = _tensor(path, arrays, "intrinsics") if "intrinsics" in arrays else _normalised(path, arrays)
     if intrinsics.shape not in ((4,), (len(c2w), 4)):
         raise InputError(
-            f"{path}: intrinsics for {len(c2w)} poses are [{len(c2w)}, …] or those of one camera, not "
-            f"{list(intrinsics.shape)} of fx, fy, cx, cy."
+            f"{path}: intrinsics for {len(c2w)} poses must be fx, fy, cx, cy of shape [{len(c2w)}, 4] or [4], not "
+            f"{list(intrinsics.shape)}."
         )
     return Cameras(c2w, intrinsics.to(c2w.dtype).expand(len(c2w), 4).contiguous())
 
@@ -73,7 +58,7 @@ def _tensor(path: Path, arrays: dict[str, Any], name: str) -> Tensor:
 def _normalised(path: Path, arrays: dict[str, Any]) -> Tensor:
     """[..., 4] from K [..., 3, 3] in pixels."""
     if not {"width", "height"} <= arrays.keys():
-        raise InputError(f"{path} holds K in pixels; it needs the numbers width and height too.")
+        raise InputError(f"{path} holds K in pixels; it also needs the numbers width and height.")
     sides = [_tensor(path, arrays, name) for name in ("width", "height")]
     if any(side.numel() != 1 or not 0 < float(side) < math.inf for side in sides):
         raise InputError(f"{path}: width and height are {[side.tolist() for side in sides]}; give one number each.")
@@ -82,7 +67,7 @@ def _normalised(path: Path, arrays: dict[str, Any]) -> Tensor:
         raise InputError(f"{path}: K is {list(k.shape)}; give [3, 3] or [F, 3, 3].")
     rest = torch.stack([k[..., 0, 1], k[..., 1, 0], k[..., 2, 0], k[..., 2, 1], k[..., 2, 2] - 1], dim=-1)
     if bool((rest != 0).any()):
-        raise InputError(f"{path}: K has skew or is no [fx 0 cx; 0 fy cy; 0 0 1]; undistort the images first.")
+        raise InputError(f"{path}: K has skew or is not [fx 0 cx; 0 fy cy; 0 0 1]; undistort the images first.")
     width, height = (side.double().squeeze() for side in sides)
     fx, fy, cx, cy = k[..., 0, 0], k[..., 1, 1], k[..., 0, 2], k[..., 1, 2]
     return torch.stack([fx / width, fy / height, cx / width, cy / height], dim=-1)
@@ -95,16 +80,16 @@ def parse_text(path: Path, data: bytes) -> Cameras:
     try:
         lines = data.decode().splitlines()
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no text ({error}); give poses as RealEstate10K has them.") from error
+        raise InputError(f"{path} is not text ({error}); give poses in RealEstate10K's format.") from error
     if lines and len(lines[0].split()) == _NUMBERS:
         raise InputError(f"{path}: line 1 is a pose; put the video's URL, or any word, on a line before it.")
     rows = [_row(path, number, line) for number, line in enumerate(lines[1:], 2) if line.strip()]
     if not rows:
-        raise InputError(f"{path} holds no pose; give a URL on line 1, then {_NUMBERS} numbers a line for each frame.")
+        raise InputError(f"{path} holds no pose; give a URL on line 1, then one line of {_NUMBERS} numbers per frame.")
     table = torch.tensor(rows, dtype=torch.float64)
     c2w = torch.eye(4, dtype=torch.float64).repeat(len(table), 1, 1)
     c2w[:, :3] = table[:, 7:].view(-1, 3, 4)
-    check_rigid(c2w, f"{path} (world to camera)")  # before the inversion, which may fail or hide what is wrong
+    check_rigid(c2w, f"{path} (world to camera)")  # before the inversion, which may fail or hide the error
     return Cameras(torch.linalg.inv(c2w), table[:, 1:5].contiguous())
 
 

@@ -35,7 +35,8 @@ def demo_bank(folder: Path, model: str, backbone: memkit.WanBackbone) -> memkit.
 
 def _same_latents(bank: memkit.MemoryBank, id: str, backbone: memkit.WanBackbone) -> bool:
     """Whether the backbone encodes a clip of the demo to what the bank holds, up to rounding."""
-    from memkit.video.frames import resize, to_model
+    from memkit.video.frames import resize
+    from memkit.video.pixels import to_model
 
     frames = resize(frames_of(bank, id), bank.info["height"], bank.info["width"])
     fresh, stored = backbone.encode_video(to_model(frames))[0], bank.clip(id).latents.float()

@@ -181,7 +181,8 @@ def _generate(demo: Demo, prompt: str, backbone: memkit.WanBackbone, conditionin
 
 def _first_frame(demo: Demo, backbone: memkit.WanBackbone) -> Tensor | None:
     """Latents of the picture to begin with, if there is one."""
-    from memkit.video.frames import first_frame, to_model
+    from memkit.video.frames import first_frame
+    from memkit.video.pixels import to_model
 
     image = demo.image or (START if not demo.prompt and demo.model is None else None)
     if image is None:

@@ -3,16 +3,20 @@
 from memkit.generation.conditioning import conditioning_frames, write_conditioning_frames
 from memkit.generation.generate import generate_latents, generate_video, generate_videos
 from memkit.generation.guidance import GuidedMemory, MemoryGuidance
+from memkit.generation.noise import frame_noise
+from memkit.generation.scheduler import make_scheduler
 from memkit.generation.short_text import embed_short, short_texts
 
 __all__ = [
+    "GuidedMemory",
     "MemoryGuidance",
+    "conditioning_frames",
     "embed_short",
+    "frame_noise",
     "generate_latents",
     "generate_video",
     "generate_videos",
-    "GuidedMemory",
-    "conditioning_frames",
+    "make_scheduler",
     "short_texts",
     "write_conditioning_frames",
 ]

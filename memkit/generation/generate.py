@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -14,9 +13,11 @@ from memkit.backbones.wan import WanBackbone
 from memkit.errors import InputError
 from memkit.generation.conditioning import conditioning_frames, write_conditioning_frames
 from memkit.generation.guidance import GuidedMemory, MemoryGuidance
+from memkit.generation.noise import seeded_generators
 from memkit.generation.short_text import PIPELINE_TEXT_LENGTH, embed_short, short_texts
 from memkit.injectors.self_attention import SelfAttentionConcat
 from memkit.memory import Memory
+from memkit.video.pixels import to_uint8
 
 
 def generate_videos(
@@ -47,7 +48,7 @@ def generate_videos(
     Raises `InputError` without prompts, where memory, seeds or conditioning latents do not fit them, or a text has more
     tokens than ``text_length``.
     """
-    _check_seeds(prompts, seeds)
+    start = _seeded(prompts, seeds)
     if memory is not None and memory.tokens.shape[0] not in (1, len(prompts)):
         raise InputError(
             f"Memory has {memory.tokens.shape[0]} rows for {len(prompts)} prompts; give one per prompt, or one for all."
@@ -58,16 +59,17 @@ def generate_videos(
             thing = injector if memory_guidance is None else GuidedMemory(injector, memory_guidance)
             attached.enter_context(thing.attach(*models))
         video = _sample(
-            backbone, prompts, seeds, steps, guidance_scale, negative_prompt, conditioning_latents, text_length, "pt"
+            backbone, prompts, start, steps, guidance_scale, negative_prompt, conditioning_latents, text_length, "pt"
         )
-    return (video.float() * 255).round().clamp(0, 255).to(torch.uint8).movedim(2, -1).cpu()
+    return to_uint8(video.float()).movedim(2, -1).cpu()
 
 
 def generate_latents(
     backbone: WanBackbone,
     prompts: Sequence[str],
     *,
-    seeds: Sequence[int],
+    seeds: Sequence[int] | None = None,
+    noise: Float[Tensor, "batch channels frames h w"] | None = None,
     steps: int = 40,
     guidance_scale: float = 5.0,
     negative_prompt: str = "",
@@ -76,26 +78,32 @@ def generate_latents(
 ) -> Float[Tensor, "batch channels frames h w"]:
     """`generate_videos` before the decoder, normalised as by ``backbone.encode_video``, on the backbone's device.
 
-    What is attached to the transformers, such as query layers inside a chunk, acts. Conditioning latents come back
-    as they were given.
+    It starts from ``noise``, or from noise drawn with ``seeds``: give one of the two. What is attached to the
+    transformers, such as query layers inside a chunk, acts. Conditioning latents come back as they were given.
+
+    Raises `InputError` as `generate_videos`, and where both or neither of ``seeds`` and ``noise`` are given.
     """
-    _check_seeds(prompts, seeds)
+    if (seeds is None) == (noise is None):
+        raise InputError("generate_latents() starts from seeds or from noise; give one of the two.")
+    start = _seeded(prompts, seeds) if seeds is not None else {"latents": noise}
     return _sample(
-        backbone, prompts, seeds, steps, guidance_scale, negative_prompt, conditioning_latents, text_length, "latent"
+        backbone, prompts, start, steps, guidance_scale, negative_prompt, conditioning_latents, text_length, "latent"
     )
 
 
-def _check_seeds(prompts: Sequence[str], seeds: Sequence[int]) -> None:
+def _seeded(prompts: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
+    """The argument of a pipeline call from which the noise follows."""
     if not prompts or len(seeds) != len(prompts):
         raise InputError(
             f"There are {len(prompts)} prompts and {len(seeds)} seeds; give at least one prompt, and one seed each."
         )
+    return {"generator": seeded_generators(seeds)}
 
 
 def _sample(
     backbone: WanBackbone,
     prompts: Sequence[str],
-    seeds: Sequence[int],
+    start: dict[str, Any],
     steps: int,
     guidance_scale: float,
     negative_prompt: str,
@@ -116,7 +124,7 @@ def _sample(
             num_frames=form.num_frames,
             num_inference_steps=steps,
             guidance_scale=guidance_scale,
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            **start,
             output_type=output_type,
             callback_on_step_end=None if conditioning_latents is None else _write_callback(conditioning_latents),  # type: ignore[arg-type]  # its hint is too narrow
         ).frames

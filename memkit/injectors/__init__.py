@@ -1,7 +1,7 @@
 """Injectors: how memory reaches a model."""
 
 from memkit.injectors.attention_recorder import AttentionRecorder
-from memkit.injectors.camera_encoder import CameraEncoder, relative_pose_vectors
+from memkit.injectors.camera_encoder import CameraEncoder
 from memkit.injectors.frame_context import FrameContext, FrameContextConfig
 from memkit.injectors.kv_cache import BudgetError, KVCache, frame_bytes, recovery_attention
 from memkit.injectors.query_layers import QueryLayers, QueryLayersConfig, attend_with
@@ -25,6 +25,5 @@ __all__ = [
     "attend_with",
     "frame_bytes",
     "recovery_attention",
-    "relative_pose_vectors",
     "stream_cameras",
 ]

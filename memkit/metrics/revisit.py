@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
+from memkit.cameras.rigid import check_rigid
 from memkit.errors import InputError
 from memkit.metrics.quality import Frames, Lpips, check_videos, mean_psnr, psnr, ssim
 
@@ -93,6 +94,7 @@ def revisit_pairs(
     c2w = cameras.c2w.double()
     if c2w.ndim != 3 or not bool(c2w.isfinite().all() and cameras.intrinsics.isfinite().all()):
         raise InputError(f"The cameras are {tuple(c2w.shape)}; give one path of finite poses [F, 4, 4].")
+    check_rigid(c2w, "The cameras")
     if not (0 < metres <= away_metres and 0 < degrees <= away_degrees and min_gap >= 1):
         raise InputError(
             f"Pairs within {metres} m and {degrees}°, away from {away_metres} m or {away_degrees}°, min_gap {min_gap}: "

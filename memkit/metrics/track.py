@@ -1,9 +1,9 @@
-"""Where in a clip, rendered or generated, the body is that the caption names: from pixels, its colour and the backdrop.
+"""Tracks the body that a caption names through a clip, rendered or generated, by its colour against the backdrop.
 
-A pixel is the body's if it differs from the backdrop and its colour is nearer to the body's, in sun or shade, than to a
-shadow, to grey, or to another body's. The largest region of such pixels is kept, and the share of each pixel on its
-rim that it covers is told by the colours just inside and just outside: edges and centres are finer than a pixel, and
-neither a shadow nor a colour that is a little off moves them.
+A pixel belongs to the body if it differs from the backdrop and its colour is nearer to the body's, in sun or shade,
+than to a shadow, to grey, or to another body's. The largest region of such pixels is kept. How much of each pixel on
+its rim it covers follows from the colours just inside and just outside, so edges and centres have subpixel accuracy,
+and neither a shadow nor a slightly wrong colour moves them.
 """
 
 from __future__ import annotations
@@ -17,55 +17,58 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from memkit.video.pixels import to_uint8
 from memkit.worlds.constants import COLOURS
-from memkit.worlds.event import Event, camera, to_uint8
+from memkit.worlds.event import Event, camera
 from memkit.worlds.processes import blend
 from memkit.worlds.render import render
 
-DIFFERS = 0.10  # least distance in colour, of [0, 1] a channel, from the backdrop
-CAST = 0.25  # most by which the whole frame's colours are thought to be off
-NEAR = 0.28  # most distance from the body's colour
+DIFFERS = 0.10  # least distance from the backdrop's colour; channels are in [0, 1]
+CAST = 0.25  # largest colour cast of a whole frame that is corrected
+NEAR = 0.28  # largest distance from the body's colour
 LIGHT = (0.40, 1.05)  # of a surface between full shade and full sun
 GREYS = (0.0, 1.0)
 LEAST_AREA = 0.003  # of the frame; the smallest ball covers 0.013
-SOLID = 0.6  # least share of pixels that are the body's within its outline; noise has 0.2
-MOST = 0.85  # least share of the pixels of a body that stands that have a colour of its
-STANDING = 0.25  # least share of frames in which a body that stands shows its colour
+SOLID = 0.6  # least share of the pixels within its outline that are the body's; noise has 0.2
+MOST = 0.85  # least share of the pixels of a standing body that have one of its colours
+STANDING = 0.25  # least share of frames in which a standing body shows its colour
 
 
 class Track(NamedTuple):
-    """The body over frames; every number is NaN where it is not ``found``. Lengths are shares of the frame."""
+    """The body in each frame, on the CPU; NaN where it is not ``found``. Lengths are shares of the frame."""
 
     found: Bool[Tensor, " frames"]
     whole: Bool[Tensor, " frames"]
     """Found, and not cut off by the frame."""
     area: Float[Tensor, " frames"]
     centre: Float[Tensor, "frames 2"]
-    """Of its area: from the left and from the top."""
+    """Centroid of its area, from the left and from the top."""
     box: Float[Tensor, "frames 4"]
-    """Left, top, right, bottom: the first fifth of where the rows and columns in its middle begin and end."""
+    """Left, top, right, bottom: the outermost fifth of where the rows and columns through its middle begin and end."""
     axis: Float[Tensor, " frames"]
-    """Angle of its longest axis from level, clockwise as seen, in (-π/2, π/2]."""
+    """Angle of its longest axis from the horizontal, clockwise in the image, in (-π/2, π/2]."""
     colour: Float[Tensor, "frames 3"]
-    """Mean, in [0, 1], light and shade as they are."""
+    """Mean colour in [0, 1], with light and shade as they are."""
 
 
 def track_body(video: UInt8[Tensor, "frames height width 3"], event: Event, colour: str | None = None) -> Track:
     """Follow the body of ``event.colour``, or another of the event's own that has the named ``colour``.
 
-    A body that changes its colour, whose event has ``ends()``, must stand still.
+    Computed on the CPU, whatever the device of the video. A body that changes its colour, whose event has ``ends()``,
+    must stand still.
     """
+    video = video.cpu()
     backdrop = render(event.backdrop(), camera(), video.shape[1], video.shape[2])
     behind = to_uint8(backdrop.rgb).float() / 255
     rgb = _without_cast(video.float() / 255, behind)
     others = {event.colour, getattr(event, "other_colour", event.colour)} - {colour or event.colour}
     palette = _palette(event, colour or event.colour)
     mask = _coloured(rgb, behind, palette, [torch.tensor(COLOURS[name]) for name in others])
-    if event.shows == "blend":  # it may pass through grey or the backdrop's colour, so it is sought where it was seen
+    if event.shows == "blend":  # it may pass through grey or the backdrop's colour, so look where it was seen
         mask = (mask.float().mean(0, keepdim=True) > STANDING).expand_as(mask)
     mask = _largest(_thick(mask))
     outline = _closed(mask)
-    hidden = outline & (backdrop.ids > 0) & ((rgb - behind).norm(dim=-1) < DIFFERS)  # by what stands before it
+    hidden = outline & (backdrop.ids > 0) & ((rgb - behind).norm(dim=-1) < DIFFERS)  # by what stands in front of it
     mask = mask | hidden
     area = mask.double().mean((1, 2))
     found = (area > LEAST_AREA) & (area > SOLID * outline.double().mean((1, 2)))
@@ -73,13 +76,13 @@ def track_body(video: UInt8[Tensor, "frames height width 3"], event: Event, colo
     if event.shows == "blend":
         near = mask & (torch.stack([_distance(rgb, one, LIGHT) for one in palette]).amin(0) < NEAR)
         found &= near.sum((1, 2)) > MOST * mask.sum((1, 2))
-    return _measured(_cover(rgb, mask), mask, seen, found)
+    return _measure(_cover(rgb, mask), mask, seen, found)
 
 
 def hue_of(track: Track, event: Event) -> str:
-    """The named colour that the event's body would need to look most as it does, in all frames together.
+    """The named colour that best explains how the event's body looks, over all frames.
 
-    Colours are compared by the angle between them, which light does not change.
+    Colours are compared by the angle between them, which brightness does not change.
     """
     seen = normalize(track.colour[track.found].float(), dim=-1)
     off = {}
@@ -90,7 +93,7 @@ def hue_of(track: Track, event: Event) -> str:
 
 
 def _palette(event: Event, colour: str) -> Tensor:
-    """The colours [n, 3] that the event's body has, or passes through, if it is of the named colour."""
+    """The colours [n, 3] that the event's body has, or passes through, if its colour is the named one."""
     if event.shows != "blend":
         return torch.tensor([COLOURS[colour]])
     ends = replace(event, colour=colour).ends()  # pyright: ignore
@@ -98,7 +101,7 @@ def _palette(event: Event, colour: str) -> Tensor:
 
 
 def _without_cast(rgb: Tensor, behind: Tensor) -> Tensor:
-    """Less what a frame's colours are off where it shows the backdrop."""
+    """Colours less each frame's cast, measured where the frame shows the backdrop."""
     off = rgb - behind
     off = off.masked_fill(off.norm(dim=-1, keepdim=True) > CAST, torch.nan).flatten(1, 2)
     return rgb - off.nanmedian(dim=1).values.nan_to_num()[:, None, None]
@@ -114,18 +117,18 @@ def _coloured(rgb: Tensor, behind: Tensor, palette: Tensor, others: list[Tensor]
 
 
 def _distance(rgb: Tensor, colour: Tensor, light: tuple[float, float]) -> Tensor:
-    """Distance of pixels from a colour in the light that suits them best."""
+    """Distance of pixels from a colour under the light that fits them best."""
     share = (rgb * colour).sum(-1) / colour.square().sum(-1).clamp(min=1e-6)
     return (rgb - share.clamp(*light)[..., None] * colour).norm(dim=-1)
 
 
 def _reach(mask: Tensor) -> int:
-    """Pixels across which parts belong together: half of the width of a pole that may stand before the body."""
+    """Distance in pixels over which parts belong together: half the width of a pole that may stand before the body."""
     return max(1, round(mask.shape[-1] / 32))
 
 
 def _spread(x: Tensor, reach: int, combine: Callable[..., Tensor]) -> Tensor:
-    """Combine each pixel [frames, height, width, ...] with all within ``reach`` of it, beside, above and across."""
+    """Combine each pixel [frames, height, width, ...] with all in the square of radius ``reach`` around it."""
     for dim in (1, 2):
         out, size = x.clone(), x.shape[dim]
         for d in range(1, reach + 1):
@@ -141,20 +144,20 @@ def _grown(mask: Tensor, reach: int = 1) -> Tensor:
 
 
 def _closed(mask: Tensor) -> Tensor:
-    """With the gaps of up to twice a reach between its parts."""
+    """The mask with gaps of up to twice the reach between its parts closed."""
     reach = _reach(mask)
     return ~_grown(~_grown(mask, reach), reach)
 
 
 def _thick(mask: Tensor) -> Tensor:
-    """Without lines of single pixels, which are the rims of other things; if that leaves half of it."""
+    """The mask without lines one pixel wide, which are the rims of other things; unless that removes half of it."""
     thick = mask & _grown(~_grown(~mask))
     enough = 2 * thick.sum((1, 2), keepdim=True) > mask.sum((1, 2), keepdim=True)
     return torch.where(enough, thick, mask)
 
 
 def _largest(mask: Tensor) -> Tensor:
-    """The largest of the regions of each frame; parts less than a reach apart are one region."""
+    """The largest region of each frame; parts less than a reach apart are one region."""
     frames, height, width = mask.shape
     near = _grown(mask, _reach(mask)).int()
     label, before = near * torch.arange(1, height * width + 1, dtype=torch.int32).view(height, width), None
@@ -169,10 +172,10 @@ def _largest(mask: Tensor) -> Tensor:
 
 
 def _cover(rgb: Tensor, mask: Tensor) -> Tensor:
-    """Share of each pixel that the body covers [frames, height, width]: on its rim, by the colours on either side."""
+    """Share of each pixel that the body covers [frames, height, width]; on its rim, from the colours on either side."""
     inside, outside = ~_grown(~mask), ~_grown(mask)
     within = _around(rgb, inside)
-    within = torch.where(within.isnan(), _around(rgb, mask), within)  # of what is too thin to have an inside
+    within = torch.where(within.isnan(), _around(rgb, mask), within)  # where it is too thin to have an inside
     beyond = _around(rgb, outside)
     step = within - beyond
     cover = ((rgb - beyond) * step).sum(-1) / step.square().sum(-1).clamp(min=1e-6)
@@ -181,20 +184,20 @@ def _cover(rgb: Tensor, mask: Tensor) -> Tensor:
 
 
 def _around(rgb: Tensor, mask: Tensor) -> Tensor:
-    """Mean colour of a mask's pixels within two of each pixel; NaN where there are none."""
+    """Mean colour of the mask's pixels within two pixels of each pixel; NaN where there are none."""
     weight = mask.to(rgb)[..., None]
     total = _spread(torch.cat([rgb * weight, weight], dim=-1), 2, torch.add)
     return total[..., :3] / total[..., 3:]
 
 
 def _mean_colour(rgb: Tensor, mask: Tensor) -> Tensor:
-    """Of what is not on its rim, or of all of it where there is nothing else [frames, 3]."""
+    """Mean colour [frames, 3] of the pixels not on the mask's rim, or of all where there are no others."""
     inside = ~_grown(~mask)
     weight = torch.where(inside.any(2).any(1)[:, None, None], inside, mask).float()[..., None]
     return (rgb * weight).sum((1, 2)) / weight.sum((1, 2))
 
 
-def _measured(cover: Tensor, mask: Tensor, colour: Tensor, found: Tensor) -> Track:
+def _measure(cover: Tensor, mask: Tensor, colour: Tensor, found: Tensor) -> Track:
     _, height, width = mask.shape
     cover = cover.double()
     u, v = (torch.arange(width) + 0.5) / width, (torch.arange(height) + 0.5) / height
@@ -210,15 +213,15 @@ def _measured(cover: Tensor, mask: Tensor, colour: Tensor, found: Tensor) -> Tra
     edges = _edge(across), _edge(cover), 1 - _edge(across.flip(1)), 1 - _edge(cover.flip(1))
     rim = mask.any(1)[:, [0, -1]].any(1) | mask.any(2)[:, [0, -1]].any(1)
 
-    def known(value: Tensor) -> Tensor:
+    def where_found(value: Tensor) -> Tensor:
         return torch.where(found.view(-1, *[1] * (value.ndim - 1)), value, torch.nan)
 
     numbers = cover.mean((1, 2)), torch.stack([cu, cv], -1), torch.stack(edges, -1), axis, colour.double()
-    return Track(found, found & ~rim, *(known(value) for value in numbers))
+    return Track(found, found & ~rim, *(where_found(value) for value in numbers))
 
 
 def _edge(cover: Tensor) -> Tensor:
-    """Where the columns begin, from the top [frames], as a share of the height: see `Track.box`."""
+    """Where the columns begin, from the top [frames], as a share of the height; see `Track.box`."""
     _, height, width = cover.shape
     solid = cover >= 0.5
     first = solid.int().argmax(1)

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
+from memkit.cameras.rigid import check_rigid
 from memkit.errors import InputError
 from memkit.retrievers.fov_index import DiscIndex
 from memkit.retrievers.fov_points import Points
@@ -21,7 +22,6 @@ from memkit.retrievers.hits import ClipTable, Retriever
 
 RULES = {"sector": Sector, "points": Points, "rays": Rays}
 SELECTIONS = ("top", "non_adjacent", "cover")
-_UNTURNED = 1e-3  # how far the columns of a rotation may be from orthonormal: float16 poses pass
 
 
 @dataclass(frozen=True)
@@ -181,15 +181,13 @@ def _check_cameras(cameras: Cameras, name: str, dims: int) -> None:
     if c2w.ndim != dims + 2 or intrinsics.shape != (*c2w.shape[:dims], 4) or c2w.shape[dims:] != (4, 4):
         wanted = "one pose a frame, [N, 4, 4] and [N, 4]" if dims else "one camera, [4, 4] and [4], or a list of such"
         raise InputError(f"{name}: c2w {tuple(c2w.shape)} and intrinsics {tuple(intrinsics.shape)}; give {wanted}.")
-    c2w, intrinsics = c2w.double().reshape(-1, 4, 4), intrinsics.double().reshape(-1, 4)
-    turn = c2w[:, :3, :3]
-    apart = (turn.mT @ turn - torch.eye(3).to(turn)).abs().amax((1, 2))
-    good = c2w.isfinite().all((1, 2)) & intrinsics.isfinite().all(1) & (intrinsics[:, :2] > 0).all(1)
-    good &= (apart < _UNTURNED) & (torch.linalg.det(turn) > 0)
+    check_rigid(c2w, name)
+    good = intrinsics.isfinite().all(-1) & (intrinsics[..., :2] > 0).all(-1)
     if not bool(good.all()):
+        where = f"camera {int((~good).nonzero()[0])}" if dims else "the camera"
         raise InputError(
-            f"{name}: number {int((~good).nonzero()[0])} is not finite, has a focal length ≤ 0, or its pose is no "
-            "rotation; give camera-to-world matrices and [fx, fy, cx, cy]."
+            f"{name}: the intrinsics of {where} are not finite or have a focal length ≤ 0; give [fx, fy, cx, cy] over "
+            "the image's width and height."
         )
 
 

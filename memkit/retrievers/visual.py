@@ -13,6 +13,7 @@ from torch import Tensor
 from memkit.errors import InputError, MemkitError
 from memkit.retrievers.hits import ClipTable, Retriever
 from memkit.retrievers.index import BankIndex, ClipBank
+from memkit.video.pixels import from_model
 
 
 class VisualRetriever(Retriever[Tensor]):
@@ -74,7 +75,7 @@ class VisualRetriever(Retriever[Tensor]):
                 f"decode gave {tuple(video.shape)} for clip {id!r}, or numbers that are not finite; "
                 "it must give a video [1, 3, T, H, W] in [-1, 1]."
             )
-        return as_uint8(video)[0]
+        return from_model(video).cpu()
 
     def _check(self, query: Tensor, name: str) -> None:
         shape = tuple(query.shape) if isinstance(query, Tensor) else None
@@ -93,11 +94,6 @@ class VisualRetriever(Retriever[Tensor]):
         if not np.isfinite(vector).all():
             raise InputError("The image model gives features that are not finite for the query; check its weights.")
         return self._index.vectors.search(vector, k, allowed)
-
-
-def as_uint8(video: Float[Tensor, "batch 3 time height width"]) -> UInt8[Tensor, "batch time height width 3"]:
-    """Video in [-1, 1] as RGB bytes, on the CPU."""
-    return ((video.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 4, 1).cpu()
 
 
 def _pil(image: UInt8[Tensor, "height width 3"]) -> Any:

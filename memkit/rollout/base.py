@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from memkit.cameras.cameras import Cameras
+from memkit.cameras.relative import POSE_VECTOR_SIZE, relative_pose_vectors
 from memkit.errors import InputError
-from memkit.injectors.camera_encoder import POSE_VECTOR_SIZE, relative_pose_vectors
 from memkit.rollout.frames import Selection
 from memkit.rollout.history import History
 

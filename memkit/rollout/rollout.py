@@ -1,8 +1,9 @@
-"""Long videos chunk by chunk: each goes on from the last frame of the one before, with what a method remembers."""
+"""Long videos chunk by chunk: each continues from the last frame of the one before, with context from a method."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -13,23 +14,32 @@ from memkit.cameras.cameras import Cameras
 from memkit.cameras.pose_files import latent_cameras
 from memkit.errors import InputError
 from memkit.generation.generate import generate_latents
+from memkit.generation.noise import frame_noise, seeded_generators
 from memkit.rollout.base import ContextMethod
 from memkit.rollout.history import History
+from memkit.video.pixels import batch_from_model, to_model
 
 
 class Rollout:
-    """Videos that grow a chunk at a time, several at once, each with its own camera.
+    """A batch of videos that grow by one chunk per call, each with its own camera.
 
-        rollout = Rollout(backbone, method, budget=64 * 2**20)
+        rollout = Rollout(backbone, method, seeds=[1, 2], budget=64 * 2**20)
         rollout.observe(first_frames, cameras)              # one frame, or a whole past
         for cameras in path:
-            frames = rollout.generate(prompts, cameras, seeds)
+            frames = rollout.generate(prompts, cameras)
 
-    Frames are uint8 [B,T,H,W,3]. A chunk has the frames of the backbone's video format, of which the first is the last
-    one before it and stays as it was, up to the autoencoder. A ``budget`` in bytes keeps memory use flat however long
-    the video gets: the oldest latents go. ``annotation`` says how the poses of the
-    cameras are known, which chooses the camera encoder. After a chunk, ``shown_times`` [B,k] are the times of the
-    frames that the method chose for it, None if it chose none.
+    Frames are uint8 [B,T,H,W,3]. A chunk has as many frames as the backbone's video format; the first is the last one
+    of the chunk before and stays as it was, up to the autoencoder. After a chunk, ``shown_times`` [B,k] are the times
+    of the frames that the method chose for it, None if it chose none.
+
+    Args:
+        backbone: the model and its video format.
+        method: which of the past frames a chunk sees, and how; see `memkit.rollout.methods`.
+        seeds: one per video. Noise follows from a video's seed and a latent frame's position in it, so none repeats.
+        budget: bytes of the history; the oldest latents go first, so memory stays flat however long the video gets.
+            None for no limit.
+        steps: sampling steps per chunk.
+        annotation: the kind of the cameras' poses, which chooses the camera encoder.
     """
 
     def __init__(
@@ -37,13 +47,14 @@ class Rollout:
         backbone: WanBackbone,
         method: ContextMethod,
         *,
+        seeds: Sequence[int] | None = None,
         budget: int | None = None,
         steps: int = 50,
         guidance_scale: float = 5.0,
         negative_prompt: str = "",
         annotation: str = "exact",
     ) -> None:
-        self.backbone, self.method = backbone, method
+        self.backbone, self.method, self.seeds = backbone, method, seeds
         self.history = History(budget)
         self.steps, self.guidance_scale, self.negative_prompt = steps, guidance_scale, negative_prompt
         self.annotation = annotation
@@ -55,11 +66,11 @@ class Rollout:
     def observe(self, frames: UInt8[Tensor, "batch time height width 3"], cameras: Cameras) -> None:
         """Take frames, with cameras [B,T], as the past: a single one to begin with, or chunks of the model's length.
 
-        Chunks overlap by one frame, as those that are made do: 1 + n·(num_frames − 1) frames are n chunks. Where there
-        is a past already, the first frame is the last one of it.
+        Chunks overlap by one frame, as generated ones do: 1 + n·(num_frames − 1) frames are n chunks. If there is a
+        past already, the first frame is its last one.
 
         Raises:
-            InputError: another number of frames or cameras, another size, or another batch.
+            InputError: the number of frames or cameras, the size, or the batch does not fit.
         """
         form = self.backbone.video_format
         self._check(frames.shape[:2], cameras)
@@ -69,63 +80,85 @@ class Rollout:
                 f"Frames are {list(frames.shape[1:])}; give 1 + n·{stride} of them, {form.height}×{form.width}."
             )
         for start in range(0, frames.shape[1] - 1, stride):
-            part = slice(start, start + stride + 1)
-            some = frames[:, part]
-            at = Cameras(cameras.c2w[:, part], cameras.intrinsics[:, part])
-            latents = self._encode(some) if self.method.keeps == "chunks" else None
-            self._remember(some, latents, at)
+            span = slice(start, start + stride + 1)
+            chunk = frames[:, span]
+            latents = self._encode(chunk) if self.method.keeps == "chunks" else None
+            self._remember(chunk, latents, Cameras(cameras.c2w[:, span], cameras.intrinsics[:, span]))
         self._last = frames[:, -1]
 
     @torch.no_grad()
     def generate(
-        self, prompts: Sequence[str], cameras: Cameras, seeds: Sequence[int]
+        self, prompts: Sequence[str], cameras: Cameras, seeds: Sequence[int] | None = None
     ) -> UInt8[Tensor, "batch time height width 3"]:
-        """The next chunk, with cameras [B,T] of which the first is that of the last frame; a prompt and a seed each.
+        """The next chunk.
+
+        Args:
+            prompts: one per video.
+            cameras: [B,T], the first of which is that of the last frame.
+            seeds: one per video, for this chunk alone. Equal seeds then give equal noise, whatever the position; by
+                default the rollout's own seeds and the position decide.
 
         Raises:
-            InputError: nothing was seen yet, or prompts, seeds or cameras do not fit.
+            InputError: there is no frame yet, there are no seeds, or prompts, seeds or cameras do not fit.
         """
         if self._last is None:
-            raise InputError("There is no frame to go on from; give one with observe().")
+            raise InputError("There is no frame to continue from; give one with observe().")
         form, count = self.backbone.video_format, len(self._last)
-        if len(prompts) != count or len(seeds) != count:
+        given = self.seeds if seeds is None else seeds
+        if given is None:
+            raise InputError("There are no seeds; give one per video, Rollout(..., seeds=[1, 2]).")
+        if len(prompts) != count or len(given) != count:
             raise InputError(
-                f"{len(prompts)} prompts and {len(seeds)} seeds for {count} videos; give each one of both."
+                f"{len(prompts)} prompts and {len(given)} seeds for {count} videos; give one each per video."
             )
         self._check((count, form.num_frames), cameras)
         at = self._latent_cameras(cameras)
         first = self._encode(self._last[:, None])
-        noise = [torch.randn(first.shape[1], *self._size(first), generator=_generator(seed)) for seed in seeds]
+        start, query_noise = self._noise(given, at.c2w.shape[1], first, by_position=seeds is None)
         selection = self.method.choose(self.history, at)
         with self.method.shown(
             *self.backbone.transformers,
             selection=selection,
             cameras=at,
-            noise=torch.stack(noise).to(first.device),
+            noise=query_noise.to(first.device),
             text=self.backbone.encode_text(prompts),
             annotation=self.annotation,
         ):
             latents = generate_latents(
                 self.backbone,
                 prompts,
-                seeds=seeds,
+                **start,
                 steps=self.steps,
                 guidance_scale=self.guidance_scale,
                 negative_prompt=self.negative_prompt,
                 conditioning_latents=first,
             )
-        frames = _pixels(self.backbone.decode_latents(latents))
+        frames = batch_from_model(self.backbone.decode_latents(latents)).cpu()
         self._remember(frames, latents, cameras)
         self._last = frames[:, -1]
         self.shown_times = None if selection is None else selection.times
         return frames
 
+    def _noise(
+        self, seeds: Sequence[int], frames: int, first: Tensor, by_position: bool
+    ) -> tuple[dict[str, Any], Tensor]:
+        """What the latents start from, as an argument of `generate_latents`, and the noise of queries."""
+        channels, height, width = first.shape[1], *first.shape[3:]
+        if by_position:
+            positions, shape = range(self._time, self._time + frames), (channels, height, width)
+            return {"noise": frame_noise(seeds, "noise", positions, shape)}, frame_noise(
+                seeds, "query", positions, shape
+            )
+        generators = seeded_generators([seed ^ 0x5EED for seed in seeds])  # the seed itself is that of the latents
+        query = [torch.randn(channels, frames, height, width, generator=generator) for generator in generators]
+        return {"seeds": seeds}, torch.stack(query)
+
     def _check(self, wanted: Sequence[int], cameras: Cameras) -> None:
         batch, time = wanted
         if cameras.c2w.shape != (batch, time, 4, 4) or cameras.intrinsics.shape != (batch, time, 4):
-            raise InputError(f"Cameras are {list(cameras.c2w.shape)}; give [{batch}, {time}, 4, 4], one a frame.")
+            raise InputError(f"Cameras are {list(cameras.c2w.shape)}; give [{batch}, {time}, 4, 4], one per frame.")
         if self._last is not None and len(self._last) != batch:
-            raise InputError(f"{batch} videos go on from {len(self._last)}; give as many.")
+            raise InputError(f"{batch} videos continue {len(self._last)}; give as many.")
 
     def _remember(self, frames: Tensor, latents: Tensor | None, cameras: Cameras) -> None:
         at = self._latent_cameras(cameras)
@@ -144,21 +177,5 @@ class Rollout:
     def _latent_cameras(self, cameras: Cameras) -> Cameras:
         return latent_cameras(cameras, self.backbone.pipeline().vae.config.scale_factor_temporal)
 
-    def _size(self, first: Tensor) -> tuple[int, int, int]:
-        """Latent frames, height and width of a chunk."""
-        stride = self.backbone.pipeline().vae.config.scale_factor_temporal
-        height, width = first.shape[3:]
-        return (self.backbone.video_format.num_frames - 1) // stride + 1, height, width
-
     def _encode(self, frames: UInt8[Tensor, "batch time height width 3"]) -> Float[Tensor, "batch c f h w"]:
-        video = frames.to(self.backbone.device).movedim(-1, 1).float() / 127.5 - 1
-        return self.backbone.encode_video(video.contiguous())
-
-
-def _pixels(video: Tensor) -> UInt8[Tensor, "batch time height width 3"]:
-    return ((video.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).movedim(1, -1).cpu()
-
-
-def _generator(seed: int) -> torch.Generator:
-    """Of Q's noise; not that of the latents, which has the seed itself."""
-    return torch.Generator().manual_seed(seed ^ 0x5EED)
+        return self.backbone.encode_video(to_model(frames.to(self.backbone.device)))

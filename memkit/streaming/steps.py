@@ -13,6 +13,7 @@ from torch import Tensor
 from memkit.backbones.wan import WanBackbone
 from memkit.flow import NUM_TRAIN_TIMESTEPS
 from memkit.generation.conditioning import conditioning_frames, write_conditioning_frames
+from memkit.generation.scheduler import make_scheduler
 from memkit.injectors.attention_recorder import AttentionRecorder
 from memkit.injectors.kv_cache.attachment import AttachedCache
 from memkit.injectors.kv_cache.cache import KVCache
@@ -81,10 +82,7 @@ class ChunkSteps:
         return self.backbone.transformer if t >= boundary * NUM_TRAIN_TIMESTEPS else second
 
     def _scheduler(self) -> Any:
-        """The backbone's own, new for each chunk: some remember the steps before."""
-        found: Any = self.backbone.pipeline().scheduler
-        name = "flow_shift" if "flow_shift" in found.config else "shift"
-        shift = {} if self.config.shift is None else {name: self.config.shift}
-        scheduler = type(found).from_config(found.config, **shift)
+        """The backbone's own, new for each chunk."""
+        scheduler = make_scheduler(self.backbone.pipeline(), self.config.shift)
         scheduler.set_timesteps(self.config.steps, device=self.backbone.device)
         return scheduler

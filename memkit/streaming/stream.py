@@ -20,6 +20,7 @@ from memkit.backbones.wan import WanBackbone
 from memkit.cameras.cameras import Cameras
 from memkit.cameras.path import CameraPath
 from memkit.errors import InputError
+from memkit.generation.noise import frame_noise
 from memkit.generation.short_text import PIPELINE_TEXT_LENGTH, embed_short, short_texts
 from memkit.injectors.attention_recorder import AttentionRecorder
 from memkit.injectors.kv_cache.attachment import AttachedCache
@@ -27,7 +28,6 @@ from memkit.injectors.kv_cache.cache import KVCache
 from memkit.positions.pm_rope import PMRoPE
 from memkit.positions.prope import PRoPE
 from memkit.streaming.config import StreamConfig
-from memkit.streaming.noise import frame_noise
 from memkit.streaming.read_policies import Read, read_everything
 from memkit.streaming.session import KIND, load_stream, save_stream
 from memkit.streaming.steps import COND, UNCOND, ChunkSteps

@@ -6,14 +6,13 @@ from memkit.video.frames import (
     Resize,
     Video,
     first_frame,
-    from_model,
     read_clip,
     read_video,
     resample,
     resize,
-    to_model,
     write_video,
 )
+from memkit.video.pixels import batch_from_model, from_model, to_model, to_uint8
 from memkit.video.reader import VideoReader
 from memkit.video.writer import VideoWriter
 
@@ -24,6 +23,7 @@ __all__ = [
     "Video",
     "VideoReader",
     "VideoWriter",
+    "batch_from_model",
     "first_frame",
     "from_model",
     "read_clip",
@@ -31,5 +31,6 @@ __all__ = [
     "resample",
     "resize",
     "to_model",
+    "to_uint8",
     "write_video",
 ]

@@ -147,16 +147,6 @@ def resize(
     return result
 
 
-def to_model(frames: UInt8[Tensor, "time height width 3"]) -> Float[Tensor, "1 3 time height width"]:
-    """Frames as a model takes them: channels first, float32 in [-1, 1]."""
-    return (frames.permute(3, 0, 1, 2)[None].float() / 127.5 - 1).contiguous()
-
-
-def from_model(video: Float[Tensor, "1 3 time height width"]) -> UInt8[Tensor, "time height width 3"]:
-    """Frames of a model's output; values outside [-1, 1] are clipped. The inverse of `to_model`."""
-    return ((video[0].float() + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 3, 0).contiguous()
-
-
 def _check(fps: float, num_frames: int, cut: str, pad: str) -> None:
     if not 0 < fps < float("inf") or num_frames < 1:
         raise InputError(f"{num_frames} frames at {fps} fps: give a positive number of frames and a positive rate.")

@@ -18,6 +18,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
+from memkit.video.pixels import to_uint8
 from memkit.worlds.constants import COLOURS, PLACES, Split
 from memkit.worlds.motion import Number
 from memkit.worlds.render import Render, render
@@ -26,7 +27,7 @@ from memkit.worlds.scene import Body, Scene, body
 FPS = 8.0
 NUM_FRAMES = 17
 IMAGE_SIZE = 64
-Shows = Literal["place", "angle", "axis", "ground", "top", "radius", "blend", "pair"]
+Shows = Literal["position", "angle", "axis", "ground", "top", "radius", "blend", "pair"]
 
 
 class Part(NamedTuple):
@@ -120,11 +121,6 @@ def camera() -> Cameras:
 def times(num_frames: int = NUM_FRAMES, fps: float = FPS, start: float = 0.0) -> Float[Tensor, " num_frames"]:
     """Seconds of each frame, float64."""
     return start + torch.arange(num_frames, dtype=torch.float64) / fps
-
-
-def to_uint8(rgb: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
-    """Colours in [0, 1] as bytes."""
-    return (rgb * 255).round().to(torch.uint8)
 
 
 def at(x: Number, y: Number, z: Number) -> Float[Tensor, "frames 3"]:

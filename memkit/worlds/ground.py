@@ -31,7 +31,7 @@ class Slide(Solid):
     kind: ClassVar[str] = "slide"
     law: ClassVar[str] = "x'' = -friction gravity, until it stops"
     units: ClassVar[dict[str, str]] = {"x": "m"}
-    shows: ClassVar[Shows] = "place"
+    shows: ClassVar[Shows] = "position"
     constants: ClassVar[tuple[str, ...]] = ("friction",)
     free: ClassVar[dict[str, tuple[float, float]]] = {"friction": (0.01, 0.9), "x": (-2.2, 2.2), "speed": (0.0, 4.0)}
 
@@ -65,7 +65,7 @@ class Ramp(Solid):
     kind: ClassVar[str] = "ramp"
     law: ClassVar[str] = "along'' = 5/7 gravity sin(slope), until the foot"
     units: ClassVar[dict[str, str]] = {"x": "m", "z": "m"}
-    shows: ClassVar[Shows] = "place"
+    shows: ClassVar[Shows] = "position"
     constants: ClassVar[tuple[str, ...]] = ("gravity",)
     free: ClassVar[dict[str, tuple[float, float]]] = {"gravity": (0.5, 25.0), "along": (-0.5, 1.5)}
     LENGTH: ClassVar[float] = 3.4

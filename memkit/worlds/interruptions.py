@@ -14,8 +14,9 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
+from memkit.video.pixels import to_uint8
 from memkit.worlds.constants import Split
-from memkit.worlds.event import FPS, IMAGE_SIZE, Event, Part, at, camera, caption_of, times, to_uint8
+from memkit.worlds.event import FPS, IMAGE_SIZE, Event, Part, at, camera, caption_of, times
 from memkit.worlds.mechanisms import Clock, Orbit, Traverse
 from memkit.worlds.processes import Burn, Cool, Grow, Inflate, Melt
 from memkit.worlds.render import Render, render

@@ -81,7 +81,7 @@ class Traverse(Mechanism):
     kind: ClassVar[str] = "traverse"
     law: ClassVar[str] = "x' = rate, reversed at each end"
     units: ClassVar[dict[str, str]] = {"x": "m"}
-    shows: ClassVar[Shows] = "place"
+    shows: ClassVar[Shows] = "position"
     free: ClassVar[dict[str, tuple[float, float]]] = {"rate": (-3.0, 3.0), "start": (-1.6, 1.6)}
     RATES: ClassVar[tuple[float, float]] = (0.25, 0.7)
     STARTS: ClassVar[tuple[float, float]] = (-1.4, 1.4)

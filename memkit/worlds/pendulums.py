@@ -79,7 +79,7 @@ class Spring(Solid):
     kind: ClassVar[str] = "spring"
     law: ClassVar[str] = "z'' = -(stiffness + damping²) (z - middle) - 2 damping z'"
     units: ClassVar[dict[str, str]] = {"z": "m"}
-    shows: ClassVar[Shows] = "place"
+    shows: ClassVar[Shows] = "position"
     constants: ClassVar[tuple[str, ...]] = ("stiffness",)
     free: ClassVar[dict[str, tuple[float, float]]] = {
         "stiffness": (0.5, 60.0),
@@ -179,7 +179,7 @@ class Drift(Event):
     kind: ClassVar[str] = "drift"
     law: ClassVar[str] = "z' = -0.3 sqrt(gravity), to the floor; x sways"
     units: ClassVar[dict[str, str]] = {"x": "m", "z": "m"}
-    shows: ClassVar[Shows] = "place"
+    shows: ClassVar[Shows] = "position"
     constants: ClassVar[tuple[str, ...]] = ("gravity",)
     free: ClassVar[dict[str, tuple[float, float]]] = {
         "gravity": (0.2, 40.0),

@@ -149,7 +149,7 @@ class Rise(Process):
     kind: ClassVar[str] = "rise"
     law: ClassVar[str] = "z'' = (9 m rate - z') / 0.3 s"
     units: ClassVar[dict[str, str]] = {"z": "m"}
-    shows: ClassVar[Shows] = "place"
+    shows: ClassVar[Shows] = "position"
     free: ClassVar[dict[str, tuple[float, float]]] = {"rate": (0.0, 0.4), "start": (0.0, 2.5)}
     STARTS: ClassVar[tuple[float, float]] = (0.45, 0.9)
     words: ClassVar[tuple[str, str]] = ("a", "balloon with {} rises")

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
 from memkit.errors import InputError
+from memkit.video.pixels import to_uint8
 from memkit.worlds.constants import SPLITS, Split
-from memkit.worlds.event import FPS, IMAGE_SIZE, NUM_FRAMES, Part, caption_of, times, to_uint8
+from memkit.worlds.event import FPS, IMAGE_SIZE, NUM_FRAMES, Part, caption_of, times
 from memkit.worlds.furniture import FLOORS, WALLS, Piece, Pillar, walls
 from memkit.worlds.layout import Plan
 from memkit.worlds.paths import Path, Pose, Segment, Wait, and_back, approach, turn_and_return

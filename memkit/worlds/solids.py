@@ -83,7 +83,7 @@ class Fall(Solid, ABC):
 
     law: ClassVar[str] = "z'' = -gravity; at the floor z' becomes -restitution z'; x' is constant"
     units: ClassVar[dict[str, str]] = {"x": "m", "z": "m"}
-    shows: ClassVar[Shows] = "place"
+    shows: ClassVar[Shows] = "position"
     constants: ClassVar[tuple[str, ...]] = ("gravity", "restitution")
     does: ClassVar[str]
 

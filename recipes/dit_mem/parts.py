@@ -14,6 +14,7 @@ from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
 from memkit.encoders import Encoder, MemoryGate
 from memkit.errors import InputError
+from memkit.generation import make_scheduler
 from memkit.retrievers import TextEmbedder, TextRetriever
 from recipes.common.launch import shard
 from recipes.common.training import pick_device
@@ -40,9 +41,7 @@ def load_backbone(config: Config, device: torch.device | None = None) -> WanBack
         if part is not None:
             part.requires_grad_(False).eval()
     if config.flow_shift is not None:
-        settings = pipe.scheduler.config
-        name = "flow_shift" if "flow_shift" in settings else "shift"
-        pipe.scheduler = type(pipe.scheduler).from_config(settings, **{name: config.flow_shift})
+        pipe.scheduler = make_scheduler(pipe, config.flow_shift)
     return backbone
 
 

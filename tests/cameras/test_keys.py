@@ -249,7 +249,7 @@ def test_a_rolled_start_keeps_its_roll_under_yaw():
 
 BAD_STARTS = {
     "looks along \\+z": (torch.eye(4), torch.full((4,), 0.5)),
-    "no rigid motion": (torch.eye(4) * 2, torch.full((4,), 0.5)),
+    "not a rigid transform": (torch.eye(4) * 2, torch.full((4,), 0.5)),
     "give one": (torch.eye(4).repeat(2, 1, 1), torch.full((2, 4), 0.5)),
 }
 

@@ -1,8 +1,6 @@
-"""Pose files come back as they were written, mean what their formats say, and bad ones are refused by name."""
+"""Pose files come back as they were written and mean what their formats say."""
 
-import io
 import re
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,43 +10,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import given as given_by
 from hypothesis import strategies as st
 
-from memkit.cameras import Cameras, latent_cameras, poses_beside, read_poses, write_poses
-from memkit.cameras.pose_formats import check_rigid
+from memkit.cameras import Cameras, poses_beside, read_poses, write_poses
 from memkit.errors import InputError
-
-
-def cameras(frames: int = 5, seed: int = 0, dtype=torch.float64) -> Cameras:
-    """Random rotations, places within some metres, a lens of its own each."""
-    generator = torch.Generator().manual_seed(seed)
-    c2w = torch.eye(4, dtype=torch.float64).repeat(frames, 1, 1)
-    turn = torch.linalg.qr(torch.randn(frames, 3, 3, generator=generator, dtype=torch.float64))[0]
-    c2w[:, :3, :3] = turn * torch.linalg.det(turn)[:, None, None]
-    c2w[:, :3, 3] = 5 * torch.randn(frames, 3, generator=generator, dtype=torch.float64)
-    intrinsics = torch.rand(frames, 4, generator=generator, dtype=torch.float64) + 0.2
-    return Cameras(c2w.to(dtype), intrinsics.to(dtype))
-
-
-def close(got: Cameras, want: Cameras, atol: float = 1e-12) -> None:
-    torch.testing.assert_close(got.c2w, want.c2w, atol=atol, rtol=0, check_dtype=False)
-    torch.testing.assert_close(got.intrinsics, want.intrinsics, atol=atol, rtol=0, check_dtype=False)
-
-
-def npz(path: Path, **changes) -> Path:
-    """A file of two frames; an array that is None is left out."""
-    good = cameras(2)
-    arrays = {"c2w": good.c2w.numpy(), "intrinsics": good.intrinsics.numpy()} | changes
-    np.savez(path, **{name: np.asarray(a) for name, a in arrays.items() if a is not None})
-    return path
-
-
-def line(w2c: torch.Tensor, intrinsics=(0.9, 1.6, 0.5, 0.5), k=("0.0", "0.0"), time: int = 0) -> str:
-    return " ".join(map(str, [time, *intrinsics, *k, *w2c[:3].flatten().tolist()]))
-
-
-def text(path: Path, *lines: str, url: str = "https://www.youtube.com/watch?v=x") -> Path:
-    path.write_text("\n".join([url, *lines]) + "\n")
-    return path
-
+from tests.helpers.pose_files import cameras, close, line, npz, text
 
 # -- round trips -------------------------------------------------------------------------------------------------------
 
@@ -97,7 +61,7 @@ def test_equal_cameras_give_equal_files(tmp_path):
 
 
 def test_realestate10k_is_world_to_camera(tmp_path):
-    """By projection: what the file's matrix puts at a place before the camera, the pose that was read puts back."""
+    """By projection: what the file's matrix puts at a point before the camera, the pose that was read puts back."""
     good = cameras(3)
     w2c = torch.linalg.inv(good.c2w)
     path = text(tmp_path / "p.txt", *(line(m, time=33_366 * i) for i, m in enumerate(w2c)))
@@ -121,7 +85,7 @@ def test_a_written_text_has_the_lines_of_realestate10k(tmp_path):
         assert [float(word) for word in row.split()] == want
 
 
-def test_one_lens_for_all_frames(tmp_path):
+def test_intrinsics_of_one_camera_are_those_of_all_frames(tmp_path):
     got = read_poses(npz(tmp_path / "p.npz", intrinsics=[0.9, 1.6, 0.5, 0.4]))
     assert got.intrinsics.tolist() == [[0.9, 1.6, 0.5, 0.4]] * 2
 
@@ -146,157 +110,7 @@ def test_an_unknown_focal_length_is_0(tmp_path):
     assert read_poses(npz(tmp_path / "p.npz", intrinsics=[0.0, 0.0, 0.5, 0.5])).intrinsics[0, 0] == 0
 
 
-# -- what is refused ---------------------------------------------------------------------------------------------------
-
-
-def pose(**cells: float) -> np.ndarray:
-    """Two poses, of which the second has some cells changed: m03 is row 0, column 3."""
-    c2w = cameras(2).c2w.numpy().copy()
-    for name, value in cells.items():
-        c2w[1, int(name[1]), int(name[2])] = value
-    return c2w
-
-
-def turned(matrix: np.ndarray) -> np.ndarray:
-    """Two poses, the second with its axes changed."""
-    c2w = cameras(2).c2w.numpy().copy()
-    c2w[1, :3, :3] = c2w[1, :3, :3] @ matrix
-    return c2w
-
-
-K = np.array([[320.0, 0, 300], [0, 400, 120], [0, 0, 1]])
-PIXELS = {"intrinsics": None, "K": K, "width": 640, "height": 480}
-BAD_NPZ = {
-    "not finite": ({"c2w": pose(m03=np.nan)}, "pose 1 is no rigid motion"),
-    "infinite": ({"c2w": pose(m03=np.inf)}, "pose 1 is no rigid motion"),
-    "mirrored": ({"c2w": turned(np.diag([1.0, 1, -1]))}, "pose 1 is no rigid motion"),
-    "scaled": ({"c2w": turned(np.eye(3) * 1.01)}, "pose 1 is no rigid motion"),
-    "sheared": ({"c2w": turned(np.eye(3) + 0.01 * np.eye(3, k=1))}, "pose 1 is no rigid motion"),
-    "last row": ({"c2w": pose(m33=2)}, "pose 1 is no rigid motion"),
-    "transposed": ({"c2w": cameras(2).c2w.numpy().swapaxes(1, 2)}, "pose 0 is no rigid motion"),
-    "3×4": ({"c2w": cameras(2).c2w.numpy()[:, :3]}, "give camera-to-world matrices"),
-    "one pose": ({"c2w": np.eye(4)}, "give camera-to-world matrices"),
-    "no frame": ({"c2w": np.zeros((0, 4, 4)), "intrinsics": np.zeros((0, 4))}, "one frame or more"),
-    "no c2w": ({"c2w": None}, "needs c2w"),
-    "no lens": ({"intrinsics": None}, "either intrinsics or K"),
-    "two lenses": ({"K": K, "width": 640, "height": 480}, "either intrinsics or K"),
-    "wrong count": ({"intrinsics": np.ones((3, 4))}, r"\[3, 4\]"),
-    "lens of 3": ({"intrinsics": np.ones(3)}, r"\[3\]"),
-    "lens not a number": ({"intrinsics": [0.9, 0.9, 0.5, np.nan]}, "intrinsics of frame 0"),
-    "lens infinite": ({"intrinsics": [0.9, 0.9, np.inf, 0.5]}, "intrinsics of frame 0"),
-    "negative lens": ({"intrinsics": [[0.9, 0.9, 0.5, 0.5], [0.9, -0.9, 0.5, 0.5]]}, "intrinsics of frame 1"),
-    "lens in pixels": ({"intrinsics": [320, 400, 300, 120]}, "in pixels"),
-    "no width": (PIXELS | {"width": None}, "needs the numbers width"),
-    "two heights": (PIXELS | {"height": [480, 480]}, "one number each"),
-    "no size": (PIXELS | {"height": 0}, "one number each"),
-    "skew": (PIXELS | {"K": K + [[0, 1, 0], [0, 0, 0], [0, 0, 0]]}, "skew"),
-    "K transposed": (PIXELS | {"K": K.T}, "skew"),
-    "K of 3×4": (PIXELS | {"K": np.ones((3, 4))}, r"give \[3, 3\]"),
-    "K count": (PIXELS | {"K": np.stack([K] * 3)}, r"\[3, 4\]"),
-    "words": ({"c2w": np.array(["a"])}, "real numbers"),
-    "complex": ({"intrinsics": np.ones(4, dtype=complex)}, "real numbers"),
-}
-
-
-@pytest.mark.parametrize("name", BAD_NPZ)
-def test_a_bad_npz_is_refused_by_name(tmp_path, name):
-    changes, message = BAD_NPZ[name]
-    path = npz(tmp_path / "p.npz", **changes)
-    with pytest.raises(InputError, match=message) as caught:
-        read_poses(path)
-    assert str(path) in str(caught.value)
-
-
-def test_nothing_pickled_is_loaded(tmp_path):
-    class Trap:
-        def __reduce__(self):
-            return Path.touch, (tmp_path / "sprung",)
-
-    npz(tmp_path / "p.npz", intrinsics=np.array([Trap()], dtype=object))
-    with pytest.raises(InputError, match="without objects"):
-        read_poses(tmp_path / "p.npz")
-    assert not (tmp_path / "sprung").exists()
-
-
-def test_the_tolerance_of_rotations_lets_half_precision_pass_and_no_more():
-    good = cameras(64)
-    check_rigid(good.c2w.half(), "fp16")
-    one = good.c2w[0]
-    for error, fine in ((0.9e-3, True), (1.1e-3, False)):
-        off = one.clone()
-        off[:3, :3] *= (1 + error) ** 0.5
-        if fine:
-            check_rigid(off, "near")
-            continue
-        with pytest.raises(InputError, match="far: pose 0"):
-            check_rigid(off, "far")
-
-
-EYE = line(torch.eye(4))
-BAD_TEXT = {
-    "distortion": ([EYE, line(torch.eye(4), k=("0.0", "-0.01"))], "line 3: the distortion is 0.0 -0.01"),
-    "first coefficient": ([EYE, line(torch.eye(4), k=("1e-9", "0"))], "line 3: the distortion"),
-    "a number short": ([EYE, EYE.rsplit(" ", 1)[0]], "line 3 has 18 numbers"),
-    "a number more": ([EYE, EYE + " 0"], "line 3 has 20 numbers"),
-    "a word": ([EYE.replace("0.9", "zero")], "line 2: could not convert"),
-    "nan": ([EYE, EYE.replace("0.9", "nan")], "intrinsics of frame 1"),
-    "pose not finite": ([EYE, EYE[:-3] + "inf"], r"\(world to camera\): pose 1"),
-    "singular": ([line(torch.zeros(4, 4))], "pose 0 is no rigid motion"),
-    "mirrored": ([line(torch.diag(torch.tensor([1.0, 1, -1, 1])))], "pose 0 is no rigid motion"),
-    "no frame": ([], "holds no pose"),
-    "pixels": ([line(torch.eye(4), intrinsics=(320, 400, 300, 120))], "in pixels"),
-}
-
-
-@pytest.mark.parametrize("name", BAD_TEXT)
-def test_a_bad_text_is_refused_by_name(tmp_path, name):
-    lines, message = BAD_TEXT[name]
-    path = text(tmp_path / "p.txt", *lines)
-    with pytest.raises(InputError, match=message) as caught:
-        read_poses(path)
-    assert str(path) in str(caught.value)
-
-
-def test_a_text_without_its_url_would_lose_a_frame(tmp_path):
-    with pytest.raises(InputError, match="line 1 is a pose"):
-        read_poses(text(tmp_path / "p.txt", EYE, url=EYE))
-
-
-def test_other_files_are_refused(tmp_path):
-    (tmp_path / "p.npz").write_bytes(b"junk")
-    np.save(tmp_path / "array.npy", np.eye(4))
-    (tmp_path / "array.npy").rename(tmp_path / "array.npz")
-    with zipfile.ZipFile(tmp_path / "zip.npz", "w") as archive:
-        archive.writestr("c2w", "words")
-        archive.writestr("intrinsics", "words")
-    (tmp_path / "latin.txt").write_bytes("straße".encode("latin-1"))
-    for name, message in (
-        ("p.npz", "plain arrays"),
-        ("array.npz", "plain arrays"),
-        ("zip.npz", "no array"),
-        ("latin.txt", "no text"),
-        ("nothing.npz", "cannot be read"),
-        ("p.json", "no pose file by its name"),
-    ):
-        with pytest.raises(InputError, match=message):
-            read_poses(tmp_path / name)
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given_by(st.lists(st.tuples(st.floats(0, 1), st.integers(1, 255)), min_size=1, max_size=4), st.floats(0, 1))
-def test_a_damaged_npz_gives_its_poses_or_an_input_error(tmp_path, flips, cut):
-    path = tmp_path / "p.npz"
-    with io.BytesIO() as buffer:
-        np.savez_compressed(buffer, c2w=cameras(2).c2w.numpy(), intrinsics=cameras(2).intrinsics.numpy())
-        data = bytearray(buffer.getvalue())
-    for where, what in flips:
-        data[int(where * (len(data) - 1))] ^= what
-    path.write_bytes(data[: int(cut * len(data))] if cut < 0.5 else data)
-    try:
-        got = read_poses(path)
-    except InputError:
-        return
-    close(got, cameras(2))  # zip's checksums guard the numbers
+# -- what is not written ---------------------------------------------------------------------------------------------
 
 
 def test_what_cannot_be_read_back_is_not_written(tmp_path):
@@ -350,32 +164,6 @@ def test_a_caption_is_no_pose_file(tmp_path, caption):
 def test_a_folder_of_that_name_is_no_pose_file(tmp_path):
     (tmp_path / "walk.npz").mkdir()
     assert poses_beside(tmp_path / "walk.mp4") is None
-
-
-# -- latent frames -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("batch", [(), (2,)])
-@pytest.mark.parametrize(("frames", "each"), [(1, 4), (5, 4), (17, 4), (9, 8), (6, 1)])
-def test_a_latent_frame_has_the_camera_of_its_last_frame(batch, frames, each):
-    given = cameras(frames)
-    given = Cameras(given.c2w.expand(*batch, frames, 4, 4), given.intrinsics.expand(*batch, frames, 4))
-    got = latent_cameras(given, each)
-    last = list(range(0, frames, each))
-    assert torch.equal(got.c2w, given.c2w[..., last, :, :])
-    assert torch.equal(got.intrinsics, given.intrinsics[..., last, :])
-
-
-def test_latent_frames_take_four_frames_by_default():
-    assert torch.equal(latent_cameras(cameras(9)).c2w, cameras(9).c2w[[0, 4, 8]])
-
-
-@pytest.mark.parametrize(("frames", "each"), [(4, 4), (16, 4), (6, 4), (0, 4), (0, 1), (5, 0), (3, -1)])
-def test_cameras_that_are_not_those_of_whole_latent_frames_are_refused(frames, each):
-    with pytest.raises(InputError):
-        latent_cameras(cameras(frames), each)
-    with pytest.raises(InputError):
-        latent_cameras(Cameras(torch.eye(4), torch.ones(4)))
 
 
 # -- the page ----------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from memkit.errors import InputError
 from memkit.generation import generate_latents, generate_video, generate_videos
 from memkit.generation.short_text import PIPELINE_TEXT_LENGTH, short_text
 from memkit.memory import Memory
+from tests.helpers.differ import differ
 
 SHORT = {"steps": 2, "guidance_scale": 3.0}
 
@@ -73,8 +74,18 @@ def test_latents_are_those_that_the_video_is_decoded_from(backbone) -> None:
         assert (decoded - videos.float()).abs().max() <= 1
         if given is not None:
             assert torch.equal(latents[:, :, :1], first.expand(2, -1, -1, -1, -1))
-    with pytest.raises(InputError, match="seed each"):
+    with pytest.raises(InputError, match="one seed each"):
         generate_latents(backbone, ["a", "b"], seeds=[1])
+
+
+def test_latents_start_from_noise_that_is_given(backbone) -> None:
+    drawn = [torch.randn(16, 3, 4, 4, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)]
+    seeded = generate_latents(backbone, ["a", "b"], seeds=[1, 2], **SHORT)
+    assert torch.equal(generate_latents(backbone, ["a", "b"], noise=torch.stack(drawn), **SHORT), seeded)
+    assert differ(generate_latents(backbone, ["a", "b"], noise=torch.stack(drawn[::-1]), **SHORT), seeded)
+    for both in ({}, {"seeds": [1, 2], "noise": torch.stack(drawn)}):
+        with pytest.raises(InputError, match="one of the two"):
+            generate_latents(backbone, ["a", "b"], **both)
 
 
 def test_short_texts_give_the_same_video_up_to_rounding(backbone, memory) -> None:

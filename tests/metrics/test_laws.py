@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from memkit.metrics import LawMeasure, body_found, measure_law
+from memkit.video import to_uint8
 from memkit.worlds import LAWS, Event, Interrupted, Interruption, render, sample_law
 from memkit.worlds.constants import COLOURS
-from memkit.worlds.event import camera, to_uint8
+from memkit.worlds.event import camera
 from memkit.worlds.processes import Cool
 from memkit.worlds.solids import Drop
 from memkit.worlds.tanks import Dye, Fill

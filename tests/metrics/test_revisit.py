@@ -95,7 +95,8 @@ def test_the_world_has_no_origin_and_no_north(seed: int) -> None:
     cameras = path(yaw, x)
     generator = torch.Generator().manual_seed(seed)
     motion = torch.eye(4, dtype=torch.float64)
-    motion[:3, :3] = torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64)).Q
+    rotation = torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64)).Q
+    motion[:3, :3] = rotation * torch.linalg.det(rotation).sign()
     motion[:3, 3] = 10 * torch.randn(3, generator=generator, dtype=torch.float64)
     pairs = revisit_pairs(cameras)
     assert revisit_pairs(Cameras(motion @ cameras.c2w, cameras.intrinsics)) == pairs
@@ -109,6 +110,9 @@ def test_paths_and_settings_that_cannot_be_used() -> None:
     for bad in (broken, Cameras(cameras.c2w[None], cameras.intrinsics[None])):
         with pytest.raises(InputError, match="one path of finite poses"):
             revisit_pairs(bad)
+    broken.c2w[1] = cameras.c2w[1] * 2
+    with pytest.raises(InputError, match="pose 1 is not a rigid transform"):
+        revisit_pairs(broken)
     for settings in ({"metres": 0}, {"degrees": -1.0}, {"metres": 2.0}, {"degrees": 40}, {"min_gap": 0}):
         with pytest.raises(InputError, match="positive tolerances"):
             revisit_pairs(cameras, **settings)  # type: ignore[arg-type]

@@ -12,8 +12,9 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from memkit.metrics import track_body
 from memkit.metrics.track import hue_of
+from memkit.video import to_uint8
 from memkit.worlds import LAWS, Event, render
-from memkit.worlds.event import camera, times, to_uint8
+from memkit.worlds.event import camera, times
 from memkit.worlds.ground import Collide
 from memkit.worlds.interruptions import PROCESSES
 from memkit.worlds.pendulums import Drift, Spin, Swing
@@ -39,6 +40,14 @@ def spoilt(video: Tensor, seed: int = 0) -> Tensor:
 
 def empty(event: Event, frames: int = 5) -> Tensor:
     return to_uint8(render(event.backdrop(), camera(), 64, 64).rgb).repeat(frames, 1, 1, 1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_video_on_a_gpu_gives_the_same_track() -> None:
+    event = draw(Drop, 0)
+    video = event.video(4, 3.0)
+    for a, b in zip(track_body(video.cuda(), event), track_body(video, event), strict=True):
+        assert torch.equal(a.nan_to_num(-1.0), b.nan_to_num(-1.0))
 
 
 @pytest.mark.parametrize("kind", [Drop, Throw, Swing, Spin, Drift, Rise, Fill])

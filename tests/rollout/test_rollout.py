@@ -8,6 +8,7 @@ import torch
 from memkit.backbones import WanBackbone
 from memkit.cameras import Cameras
 from memkit.errors import InputError
+from memkit.generation.noise import frame_noise
 from memkit.injectors import FrameContext, FrameContextConfig, QueryLayers, QueryLayersConfig
 from memkit.rollout import ContextMethod, LearnedContext, RetrievedContext, Rollout
 
@@ -22,7 +23,7 @@ def backbone(random_folder) -> WanBackbone:
     return backbone
 
 
-def learned() -> ContextMethod:
+def learned() -> LearnedContext:
     torch.manual_seed(0)
     return LearnedContext(QueryLayers(QueryLayersConfig(dim=48, blocks=3, layers=1)), 6)
 
@@ -56,11 +57,11 @@ def test_a_chunk_begins_with_the_last_frame(backbone) -> None:
     first = rollout.generate(["a room"], part(cameras, 0, STRIDE + 1), [1])
     second = rollout.generate(["a room"], part(cameras, STRIDE, 2 * STRIDE + 1), [2])
     assert first.shape == second.shape == (1, STRIDE + 1, 32, 32, 3)
-    known = backbone.encode_video(first[:, -1:].movedim(-1, 1).float() / 127.5 - 1)
+    latents = backbone.encode_video(first[:, -1:].movedim(-1, 1).float() / 127.5 - 1)
     with torch.no_grad():
-        alone = ((backbone.decode_latents(known)[:, :, 0] + 1) * 127.5).round().clamp(0, 255)
+        alone = ((backbone.decode_latents(latents)[:, :, 0] + 1) * 127.5).round().clamp(0, 255)
     assert (second[:, 0].movedim(-1, 1).float() - alone).abs().max() <= 1
-    torch.testing.assert_close(rollout.history.latents[:, :, 3], known[:, :, 0])
+    torch.testing.assert_close(rollout.history.latents[:, :, 3], latents[:, :, 0])
     assert rollout.history.times == (0, 1, 2, 2, 3, 4)
 
 
@@ -110,18 +111,66 @@ def test_a_video_depends_on_its_own_seed_and_past(backbone) -> None:
     assert (both[1].int() - other[1].int()).abs().max() > 1
 
 
+class Recorded(LearnedContext):
+    """Keeps the noise that its queries were given."""
+
+    def __init__(self, method: LearnedContext) -> None:
+        super().__init__(method.query, method.frames)
+        self.seen: list[torch.Tensor] = []
+
+    def shown(self, *transformers, **given):
+        self.seen.append(given["noise"])
+        return super().shown(*transformers, **given)
+
+
+def noise_of_two_chunks(backbone, seeds: list[list[int]] | None) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """What the frames of two chunks start from but for the first, and the noise of their queries; two videos."""
+    method, cameras, start = Recorded(learned()), path(2 * STRIDE + 1, 2), []
+    rollout = begun(backbone, method, batch=2, seeds=[1, 2])
+
+    def record(module, args, kwargs) -> None:
+        start.append((args[0] if args else kwargs["hidden_states"])[:, :, 1:].clone())
+
+    handle = backbone.transformer.register_forward_pre_hook(record, with_kwargs=True)
+    try:
+        for i in range(2):
+            chunk = part(cameras, i * STRIDE, (i + 1) * STRIDE + 1)
+            rollout.generate(["a", "b"], chunk, *([] if seeds is None else [seeds[i]]))
+    finally:
+        handle.remove()
+    return start, method.seen
+
+
+def test_noise_follows_from_the_seed_of_a_video_and_the_position_of_a_frame(backbone) -> None:
+    start, queries = noise_of_two_chunks(backbone, None)
+    for i in range(2):
+        positions = range(2 * i, 2 * i + 3)
+        assert torch.equal(start[i], frame_noise([1, 2], "noise", positions, (16, 4, 4))[:, :, 1:])
+        assert torch.equal(queries[i], frame_noise([1, 2], "query", positions, (16, 4, 4)))
+
+
+def test_seeds_of_a_chunk_give_its_noise_whatever_its_position(backbone) -> None:
+    start, queries = noise_of_two_chunks(backbone, [[5, 6], [5, 6]])
+    drawn = [torch.randn(16, 3, 4, 4, generator=torch.Generator().manual_seed(seed)) for seed in (5, 6)]
+    assert torch.equal(start[0], torch.stack(drawn)[:, :, 1:]) and torch.equal(start[0], start[1])
+    drawn = [torch.randn(16, 3, 4, 4, generator=torch.Generator().manual_seed(seed ^ 0x5EED)) for seed in (5, 6)]
+    assert torch.equal(queries[0], torch.stack(drawn)) and torch.equal(queries[0], queries[1])
+
+
 def test_what_does_not_fit_is_refused(backbone) -> None:
     cameras = path(STRIDE + 1)
     with pytest.raises(InputError, match="observe"):
         Rollout(backbone, learned()).generate([""], cameras, [1])
     with pytest.raises(InputError, match="1 \\+ n·8"):
         Rollout(backbone, learned()).observe(frames(5), path(5))
-    with pytest.raises(InputError, match="one a frame"):
+    with pytest.raises(InputError, match="one per frame"):
         Rollout(backbone, learned()).observe(frames(STRIDE + 1), path(STRIDE))
     rollout = begun(backbone, learned())
-    with pytest.raises(InputError, match="each one of both"):
+    with pytest.raises(InputError, match="no seeds"):
+        rollout.generate(["a"], cameras)
+    with pytest.raises(InputError, match="one each per video"):
         rollout.generate(["a", "b"], cameras, [1])
-    with pytest.raises(InputError, match="one a frame"):
+    with pytest.raises(InputError, match="one per frame"):
         rollout.generate(["a"], path(STRIDE), [1])
-    with pytest.raises(InputError, match="go on from"):
+    with pytest.raises(InputError, match="continue 1"):
         rollout.observe(frames(STRIDE + 1, 2), path(STRIDE + 1, 2))

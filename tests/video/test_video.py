@@ -15,7 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memkit.errors import InputError, MediaError
-from memkit.video import Resize, from_model, read_clip, read_video, resample, resize, to_model, write_video
+from memkit.video import (
+    Resize,
+    batch_from_model,
+    from_model,
+    read_clip,
+    read_video,
+    resample,
+    resize,
+    to_model,
+    write_video,
+)
 from memkit.worlds import sample_law
 
 
@@ -331,3 +341,10 @@ def test_to_model_and_back():
     assert from_model(torch.tensor([-9.0, 9.0]).reshape(1, 1, 1, 1, 2).expand(1, 3, 1, 1, 2)).flatten().tolist() == [
         0, 0, 0, 255, 255, 255,
     ]  # fmt: skip
+
+
+def test_a_batch_to_model_and_back_is_its_clips():
+    clips = torch.randint(0, 256, (2, 3, 4, 6, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    video = to_model(clips)
+    assert torch.equal(video, torch.cat([to_model(clip) for clip in clips]))
+    assert torch.equal(batch_from_model(video), clips)

@@ -87,7 +87,8 @@ class AttachedFrames(Attached):
             positions: of P's frames; 0…F−1 without.
             context_positions: of the context's frames, negative or with gaps; −n…−1 without. A packed token has the
                 average of the rotary tables over the cells that it stands for.
-            cameras: poses of P's frames [B or 1,F,12]; see `relative_pose_vectors`. They need no context.
+            cameras: poses of P's frames [B or 1,F,12]; see
+                `memkit.cameras.relative_pose_vectors`. They need no context.
             context_cameras: poses of the context's frames, relative to the same camera. A packed token has the
                 average of what its frames' poses add.
             annotation: the kind of the poses, one of the config's ``cameras``.

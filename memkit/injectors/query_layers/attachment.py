@@ -78,7 +78,7 @@ class AttachedQueries(Attached):
             query: noise of Q [B or 1,C,F,H,W], with ``query="noise"``; drawn once, for all steps of the chunk.
             positions: of P's frames, and Q's, which are the same; 0…F−1 without.
             context_positions: of C's frames, negative or with gaps; −n…−1 without.
-            cameras: poses of P's frames [B or 1,F,12], which Q's take too; see `relative_pose_vectors`.
+            cameras: poses of P's frames [B or 1,F,12], which Q's take too; see `memkit.cameras.relative_pose_vectors`.
             context_cameras: poses of C's frames, relative to the same camera.
             annotation: the kind of the poses, one of the config's ``cameras``.
             recorder: if given, records the share of Q's attention on each frame of the context, as the series

@@ -126,7 +126,7 @@ class QueryModule(Pretrained, nn.Module):
             text: as the backbone's transformer takes it [B or 1,L,D_text]; its embedding is the module's own.
             positions: of Q's frames, which are P's; 0…F−1 without.
             context_positions: of C's frames, negative or with gaps; −N…−1 without.
-            cameras: poses of Q's frames, which are P's [B or 1,F,12]; see `relative_pose_vectors`.
+            cameras: poses of Q's frames, which are P's [B or 1,F,12]; see `memkit.cameras.relative_pose_vectors`.
             context_cameras: poses of C's frames [B or 1,N,12], relative to the same camera.
             annotation: the kind of the poses, one of the config's ``cameras``.
             recorder: if given, records the share of Q's attention on each frame of the context, as the series

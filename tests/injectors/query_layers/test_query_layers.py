@@ -10,9 +10,10 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor
 
 from memkit.backbones.rotary import rotary_at, rotate
+from memkit.cameras import relative_pose_vectors
 from memkit.errors import InputError, MemkitError
 from memkit.generation import conditioning_frames
-from memkit.injectors import CameraEncoder, QueryLayers, QueryLayersConfig, SelfAttentionConcat, relative_pose_vectors
+from memkit.injectors import CameraEncoder, QueryLayers, QueryLayersConfig, SelfAttentionConcat
 from memkit.memory import Memory
 from tests.helpers.random_wan import random_transformer
 
