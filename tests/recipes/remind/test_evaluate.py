@@ -110,7 +110,9 @@ def test_what_is_given_stays_and_the_rest_follows_the_seed(config) -> None:
         at = Cameras(cameras.c2w[rows], cameras.intrinsics[rows])
         positions = train.load_cameras(config, backbone, config.out)
         stream = open_stream(own, backbone, positions, seeds, at, (4, 4), 13)
-        mine = [Chunk(c.prompts[rows], c.frames, None if c.known is None else c.known[rows]) for c in chunks]
+        mine = [
+            Chunk(c.prompts[rows], c.frames, None if c.conditioning is None else c.conditioning[rows]) for c in chunks
+        ]
         return sample_chunks(stream, mine)[0]
 
     both = roll(slice(0, 2), [1, 2])
