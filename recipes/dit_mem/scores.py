@@ -116,7 +116,7 @@ def constant_table(runs: Sequence[Run], conditions: Sequence[str], name: str) ->
 
 
 def error_differences(runs: Sequence[Run], condition: str, reference: tuple[Sequence[Run], str]) -> Cells:
-    """Errors under a condition minus those of ``reference`` (runs and their condition), of the same prompt and noise."""
+    """Errors under a condition minus those of ``reference`` (runs, condition), of the same prompt and noise."""
     errors = {f"{name} error": Measure(lambda row, name=name: _error(row, name)) for name in constants_in(runs)}
     return intervals({"path error, %": PATH, "law residual, %": LAW, **errors}, runs, condition, reference)
 
