@@ -62,6 +62,19 @@ def intervals(
     return cells
 
 
+def compare(
+    measures: Mapping[str, Measure],
+    runs: Mapping[str, Sequence[Run]],
+    condition: str,
+    reference: tuple[Sequence[Run], str] | str | None = None,
+) -> Table:
+    """A row of `intervals` per variant; as ``reference``, a condition alone is one of the same runs."""
+    return {
+        name: intervals(measures, some, condition, (some, reference) if isinstance(reference, str) else reference)
+        for name, some in runs.items()
+    }
+
+
 def interval(statistic: Callable[..., float], *columns: np.ndarray) -> Interval:
     """A statistic of columns [runs, ids], and its 95 % interval; see `memkit.metrics.bootstrap_runs`."""
     return bootstrap_runs(statistic, *columns, resamples=RESAMPLES)

@@ -118,14 +118,13 @@ class Evaluator:
     def measure(self, name: str, condition: Condition, rows: ResultStore[Row]) -> None:
         """Add the rows that a condition lacks; a target has the same noise under all conditions."""
         config, fps, targets = self.command.config, self.backbone.video_format.fps, self.targets
-        missing = [targets.index(id) for id in rows.missing(name, targets)]
-        batches = [missing[i : i + config.videos_at_once] for i in range(0, len(missing), config.videos_at_once)]
         folder = rows.file.parent / f"evaluation{self.command.suffix}"
-        for index in tqdm(batches, desc=name, disable=not batches):
-            first = self.first_frames([targets[i] for i in index]) if self.command.from_frame else None
+        for batch in rows.batches(name, targets, config.videos_at_once):
+            index = [targets.index(id) for id in batch]
+            first = self.first_frames(batch) if self.command.from_frame else None
             videos = generate_videos(
                 self.backbone,
-                [law_of(targets[i]).caption for i in index],
+                [law_of(id).caption for id in batch],
                 self.memory(condition, index),
                 seeds=[self.command.noise_seed + i for i in index],
                 steps=config.sampling_steps,

@@ -19,14 +19,12 @@ through the autoencoder, and there is no state.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
@@ -121,19 +119,13 @@ class Evaluator:
 
     def measure(self, conditions: Sequence[str], rows: ResultStore[Row]) -> None:
         """Add the missing rows; clips that are interrupted at the same place share a batch."""
+        size, records = self.command.at_once, self.clips.records
         for condition in conditions:
-            groups: dict[tuple[int, int], list[str]] = defaultdict(list)
-            for id in (missing := rows.missing(condition, self.ids)):
-                groups[self.clips.records[id].hidden].append(id)
-            with tqdm(total=len(missing), desc=condition, disable=not missing) as bar:
-                for ids in groups.values():
-                    for start in range(0, len(ids), self.command.at_once):
-                        batch = ids[start : start + self.command.at_once]
-                        for row, frames in self._measure_batch(condition, batch):
-                            rows.add(row)
-                            if row.id in self.ids[: self.command.keep]:
-                                self._keep(rows, row, frames)
-                        bar.update(len(batch))
+            for batch in rows.batches(condition, self.ids, size, key=lambda id: records[id].hidden):
+                for row, frames in self._measure_batch(condition, batch):
+                    rows.add(row)
+                    if row.id in self.ids[: self.command.keep]:
+                        self._keep(rows, row, frames)
 
     def _measure_batch(self, condition: str, ids: list[str]) -> Iterator[tuple[Row, Tensor]]:
         """Each row, and the generated frames beside the twin's."""
