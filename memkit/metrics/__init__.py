@@ -3,6 +3,7 @@
 from memkit.metrics.bootstrap import Interval, bootstrap, bootstrap_runs, correlation
 from memkit.metrics.evolution import StateScore, evolution_score, hidden_state_error, state_evolution
 from memkit.metrics.fit import Fit, fit_event
+from memkit.metrics.hidden_process import HiddenProcess, measure_hidden_process
 from memkit.metrics.laws import LawMeasure, body_found, measure_law
 from memkit.metrics.quality import Lpips, mean_psnr, psnr, ssim
 from memkit.metrics.revisit import Comparison, compare, revisit_pairs
@@ -12,6 +13,7 @@ from memkit.metrics.track import Track, track_body
 __all__ = [
     "Comparison",
     "Fit",
+    "HiddenProcess",
     "Interval",
     "LawMeasure",
     "Lpips",
@@ -26,6 +28,7 @@ __all__ = [
     "fit_event",
     "hidden_state_error",
     "mean_psnr",
+    "measure_hidden_process",
     "measure_law",
     "measure_state",
     "psnr",

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+from tqdm import tqdm
 
 from memkit.errors import InputError
 from memkit.files import atomic_write
@@ -48,6 +51,18 @@ class ResultStore(Generic[AnyRow]):
     def missing(self, condition: str, ids: Iterable[str]) -> list[str]:
         """The ids that have no row under a condition yet."""
         return [id for id in ids if (condition, id) not in self.rows]
+
+    def batches(
+        self, condition: str, ids: Iterable[str], size: int, key: Callable[[str], Any] = lambda id: None
+    ) -> Iterator[list[str]]:
+        """Batches of the missing ids, with a progress bar; the ids of a batch have the same key."""
+        groups: dict[Any, list[str]] = defaultdict(list)
+        for id in (missing := self.missing(condition, ids)):
+            groups[key(id)].append(id)
+        with tqdm(total=len(missing), desc=condition, disable=not missing) as bar:
+            for batch in (group[i : i + size] for group in groups.values() for i in range(0, len(group), size)):
+                yield batch
+                bar.update(len(batch))
 
     def add(self, row: AnyRow) -> None:
         """Append a row to the file."""

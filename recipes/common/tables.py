@@ -58,8 +58,26 @@ def intervals(
         found = values(runs, condition, value)
         if reference is not None:
             found = found - values(*reference, value)
-        cells[name] = bootstrap_runs(statistic, found, resamples=RESAMPLES)
+        cells[name] = interval(statistic, found)
     return cells
+
+
+def compare(
+    measures: Mapping[str, Measure],
+    runs: Mapping[str, Sequence[Run]],
+    condition: str,
+    reference: tuple[Sequence[Run], str] | str | None = None,
+) -> Table:
+    """A row of `intervals` per variant; as ``reference``, a condition alone is one of the same runs."""
+    return {
+        name: intervals(measures, some, condition, (some, reference) if isinstance(reference, str) else reference)
+        for name, some in runs.items()
+    }
+
+
+def interval(statistic: Callable[..., float], *columns: np.ndarray) -> Interval:
+    """A statistic of columns [runs, ids], and its 95 % interval; see `memkit.metrics.bootstrap_runs`."""
+    return bootstrap_runs(statistic, *columns, resamples=RESAMPLES)
 
 
 def exactly(value: float) -> Interval:
@@ -79,12 +97,12 @@ def write_tables(
     file: Path,
     tables: Mapping[str, Table],
     units: Mapping[str, str] | None = None,
-    digits: Mapping[str, int] | None = None,
+    digits: Callable[[str], int] = lambda title: 2,
 ) -> None:
     """Print each table below its title (of "", "all") and its unit, and write all numbers to a JSON file."""
     for title, table in tables.items():
         unit = f", {units[title]}" if units and title in units else ""
-        print(f"**{_heading(title) or 'all'}{unit}**\n\n{to_markdown(table, (digits or {}).get(title, 2))}\n")
+        print(f"**{_heading(title) or 'all'}{unit}**\n\n{to_markdown(table, digits(title))}\n")
     numbers = {title or "all": table_to_json(table) for title, table in tables.items()}
     file.write_text(json.dumps(to_json(numbers), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 

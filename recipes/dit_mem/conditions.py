@@ -27,7 +27,7 @@ class Condition:
     high: list[list[str]] | None = None
 
 
-Study = Callable[[Config, MemoryBank, Sequence[str]], dict[str, Condition]]
+ConditionsOf = Callable[[Config, MemoryBank, Sequence[str]], dict[str, Condition]]
 
 
 def knowledge(config: Config, bank: MemoryBank, targets: Sequence[str]) -> dict[str, Condition]:
@@ -82,7 +82,7 @@ def encoders(config: Config, bank: MemoryBank, targets: Sequence[str]) -> dict[s
     return {"oracle": Condition([[id] for id in targets])}
 
 
-STUDIES: dict[str, Study] = {
+STUDIES: dict[str, ConditionsOf] = {
     "knowledge": knowledge,
     "plug": plug,
     "guidance": guidance,

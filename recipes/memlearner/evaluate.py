@@ -94,13 +94,10 @@ class Evaluator:
 
     def measure(self, comparison: Comparison, method: ContextMethod, rows: ResultStore[Row]) -> None:
         """Add the missing rows of a comparison; clips of one length share a batch."""
-        size = self.command.at_once
-        clips = {n: clip_of(comparison, n, self.config, self.form) for n in rows.missing(comparison, self.names)}
-        for length in sorted({clip.chunks for clip in clips.values()}):
-            same = [name for name, clip in clips.items() if clip.chunks == length]
-            batches = [same[i : i + size] for i in range(0, len(same), size)]
-            for batch in tqdm(batches, desc=f"{comparison}, {length} chunks"):
-                self._measure_batch(comparison, method, {name: clips[name] for name in batch}, rows)
+        clips = {name: clip_of(comparison, name, self.config, self.form) for name in self.names}
+        by_length = sorted(clips, key=lambda name: clips[name].chunks)
+        for batch in rows.batches(comparison, by_length, self.command.at_once, key=lambda name: clips[name].chunks):
+            self._measure_batch(comparison, method, {name: clips[name] for name in batch}, rows)
 
     def _measure_batch(
         self, comparison: Comparison, method: ContextMethod, clips: dict[str, Clip], rows: ResultStore[Row]

@@ -5,7 +5,7 @@
 - *recovery*: of a test clip, all latent frames are given while nothing of the truth comes back into view, those after
   them are generated; scored are the frames whose view is clear again (`recipes.remind.scores`). Beside it stand the
   same run *without the past* (its cache hides what was before the interruption: what prompts and training alone tell
-  it), the base model without training, as a stream and as it is (bidirectional, with the given frames known), the twin
+  it), the base model without training, as a stream and bidirectional (as it is), the twin
   through the autoencoder (the ceiling), and a world that stopped when it was last seen (*frozen*, whose evolution is 0
   by definition).
 - *plain*: image-to-video of undisturbed clips, at the length that the base model was trained for, before and after
@@ -19,14 +19,12 @@ through the autoencoder, and there is no state.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
@@ -121,19 +119,13 @@ class Evaluator:
 
     def measure(self, conditions: Sequence[str], rows: ResultStore[Row]) -> None:
         """Add the missing rows; clips that are interrupted at the same place share a batch."""
+        size, records = self.command.at_once, self.clips.records
         for condition in conditions:
-            groups: dict[tuple[int, int], list[str]] = defaultdict(list)
-            for id in (missing := rows.missing(condition, self.ids)):
-                groups[self.clips.records[id].hidden].append(id)
-            with tqdm(total=len(missing), desc=condition, disable=not missing) as bar:
-                for ids in groups.values():
-                    for start in range(0, len(ids), self.command.at_once):
-                        batch = ids[start : start + self.command.at_once]
-                        for row, frames in self._measure_batch(condition, batch):
-                            rows.add(row)
-                            if row.id in self.ids[: self.command.keep]:
-                                self._keep(rows, row, frames)
-                        bar.update(len(batch))
+            for batch in rows.batches(condition, self.ids, size, key=lambda id: records[id].hidden):
+                for row, frames in self._measure_batch(condition, batch):
+                    rows.add(row)
+                    if row.id in self.ids[: self.command.keep]:
+                        self._keep(rows, row, frames)
 
     def _measure_batch(self, condition: str, ids: list[str]) -> Iterator[tuple[Row, Tensor]]:
         """Each row, and the generated frames beside the twin's."""
@@ -192,19 +184,19 @@ class Evaluator:
     def _plain(self, ids: list[str], who: str, count: int) -> Latents:
         """The twins from their first latent frame, as many chunks as ``count`` video frames take."""
         latents, cameras = self.clips.load([twin_of(id) for id in ids])
-        captions, known = [self.clips.records[id].twin_caption for id in ids], latents[:, :, :1]
+        captions, conditioning = [self.clips.records[id].twin_caption for id in ids], latents[:, :, :1]
         if who.endswith("bidirectional"):
-            return self._bidirectional(ids, captions, known, count)
+            return self._bidirectional(ids, captions, conditioning, count)
         needed = (count - 1) // STRIDE + 1
         spans = [span for span in chunk_spans(self.config) if span[0] < needed]
-        chunks = [Chunk(captions, b - a, known if a == 0 else None) for a, b in spans]
+        chunks = [Chunk(captions, b - a, conditioning if a == 0 else None) for a, b in spans]
         return sample_chunks(self._stream(ids, cameras, latents), chunks)[0]
 
     def _stream(self, ids: list[str], cameras: Cameras, latents: Latents, read: Read = read_everything) -> Stream:
         size, frames = (latents.shape[3], latents.shape[4]), latents.shape[2]
         return open_stream(self.config, self.backbone, self.positions, self._seeds(ids), cameras, size, frames, read)
 
-    def _bidirectional(self, ids: list[str], captions: list[str], known: Latents, count: int) -> Latents:
+    def _bidirectional(self, ids: list[str], captions: list[str], conditioning: Latents, count: int) -> Latents:
         """By the stock pipeline, which sees all frames at once and remembers nothing."""
         form = replace(self.config.form, num_frames=count)
         return generate_latents(
@@ -213,7 +205,7 @@ class Evaluator:
             seeds=self._seeds(ids),
             steps=self.config.sampling_steps,
             guidance_scale=self.config.guidance_scale,
-            known=known.to(self.backbone.device),
+            conditioning_latents=conditioning.to(self.backbone.device),
             text_length=self.config.text_length,
         )
 

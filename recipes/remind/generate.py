@@ -87,7 +87,7 @@ def main(command: Generate) -> int:
     write_poses(file.with_suffix(".latents.npz"), plan.cameras)
     sheet = contact_sheet([(plan.prompts[0], [("generated", frames)])], columns=2 * len(plan.spans), height=96)
     sheet.save(file.with_suffix(".png"))
-    made = f"{len(plan.spans)} chunks, {plan.known.shape[2]} latent frames given"
+    made = f"{len(plan.spans)} chunks, {plan.conditioning.shape[2]} latent frames given"
     print(f"{file}: {len(frames)} frames in {made}; poses of the latent frames and a contact sheet lie beside it")
     return 0
 

@@ -37,7 +37,7 @@ class Chunk(NamedTuple):
 
     prompts: Sequence[str]
     frames: int
-    known: Latents | None = None
+    conditioning: Latents | None = None
 
 
 def open_stream(
@@ -79,8 +79,8 @@ def open_stream(
 
 def sample_chunk(stream: Stream, chunk: Chunk, recorder: AttentionRecorder | None = None) -> Latents:
     """The latents of the next chunk of a stream."""
-    known = None if chunk.known is None else chunk.known.to(stream.backbone.device)
-    return stream.generate(chunk.prompts, known, chunk.frames, recorder=recorder)
+    conditioning = None if chunk.conditioning is None else chunk.conditioning.to(stream.backbone.device)
+    return stream.generate(chunk.prompts, conditioning, chunk.frames, recorder=recorder)
 
 
 def sample_chunks(
@@ -89,7 +89,7 @@ def sample_chunks(
     """The latents of all chunks; with ``record``, also the attention of each chunk of which nothing is given."""
     latents, recorders = [], []
     for chunk in chunks:
-        recorder = AttentionRecorder() if record and chunk.known is None else None
+        recorder = AttentionRecorder() if record and chunk.conditioning is None else None
         latents.append(sample_chunk(stream, chunk, recorder))
         recorders += [] if recorder is None else [recorder]
     return torch.cat(latents, dim=2), recorders
@@ -99,7 +99,7 @@ def sample_chunks(
 class VideoPlan:
     """One video: given latents, a prompt and a span of latent frames per chunk, a camera per latent frame."""
 
-    known: Float[Tensor, "1 channels known height width"]
+    conditioning: Float[Tensor, "1 channels conditioning height width"]
     prompts: Sequence[str]
     spans: Sequence[tuple[int, int]]
     cameras: Cameras
@@ -119,8 +119,8 @@ def plan_video(
 
     Raises `InputError` for no chunk beyond what is given, or for more prompts than chunks.
     """
-    known = backbone.encode_video(to_model(frames).to(backbone.device))
-    given = known.shape[2]
+    conditioning = backbone.encode_video(to_model(frames).to(backbone.device))
+    given = conditioning.shape[2]
     wanted = config.latents if path is None else len(path.c2w)
     if chunks is None:
         chunks = 1 + max(0, math.ceil((wanted - config.first) / config.chunk))
@@ -135,7 +135,7 @@ def plan_video(
     rows = torch.arange(total).clamp(max=len(path.c2w) - 1)  # held at its end, and cut where there are fewer chunks
     starts = [0, *range(config.first, total, config.chunk)]
     return VideoPlan(
-        known=known,
+        conditioning=conditioning,
         prompts=[*prompts, *[prompts[-1]] * (chunks - len(prompts))],
         spans=list(zip(starts, [*starts[1:], total], strict=True)),
         cameras=Cameras(path.c2w[rows], path.intrinsics[rows]),
@@ -145,7 +145,7 @@ def plan_video(
 def with_event(config: Config, plan: VideoPlan, event: EventName, chunks: tuple[int, int]) -> VideoPlan:
     """The plan with an interruption in the chunks [start, stop); one that turns the camera turns that of the plan."""
     start, stop = chunks
-    if not 0 < start < stop < len(plan.spans) or plan.spans[start][0] < plan.known.shape[2]:
+    if not 0 < start < stop < len(plan.spans) or plan.spans[start][0] < plan.conditioning.shape[2]:
         raise InputError(
             f"--event-chunks {start} {stop}: give chunks after what is given, with one left at the end of "
             f"{len(plan.spans)} to be generated."
@@ -182,19 +182,19 @@ def sample_video(
     read: Read = read_everything,
 ) -> Frames:
     """The frames of a plan."""
-    size, total = (plan.known.shape[3], plan.known.shape[4]), plan.spans[-1][1]
+    size, total = (plan.conditioning.shape[3], plan.conditioning.shape[4]), plan.spans[-1][1]
     cameras = Cameras(plan.cameras.c2w[None], plan.cameras.intrinsics[None])
     stream = open_stream(config, backbone, positions, [seed], cameras, size, total, read)
-    latents, event = plan.known[:, :, :0], None
+    latents, event = plan.conditioning[:, :, :0], None
     for i, (a, b) in enumerate(tqdm(plan.spans, desc="chunks")):
-        known = plan.known[:, :, a:b]
+        conditioning = plan.conditioning[:, :, a:b]
         if i in plan.event_chunks:
             assert plan.event is not None
             first, last = plan.spans[plan.event_chunks[0]][0], plan.spans[plan.event_chunks[-1]][1]
             if event is None:
                 event = _event_latents(config, backbone, latents, plan.event, last - first)
-            known = event[:, :, a - first : b - first]
-        chunk = Chunk([plan.prompts[i]], b - a, known if known.shape[2] else None)
+            conditioning = event[:, :, a - first : b - first]
+        chunk = Chunk([plan.prompts[i]], b - a, conditioning if conditioning.shape[2] else None)
         latents = torch.cat([latents, sample_chunk(stream, chunk).to(latents)], dim=2)
     return from_model(backbone.decode_latents(latents)).cpu()
 

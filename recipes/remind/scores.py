@@ -9,15 +9,13 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
-from memkit.metrics import evolution_score, hidden_state_error, mean_psnr, measure_state, psnr, state_evolution
-from memkit.metrics.states import PERIODS, frame_shares
-from memkit.worlds import Event, render
-from memkit.worlds.event import camera, times
-from recipes.common.tables import Measure, Table, field, intervals
+from memkit.metrics import HiddenProcess, measure_hidden_process
+from memkit.worlds import Event
+from memkit.worlds.event import times
+from recipes.common.tables import Table, compare, field, intervals
 from recipes.remind.clips import WorldClip
 
 Frames = UInt8[Tensor, "frames height width 3"]
@@ -76,46 +74,11 @@ def truth_of(clip: WorldClip) -> Truth:
     return Truth(clip.drawn.twin(config.frames, config.fps, config.height), clip.drawn.event, config.fps)
 
 
-class Scores(NamedTuple):
-    """See `Row`."""
-
-    psnr: float
-    evolution: float
-    state_evolution: float
-    state_error: float
-    found: float
-
-
-def score(video: Frames, truth: Truth, part: slice, last_seen: int) -> Scores:
+def score(video: Frames, truth: Truth, part: slice, last_seen: int) -> HiddenProcess:
     """Scores of the frames ``part``, which are ``video``; a world that stopped still shows the frame ``last_seen``."""
-    twin, frozen = truth.frames[part], truth.frames[last_seen]
-    quality = mean_psnr(psnr(video, twin))
-    quality = quality if math.isfinite(quality) else math.nan  # of equal frames
-    if truth.process is None:
-        return Scores(quality, evolution_score(video, twin, frozen), math.nan, math.nan, 0.0)
-    event, seconds = truth.process, times(len(truth.frames), truth.fps)
-    now, then = seconds[part], seconds[last_seen : last_seen + 1]
-    mask = moving(event, now, video.shape[1]) | moving(event, then, video.shape[1])
-    state = _vectors(measure_state(video, event), event)
-    true, before = (_vectors(event.state(t), event) for t in (now, then))
-    evolved = state_evolution(state, true, before[0])
-    error = hidden_state_error(state, true, 1.0)
-    return Scores(quality, evolution_score(video, twin, frozen, mask), evolved.value, error.value, error.found)
-
-
-def moving(event: Event, seconds: Float[Tensor, " frames"], size: int) -> Bool[Tensor, "frames {size} {size}"]:
-    """The pixels of what moves or changes in an event."""
-    fixed = 1 + len(event.fixtures())  # the floor is first
-    return render(event.scene(seconds), camera(), size, size, antialias=False).ids >= fixed
-
-
-def _vectors(state: dict[str, Tensor], event: Event) -> Float[Tensor, "frames variables"]:
-    """A state in shares of the frame's width; of an angle its cosine and sine, which know no turns."""
-    values = torch.stack([state[name] for name in event.units], dim=-1).double()
-    if period := PERIODS.get(event.shows):
-        turned = values * (2 * math.pi / period)
-        values = torch.cat([turned.cos(), turned.sin()], dim=-1) * (period / (2 * math.pi))
-    return values * frame_shares(event)
+    seconds, frames = times(len(truth.frames), truth.fps), truth.frames
+    now, then = seconds[part], seconds[last_seen]
+    return measure_hidden_process(video, frames[part], frames[last_seen], truth.process, now, then)
 
 
 # -- tables
@@ -146,49 +109,31 @@ def tables(runs: Mapping[str, Sequence[Run]]) -> dict[str, Table]:
     kinds = dict.fromkeys(row.by for run in first for row in run.values() if row.by != "nothing")
     out = {"recovery": recovery_table(runs)} | {f"recovery: {kind}": recovery_table(runs, kind) for kind in kinds}
     base = {"base": intervals(ATTENTION, first[:1], "recovery / base")}
-    out["attention"] = recovery(runs, measures=ATTENTION) | base
+    out["attention"] = compare(ATTENTION, runs, "recovery") | base
     out["plain image-to-video"] = plain_table(runs)
     return out
-
-
-def recovery(runs: Mapping[str, Sequence[Run]], measures: Mapping[str, Measure] = MEASURES) -> Table:
-    """How well each variant recovers."""
-    return {name: intervals(measures, some, "recovery") for name, some in runs.items()}
-
-
-def recovery_minus(runs: Mapping[str, Sequence[Run]], reference: str) -> Table:
-    """The differences of each other variant to ``reference``, on the same clips, noise and seed of training."""
-    against, others = (runs[reference], "recovery"), {n: some for n, some in runs.items() if n != reference}
-    return {name: intervals(MEASURES, some, "recovery", against) for name, some in others.items()}
-
-
-def recovery_minus_base(runs: Mapping[str, Sequence[Run]]) -> Table:
-    """The differences to the model that training started from, on the same clips and noise."""
-    base = next(iter(runs.values()))[:1], "recovery / base"
-    return {name: intervals(MEASURES, some, "recovery", base) for name, some in runs.items()}
-
-
-def recovery_minus_forgetful(runs: Mapping[str, Sequence[Run]]) -> Table:
-    """What the frames from before the interruption contribute to each variant."""
-    return {name: intervals(MEASURES, some, "recovery", (some, FORGETFUL)) for name, some in runs.items()}
 
 
 def recovery_table(runs: Mapping[str, Sequence[Run]], kind: str | None = None) -> Table:
     """Variants beside the controls, for one kind of interruption or all."""
     rows = {name: only(some, kind) for name, some in runs.items()}
-    out = recovery(rows)
-    for name, some in runs.items():
-        if any(condition == FORGETFUL for condition, _ in some[0]):
-            out[f"{name}, without the past"] = intervals(MEASURES, rows[name], FORGETFUL)
+    out = compare(MEASURES, rows, "recovery")
+    forgetful = {n: some for n, some in rows.items() if any(c == FORGETFUL for c, _ in runs[n][0])}
+    out |= {f"{name}, without the past": cells for name, cells in compare(MEASURES, forgetful, FORGETFUL).items()}
     first = next(iter(rows.values()))[:1]
     return out | {c.removeprefix("recovery / "): intervals(MEASURES, first, c) for c in CONTROLS}
+
+
+def recovery_minus(runs: Mapping[str, Sequence[Run]], reference: str) -> Table:
+    """The differences of each other variant to ``reference``, on the same clips, noise and seed of training."""
+    others = {name: some for name, some in runs.items() if name != reference}
+    return compare(MEASURES, others, "recovery", (runs[reference], "recovery"))
 
 
 def plain_table(runs: Mapping[str, Sequence[Run]]) -> Table:
     """Undisturbed clips, before and after training, as a stream and bidirectional."""
     first = next(iter(runs.values()))[:1]
-    out = {c.removeprefix("plain / "): intervals(MEASURES, first, c) for c in PLAIN_CONTROLS}
-    return out | _plain(runs, None)
+    return {c.removeprefix("plain / "): intervals(MEASURES, first, c) for c in PLAIN_CONTROLS} | _plain(runs, None)
 
 
 def plain_minus_base(runs: Mapping[str, Sequence[Run]]) -> Table:

@@ -2,11 +2,11 @@
 
     python -m recipes.dit_mem.studies.branches --preset tiny --pairs 48
 
-Pairs are falls of the test bank that differ in colour and in planet. Without a prompt and without guidance, each is
-generated from the memory of the one clip, of the other, and of both mixtures, with the same noise. A video is held
-against a clip by its body's colour, by its path, by its gravity, and by its scene: what stands still. "both" is the
-clip of which all tokens were shown, "neither" the one of the pair that was not; between these two lie "low" and "high",
-the clips of the mixtures. An encoder without two branches has the first two alone. OUT/branches.json has the numbers.
+Pairs are falls of the test bank that differ in colour and in planet. Without a prompt and without guidance, each pair
+is generated from the memory of the one clip, of the other, and of both mixtures, with the same noise. A video is
+compared with a clip by its body's colour, by its path, by its gravity, and by its scene: what stands still. "both" is
+the clip of which all tokens were shown, "neither" the one of the pair that was not; between these two lie "low" and
+"high", the clips of the mixtures. An encoder without two branches has the first two alone.
 """
 
 from __future__ import annotations
@@ -26,19 +26,18 @@ from memkit.banks import MemoryBank
 from memkit.encoders import Encoder, PatchEncoder, load_encoder
 from memkit.generation import generate_videos
 from memkit.memory import Memory
-from memkit.metrics import Interval, body_found, bootstrap_runs, correlation, measure_law
+from memkit.metrics import body_found, correlation, measure_law
 from memkit.metrics.states import frame_shares
 from memkit.worlds.solids import Fall
-from recipes.common.commands import run_command
+from recipes.common.commands import report_done, run_command
 from recipes.common.results import ResultStore
-from recipes.common.tables import Table
+from recipes.common.tables import Table, field, interval, intervals, values, write_tables
 from recipes.common.training import fingerprint
 from recipes.dit_mem.generate import digest
 from recipes.dit_mem.laws import constants_of, law_of
 from recipes.dit_mem.memories import encode
 from recipes.dit_mem.parts import load_backbone
 from recipes.dit_mem.presets import Command, parse
-from recipes.dit_mem.tables import write
 
 Role = Literal["both", "neither", "low", "high"]
 
@@ -48,9 +47,9 @@ class Branches(Command):
     """The command line."""
 
     pairs: int = 48
-    """Of falls of the test bank; each gives two mixtures."""
+    """Number of pairs; each gives two mixtures."""
     noise_seed: int = 42
-    """Of the first pair; they count up."""
+    """Seed of the noise of the first pair; the next pairs count up."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,13 @@ class Likeness:
     """Mean distance of what stands still from that of the clip, in shares of the range of colours."""
 
 
+MEASURES = {
+    "colour found": field("colour"),
+    "scene distance, %": field("scene", 100),
+    "path error, % of the frame": field("path", 100),
+}
+
+
 def pairs_of(bank: MemoryBank, count: int) -> list[tuple[str, str]]:
     """Falls in the order of the bank, each with one drawn from those of another colour and planet."""
     falls = {id: law for id in bank.ids if isinstance(law := law_of(id), Fall)}
@@ -84,17 +90,16 @@ def pairs_of(bank: MemoryBank, count: int) -> list[tuple[str, str]]:
 
 
 def likeness(video: UInt8[Tensor, "t h w c"], clip: str, other: str, role: Role, pair: str, fps: float) -> Likeness:
-    """Of a video to ``clip``; the body may have the colour of either clip of the pair."""
+    """How like ``clip`` a video is; the body may have the colour of either clip of the pair."""
     law, strange = law_of(clip), law_of(other)
     gravity = constants_of(law)["gravity"]
     scene = (still(video) - still(law.video(len(video), fps, video.shape[1]))).abs().mean().item() / 255
-    own, its = body_found(video, law), body_found(video, replace(law, colour=strange.colour))
-    if not own and not its:
+    recoloured = replace(law, colour=strange.colour)
+    found, found_other = body_found(video, law), body_found(video, recoloured)
+    if not found and not found_other:
         return Likeness(pair, role, False, math.nan, math.nan, gravity, scene)
-    seen = law if own else replace(law, colour=strange.colour)
-    found = measure_law(video, seen, fps)
-    path = found.state_error * frame_shares(law)
-    return Likeness(pair, role, own, path, found.gravity, gravity, scene)
+    fit = measure_law(video, law if found else recoloured, fps)
+    return Likeness(pair, role, found, fit.state_error * frame_shares(law), fit.gravity, gravity, scene)
 
 
 def still(video: UInt8[Tensor, "t h w c"]) -> Float[Tensor, "h w c"]:
@@ -103,19 +108,19 @@ def still(video: UInt8[Tensor, "t h w c"]) -> Float[Tensor, "h w c"]:
 
 
 def memory_of(encoder: Encoder, bank: MemoryBank, low: Sequence[str], high: Sequence[str]) -> Memory | None:
-    """One clip a row: its low tokens, with the high tokens of the other; patches have the one clip alone."""
+    """One clip per row: its low tokens, with the high tokens of the other; patches have the one clip alone."""
     a, b = ([[id] for id in ids] for ids in (low, high))
     return encode(encoder, bank, a, None if isinstance(encoder, PatchEncoder) else b)
 
 
 def compare(command: Branches) -> list[Likeness]:
-    """Generate and measure what is missing; all rows."""
+    """All rows of a run; what is missing is generated and measured."""
     config = command.config
     bank, backbone = MemoryBank.open(config.test_bank), load_backbone(config)
     encoder = load_encoder(config.encoder_folder).to(backbone.device)
-    made = {"bank": bank.fingerprint, "noise_seed": command.noise_seed, "sampling_steps": config.sampling_steps}
-    made |= {"encoder": digest(config.encoder_folder), "backbone": fingerprint(*backbone.transformers)}
-    rows = ResultStore(config.out / "branches.jsonl", made, Likeness)
+    settings = {"bank": bank.fingerprint, "noise_seed": command.noise_seed, "sampling_steps": config.sampling_steps}
+    settings |= {"encoder": digest(config.encoder_folder), "backbone": fingerprint(*backbone.transformers)}
+    rows = ResultStore(config.out / "branches.jsonl", settings, Likeness)
     fps = backbone.video_format.fps
     mixed = [] if isinstance(encoder, PatchEncoder) else [(0, 1), (1, 0)]
     for i, pair in enumerate(tqdm(pairs_of(bank, command.pairs), desc="pairs")):
@@ -149,32 +154,24 @@ def _name(pair: tuple[str, str], which: tuple[int, int]) -> str:
 
 def table(runs: Sequence[Sequence[Likeness]]) -> Table:
     """By part in the memory: colour found, path error, correlation of gravity with the clip's; over runs and videos."""
-    made: Table = {}
+    out: Table = {}
     for role in dict.fromkeys(row.condition for run in runs for row in run):
-        mine = [{row.id: row for row in run if row.condition == role} for run in runs]
-        ids = sorted({id for run in mine for id in run})
-
-        def column(name: str, mine: list[dict[str, Likeness]] = mine, ids: list[str] = ids) -> np.ndarray:
-            return np.array([[float(getattr(run[id], name)) if id in run else math.nan for id in ids] for run in mine])
-
-        path = column("path")
-        made[role] = {
-            "colour found": bootstrap_runs(np.mean, column("colour")),
-            "scene distance, %": bootstrap_runs(np.mean, 100 * column("scene")),
-            "path error, % of the frame": bootstrap_runs(np.mean, 100 * path),
-            "videos with a path": _share(path),
-            "gravity, correlation": bootstrap_runs(correlation, column("gravity"), column("of_clip")),
+        rows = [sorted((row for row in run if row.condition == role), key=lambda row: row.id) for run in runs]
+        mine = [{(role, row.id): row for row in some} for some in rows]
+        path, gravity, of_clip = (values(mine, role, field(name).value) for name in ("path", "gravity", "of_clip"))
+        out[role] = {
+            **intervals(MEASURES, mine, role),
+            "videos with a path": interval(np.mean, (~np.isnan(path)).astype(float)),
+            "gravity, correlation": interval(correlation, gravity, of_clip),
         }
-    return made
-
-
-def _share(values: np.ndarray) -> Interval:
-    return bootstrap_runs(np.mean, (~np.isnan(values)).astype(float))
+    return out
 
 
 def main(command: Branches) -> int:
-    """Measure, print the table, write it; the exit code."""
-    write(command.config.out / "branches.json", {"": table([compare(command)])})
+    """Measure, print the table and write it to OUT/branches.json; the exit code."""
+    file = command.config.out / "branches.json"
+    write_tables(file, {"": table([compare(command)])})
+    report_done(file)
     return 0
 
 

@@ -5,15 +5,15 @@
 DiT-Mem (arXiv 2511.19229) rests on a claim: the hidden states of a video DiT can be steered, and a low-pass filter in
 embedding space keeps appearance, a high-pass filter motion and physics. Here nothing is trained. The patch embeddings,
 or the states after a block, are filtered over the grid of patches, at every step and in both branches of the guidance.
-A prompt has the same noise in all conditions, and each clip is compared with its unfiltered twin.
+A prompt has the same noise under all conditions, and each clip is compared with its unfiltered twin.
 
 How to read it: "another seed" tells how much any other sample of the prompt differs. "state changed" is the dose, the
 mean square of the change as a share of the state's own; conditions of unlike dose tell of the dose first. A filter
 also hides noise from the model, and what it does not see it cannot take out. tiny-wan's grid is 5×4×4: there is no more
 to tell apart than 0, 0.2, 0.4 in time and 0, 0.25, 0.5 in space.
 
-Intervals are 95 % bootstraps over prompts. OUT/filtering.json has the clips and the table; a call goes on where the
-last one stopped. OUT/filtering has the unfiltered twins, and a few videos of each condition; OUT/filtering.png shows
+Intervals are 95 % bootstraps over prompts. OUT/filtering.json has the clips and the table; a command that was stopped
+continues there. OUT/filtering has the unfiltered twins, and a few videos of each condition; OUT/filtering.png shows
 the first prompt under those of the greatest strength.
 """
 
@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from PIL import Image
@@ -34,23 +34,21 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from memkit.backbones import WanBackbone
-from memkit.errors import InputError
 from memkit.files import atomic_write
 from memkit.generation import generate_videos
 from memkit.report import contact_sheet
 from memkit.video import read_clip, write_video
 from memkit.worlds import Event, sample_law
-from recipes.common.commands import run_command
+from recipes.common.commands import report_done, run_command
 from recipes.common.json_file import write_json
-from recipes.common.results import plain
-from recipes.common.tables import Table, markdown
+from recipes.common.results import check_settings, from_json, to_json
+from recipes.common.tables import Table, table_to_json, to_markdown
 from recipes.common.training import fingerprint
 from recipes.dit_mem.laws import FALLS
 from recipes.dit_mem.parts import load_backbone
 from recipes.dit_mem.presets import Command, parse
-from recipes.dit_mem.studies.filtered import BANDS, Place, filtered
-from recipes.dit_mem.studies.filtering_table import UNFILTERED, tabulate
-from recipes.dit_mem.studies.twins import Frames, Row, measure, read
+from recipes.dit_mem.studies.hidden_filters import BANDS, Place, filter_hidden_states
+from recipes.dit_mem.studies.twins import UNFILTERED, Row, measure, tabulate
 
 ANOTHER = "another seed"
 OTHER_SEED = 1_000_000  # what the second unfiltered run adds to the seeds
@@ -61,19 +59,19 @@ class Filtering(Command):
     """The command line."""
 
     prompts: int = 48
-    """Captions of falls on planets that nothing was trained on."""
+    """Number of prompts, captions of falls on planets that nothing was trained on."""
     cutoffs: tuple[float, ...] = (0.25,)
-    """In cycles a patch, in time and in space; the gain is 1/2 there."""
+    """Cut-offs in cycles per patch, in time and in space; the gain is 1/2 there."""
     strengths: tuple[float, ...] = (1.0, 0.5)
     """Of x + strength·(filtered − x); below 0 what the filter takes away is raised instead."""
     blocks: tuple[int, ...] = ()
-    """To filter after, besides the embeddings; none given: the first, the middle and a late one."""
+    """Blocks to filter after, besides the embeddings; by default the first, the middle and a late one."""
     keep: int = 4
-    """Videos of each condition to keep in OUT/filtering."""
+    """Number of videos per condition to keep in OUT/filtering."""
 
 
 class Condition(NamedTuple):
-    """``keep`` None filters nothing; see `filtered`."""
+    """``keep`` None filters nothing; see `filter_hidden_states`."""
 
     name: str
     keep: nn.Module | None = None
@@ -81,12 +79,14 @@ class Condition(NamedTuple):
     strength: float = 1.0
 
     def on(self, backbone: WanBackbone) -> AbstractContextManager[list[Tensor]]:
-        """The backbone under this condition; gives the list of `filtered`."""
-        return nullcontext([]) if self.keep is None else filtered(backbone, self.keep, self.place, self.strength)
+        """The backbone under this condition; yields the changes that `filter_hidden_states` records."""
+        if self.keep is None:
+            return nullcontext([])
+        return filter_hidden_states(backbone, self.keep, self.place, self.strength)
 
 
 def conditions(command: Filtering, layers: int) -> list[Condition]:
-    """All of them for a model of so many blocks, the unfiltered first."""
+    """All conditions for a model of so many blocks, the unfiltered first."""
     places: list[Place] = ["embedding", *(command.blocks or dict.fromkeys((0, layers // 2, 3 * layers // 4)))]
     return [Condition(UNFILTERED), Condition(ANOTHER)] + [
         Condition(f"{band} {cutoff:g}, {where}, {strength:g}", make(cutoff), place, strength)
@@ -98,38 +98,36 @@ def conditions(command: Filtering, layers: int) -> list[Condition]:
     ]
 
 
-class Study:
-    """The rows of OUT/filtering.json, and how to add those that it lacks."""
+class FilteredClips:
+    """The rows of OUT/filtering.json, to which the clips that are missing are added."""
 
     def __init__(self, command: Filtering, backbone: WanBackbone) -> None:
         self.command, self.backbone, config = command, backbone, command.config
         self.file, self.folder = config.out / "filtering.json", config.out / "filtering"
         self.folder.mkdir(parents=True, exist_ok=True)
         names = ("dtype", "seed", "sampling_steps", "guidance_scale", "flow_shift", "negative_prompt")
-        self.made_with = {name: getattr(config, name) for name in names} | {"first prompt": law_of(0).caption}
-        self.made_with |= {"backbone": fingerprint(*backbone.transformers, backbone.pipeline().vae)}
+        self.settings = {name: getattr(config, name) for name in names} | {"first prompt": law_of(0).caption}
+        self.settings |= {"backbone": fingerprint(*backbone.transformers, backbone.pipeline().vae)}
         self.rows: dict[tuple[str, int], Row] = {}
         if self.file.exists():
-            before: dict[str, Any] = json.loads(self.file.read_text(encoding="utf-8"))
-            if off := [name for name, value in self.made_with.items() if before["made_with"].get(name) != value]:
-                what = ", ".join(off)
-                raise InputError(f"{self.file} was made with other settings ({what}); give another --out, or move it.")
-            for clip in before["clips"]:
-                self.rows[clip["condition"], clip["prompt"]] = read(clip)
+            before = json.loads(self.file.read_text(encoding="utf-8"))
+            check_settings(self.file, before["made_with"], self.settings)
+            self.rows = {(clip["condition"], clip["prompt"]): from_json(Row, clip) for clip in before["clips"]}
 
     def add(self, condition: Condition) -> None:
-        """Add the rows that a condition lacks. Their batch is made again whole, to be the same to the bit."""
-        every, fps = range(self.command.prompts), self.backbone.video_format.fps
-        at_once = self.command.config.videos_at_once
-        batches = [every[i : i + at_once] for i in every[::at_once]]
+        """Add the missing rows of a condition. A batch is generated again as a whole, to be the same to the bit."""
+        prompts, fps = range(self.command.prompts), self.backbone.video_format.fps
+        size = self.command.config.videos_at_once
+        batches = [prompts[i : i + size] for i in prompts[::size]]
         todo = [batch for batch in batches if any(self.lacks(condition, i) for i in batch)]
         for batch in tqdm(todo, desc=condition.name, disable=not todo):
-            videos, changed = self.generate(condition, batch)
-            for i, video, dose in zip(batch, videos, changed, strict=True):
+            videos, doses = self.generate(condition, batch)
+            for i, video, dose in zip(batch, videos, doses, strict=True):
                 if not self.lacks(condition, i):
                     continue
                 if condition.name == UNFILTERED:
-                    write_tensor(self.twin(i), video)
+                    with atomic_write(self.twin(i)) as partial:
+                        save_file({"video": video.contiguous()}, partial)
                 known = {"condition": condition.name, "prompt": i, "changed": dose}
                 twin = load_file(self.twin(i))["video"]
                 self.rows[condition.name, i] = measure(video, twin, law_of(i), fps, **known)
@@ -138,7 +136,7 @@ class Study:
             self.write({})
 
     def lacks(self, condition: Condition, prompt: int) -> bool:
-        """Whether the row is not there, or not the twin that it is of."""
+        """Whether the row, or the twin that it was compared with, is missing."""
         return (condition.name, prompt) not in self.rows or not self.twin(prompt).exists()
 
     def twin(self, prompt: int) -> Path:
@@ -151,71 +149,66 @@ class Study:
 
     def generate(self, condition: Condition, prompts: range) -> tuple[Tensor, list[float]]:
         """Videos, and how much the state of each was changed."""
-        config, first = self.command.config, OTHER_SEED if condition.name == ANOTHER else 0
-        with condition.on(self.backbone) as changed:
+        config, offset = self.command.config, OTHER_SEED if condition.name == ANOTHER else 0
+        with condition.on(self.backbone) as changes:
             videos = generate_videos(
                 self.backbone,
                 [law_of(i).caption for i in prompts],
-                seeds=[config.seed + first + i for i in prompts],
+                seeds=[config.seed + offset + i for i in prompts],
                 steps=config.sampling_steps,
                 guidance_scale=config.guidance_scale,
                 negative_prompt=config.negative_prompt,
                 text_length=config.text_length,
             )
-        return videos, torch.stack(changed or [torch.zeros(len(prompts))]).mean(0).tolist()
+        return videos, torch.stack(changes or [torch.zeros(len(prompts))]).mean(0).tolist()
 
     def write(self, table: Table) -> None:
-        """All rows, and the table once there is one."""
-        clips = [plain(asdict(row)) for row in self.rows.values()]
-        cells = {name: {m: plain(cell._asdict()) for m, cell in row.items()} for name, row in table.items()}
-        write_json(self.file, {"made_with": self.made_with, "clips": clips, "table": cells})
+        """Write all rows, and the table once there is one."""
+        clips = [asdict(row) for row in self.rows.values()]
+        content = {"made_with": self.settings, "clips": clips, "table": table_to_json(table)}
+        write_json(self.file, to_json(content))
 
 
 def law_of(prompt: int) -> Event:
-    """What the prompt of this number tells of."""
+    """The event that the prompt of this number describes."""
     return sample_law(random.Random(f"filtering/{prompt}"), "test", FALLS)
 
 
-def write_tensor(file: Path, video: Frames) -> None:
-    """The file appears whole or not at all."""
-    with atomic_write(file) as partial:
-        save_file({"video": video.contiguous()}, partial)
-
-
-def picture(study: Study, shown: Sequence[Condition]) -> Image.Image:
+def picture(clips: FilteredClips, shown: Sequence[Condition]) -> Image.Image:
     """The first prompt under these conditions, from the videos that were kept."""
-    form, videos = study.backbone.video_format, []
+    form, videos = clips.backbone.video_format, []
     for condition in shown:
         label = condition.name.rsplit(", ", 1)[0].replace("high and mean", "high+mean")
-        if len(study.command.cutoffs) == 1:
-            label = label.replace(f" {study.command.cutoffs[0]:g}", "")
-        videos.append((label, read_clip(study.kept(condition, 0), form.fps, form.num_frames)))
+        if len(clips.command.cutoffs) == 1:
+            label = label.replace(f" {clips.command.cutoffs[0]:g}", "")
+        videos.append((label, read_clip(clips.kept(condition, 0), form.fps, form.num_frames)))
     return contact_sheet([(law_of(0).caption, videos)], height=64)
 
 
-def run(command: Filtering) -> tuple[Study, list[Condition]]:
-    """The study with no row lacking, and its conditions."""
+def run(command: Filtering) -> tuple[FilteredClips, list[Condition]]:
+    """All clips, of which the missing ones are generated, and their conditions."""
     backbone = load_backbone(command.config)
     todo = conditions(command, len(backbone.transformer.blocks))
     for condition in todo:
         with condition.on(backbone):
             pass  # what does not fit is refused now, not after hours
-    study = Study(command, backbone)
+    clips = FilteredClips(command, backbone)
     for condition in todo:
-        study.add(condition)
-    return study, todo
+        clips.add(condition)
+    return clips, todo
 
 
 def main(command: Filtering) -> int:
-    """Generate what is lacking, measure it and print the table; the exit code."""
-    study, todo = run(command)
-    table = tabulate(study.rows, [condition.name for condition in todo], command.prompts)
-    study.write(table)
+    """Generate what is missing, print and write the table; the exit code."""
+    clips, todo = run(command)
+    table = tabulate(clips.rows, [condition.name for condition in todo], command.prompts)
+    clips.write(table)
     if command.keep:
         strongest = max(command.strengths, key=abs)
         shown = [condition for condition in todo if condition.keep is None or condition.strength == strongest]
-        picture(study, shown).save(study.file.with_suffix(".png"))
-    print(f"{markdown(table)}\n\n{study.file}")
+        picture(clips, shown).save(clips.file.with_suffix(".png"))
+    print(f"{to_markdown(table)}\n")
+    report_done(clips.file)
     return 0
 
 

@@ -35,22 +35,21 @@ from memkit.banks import MemoryBank
 from memkit.errors import InputError
 from memkit.flow import NUM_TRAIN_TIMESTEPS
 from memkit.generation.short_text import PIPELINE_TEXT_LENGTH
-from memkit.metrics import Interval, bootstrap_runs
 from memkit.video import to_model
 from memkit.worlds import LAWS, sample_law
-from recipes.common.commands import run_command
+from recipes.common.commands import report_done, run_command
 from recipes.common.padded_text import TextCache
-from recipes.common.parallel import parallel_map
 from recipes.common.results import ResultStore
-from recipes.common.tables import Table
+from recipes.common.study import parallel_map
+from recipes.common.tables import Cells, Table, exactly, interval, write_tables
 from recipes.common.training import fingerprint, identity
 from recipes.dit_mem.conditions import Condition
-from recipes.dit_mem.evaluate import Evaluate, Evaluator, open_bench
+from recipes.dit_mem.evaluate import Evaluate, Evaluator, open_evaluator
 from recipes.dit_mem.laws import FALLS, PROCESSES
-from recipes.dit_mem.measured import Row
 from recipes.dit_mem.presets import Command, Config, parse
+from recipes.dit_mem.scores import UNITS, Row, Run, digits
+from recipes.dit_mem.scores import tables as score_tables
 from recipes.dit_mem.studies.tuning import Clips, Samples, Tuning, flow_losses, noised
-from recipes.dit_mem.tables import UNITS, Run, report, write
 
 OTHER_LAWS = tuple(law.kind for law in LAWS if law.kind not in (*FALLS, *PROCESSES))
 OTHER_CLIPS = 64
@@ -159,14 +158,14 @@ def fine_tune(command: Full) -> Tuned:
     if not points or points[0] < 0 or points[-1] > command.full_steps:
         raise InputError(f"--measure-at {command.measure_at} is not within the {command.full_steps} --full-steps.")
     asked = command.asked
-    bench = open_bench(asked)
+    bench = open_evaluator(asked)
     backbone, data = bench.backbone, training_clips(command, bench.bank)
     about = _about(config, DECIDE, data, backbone)
     sampled = {"prompts": bench.bank.fingerprint, "noise_seed": command.noise_seed}
     rows = ResultStore(
         config.out / f"measured{asked.suffix}.jsonl", _about(config, DECIDE | SAMPLER, data, backbone) | sampled, Row
     )
-    run = dict(bench.without_memory())
+    run = dict(bench.measure_without_memory())
     others, text = other_laws(backbone, config.shift), TextCache(backbone, PIPELINE_TEXT_LENGTH)
     forgot = {0: losses_on(text, others, config.videos_at_once)}
     tuning = Tuning(backbone, data, about)
@@ -175,7 +174,7 @@ def fine_tune(command: Full) -> Tuned:
     for point in points:
         name = _name(point)
         tuning.until(point)
-        bench.generate(name, Condition([[] for _ in bench.targets]), rows)
+        bench.measure(name, Condition([[] for _ in bench.targets]), rows)
         if point not in tuning.kept:
             tuning.kept[point] = losses_on(text, others, config.videos_at_once)
         forgot[point] = tuning.kept[point]
@@ -205,24 +204,23 @@ def _name(point: int) -> str:
 
 
 def tables(runs: Sequence[Tuned]) -> dict[str, Table]:
-    """Of runs of the same prompts: "cost" has cost, errors and forgetting by steps; then those of every evaluation."""
+    """Of runs on the same prompts: "cost" has cost, errors and forgetting by steps; then those of every evaluation."""
     first, cost = runs[0], {}
-    usual = report([run.rows for run in runs], [_name(point) for point in first.forgot])
+    usual = score_tables([run.rows for run in runs], [_name(point) for point in first.forgot])
     frozen = _thousandths(runs, 0)
     for point in first.forgot:
-        more = {"trained, M": 0.0, "clips of data": 0.0, "training, s": 0.0}
+        trained = [0.0, 0.0, 0.0]
         if point:
             seconds = float(np.mean([run.seconds[point] for run in runs]))
-            more = {"trained, M": first.parameters / 1e6, "clips of data": float(first.clips), "training, s": seconds}
-        row = {name: Interval(value, value, value) for name, value in more.items()}
-        for constant, table in usual.items():
-            if constant:
-                row[f"{constant}, error in {UNITS[constant]}"] = table[_name(point)]["error"]
-                row[f"{constant}, less none"] = table[_name(point)]["less none"]
+            trained = [first.parameters / 1e6, float(first.clips), seconds]
+        cells: Cells = dict(zip(("trained, M", "clips of data", "training, s"), map(exactly, trained), strict=True))
+        for constant, table in list(usual.items())[1:]:
+            cells[f"{constant}, error in {UNITS[constant]}"] = table[_name(point)]["error"]
+            cells[f"{constant}, less none"] = table[_name(point)]["less none"]
         now = _thousandths(runs, point)
-        row["loss on other laws, 1/1000"] = bootstrap_runs(np.mean, now)
-        row["less the frozen one's"] = bootstrap_runs(np.mean, now - frozen)
-        cost[_name(point)] = row
+        cells["loss on other laws, 1/1000"] = interval(np.mean, now)
+        cells["less the frozen one's"] = interval(np.mean, now - frozen)
+        cost[_name(point)] = cells
     return {"cost": cost, **usual}
 
 
@@ -236,9 +234,13 @@ def main(command: Full) -> int:
     suffix = "-from-frame" if command.from_frame else ""
     commands = [command.run(seed) for seed in command.seeds or [command.config.seed]]
     if command.jobs > 1:
-        open_bench(command.asked).without_memory()  # all runs share these rows, and would write them at the same time
+        open_evaluator(
+            command.asked
+        ).measure_without_memory()  # all runs share these rows, and would write them at the same time
     runs = parallel_map(fine_tune, commands, command.jobs)
-    write(command.config.out / f"{command.name}{suffix}.json", tables(runs))
+    file = command.config.out / f"{command.name}{suffix}.json"
+    write_tables(file, tables(runs), UNITS, digits)
+    report_done(file)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""A clip and its twin, made from the same noise without what is studied: what has changed in the pixels."""
+"""How far a filtered clip is from its unfiltered twin, generated from the same noise, and the table of all clips."""
 
 from __future__ import annotations
 
@@ -6,28 +6,31 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
 from memkit.encoders import HighPass
-from memkit.metrics import body_found, measure_law, measure_state, track_body
+from memkit.metrics import Interval, body_found, measure_law, measure_state, track_body
 from memkit.metrics.fit import FOUND, state_distance
 from memkit.metrics.states import frame_shares
 from memkit.worlds import Event
+from recipes.common.tables import Table, interval
 
-FINE = HighPass(math.inf, 0.25, "ideal")  # cycles a pixel
+UNFILTERED = "unfiltered"
+FINE = HighPass(math.inf, 0.25, "ideal")  # cycles per pixel
 Frames = UInt8[Tensor, "frames height width 3"]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One clip, and how far it is from its unfiltered twin. What could not be measured is NaN."""
+    """The scores of one clip. What could not be measured is NaN."""
 
     condition: str
     prompt: int
     changed: float
-    """The dose, mean over the calls of the model."""
+    """The dose: the change of the state as a share of its own mean square, mean over the calls of the model."""
     found: bool
     """The body is seen, in the colour that the prompt names."""
     law_residual: float
@@ -45,7 +48,7 @@ class Row:
 
 
 def measure(video: Frames, twin: Frames, law: Event, fps: float, **known: Any) -> Row:
-    """One row; ``known`` are its condition, prompt and dose."""
+    """The row of a clip; ``known`` are its condition, prompt and dose."""
     pixels, before = video.double() / 255, twin.double() / 255
     grey = pixels.mean(-1)
     grey = grey - grey.mean((1, 2), keepdim=True)
@@ -62,12 +65,6 @@ def measure(video: Frames, twin: Frames, law: Event, fps: float, **known: Any) -
     )
 
 
-def read(row: dict[str, Any]) -> Row:
-    """As `measured.plain` has written it."""
-    values: dict[str, Any] = {name: math.nan if value is None else value for name, value in row.items()}
-    return Row(**values)
-
-
 def _seen(video: Frames, law: Event) -> tuple[Tensor, Tensor]:
     """The body's state [variables, frames] and colour [frames, 3]."""
     state = measure_state(video, law)
@@ -75,5 +72,41 @@ def _seen(video: Frames, law: Event) -> tuple[Tensor, Tensor]:
 
 
 def _mean(values: Tensor) -> float:
-    """Of those known, if they are enough."""
+    """Mean of the values that are not NaN; NaN where too few are not."""
     return values.nanmean().item() if (~values.isnan()).double().mean() >= FOUND else math.nan
+
+
+def tabulate(rows: dict[tuple[str, int], Row], names: list[str], prompts: int) -> Table:
+    """One row per condition; twins are not compared with themselves."""
+
+    def column(name: str, field: str) -> np.ndarray:
+        itself = name == UNFILTERED and field in ("path_distance", "colour_distance", "squared_error")
+        values = np.array([getattr(rows[name, i], field) for i in range(prompts)], dtype=float)
+        return np.full_like(values, math.nan) if itself else values
+
+    def mean(name: str, field: str) -> Interval:
+        values = column(name, field)
+        return interval(np.mean, 100 * values[None, ~np.isnan(values)])
+
+    return {
+        name: {
+            "state changed, %": mean(name, "changed"),
+            "found, %": mean(name, "found"),
+            "colour distance, %": mean(name, "colour_distance"),
+            "path distance, %": mean(name, "path_distance"),
+            "PSNR, dB": interval(psnr_of_all, column(name, "squared_error")[None]),
+            "fine, %": mean(name, "fine"),
+            "motion, ratio": interval(_ratio, column(name, "motion")[None], column(UNFILTERED, "motion")[None]),
+            "law residual, %": mean(name, "law_residual"),
+        }
+        for name in names
+    }
+
+
+def psnr_of_all(squared_error: np.ndarray) -> float:
+    """In dB, of the mean error of all clips; NaN of equal ones."""
+    return -10 * math.log10(error) if (error := squared_error.mean()) > 0 else math.nan
+
+
+def _ratio(a: np.ndarray, b: np.ndarray) -> float:
+    return a.mean() / b.mean() if b.any() else math.nan

@@ -18,10 +18,10 @@ from typing import Any, Literal
 
 from recipes.common.commands import run_command
 from recipes.common.study import Study, StudyFlags
-from recipes.common.tables import Table, intervals
+from recipes.common.tables import Table, compare
 from recipes.remind import evaluate, prepare, scores, train
 from recipes.remind.presets import Command, Config, parse
-from recipes.remind.scores import Run
+from recipes.remind.scores import FORGETFUL, MEASURES, Run
 
 Claim = Literal["evolution", "parts", "cameras", "forgetting"]
 NO_PARTS: dict[str, Any] = {"frontier": False, "node_drop": 0.0, "noisy_memory": 0.0, "reference": 0.0}
@@ -61,10 +61,11 @@ def tables(runs: Mapping[str, Sequence[Run]], claim: Claim) -> dict[str, Table]:
     """The tables of a claim."""
     match claim:
         case "evolution":
+            base = next(iter(runs.values()))[:1], "recovery / base"
             return scores.tables(runs) | {
-                "less base": scores.recovery_minus_base(runs),
+                "less base": compare(MEASURES, runs, "recovery", base),
                 "plain, less base": scores.plain_minus_base(runs),
-                "less without the past": scores.recovery_minus_forgetful(runs),
+                "less without the past": compare(MEASURES, runs, "recovery", FORGETFUL),
                 "less no curriculum": scores.recovery_minus(runs, "causal, no curriculum"),
             }
         case "parts":
@@ -77,7 +78,7 @@ def tables(runs: Mapping[str, Sequence[Run]], claim: Claim) -> dict[str, Table]:
             }
             return {
                 "recovery: look-away": scores.recovery_table(runs, "look-away"),
-                "attention": {n: intervals(scores.ATTENTION, some, "recovery") for n, some in looks.items()},
+                "attention": compare(scores.ATTENTION, looks, "recovery"),
                 "less off": scores.recovery_minus(looks, "cameras off"),
                 "where the camera stays, less off": scores.recovery_minus(others, "cameras off"),
             }

@@ -20,14 +20,13 @@ from recipes.dit_mem.conditions import STUDIES, Condition, knowledge, mixture, p
 from recipes.dit_mem.data import TrainingSet
 from recipes.dit_mem.evaluate import CEILINGS, Evaluate, Evaluator
 from recipes.dit_mem.laws import law_of, names_of
-from recipes.dit_mem.measured import Row
 from recipes.dit_mem.memories import encode
 from recipes.dit_mem.parts import load_backbone, new_encoder
 from recipes.dit_mem.prepare import Prepare
 from recipes.dit_mem.presets import Config, parse, tiny
+from recipes.dit_mem.scores import Row, constant_table, error_differences, overall
 from recipes.dit_mem.studies import branches, claims
 from recipes.dit_mem.studies.branches import Branches, likeness, memory_of, pairs_of
-from recipes.dit_mem.tables import compared, of_constant, overall
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +103,8 @@ def test_mixtures_take_each_branch_from_its_own_clips(config, bank) -> None:
     right, wrong = whole["retrieved"].shown, whole["other"].shown
     low, high = mixed["low right, high other"], mixed["high right, low other"]
     assert low == Condition(wrong, low=right) and high == Condition(wrong, high=right)
-    bench = Evaluator(Evaluate(config), load_backbone(config), bank, encoder)
-    made = [bench._memory(condition, range(4)) for condition in (low, high, Condition(wrong, low=wrong))]
+    evaluator = Evaluator(Evaluate(config), load_backbone(config), bank, encoder)
+    made = [evaluator.memory(condition, range(4)) for condition in (low, high, Condition(wrong, low=wrong))]
     expected = [encode(encoder, bank, *pair) for pair in ((right, wrong), (wrong, right), (wrong,))]
     for a, b in zip(made, expected, strict=True):
         assert a is not None and b is not None and torch.equal(a.tokens, b.tokens)
@@ -154,7 +153,7 @@ def test_a_table_pairs_what_was_found_and_counts_what_was_not() -> None:
     right = {g: (g + 0.5, float(g)) for g in range(2, 9)} | {9: (nan, 9.0)}
     wrong = {g: (11.0 - g, 11.0 - g) for g in range(2, 10)}
     run = _run(none=none, retrieved=right, other=wrong)
-    table = of_constant([run], ["none", "retrieved", "other"], "gravity")
+    table = constant_table([run], ["none", "retrieved", "other"], "gravity")
     assert table["retrieved"]["clips"].value == 7 and table["none"]["clips"].value == 8
     assert table["retrieved"]["error"] == pytest.approx((0.5, 0.5, 0.5))
     assert table["retrieved"]["less none"].value == pytest.approx(0.5 - np.mean([abs(8 - g) for g in range(2, 9)]))
@@ -165,15 +164,16 @@ def test_a_table_pairs_what_was_found_and_counts_what_was_not() -> None:
     assert table["other"]["nearer to the clips shown"].value == pytest.approx(nearer)
     assert math.isnan(table["none"]["correlation with truth"].value)  # a constant
     assert math.isnan(table["none"]["with the clips shown"].value)  # none were
-    found = overall([run], ["none", "retrieved"])
+    found = {condition: overall([run], condition) for condition in ("none", "retrieved")}
     assert found["retrieved"]["found"].value == 7 / 8 and found["none"]["found"] == (1.0, 1.0, 1.0)
 
 
-def test_the_interval_holds_what_another_run_might_give() -> None:
+def test_the_interval_holds_what_another_run_might_give(monkeypatch) -> None:
+    monkeypatch.setattr("recipes.common.tables.RESAMPLES", 2000)
     none = {g: (float(g), math.nan) for g in range(2, 12)}
     alike = [_run(none=none, retrieved={g: (g + 1.0, float(g)) for g in none}) for _ in range(3)]
     apart = [_run(none=none, retrieved={g: (g + off, float(g)) for g in none}) for off in (0.0, 1.0, 2.0)]
-    narrow, wide = (of_constant(runs, ["retrieved"], "gravity")["retrieved"]["error"] for runs in (alike, apart))
+    narrow, wide = (constant_table(runs, ["retrieved"], "gravity")["retrieved"]["error"] for runs in (alike, apart))
     assert narrow == pytest.approx((1, 1, 1))
     assert wide.value == pytest.approx(1) and wide.low < 0.4 and wide.high > 1.6
 
@@ -273,9 +273,9 @@ def test_a_claim_trains_and_measures_each_run_once(config) -> None:
 
 
 def test_what_tokens_can_carry_is_learned_from_the_clip_itself(config) -> None:
-    command = claims.Claims(config, claim="appearance", encoders=("frequency",), seeds=(1,), clips=2)
-    run = claims.run_of(config, "frequency", 1, "appearance")
-    assert run.out != claims.run_of(config, "frequency", 1).out
+    command = claims.Claims(config, claim="appearance", encoders=("frequency",), seeds=(1,), pairs=2)
+    (run,) = claims.study(command).configs((1,))
+    assert run.out != claims.study(dataclasses.replace(command, claim="branches")).configs((1,))[0].out
     batch = TrainingSet(MemoryBank.open(config.bank), run).batch(run.steps - 1)
     assert batch.known == 0 and set(batch.captions) == {""}
     assert torch.equal(batch.memory[:, 0], batch.latents) and not batch.mask[:, 1:].any()
@@ -290,7 +290,7 @@ def test_conditions_are_compared_in_pairs_of_the_same_prompt() -> None:
         rows += [_row("4", "retrieved, conditional", math.nan, error=0.2)]
         return {(row.condition, row.id): row for row in rows}
 
-    table = compared([run(0.25), run(0.75)], {"retrieved, conditional": "retrieved"})
-    cells = table["retrieved, conditional"]
+    runs = [run(0.25), run(0.75)]
+    cells = error_differences(runs, "retrieved, conditional", (runs, "retrieved"))
     assert cells["path error, %"].value == pytest.approx(-10)
     assert cells["gravity error"].value == pytest.approx(-0.5)  # 0.25 and 0.75 off instead of 1, of the one prompt

@@ -25,10 +25,9 @@ from memkit.metrics.states import FRAME
 from memkit.worlds import sample_law
 from recipes.dit_mem.presets import parse, tiny
 from recipes.dit_mem.studies import filtering
-from recipes.dit_mem.studies.filtered import BANDS, Place, WithMean, filtered
 from recipes.dit_mem.studies.filtering import ANOTHER, Filtering, conditions, law_of
-from recipes.dit_mem.studies.filtering_table import UNFILTERED
-from recipes.dit_mem.studies.twins import measure
+from recipes.dit_mem.studies.hidden_filters import BANDS, Place, WithMean, filter_hidden_states
+from recipes.dit_mem.studies.twins import UNFILTERED, measure
 from tests.helpers.random_wan import random_pipeline, random_transformer
 
 GRID = 3, 2, 4  # patches, of 1×2×2
@@ -66,10 +65,10 @@ def test_what_changes_nothing_leaves_every_bit(backbone, inputs, place: Place) -
     for model in backbone.transformers:
         before = _run(model, inputs)
         for keep, strength in ((nn.Identity(), 1.0), (nn.Identity(), 0.5), (HighPass(), 0.0)):
-            with filtered(backbone, keep, place, strength) as changed:
+            with filter_hidden_states(backbone, keep, place, strength) as changed:
                 assert _run(model, inputs).equal(before)
             assert len(changed) == 1 and changed[0].equal(torch.zeros(2))
-        with filtered(backbone, LowPass(math.inf, math.inf), place):
+        with filter_hidden_states(backbone, LowPass(math.inf, math.inf), place):
             torch.testing.assert_close(_run(model, inputs), before)  # through the transform and back
 
 
@@ -95,7 +94,7 @@ def test_equal_to_the_state_reshaped_and_filtered_by_hand(backbone, inputs, band
         handle = (model.patch_embedding if place == "embedding" else model.blocks[place]).register_forward_hook(by_hand)
         expected = _run(model, inputs)
         handle.remove()
-        with filtered(backbone, BANDS[band](0.25), place, strength) as changed:
+        with filter_hidden_states(backbone, BANDS[band](0.25), place, strength) as changed:
             out = _run(model, inputs)
         torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(changed[0], shares[0], rtol=1e-4, atol=1e-5)
@@ -128,14 +127,14 @@ def test_low_and_high_make_the_whole_and_the_mean_stays_if_told() -> None:
 @pytest.mark.parametrize("place", PLACES)
 def test_nothing_stays_behind_not_even_after_an_error(backbone, inputs, place: Place) -> None:
     before = [_run(model, inputs) for model in backbone.transformers]
-    with filtered(backbone, LowPass(), place):
+    with filter_hidden_states(backbone, LowPass(), place):
         assert _hooks(backbone) > 0
         assert not any(_run(m, inputs).equal(b) for m, b in zip(backbone.transformers, before, strict=True))
     assert _hooks(backbone) == 0
-    with pytest.raises(ZeroDivisionError), filtered(backbone, LowPass(), place):
+    with pytest.raises(ZeroDivisionError), filter_hidden_states(backbone, LowPass(), place):
         raise ZeroDivisionError
     assert _hooks(backbone) == 0
-    with pytest.raises(InputError), filtered(backbone, lambda x: LowPass()(x[0, 0, 0]), place):
+    with pytest.raises(InputError), filter_hidden_states(backbone, lambda x: LowPass()(x[0, 0, 0]), place):
         _run(backbone.transformer, inputs)  # the filter itself fails
     assert _hooks(backbone) == 0
     assert all(_run(m, inputs).equal(b) for m, b in zip(backbone.transformers, before, strict=True))
@@ -146,7 +145,7 @@ def test_a_block_that_an_expert_lacks_is_refused_before_any_hook(place: int) -> 
     pipe = random_pipeline(boundary_ratio=0.5)
     pipe.transformer_2 = random_transformer(num_layers=2)
     backbone = WanBackbone.from_pipeline(pipe)
-    with pytest.raises(InputError, match="no block"), filtered(backbone, LowPass(), place):
+    with pytest.raises(InputError, match="no block"), filter_hidden_states(backbone, LowPass(), place):
         pass
     assert _hooks(backbone) == 0
 
@@ -158,7 +157,7 @@ def test_any_grid_and_batch_and_a_sample_by_itself(place: Place, grid: tuple[int
     time, height, width = grid
     latents = torch.randn(batch, 16, time, 2 * height, 2 * width)
     inputs = latents, torch.full((batch,), 500.0), torch.randn(batch, 4, 32)
-    with filtered(backbone, LowPass(), place) as changed:
+    with filter_hidden_states(backbone, LowPass(), place) as changed:
         together = _run(backbone.transformer, inputs)
         for i in range(batch):
             alone = _run(backbone.transformer, tuple(x[i : i + 1] for x in inputs))  # type: ignore[arg-type]
@@ -175,7 +174,7 @@ def test_the_pipeline_filters_every_step_and_branch_of_both_experts(backbone) ->
         model.register_forward_hook(lambda *_, i=i: seen.__setitem__(i, seen[i] + 1))
         for i, model in enumerate(backbone.transformers)
     ]
-    with filtered(backbone, LowPass(), 1) as changed:
+    with filter_hidden_states(backbone, LowPass(), 1) as changed:
         low = generate_videos(backbone, ["a red ball falls"], **made)
     for handle in counts:
         handle.remove()

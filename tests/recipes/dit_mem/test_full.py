@@ -15,7 +15,7 @@ from memkit.errors import InputError
 from memkit.generation import conditioning_frames
 from recipes.common.padded_text import TextCache, prepared
 from recipes.common.training import fingerprint
-from recipes.dit_mem.evaluate import CEILINGS, Evaluate, open_bench
+from recipes.dit_mem.evaluate import CEILINGS, Evaluate, open_evaluator
 from recipes.dit_mem.laws import FALLS, PROCESSES, clip_ids, law_of
 from recipes.dit_mem.parts import load_backbone
 from recipes.dit_mem.prepare import render_bank
@@ -77,7 +77,7 @@ def same(a: Samples, b: Samples) -> bool:
 
 def test_no_prompt_is_among_the_clips(config, bank) -> None:
     command = command_in(config.out, config)
-    prompts = set(open_bench(Evaluate(command.tuned, clips=PROMPTS)).targets)
+    prompts = set(open_evaluator(Evaluate(command.tuned, clips=PROMPTS)).targets)
     clips = training_clips(command, bank)
     assert set(clips.ids) == set(bank.ids) - prompts and len(prompts) == PROMPTS
     shown = {bank.ids[i]: bank.latents([bank.ids[i]])[0, 0] for i in range(PROMPTS)}

@@ -11,6 +11,7 @@ import torch
 
 from memkit.cameras import Cameras
 from memkit.errors import InputError
+from memkit.metrics.hidden_process import moving_pixels
 from memkit.video import read_video, write_video
 from recipes.common.backbones import load_whole
 from recipes.common.tables import intervals
@@ -19,7 +20,7 @@ from recipes.remind.clips import WorldClip
 from recipes.remind.presets import tiny
 from recipes.remind.records import chunk_spans, frames_of
 from recipes.remind.sampler import Chunk, open_stream, sample_chunks
-from recipes.remind.scores import moving, score, truth_of
+from recipes.remind.scores import score, truth_of
 
 CPU = torch.device("cpu")
 
@@ -54,7 +55,7 @@ def test_a_whole_turn_is_no_error() -> None:
 def test_the_mask_is_what_moves() -> None:
     clip = WorldClip("test-00000", tiny())
     truth = truth_of(clip)
-    mask = moving(clip.drawn.event, clip.seconds, 64)
+    mask = moving_pixels(clip.drawn.event, clip.seconds, 64)
     still = (truth.frames != truth.frames[:1]).any(-1).any(0) & ~mask.any(0)
     assert 0.005 < mask.float().mean() < 0.5 and still.float().mean() < 0.1  # shadows and edges alone
 
@@ -110,7 +111,9 @@ def test_what_is_given_stays_and_the_rest_follows_the_seed(config) -> None:
         at = Cameras(cameras.c2w[rows], cameras.intrinsics[rows])
         positions = train.load_cameras(config, backbone, config.out)
         stream = open_stream(own, backbone, positions, seeds, at, (4, 4), 13)
-        mine = [Chunk(c.prompts[rows], c.frames, None if c.known is None else c.known[rows]) for c in chunks]
+        mine = [
+            Chunk(c.prompts[rows], c.frames, None if c.conditioning is None else c.conditioning[rows]) for c in chunks
+        ]
         return sample_chunks(stream, mine)[0]
 
     both = roll(slice(0, 2), [1, 2])

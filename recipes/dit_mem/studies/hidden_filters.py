@@ -1,4 +1,4 @@
-"""Hidden states of a frozen backbone, filtered while it runs: forward hooks of torch, and nothing is left behind."""
+"""Filter the hidden states of a frozen backbone while it runs, by forward hooks that are removed afterwards."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from memkit.encoders import HighPass, LowPass
 from memkit.errors import InputError
 
 Place = int | Literal["embedding"]
-"""The index of a block, whose output it is, or that of the patch embedding."""
+"""Where to filter: the output of the block with this index, or of the patch embedding."""
 
 
 class WithMean(nn.Module):
-    """What a filter keeps, and the mean over the clip, which a high-pass filter takes away."""
+    """What a filter keeps plus the mean over the clip, which a high-pass filter removes."""
 
     def __init__(self, keep: nn.Module) -> None:
         super().__init__()
@@ -34,39 +34,39 @@ BANDS: dict[str, Callable[[float], nn.Module]] = {
     "high": lambda cutoff: HighPass(cutoff, cutoff),
     "high and mean": lambda cutoff: WithMean(HighPass(cutoff, cutoff)),
 }
-"""By name, of a cut-off in cycles a patch, in time and in space."""
+"""Filters by name, as functions of the cut-off in cycles per patch, in time and in space."""
 
 
 @contextmanager
-def filtered(
+def filter_hidden_states(
     backbone: WanBackbone, keep: Callable[[Tensor], Tensor], place: Place, strength: float = 1.0
 ) -> Iterator[list[Tensor]]:
-    """Within, every expert's state x at ``place`` is x + strength·(keep(x) − x); afterwards all is as it was.
+    """Within, every expert's hidden state x at ``place`` is x + strength·(keep(x) − x); afterwards all is as before.
 
-    ``keep`` maps [B, D, T, H, W] over the grid of patches to the same. The list that it gives gets, of each call of an
-    expert, the mean square [B] of the change as a share of the state's.
+    ``keep`` maps [B, D, T, H, W] over the grid of patches to the same shape. Yields a list to which each call of an
+    expert adds the mean square [B] of the change, as a share of the state's.
 
     Raises `InputError` for a block that an expert lacks.
     """
-    changed: list[Tensor] = []
+    changes: list[Tensor] = []
     with ExitStack() as stack:
         for model in backbone.transformers:
             if place != "embedding" and not 0 <= place < len(model.blocks):
                 raise InputError(f"There is no block {place} to filter after; the last is {len(model.blocks) - 1}.")
-            hooks = _Hooks(keep, strength, changed)
+            hooks = _Hooks(keep, strength, changes)
             if place == "embedding":
                 stack.callback(model.patch_embedding.register_forward_hook(hooks.on_grid).remove)
             else:
                 stack.callback(model.patch_embedding.register_forward_hook(hooks.see_grid).remove)
                 stack.callback(model.blocks[place].register_forward_hook(hooks.on_tokens).remove)
-        yield changed
+        yield changes
 
 
 class _Hooks:
-    """Of one expert. Only the embeddings know the grid, which the tokens of a block have lost."""
+    """Hooks of one expert. Only the embeddings know the grid, which the tokens of a block have lost."""
 
-    def __init__(self, keep: Callable[[Tensor], Tensor], strength: float, changed: list[Tensor]) -> None:
-        self.keep, self.strength, self.changed = keep, strength, changed
+    def __init__(self, keep: Callable[[Tensor], Tensor], strength: float, changes: list[Tensor]) -> None:
+        self.keep, self.strength, self.changes = keep, strength, changes
         self.grid = torch.Size()
 
     def see_grid(self, module: nn.Module, args: Any, out: Tensor) -> None:
@@ -79,5 +79,5 @@ class _Hooks:
     def on_grid(self, module: nn.Module, args: Any, out: Tensor) -> Tensor:
         new = torch.lerp(out, self.keep(out), self.strength)  # exact at 0 and at 1
         change, own = (x.detach().float().square().mean((1, 2, 3, 4)) for x in (new - out, out))
-        self.changed.append(change / own)
+        self.changes.append(change / own)
         return new
