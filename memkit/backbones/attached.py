@@ -47,6 +47,8 @@ class Attached:
     places_frames: ClassVar[bool] = False
     """Whether it decides which frames the model runs on and where they are in time; one attachment per model may."""
 
+    __deepcopy__ = __reduce_ex__ = refuse_copy
+
     def __init__(self, owner: object, models: Sequence[WanTransformer3DModel]) -> None:
         self.owner = owner
         self.models: tuple[WanTransformer3DModel, ...] = ()

@@ -61,7 +61,7 @@ def rotary_at(
         InputError: a position is not a whole number or comes twice; the model's frequencies are not Wan's.
     """
     positions = checked_positions(positions)
-    size = rope.freqs_cos.shape[0]
+    size = rope.get_buffer("freqs_cos").shape[0]
     if max(height, width) > size:
         raise InputError(f"A frame of {height}×{width} tokens exceeds the model's table of {size} positions.")
     shape = (len(positions), height, width, -1)

@@ -56,7 +56,8 @@ class GuidedMemory:
     def __init__(self, injector: SelfAttentionConcat, guidance: MemoryGuidance) -> None:
         if guidance != "conditional" and not (isinstance(guidance, float | int) and math.isfinite(guidance)):
             raise InputError(f'memory guidance must be "conditional" or a finite scale, not {guidance!r}.')
-        self.injector, self.guidance = injector, guidance
+        self.injector = injector
+        self.guidance: MemoryGuidance = guidance
 
     def attach(self, *models: Attachable) -> AttachedGuidance:
         """Attach to each transformer, or each expert of a pipeline or backbone, until ``detach()`` or the end of the

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from inspect import signature
 from typing import Any
 
@@ -63,7 +64,10 @@ class AttachedFrames(Attached):
             model.register_forward_pre_hook(self._before, with_kwargs=True),
             model.patch_embedding.register_forward_hook(self._put_in_front),
             embedder.register_forward_pre_hook(self._timesteps, with_kwargs=True),
-            *(block.attn1.register_forward_pre_hook(self._cameras_of(i)) for i, block in enumerate(model.blocks)),
+            *(
+                block.attn1.register_forward_pre_hook(partial(self._add_cameras, i))
+                for i, block in enumerate(model.blocks)
+            ),
             model.proj_out.register_forward_hook(self._cut_off),
             model.register_forward_hook(self._after, with_kwargs=True),
         )
@@ -178,7 +182,7 @@ class AttachedFrames(Attached):
                 "history guidance would be lost; use one guidance or the other."
             )
         self._fresh = False
-        if running.counts and model.blocks[0].attn1.processor.positioning is not None:
+        if running.counts and getattr(model.blocks[0].attn1.processor, "positioning", None) is not None:
             raise MemkitError(
                 "The transformer has camera positions attached, which the frames of a context do not have; detach "
                 "them, or the frame context."
@@ -219,24 +223,21 @@ class AttachedFrames(Attached):
         both = torch.cat([past, own], dim=1)
         return (), {**named, "timestep": both.flatten(), "timestep_seq_len": both.shape[1]}
 
-    def _cameras_of(self, block: int) -> Any:
-        def hook(_attn: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-            running: Pass = args[3].state(self.key)
-            inputs, n, hidden = running.inputs, sum(running.counts), args[0]
-            past, own = hidden[:, :n], hidden[:, n:]
-            if inputs.poses is None and (not n or inputs.context_poses is None):
-                return None
-            encoder = self._cameras[inputs.kind]
-            if inputs.poses is not None:
-                per_frame = own.shape[1] // inputs.poses.shape[1]
-                added = encoder(inputs.poses.to(hidden.device), block)
-                own = own + added.type_as(hidden).repeat_interleave(per_frame, dim=1)
-            if n and inputs.context_poses is not None:
-                added = pool_frames(encoder(inputs.context_poses.to(hidden.device), block), inputs.plan)
-                past = past + _to_tokens(added, running.counts).type_as(hidden)
-            return torch.cat([past, own], dim=1), *args[1:]
-
-        return hook
+    def _add_cameras(self, block: int, _attn: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        running: Pass = args[3].state(self.key)
+        inputs, n, hidden = running.inputs, sum(running.counts), args[0]
+        past, own = hidden[:, :n], hidden[:, n:]
+        if inputs.poses is None and (not n or inputs.context_poses is None):
+            return None
+        encoder = self._cameras[inputs.kind]
+        if inputs.poses is not None:
+            per_frame = own.shape[1] // inputs.poses.shape[1]
+            added = encoder(inputs.poses.to(hidden.device), block)
+            own = own + added.type_as(hidden).repeat_interleave(per_frame, dim=1)
+        if n and inputs.context_poses is not None:
+            added = pool_frames(encoder(inputs.context_poses.to(hidden.device), block), inputs.plan)
+            past = past + _to_tokens(added, running.counts).type_as(hidden)
+        return torch.cat([past, own], dim=1), *args[1:]
 
     def _cut_off(self, _proj_out: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
         n = sum(self._current().counts)

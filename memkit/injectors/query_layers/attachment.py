@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -55,7 +56,7 @@ class AttachedQueries(Attached):
         self.keep(model.register_forward_pre_hook(self._before, with_kwargs=True))
         self.keep(model.register_forward_hook(self._after))
         for i, block in enumerate(model.blocks):
-            self.keep(block.attn1.register_forward_pre_hook(self._add_cameras(i)))
+            self.keep(block.attn1.register_forward_pre_hook(partial(self._add_cameras, i)))
             if i < self.config.layers:
                 self.keep(block.attn1.register_forward_hook(self._pass_unchanged))
 
@@ -178,17 +179,14 @@ class AttachedQueries(Attached):
             tables = tuple(torch.cat([x, x], dim=1) for x in tables)
         return carrier._replace(cos=tables[0], sin=tables[1]).with_state(self.key, running)
 
-    def _add_cameras(self, block: int) -> Any:
-        def hook(_attn: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-            running: Pass = args[3].state(self.key)
-            if running.poses is None:
-                return None
-            hidden = args[0]
-            per_frame = hidden.shape[1] // running.poses.shape[1]
-            added = self._cameras[running.kind](running.poses.to(hidden.device), block)
-            return hidden + added.repeat_interleave(per_frame, dim=1).type_as(hidden), *args[1:]
-
-        return hook
+    def _add_cameras(self, block: int, _attn: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        running: Pass = args[3].state(self.key)
+        if running.poses is None:
+            return None
+        hidden = args[0]
+        per_frame = hidden.shape[1] // running.poses.shape[1]
+        added = self._cameras[running.kind](running.poses.to(hidden.device), block)
+        return hidden + added.repeat_interleave(per_frame, dim=1).type_as(hidden), *args[1:]
 
     def _pass_unchanged(self, _attn: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
         """The context leaves the self-attention as it came: nothing is added, not even the projection's bias."""

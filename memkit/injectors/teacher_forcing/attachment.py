@@ -64,10 +64,10 @@ class AttachedForcing(Attached):
         self.keep(model.register_forward_pre_hook(self._before, with_kwargs=True))
         self.keep(model.register_forward_hook(self._after))
         for block in model.blocks:
-            _check_cross_attention(block)
-            reading = _ReadByChunk(block.attn2.processor)
-            block.attn2.processor = reading
-            self._replaced.append((block.attn2, reading))
+            attn: Any = block.attn2
+            _check_cross_attention(attn)
+            reading = attn.processor = _ReadByChunk(attn.processor)
+            self._replaced.append((attn, reading))
             self.keep(block.register_forward_pre_hook(_give_prompts))
 
     def detach(self) -> None:
@@ -126,10 +126,10 @@ def _give_prompts(_block: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] |
     return (hidden, ChunkPrompts(text, carrier.state(KEY)), temb, carrier) if text.ndim == 4 else None
 
 
-def _check_cross_attention(block: Any) -> None:
-    if not isinstance(block.attn2.processor, WanAttnProcessor):
+def _check_cross_attention(attn: Any) -> None:
+    if not isinstance(attn.processor, WanAttnProcessor):
         raise InputError(
-            f"A block's cross-attention has the processor {type(block.attn2.processor).__name__}, which may not read a "
+            f"A block's cross-attention has the processor {type(attn.processor).__name__}, which may not read a "
             "chunk alone; set it back to WanAttnProcessor(), or one derived from it, first."
         )
 

@@ -1,0 +1,103 @@
+"""The structure of the code, from its own imports: rooms, floors, no circles."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FLOORS = (
+    {"errors", "files", "flow", "version"},
+    {"hub", "tensor_file"},
+    {"attention", "cameras", "dit_mem_release", "frame_graph", "memory", "pretrained", "video"},
+    {"backbones", "encoders", "interruptions", "report", "retrievers", "worlds"},
+    {"banks", "injectors", "metrics", "positions"},
+    {"generation"},
+    {"rollout", "streaming"},
+    {"memkit"},  # the public names
+    {"demo"},
+    {"cli"},
+)
+"""The rooms of memkit: each imports only from lower floors. Encoders, retrievers and injectors are apart."""
+
+
+def module_of(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {module_of(file): file for top in ("memkit", "recipes") for file in (ROOT / top).rglob("*.py")}
+
+
+def imports_of(file: Path) -> set[str]:
+    """The modules of this repository that a file imports, anywhere in it, also for type checking alone."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if name in FILES else node.module for name in names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found & FILES.keys()
+
+
+GRAPH = {name: imports_of(file) for name, file in FILES.items()}
+
+
+def circle_in(graph: dict[str, set[str]]) -> list[str]:
+    """The names along one circle, or none."""
+    done: set[str] = set()
+
+    def visit(name: str, path: list[str]) -> list[str]:
+        if name in path:
+            return path[path.index(name) :]
+        if name in done:
+            return []
+        for other in sorted(graph[name]):
+            if found := visit(other, [*path, name]):
+                return found
+        done.add(name)
+        return []
+
+    return next((found for name in sorted(graph) if (found := visit(name, []))), [])
+
+
+def room_of(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if parts[0] == "memkit" and len(parts) > 1 else parts[0]
+
+
+def test_a_circle_is_found():
+    assert circle_in({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c"] and not circle_in({"a": {"b"}, "b": set()})
+
+
+def test_no_file_imports_itself_by_way_of_others():
+    assert circle_in(GRAPH) == []
+
+
+def test_imports_point_down():
+    floor = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+    rooms = {room_of(name) for name in FILES if name.startswith("memkit")}
+    assert rooms == set(floor)
+    up = [
+        f"{name} imports {other}"
+        for name, others in GRAPH.items()
+        for other in others
+        if name.startswith("memkit") and room_of(name) != room_of(other)
+        if not other.startswith("memkit") or floor[room_of(other)] >= floor[room_of(name)]
+    ]
+    assert up == []
+
+
+def test_the_root_holds_at_most_12_files_and_rooms_have_a_front():
+    assert len(list((ROOT / "memkit").glob("*.*"))) <= 12
+    rooms = [folder for folder in (ROOT / "memkit").rglob("*") if folder.is_dir() and list(folder.glob("*.py"))]
+    assert not [str(folder) for folder in rooms if not (folder / "__init__.py").exists()]
+
+
+@pytest.mark.parametrize("paper", ["dit_mem", "memlearner", "remind"])
+def test_a_recipe_does_not_depend_on_its_studies(paper):
+    commands = [f"recipes.{paper}.{name}" for name in ("presets", "prepare", "train", "generate", "evaluate")]
+    assert FILES.keys() >= set(commands)
+    own = {name: others for name, others in GRAPH.items() if name.startswith("recipes.") and ".studies" not in name}
+    assert not [(name, other) for name, others in own.items() for other in others if ".studies" in other]
