@@ -8,8 +8,11 @@ import json
 import torch
 import torch._dynamo
 
+from memkit.cameras import CameraPath, Cameras
+from memkit.generation import GuidedMemory
 from memkit.injectors import SelfAttentionConcat
 from memkit.memory import Memory
+from memkit.positions import PMRoPE, PMRoPEConfig
 from tests.helpers.random_wan import SMALL, random_transformer
 
 
@@ -44,6 +47,34 @@ def measure(layers, by_block, gate=None, mask=None):
     return len(graphs), (got - want).abs().max().item()
 
 
+def cameras():
+    """PM-RoPE in one graph of the whole model."""
+    torch._dynamo.reset()
+    model, graphs = random_transformer(), []
+    positions = PMRoPE(PMRoPEConfig.of(model))
+    for i, parameter in enumerate(positions.parameters()):
+        parameter.data = 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(i))
+    path = CameraPath.of(Cameras(torch.eye(4).repeat(1, 3, 1, 1), torch.full((1, 3, 4), 0.7)))
+    with positions.attach(model) as posed, posed.chunk(path):
+        want = run(model)
+        got = run(torch.compile(model, backend=counting(graphs), fullgraph=True))
+    return len(graphs), (got - want).abs().max().item()
+
+
+def guided():
+    """Memory that only the conditional pass sees: two graphs, one with it and one without, however many steps."""
+    torch._dynamo.reset()
+    model, graphs, worst = random_transformer(), [], 0.0
+    memory = SelfAttentionConcat(Memory(torch.randn(2, 7, 48, generator=torch.Generator().manual_seed(2))))
+    compiled = torch.compile(model, backend=counting(graphs))
+    with GuidedMemory(memory, "conditional").attach(model):
+        for _ in range(3):
+            for name in ("cond", "uncond"):
+                with model.cache_context(name):
+                    worst = max(worst, (run(compiled) - run(model)).abs().max().item())
+    return len(graphs), worst
+
+
 if __name__ == "__main__":
     ragged = torch.tensor([[True] * 7, [True] * 4 + [False] * 3])
     absent = torch.tensor([[True] * 7, [False] * 7])
@@ -54,6 +85,8 @@ if __name__ == "__main__":
                 "whole, ragged": measure(3, False, mask=ragged),
                 "whole, absent": measure(3, False, mask=absent),
                 "whole, gated": measure(3, False, gate=torch.zeros(3, 2)),
+                "whole, cameras": cameras(),
+                "guided": guided(),
                 "1 block": measure(1, True, mask=ragged),
                 "5 blocks": measure(5, True, mask=ragged),
             }
