@@ -33,7 +33,7 @@ def find_folder(
                 snapshot_download(
                     str(folder_or_id),
                     revision=revision,
-                    cache_dir=cache_dir,
+                    cache_dir=None if cache_dir is None else os.fspath(cache_dir),
                     token=token,
                     local_files_only=local_files_only,
                     force_download=force_download,

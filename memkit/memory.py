@@ -31,6 +31,11 @@ class Memory:
     gate: Float[Tensor, "layers heads"] | None = None
 
     def __post_init__(self) -> None:
+        if self.mask is not None and self.mask.dtype != torch.bool:
+            raise InputError(
+                f"Memory.mask is {self.mask.dtype}; give torch.bool with True where a token is real, "
+                f"mask.bool() for ones and zeros; weights go into log_weight."
+            )
         for name in ("mask", "log_weight"):
             value = getattr(self, name)
             if value is not None and value.shape != self.tokens.shape[:2]:
@@ -38,6 +43,17 @@ class Memory:
                     f"Memory.{name} has shape {tuple(value.shape)} but tokens {tuple(self.tokens.shape)}; "
                     f"give it the shape {tuple(self.tokens.shape[:2])}."
                 )
+
+    def __repr__(self) -> str:
+        facts = [f"tokens {list(self.tokens.shape)} {str(self.tokens.dtype).removeprefix('torch.')}"]
+        facts[0] += f" on {self.tokens.device}"
+        if self.mask is not None:
+            facts.append(f"{int(self.mask.sum())} of {self.mask.numel()} real")
+        if self.log_weight is not None:
+            facts.append("log_weight")
+        if self.gate is not None:
+            facts.append(f"gate {list(self.gate.shape)}")
+        return f"Memory({', '.join(facts)})"
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Memory:
         """The same memory on a device; ``dtype`` is that of the tokens, weights and gate keep theirs."""

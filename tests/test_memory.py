@@ -1,5 +1,6 @@
 """`Memory`: rows, and tokens spelt out that a weight stands for."""
 
+import jaxtyping
 import pytest
 import torch
 from hypothesis import given, settings
@@ -35,6 +36,21 @@ def test_what_cannot_be_expanded_is_refused() -> None:
     for weight in (torch.full((2, 3), 0.5), torch.tensor([[0.0] * 3, [0.6931472] * 3]), torch.full((2, 3), -9.0)):
         with pytest.raises(InputError, match="whole"):
             Memory(tokens, None, weight).expand()
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.float32])
+def test_a_mask_that_is_not_bool_is_refused(dtype, monkeypatch) -> None:
+    """Without the tests' own check of types, as users run memkit; ~ of an integer is no negation."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(InputError, match=rf"{dtype}; give torch.bool.*mask.bool\(\).*log_weight"):
+        Memory(torch.zeros(2, 3, 4), torch.ones(2, 3, dtype=dtype))
+
+
+def test_a_memory_says_what_it_holds() -> None:
+    tokens = torch.zeros(1, 3, 8, dtype=torch.bfloat16)
+    assert repr(Memory(tokens)) == "Memory(tokens [1, 3, 8] bfloat16 on cpu)"
+    full = Memory(tokens, torch.tensor([[True, False, True]]), torch.zeros(1, 3), torch.zeros(4, 2))
+    assert repr(full) == "Memory(tokens [1, 3, 8] bfloat16 on cpu, 2 of 3 real, log_weight, gate [4, 2])"
 
 
 def test_rows() -> None:

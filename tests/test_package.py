@@ -1,5 +1,6 @@
 """What a user meets first: the import, the public names, the README's example."""
 
+import ast
 import json
 import re
 import subprocess
@@ -27,6 +28,30 @@ def test_every_public_name_is_there_and_no_other():
         assert getattr(memkit, name).__name__ == name
     with pytest.raises(AttributeError, match="nothing"):
         _ = memkit.nothing
+
+
+def test_type_checkers_see_the_names_of_the_table():
+    """They read the imports, users the table; both have the same names, from the same rooms."""
+    tree = ast.parse((ROOT / "memkit" / "__init__.py").read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {}
+    for line in block.body:
+        assert isinstance(line, ast.ImportFrom) and line.module is not None
+        seen |= {alias.asname: line.module for alias in line.names if alias.asname == alias.name}
+    assert seen == {name: f"memkit.{room}" for name, (room, _) in memkit._PUBLIC.items()}
+    assert set(memkit.__all__) == set(seen) <= set(dir(memkit))
+
+
+def test_the_table_is_in_the_documentation_of_the_package():
+    assert memkit.__doc__ is not None
+    for name, (_, line) in memkit._PUBLIC.items():
+        assert re.search(rf"^{name} +{re.escape(line)}$", memkit.__doc__, re.M)
+
+
+def test_every_part_of_the_readme_is_importable_from_memkit():
+    rows = re.findall(r"^\| (`[A-Za-z_`, ]+`).* \| .* \|$", (ROOT / "README.md").read_text(), re.M)
+    names = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert len(names) > 20 and not [name for name in names if not hasattr(memkit, name)]
 
 
 def test_the_package_is_typed():

@@ -35,6 +35,18 @@ class WanBackbone:
         self._pipe = pipe
         self.video_format = video_format or format_of(transformer.config.in_channels)
 
+    def __repr__(self) -> str:
+        config, form = self.transformer.config, self.video_format
+        parts = [] if self._pipe is None else [name for name, part in self._pipe.components.items() if part is not None]
+        return (
+            f"WanBackbone({config.num_layers} layers of width {self.width} with {config.num_attention_heads} heads, "
+            f"{sum(p.numel() for p in self.transformer.parameters()) / 1e6:.1f} M parameters"
+            f"{' per expert' if len(self.transformers) > 1 else ''}, "
+            f"{str(self.transformer.dtype).removeprefix('torch.')} on {self.device}; "
+            f"{form.num_frames} frames of {form.height}×{form.width} at {form.fps:g} fps; "
+            f"{'parts: ' + ', '.join(parts) if parts else 'the transformer alone'})"
+        )
+
     # -- where it comes from ---------------------------------------------------------------------------------------
 
     @classmethod

@@ -1,8 +1,9 @@
 """Banks: captioned clips on disk as latents, and how they are made."""
 
-from memkit.banks.bank import BankReport, Clip, MemoryBank
+from memkit.banks.bank import MemoryBank
 from memkit.banks.build import BuildReport, build_bank
 from memkit.banks.captions import read_captions
+from memkit.banks.clip import BankReport, Clip
 from memkit.banks.dit_mem_import import ImportReport, import_dit_mem
 from memkit.banks.join import join_banks
 

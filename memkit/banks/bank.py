@@ -15,42 +15,24 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import operator
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from memkit.banks.clip import BankReport, Clip, summary
 from memkit.banks.manifest import Manifest
 from memkit.banks.shards import DTYPES, Entry, Shards, checked
 from memkit.cameras.cameras import Cameras
 from memkit.errors import BankError, InputError
 
 SHARD_BYTES = 64 * 2**20
-
-
-@dataclass(frozen=True)
-class Clip:
-    """One clip of a bank. ``cameras`` holds one camera a latent frame; ``source`` is the video it was cut from."""
-
-    id: str
-    latents: Float[Tensor, "channels time height width"]
-    caption: str
-    source: str | None
-    cameras: Cameras | None
-
-
-class BankReport(NamedTuple):
-    """What `MemoryBank.verify` has checked."""
-
-    clips: int
-    shards: int
-    bytes: int
 
 
 class MemoryBank:
@@ -102,6 +84,26 @@ class MemoryBank:
 
     def __len__(self) -> int:
         return len(self._entries())
+
+    def __iter__(self) -> Iterator[Clip]:
+        """The clips, in the order in which they were added; each is read when it is reached."""
+        return map(self.clip, self.ids)
+
+    def __getitem__(self, key: str | int) -> Clip:
+        """The clip of an id, or at a position of the order in which clips were added; negative ones count from the end.
+
+        Raises `InputError` where there is none.
+        """
+        if isinstance(key, str):
+            return self.clip(key)
+        position, count = operator.index(key), len(self)
+        if not -count <= position < count:
+            there = f"give one from {-count} to {count - 1}" if count else "it is empty"
+            raise InputError(f"There is no clip at position {position} of {self.path}; {there}.")
+        return self.clip(self.ids[position])
+
+    def __repr__(self) -> str:
+        return f"MemoryBank({str(self.path)!r}: {summary(self._entries().values(), self._manifest.info)})"
 
     def __contains__(self, id: object) -> bool:
         return id in self._pending or id in self._manifest.entries

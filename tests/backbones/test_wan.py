@@ -20,6 +20,16 @@ BILLIONS = {
 }
 
 
+def test_a_backbone_says_what_it_is():
+    model = random_transformer()
+    alone = repr(WanBackbone(model, video_format=VideoFormat(9, 32, 48, 8.0)))
+    count = sum(p.numel() for p in model.parameters()) / 1e6
+    assert f"3 layers of width 48 with 2 heads, {count:.1f} M parameters, float32 on cpu" in alone
+    assert alone.endswith("9 frames of 32×48 at 8 fps; the transformer alone)")
+    both = repr(WanBackbone.from_pipeline(random_pipeline(boundary_ratio=0.8)))
+    assert "per expert" in both and "parts: " in both and "transformer_2" in both and "vae" in both
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_build_at_their_real_size_and_take_memory(name):
     preset = PRESETS[name]()

@@ -41,6 +41,41 @@ def test_a_batch_of_lists_equals_its_rows(tmp_path):
         assert torch.equal(row, torch.stack([bank.clip(id).latents for id in ids]))
 
 
+def test_a_bank_is_iterated_and_indexed_in_order(tmp_path):
+    bank = filled(tmp_path / "b", 4)
+    with bank:
+        bank.add("gathered", latents(4), "not committed yet")
+        clips = list(bank)
+        assert [clip.id for clip in clips] == bank.ids and len(clips) == len(bank) == 5
+        for i, clip in enumerate(clips):
+            for same in (bank[i], bank[i - 5], bank[clip.id], bank.clip(clip.id)):
+                assert (same.id, same.caption) == (clip.id, clip.caption) and torch.equal(same.latents, clip.latents)
+    assert "clip3" in bank and "clip9" not in bank
+    for position in (5, -6):
+        with pytest.raises(InputError, match=f"position {position} of .*from -5 to 4"):
+            bank[position]
+    with pytest.raises(InputError, match="empty"):
+        MemoryBank.create(tmp_path / "e")[0]
+    with pytest.raises(InputError, match="did you mean"):
+        bank["clip_1"]
+
+
+def test_a_bank_and_its_clips_say_what_they_hold(tmp_path):
+    bank = MemoryBank.create(tmp_path / "b", {"model": "tiny", "fps": 8})
+    assert repr(bank) == f"MemoryBank('{tmp_path / 'b'}': empty, model='tiny', fps=8)"
+    bank.add("a", latents(0), "a ball", source="v", cameras=cameras(3))
+    bank.add("b", latents(1), "a cube")
+    bank.add("c", latents(1, (2, 3, 2, 4)).half(), "")
+    two = "2 clips of [2, 3, 2, 2] fp32 and 1 clip of [2, 3, 2, 4] fp16"
+    assert repr(bank) == f"MemoryBank('{tmp_path / 'b'}': {two}, model='tiny', fps=8)"
+    for i in range(4):
+        bank.add(f"d{i}", latents(1, (1, 1, 1, i + 2)), "")
+    assert "and 1 clip of [1, 1, 1, 2] fp32 and 3 of other shapes, model" in repr(bank)
+    assert repr(bank["a"]) == "Clip('a', 'a ball', latents [2, 3, 2, 2] float32, source 'v', cameras)"
+    assert repr(bank["b"]) == "Clip('b', 'a cube', latents [2, 3, 2, 2] float32)"
+    assert len(repr(MemoryBank.create(tmp_path / "long", {"notes": "x" * 1000}))) < 400
+
+
 def test_latents_of_nothing(tmp_path):
     bank = MemoryBank.create(tmp_path / "b")
     assert bank.latents([]).shape == (1, 0, 0, 0, 0, 0)

@@ -11,7 +11,8 @@ from memkit.encoders.dit_mem_layers import filter_curve
 from memkit.errors import InputError
 from memkit.injectors import SelfAttentionConcat
 from memkit.memory import Memory
-from tests.encoders.test_dit_mem_encoder import (
+from tests.helpers.random_wan import random_transformer
+from tests.helpers.released_encoder import (
     BRANCHES,
     CONFIG,
     SIZE,
@@ -21,7 +22,6 @@ from tests.encoders.test_dit_mem_encoder import (
     release_state_dict,
     release_tokens,
 )
-from tests.helpers.random_wan import random_transformer
 
 BLOCK_NORM = ("fft_filter.norm", "bn")
 SIZES = [SIZE, (13, 13, 13), (30, 33, 50), (13, 26, 61), (45, 14, 13)]

@@ -1,0 +1,53 @@
+"""What a bank gives back: a clip, the report of a check, and a line that says what it holds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor
+
+from memkit.banks.shards import Entry
+from memkit.cameras.cameras import Cameras
+
+_INFO_LENGTH = 200  # characters of a bank's info in its repr
+
+
+@dataclass(frozen=True, repr=False)
+class Clip:
+    """One clip of a bank. ``cameras`` holds one camera per latent frame; ``source`` is the video it was cut from."""
+
+    id: str
+    latents: Float[Tensor, "channels time height width"]
+    caption: str
+    source: str | None
+    cameras: Cameras | None
+
+    def __repr__(self) -> str:
+        dtype = str(self.latents.dtype).removeprefix("torch.")
+        facts = [repr(self.id), repr(self.caption), f"latents {list(self.latents.shape)} {dtype}"]
+        facts += [] if self.source is None else [f"source {self.source!r}"]
+        facts += [] if self.cameras is None else ["cameras"]
+        return f"Clip({', '.join(facts)})"
+
+
+class BankReport(NamedTuple):
+    """What `MemoryBank.verify` has checked."""
+
+    clips: int
+    shards: int
+    bytes: int
+
+
+def summary(entries: Iterable[Entry], info: Mapping[str, Any]) -> str:
+    """How many clips of which shapes a bank holds, and the beginning of its info."""
+    kinds = Counter((tuple(entry.shape), entry.dtype) for entry in entries).most_common()
+    clips = [f"{count} {'clip' if count == 1 else 'clips'} of {list(shape)} {dtype}" for (shape, dtype), count in kinds]
+    if len(clips) > 3:
+        clips[3:] = [f"{sum(count for _, count in kinds[3:])} of other shapes"]
+    about = ", ".join(f"{name}={value!r}" for name, value in info.items())
+    about = about if len(about) <= _INFO_LENGTH else f"{about[:_INFO_LENGTH]}…"
+    return ", ".join(filter(None, [" and ".join(clips) or "empty", about]))
