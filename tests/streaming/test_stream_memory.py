@@ -95,7 +95,7 @@ def test_what_is_no_saved_stream_is_named(backbone, tmp_path):
     stream(backbone).save(tmp_path)
     content = json.loads((tmp_path / "stream.json").read_text())
     for change, message in (
-        ({"version": 2}, "^.*not a memkit-stream of version 1"),
+        ({"version": 2}, "^.*no memkit-stream of version 1"),
         ({"config": {"x": 1}}, "damaged"),
         ({"size": 3}, "damaged"),
     ):
