@@ -1,8 +1,9 @@
-"""Short texts with the attention of the pipeline's padding.
+"""Short text embeddings that act like the pipeline's padded ones.
 
 WanPipeline pads text embeddings with zeros to 512 tokens, and the cross-attention sees them all. Copies of a key are
 one key with ln(n) added to its logit, so the real tokens and a single zero give the same output at a fraction of the
-cost. It counts where videos are small: of tiny-wan's 80 tokens against 512, two thirds of the time are the padding's.
+cost. It matters where videos are small: with tiny-wan's 80 tokens against 512, the padding takes two thirds of the
+time.
 """
 
 from __future__ import annotations
@@ -22,17 +23,18 @@ from memkit.backbones.wan import WanBackbone
 from memkit.errors import InputError
 
 PIPELINE_TEXT_LENGTH = 512
+"""Number of tokens to which Wan pipelines pad a text."""
 
 
 class PaddedCrossAttention(WanAttnProcessor):
-    """Cross-attention over ``copies`` copies of the last token at the price of one."""
+    """Cross-attention in which the last text token counts as ``copies`` copies."""
 
     def __init__(self, copies: int) -> None:
         super().__init__()
         self.log_copies = math.log(copies)
 
     def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, rotary_emb=None):
-        """The stock cross-attention, with the weight on the last key."""
+        """The stock cross-attention, with ln(copies) added to the last key's logit."""
         q, k, v = attn.to_q(hidden_states), attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
         q, k, v = (x.unflatten(2, (attn.heads, -1)) for x in (attn.norm_q(q), attn.norm_k(k), v))
         weight = torch.zeros(k.shape[:2], device=k.device)
@@ -42,9 +44,9 @@ class PaddedCrossAttention(WanAttnProcessor):
 
 
 def embed_short(backbone: WanBackbone, texts: Sequence[str], length: int) -> Float[Tensor, "texts tokens dim"]:
-    """Embeddings for `short_text`: ``length`` tokens and a zero.
+    """Embeddings for `short_text`: ``length`` tokens, then a zero.
 
-    Raises `InputError` for a text of more tokens.
+    Raises `InputError` for a text of more than ``length`` tokens.
     """
     embeds = backbone.encode_text(texts, length + 1)
     for text, row in zip(texts, embeds, strict=True):
@@ -55,7 +57,7 @@ def embed_short(backbone: WanBackbone, texts: Sequence[str], length: int) -> Flo
 
 @contextmanager
 def short_text(transformer: WanTransformer3DModel, length: int) -> Iterator[None]:
-    """Inside, text embeddings are [B, length + 1, D] with a zero at the end, and mean what 512 padded tokens do."""
+    """Inside, text embeddings [B, length + 1, D] that end with a zero act as if padded to 512 tokens."""
     before = [block.attn2.processor for block in transformer.blocks]
     for block in transformer.blocks:
         block.attn2.set_processor(PaddedCrossAttention(PIPELINE_TEXT_LENGTH - length))
@@ -68,7 +70,7 @@ def short_text(transformer: WanTransformer3DModel, length: int) -> Iterator[None
 
 @contextmanager
 def short_texts(transformers: Iterable[WanTransformer3DModel], length: int) -> Iterator[None]:
-    """`short_text` of each; nothing at the pipeline's own length."""
+    """`short_text` for each transformer; does nothing at the pipeline's own length."""
     with ExitStack() as stack:
         if length < PIPELINE_TEXT_LENGTH:
             for transformer in transformers:

@@ -1,4 +1,4 @@
-"""Interruptions: events that hide what a clip shows, and the twin that is not interrupted."""
+"""Interruptions: events that hide the view of a clip, and the uninterrupted twin."""
 
 from memkit.interruptions.apply import InterruptedClip, interrupt
 from memkit.interruptions.kinds import KINDS, CameraLoop, CameraOff, Fog, Interruption, LightsOff, LookAway, Occluder

@@ -1,9 +1,9 @@
-"""Interruptions for any clip, real video included: something hides the view for a while, then it is back.
+"""Interruptions for any clip, real video included: something hides the view for a while, then it returns.
 
-`interrupt` gives a clip with a clean start (the seed), a degraded span and a clean end (the recovery), and its twin
-without the interruption. Defaults follow ReMind (arXiv 2605.25333): occluders enter over frames 24 to 30 of 81, hold to
-42 and leave by 48; lights go down to 4 %; camera loops turn by 20°, with the peak at .50 and back by .86 of the clip.
-`memkit.worlds.interruptions` renders the same within a world, where the light and the geometry are known.
+`interrupt` returns a clip with a clean start (the seed), a degraded span and a clean end (the recovery), and its twin
+without the interruption. Defaults follow ReMind (arXiv 2605.25333): occluders enter over frames 24 to 30 of 81, hold
+until 42 and leave by 48; lights go down to 4 %; camera loops turn by 20°, with the peak at 0.50 and the end at 0.86 of
+the clip. `memkit.worlds.interruptions` renders the same events within a world, where light and geometry are known.
 """
 
 from __future__ import annotations
@@ -49,11 +49,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class InterruptedClip:
-    """A clip, its uninterrupted twin and what happens when.
+    """A clip, its uninterrupted twin, and when it is interrupted.
 
-    ``twin`` shows what is behind the interruption, cropped alike where a virtual camera crops; it is the given tensor
-    where none does. ``amount`` is 0 in clean frames, 1 in the hold. ``c2w`` are the virtual cameras relative to the
-    given one, OpenCV axes, the identity but for a turn; ``intrinsics`` as in `memkit.Cameras`, zeros where not known.
+    ``twin`` shows the clip without the interruption; where a virtual camera crops, it is cropped in the same way, and
+    otherwise it is the given tensor itself. ``amount`` is 0 in clean frames and 1 in the hold. ``c2w`` are virtual
+    cameras relative to the given one, OpenCV axes, the identity unless the camera turns; ``intrinsics`` are as in
+    `memkit.Cameras`, zeros where unknown.
     """
 
     video: UInt8[Tensor, "time height width 3"]
@@ -78,11 +79,11 @@ class InterruptedClip:
 
 
 def interrupt(frames: UInt8[Tensor, "time height width 3"], fps: float, by: Interruption) -> InterruptedClip:
-    """Interrupt a clip. Frames outside the degraded span equal those of the twin to the bit; ``frames`` stay as given.
+    """Interrupt a clip. Frames outside the degraded span are bit-identical to the twin's; ``frames`` are not changed.
 
     Raises:
-        InputError: fewer than 9 frames, an empty frame, a rate that is not positive, a timing within which no frame
-            falls, or a turn by which a pixel would come from behind the camera.
+        InputError: there are fewer than 9 frames or empty ones, the rate is not positive, no frame falls within the
+            timing, or the camera turns so far that a pixel would come from behind it.
     """
     if not 0 < fps < float("inf") or not frames[:1].numel():
         raise InputError(f"A video needs frames and a positive rate, not {tuple(frames.shape)} at {fps} fps.")
@@ -99,5 +100,5 @@ def interrupt(frames: UInt8[Tensor, "time height width 3"], fps: float, by: Inte
 
 
 def sample_interruption_settings(rng: random.Random) -> Interruption:
-    """Draw a training kind, each as often, and its settings; kinds with ``HELD_OUT`` never come."""
+    """Draw one of the training kinds, uniformly, and its settings; kinds with ``HELD_OUT`` are never drawn."""
     return rng.choice(TRAINING_KINDS).draw(rng)

@@ -1,4 +1,4 @@
-"""The kinds of interruption, their settings, and the frames that each of them makes."""
+"""The kinds of interruption, their settings, and the degraded frames of each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OUT_OF_VIEW = 1.1  # frame widths or heights by which an occluder is moved to b
 
 @dataclass(frozen=True, kw_only=True)
 class Interruption:
-    """What all kinds share. Each kind's settings are plain numbers and words, checked when they are made."""
+    """The base of all kinds. Settings are plain numbers and strings, checked in the constructor."""
 
     NAME: ClassVar[str]
     HELD_OUT: ClassVar[bool] = False  # never drawn for training
@@ -51,11 +51,11 @@ class Interruption:
 
 @dataclass(frozen=True, kw_only=True)
 class Occluder(Interruption):
-    """Something slides in from a ``side``, stands before the view and slides on, or back with ``leave="back"``.
+    """Something slides in from a ``side``, blocks the view, and slides on through, or back with ``leave="back"``.
 
-    ``cover`` is the share of the frame's width and height that it hides while it holds; a curtain hides the full
-    height. Boxes and cardboard stand on the lower edge of the frame, cloth hangs from the upper edge and sways.
-    ``seed`` decides colours and texture.
+    ``cover`` is the share of the frame's width and height that it hides during the hold; a curtain hides the full
+    height. Boxes and cardboard stand on the lower edge of the frame; cloth hangs from the upper edge and sways.
+    ``seed`` determines colours and texture.
     """
 
     NAME: ClassVar[str] = "occluder"
@@ -74,7 +74,7 @@ class Occluder(Interruption):
 
     @classmethod
     def draw(cls, rng: random.Random) -> Occluder:
-        """Any look from any side, hiding .7 of the frame or more. What comes from above or below goes back there."""
+        """Any look from any side, hiding at least 0.7 of the frame. From above or below it leaves by the same side."""
         side = rng.choice(get_args(Side))
         return cls(
             timing=cls.timing.jittered(rng),
@@ -98,7 +98,7 @@ class Occluder(Interruption):
 
 @dataclass(frozen=True, kw_only=True)
 class LightsOff(Interruption):
-    """Pixel values are multiplied by ``gain`` while it holds, and ramp down and up before and after."""
+    """Pixel values are multiplied by ``gain`` during the hold, with ramps before and after."""
 
     NAME: ClassVar[str] = "lights-off"
 
@@ -116,10 +116,11 @@ class LightsOff(Interruption):
 class LookAway(Interruption):
     """A virtual camera turns away about its own centre, holds and comes back.
 
-    Its image is cut out of the given frame, which is taken as a pinhole camera's with the full horizontal angle
-    ``fov_degrees`` and square pixels. It keeps the share ``keep`` of the image plane, in the twin as well, so that a
-    turned camera still finds pixels; ``beyond`` the frame they are mirrored or black. `keep_all` gives the largest
-    ``keep`` for which there is no beyond. ``degrees`` are to the right (yaw) or up (pitch), negative to the other side.
+    Its image is cropped from the given frame, taken as that of a pinhole camera with square pixels and the full
+    horizontal field of view ``fov_degrees``. It shows the share ``keep`` of the image plane, in the twin as well, so
+    that the turned camera still finds pixels; ``beyond`` the frame they are mirrored or black. `keep_all` gives the
+    largest ``keep`` that never looks beyond. ``degrees`` are to the right (yaw) or up (pitch); negative ones are to the
+    other side.
     """
 
     NAME: ClassVar[str] = "look-away"
@@ -145,7 +146,7 @@ class LookAway(Interruption):
         return cls(timing=cls.timing.jittered(rng), degrees=degrees, axis=rng.choice(get_args(Axis)))
 
     def _focal(self, aspect: float) -> tuple[float, float]:
-        """Of the given frame, over its width and height."""
+        """Focal lengths of the given frame, over its width and height."""
         fx = 0.5 / torch.tensor(self.fov_degrees / 2).deg2rad().tan().item()
         return fx, fx * aspect
 
@@ -157,7 +158,7 @@ class LookAway(Interruption):
         angle = torch.deg2rad(self.degrees * amount)
         sin, cos = angle.sin(), angle.cos()
         c2w = torch.eye(4).repeat(len(amount), 1, 1)
-        i, sign = (0, 1.0) if self.axis == "yaw" else (1, -1.0)  # y points down: up is minus
+        i, sign = (0, 1.0) if self.axis == "yaw" else (1, -1.0)  # y points down, so up is negative
         c2w[:, i, i], c2w[:, 2, 2], c2w[:, i, 2], c2w[:, 2, i] = cos, cos, sign * sin, -sign * sin
         fx, fy = self._focal(aspect)
         return c2w, torch.tensor([fx / self.keep, fy / self.keep, 0.5, 0.5]).expand(len(amount), 4)
@@ -170,7 +171,7 @@ class LookAway(Interruption):
 
 @dataclass(frozen=True, kw_only=True)
 class CameraLoop(LookAway):
-    """`LookAway` with no hold: the camera turns to its peak and straight back, the way out mirrored in time."""
+    """`LookAway` without a hold: the camera turns to its peak and back, symmetrically in time."""
 
     NAME: ClassVar[str] = "camera-loop"
 
@@ -179,7 +180,7 @@ class CameraLoop(LookAway):
 
 @dataclass(frozen=True, kw_only=True)
 class CameraOff(Interruption):
-    """A cut to black, or the last clean frame held; it takes no ramp."""
+    """A cut to black, or the last clean frame frozen; without ramps."""
 
     NAME: ClassVar[str] = "camera-off"
 
@@ -191,7 +192,7 @@ class CameraOff(Interruption):
 
     @classmethod
     def draw(cls, rng: random.Random) -> CameraOff:
-        """Black or held."""
+        """Black or frozen, with jittered timing."""
         return cls(timing=cls.timing.jittered(rng), show=rng.choice(("black", "last")))
 
     def _degraded(self, clip: Video, start: int, amount: Tensor, c2w: Tensor) -> Iterator[Tensor]:
@@ -201,7 +202,7 @@ class CameraOff(Interruption):
 
 @dataclass(frozen=True, kw_only=True)
 class Fog(Interruption):
-    """White fog thickens, drifts and clears: the kind held out from training. ``thickness`` is optical, in the hold."""
+    """White fog thickens, drifts and clears; held out from training. ``thickness`` is the optical depth in the hold."""
 
     NAME: ClassVar[str] = "fog"
     HELD_OUT: ClassVar[bool] = True
@@ -214,7 +215,7 @@ class Fog(Interruption):
 
     @classmethod
     def draw(cls, rng: random.Random) -> Fog:
-        """For evaluation."""
+        """Jittered timing and a random seed, for evaluation."""
         return cls(timing=cls.timing.jittered(rng), seed=rng.randrange(2**31))
 
     def _degraded(self, clip: Video, start: int, amount: Tensor, c2w: Tensor) -> Iterator[Tensor]:

@@ -1,4 +1,4 @@
-"""How interruptions are rendered: occluders, fog and a turned view, all procedural."""
+"""Procedural rendering of interruptions: occluders, fog and turned views."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from memkit.errors import InputError
 
 Look = Literal["box", "cardboard", "bed-sheet", "curtain"]
 Beyond = Literal["reflect", "black"]
-_MARGIN = 0.1  # of the frame on each side of it, so that cloth that sways has no end within the frame
+_MARGIN = 0.1  # share of the frame on each side, so that swaying cloth does not end within the frame
 _SWAY = 0.012  # frame widths
 _COLOURS: dict[Look, tuple[tuple[float, float, float], ...]] = {
     "box": ((0.62, 0.47, 0.31), (0.72, 0.70, 0.66), (0.28, 0.38, 0.52), (0.35, 0.44, 0.33)),
@@ -25,16 +25,16 @@ _COLOURS: dict[Look, tuple[tuple[float, float, float], ...]] = {
 
 
 def panel(look: Look, height: int, width: int, cover: float, seed: int) -> Float[Tensor, "4 canvas_h canvas_w"]:
-    """An occluder where it rests before a frame of ``height`` × ``width``: RGB times alpha, and alpha, in [0, 1].
+    """An occluder at rest before a frame of ``height`` × ``width``: RGB premultiplied by alpha, and alpha, in [0, 1].
 
-    The canvas is the frame and a tenth of it more, in whole pixels, on each side.
+    The canvas is the frame extended by a tenth, in whole pixels, on each side.
     """
     random = torch.Generator().manual_seed(seed)
     colours = _COLOURS[look]
     colour = torch.tensor(colours[int(torch.randint(len(colours), (), generator=random))])
     colour = colour * (0.92 + 0.16 * torch.rand((), generator=random))
-    q = _places(height)[:, None]
-    p = _places(width)[None, :]
+    q = _canvas_centres(height)[:, None]
+    p = _canvas_centres(width)[None, :]
     cloth = look in ("bed-sheet", "curtain")
     side = 0.5 * cover + (2 * _SWAY + 1 / width if cloth else 0.0)
     left, right = torch.full_like(q, 0.5 - side), torch.full_like(q, 0.5 + side)
@@ -64,10 +64,10 @@ def overlaid(
     look: Look,
     second: float,
 ) -> UInt8[Tensor, "height width 3"]:
-    """A frame behind a `panel` that is moved by ``dx`` frame widths to the right and ``dy`` heights down."""
+    """A frame behind a `panel` that is moved by ``dx`` frame widths to the right and ``dy`` frame heights down."""
     q, p = torch.meshgrid(*(_centres(n).to(layer) for n in frame.shape[:2]), indexing="ij")
     p, q = p - dx, q - dy
-    if look in ("bed-sheet", "curtain"):  # hung from above: the lower, the farther it sways
+    if look in ("bed-sheet", "curtain"):  # hung from above: lower parts sway farther
         p = p + _SWAY * q.clamp(0, 1) * torch.sin(2 * math.pi * (0.9 * second - 0.8 * q))
     shares = torch.tensor(frame.shape[:2]).to(layer) / torch.tensor(layer.shape[1:]).to(layer)  # frame of canvas
     grid = (2 * torch.stack([p, q], -1) - 1) * shares.flip(0)
@@ -77,7 +77,7 @@ def overlaid(
 
 
 def fog_field(height: int, width: int, seed: int) -> Float[Tensor, "{height} {width}"]:
-    """Where fog is thin (0) and thick (1)."""
+    """Density of fog, from 0 (thin) to 1 (thick)."""
     random = torch.Generator().manual_seed(seed)
     return 0.65 * _noise(random, height, width, 3) + 0.35 * _noise(random, height, width, 9)
 
@@ -85,7 +85,7 @@ def fog_field(height: int, width: int, seed: int) -> Float[Tensor, "{height} {wi
 def fogged(
     frame: UInt8[Tensor, "height width 3"], field: Float[Tensor, "height width"], thickness: float, second: float
 ) -> UInt8[Tensor, "height width 3"]:
-    """A frame behind white fog of an optical ``thickness`` that drifts to the left."""
+    """A frame behind white fog of optical depth ``thickness`` that drifts to the left."""
     v, u = torch.meshgrid(*(2 * _centres(n).to(field) - 1 for n in frame.shape[:2]), indexing="ij")
     grid = torch.stack([u + 0.12 * second, v], -1)[None]
     density = F.grid_sample(field[None, None], grid, padding_mode="reflection", align_corners=False)[0, 0, :, :, None]
@@ -100,10 +100,10 @@ def turned_view(
     keep: float,
     beyond: Beyond,
 ) -> UInt8[Tensor, "height width 3"]:
-    """The image of a camera turned by ``rotation`` (from its axes to those of the frame's camera), at the same place.
+    """The image of a camera at the same position, turned by ``rotation`` (from its axes to the frame's camera's).
 
-    Its pixels are those of the frame by the homography K R K'⁻¹, bilinear. ``focal`` is the frame's, over width and
-    height; the camera's is longer by 1 / ``keep``; both have their principal point in the middle.
+    The frame is resampled bilinearly by the homography K R K'⁻¹. ``focal`` is the frame's, over width and height; the
+    camera's is 1 / ``keep`` times as long; both have their principal point in the middle.
 
     Raises:
         InputError: a pixel would come from behind the frame's camera.
@@ -111,7 +111,9 @@ def turned_view(
     v, u = torch.meshgrid(*(_centres(n).to(frame.device) - 0.5 for n in frame.shape[:2]), indexing="ij")
     rays = torch.stack([u * (keep / focal[0]), v * (keep / focal[1]), torch.ones_like(u)], -1) @ rotation.to(u).T
     if (rays[..., 2] < 1e-3).any():
-        raise InputError("The camera turns so far that it looks behind the given one; lower degrees, keep or the fov.")
+        raise InputError(
+            "The camera turns so far that it looks behind the given one; lower degrees, keep or fov_degrees."
+        )
     grid = rays[..., :2] / rays[..., 2:] * (2 * torch.tensor(focal).to(u))
     image = frame.float().permute(2, 0, 1)[None]
     mode = "reflection" if beyond == "reflect" else "zeros"
@@ -121,22 +123,24 @@ def turned_view(
 def keep_all(degrees: float, fov_degrees: float) -> float:
     """The largest ``keep`` for which a view turned by ``degrees`` lies within a frame of ``fov_degrees``.
 
-    The angle of view is that from side to side for yaw, from top to bottom for pitch.
+    The field of view is the horizontal one for yaw, the vertical one for pitch.
 
     Raises:
-        InputError: ``degrees`` are half of the angle of view or more, so that there is none.
+        InputError: ``degrees`` are half of the field of view or more, so that there is none.
     """
-    half, turn = math.radians(fov_degrees / 2), math.radians(abs(degrees))
-    if not turn < half:
-        raise InputError(f"A turn by {degrees}° leaves a view of {fov_degrees}°; turn by less than half of it.")
-    return math.tan(half - turn) / math.tan(half)
+    half, rotation = math.radians(fov_degrees / 2), math.radians(abs(degrees))
+    if not rotation < half:
+        raise InputError(
+            f"A rotation by {degrees}° leaves a field of view of {fov_degrees}°; turn by less than half of it."
+        )
+    return math.tan(half - rotation) / math.tan(half)
 
 
-_LID = 0.13  # frame heights of a box's upper face
+_LID = 0.13  # height of a box's upper face, in frame heights
 
 
 def _box(colour: Tensor, p: Tensor, q: Tensor, top: float, random: torch.Generator) -> Tensor:
-    """A closed box seen a little from above: a lid, a front with a strip of tape and a label."""
+    """A closed box seen slightly from above: a lid, and a front with a strip of tape and a label."""
     grain = _grain(random, q.shape[0], p.shape[1])
     front = (1.04 - 0.16 * p) * (q >= top + _LID) + 1.22 * (q < top + _LID)
     rgb = colour[:, None, None] * front * (1 + 0.03 * grain)
@@ -154,9 +158,9 @@ def _cardboard(colour: Tensor, p: Tensor, q: Tensor, top: float, random: torch.G
     shade = 1 + 0.035 * torch.sin(2 * math.pi * lines * p) + 0.14 * (_noise(random, q.shape[0], p.shape[1], 4) - 0.5)
     shade = shade + 0.035 * _grain(random, q.shape[0], p.shape[1])
     for _ in range(2):
-        place = 0.15 + 0.7 * float(torch.rand((), generator=random))
+        height = 0.15 + 0.7 * float(torch.rand((), generator=random))
         tilt = 0.1 * float(torch.rand((), generator=random)) - 0.05
-        shade = shade - 0.22 * torch.exp(-(((q - place - tilt * p) / 0.007) ** 2))
+        shade = shade - 0.22 * torch.exp(-(((q - height - tilt * p) / 0.007) ** 2))
     return colour[:, None, None] * shade
 
 
@@ -170,7 +174,7 @@ def _sheet(colour: Tensor, p: Tensor, q: Tensor, top: float, random: torch.Gener
 
 
 def _curtain(colour: Tensor, p: Tensor, q: Tensor, top: float, random: torch.Generator) -> Tensor:
-    """Vertical folds that widen and wander a little on their way down."""
+    """Vertical folds that widen and wander slightly towards the bottom."""
     wander = _noise(random, q.shape[0], p.shape[1], 6, 6)
     folds = 7 + 4 * float(torch.rand((), generator=random))
     wave = torch.sin(2 * math.pi * (folds * p + (0.3 + 0.6 * q.clamp(0, 1)) * wander))
@@ -181,19 +185,19 @@ def _centres(count: int) -> Tensor:
     return (torch.arange(count) + 0.5) / count
 
 
-def _places(count: int) -> Tensor:
+def _canvas_centres(count: int) -> Tensor:
     """Pixel centres of a canvas, in frame widths or heights from the frame's first edge."""
     margin = math.ceil(count * _MARGIN)  # whole pixels, so that at rest a canvas is not blurred
     return (torch.arange(count + 2 * margin) + 0.5 - margin) / count
 
 
 def _noise(random: torch.Generator, height: int, width: int, cells: int, tall: int = 1) -> Tensor:
-    """Smooth noise in [0, 1], with about ``cells`` bumps across, each ``tall`` times as tall as it is wide."""
+    """Smooth noise in [0, 1], with about ``cells`` bumps across, each ``tall`` times as tall as wide."""
     coarse = torch.rand(1, 1, max(2, round(cells * height / width / tall)) + 2, cells + 2, generator=random)
     return F.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=True)[0, 0].clamp(0, 1)
 
 
 def _grain(random: torch.Generator, height: int, width: int) -> Tensor:
-    """Fibres that lie across, in [-1, 1]."""
+    """Horizontal fibres, in [-1, 1]."""
     coarse = 2 * torch.rand(1, 1, height, max(2, width // 8), generator=random) - 1
     return F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=True)[0, 0]

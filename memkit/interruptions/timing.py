@@ -1,4 +1,4 @@
-"""When an interruption happens, in shares of a clip, and what that makes of its frames and latent frames."""
+"""When an interruption happens, in shares of a clip, and the spans of frames and latent frames that follow from it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from memkit.errors import InputError
 
 Span = tuple[int, int]  # first frame, and the first after it
-STRIDE = 4  # frames of a latent frame, but for the first, which is one frame (Wan's VAEs)
+STRIDE = 4  # frames per latent frame, except the first, which is one frame (Wan's VAEs)
 _CUT = 1e-6  # share of a clip that the shortest ramp takes; far above rounding errors
 LEAST_FRAMES = 2 * STRIDE + 1  # one latent frame each for the seed, the interruption and the recovery
 
@@ -27,7 +27,7 @@ class Spans:
 
     @staticmethod
     def of(amount: Float[Tensor, " time"]) -> Spans:
-        """From the amount of the interruption in each frame; raises `InputError` where it is nowhere above 0."""
+        """Spans from the amount of the interruption in each frame; raises `InputError` where it is nowhere above 0."""
         found = amount.nonzero().flatten().tolist()
         if not found:
             raise InputError(f"No frame of {len(amount)} falls within the interruption; give it a wider timing.")
@@ -37,8 +37,8 @@ class Spans:
     def latent(self) -> Spans:
         """The same in latent frames of a causal VAE: latent frame 0 is frame 0, latent frame i is frames 4i−3 to 4i.
 
-        A latent frame that an interrupted frame goes into is degraded. Frames at the end that fill no latent frame
-        are left out, as the VAE does.
+        A latent frame with any interrupted frame is degraded. Frames at the end that do not fill a latent frame are
+        left out, as by the VAE.
         """
         start = (self.seed[1] - 1) // STRIDE + 1
         stop = (self.recovery[0] + STRIDE + 2) // STRIDE
@@ -47,8 +47,11 @@ class Spans:
 
 @dataclass(frozen=True)
 class Timing:
-    """Shares of a clip, 0 its first frame and 1 its last: coming from ``begin`` to ``full``, gone from ``release`` to
-    ``over``. The frames at ``begin`` and ``over`` are still, and again, clean."""
+    """Start and end of the ramps, as shares of a clip: 0 is its first frame and 1 its last.
+
+    The interruption comes from ``begin`` to ``full`` and goes from ``release`` to ``over``; the frames at ``begin`` and
+    ``over`` are clean.
+    """
 
     begin: float = 0.30
     full: float = 0.375
@@ -57,13 +60,13 @@ class Timing:
 
     def __post_init__(self) -> None:
         if not 0 <= self.begin <= self.full <= self.release <= self.over <= 1 or self.begin == self.over:
-            raise InputError(f"{self} does not rise from 0 to 1; order begin, full, release, over.")
+            raise InputError(f"{self} does not ascend from 0 to 1; give begin ≤ full ≤ release ≤ over.")
 
     def amount(self, num_frames: int) -> Float[Tensor, " {num_frames}"]:
         """0 in clean frames, 1 in the hold, smoothstep between; float32.
 
-        The first frame is always clean and so is the last latent frame: where the clip is so short that the
-        interruption would reach into it, all of the timing is drawn in.
+        The first frame and the last latent frame are always clean: if the clip is so short that the interruption would
+        reach the latter, the whole timing is compressed.
 
         Raises:
             InputError: fewer than 9 frames.
@@ -71,18 +74,18 @@ class Timing:
         if num_frames < LEAST_FRAMES:
             raise InputError(
                 f"A clip of {num_frames} frames is too short to be interrupted: seed, interruption and recovery "
-                f"need a latent frame each; give at least {LEAST_FRAMES} frames."
+                f"need one latent frame each; give at least {LEAST_FRAMES} frames."
             )
         frame = torch.arange(num_frames, dtype=torch.float64)
         protected = (num_frames - 1) // STRIDE * STRIDE - STRIDE + 1
         share = frame / (num_frames - 1) * max(1.0, self.over * (num_frames - 1) / protected)
         coming = (share - self.begin) / max(self.full - self.begin, _CUT)
         going = (self.over - share) / max(self.over - self.release, _CUT)
-        step = torch.minimum(coming, going).clamp(0, 1).round(decimals=9)  # no ramp out of a rounding error
+        step = torch.minimum(coming, going).clamp(0, 1).round(decimals=9)  # rounding errors make no ramp
         return (step * step * (3 - 2 * step)).float()
 
     def jittered(self, rng: random.Random) -> Timing:
-        """Moved by up to .06 of a clip to either side and, where there is a hold, with up to .12 more of it."""
+        """Shifted by up to 0.06 of a clip to either side and, if there is a hold, with up to 0.12 more of it."""
         shift = rng.uniform(-0.06, 0.06)
         longer = rng.uniform(0, 0.12) if self.release > self.full else 0.0
         moved = (self.begin + shift, self.full + shift, self.release + shift + longer, self.over + shift + longer)

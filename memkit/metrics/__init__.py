@@ -1,4 +1,4 @@
-"""Metrics: what a claim is measured by."""
+"""Metrics of generated videos: quality, revisits, states and laws, with confidence intervals."""
 
 from memkit.metrics.bootstrap import Interval, bootstrap, bootstrap_runs, correlation
 from memkit.metrics.evolution import StateScore, evolution_score, hidden_state_error, state_evolution

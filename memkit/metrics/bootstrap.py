@@ -12,7 +12,7 @@ from memkit.errors import InputError
 
 
 class Interval(NamedTuple):
-    """A statistic and the bounds where it lies with the stated confidence; NaN where there is nothing to say."""
+    """A statistic and its confidence bounds; NaN where they are undefined."""
 
     value: float
     low: float
@@ -22,10 +22,10 @@ class Interval(NamedTuple):
 def bootstrap(
     statistic: Callable[..., float], *columns: np.ndarray, resamples: int = 2000, level: float = 0.95, seed: int = 0
 ) -> Interval:
-    """``statistic`` of ``columns`` (arrays of one length, whose rows are independent) and its confidence interval.
+    """``statistic`` of ``columns`` (arrays of equal length with independent rows) and its confidence interval.
 
-    Rows are drawn together, so paired columns stay paired. Resamples of which the statistic is NaN are left out.
-    Without rows everything is NaN; with one, value and bounds agree.
+    Whole rows are resampled, so paired columns stay paired. Resamples whose statistic is NaN are left out. Without rows
+    everything is NaN; with one row, the bounds equal the value.
 
     Raises `InputError` for columns of unequal length, no column, or a level outside (0, 1).
     """
@@ -52,29 +52,29 @@ def bootstrap(
 def bootstrap_runs(
     statistic: Callable[..., float], *columns: np.ndarray, resamples: int = 2000, level: float = 0.95, seed: int = 0
 ) -> Interval:
-    """``bootstrap`` of measurements [runs, items]: several training runs, say, each judged on the same prompts.
+    """``bootstrap`` of measurements [runs, items], such as several training runs evaluated on the same prompts.
 
-    Runs are drawn, and items, the same ones for all runs; so the interval holds what another run might have given and
-    what other prompts might have. A place where any column is NaN is left out. With one run it is ``bootstrap``, and
-    says nothing of others. Of n runs, the share of the width that comes from them is too small by √((n−1)/n): by a
-    fifth for three.
+    Runs are resampled, and items, the same ones for all runs; so the interval covers both other runs and other prompts.
+    Entries where any column is NaN are left out. With one run it equals ``bootstrap`` and does not cover other runs.
+    With n runs, the part of the width that comes from them is too small by the factor √((n−1)/n): by a fifth for
+    three.
 
     Raises `InputError` for columns of unequal shape, and as ``bootstrap`` does.
     """
     shapes = {column.shape for column in columns}
     if len(shapes) != 1 or len(shape := shapes.pop()) != 2:
-        raise InputError("The columns are not all of one shape [runs, items]; give what was not measured as NaN.")
+        raise InputError("The columns do not all have the same shape [runs, items]; give missing measurements as NaN.")
     runs, items = shape
     if not 0 < level < 1 or resamples < 1:
         raise InputError(
             f"The bootstrap has level {level} and {resamples} resamples; give one in (0, 1), and 1 or more."
         )
     rng, table = np.random.default_rng(seed), np.stack(columns)
-    known = np.asarray(~np.isnan(table).any(axis=0))
+    measured = np.asarray(~np.isnan(table).any(axis=0))
 
     def value(run: np.ndarray, item: np.ndarray) -> float:
-        place = run[:, None], item[None]
-        drawn = table[:, *place][:, known[place]]
+        entries = run[:, None], item[None]
+        drawn = table[:, *entries][:, measured[entries]]
         return float(statistic(*drawn)) if drawn.size else math.nan
 
     whole = value(np.arange(runs), np.arange(items))
@@ -87,7 +87,7 @@ def bootstrap_runs(
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson's correlation; NaN of fewer than three pairs or of a constant."""
+    """Pearson's correlation; NaN for fewer than three pairs or a constant column."""
     if len(a) < 3 or a.std() == 0 or b.std() == 0:
         return math.nan
     return float(np.corrcoef(a, b)[0, 1])

@@ -1,12 +1,13 @@
-"""Did the world go on while nobody looked: recovery frames against the uninterrupted twin.
+"""Whether a process continued while it was hidden: recovery frames against the uninterrupted twin.
 
 An event (an occluder, lights off, a look away) hides a process; the *recovery* frames are those after it. The *twin* is
-the same clip without the event, and *frozen* the state or the frame right before it, held still. The score is
+the same clip without the event, and *frozen* the state or frame just before it, held still. The score is
 
     evolution = 1 − d(generated, twin) / d(frozen, twin):
 
-1 evolved as it should, 0 is as far off as a world that stopped, below 0 is farther. It stands offline for the judges of
-STEVO-Bench (arXiv 2603.13215), which ask whether the state evolved during the hidden interval; it is ours, and so is d.
+1 is the correct evolution, 0 is as far off as a stopped world, below 0 is farther off. It is our offline substitute for
+the judges of STEVO-Bench (arXiv 2603.13215), which ask whether the state evolved during the hidden interval; score and
+distance d are our own.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ Distance = Literal["rmse", "mae", "mse"]
 
 
 class StateScore(NamedTuple):
-    """A measure of the frames in which the state was found, and the share of frames, in [0, 1], that these are."""
+    """A score over the frames in which the state was found, and their share of all frames, in [0, 1]."""
 
     value: float
     found: float
@@ -38,17 +39,17 @@ def evolution_score(
     mask: Shaped[Tensor, "..."] | None = None,
     distance: Distance = "rmse",
 ) -> float:
-    """The score of pixels over all recovery frames at once; at most 1, NaN where the twin does not differ from frozen.
+    """The score of pixels over all recovery frames; at most 1, NaN where the twin does not differ from frozen.
 
-    ``generated`` and ``twin`` are the recovery frames alone, uint8 ``[T, H, W, 3]``; ``frozen`` is the frame before the
+    ``generated`` and ``twin`` are the recovery frames, uint8 ``[T, H, W, 3]``; ``frozen`` is the frame before the
     event ``[H, W, 3]`` or, where the camera moves, the stopped world as seen in each recovery frame ``[T, H, W, 3]``.
-    ``mask``, bool ``[H, W]`` or ``[T, H, W]``, is True at the pixels to look at (at none: NaN). A background
-    that is copied perfectly changes nothing, but its noise does: look where frozen or the twin has the body; a mask of
-    the twin's body alone forgives a second body where it had been.
+    ``mask``, bool ``[H, W]`` or ``[T, H, W]``, is True at the pixels to compare (NaN if there are none). A
+    perfectly copied background has no effect, but a noisy one has: mask the body in both frozen and the twin; a mask of
+    the twin's body alone does not penalise a second body at the old position.
 
-    ``distance`` is of 8-bit values: root of the mean square ("rmse", the default, by which a blend of a parts twin and
-    1 − a parts frozen scores a), mean absolute ("mae", the same for a blend, less moved by a few pixels), or mean
-    square ("mse"). Raises `InputError` for other shapes, dtypes or distances.
+    ``distance`` is of 8-bit values: root mean square ("rmse", the default, with which a blend of a parts twin and 1 − a
+    parts frozen scores a), mean absolute ("mae", the same for a blend, more robust to a few pixels), or mean square
+    ("mse"). Raises `InputError` for other shapes, dtypes or distances.
     """
     check_videos(generated, twin)
     if frozen.shape == twin.shape[1:]:
@@ -69,10 +70,10 @@ def state_evolution(
     frozen: Float[Tensor, "..."] | float,
     distance: Distance = "rmse",
 ) -> StateScore:
-    """The score of a state over the recovery frames, ``[T]`` or ``[T, D]`` in any unit: an angle, a level, a place.
+    """The score of a state over the recovery frames, ``[T]`` or ``[T, D]`` in any unit: an angle, a level, a position.
 
-    ``measured`` is NaN in frames where the state was not found. These have no part in either distance, so that they
-    cost nothing: judge the value with ``found``. NaN where no frame is found or the truth stays at ``frozen`` (the
+    ``measured`` is NaN in frames where the state was not found. Both distances leave these out, so they do not lower
+    the value: read it together with ``found``. NaN where no frame is found or the truth stays at ``frozen`` (the
     state before the event, a number or ``[D]``) in those that are. Unwrap angles first, or give cosine and sine.
     Raises `InputError` for unequal shapes, a truth or ``frozen`` that is not finite, or an unknown distance.
     """
@@ -87,7 +88,7 @@ def state_evolution(
 def hidden_state_error(
     measured: Float[Tensor, " frames *dims"], truth: Float[Tensor, "..."], extent: float
 ) -> StateScore:
-    """Mean distance of the state from the truth, in shares of ``extent``, over the recovery frames where it was found.
+    """Mean distance of the state from the truth, relative to ``extent``, over the recovery frames where it was found.
 
     States are ``[T]`` or ``[T, D]`` (then the distance is Euclidean) and NaN where not found, as in `state_evolution`;
     ``extent`` is their range in the same unit, such as the width of the path. NaN where no frame is found. Raises
@@ -101,11 +102,11 @@ def hidden_state_error(
 
 
 def _check_states(measured: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Both in float64, and the frames where all of the state was found."""
+    """Both in float64, and a mask of the frames where the whole state was found."""
     if measured.shape != truth.shape or measured.ndim not in (1, 2) or not measured.numel():
         raise InputError(f"States of {tuple(measured.shape)} and {tuple(truth.shape)}; give one shape, [T] or [T, D].")
     if not bool(truth.isfinite().all()):
-        raise InputError("The true state is not finite in every frame; give frames of which it is known.")
+        raise InputError("The true state is not finite in every frame; leave out frames in which it is unknown.")
     measured = measured.to(truth.device).double()
     return measured, truth.double(), ~measured.reshape(len(measured), -1).isnan().any(1)
 
@@ -118,7 +119,7 @@ def _score(generated: Tensor, twin: Tensor, frozen: Tensor, distance: Distance) 
 
 
 def _distance(x: Tensor, y: Tensor, distance: Distance) -> float:
-    """Of float64 tensors; NaN of empty ones."""
+    """Distance of float64 tensors; NaN for empty ones."""
     off = (x - y).abs()
     if distance == "mae":
         return off.mean().item()

@@ -1,14 +1,15 @@
-"""The constants of an event's law that come nearest to what was measured of it.
+"""Fits the constants of an event's law to a measured state.
 
-Every field that may vary is sought in its range by differential evolution (Storn and Price, 1997) from the best of a
-Sobol sequence: the laws' states are closed forms that take thousands of constants at once, bounces make them rugged,
-and phases give them many valleys. The distance is absolute, not squared, so that a few bad frames move nothing.
+All free fields are searched over their ranges by differential evolution (Storn and Price, 1997), started from the best
+points of a Sobol sequence: states are closed forms that take thousands of constants at once, bounces make the objective
+rugged, and phases give it many local minima. The distance is absolute, not squared, so that it is robust to a few bad
+frames.
 
-Mean absolute errors on rendered truth at 64×64, 18 clips a kind of all splits (worst): gravity in m/s², of 2 to 18, by
-drop 0.02 (0.08), throw 0.03 (0.15), toss 0.03 (0.09), ramp 0.02 (0.03), swing 0.03 (0.14), drift 0.06 (0.14);
-restitution 0.002 (0.02), by collision 0.005 (0.02); friction by slide 0.008 (0.03), by spin 0.001 (0.005); stiffness
-of 4 to 30 /s² 0.03 (0.14); rate of substances 0.001 (0.005), of the orbit 0.012 (0.05) rad/s. The clips of `spoilt`
-quality in the tests have about twice these.
+Mean absolute errors on rendered truth at 64×64, 18 clips per kind from all splits (worst in brackets): gravity in m/s²,
+of 2 to 18, by drop 0.02 (0.08), throw 0.03 (0.15), toss 0.03 (0.09), ramp 0.02 (0.03), swing 0.03 (0.14), drift 0.06
+(0.14); restitution 0.002 (0.02), by collision 0.005 (0.02); friction by slide 0.008 (0.03), by spin 0.001 (0.005);
+stiffness of 4 to 30 /s² 0.03 (0.14); rate of substances 0.001 (0.005), of the orbit 0.012 (0.05) rad/s. The clips of
+`spoilt` quality in the tests have about twice these.
 """
 
 from __future__ import annotations
@@ -24,21 +25,23 @@ from torch import Tensor
 from memkit.metrics.states import PERIODS
 from memkit.worlds.event import Event
 
-FOUND = 2 / 3  # least share of frames in which the state was seen
+FOUND = 2 / 3  # least share of frames in which the state must be seen
 _TRIED, _SLIGHT = 9, 1e-3
 _FIRST, _MEMBERS, _ROUNDS = 4096, 64, 80
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A constant is NaN where no value of it would have moved the body: the bounce of one that has not yet landed.
+    """The result of a fit.
 
-    ``residual`` is the mean distance of the state from that of ``event``, in the state's own unit."""
+    A constant is NaN where it has no effect on the clip, such as the restitution of a body that has not landed yet.
+    ``residual`` is the mean distance of the state from that of ``event``, in the state's own unit.
+    """
 
     constants: dict[str, float]
     residual: float
     event: Event
-    """The event measured, with the values that were found."""
+    """The measured event with the fitted values."""
 
 
 def fit_event(
@@ -47,23 +50,23 @@ def fit_event(
     seconds: Float[Tensor, " frames"],
     vary: Sequence[str] | None = None,
 ) -> Fit | None:
-    """Fit the fields ``vary`` of the event, or all that its law leaves ``free``, to a state at the times ``seconds``.
+    """Fit the fields ``vary`` of the event, by default all ``free`` ones of its law, to a state at times ``seconds``.
 
-    Frames with a NaN are left out; None where they are more than a third. Of the event only what is not varied is
-    used. The same state gives the same fit.
+    Frames with NaN are left out; returns None where they are more than a third. Only the event's fixed fields are used.
+    Deterministic.
     """
     names = list(event.free if vary is None else vary)
     truth = torch.stack([measured[name] for name in event.units])
-    known = ~truth.isnan().any(0)
-    if known.double().mean() < FOUND:
+    seen = ~truth.isnan().any(0)
+    if seen.double().mean() < FOUND:
         return None
-    truth, seconds = truth[:, known], seconds[known]
+    truth, seconds = truth[:, seen], seconds[seen]
     low, high = torch.tensor([event.free[name] for name in names], dtype=torch.float64).T
 
     def distance(share: Tensor) -> Tensor:
         values = low + share * (high - low)
-        made = replace(event, **{name: values[:, i, None] for i, name in enumerate(names)}).state(seconds)
-        return state_distance(truth, torch.stack([made[name] for name in event.units], dim=-2), event).mean(-1)
+        state = replace(event, **{name: values[:, i, None] for i, name in enumerate(names)}).state(seconds)
+        return state_distance(truth, torch.stack([state[name] for name in event.units], dim=-2), event).mean(-1)
 
     best, residual = _least(distance, len(names))
     values = dict(zip(names, (low + best * (high - low)).tolist(), strict=True))
@@ -80,7 +83,7 @@ def fit_event(
 def law_residual(
     measured: dict[str, Float[Tensor, " frames"]], event: Event, seconds: Float[Tensor, " frames"]
 ) -> float | None:
-    """Mean distance of a state from the law with the event's own constants, from the start that suits it best."""
+    """Mean distance of a state from the law with the event's own constants and the best-fitting start."""
     fit = fit_event(measured, event, seconds, [name for name in event.free if name not in event.constants])
     return None if fit is None else fit.residual
 
@@ -88,16 +91,16 @@ def law_residual(
 def state_distance(
     a: Float[Tensor, "*n variables frames"], b: Float[Tensor, "*m variables frames"], event: Event
 ) -> Float[Tensor, "*k frames"]:
-    """How far apart two states are at each time, in their unit; angles the nearest way round."""
+    """Distance of two states at each time, in their unit; angles by the shorter way round."""
     off = a - b
     if period := PERIODS.get(event.shows):
         off = off - period * (off / period).round()
-    # torch's norm over a dimension that is not the last takes 20 times as long, and fits are made of this
+    # torch's norm over a dimension other than the last takes 20 times as long, and this dominates a fit
     return off.square().sum(-2).sqrt() if off.shape[-2] > 1 else off.abs()[..., 0, :]
 
 
 def _least(distance, fields: int) -> tuple[Tensor, float]:
-    """Where in the unit cube a function of points [n, fields] is least, and how little."""
+    """The minimum of a function of points [n, fields] in the unit cube, and its value."""
     random = torch.Generator().manual_seed(0)
     points = torch.quasirandom.SobolEngine(fields, scramble=True, seed=0).draw(_FIRST, dtype=torch.float64)
     far = distance(points)
@@ -106,7 +109,7 @@ def _least(distance, fields: int) -> tuple[Tensor, float]:
     for _ in range(_ROUNDS):
         a, b, c = (points[torch.randint(len(points), (len(points),), generator=random)] for _ in range(3))
         scale = 0.4 + 0.5 * torch.rand(len(points), 1, generator=random, dtype=torch.float64)
-        # towards the best in half of the trials: faster than either kind of trial alone
+        # half of the trials start at the best point: faster than either kind of trial alone
         home = torch.where(torch.rand(len(points), 1, generator=random) < 0.5, points[far.argmin()], c)
         trial = home + scale * (a - b)
         cross = torch.rand(points.shape, generator=random) < 0.9

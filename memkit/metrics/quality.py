@@ -1,8 +1,8 @@
-"""PSNR, SSIM and LPIPS of videos, frame by frame, by torchmetrics.
+"""PSNR, SSIM and LPIPS of videos, frame by frame, with torchmetrics.
 
-Videos are uint8 ``[T, H, W, 3]`` and nothing else: their range is then 255, always. A float video has no range that can
-be read from it ([0, 1], [-1, 1] or [0, 255]), and a PSNR with the range of [-1, 1] on images in [0, 1] comes out 6 dB
-too high, so it is refused. Each frame is measured by itself, and its value does not depend on the others.
+Videos must be uint8 ``[T, H, W, 3]``, so that their range is always 255. The range of a float video is ambiguous ([0,
+1], [-1, 1] or [0, 255]), and a PSNR with the range of [-1, 1] on images in [0, 1] is 6 dB too high, so float videos are
+refused. The value of a frame does not depend on other frames.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from memkit.tensor_file import read_state_dict
 
 Net = Literal["alex", "vgg", "squeeze"]
 Frames = Shaped[Tensor, "..."]
-"""uint8 ``[T, H, W, 3]``; not in the type, since each function checks it and says what to do instead."""
+"""uint8 ``[T, H, W, 3]``; the type does not say so because each function checks it with a helpful error."""
 
 RANGE = 255.0
 SSIM_WINDOW = 11
-LPIPS_LEAST = 32  # pixels; below 31 AlexNet has nothing left to pool
+LPIPS_LEAST = 32  # pixels; AlexNet cannot pool images smaller than 31
 WEIGHTS_REMEDY = "give the state dict of a torchvision model, saved by torch.save"
 _TORCHVISION = {"alex": "AlexNet", "vgg": "VGG16", "squeeze": "SqueezeNet1_1"}
 
@@ -43,10 +43,11 @@ def psnr(a: Frames, b: Frames) -> Float[Tensor, " frames"]:
 
 
 def mean_psnr(values: Float[Tensor, " frames"]) -> float:
-    """PSNR in dB of the mean squared error of all frames; NaN of no frame.
+    """PSNR in dB of the mean squared error of all frames; NaN without frames.
 
-    One frame copied exactly makes the plain mean of PSNRs infinite and a near copy rules it; this mean stays finite
-    while any frame differs, and is never above the plain one. Papers seldom say which they print: this is our reading.
+    One exactly copied frame makes the plain mean of PSNRs infinite, and a near copy dominates it; this mean stays
+    finite while any frame differs, and is never above the plain one. Papers seldom say which they report: this is our
+    reading.
     """
     return float(-10 * (10 ** (-values.double() / 10)).mean().log10())
 
@@ -54,8 +55,8 @@ def mean_psnr(values: Float[Tensor, " frames"]) -> float:
 def ssim(a: Frames, b: Frames) -> Float[Tensor, " frames"]:
     """Structural similarity of each frame, in [-1, 1]; equal frames have 1 (Wang et al., IEEE TIP 13(4), 2004).
 
-    Their constants, and their Gaussian window of 11×11 pixels (σ 1.5), on each colour; torchmetrics reflects the frame
-    at its borders where they leave the border out. Raises `InputError` as `psnr` does, and below 11×11.
+    With their constants and their Gaussian window of 11×11 pixels (σ 1.5), per colour channel; torchmetrics reflects
+    the frame at its borders, which they leave out. Raises `InputError` as `psnr` does, and below 11×11 pixels.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
@@ -65,10 +66,10 @@ def ssim(a: Frames, b: Frames) -> Float[Tensor, " frames"]:
 class Lpips:
     """LPIPS distance of each frame, at least 0 and rarely above 1; equal frames have 0 (arXiv 1801.03924, version 0.1).
 
-    ``net`` is the backbone; its authors advise "alex" to evaluate with. Its ImageNet weights come from torch hub's
+    ``net`` is the backbone; the authors recommend "alex" for evaluation. Its ImageNet weights come from torch hub's
     cache, where torchvision keeps them, and are checked against the hash in the file's name; or from ``weights``, a
-    state dict of torchvision's model in a file of torch.save. Nothing is downloaded and no pickle is run. The heads
-    come with torchmetrics. ``device`` None is CUDA where there is one.
+    state dict of torchvision's model in a file written by torch.save. Nothing is downloaded and no pickle is run. The
+    linear heads come with torchmetrics. ``device`` None is CUDA if available.
 
     Raises `InputError` where the weights are missing, damaged or of another network; when called, as `psnr` does, and
     below 32×32.
@@ -92,51 +93,54 @@ class Lpips:
 
 
 def check_videos(a: Frames, b: Frames, least: int = 1) -> None:
-    """Raises `InputError` unless both are uint8 ``[T, H, W, 3]`` of one shape, of ``least`` pixels a side or more."""
+    """Raises `InputError` unless both are uint8 ``[T, H, W, 3]`` of one shape, sides of ``least`` pixels or more."""
     for video in (a, b):
         if video.dtype != torch.uint8 or video.ndim != 4 or video.shape[-1] != 3 or not video.numel():
             raise InputError(
-                f"A video to measure is {video.dtype} {tuple(video.shape)}; give uint8 [T, H, W, 3], for example of "
+                f"A video to measure is {video.dtype} {tuple(video.shape)}; give uint8 [T, H, W, 3], for example from "
                 "memkit.video.from_model."
             )
     if a.shape != b.shape:
-        raise InputError(f"Videos {tuple(a.shape)} and {tuple(b.shape)} cannot be compared; bring them to one shape.")
+        raise InputError(
+            f"Videos {tuple(a.shape)} and {tuple(b.shape)} cannot be compared; give videos of the same shape."
+        )
     if min(a.shape[1:3]) < least:
         raise InputError(f"Frames of {a.shape[1]}×{a.shape[2]} are too small; give {least}×{least} or more.")
 
 
 def _each(measure: Callable[[Tensor, Tensor], Any], a: Tensor, b: Tensor, least: int = 1) -> Tensor:
-    """``measure`` of each pair of frames as float64 ``[1, 3, H, W]``: in float32 SSIM's variances lose their digits."""
+    """``measure`` of each pair of frames as float64 ``[1, 3, H, W]``: in float32, SSIM's variances lose precision."""
     check_videos(a, b, least)
     images = ((x.permute(2, 0, 1)[None].double() for x in video) for video in (a, b.to(a.device)))
     return torch.stack([measure(x, y).squeeze() for x, y in zip(*images, strict=True)]).float().cpu()
 
 
 def _cached(net: str) -> Path:
-    """The file of torchvision's ImageNet weights in torch hub's cache, whole."""
+    """The file of torchvision's ImageNet weights in torch hub's cache, checked by its hash."""
     from torchvision import models
 
     name = _TORCHVISION[net]
     path = Path(torch.hub.get_dir(), "checkpoints", Path(models.get_weight(f"{name}_Weights.IMAGENET1K_V1").url).name)
     obtain = (
-        f"torchvision.models.{name.lower()}(weights='IMAGENET1K_V1') fetches it where there is a network; copy it to "
-        "this path, or name another place as Lpips(weights=...)."
+        f"torchvision.models.{name.lower()}(weights='IMAGENET1K_V1') downloads it where there is a network; copy it to "
+        "this path, or pass another one as Lpips(weights=...)."
     )
     if not path.is_file():
         raise InputError(f"LPIPS needs {name}'s ImageNet weights, and {path} is not there. {obtain}")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if not digest.startswith(path.stem.rsplit("-", 1)[1]):
-        raise InputError(f"{path} is damaged: its hash is not that in its name. Delete it; {obtain}")
+        raise InputError(f"{path} is damaged: its hash differs from that in its name. Delete it; {obtain}")
     return path
 
 
 def _build(net: str, state: dict[str, Tensor], path: Path) -> nn.Module:
-    from torchmetrics.functional.image.lpips import _LPIPS  # the public function downloads, and builds it at each call
+    # the public function downloads weights, and rebuilds the network at each call
+    from torchmetrics.functional.image.lpips import _LPIPS
 
     with torch.random.fork_rng(devices=[]):
         network = _LPIPS(net=net, pnet_rand=True)  # type: ignore[arg-type]
-    # Its slices keep the numbers that the layers have in torchvision's ``features``.
+    # The slices keep the indices that the layers have in torchvision's ``features``.
     slices = [module for module in network.net.modules() if isinstance(module, nn.Sequential)]
     backbone = nn.ModuleDict({"features": nn.ModuleDict({i: m for part in slices for i, m in part.named_children()})})
     try:

@@ -1,7 +1,7 @@
-"""Does a place look as it did when the camera comes back to it (revisit comparison; MemLearner, Evaluation).
+"""Whether a place looks the same when the camera returns to it (revisit comparison; MemLearner, Evaluation).
 
 The paper turns the camera by 90° to 180° and back, and averages over the matched outbound and return frames. It does
-not say how frames are matched on a path that comes back less neatly: the rule of `revisit_pairs` is our reading.
+not say how frames are matched on a path that returns less exactly: the rule of `revisit_pairs` is our reading.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from memkit.cameras.rigid import check_rigid
 from memkit.errors import InputError
 from memkit.metrics.quality import Frames, Lpips, check_videos, mean_psnr, psnr, ssim
 
-SAME_INTRINSICS = 1e-3  # of the image's width or height: under a pixel on all that is rendered here
-TIE = 1e-6  # of the tolerances; poses nearer than this are one pose, up to rounding
+SAME_INTRINSICS = 1e-3  # share of the image's width or height: below one pixel in all worlds
+TIE = 1e-6  # share of the tolerances; poses nearer than this are equal up to rounding
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One value for each pair of frames compared."""
+    """Metrics of each pair of frames compared."""
 
     psnr: Float[Tensor, " pairs"]
     """In dB; inf where the frames are equal."""
@@ -49,9 +49,9 @@ class Comparison:
 
 
 def compare(generated: Frames, truth: Frames, lpips: Lpips | None = None) -> Comparison:
-    """Each frame against that of the truth, uint8 ``[T, H, W, 3]`` (the paper's GT comparison).
+    """Each generated frame against the true one, uint8 ``[T, H, W, 3]`` (the paper's GT comparison).
 
-    Leave given frames out of both. Raises `InputError` as `memkit.metrics.quality.ssim` does.
+    Leave conditioning frames out of both. Raises `InputError` as `memkit.metrics.quality.ssim` does.
     """
     return Comparison(psnr(generated, truth), ssim(generated, truth), lpips and lpips(generated, truth))
 
@@ -59,14 +59,14 @@ def compare(generated: Frames, truth: Frames, lpips: Lpips | None = None) -> Com
 def revisit(video: Frames, pairs: Sequence[tuple[int, int]], lpips: Lpips | None = None) -> Comparison:
     """Frames of a generated video, uint8 ``[T, H, W, 3]``, against its own earlier frames of the same pose.
 
-    ``pairs`` are those of `revisit_pairs`; where the first frames were given, drop pairs whose later frame is among
-    them. A frozen or blank video is consistent too: read it beside `compare`. Raises `InputError` for a pair that the
-    video does not have, and as `memkit.metrics.quality.ssim` does.
+    ``pairs`` are those of `revisit_pairs`; drop pairs whose later frame is a conditioning
+    frame. A frozen or blank video is consistent too: read this together with `compare`. Raises `InputError` for a pair
+    outside the video, and as `memkit.metrics.quality.ssim` does.
     """
     check_videos(video, video)
     for pair in pairs:
         if not all(0 <= i < len(video) for i in pair):
-            raise InputError(f"The pair {pair} is not in a video of {len(video)} frames; give one frame a camera.")
+            raise InputError(f"The pair {pair} is not in a video of {len(video)} frames; give one frame per camera.")
     if not pairs:
         return Comparison(torch.empty(0), torch.empty(0), None if lpips is None else torch.empty(0))
     earlier, later = (list(frames) for frames in zip(*pairs, strict=True))
@@ -81,15 +81,15 @@ def revisit_pairs(
     away_degrees: float = 30.0,
     min_gap: int = 1,
 ) -> list[tuple[int, int]]:
-    """Frames ``(earlier, later)`` of one path, cameras ``[F]``, that see the same, the camera having been away between.
+    """Frames ``(earlier, later)`` of one path, cameras ``[F]``, with the same view, between which the camera was away.
 
     A frame is *away* from a later one if it is farther than ``away_metres`` or turned by more than ``away_degrees``.
-    Each later frame is paired at most once: among the frames before the last one that is away from it, at least
-    ``min_gap`` frames back, within ``metres`` and ``degrees`` and of the same intrinsics, with the nearest in pose (the
-    larger of the two distances in shares of their tolerances), and with the latest of equally near ones.
+    Each later frame is paired at most once. Candidates are the frames before the last one that is away from it, at
+    least ``min_gap`` frames back, within ``metres`` and ``degrees`` and with the same intrinsics. It is paired with the
+    nearest in pose (by the larger of the two distances relative to their tolerances), the latest of equally near ones.
 
-    Raises `InputError` where cameras are not ``[F]`` or not finite, for tolerances that are not positive or exceed
-    what counts as away, and for a ``min_gap`` below 1.
+    Raises `InputError` where cameras are not ``[F]``, not finite or not rigid, for tolerances that are not positive or
+    exceed the away distances, and for a ``min_gap`` below 1.
     """
     c2w = cameras.c2w.double()
     if c2w.ndim != 3 or not bool(c2w.isfinite().all() and cameras.intrinsics.isfinite().all()):
@@ -98,7 +98,7 @@ def revisit_pairs(
     if not (0 < metres <= away_metres and 0 < degrees <= away_degrees and min_gap >= 1):
         raise InputError(
             f"Pairs within {metres} m and {degrees}°, away from {away_metres} m or {away_degrees}°, min_gap {min_gap}: "
-            "give positive tolerances, none above its away, and a gap of 1 or more."
+            "give positive tolerances, none above its away distance, and a gap of 1 or more."
         )
     if not len(c2w):
         return []

@@ -1,4 +1,4 @@
-"""The page that shows what memory did: one HTML file with everything in it."""
+"""A self-contained HTML page that compares generation without and with memory."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from memkit.video.frames import write_video
 
 STRIP_FRAMES, STRIP_HEIGHT, STRIP_GAP = 17, 64, 2
 SMALL = 256
-"""Pixels; smaller videos are shown enlarged."""
+"""Pixels; videos smaller than this are shown enlarged."""
 
 
 @dataclass(frozen=True)
 class HitClip:
-    """A retrieved clip; ``score`` is the retriever's."""
+    """A retrieved clip with the retriever's score."""
 
     id: str
     score: float
@@ -35,11 +35,11 @@ class HitClip:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One prompt, generated without and with memory from the same noise; ``query`` is what was searched for.
+    """One prompt, generated without and with memory from the same noise; ``query`` is the text of the retrieval.
 
-    ``attention`` is the share that fell on memory, in [0, 1], by step and layer; ``even_share`` what it would be if
-    each token got as much as any other, None for a gated memory (then ``attention`` is its share of the output).
-    ``note`` says what is to be seen.
+    ``attention`` is the share of attention on memory, in [0, 1], by step and layer; ``even_share`` the share if all
+    tokens got the same, None for a gated memory (``attention`` is then memory's share of the output). ``note`` says
+    what the comparison shows.
     """
 
     prompt: str
@@ -60,10 +60,9 @@ def render_report(
     settings: Mapping[str, str],
     fps: float,
 ) -> str:
-    """The page, with its videos, images and styles inside; it loads nothing from anywhere.
+    """The page, with its videos, images and styles embedded; it loads nothing else.
 
-    All texts are shown as they are, whatever they contain. ``fps`` is the rate of all videos. Raises `InputError` when
-    there is nothing to compare.
+    All texts are escaped. ``fps`` is the frame rate of all videos. Raises `InputError` without a comparison.
     """
     if not comparisons:
         raise InputError("There is nothing to report; give at least one comparison.")
@@ -76,13 +75,13 @@ def render_report(
         caveat=caveat,
         comparisons=comparisons,
         settings=settings,
-        scale=max(most, 1e-6),  # one scale for all, so that prompts can be compared
+        scale=max(most, 1e-6),  # one scale for all, so that prompts are comparable
         pixelated=max(comparisons[0].without.shape[1:3]) < SMALL,
     )
 
 
 def render_page(template: str, fps: float, **values: Any) -> str:
-    """A page from one of the templates here, in which ``frames | video`` and ``frames | strip`` are data URIs."""
+    """A page from one of this package's templates, in which ``frames | video`` and ``frames | strip`` are data URIs."""
     try:
         from jinja2 import Environment, FunctionLoader, StrictUndefined
     except ImportError:
@@ -100,8 +99,8 @@ def render_page(template: str, fps: float, **values: Any) -> str:
 def video_uri(frames: UInt8[Tensor, "time height width 3"], fps: float) -> str:
     """The video as a data URI, mp4 with h264.
 
-    Browsers want 4:2:0, which halves the resolution of colour. Small videos are doubled first, pixel by pixel, so that
-    each pixel keeps its own colour.
+    Browsers require 4:2:0, which halves the resolution of colour. Small videos are enlarged twofold first, so that each
+    pixel keeps its own colour.
     """
     if max(frames.shape[1:3]) < SMALL:
         frames = frames.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)

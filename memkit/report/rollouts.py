@@ -1,4 +1,4 @@
-"""The page that shows what a memory of the past did: rollouts side by side, and what queries attended to."""
+"""A self-contained HTML page of rollouts side by side, with what queries attended to."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from memkit.report.sheet import evenly
 
 
 @dataclass(frozen=True)
-class MadeVideo:
-    """A rollout by its method's name; ``note`` says how good it was."""
+class GeneratedVideo:
+    """A rollout with its method's name; ``note`` gives its scores."""
 
     name: str
     note: str
@@ -23,8 +23,8 @@ class MadeVideo:
 
 
 @dataclass(frozen=True)
-class Watched:
-    """What the queries of a method attended to: their share, in [0, 1], on each frame of the context."""
+class ContextAttention:
+    """What the queries of a method attended to: the share, in [0, 1], on each context frame."""
 
     title: str
     note: str
@@ -32,33 +32,33 @@ class Watched:
     frames: UInt8[Tensor, "k height width 3"]
     shares: Float[Tensor, " k"]
     even: float
-    """What each frame would have if every token got the same."""
+    """The share of each frame if all tokens got the same."""
 
     @property
     def scale(self) -> float:
-        """The share that a full bar stands for."""
+        """The share at which a bar is full."""
         return max(float(self.shares.max()), self.even, 1e-6)
 
 
 @dataclass(frozen=True)
 class RolloutSection:
-    """One path, the truth and then each method; all videos are equally long. ``marks`` say what each frame sees."""
+    """One camera path: videos of the truth and of each method, equally long. ``frame_marks`` say what frames show."""
 
     title: str
     note: str
-    rollouts: Sequence[MadeVideo]
+    rollouts: Sequence[GeneratedVideo]
     strip_title: str
     frame_marks: Sequence[str]
-    watched: Sequence[Watched]
+    attention: Sequence[ContextAttention]
 
     @property
     def marks(self) -> list[str]:
-        """Of the frames that a strip has."""
+        """The marks of the frames in a strip."""
         return [self.frame_marks[i] for i in strip_columns(len(self.frame_marks))]
 
 
 def strip_columns(frames: int) -> Sequence[int]:
-    """The frames of a video that its strip shows."""
+    """Indices of the frames of a video that its strip shows."""
     return evenly(frames, STRIP_FRAMES)
 
 
@@ -70,16 +70,16 @@ def render_rollouts(
     settings: Mapping[str, str],
     fps: float,
 ) -> str:
-    """The page, with everything inside; it loads nothing from anywhere, and shows all texts as they are.
+    """The page, with everything embedded; it loads nothing else, and all texts are escaped.
 
-    Raises `InputError` without a section, and where the videos of one are not equally long or a mark is missing.
+    Raises `InputError` without a section, and where the videos of one differ in length or a mark is missing.
     """
     if not sections:
         raise InputError("There is nothing to report; give at least one section.")
     for section in sections:
-        lengths = {len(made.frames) for made in section.rollouts} | {len(section.frame_marks)}
-        if len(lengths) != 1 or any(not len(w.times) == len(w.frames) == len(w.shares) for w in section.watched):
-            raise InputError(f"{section.title}: give videos of one length, and to each frame its mark, time or share.")
+        lengths = {len(video.frames) for video in section.rollouts} | {len(section.frame_marks)}
+        if len(lengths) != 1 or any(not len(w.times) == len(w.frames) == len(w.shares) for w in section.attention):
+            raise InputError(f"{section.title}: give videos of equal length, and one mark, time or share per frame.")
     return render_page(
         "rollouts.html.j2",
         fps,

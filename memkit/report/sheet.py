@@ -1,4 +1,4 @@
-"""Frames side by side: a strip of one video, and a sheet that compares several."""
+"""Frames side by side: strips of one video, and sheets that compare several."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ MARGIN, GAP, LABEL_WIDTH, HEADING = 16, 4, 160, 34  # pixels
 _PAPER, _INK, _FAINT = (250, 250, 248), (28, 30, 33), (110, 115, 122)
 
 Row = tuple[str, UInt8[Tensor, "_ _ _ 3"]]
-"""A label and the video it names, [T, H, W, 3]; the videos of a sheet may differ in size."""
+"""A label and its video [T, H, W, 3]; the videos of a sheet may differ in size."""
 
 
 def filmstrip(frames: UInt8[Tensor, "time height width 3"], columns: int, height: int, gap: int = 0) -> Image.Image:
     """``columns`` frames from the first to the last, evenly spaced, left to right; each ``height`` pixels high.
 
-    The image is RGBA, clear in the gaps. Enlarging repeats pixels, reducing averages them. A clip with fewer frames
-    gives a shorter strip.
+    The image is RGBA, transparent in the gaps. Enlarging repeats pixels, reducing averages them. A clip with fewer
+    frames gives a shorter strip.
     """
     if not frames.numel() or columns < 1 or height < 1 or gap < 0:
         raise InputError(
@@ -39,9 +39,9 @@ def filmstrip(frames: UInt8[Tensor, "time height width 3"], columns: int, height
 
 
 def contact_sheet(sections: Sequence[tuple[str, Sequence[Row]]], columns: int = 9, height: int = 128) -> Image.Image:
-    """A sheet of strips: for each section its heading, then a row a video with its label at the left.
+    """A sheet of strips: for each section its heading, then one row per video with its label at the left.
 
-    Frames are ``height`` pixels high. A label may have lines; texts that are too long end in an ellipsis.
+    Frames are ``height`` pixels high. Labels may have several lines; texts that are too long end in an ellipsis.
     """
     rows = [row for _, section in sections for row in section]
     if not rows:
@@ -66,17 +66,17 @@ def contact_sheet(sections: Sequence[tuple[str, Sequence[Row]]], columns: int = 
 
 
 def sheet_height(rows: Sequence[int], height: int) -> int:
-    """Pixels of a sheet with so many rows in each of its sections."""
+    """Height in pixels of a sheet, from the number of rows in each section."""
     return MARGIN + sum(HEADING + count * (height + GAP) + MARGIN for count in rows)
 
 
 def cell_width(frames: UInt8[Tensor, "time height width 3"], height: int) -> int:
-    """Width of a frame that is shown ``height`` pixels high, in its own proportions."""
+    """Width of a frame shown ``height`` pixels high, at its own aspect ratio."""
     return max(1, round(frames.shape[2] * height / frames.shape[1]))
 
 
 def evenly(length: int, count: int) -> list[int]:
-    """At most ``count`` indices from 0 to ``length - 1``, both included where count > 1, evenly spaced, none twice."""
+    """At most ``count`` distinct, evenly spaced indices from 0 to ``length - 1``, both included if count > 1."""
     count = min(length, count)
     return [0] if count == 1 else [round(i * (length - 1) / (count - 1)) for i in range(count)]
 

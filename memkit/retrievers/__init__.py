@@ -1,4 +1,4 @@
-"""Retrievers: which clips of a bank answer a query."""
+"""Retrievers: find the clips of a bank for a query."""
 
 from memkit.retrievers.controls import NewestRetriever, OracleRetriever, RandomRetriever
 from memkit.retrievers.embedders import DEFAULT_MODEL, TextEmbedder

@@ -1,4 +1,4 @@
-"""Controls for retrieval: does the right memory help, or any memory?"""
+"""Control retrievers: they tell whether the right memory helps, or any memory."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class _Control(Retriever[str]):
 
 
 class RandomRetriever(_Control):
-    """Clips drawn by chance: ``seed`` and the query give each clip a score, uniform in [0, 1), whatever its content.
+    """Random clips: ``seed`` and the query determine a score per clip, uniform in [0, 1), whatever its content.
 
-    A clip added to the bank, or one excluded, leaves the scores of all others as they are.
+    Adding or excluding a clip does not change the scores of the others.
     """
 
     def __init__(self, bank: ClipBank, seed: int = 0) -> None:
@@ -48,7 +48,7 @@ class RandomRetriever(_Control):
 
 
 class NewestRetriever(_Control):
-    """The clips that were added last, newest first, whatever the query. A score is minus the number of newer clips."""
+    """The clips added last, newest first, whatever the query. A score is minus the number of newer clips."""
 
     def _best(
         self, query: str, k: int, allowed: Bool[np.ndarray, " clips"]
@@ -58,10 +58,10 @@ class NewestRetriever(_Control):
 
 
 class OracleRetriever(_Control):
-    """The clips known to be right for each query, in the order given, with score 1.
+    """The clips known to be right for each query, in the given order, with score 1.
 
-    An oracle knows only so many: exclusions are not made up for. Raises `InputError` when it is made with a target that
-    the bank does not hold, and for a query that it has no targets for.
+    Excluded targets are not replaced by other clips. Raises `InputError` from the constructor for a target that the
+    bank does not hold, and from a call for a query without targets.
     """
 
     def __init__(self, bank: ClipBank, targets: Mapping[str, Sequence[str]]) -> None:
@@ -76,7 +76,7 @@ class OracleRetriever(_Control):
     def _check(self, query: str, name: str) -> None:
         super()._check(query, name)
         if query not in self._rows:
-            raise InputError(f"{name}, {query!r}, has no targets; give the oracle its targets.")
+            raise InputError(f"{name}, {query!r}, has no targets; add them to the oracle's targets.")
 
     def _best(
         self, query: str, k: int, allowed: Bool[np.ndarray, " clips"]

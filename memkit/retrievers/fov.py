@@ -1,4 +1,4 @@
-"""Retrieval by field of view: frames that saw what the query's camera is about to see."""
+"""Retrieval by field of view: frames whose views overlap that of the query's camera."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from memkit.errors import InputError
 from memkit.retrievers.fov_index import DiscIndex
 from memkit.retrievers.fov_points import Points
 from memkit.retrievers.fov_rules import Rays, Sector
-from memkit.retrievers.fov_select import best, cover, one_a_run
+from memkit.retrievers.fov_select import best, cover, one_per_run
 from memkit.retrievers.hits import ClipTable, Retriever
 
 RULES = {"sector": Sector, "points": Points, "rays": Rays}
@@ -26,40 +26,39 @@ SELECTIONS = ("top", "non_adjacent", "cover")
 
 @dataclass(frozen=True)
 class View:
-    """A query whose depth is known: one camera, and metres along its rays ``[H, W]``, inf for the sky."""
+    """A query with known depth: one camera, and metres along its rays ``[H, W]``, inf for the sky."""
 
     camera: Cameras
     depth: Float[Tensor, "height width"]
 
 
 class FOVRetriever(Retriever[Cameras | View]):
-    """Frames whose views overlap the query's, the most first.
+    """Frames whose views overlap the query's, most overlap first.
 
-    ``cameras`` are those of the frames ``[N]``, in the order in which the frames were seen. ``rule`` is `Sector`
-    (area on the ground), `Points` (points in space) or `Rays` (CaM's yes or no), or the name of one with its defaults:
-    "sector", "points", "rays". ``ids`` are unique names, "0", "1", … by default; ``sources`` are for
-    ``exclude_sources``. ``depth``, for `Points` only, is metres along the rays of each frame ``[N, H, W]``, inf for the
-    sky, as `memkit.worlds.render` gives it.
+    ``cameras`` are those of the frames ``[N]``, in temporal order. ``rule`` is `Sector` (area on the ground), `Points`
+    (points in space) or `Rays` (CaM's binary rule), or the name of one with its defaults: "sector", "points", "rays".
+    ``ids`` are unique names, "0", "1", … by default; ``sources`` are for ``exclude_sources``. ``depth``, for `Points`
+    only, is metres along the rays of each frame ``[N, H, W]``, inf for the sky, as `memkit.worlds.render` gives it.
 
-    The score of a frame is its overlap, less ``recency`` · Δt / t (WorldMem, with .2). The query is taken to follow the
-    newest frame: of N frames, frame i has Δt / t = (N − i) / N. Frames that overlap not at all, or less than
-    ``min_overlap``, are no hits, so that there may be fewer than k. ``select`` says which of the others are:
+    The score of a frame is its overlap, less ``recency`` · Δt / t (WorldMem, with 0.2). The query is taken to follow
+    the newest frame: of N frames, frame i has Δt / t = (N − i) / N. Frames that do not overlap, or by less than
+    ``min_overlap``, are no hits, so there may be fewer than k. ``select`` chooses among the others:
 
-    - "top": those of the highest scores, the earlier of equal ones;
-    - "non_adjacent": of each run of consecutive frames only one (CaM, section 3.3), the best, or with ``pick="random"``
-      any, by ``seed``; then as "top", among equal scores by chance where the pick is. The paper thins only over budget;
-      always is our reading;
-    - "cover": one after another, each the best at what those before leave uncovered of the query's view (WorldMem). A
-      score is what the frame adds, on sample points, less its recency. Not with `Rays`, which have no area.
+    - "top": the highest scores, the earlier of equal ones;
+    - "non_adjacent": only one frame of each run of consecutive frames (CaM, section 3.3), the best, or with
+      ``pick="random"`` a random one, by ``seed``; then as "top", with random order among equal scores if the pick is
+      random. The paper thins only over budget; to do so always is our reading;
+    - "cover": greedily, the frame that covers most of the query's view that is still uncovered (WorldMem). A score is
+      what the frame adds, on sample points, less its recency. Not with `Rays`, which have no area.
 
-    Called with one camera (fields ``[4, 4]`` and ``[4]``) it gives `Hits`, with a list of them a list; see
-    `Retriever.__call__`. With `Points`, a `View` is a query of known depth: what its surfaces hide does not count.
-    Without it only what is hidden from a frame is known, and a frame equal to the query overlaps it by the share of
-    the view that is before surfaces. All is exact: a grid over places only skips frames that are out of reach. It is
-    made once; make a new retriever as frames come.
+    A call with one camera (fields ``[4, 4]`` and ``[4]``) returns `Hits`, with a list of cameras a list of them; see
+    `Retriever.__call__`. With `Points`, a `View` is a query with known depth: what its surfaces hide does not count.
+    Without it, only frames' own occlusions are known, and a frame equal to the query overlaps it by the share of the
+    view in front of surfaces. Results are exact: a spatial grid only skips frames out of reach. It is built once; make
+    a new retriever when frames are added.
 
-    Raises `InputError` for cameras, ids or depth that do not fit each other or are not finite, poses that are no
-    rotations, views that a rule cannot take, and settings out of range.
+    Raises `InputError` for cameras, ids or depth that do not fit each other or are not finite, poses that are not
+    rigid, views that a rule cannot take, and settings out of range.
     """
 
     def __init__(
@@ -80,9 +79,13 @@ class FOVRetriever(Retriever[Cameras | View]):
         if select not in SELECTIONS or pick not in ("best", "random"):
             raise InputError(f"select is {select!r} and pick {pick!r}; choose of {SELECTIONS}, and 'best' or 'random'.")
         if select == "cover" and isinstance(self.rule, Rays):
-            raise InputError("The rays rule has no area that frames could cover; select otherwise, or use 'sector'.")
+            raise InputError(
+                "The rays rule has no area that frames could cover; choose another selection, or rule='sector'."
+            )
         if not 0 <= min_overlap <= 1 or not 0 <= recency < float("inf"):
-            raise InputError(f"min_overlap is {min_overlap} and recency {recency}; give [0, 1], and at least 0.")
+            raise InputError(
+                f"min_overlap is {min_overlap} and recency {recency}; give [0, 1] and a recency of at least 0."
+            )
         _check_cameras(cameras, "The cameras", 1)
         count = len(cameras.c2w)
         if depth is not None:
@@ -93,7 +96,7 @@ class FOVRetriever(Retriever[Cameras | View]):
         self._clips = ClipTable(*_names(ids, sources, count))
 
     def overlap(self, query: Cameras | View) -> Float[Tensor, " frames"]:
-        """How much of the query's view each frame's covers, in [0, 1], float64; settings of selection do not count.
+        """Share of the query's view that each frame's view covers, in [0, 1], float64; selection settings do not apply.
 
         Raises `InputError` for a query that is not one finite camera, or that the rule cannot take.
         """
@@ -108,7 +111,7 @@ class FOVRetriever(Retriever[Cameras | View]):
         return _views(self.rule, one, depth)
 
     def _overlap(self, query: Any) -> tuple[Int[Tensor, " near"], Float[Tensor, " near"]]:
-        """Rows within reach, ascending, and their overlaps."""
+        """Rows within reach, in ascending order, and their overlaps."""
         rows = self._index.meeting(query.centres[0], query.radii[0])
         return rows, self._views.overlap(query, rows)
 
@@ -140,7 +143,7 @@ class FOVRetriever(Retriever[Cameras | View]):
         if self.select == "top":
             chosen = best(scores, k)
         else:
-            chosen = one_a_run(frames, scores, k, np.random.default_rng(self.seed) if self.pick == "random" else None)
+            chosen = one_per_run(frames, scores, k, np.random.default_rng(self.seed) if self.pick == "random" else None)
         return frames[chosen], scores[chosen]
 
 
@@ -162,24 +165,24 @@ def _names(
     ids: Sequence[str] | None, sources: Sequence[str | None] | None, count: int
 ) -> tuple[list[str], list[str | None]]:
     if isinstance(ids, str) or isinstance(sources, str):
-        raise InputError("ids or sources are one string; give a list with one for each camera.")
+        raise InputError("ids or sources are one string; give a list with one per camera.")
     names = [str(i) for i in range(count)] if ids is None else list(ids)
     films: list[str | None] = [None] * count if sources is None else list(sources)
     if len(names) != count or len(films) != count:
-        raise InputError(f"{count} cameras, {len(names)} ids and {len(films)} sources; give one for each camera.")
+        raise InputError(f"{count} cameras, {len(names)} ids and {len(films)} sources; give one per camera.")
     seen: set[str] = set()
     for name in names:
         if not isinstance(name, str) or name in seen:
-            raise InputError(f"The id {name!r} comes twice or is no string; give each frame a name of its own.")
+            raise InputError(f"The id {name!r} occurs twice or is not a string; give each frame a unique name.")
         seen.add(name)
     return names, films
 
 
 def _check_cameras(cameras: Cameras, name: str, dims: int) -> None:
-    """Raises `InputError` unless there are finite poses ``[4, 4]`` after ``dims`` more dimensions."""
+    """Raises `InputError` unless cameras are rigid poses ``[4, 4]`` with ``dims`` leading dimensions."""
     c2w, intrinsics = cameras.c2w, cameras.intrinsics
     if c2w.ndim != dims + 2 or intrinsics.shape != (*c2w.shape[:dims], 4) or c2w.shape[dims:] != (4, 4):
-        wanted = "one pose a frame, [N, 4, 4] and [N, 4]" if dims else "one camera, [4, 4] and [4], or a list of such"
+        wanted = "one pose per frame, [N, 4, 4] and [N, 4]" if dims else "one camera, [4, 4] and [4], or a list of such"
         raise InputError(f"{name}: c2w {tuple(c2w.shape)} and intrinsics {tuple(intrinsics.shape)}; give {wanted}.")
     check_rigid(c2w, name)
     good = intrinsics.isfinite().all(-1) & (intrinsics[..., :2] > 0).all(-1)
@@ -193,8 +196,8 @@ def _check_cameras(cameras: Cameras, name: str, dims: int) -> None:
 
 def _check_depth(depth: Tensor, count: int, rule: Sector | Points | Rays) -> None:
     if not isinstance(rule, Points):
-        raise InputError(f"Depth is given, but the rule {rule} has no use for it; use rule='points'.")
+        raise InputError(f"Depth is given, but the rule {rule} does not use it; use rule='points'.")
     if depth.ndim != 3 or len(depth) != count or not depth.numel() and count:
         raise InputError(f"Depth is {tuple(depth.shape)}; give [H, W] for each of {count} cameras.")
     if not bool((depth >= 0).all()):
-        raise InputError("Depth has NaN or values below 0; give metres along the ray, inf where nothing is met.")
+        raise InputError("Depth has NaN or values below 0; give metres along the ray, inf for the sky.")

@@ -1,4 +1,4 @@
-"""Which of many discs (or balls) meet a disc, by a grid over their centres."""
+"""Finds which of many discs (or balls) intersect a disc, by a grid over their centres."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-_CELLS_A_RADIUS = 2
+_CELLS_PER_RADIUS = 2
 _MOST_CELLS = 2**20  # along one axis, so that three axes fit 63 bits
 
 
 class DiscIndex:
-    """Discs of ``centres`` [N, D] and ``radii`` [N], sorted by cell; a query looks into the cells within its reach."""
+    """Discs with ``centres`` [N, D] and ``radii`` [N], sorted by cell; a query visits only cells within its reach."""
 
     def __init__(self, centres: Float[Tensor, "n dims"], radii: Float[Tensor, " n"]) -> None:
         self._centres, self._radii = centres, radii
@@ -19,13 +19,13 @@ class DiscIndex:
             return
         self._widest, self._low = radii.max(), centres.amin(0)
         spread = (centres.amax(0) - self._low).max()
-        self._cell = torch.maximum(self._widest / _CELLS_A_RADIUS, spread / (_MOST_CELLS - 1))
+        self._cell = torch.maximum(self._widest / _CELLS_PER_RADIUS, spread / (_MOST_CELLS - 1))
         cells = self._cells(centres)
         self._counts = cells.amax(0) + 1
         self._sorted, self._order = self._keys(cells).sort()
 
     def meeting(self, centre: Float[Tensor, " dims"], radius: Float[Tensor, ""]) -> Int[Tensor, " hits"]:
-        """Rows of the discs that meet a disc, ascending. Touching discs meet."""
+        """Rows of the discs that intersect a disc, in ascending order. Touching discs intersect."""
         if not len(self._radii):
             return torch.empty(0, dtype=torch.int64, device=self._radii.device)
         reach = radius + self._widest
@@ -47,7 +47,7 @@ class DiscIndex:
         return ((centres - self._low) / self._cell).clamp(-1, _MOST_CELLS).floor().long()
 
     def _keys(self, cells: Tensor) -> Tensor:
-        """One number a cell; neighbours along the last axis have neighbouring numbers."""
+        """One number per cell; neighbours along the last axis have consecutive numbers."""
         key = cells[:, 0]
         for axis in range(1, cells.shape[1]):
             key = key * self._counts[axis] + cells[:, axis]

@@ -1,4 +1,4 @@
-"""What two views share in space: points in front of the query that a frame sees too (WorldMem's rule)."""
+"""Overlap of two views in space: the points in the query's view that a frame sees too (WorldMem's rule)."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from memkit.cameras.cameras import Cameras
 from memkit.errors import InputError
 from memkit.retrievers.fov_rules import TOUCH, check_range, disc_depth
 
-_TESTS_AT_ONCE = 2**17  # points times frames whose intermediates fit a core's cache
+_TESTS_AT_ONCE = 2**17  # points times frames, such that intermediates fit a core's cache
 
 
 @dataclass(frozen=True)
 class Points:
-    """The share of the points that the query sees that a frame sees too: |query ∩ frame| / |query| (WorldMem).
+    """The share of the points seen by the query that a frame sees too: |query ∩ frame| / |query| (WorldMem).
 
-    ``count`` points are drawn evenly in the ball of radius ``far`` around the query's camera, in its own axes and from
-    ``seed``; a view sees those within its image, at least ``near`` deep and at most ``far`` away, in metres. Poses are
-    full 3-D poses. The standard error of an overlap is at most ½ / √|query|: .02 for 570 points, which is what 10 000
-    (the paper's number) leave in a view of 50°. The paper tests angles only; that a frame sees no farther than ``far``
-    is our reading, which makes the rule symmetric (in expectation, for equal intrinsics) and lets distant frames be
-    skipped.
+    ``count`` points are drawn uniformly in the ball of radius ``far`` around the query's camera, in its own axes and
+    from ``seed``; a view sees those within its image, at a depth of at least ``near`` and a distance of at most
+    ``far``, in metres. Poses are full 3-D poses. The standard error of an overlap is at most ½ / √|query|: 0.02 for 570
+    points, which is how many of 10 000 (the paper's number) fall in a field of view of 50°. The paper tests angles
+    only; that a frame sees no farther than ``far`` is our reading, which makes the rule symmetric (in expectation, for
+    equal intrinsics) and lets distant frames be skipped.
 
     Where depth is known, a point farther along its ray than the depth at the pixel it falls on, plus ``margin`` metres,
-    is hidden from that view: no part of the paper.
+    is hidden from that view; the paper has no such test.
     """
 
     count: int = 10_000
@@ -39,23 +39,25 @@ class Points:
     def __post_init__(self) -> None:
         check_range(self.near, self.far)
         if self.count < 1 or not self.margin >= 0:
-            raise InputError(f"{self.count} points and a margin of {self.margin} m; give at least 1 point, and ≥ 0 m.")
+            raise InputError(
+                f"{self.count} points and a margin of {self.margin} m; give at least 1 point and a margin ≥ 0 m."
+            )
 
     def views(self, cameras: Cameras, depth: Float[Tensor, "n height width"] | None = None) -> PointViews:
-        """Cameras ``[N]``, ready to be compared, with what is known of their depth."""
+        """Cameras ``[N]``, prepared for comparison, with their depth if known."""
         return PointViews(self, cameras, depth)
 
 
 class PointViews:
-    """`Points` of many cameras. ``centres`` [N, 3] and ``radii`` [N] are balls that hold the views."""
+    """`Points` of many cameras. ``centres`` [N, 3] and ``radii`` [N] are balls that contain the views."""
 
     def __init__(self, rule: Points, cameras: Cameras, depth: Float[Tensor, "n height width"] | None) -> None:
         self.rule, self.depth = rule, depth
         c2w, (fx, fy, cx, cy) = cameras.c2w.double(), cameras.intrinsics.double().unbind(-1)
-        self.position, self.turn = c2w[:, :3, 3], c2w[:, :3, :3]
-        x, y, z = self.turn.unbind(-1)
+        self.position, self.rotation = c2w[:, :3, 3], c2w[:, :3, :3]
+        x, y, z = self.rotation.unbind(-1)
         across, down = fx[:, None] * x + cx[:, None] * z, fy[:, None] * y + cy[:, None] * z
-        # depth times: from the left and the right border, from the top and the bottom, in shares of the image
+        # depth times the distances from the left, right, top and bottom border, as shares of the image
         self.sides = torch.stack([across, z - across, down, z - down], dim=1)
         wide, high = torch.maximum(cx, 1 - cx) / fx, torch.maximum(cy, 1 - cy) / fy
         cosine = (1 + wide**2 + high**2).rsqrt()
@@ -84,16 +86,16 @@ class PointViews:
         return seen
 
     def points(self) -> Float[Tensor, "points 3"]:
-        """What the one view sees of its ball: points relative to its camera, in the world's axes.
+        """The points of its ball that the one view sees, relative to its camera, in the world's axes.
 
-        Raises `InputError` where it sees none.
+        Raises `InputError` if it sees none.
         """
         if self._points is None:
             generator = torch.Generator().manual_seed(self.rule.seed)
             ball = torch.randn(self.rule.count, 3, generator=generator, dtype=torch.float64)
             radius = torch.rand(self.rule.count, 1, generator=generator, dtype=torch.float64) ** (1 / 3)
             ball = self.rule.far * radius * torch.nn.functional.normalize(ball, dim=-1)
-            ball = ball.to(self.turn) @ self.turn[0].T
+            ball = ball.to(self.rotation) @ self.rotation[0].T
             self._points = ball[self._sees(self, ball, torch.zeros(1, dtype=torch.int64, device=ball.device))[0]]
             if not len(self._points):
                 raise InputError(

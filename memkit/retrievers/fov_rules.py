@@ -1,4 +1,4 @@
-"""What two views share on the ground: the area of their sectors, and the crossing of their edge rays (CaM's rule)."""
+"""Overlap of two views on the ground: the shared area of their sectors, or whether edge rays meet (CaM's rule)."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from torch import Tensor
 from memkit.cameras.cameras import Cameras
 from memkit.errors import InputError
 
-TOUCH = 1.2345e-10  # of `far`: edges nearer than this coincide; odd, so that no round number lies on it
-_TINY = 1e-200  # makes 0 / 0 what it should be, 0
-_AT_ONCE = 8192  # frames whose intermediates fit a core's cache
-_FLATTEST = 1e-6  # sine between the view and `up` under which a view has no heading
+TOUCH = (
+    1.2345e-10  # share of `far` below which edges coincide; an odd number, so that no round one lies on the boundary
+)
+_TINY = 1e-200  # makes 0 / 0 equal 0
+_AT_ONCE = 8192  # number of frames whose intermediates fit a core's cache
+_FLATTEST = 1e-6  # sine of the angle between view and `up` below which a view has no heading
 
 
 @dataclass(frozen=True)
 class Sector:
-    """The share of the query's sector that a frame's sector covers, by area, exact.
+    """The share of the area of the query's sector that a frame's sector covers, exact.
 
     A view's sector is what its image columns see on the ground plane, between the depths ``near`` and ``far`` in metres
-    along its heading: a triangle, or a trapezoid where ``near`` > 0. The heading is the forward axis projected along
-    ``up``, the world's upward direction; pitch, roll and height do not count. That the overlap is graded, by area and
-    by depth, is our reading: CaM (arXiv 2506.03141) draws sectors but asks a yes-or-no question, see `Rays`. With equal
+    along its heading: a triangle, or a trapezoid if ``near`` > 0. The heading is the forward axis projected along
+    ``up``, the world's upward direction; pitch, roll and height have no effect. That the overlap is graded, by area and
+    depth, is our reading: CaM (arXiv 2506.03141) draws sectors but uses a binary test, see `Rays`. With equal
     intrinsics the overlap is symmetric.
     """
 
@@ -36,17 +38,18 @@ class Sector:
         check_range(self.near, self.far)
 
     def views(self, cameras: Cameras) -> SectorViews:
-        """Cameras ``[N]``, ready to be compared. Raises `InputError` for one that looks straight up or down."""
+        """Cameras ``[N]``, prepared for comparison. Raises `InputError` for one that looks straight up or down."""
         return SectorViews(self, cameras)
 
 
 @dataclass(frozen=True)
 class Rays:
-    """CaM's rule, 1 or 0: the left rays of two views meet on the ground, and so do the right rays (section 3.3).
+    """CaM's rule: 1 if both the left rays and the right rays of two views meet on the ground, else 0 (section 3.3).
 
-    They meet where it is ``near`` to ``far`` metres from both cameras ("neither too near nor too far"; the paper gives
-    no thresholds). Which ray meets which, and that rays that coincide meet, is our reading. Views from one place that
-    differ in yaw meet at their feet, which is too near: the rule is blind to turning on the spot, `Sector` is not.
+    They meet at ``near`` to ``far`` metres from both cameras ("neither too near nor too far"; the paper gives no
+    thresholds). Which ray meets which, and that coinciding rays meet, is our reading. Views from the same position that
+    differ in yaw meet at the position itself, which is too near: the rule does not notice turning on the spot, `Sector`
+    does.
     """
 
     near: float = 0.1
@@ -56,10 +59,12 @@ class Rays:
     def __post_init__(self) -> None:
         check_range(self.near, self.far)
         if self.near == 0:
-            raise InputError("near is 0, so that any two views from one place would overlap; give a distance above 0.")
+            raise InputError(
+                "near is 0, so any two views from the same position would overlap; give a distance above 0."
+            )
 
     def views(self, cameras: Cameras) -> RayViews:
-        """Cameras ``[N]``, ready to be compared. Raises `InputError` for one that looks straight up or down."""
+        """Cameras ``[N]``, prepared for comparison. Raises `InputError` for one that looks straight up or down."""
         return RayViews(self, cameras)
 
 
@@ -92,7 +97,7 @@ class _GroundViews:
 
 
 class SectorViews(_GroundViews):
-    """`Sector` of many cameras. ``centres`` [N, 2] and ``radii`` [N] are discs that hold the sectors."""
+    """`Sector` of many cameras. ``centres`` [N, 2] and ``radii`` [N] are discs that contain the sectors."""
 
     def __init__(self, rule: Sector, cameras: Cameras) -> None:
         super().__init__(cameras, rule.up)
@@ -109,9 +114,9 @@ class SectorViews(_GroundViews):
         return torch.cat(parts) if parts else query.apex.new_empty(0)
 
     def _share(self, query: SectorViews, rows: Tensor) -> Tensor:
-        # Green's theorem: the border of the shared area is what lies of each border within the other sector. Where
-        # borders coincide, the frame's counts and the query's does not. The query's sides go through the origin and add
-        # nothing, which leaves its far and near ends.
+        # Green's theorem: the border of the shared area consists of the parts of each border within the other sector.
+        # Where borders coincide, only the frame's counts. The query's sides go through the origin and contribute
+        # nothing, so only its far and near ends are summed.
         frame = self._corners(*self._seen_from(query, rows))
         own = self._corners(*query._seen_from(query, rows.new_zeros(1)))
         touch, ends = TOUCH * self.rule.far, slice(own.shape[1] % 2, None, 2)
@@ -134,7 +139,7 @@ class SectorViews(_GroundViews):
         near, far, slack = self.rule.near, self.rule.far, TOUCH * self.rule.far
         even = (torch.arange(count, dtype=torch.float64, device=rows.device) + 0.5) / count
         depth = (near**2 + (far**2 - near**2) * even).sqrt()
-        across = (even * count * 0.6180339887498949) % 1  # multiples of the golden ratio leave no gaps
+        across = (even * count * 0.6180339887498949) % 1  # multiples of the golden ratio spread evenly
         points = depth * (query.left + across * (query.right - query.left))
         seen = torch.empty(len(rows), count, dtype=torch.bool, device=rows.device)
         for part, out in zip(rows.split(_AT_ONCE // 64), seen.split(_AT_ONCE // 64), strict=True):
@@ -147,7 +152,7 @@ class SectorViews(_GroundViews):
 
 
 class RayViews(_GroundViews):
-    """`Rays` of many cameras. ``centres`` [N, 2] and ``radii`` [N] are discs outside of which no rays can meet."""
+    """`Rays` of many cameras. ``centres`` [N, 2] and ``radii`` [N] are discs outside which no rays can meet."""
 
     def __init__(self, rule: Rays, cameras: Cameras) -> None:
         super().__init__(cameras, rule.up)
@@ -181,15 +186,15 @@ def check_range(near: float, far: float) -> None:
 
 
 def disc_depth(corner: Float[Tensor, " n"], cosine: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """How far ahead the centre of the least disc lies around a cone's apex and its rim.
+    """How far ahead of a cone's apex the centre of the smallest disc around apex and rim lies.
 
-    ``corner`` is the distance of the rim, ``cosine`` that of the angle between axis and rim.
+    ``corner`` is the distance of the rim from the apex, ``cosine`` that of the angle between axis and rim.
     """
     return corner * torch.where(2 * cosine**2 > 1, 0.5 / cosine, cosine)
 
 
 def _ground(up: tuple[float, float, float]) -> Float[Tensor, "2 3"]:
-    """Two axes of the plane across ``up``, right-handed as seen from above; x and y where up is z."""
+    """Two axes of the plane orthogonal to ``up``, right-handed as seen from above; x and y if up is z."""
     axis = torch.tensor(up, dtype=torch.float64)
     if not bool(axis.isfinite().all()) or not bool(axis.any()):
         raise InputError(f"up is {up}; give the world's upward direction, such as (0, 0, 1).")
@@ -209,7 +214,7 @@ def _next(corners: Tensor) -> Tensor:
 
 
 def _outside(points: Tensor, polygon: Tensor, slack: float) -> Tensor:
-    """How far outside each side points lie, times its length and less ``slack`` [sides, points, n].
+    """Distance of points outside each side, times its length and less ``slack`` [sides, points, n].
 
     Points are [2, points, n or 1], the convex polygon's corners [2, sides, n or 1].
     """

@@ -1,4 +1,4 @@
-"""`Hits`, and the one call that every retriever shares: query, k, exclusions, threshold."""
+"""`Hits`, and the call that all retrievers share: query, k, exclusions, threshold."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from memkit.errors import InputError
 
 Query = TypeVar("Query")
 Exclusions = Collection[str] | Sequence[Collection[str]]
-"""One collection that holds for every query, or a list with one collection for each query of a list."""
+"""One collection for all queries, or a list with one collection per query."""
 
 
 class Hits(NamedTuple):
-    """Clips that answer one query, best first; ``scores[i]`` belongs to ``ids[i]``, and higher is better."""
+    """Clips for one query, best first; ``scores[i]`` belongs to ``ids[i]``, and higher is better."""
 
     ids: list[str]
     scores: list[float]
 
 
 class ClipTable:
-    """Ids and sources of clips, in bank order, and the rows that exclusions leave."""
+    """Ids and sources of clips, in bank order; applies exclusions."""
 
     def __init__(self, ids: Sequence[str], sources: Sequence[str | None]) -> None:
         self.ids = list(ids)
@@ -39,9 +39,9 @@ class ClipTable:
         return len(self.ids)
 
     def allowed(self, exclude: Collection[str], exclude_sources: Collection[str]) -> Bool[np.ndarray, " clips"]:
-        """True for the clips a query may return. Ids and sources that the table does not hold change nothing.
+        """True for the clips that a query may return. Unknown ids and sources have no effect.
 
-        Raises `InputError` when sources are excluded and no clip here has one: that would exclude nothing, silently.
+        Raises `InputError` where sources are excluded but no clip has one, which would silently exclude nothing.
         """
         if exclude_sources and self.ids and not self._rows_of_source:
             raise InputError(
@@ -83,12 +83,12 @@ class Retriever(ABC, Generic[Query]):
     ) -> list[Hits]: ...
 
     def __call__(self, query, k=5, *, exclude=(), exclude_sources=(), min_score=None):
-        """The ``k`` best clips for a query, or one `Hits` for each query of a list.
+        """The ``k`` best clips for a query, or one `Hits` per query of a list.
 
-        Clips whose id is in ``exclude`` or whose source is in ``exclude_sources`` never come back; the next best take
-        their places, so fewer than ``k`` hits mean that no other clip remains. Each of the two is one collection for
-        all queries, or a list with one collection for each query of a list. Hits under ``min_score`` are left out.
-        A query's hits do not depend on the other queries of its list.
+        Clips whose id is in ``exclude`` or whose source is in ``exclude_sources`` are never returned; the next best
+        replace them, so fewer than ``k`` hits mean that no other clip remains. Each of the two is one collection for
+        all queries, or a list with one collection per query. Hits below ``min_score`` are left out. A query's hits do
+        not depend on the other queries of its list.
 
         Raises `InputError` for k < 1, an unusable query, or exclusions that do not fit the queries.
         """
@@ -99,8 +99,8 @@ class Retriever(ABC, Generic[Query]):
         many = isinstance(query, list | tuple)
         queries = list(query) if many else [query]
         count = len(queries) if many else None
-        without = _one_set_a_query("exclude", exclude, count)
-        without_sources = _one_set_a_query("exclude_sources", exclude_sources, count)
+        without = _one_set_per_query("exclude", exclude, count)
+        without_sources = _one_set_per_query("exclude_sources", exclude_sources, count)
         for i, item in enumerate(queries):
             self._check(item, f"query {i}" if many else "the query")
         table = self._table()
@@ -137,7 +137,7 @@ def check_text(text: object, name: str) -> None:
         raise InputError(f"{name} is not valid Unicode ({error.reason}); decode it as UTF-8 first.") from None
 
 
-def _one_set_a_query(name: str, given: Exclusions, count: int | None) -> list[frozenset[str]]:
+def _one_set_per_query(name: str, given: Exclusions, count: int | None) -> list[frozenset[str]]:
     """``count`` is None for a single query, which takes a flat collection only."""
     if isinstance(given, str):
         raise InputError(f"{name} is the string {given!r}; give a collection, such as [{given!r}].")
@@ -145,7 +145,7 @@ def _one_set_a_query(name: str, given: Exclusions, count: int | None) -> list[fr
     if all(isinstance(item, str) for item in items):
         return [frozenset(items)] * (1 if count is None else count)
     if any(isinstance(item, str) or not isinstance(item, Collection) for item in items):
-        raise InputError(f"{name} mixes strings and other things; give strings only, or one collection for each query.")
+        raise InputError(f"{name} mixes strings and other things; give strings only, or one collection per query.")
     if len(items) != count:
         wanted = "a single query takes one flat collection" if count is None else f"there are {count} queries"
         raise InputError(f"{name} holds {len(items)} collections, but {wanted}.")

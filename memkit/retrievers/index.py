@@ -1,4 +1,4 @@
-"""The index that a bank keeps of its clips."""
+"""The vector index that a bank keeps of its clips."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ from memkit.retrievers.vectors import VectorIndex, are_unit, read_flat_ip
 log = logging.getLogger(__name__)
 
 FORMAT = "memkit-index-1"
-SAVE_EVERY_SECONDS = 60.0  # so that a long build that is stopped goes on from where it was
-SAME_VECTOR = 1e-4  # cosine distance: far above the noise of another device, far below another model or pooling
+SAVE_EVERY_SECONDS = 60.0  # so that an interrupted build can be resumed
+SAME_VECTOR = (
+    1e-4  # cosine distance: far above the differences between devices, far below those between models or pooling
+)
 
 
 @runtime_checkable
 class ClipBank(Protocol):
-    """What a retriever needs of a bank: `memkit.MemoryBank`, or anything like it. Lists are aligned, ids unique."""
+    """What a retriever needs of a bank, such as `memkit.MemoryBank`. Lists are aligned, ids unique."""
 
     @property
     def ids(self) -> Sequence[str]: ...
@@ -48,14 +50,14 @@ class ClipBank(Protocol):
 class BankIndex:
     """The vectors of a bank's clips, in step with the bank and saved in ``<bank>/index/<name>/``.
 
-    ``contents(bank)`` gives what is embedded of each clip, None for a clip to leave out; ``embed`` maps distinct
+    ``contents(bank)`` returns what to embed of each clip, None for a clip to leave out; ``embed`` maps distinct
     contents to unit vectors ``[n, dim]``, ``chunk`` at a time. Equal contents share one vector, so that they tie
-    exactly. What is on disk is used when settings and contents agree and the first clip, embedded again, gives the
-    vector that is stored; only clips added since are embedded. An index that is stale or damaged is rebuilt, and a
-    folder that cannot be written leaves the index in memory; both are logged as warnings.
+    exactly. The index on disk is used if settings and contents agree and the first clip, embedded again, gives the
+    stored vector; only clips added since are embedded. A stale or damaged index is rebuilt, and if the folder cannot be
+    written, the index stays in memory; both are logged as warnings.
 
-    ``tied_to_bank`` is for vectors of what ``contents`` does not show, such as pixels: then an index of a bank with as
-    many clips and another fingerprint is stale too.
+    ``tied_to_bank`` is for vectors of data that ``contents`` does not show, such as pixels: an index of a bank with as
+    many clips but another fingerprint is then stale too.
     """
 
     def __init__(
@@ -80,7 +82,7 @@ class BankIndex:
         self.refresh()
 
     def refresh(self) -> None:
-        """Takes in clips that were added to the bank since the last call."""
+        """Add clips that were added to the bank since the last call."""
         if len(self.bank) == self._seen:
             return
         seen, bank_ids, bank_sources = len(self.bank), self.bank.ids, self.bank.sources
@@ -89,14 +91,14 @@ class BankIndex:
         contents = [c for _, c in kept]
         if self._seen is None:
             self.vectors = self._load(ids, contents) or self.vectors
-        elif self.table.ids != ids[: len(self.table)]:  # a bank takes back a clip that it could not write
+        elif self.table.ids != ids[: len(self.table)]:  # a bank removes a clip that it could not write
             self.vectors = VectorIndex.empty(self.vectors.dim)
         self._extend(ids, contents)
         self.table = ClipTable(ids, [bank_sources[i] for i, _ in kept])
         self._seen = seen
 
     def _extend(self, ids: list[str], contents: list[str]) -> None:
-        """Embeds the rows that are not there yet, and saves: at the end, and now and then on the way."""
+        """Embed the missing rows and save: at the end, and every minute meanwhile."""
         if len(self.vectors) == len(ids):
             return
         row_of: dict[str, int] = {}
@@ -110,7 +112,9 @@ class BankIndex:
             block = np.stack([new[c] if c in new else self.vectors.rows(np.array([row_of[c]]))[0] for c in part])
             for id, good in zip(ids[start:], are_unit(block).tolist(), strict=False):
                 if not good:
-                    raise BankError(f"The model gives no usable vector (NaN or 0) for clip {id!r}; mend either.")
+                    raise BankError(
+                        f"The model gives no usable vector (NaN or 0) for clip {id!r}; check the clip and the model."
+                    )
             self.vectors.add(block)
             for row, content in enumerate(part, start):
                 row_of.setdefault(content, row)
@@ -119,7 +123,7 @@ class BankIndex:
                 saved = time.monotonic()
 
     def _load(self, ids: list[str], contents: list[str]) -> VectorIndex | None:
-        """The saved vectors of a prefix of the rows; None, with a warning that says why, when they cannot be used."""
+        """The saved vectors of the first rows; None, with a warning that says why, if they cannot be used."""
         if not (self.folder / "index.json").exists():
             return None
         try:
@@ -129,7 +133,7 @@ class BankIndex:
         except (OSError, ValueError, KeyError, TypeError) as error:
             complaint, vectors = f"it is damaged ({error})", None
         if complaint:
-            log.warning("The index %s is built anew: %s.", self.folder, complaint)
+            log.warning("The index %s is rebuilt: %s.", self.folder, complaint)
             return None
         return vectors
 
@@ -170,7 +174,7 @@ class BankIndex:
 
 
 def _digest(ids: list[str], contents: list[str]) -> str:
-    """Of the pairs of id and content; contents beyond the ids do not count."""
+    """Digest of the pairs of id and content; contents beyond the ids are ignored."""
     digest = hashlib.sha256()
     for pair in zip(ids, contents, strict=False):
         digest.update(json.dumps(pair).encode() + b"\n")

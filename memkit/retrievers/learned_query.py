@@ -1,4 +1,4 @@
-"""`LearnedQuery`: what a model's own queries attend to, as a retriever (MemLearner, arXiv 2606.31734)."""
+"""`LearnedQuery`: a retriever by the attention of a model's own query tokens (MemLearner, arXiv 2606.31734)."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ class LearnedQuery(Retriever[Query]):
 
             hits = LearnedQuery(attend, ids)(latents, k=8)
 
-    The paper lets the model attend to all of its context and retrieves nothing; to keep only what it attended to most
-    is our reading of a learned query. `memkit.injectors.attend_with` gives the shares of one forward.
+    The paper lets the model attend to its whole context and retrieves nothing; to keep only what it attends to most is
+    our reading of a learned query. `memkit.injectors.attend_with` gives the shares of one forward.
 
     Args:
-        attend: the share of attention on each stored frame, [frames], for one query of any type but a list or tuple,
-            which are lists of queries. It is called once a query, excluded frames in view: they take their share.
-        ids: of the clip of each frame. The score of a clip is the sum over its frames, which need not be neighbours.
-        sources: of each frame, for ``exclude_sources``; the same for all frames of a clip.
+        attend: returns the share of attention on each stored frame, [frames], for one query of any type but list or
+            tuple, which are several queries. It is called once per query, with excluded frames visible: they take
+            their share.
+        ids: id of each frame's clip. The score of a clip is the sum over its frames, which need not be adjacent.
+        sources: source of each frame, for ``exclude_sources``; the same for all frames of a clip.
 
     Equal scores keep the order of ``ids``. A call is that of `Retriever.__call__`.
 
@@ -44,16 +45,18 @@ class LearnedQuery(Retriever[Query]):
         sources: Sequence[str | None] | None = None,
     ) -> None:
         if isinstance(ids, str) or isinstance(sources, str):
-            raise InputError("ids or sources are one string; give a list with one for each frame.")
+            raise InputError("ids or sources are one string; give a list with one per frame.")
         if not all(isinstance(id, str) for id in ids):
             raise InputError(f"The ids {list(ids)[:8]} are not all strings; give each frame the id of its clip.")
         films = [None] * len(ids) if sources is None else list(sources)
         if len(films) != len(ids):
-            raise InputError(f"{len(ids)} ids and {len(films)} sources; give one of each for every frame.")
+            raise InputError(f"{len(ids)} ids and {len(films)} sources; give one of each per frame.")
         film_of: dict[str, str | None] = {}
         for id, film in zip(ids, films, strict=True):
             if film_of.setdefault(id, film) != film:
-                raise InputError(f"Frames of {id!r} have the sources {film_of[id]!r} and {film!r}; give a clip one.")
+                raise InputError(
+                    f"Frames of {id!r} have the sources {film_of[id]!r} and {film!r}; give a clip one source."
+                )
         self.attend = attend
         self._clips = ClipTable(list(film_of), list(film_of.values()))
         row = {id: i for i, id in enumerate(film_of)}
@@ -76,7 +79,7 @@ class LearnedQuery(Retriever[Query]):
         shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         if shape != self._rows.shape:
             raise InputError(
-                f"attend gave {shape} for {len(self._rows)} frames; give a tensor with one share for each."
+                f"attend gave {shape} for {len(self._rows)} frames; give a tensor with one share per frame."
             )
         shares = found.detach().to("cpu", torch.float64)
         good = shares.isfinite() & (shares >= 0)

@@ -24,9 +24,9 @@ class TextRetriever(Retriever[str]):
 
     ``model`` is an id or folder of a Hugging Face text encoder, or a `TextEmbedder` to share; the other arguments are
     those of `TextEmbedder`. The embeddings are kept in ``<bank>/index/`` and follow the bank as it grows. Clips with a
-    blank caption are never retrieved; captions that are equal tie, and the clip that was added first comes first.
+    blank caption are never retrieved; equal captions tie, and the clip added first comes first.
 
-    Called with a prompt it gives `Hits`, with a list of prompts a list of them; see `Retriever.__call__`.
+    A call with a prompt returns `Hits`, with a list of prompts a list of them; see `Retriever.__call__`.
     """
 
     def __init__(
@@ -71,12 +71,12 @@ class TextRetriever(Retriever[str]):
         """A retriever over DiT-Mem's released files, ``labels.index`` and ``id_map.json``; ids are the video names.
 
         ``clips`` is the folder of their ``.pt`` latents or mp4s: ``files`` then gives the `Path` of each id, for
-        `read_released_latents` or a VAE. For a folder with some of the clips only, give the ids of the hits to
-        `find_released_clips` instead. The release pools by the CLS token. It knows no sources, so ``exclude_sources``
+        `read_released_latents` or a VAE. For a folder with only some of the clips, pass the ids of the hits to
+        `find_released_clips` instead. The release pools by the CLS token. It has no sources, so ``exclude_sources``
         raises `InputError`.
 
-        Raises `InputError` when the two files do not fit each other or the model, are not what they should be, or
-        name clips that ``clips`` has no file for, or several.
+        Raises `InputError` where the two files do not fit each other or the model, have another format, or name clips
+        for which ``clips`` has no file, or several.
         """
         ids, vectors = read_released(index_path, id_map_path)
         self = cls.__new__(cls)
@@ -104,9 +104,11 @@ class TextRetriever(Retriever[str]):
     ) -> tuple[Int[np.ndarray, " hits"], Float[np.ndarray, " hits"]]:
         if not allowed.any():
             return np.empty(0, np.int64), np.empty(0)
-        vector = self.embedder.encode([query])[0].numpy()  # alone: companions would change the last bits
+        vector = self.embedder.encode([query])[0].numpy()  # alone: a batch would change the last bits
         if not np.isfinite(vector).all():
-            raise InputError(f"{self.embedder.name} gives no finite vector for {query!r}; check its weights.")
+            raise InputError(
+                f"{self.embedder.name} gives a vector that is not finite for {query!r}; check its weights."
+            )
         return self._current()[1].search(vector, k, allowed)
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from memkit.errors import InputError, MemkitError
 
-FAISS_ERROR = 1e-5  # bound on float32 rounding of a product of unit vectors
+FAISS_ERROR = 1e-5  # bound on the float32 rounding error of a product of unit vectors
 
 
 class VectorIndex:
@@ -39,7 +39,7 @@ class VectorIndex:
         return self.faiss.reconstruct_batch(rows)
 
     def write(self, path: str) -> None:
-        """Save for `read_flat_ip`. Raises RuntimeError, which is FAISS's, where ``path`` cannot be written."""
+        """Save for `read_flat_ip`. Raises FAISS's RuntimeError where ``path`` cannot be written."""
         import_faiss().write_index(self.faiss, path)
 
     def search(
@@ -47,8 +47,8 @@ class VectorIndex:
     ) -> tuple[Int[np.ndarray, " hits"], Float[np.ndarray, " hits"]]:
         """Rows and cosines of the ``k`` nearest allowed vectors, best first, equal ones in row order.
 
-        FAISS proposes by float32 products, whose rounding differs with its code path; the proposals are ranked again in
-        float64, and more are asked for until none left out can belong to the first ``k``.
+        FAISS proposes candidates by float32 products, whose rounding depends on its code path; they are ranked again in
+        float64, and more are requested until no other vector can belong to the first ``k``.
         """
         faiss = import_faiss()
         left = int(allowed.sum())
@@ -68,7 +68,7 @@ class VectorIndex:
 
 
 def import_faiss() -> Any:
-    """The faiss module; it is large, so only a search imports it."""
+    """The faiss module, imported lazily because it is large."""
     try:
         import faiss
     except ImportError:
@@ -94,7 +94,7 @@ def read_flat_ip(path: str | os.PathLike[str]) -> VectorIndex:
     if kind != b"IxFI" or metric != 0:
         raise InputError(f"{path} is not a FAISS IndexFlatIP file (it begins with {kind!r}); save it as one.")
     if dim < 1 or count < 0 or floats != dim * count or path.stat().st_size != header.size + 4 * floats:
-        raise InputError(f"The FAISS index {path} is cut off or damaged: its size does not fit its header.")
+        raise InputError(f"The FAISS index {path} is truncated or damaged: its size does not fit its header.")
     try:
         vectors = VectorIndex(import_faiss().read_index(str(path)))
     except RuntimeError as error:
@@ -108,5 +108,5 @@ def read_flat_ip(path: str | os.PathLike[str]) -> VectorIndex:
 
 
 def are_unit(vectors: Float32[np.ndarray, "rows dim"]) -> Bool[np.ndarray, " rows"]:
-    """False for NaN as well; the tolerance admits vectors that were normalised in half precision."""
+    """Which rows have unit length, False for NaN; the tolerance admits vectors normalised in half precision."""
     return abs(np.linalg.norm(vectors, axis=1) - 1) < 1e-2

@@ -1,4 +1,4 @@
-"""Retrieval by looks: image features of a few frames of each clip."""
+"""Retrieval by visual similarity: image features of a few frames of each clip."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class VisualRetriever(Retriever[Tensor]):
     The features are those of a timm model (by default DINOv2, arXiv 2304.07193), averaged over ``frames`` frames, each
     the middle one of an equal part of the clip; timm's own configuration of the model resizes, crops and normalises.
     ``decode`` turns a bank's latents ``[1, C, T, H, W]`` into video ``[1, 3, T', H', W']`` in [-1, 1], as
-    `WanBackbone.decode_latents` does. The features are kept in ``<bank>/index/`` and follow the bank as it grows; to
-    see that they still fit the model, one clip is decoded anew when the index is opened. ``device`` None is CUDA where
-    there is one.
+    `WanBackbone.decode_latents` does. The features are kept in ``<bank>/index/`` and follow the bank as it grows; when
+    the index is opened, one clip is decoded again to check that they still fit the model. ``device`` None is CUDA if
+    available.
 
     A query is an image ``[H, W, 3]`` or a video ``[T, H, W, 3]``, uint8 RGB; a list of them gives a list of `Hits`.
     """

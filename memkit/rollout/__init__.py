@@ -1,4 +1,4 @@
-"""Rollouts: long videos chunk by chunk, by any method of context."""
+"""Rollouts: long videos chunk by chunk, with any context method."""
 
 from memkit.rollout.base import ContextMethod
 from memkit.rollout.frames import Selection

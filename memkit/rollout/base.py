@@ -1,4 +1,4 @@
-"""`ContextMethod`: how a chunk of a long video comes by its past, as an interface; see `memkit.rollout.methods`."""
+"""`ContextMethod`: the interface by which a chunk of a long video sees its past; see `memkit.rollout.methods`."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from memkit.rollout.frames import Selection
 from memkit.rollout.history import History
 
 Keeps = Literal["chunks", "frames"]
-"""What a history is to hold for a method: the latents of chunks as they were made, or of single frames, each encoded
-alone, which can be shown in any order."""
+"""What a history holds for a method: the latents of whole chunks, or of single frames that were each encoded alone and
+can be shown in any order."""
 
 
 class ChunkInputs(NamedTuple):
-    """What a chunk is made from. Poses are relative to its first camera, [batch, frames, 12]."""
+    """Inputs of a chunk. Poses are relative to its first camera, [batch, frames, 12]."""
 
     context: Float[Tensor, "batch channels k height width"] | None
     poses: Float[Tensor, "batch frames 12"]
@@ -34,7 +34,7 @@ class ChunkInputs(NamedTuple):
 
 
 class ContextMethod(nn.Module, ABC):
-    """What all have in common: they remember ``frames`` latent frames at most."""
+    """The base of all context methods; a chunk sees at most ``frames`` past latent frames."""
 
     keeps: Keeps = "chunks"
 
@@ -43,7 +43,7 @@ class ContextMethod(nn.Module, ABC):
         self.frames = frames
 
     def choose(self, history: History, cameras: Cameras | None) -> Selection | None:
-        """Frames of a history for a chunk with these cameras [B,F], the newest; None for none."""
+        """Frames of a history for a chunk with these cameras [B,F]: by default the newest. None if there are none."""
         count = min(self.frames, len(history))
         return history.take(history.newest(count)) if count else None
 
@@ -57,39 +57,38 @@ class ContextMethod(nn.Module, ABC):
         annotation: str = "exact",
         context_timesteps: Float[Tensor, "batch k"] | None = None,
     ) -> AbstractContextManager[None]:
-        """Inside, the transformers make the chunk with ``cameras`` [B,F] from what was chosen.
+        """Inside, the transformers generate the chunk with ``cameras`` [B,F] and see the selected frames.
 
         Args:
-            transformers: what makes the chunk.
-            taken: what `choose` gave; without cameras exactly where the chunk has none.
-            cameras: of the chunk's latent frames; None where nobody knows them, and zeros are encoded (MemLearner,
-                3.3).
-            noise: what queries start from, drawn once a chunk.
+            transformers: the models that generate the chunk.
+            selection: the result of `choose`; it has cameras if and only if the chunk has.
+            cameras: of the chunk's latent frames; None if they are unknown, and zeros are encoded (MemLearner, 3.3).
+            noise: what queries start from, drawn once per chunk.
             text: embeddings of the chunk's prompts.
             annotation: the kind of the poses, which chooses the camera encoder.
-            context_timesteps: 0…1000, how noisy the frames taken are, for methods with frames in sequence; clean
-                without.
+            context_timesteps: noise of the selected frames as timesteps in [0, 1000], for methods with frames in
+                sequence; by default they are clean.
 
         Raises:
-            InputError: context with cameras and a chunk without, or the reverse; noisy context for queries.
+            InputError: only one of context and chunk has cameras, or queries are given noisy context.
         """
         own, past = relative_poses(cameras, selection, noise.shape[2])
         context = None if selection is None else selection.latents
         return self._shown(transformers, ChunkInputs(context, own, past, annotation, noise, text, context_timesteps))
 
     @abstractmethod
-    def _shown(self, transformers: tuple[nn.Module, ...], given: ChunkInputs) -> AbstractContextManager[None]: ...
+    def _shown(self, transformers: tuple[nn.Module, ...], inputs: ChunkInputs) -> AbstractContextManager[None]: ...
 
 
 def relative_poses(
     cameras: Cameras | None, selection: Selection | None, frames: int
 ) -> tuple[Float[Tensor, "rows frames 12"], Float[Tensor, "rows k 12"] | None]:
-    """Poses of a chunk's frames and of its context's, from the chunk's first camera; float32.
+    """Pose vectors of a chunk's frames and of its context's, relative to the chunk's first camera; float32.
 
     Without cameras they are zeros, in one row. Raises `InputError` where only one of the two has cameras.
     """
     if selection is not None and (selection.cameras is None) != (cameras is None):
-        raise InputError("Only one of chunk and context has cameras; give both theirs, or neither.")
+        raise InputError("Only one of chunk and context has cameras; give cameras to both or to neither.")
     if cameras is None:
         past = None if selection is None else torch.zeros(1, selection.latents.shape[2], POSE_VECTOR_SIZE)
         return torch.zeros(1, frames, POSE_VECTOR_SIZE), past

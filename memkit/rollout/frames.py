@@ -1,4 +1,4 @@
-"""The frames that a `History` holds, one by one, and those that are taken from it."""
+"""Single frames of a `History`, and selections of them."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ class Selection(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """One latent frame of all samples: tensors [B, …], latent first, then c2w and intrinsics if there are cameras."""
+    """One latent frame of all samples: tensors [B, …], the latent, then c2w and intrinsics if there are cameras."""
 
     time: int
     tensors: tuple[Tensor, ...]
 
 
 def frames_of(latents: Tensor, cameras: Cameras | None, times: Sequence[int]) -> list[Frame]:
-    """Views of what is added, frame by frame, checked."""
+    """The frames of latents that are to be added, checked, as views."""
     if latents.ndim != 5 or not latents.numel():
-        raise InputError(f"Latents are [B, C, F, H, W] with a frame or more, not {list(latents.shape)}.")
+        raise InputError(f"Latents must be [B, C, F, H, W] with one frame or more, not {list(latents.shape)}.")
     batch, _, count = latents.shape[:3]
     if len(times) != count or any(isinstance(t, bool) or not isinstance(t, int) for t in times):
-        raise InputError(f"{count} frames need {count} times, whole numbers; these are {list(times)}.")
+        raise InputError(f"{count} frames need {count} times, which are integers, not {list(times)}.")
     fields = [latents.unbind(2)]
     if cameras is not None:
         if cameras.c2w.shape != (batch, count, 4, 4) or cameras.intrinsics.shape != (batch, count, 4):

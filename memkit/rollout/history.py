@@ -1,4 +1,4 @@
-"""`History`: what a rollout has seen, latent frames with their cameras and times, within a budget of bytes."""
+"""`History`: the past of a rollout, latent frames with their cameras and times, within a budget of bytes."""
 
 from __future__ import annotations
 
@@ -18,30 +18,32 @@ KIND, KEY = FileKind("saved history", "memkit-history", 1), "history"
 
 
 class History:
-    """Latent frames in the order in which they were added; over budget, the oldest loose ones go.
+    """Latent frames in the order in which they were added; over budget, the oldest unpinned ones are dropped.
 
         history = History(budget=64 * 2**20, pinned=1)
         history.add(latents, cameras, times=[0, 1, 2])
         context = history.take(history.newest(2))
 
-    Frames are copied when they are added, each by itself and without its graph, so what goes is free at once and
-    memory stays flat once the budget is reached. A frame's time is its caller's: chunks that share a frame may both
-    bring it, and then it is held twice, as two rows of one time. Rows count from 0, the oldest held.
+    Frames are copied when they are added, one by one and without their autograd graph, so dropped frames are freed at
+    once and memory stays flat once the budget is reached. The caller chooses a frame's time: chunks that share a frame
+    may both add it, and then it is held twice, as two rows of the same time. Row 0 is the oldest frame held.
 
     Args:
         budget: bytes that frames and their cameras may take together; None for no limit. It must hold one frame more
-            than are pinned, which is known when the first is added.
-        pinned: how many of the first frames ever added never go (a sink, an anchor).
+            than are pinned, which is checked when the first is added.
+        pinned: how many of the first frames ever added are never dropped (a sink, an anchor).
     """
 
     def __init__(self, budget: int | None = None, pinned: int = 0) -> None:
         if pinned < 0 or (budget is not None and budget <= 0):
-            raise InputError(f"A history of {budget} bytes, {pinned} frames pinned; give some bytes, and 0 or more.")
+            raise InputError(
+                f"A history of {budget} bytes with {pinned} frames pinned; give a positive budget and 0 or more frames."
+            )
         self.budget, self.pinned = budget, pinned
         self._frames: list[Frame] = []
         self._dropped = 0
 
-    # -- what it holds ---------------------------------------------------------------------------------------------
+    # -- contents -------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         """The number of frames held."""
@@ -59,12 +61,12 @@ class History:
 
     @property
     def dropped(self) -> int:
-        """How many frames have gone."""
+        """Number of frames dropped so far."""
         return self._dropped
 
     @property
     def latents(self) -> Float[Tensor, "batch channels frames height width"]:
-        """All frames held, a copy.
+        """A copy of all frames held.
 
         Raises:
             InputError: nothing was added yet.
@@ -73,7 +75,7 @@ class History:
 
     @property
     def cameras(self) -> Cameras | None:
-        """All cameras [batch, frames], a copy; None where frames came without.
+        """A copy of all cameras [batch, frames]; None if frames were added without.
 
         Raises:
             InputError: nothing was added yet.
@@ -88,15 +90,15 @@ class History:
             InputError: n is below 0, or nothing was added yet.
         """
         if n < 0:
-            raise InputError(f"The newest {n} frames; give 0 or more.")
+            raise InputError(f"{n} newest frames were asked for; give 0 or more.")
         latent = self._filled()[0].tensors[0]
         return torch.arange(max(0, len(self) - n), len(self), device=latent.device).repeat(len(latent), 1)
 
     def take(self, index: Int[Tensor, "batch k"]) -> Selection:
-        """The frames at the rows that ``index`` gives for each sample, in its order; a row may come more than once.
+        """The frames at the rows that ``index`` gives for each sample, in its order; rows may repeat.
 
         Raises:
-            InputError: another batch, or a row that is not held.
+            InputError: another batch size, or a row that is not held.
         """
         latent = self._filled()[0].tensors[0]
         rows: list[list[int]] = index.tolist()
@@ -110,7 +112,7 @@ class History:
         cameras = Cameras(fields[1], fields[2]) if fields[1:] else None
         return Selection(fields[0].movedim(1, 2), cameras, times.view(index.shape).to(latent.device))
 
-    # -- what changes it -------------------------------------------------------------------------------------------
+    # -- adding frames --------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def add(
@@ -121,13 +123,13 @@ class History:
     ) -> None:
         """Add latent frames, the oldest first, with cameras [batch, frames] or without, and a time index for each.
 
-        Over budget, frames go whole, as if they had been added one by one: of a chunk that has no room, only its end
-        (and what is pinned) stays. Frames are kept on the device of the first.
+        Over budget, whole frames are dropped, as if frames were added one by one: of a chunk larger than the budget,
+        only the end (and pinned frames) stays. Frames are kept on the device of the first.
 
         Raises:
-            InputError: no frames, another number of cameras or times, a time that is no whole number, another shape
-                or dtype than those held, cameras where there were none or none where there were, or a budget that
-                does not hold one frame beside the pinned ones. Nothing has changed then.
+            InputError: there are no frames; the number of cameras or times does not fit; a time is not an integer; the
+                shape, the dtype or the presence of cameras differs from the frames held; or the budget does not hold
+                one frame beside the pinned ones. The history is then unchanged.
         """
         new = frames_of(latents, cameras, times)
         if self._frames and (was := layout_of(self._frames[0])) != (now := layout_of(new[0])):

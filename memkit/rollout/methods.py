@@ -1,14 +1,14 @@
-"""How a chunk of a long video comes by its past: MemLearner and what it is measured against, under one interface.
+"""How a chunk of a long video sees its past: MemLearner and its baselines under one interface.
 
-    LearnedContext     query tokens fetch it inside the model (MemLearner, arXiv 2606.31734)
-    RetrievedContext   frames that saw what the chunk will see (Context-as-Memory, 2506.03141)
-    NewestContext      the newest frames; history guidance (DFoT, 2502.06764)
-    PackedContext      a long past, the older the fewer tokens (FramePack, 2504.12626)
+    LearnedContext     query tokens inside the model gather it (MemLearner, arXiv 2606.31734)
+    RetrievedContext   frames whose views overlap the chunk's (Context-as-Memory, arXiv 2506.03141)
+    NewestContext      the newest frames, with history guidance (DFoT, arXiv 2502.06764)
+    PackedContext      a long past with fewer tokens for older frames (FramePack, arXiv 2504.12626)
     SeparateContext    query tokens of a module beside the model (MemLearner's failure case)
-    NoContext          cameras alone
+    NoContext          no past, only cameras
 
-A method chooses frames of a `History`, and shows them to the transformers while they make the chunk. It is a module:
-its parameters are what it trains beside the backbone.
+A method chooses frames of a `History` and shows them to the transformers while they generate the chunk. It is a module:
+its parameters are those that it trains in addition to the backbone's.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ __all__ = [
 ]
 
 
-def _clean(given: ChunkInputs) -> None:
-    if given.context_timesteps is not None:
-        raise InputError("Queries fetch clean context; noisy frames are for methods with frames in sequence.")
+def _refuse_noisy(inputs: ChunkInputs) -> None:
+    if inputs.context_timesteps is not None:
+        raise InputError("Queries read clean context; noisy frames are for methods with frames in sequence.")
 
 
 class LearnedContext(ContextMethod):
-    """The newest ``frames`` latent frames are context of the query layers; the paper: nine chunks.
+    """The newest ``frames`` latent frames are the context of the query layers; nine chunks in the paper.
 
     A ``recorder`` records what the queries attend to.
     """
@@ -72,27 +72,27 @@ class LearnedContext(ContextMethod):
     def fetched(self) -> Float[Tensor, "batch channels frames height width"] | None:
         """Inside ``shown``, after a call: the latents that the queries hold, as the model's last layer reads them.
 
-        For queries at timestep 0, where a model's best velocity, of noise − latents, is −latents; so this is the
-        negative of what it gives for the queries. The paper lets that go; held against the chunk's latents it teaches
-        queries what to fetch. Raises `InputError` for queries at another timestep.
+        At timestep 0 the best prediction of the velocity, noise − latents, is −latents, so this is the negative of the
+        model's output for the queries. The paper discards it; compared with the chunk's latents, it trains queries to
+        gather what the chunk needs. Raises `InputError` for queries at another timestep.
         """
         if self.query.config.query_time != "clean":
-            raise InputError('Only queries at timestep 0 tell what they hold; make them with query_time="clean".')
+            raise InputError('Only queries at timestep 0 say what they hold; set query_time="clean".')
         velocity = None if self._chunk is None else self._chunk.query_velocity
         return None if velocity is None else -velocity
 
     @contextmanager
-    def _shown(self, transformers: tuple[nn.Module, ...], given: ChunkInputs) -> Iterator[None]:
-        _clean(given)
-        start = given.noise if self.query.config.query == "noise" else None
+    def _shown(self, transformers: tuple[nn.Module, ...], inputs: ChunkInputs) -> Iterator[None]:
+        _refuse_noisy(inputs)
+        start = inputs.noise if self.query.config.query == "noise" else None
         with (
             self.query.attach(*transformers) as attached,
             attached.chunk(
-                given.context,
+                inputs.context,
                 start,
-                cameras=given.poses,
-                context_cameras=given.context_poses,
-                annotation=given.annotation,
+                cameras=inputs.poses,
+                context_cameras=inputs.context_poses,
+                annotation=inputs.annotation,
                 recorder=self.recorder,
             ) as self._chunk,
         ):
@@ -107,32 +107,32 @@ def query_loss(
 ) -> Float[Tensor, ""]:
     """Mean squared error of what the queries of a `LearnedContext` hold, in fp32, against the chunk's clean latents.
 
-    Raises `InputError` for another method, for queries at another timestep than 0, and where the model was not called
+    Raises `InputError` for another method, for queries at a timestep other than 0, and if the model was not called
     inside ``shown``.
     """
     fetched = method.fetched if isinstance(method, LearnedContext) else None
     if fetched is None:
-        raise InputError("Nothing was fetched; call the model inside shown(), of a LearnedContext.")
+        raise InputError("The queries hold nothing yet; call the model inside LearnedContext.shown().")
     return (fetched.float() - latents).pow(2).mean()
 
 
 class InSequence(ContextMethod):
-    """Frames beside those of the chunk; the base of the methods that are a `FrameContext`."""
+    """Context frames in the sequence beside the chunk's; the base of the methods that use a `FrameContext`."""
 
     def __init__(self, context: FrameContext, frames: int, guidance: float = 1.0) -> None:
         super().__init__(frames)
         self.context, self.guidance = context, guidance
 
     @contextmanager
-    def _shown(self, transformers: tuple[nn.Module, ...], given: ChunkInputs) -> Iterator[None]:
+    def _shown(self, transformers: tuple[nn.Module, ...], inputs: ChunkInputs) -> Iterator[None]:
         with (
             self.context.attach(*transformers) as attached,
             attached.chunk(
-                given.context,
-                cameras=given.poses,
-                context_cameras=given.context_poses,
-                annotation=given.annotation,
-                context_timesteps=given.context_timesteps,
+                inputs.context,
+                cameras=inputs.poses,
+                context_cameras=inputs.context_poses,
+                annotation=inputs.annotation,
+                context_timesteps=inputs.context_timesteps,
                 history_guidance=self.guidance,
             ),
         ):
@@ -148,17 +148,17 @@ class PackedContext(InSequence):
 
 
 class NoContext(InSequence):
-    """Nothing of the past but the frame that the chunk begins with."""
+    """No past but the frame that the chunk begins with."""
 
     def __init__(self, context: FrameContext) -> None:
         super().__init__(context, 0)
 
 
 class RetrievedContext(InSequence):
-    """``frames`` that saw what the chunk's cameras will see, by their fields of view, the newest always among them.
+    """The ``frames`` whose fields of view overlap those of the chunk's cameras, always with the newest among them.
 
-    The chunk's latent frames take turns: each adds the best of its hits that is not there yet. Where views overlap with
-    fewer, the newest others fill up, so that a batch has one shape. The turns and the filling are our reading.
+    The chunk's latent frames take turns: each adds the best of its hits that is not selected yet. If fewer frames
+    overlap, the newest others fill up, so that a batch has one shape. The turns and the filling are our reading.
     ``rule`` and ``select`` are those of `FOVRetriever`.
     """
 
@@ -178,17 +178,17 @@ class RetrievedContext(InSequence):
     def choose(self, history: History, cameras: Cameras | None) -> Selection | None:
         if not len(history):
             return None
-        known = history.cameras
-        if known is None or cameras is None:
-            raise InputError("Frames are retrieved by their cameras; give the history and the chunk theirs.")
+        past = history.cameras
+        if past is None or cameras is None:
+            raise InputError("Frames are retrieved by their cameras; give cameras to both the history and the chunk.")
         return history.take(
-            torch.stack([self._rows(*each) for each in zip(_samples(known), _samples(cameras), strict=True)])
+            torch.stack([self._rows(*each) for each in zip(_samples(past), _samples(cameras), strict=True)])
         )
 
-    def _rows(self, known: Cameras, wanted: Cameras) -> Int[Tensor, " k"]:
-        """Of one sample, in the order in which they were seen."""
-        count = len(known.c2w)
-        hits = FOVRetriever(known, self.rule, select=self.select)(_samples(wanted), k=self.frames)
+    def _rows(self, past: Cameras, wanted: Cameras) -> Int[Tensor, " k"]:
+        """Rows of one sample, in temporal order."""
+        count = len(past.c2w)
+        hits = FOVRetriever(past, self.rule, select=self.select)(_samples(wanted), k=self.frames)
         turns = chain.from_iterable(zip_longest(*(found.ids for found in hits)))
         found = [int(id) for id in turns if id is not None]
         rows = list(dict.fromkeys([count - 1, *found, *range(count - 1, -1, -1)]))[: self.frames]
@@ -202,7 +202,7 @@ def _samples(cameras: Cameras) -> list[Cameras]:
 class SeparateContext(ContextMethod):
     """The newest ``frames`` latent frames are context of a `QueryModule`, whose tokens the transformers see as memory.
 
-    ``context`` carries the chunk's own cameras. A ``recorder`` records what the queries attend to, ``followed`` how
+    ``context`` adds the chunk's own cameras. A ``recorder`` records what the queries attend to, ``followed`` how
     much of the transformers' attention falls on their tokens.
     """
 
@@ -217,24 +217,24 @@ class SeparateContext(ContextMethod):
         super().__init__(frames)
         self.module, self.context, self.recorder, self.followed = module, context, recorder, followed
 
-    def fetch(self, given: ChunkInputs) -> Memory:
+    def fetch(self, inputs: ChunkInputs) -> Memory:
         """What the queries know at the end."""
-        _clean(given)
+        _refuse_noisy(inputs)
         return self.module(
-            given.noise,
-            given.context,
-            given.text,
-            cameras=given.poses,
-            context_cameras=given.context_poses,
-            annotation=given.annotation,
+            inputs.noise,
+            inputs.context,
+            inputs.text,
+            cameras=inputs.poses,
+            context_cameras=inputs.context_poses,
+            annotation=inputs.annotation,
             recorder=self.recorder,
         )
 
     @contextmanager
-    def _shown(self, transformers: tuple[nn.Module, ...], given: ChunkInputs) -> Iterator[None]:
-        memory = self.fetch(given)
+    def _shown(self, transformers: tuple[nn.Module, ...], inputs: ChunkInputs) -> Iterator[None]:
+        memory = self.fetch(inputs)
         with ExitStack() as stack:
             attached = stack.enter_context(self.context.attach(*transformers))
-            stack.enter_context(attached.chunk(None, cameras=given.poses, annotation=given.annotation))
+            stack.enter_context(attached.chunk(None, cameras=inputs.poses, annotation=inputs.annotation))
             stack.enter_context(SelfAttentionConcat(memory, recorder=self.followed).attach(*transformers))
             yield

@@ -1,7 +1,7 @@
-"""What a streamed chunk reads of its cache: functions (cached frames, the chunk's positions) -> positions.
+"""Which cached frames a streamed chunk reads: functions (cached frames, the chunk's positions) -> positions.
 
-Each looks only at frames before the chunk, so that a chunk which is made again sees what it saw. A policy of your own
-is a function of the same form.
+Each selects only frames before the chunk, so that a chunk generated again reads the same frames. Any function of this
+form is a policy.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from memkit.errors import InputError
 from memkit.injectors.kv_cache.slots import SlotCache
 
 Read = Callable[[SlotCache, Sequence[int]], Sequence[int]]
-"""Positions to read, all of them held, from a branch of the cache and the positions of the chunk."""
+"""Positions to read, all in the cache, from a branch of the cache and the positions of the chunk."""
 
 
 def read_everything(held: SlotCache, chunk: Sequence[int]) -> tuple[int, ...]:
@@ -21,17 +21,17 @@ def read_everything(held: SlotCache, chunk: Sequence[int]) -> tuple[int, ...]:
 
 
 def read_window(frames: int) -> Read:
-    """The newest ``frames`` and every pinned one (Self-Forcing's rolling window with sinks)."""
+    """The newest ``frames`` frames and all pinned ones (Self-Forcing's rolling window with sinks)."""
     if frames < 0:
         raise InputError(f"A window of {frames} frames; give 0 or more.")
     return lambda held, chunk: held.window(frames, before=min(chunk))
 
 
 def read_packed(first: int = 1, anchors: Sequence[int] = (), previous: int = 3) -> Read:
-    """{first frames} ∪ {anchors} ∪ {previous chunk}, and what is pinned: ReMind's cache adaptation (arXiv 2605.25333).
+    """{first frames} ∪ {anchors} ∪ {previous chunk}, and pinned frames: ReMind's cache adaptation (arXiv 2605.25333).
 
-    Each frame keeps the position it was written at. Anchors that the stream has not reached yet are left out; one that
-    was reached and is not held any more is an error of the chunk, so pin it when it is made.
+    Each frame keeps the position it was written at. Anchors that the stream has not reached yet are left out; an anchor
+    that was evicted raises `InputError` from the chunk, so pin it when it is generated.
     """
     if min(first, previous) < 0:
         raise InputError(f"first = {first} and previous = {previous} frames; give 0 or more.")

@@ -1,4 +1,4 @@
-"""A stream on disk: its cache in one file, the rest as JSON, which names that file and is replaced last."""
+"""A stream on disk: its cache in one file, the rest as JSON that names this file and is replaced last."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KIND = FileKind("saved stream", "memkit-stream", 1)
 
 
 def save_stream(folder: Path, cache: KVCache, content: dict[str, Any]) -> None:
-    """Write both to ``folder``; until all is written, what was saved there before is what `load_stream` finds.
+    """Write both to ``folder``; until all is written, `load_stream` finds what was saved there before.
 
     Raises `InputError` where it cannot be written.
     """

@@ -1,4 +1,4 @@
-"""The steps of a streamed chunk: from noise to latents, and once more to be written."""
+"""The forward passes of a streamed chunk: denoising, and one more pass that writes it to the cache."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from memkit.streaming.config import StreamConfig
 from memkit.streaming.read_policies import Read
 
 COND, UNCOND = "cond", "uncond"
-"""The branches of the cache; without guidance there is the first alone."""
+"""The branches of the cache; without guidance there is only the first."""
 
 
 @dataclass(frozen=True)
 class ChunkSteps:
-    """What the steps of every chunk share."""
+    """What all chunks of a stream share."""
 
     backbone: WanBackbone
     cache: KVCache
@@ -43,25 +43,26 @@ class ChunkSteps:
         conditioning_latents: Tensor | None,
         recorder: AttentionRecorder | None,
     ) -> Tensor:
-        """Latents of the chunk from the noise ``x``, the conditioning latents in their place at every step."""
+        """Latents of the chunk from the noise ``x``, with the conditioning latents in their place at every step."""
         models, scheduler = self.backbone.transformers, self._scheduler()
         x = x if conditioning_latents is None else write_conditioning_frames(x, conditioning_latents)
         with nullcontext() if conditioning_latents is None else conditioning_frames(conditioning_latents, *models):
             for t in scheduler.timesteps:
-                made = {}
+                velocities = {}
                 for branch in self.cache.branches:
                     watch = recorder if branch == COND else None
                     with self.attached.chunk(at, branch, self._read(branch, at), recorder=watch):
-                        made[branch] = self._run(self._expert(float(t)), x, float(t), text[branch])
-                velocity = made[COND]
-                if UNCOND in made:
-                    velocity = made[UNCOND] + self.config.guidance_scale * (velocity - made[UNCOND])
+                        velocities[branch] = self._run(self._expert(float(t)), x, float(t), text[branch])
+                velocity = velocities[COND]
+                if UNCOND in velocities:
+                    uncond = velocities[UNCOND]
+                    velocity = uncond + self.config.guidance_scale * (velocity - uncond)
                 x = scheduler.step(velocity, t, x, return_dict=False)[0]
                 x = x if conditioning_latents is None else write_conditioning_frames(x, conditioning_latents)
         return x
 
     def write(self, x: Tensor, at: range, text: dict[str, Tensor], pin: bool) -> None:
-        """``x`` once more, at the context's noise level; every expert has keys and values of its own."""
+        """Write ``x`` to the cache, at the context's noise level; each expert has its own keys and values."""
         for branch in self.cache.branches:
             with self.attached.chunk(at, branch, self._read(branch, at), write=True, pin=pin):
                 for model in self.backbone.transformers:
@@ -82,7 +83,7 @@ class ChunkSteps:
         return self.backbone.transformer if t >= boundary * NUM_TRAIN_TIMESTEPS else second
 
     def _scheduler(self) -> Any:
-        """The backbone's own, new for each chunk."""
+        """A new one for each chunk."""
         scheduler = make_scheduler(self.backbone.pipeline(), self.config.shift)
         scheduler.set_timesteps(self.config.steps, device=self.backbone.device)
         return scheduler

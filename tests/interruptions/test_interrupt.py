@@ -272,7 +272,7 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(InputError, match="behind"):
         interrupt(clip(9), 8, LookAway(degrees=60.0, fov_degrees=120.0, keep=0.9))
     for at in ((0.5, 0.4, 0.6, 0.7), (-0.1, 0.2, 0.3, 0.4), (0.3, 0.3, 0.3, 0.3), (0.1, math.nan, 0.3, 0.4)):
-        with pytest.raises(InputError, match="order begin"):
+        with pytest.raises(InputError, match="not ascend"):
             Timing(*at)
     with pytest.raises(InputError, match="cover=1.5"):
         Occluder(cover=1.5)

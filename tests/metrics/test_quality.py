@@ -169,7 +169,7 @@ def test_videos_that_have_no_known_range_or_do_not_fit(clip: torch.Tensor, lpips
                 measure(bad, bad)
         with pytest.raises(InputError, match="uint8"):
             measure(clip, clip.float())
-        with pytest.raises(InputError, match="one shape"):
+        with pytest.raises(InputError, match="the same shape"):
             measure(clip, clip[:1])
 
 

@@ -17,10 +17,10 @@ from PIL import Image
 from memkit.errors import InputError
 from memkit.report import (
     Comparison,
+    ContextAttention,
+    GeneratedVideo,
     HitClip,
-    MadeVideo,
     RolloutSection,
-    Watched,
     contact_sheet,
     filmstrip,
     render_report,
@@ -230,8 +230,8 @@ def test_frames_are_averaged_when_reduced_and_keep_their_proportions():
 
 
 def rollouts(marks: int = 20, **changes: object) -> str:
-    watched = Watched("What <b>", "note", [3, 4, 4], noise(3), torch.tensor([0.1, 0.4, 0.0]), 0.2)
-    videos = [MadeVideo(name, f"{i} dB", noise(20)) for i, name in enumerate(("truth", "a&b"))]
+    watched = ContextAttention("What <b>", "note", [3, 4, 4], noise(3), torch.tensor([0.1, 0.4, 0.0]), 0.2)
+    videos = [GeneratedVideo(name, f"{i} dB", noise(20)) for i, name in enumerate(("truth", "a&b"))]
     section = RolloutSection("room <1>", "turns", videos, "Frames", [f"{i}°" for i in range(marks)], [watched])
     return render_rollouts("Title", "intro", "caveat", [section], {"a": "600 steps"}, 8.0)
 
@@ -248,5 +248,5 @@ def test_rollouts_are_side_by_side_with_what_was_attended_to():
     assert set(re.findall(r"<u style=\"bottom:([\d.]+)px", html)) == {"36.0"}
     marks = re.findall(r"<span>(\d+)°</span>", html)
     assert marks == [str(i) for i in evenly(20, 17)]
-    with pytest.raises(InputError, match="one length"):
+    with pytest.raises(InputError, match="equal length"):
         rollouts(marks=19)

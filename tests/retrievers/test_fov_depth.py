@@ -48,9 +48,9 @@ def test_depth_is_read_at_the_pixel_a_point_falls_on():
 
 def test_depth_that_does_not_fit_is_named():
     cams, depth = cameras(circle()), torch.ones(48, 2, 2)
-    with pytest.raises(InputError, match="has no use for it"):
+    with pytest.raises(InputError, match="does not use it"):
         FOVRetriever(cams, depth=depth)
-    with pytest.raises(InputError, match="has no use for it"):
+    with pytest.raises(InputError, match="does not use it"):
         FOVRetriever(cams)(View(one(), depth[0]))
     with pytest.raises(InputError, match="each of 48 cameras"):
         FOVRetriever(cams, "points", depth=depth[:3])

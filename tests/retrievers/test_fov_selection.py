@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from memkit.cameras import Cameras
 from memkit.errors import InputError
 from memkit.retrievers import FOVRetriever, Hits, Points, Rays, Sector
-from memkit.retrievers.fov_select import cover, one_a_run
+from memkit.retrievers.fov_select import cover, one_per_run
 from tests.helpers.fov_cameras import (
     FEW,
     RULES,
@@ -76,12 +76,12 @@ def test_non_adjacent_takes_one_frame_of_a_run(pick, yaw, seed, k, gone):
 
 def test_a_random_pick_follows_its_seed_and_favours_no_frame():
     frames, scores = np.array([2, 3, 4, 9, 10]), np.ones(5)
-    drawn = [one_a_run(frames, scores, 2, np.random.default_rng(seed)).tolist() for seed in range(600)]
+    drawn = [one_per_run(frames, scores, 2, np.random.default_rng(seed)).tolist() for seed in range(600)]
     assert all(sorted(place > 2 for place in places) == [False, True] for places in drawn)
     counts = np.bincount(np.concatenate(drawn), minlength=5)
     assert abs(counts[:3] - 200).max() < 60 and abs(counts[3:] - 300).max() < 60
     assert abs(sum(places[0] > 2 for places in drawn) - 300) < 60
-    assert one_a_run(frames, np.array([0.1, 0.5, 0.5, 0.2, 0.9]), 5, None).tolist() == [4, 1]
+    assert one_per_run(frames, np.array([0.1, 0.5, 0.5, 0.2, 0.9]), 5, None).tolist() == [4, 1]
 
 
 @pytest.mark.parametrize("rule", ["sector", "trapezoid", "points"])
@@ -140,7 +140,7 @@ def test_bad_input_is_named():
     cams = cameras(circle())
     with pytest.raises(InputError, match="0 ≤ near < far"):
         Sector(near=3, far=2)
-    with pytest.raises(InputError, match="from one place"):
+    with pytest.raises(InputError, match="from the same position"):
         Rays(near=0.0)
     with pytest.raises(InputError, match="at least 1 point"):
         Points(count=0)
@@ -154,7 +154,7 @@ def test_bad_input_is_named():
         FOVRetriever(cams, min_overlap=2)
     with pytest.raises(InputError, match="recency -1"):
         FOVRetriever(cams, recency=-1)
-    with pytest.raises(InputError, match="'0' comes twice"):
+    with pytest.raises(InputError, match="'0' occurs twice"):
         FOVRetriever(cams, ids=["0"] * 48)
     with pytest.raises(InputError, match="3 ids"):
         FOVRetriever(cams, ids=["a", "b", "c"])

@@ -240,7 +240,7 @@ def test_a_damaged_index_is_rebuilt_and_said(bank, caplog, damage):
     embed = Letters()
     same(index(bank, embed), built)
     assert "head" in embed.asked
-    assert [r.levelno for r in caplog.records] == [logging.WARNING] and "built anew" in caplog.text
+    assert [r.levelno for r in caplog.records] == [logging.WARNING] and "is rebuilt" in caplog.text
     caplog.clear()
     same(index(bank, Letters()), built)
     assert not caplog.records

@@ -24,7 +24,7 @@ from memkit.backbones import VideoFormat
 from memkit.banks import MemoryBank
 from memkit.cameras import Cameras
 from memkit.errors import InputError
-from memkit.report import MadeVideo, RolloutSection, Watched, contact_sheet, render_rollouts
+from memkit.report import ContextAttention, GeneratedVideo, RolloutSection, contact_sheet, render_rollouts
 from memkit.video import read_video
 from recipes.common.commands import report_done, run_command
 from recipes.common.results import read_rows
@@ -74,7 +74,7 @@ class MethodVideos:
         row = self.rows.get(("revisit", room))
         return "" if row is None or math.isnan(row.psnr) else f"{row.psnr:.1f} dB"
 
-    def attention(self, room: str, form: VideoFormat, latent_frames: int) -> list[Watched]:
+    def attention(self, room: str, form: VideoFormat, latent_frames: int) -> list[ContextAttention]:
         """What the queries attended to in the last chunk; empty for a method without queries."""
         file = self.folder / "evaluation" / f"{room}-revisit.json"
         if not file.exists():
@@ -89,7 +89,7 @@ class MethodVideos:
         )
         frames = self.frames(room)[[stride * time for time in last["times"]]]
         title = f"What the queries of “{self.name}” attend to while the last chunk is made, by latent frame"
-        return [Watched(title, note, last["times"], frames, shares, (1 - own) / len(shares))]
+        return [ContextAttention(title, note, last["times"], frames, shares, (1 - own) / len(shares))]
 
     def training(self) -> str:
         """Steps and seconds of the training."""
@@ -107,10 +107,13 @@ def section(
     return RolloutSection(
         title=f"{room}, {'with' if has_people(room) else 'without'} people",
         note=f"The camera turns by {max(abs(y) for y in yaw):.0f}° and back, in {clip.chunks} chunks.",
-        rollouts=[MadeVideo("truth", "", real), *(MadeVideo(m.name, m.note(room), m.frames(room)) for m in methods)],
+        rollouts=[
+            GeneratedVideo("truth", "", real),
+            *(GeneratedVideo(m.name, m.note(room), m.frames(room)) for m in methods),
+        ],
         strip_title="Frame by frame; how far the camera is turned",
         frame_marks=[f"{y:.0f}°" for y in yaw],
-        watched=[found for m in methods for found in m.attention(room, form, latent_frames)],
+        attention=[found for m in methods for found in m.attention(room, form, latent_frames)],
     )
 
 
