@@ -32,6 +32,13 @@ def parse_with(
     return tyro.cli(command, args=rest, default=default, description=text + (description or ""))
 
 
+def report_done(out: Path, next_command: str | None = None) -> None:
+    """Print where the output of a command is and which command comes next."""
+    print(f"Results are in {out}.")
+    if next_command is not None:
+        print(f"Next: {next_command}")
+
+
 def run_command(command: Callable[[], int]) -> None:
     """Exit with the command's code; an error that memkit raises on purpose is one line, not a traceback."""
     try:
