@@ -44,7 +44,7 @@ class Prepare(OwnVideos, Command):
 def main(command: Prepare) -> int:
     """Build what is missing; the exit code."""
     config, own = command.config, command.given(command.config.model)
-    codec = load_codec(config.model, config.device, config.threads)
+    codec = load_codec(config)
     if own is not None:
         return _ingest(config, *own, command.skip_bad, codec)
     render_bank(config.bank, clip_ids("train", config.train_clips, config.seed), config.model, codec)

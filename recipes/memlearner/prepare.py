@@ -53,7 +53,7 @@ class Prepare(OwnVideos, Command):
 def main(command: Prepare) -> int:
     """Build what is missing; the exit code."""
     config = command.config
-    own, codec = command.given(config.model), load_codec(config.model, config.device, config.threads)
+    own, codec = command.given(config.model), load_codec(config)
     if own is not None:
         return _ingest(command, *own, codec)
     splits: tuple[tuple[Split, int], ...] = (("train", config.train_videos), ("test", config.test_videos))

@@ -49,7 +49,7 @@ class Prepare(OwnVideos, Command):
 def main(command: Prepare) -> int:
     """Build what is missing; the exit code."""
     config = command.config
-    own, codec = command.given(config.model), load_codec(config.model, config.device, config.threads)
+    own, codec = command.given(config.model), load_codec(config)
     if own is not None:
         return _ingest(command, *own, codec)
     for split, count in (("train", config.train_clips), ("test", config.test_clips)):
