@@ -12,9 +12,11 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import tyro
 
 from memkit.errors import MemkitError
-from recipes.common.settings import RunSettings, TrainSettings
+from recipes.common.settings import DataSettings, RunSettings, SampleSettings, TrainSettings
 
 AnyCommand = TypeVar("AnyCommand")
+SAMPLES, TRAINS, PREPARES = (SampleSettings,), (TrainSettings,), (DataSettings,)
+"""Groups of settings that ``--help`` shows besides those of a run: the class variable ``shows`` of a command."""
 
 
 def parse_with(
@@ -26,8 +28,8 @@ def parse_with(
     """The command line of ``command(config=…)``: ``--preset NAME`` gives the configuration (default "tiny"), and every
     other flag replaces one value.
 
-    ``--help`` leaves out the training settings unless ``command.trains``; they are accepted by every command, so that
-    one set of flags describes a run from ``prepare`` to ``evaluate``.
+    Every command takes all settings, so that one set of flags describes a run from ``prepare`` to ``evaluate``;
+    ``--help`` shows those of a run and those of the groups in ``command.shows``.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", choices=sorted(presets), default="tiny")
@@ -36,9 +38,9 @@ def parse_with(
     text = f"--preset {{{','.join(presets)}}} gives the defaults below (now those of {known.preset}).\n\n"
     text += description or ""
     shown: Any = command
-    if {"-h", "--help"} & set(rest) and not getattr(command, "trains", False):
-        shown, config = _without_training(shown, config)
-        text += "\nTraining settings are accepted too; the recipe's train command lists them with --help.\n"
+    if {"-h", "--help"} & set(rest):
+        shown, config = _for_help(shown, config)
+        text += "\nThe settings that other commands of the recipe list with --help are accepted too.\n"
     return tyro.cli(shown, args=rest, default=shown(config=config), description=text, prog=f"python -m {program}")
 
 
@@ -48,22 +50,23 @@ def _program(command: Any) -> str:
     return spec.name if command.__module__ == "__main__" and spec is not None else command.__module__
 
 
-def _without_training(command: Any, config: Any) -> tuple[Any, Any]:
-    """The command and its configuration with the fields of `TrainSettings`, and of classes derived from it, hidden."""
-    kind = type(config)
-    groups = [base for base in kind.__mro__ if issubclass(base, TrainSettings) and not issubclass(base, RunSettings)]
-    hidden = {field.name for base in groups for field in dataclasses.fields(base)} - set(vars(kind)["__annotations__"])
-    hints, values = (
-        get_type_hints(kind, include_extras=True),
-        {f.name: getattr(config, f.name) for f in dataclasses.fields(kind)},
-    )
-    own = {"__annotations__": {name: tyro.conf.Suppress[hints[name]] for name in hidden}, "__module__": kind.__module__}
-    own |= {name: values[name] for name in hidden}
-    settings: Any = dataclasses.dataclass(frozen=True)(type(kind.__name__, (kind,), own))
-    flat = Annotated[settings, tyro.conf.arg(name="")]
-    body = {"__annotations__": {"config": flat}, "config": dataclasses.field(default_factory=settings)}
-    body["__module__"] = command.__module__
-    return dataclasses.dataclass(frozen=True)(type(command.__name__, (command,), body)), settings(**values)
+def _for_help(command: Any, config: Any) -> tuple[Any, Any]:
+    """The command and its configuration without the fields of the groups of settings that it does not show."""
+    kind, groups = type(config), {TrainSettings, SampleSettings, DataSettings} - set(command.shows)
+    bases = [base for base in kind.__mro__ if issubclass(base, tuple(groups)) and not issubclass(base, RunSettings)]
+    hidden = {field.name for base in bases for field in dataclasses.fields(base)} - set(vars(kind)["__annotations__"])
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(kind)}
+    hints = get_type_hints(kind, include_extras=True)
+    settings = _derived(kind, {name: (tyro.conf.Suppress[hints[name]], values[name]) for name in hidden})
+    field = (Annotated[settings, tyro.conf.arg(name="")], dataclasses.field(default_factory=settings))
+    return _derived(command, {"config": field}), settings(**values)
+
+
+def _derived(kind: Any, fields: Mapping[str, tuple[Any, Any]]) -> Any:
+    """The frozen dataclass with some fields of other types and defaults."""
+    body = {"__annotations__": {name: hint for name, (hint, _) in fields.items()}, "__module__": kind.__module__}
+    body |= {name: default for name, (_, default) in fields.items()}
+    return dataclasses.dataclass(frozen=True)(type(kind.__name__, (kind,), body))
 
 
 def report_done(out: Path, next_command: str | None = None) -> None:

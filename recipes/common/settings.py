@@ -82,7 +82,12 @@ class SampleSettings:
 
 
 @dataclass(frozen=True)
-class Settings(RunSettings, TrainSettings, SampleSettings):
+class DataSettings:
+    """Settings of what ``prepare`` renders if no videos are given; a recipe adds them all."""
+
+
+@dataclass(frozen=True)
+class Settings(RunSettings, TrainSettings, SampleSettings, DataSettings):
     """All settings that the recipes share."""
 
 

@@ -9,14 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
 from memkit.encoders import EncoderName, EncoderSize
 from memkit.retrievers import DEFAULT_MODEL
-from recipes.common.commands import parse_with
-from recipes.common.settings import Settings, TrainSettings
+from recipes.common.commands import SAMPLES, parse_with
+from recipes.common.settings import DataSettings, SampleSettings, Settings, TrainSettings
 
 NEGATIVE_PROMPT = (
     "Bright tones, overexposed, static, blurred details, subtitles, style, works, paintings, images, static, overall "
@@ -37,6 +37,12 @@ LAWS_QUERY = (
 class Training(TrainSettings):
     """Training. A comment says where a default is not the release's."""
 
+    encoder: EncoderName = "frequency"
+    """What makes the tokens; "dit_mem" is the release's."""
+    encoder_size: EncoderSize = "tiny"
+    """Its width and latent channels are always the backbone's."""
+    gate: bool = False
+    """Train a gate per layer and head; the release has none."""
     pool: int = 5
     """In training, the k clips are drawn from the best ``pool``, anew each time; the release: k. 0 shows the target
     alone, always: of no use but to see what tokens can carry."""
@@ -63,17 +69,35 @@ class Training(TrainSettings):
 
 
 @dataclass(frozen=True)
-class Config(Training, Settings):
+class Sampling(SampleSettings):
+    """Generation."""
+
+    sampling_steps: int = 40
+    """Steps of the sampler."""
+    flow_shift: float | None = None
+    """Shift of the sampler; None keeps the pipeline's own."""
+    negative_prompt: str = ""
+    """Prompt of the unconditional branch of guidance."""
+    videos_at_once: int = 1
+    """Videos per call of the pipeline."""
+
+
+@dataclass(frozen=True)
+class Data(DataSettings):
+    """Clips of the laws world."""
+
+    train_clips: int = 1440
+    """Clips of 24 planets, 12 materials and 13 substances, for the encoder."""
+    test_clips: int = 288
+    """Clips of 6, 4 and 4 that nothing is trained on."""
+
+
+@dataclass(frozen=True)
+class Config(Training, Sampling, Data, Settings):
     """All settings. A comment says where a default is not the release's."""
 
     out: Path = Path("runs/dit-mem-tiny")
     """Folder of the run: banks, encoder, log, results."""
-    encoder: EncoderName = "frequency"
-    """What makes the tokens; "dit_mem" is the release's."""
-    encoder_size: EncoderSize = "tiny"
-    """Its width and latent channels are always the backbone's."""
-    gate: bool = False
-    """Train a gate per layer and head; the release has none."""
     dtype: Literal["fp32", "bf16"] = "fp32"
     """Precision of the backbone; the encoder's weights are fp32 always."""
 
@@ -87,22 +111,6 @@ class Config(Training, Settings):
     query_pattern: str = ""
     """Regular expression whose groups, those that matched, joined, are the query instead of the whole caption; the
     release: none."""
-
-    # -- generation
-    sampling_steps: int = 40
-    """Of the pipeline."""
-    flow_shift: float | None = None
-    """Shift of the sampler; None keeps the pipeline's own."""
-    negative_prompt: str = ""
-    """For the other branch of the guidance."""
-    videos_at_once: int = 1
-    """Batch of the pipeline."""
-
-    # -- clips of the laws world, rendered by ``prepare`` where no videos are given
-    train_clips: int = 1440
-    """Of 24 planets, 12 materials and 13 substances, for the encoder."""
-    test_clips: int = 288
-    """Of 6, 4 and 4 that nothing is trained on."""
 
     @property
     def bank(self) -> Path:
@@ -212,6 +220,7 @@ PRESETS: dict[str, Callable[[], Config]] = {
 class Command:
     """The settings, which every command takes; a command adds its own fields."""
 
+    shows: ClassVar[tuple[type, ...]] = SAMPLES
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=tiny)
 
 

@@ -25,7 +25,7 @@ from memkit.encoders import Encoder
 from memkit.errors import InputError
 from recipes.common import settings
 from recipes.common.checkpoint import TrainState, run_settings, save_checkpoint
-from recipes.common.commands import report_done, run_command
+from recipes.common.commands import TRAINS, report_done, run_command
 from recipes.common.launch import launch, micro_batches, report_sharding, sharded
 from recipes.common.padded_text import TextCache, prepared
 from recipes.common.run_log import RunLog, check_disk, gathered_losses
@@ -138,7 +138,7 @@ def trained_encoder(objective: Objective, average: AveragedModel | None) -> Enco
 class Train(Command):
     """The command line."""
 
-    trains: ClassVar[bool] = True
+    shows: ClassVar[tuple[type, ...]] = TRAINS
 
 
 def main(command: Command) -> int:

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from recipes.common.commands import parse_with
-from recipes.common.settings import Settings, TrainSettings
+from recipes.common.commands import SAMPLES, parse_with
+from recipes.common.settings import DataSettings, SampleSettings, Settings, TrainSettings
 
 Annotation = Literal["exact", "estimated", "none"]
 """How the poses of a bank's videos are known: rendered or measured, estimated from the pictures, not at all."""
@@ -51,7 +51,29 @@ class Training(TrainSettings):
 
 
 @dataclass(frozen=True)
-class Config(Training, Settings):
+class Sampling(SampleSettings):
+    """Generation."""
+
+    budget: int | None = None
+    """Bytes of latents that a rollout keeps; None keeps all."""
+    history_guidance: float = 1.0
+    """Scale ω of "window" in generation: v(∅) + ω·(v(H) − v(∅))."""
+
+
+@dataclass(frozen=True)
+class Data(DataSettings):
+    """Videos of the rooms world."""
+
+    video_chunks: int = 10
+    """Chunks that a long video is cut into; each begins with the last frame of the one before."""
+    train_videos: int = 400
+    """Videos to train on: half with people and half without."""
+    test_videos: int = 64
+    """Videos of rooms that nothing was trained on: half with people, and as many of the same rooms without."""
+
+
+@dataclass(frozen=True)
+class Config(Training, Sampling, Data, Settings):
     """All settings."""
 
     out: Path = Path("runs/memlearner-tiny")
@@ -78,18 +100,6 @@ class Config(Training, Settings):
     """Most chunks of context: the newest ("learned", "separate"), or those that "cam" looks in."""
     frames: int = 20
     """Context frames of "cam" and "window"."""
-    budget: int | None = None
-    """Bytes of latents that a rollout keeps; None keeps all."""
-    history_guidance: float = 1.0
-    """Scale ω of "window" in generation: v(∅) + ω·(v(H) − v(∅))."""
-
-    # -- videos of the rooms world, rendered by ``prepare`` if no videos are given
-    video_chunks: int = 10
-    """Chunks that a long video is cut into; each begins with the last frame of the one before."""
-    train_videos: int = 400
-    """Half with people and half without."""
-    test_videos: int = 64
-    """Of rooms that nothing was trained on: half with people, and as many of the same rooms without."""
 
 
 def tiny() -> Config:
@@ -139,6 +149,7 @@ PRESETS: dict[str, Callable[[], Config]] = {"tiny": tiny, "wan2.1-1.3b": wan2_1_
 class Command:
     """The settings, which every command takes; a command adds its own fields."""
 
+    shows: ClassVar[tuple[type, ...]] = SAMPLES
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=tiny)
 
 

@@ -29,7 +29,7 @@ from memkit.rollout import ContextMethod, SeparateContext
 from recipes.common import settings
 from recipes.common.backbones import load_trainable
 from recipes.common.checkpoint import TrainState, run_settings, save_checkpoint, save_part
-from recipes.common.commands import report_done, run_command
+from recipes.common.commands import TRAINS, report_done, run_command
 from recipes.common.launch import distribute, launch, micro_batches, report_sharding, sharded
 from recipes.common.padded_text import prepared
 from recipes.common.run_log import RunLog, check_disk, gathered_losses
@@ -147,7 +147,7 @@ def save(config: Config, objective: Objective, state: TrainState, step: int, run
 class Train(Command):
     """The command line."""
 
-    trains: ClassVar[bool] = True
+    shows: ClassVar[tuple[type, ...]] = TRAINS
 
 
 def main(command: Command) -> int:

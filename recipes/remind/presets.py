@@ -10,14 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
 from memkit.backbones import VideoFormat
 from memkit.errors import InputError
-from recipes.common.commands import parse_with
-from recipes.common.settings import Settings, TrainSettings
+from recipes.common.commands import SAMPLES, parse_with
+from recipes.common.settings import DataSettings, SampleSettings, Settings, TrainSettings
 
 CameraMode = Literal["off", "phase", "full"]
 STRIDE = 4  # video frames of a latent frame but the first, in every Wan
@@ -39,6 +39,10 @@ class Training(TrainSettings):
     """Probability that a step sees clean references 40 to 48 latents back, and nothing between."""
     undisturbed_prob: float = 0.25
     """Probability that a step is on undisturbed clips with all of their past, against forgetting."""
+    anchor: bool = True
+    """The last clean chunk before an interruption is an anchor: never hidden, never noised."""
+    known: int = 1
+    """Latent frames given at the start of a clip if no frontier is drawn: 1 is image-to-video."""
     camera_lr: float = 5e-5
     """Learning rate of PM-RoPE's parameters."""
     warmup: int = 200
@@ -48,7 +52,29 @@ class Training(TrainSettings):
 
 
 @dataclass(frozen=True)
-class Config(Training, Settings):
+class Sampling(SampleSettings):
+    """Generation."""
+
+    sampling_steps: int = 50
+    """Steps of the sampler in each chunk."""
+    guidance_scale: float = 3.0
+    """Scale of text guidance; 1 is none."""
+    cache_frames: int | None = None
+    """Latent frames that the cache has room for; None: all of the video."""
+
+
+@dataclass(frozen=True)
+class Data(DataSettings):
+    """Clips of the interruptions world."""
+
+    train_clips: int = 480
+    """Clips to train on."""
+    test_clips: int = 60
+    """Clips with substances that nothing was trained on; a fifth of them behind fog, which no training clip has."""
+
+
+@dataclass(frozen=True)
+class Config(Training, Sampling, Data, Settings):
     """All settings."""
 
     out: Path = Path("runs/remind-tiny")
@@ -62,14 +88,6 @@ class Config(Training, Settings):
     fps: float = 16.0
     chunk: int = 3
     """Latent frames of a chunk; what is over goes into the first: 21 are 7·3, 13 are 1 + 4·3."""
-    train_clips: int = 480
-    """Clips of the interruptions world that ``prepare`` renders if no videos are given."""
-    test_clips: int = 60
-    """With substances that nothing was trained on; a fifth of them behind fog, which no training clip has."""
-    anchor: bool = True
-    """The last clean chunk before an interruption is an anchor: never hidden, never noised."""
-    known: int = 1
-    """Latent frames given at the start of a clip if no frontier is drawn: 1 is image-to-video."""
 
     # -- the model and its sampler
     cameras: CameraMode = "phase"
@@ -79,12 +97,6 @@ class Config(Training, Settings):
     text_length: int = 512
     """Text tokens in training and streaming. The pipeline's padding beyond is one key with a log-weight: the same, but
     cheaper."""
-    sampling_steps: int = 50
-    """Steps of the sampler in each chunk."""
-    guidance_scale: float = 3.0
-    """Scale of text guidance; 1 is none."""
-    cache_frames: int | None = None
-    """Latent frames that the cache has room for; None: all of the video."""
 
     @property
     def form(self) -> VideoFormat:
@@ -157,6 +169,7 @@ PRESETS: dict[str, Callable[[], Config]] = {"tiny": tiny, "wan2.1-1.3b": wan2_1_
 class Command:
     """The settings, which every command takes; a command adds its own fields."""
 
+    shows: ClassVar[tuple[type, ...]] = SAMPLES
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=tiny)
 
 
