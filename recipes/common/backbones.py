@@ -1,4 +1,4 @@
-"""The model of a run: its autoencoder alone to prepare banks, or whole, to be trained with all of its weights."""
+"""The model of a run: its autoencoder alone, or the pipeline, to generate with or to train."""
 
 from __future__ import annotations
 
@@ -7,50 +7,93 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import WanTransformer3DModel
+from diffusers import WanPipeline, WanTransformer3DModel
+from torch import nn
 
 from memkit.backbones import WanBackbone, WanCodec
 from memkit.backbones.codec import tiny_folder
 from memkit.errors import InputError
+from recipes.common.launch import shard as shard_weights
+from recipes.common.settings import RunSettings
 from recipes.common.training import pick_device
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
-def load_codec(model: str, device: str, threads: int) -> WanCodec:
-    """The VAE of "tiny", a folder or a hub id, on the device of this process among those of a launch."""
+
+def load_codec(settings: RunSettings) -> WanCodec:
+    """The VAE of a run's model, on the device of this process among those of a launch."""
     if "LOCAL_RANK" in os.environ and torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
-    if threads:
-        torch.set_num_threads(threads)
-    codec = WanCodec.from_pretrained(tiny_folder() if model == "tiny" else model)
+    set_threads(settings)
+    codec = WanCodec.from_pretrained(model_of(settings))
     vae: Any = codec.vae
-    vae.to(pick_device(device))
+    vae.to(pick_device(settings.device))
     return codec
 
 
-def load_whole(
-    model: str,
-    threads: int,
-    device: torch.device,
-    folder: Path | None = None,
-    dtype: torch.dtype = torch.float32,
+def load_backbone(
+    settings: RunSettings, device: torch.device | None = None, trained: Path | None = None, *, shard: bool = False
 ) -> WanBackbone:
-    """The pipeline, of which the transformer takes gradients; from ``folder/transformer`` if one is given.
+    """The frozen pipeline in the run's dtype, on ``device`` or the configured one.
 
-    Raises `InputError` for two experts, or where there is no trained transformer.
+    With ``trained`` the transformer is the one that a training command has saved in ``trained/transformer``; raises
+    `InputError` if there is none, or if the model has two experts. ``shard`` spreads the transformers over the
+    processes, from the CPU.
     """
-    if threads:
-        torch.set_num_threads(threads)
-    backbone = WanBackbone.tiny(dtype) if model == "tiny" else WanBackbone.from_pretrained(model, dtype)
-    if backbone.transformer_2 is not None:
-        raise InputError(f"{model} has two experts; this recipe trains one transformer, whole.")
+    device = device or pick_device(settings.device)
+    backbone = _load(settings, None if trained is None else _transformer(trained, DTYPES[settings.dtype]))
+    for transformer in backbone.transformers if shard else ():
+        shard_weights(transformer, transformer)
     pipe = backbone.pipeline()
-    if folder is not None:
-        if not (folder / "transformer" / "config.json").exists():
-            raise InputError(f"There is no trained transformer in {folder}; run this recipe's train first.")
-        pipe.transformer = WanTransformer3DModel.from_pretrained(folder / "transformer", dtype=dtype)
-        backbone = WanBackbone.from_pipeline(pipe, backbone.video_format)
-    pipe.to(device)
-    pipe.set_progress_bar_config(disable=True)
-    for part in (pipe.text_encoder, pipe.vae, pipe.transformer):
-        part.requires_grad_(part is pipe.transformer).eval()
+    for part in (pipe.vae, pipe.text_encoder) if shard else (pipe,):
+        part.to(device)
     return backbone
+
+
+def load_trainable(
+    settings: RunSettings, device: torch.device, sharded: bool, start: Path | None = None
+) -> WanBackbone:
+    """The pipeline with a transformer in fp32 that takes gradients, from the folder of a run ``start`` if it is given.
+
+    Only what training uses is moved to ``device``: the text encoder, in the run's dtype, and the transformer unless it
+    is to be ``sharded``, which moves it block by block. Raises `InputError` if the model has two experts.
+    """
+    backbone = _load(settings, _transformer(start or model_of(settings), torch.float32))
+    backbone.transformer.requires_grad_(True)
+    backbone.pipeline().text_encoder.to(device)
+    if not sharded:
+        backbone.transformer.to(device)
+    return backbone
+
+
+def _load(settings: RunSettings, transformer: WanTransformer3DModel | None) -> WanBackbone:
+    """The pipeline on the CPU, frozen and in eval mode, with its own transformer or this one."""
+    set_threads(settings)
+    codec = WanCodec.from_pretrained(model_of(settings))
+    parts = {"vae": codec.vae} | ({} if transformer is None else {"transformer": transformer})
+    pipe = WanPipeline.from_pretrained(model_of(settings), dtype=DTYPES[settings.dtype], **parts)
+    if transformer is not None and pipe.transformer_2 is not None:
+        raise InputError(f"{settings.model} has two experts; this recipe trains one transformer, whole.")
+    pipe.set_progress_bar_config(disable=True)
+    for part in pipe.components.values():
+        if isinstance(part, nn.Module):
+            part.requires_grad_(False).eval()
+    return WanBackbone.from_pipeline(pipe, codec.video_format)
+
+
+def _transformer(folder: Path | str, dtype: torch.dtype) -> WanTransformer3DModel:
+    """The transformer of a run or of a pipeline."""
+    if Path(folder).is_dir() and not (Path(folder) / "transformer" / "config.json").exists():
+        raise InputError(f"There is no trained transformer in {folder}; run this recipe's train first.")
+    return WanTransformer3DModel.from_pretrained(folder, subfolder="transformer", dtype=dtype)
+
+
+def set_threads(settings: RunSettings) -> None:
+    """CPU threads of torch, if the settings say how many."""
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+
+
+def model_of(settings: RunSettings) -> Path | str:
+    """Folder or hub id."""
+    return tiny_folder() if settings.model == "tiny" else settings.model

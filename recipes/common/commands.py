@@ -1,18 +1,22 @@
-"""Command lines of a recipe: a preset gives the defaults, flags replace them, an error on purpose is one line."""
+"""Command lines of a recipe: a preset gives the defaults, flags replace them, an expected error is one line."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
 
 from memkit.errors import MemkitError
+from recipes.common.settings import DataSettings, RunSettings, SampleSettings, TrainSettings
 
 AnyCommand = TypeVar("AnyCommand")
+SAMPLES, TRAINS, PREPARES = (SampleSettings,), (TrainSettings,), (DataSettings,)
+"""Groups of settings that ``--help`` shows besides those of a run: the class variable ``shows`` of a command."""
 
 
 def parse_with(
@@ -21,15 +25,55 @@ def parse_with(
     description: str | None,
     arguments: Sequence[str] | None = None,
 ) -> AnyCommand:
-    """The command line of ``command(config=…)``: ``--preset NAME`` gives the configuration, every other flag replaces
-    one value; without it the preset is "tiny"."""
+    """The command line of ``command(config=…)``: ``--preset NAME`` gives the configuration (default "tiny"), and every
+    other flag replaces one value.
+
+    Every command takes all settings, so that one set of flags describes a run from ``prepare`` to ``evaluate``;
+    ``--help`` shows those of a run and those of the groups in ``command.shows``.
+    """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", choices=sorted(presets), default="tiny")
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    known, rest = first.parse_known_args(given)
+    known, rest = first.parse_known_args(list(sys.argv[1:] if arguments is None else arguments))
+    config, program = presets[known.preset](), _program(command)
     text = f"--preset {{{','.join(presets)}}} gives the defaults below (now those of {known.preset}).\n\n"
-    default: Any = command(config=presets[known.preset]())
-    return tyro.cli(command, args=rest, default=default, description=text + (description or ""))
+    text += description or ""
+    shown: Any = command
+    if {"-h", "--help"} & set(rest):
+        shown, config = _for_help(shown, config)
+        text += "\nThe settings that other commands of the recipe list with --help are accepted too.\n"
+    return tyro.cli(shown, args=rest, default=shown(config=config), description=text, prog=f"python -m {program}")
+
+
+def _program(command: Any) -> str:
+    """The module that defines the command, also when it is the one being run."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec.name if command.__module__ == "__main__" and spec is not None else command.__module__
+
+
+def _for_help(command: Any, config: Any) -> tuple[Any, Any]:
+    """The command and its configuration without the fields of the groups of settings that it does not show."""
+    kind, groups = type(config), {TrainSettings, SampleSettings, DataSettings} - set(command.shows)
+    bases = [base for base in kind.__mro__ if issubclass(base, tuple(groups)) and not issubclass(base, RunSettings)]
+    hidden = {field.name for base in bases for field in dataclasses.fields(base)} - set(vars(kind)["__annotations__"])
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(kind)}
+    hints = get_type_hints(kind, include_extras=True)
+    settings = _derived(kind, {name: (tyro.conf.Suppress[hints[name]], values[name]) for name in hidden})
+    field = (Annotated[settings, tyro.conf.arg(name="")], dataclasses.field(default_factory=settings))
+    return _derived(command, {"config": field}), settings(**values)
+
+
+def _derived(kind: Any, fields: Mapping[str, tuple[Any, Any]]) -> Any:
+    """The frozen dataclass with some fields of other types and defaults."""
+    body = {"__annotations__": {name: hint for name, (hint, _) in fields.items()}, "__module__": kind.__module__}
+    body |= {name: default for name, (_, default) in fields.items()}
+    return dataclasses.dataclass(frozen=True)(type(kind.__name__, (kind,), body))
+
+
+def report_done(out: Path, next_command: str | None = None) -> None:
+    """Print where the output of a command is and which command comes next."""
+    print(f"Results are in {out}.")
+    if next_command is not None:
+        print(f"Next: {next_command}")
 
 
 def run_command(command: Callable[[], int]) -> None:
@@ -39,10 +83,3 @@ def run_command(command: Callable[[], int]) -> None:
     except MemkitError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-
-
-def report_done(out: Path, next_command: str | None = None) -> None:
-    """Say where the output is and, if there is one, which command comes next."""
-    print(f"Output: {out}")
-    if next_command is not None:
-        print(f"Next: {next_command}")

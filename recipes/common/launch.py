@@ -1,4 +1,4 @@
-"""Many processes, and a tracker behind one call; both are accelerate's.
+"""Several processes, weights in pieces, and an experiment tracker; accelerate's and torch's.
 
 accelerate launch -m recipes.dit_mem.train --preset wan2.1-1.3b
 torchrun --nproc-per-node 8 -m recipes.dit_mem.train --preset wan2.1-1.3b
@@ -7,66 +7,84 @@ torchrun --nproc-per-node 8 -m recipes.dit_mem.train --preset wan2.1-1.3b
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
-from accelerate import Accelerator
-from torch import Tensor, nn
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from memkit.errors import InputError
+from recipes.common.settings import Settings
 from recipes.common.training import pick_device
 
-Tracker = Literal["none", "trackio", "wandb", "tensorboard"]
 
+def launch(settings: Settings, project: str, told: dict[str, Any]) -> Accelerator:
+    """The `Accelerator` of this process; its tracker, if there is one, is ``told`` the settings of the run.
 
-def launch(device: str, tracker: Tracker, project: str, settings: dict[str, Any], out: Path) -> Accelerator:
-    """This process among those that were launched with it, and the tracker, if one is wanted, told the settings.
-
-    Raises `InputError` where the tracker is not installed.
+    Raises `InputError` if the tracker is not installed.
     """
+    tracker = settings.tracker
     if tracker != "none" and importlib.util.find_spec(tracker) is None:
         raise InputError(f"{tracker} is not installed; pip install {tracker}, or leave --tracker out.")
-    cpu = pick_device(device).type == "cpu"
-    launched = Accelerator(cpu=cpu, log_with=None if tracker == "none" else tracker, project_dir=out)
+    accelerator = Accelerator(
+        cpu=pick_device(settings.device).type == "cpu",
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
+        log_with=None if tracker == "none" else tracker,
+        project_dir=settings.out,
+        kwargs_handlers=[  # a step may leave parts of the model unused: without a past, or in pre-training
+            DistributedDataParallelKwargs(
+                find_unused_parameters=True, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
+        ],
+    )
     if tracker != "none":
-        launched.init_trackers(project, {name: _plain(value) for name, value in settings.items()})
-    return launched
+        accelerator.init_trackers(project, {name: _plain(value) for name, value in told.items()})
+    return accelerator
 
 
-def mean_gradients(launched: Accelerator, parameters: Iterable[nn.Parameter]) -> None:
-    """Leave the mean of the gradients of all processes on each, in one message.
+def micro_batches(accelerator: Accelerator) -> list[tuple[int, int]]:
+    """The shares (index, count) of a step's batch that this process computes, one after the other.
 
-    Every process must have gradients of the same parameters.
+    The batch of a step is parted by processes and by gradient accumulation alike, so that two processes, or two
+    accumulated passes, make the step that one makes with twice the batch.
     """
-    if launched.num_processes == 1:
-        return
-    grads = [p.grad for p in parameters if p.grad is not None]
-    mean = launched.reduce(torch.cat([grad.flatten() for grad in grads]), "mean")
-    assert isinstance(mean, Tensor)
-    for grad, part in zip(grads, mean.split([grad.numel() for grad in grads]), strict=True):
-        grad.copy_(part.view_as(grad))
+    processes, accumulated = accelerator.num_processes, accelerator.gradient_accumulation_steps
+    return [(accelerator.process_index + i * processes, processes * accumulated) for i in range(accumulated)]
 
 
-def shard(transformer: nn.Module) -> None:
-    """Spread the weights of a Wan over the processes, a block at a time (FSDP2), for a model that fits on none.
+def sharded(accelerator: Accelerator, wanted: bool) -> bool:
+    """Whether weights are to be spread over the processes: if that is ``wanted``, and there are several."""
+    return wanted and accelerator.num_processes > 1
 
-    The weights move to the accelerator, where there is one. What the model computes stays the same.
+
+def shard(model: nn.Module, transformer: Any) -> None:
+    """Spread the weights of a model over the processes (FSDP2): each block of its transformer, then the rest together.
+
+    The weights move to the accelerator, if there is one. What the model computes stays the same.
     """
-    for block in transformer.blocks:  # type: ignore[union-attr]
-        fully_shard(block)  # type: ignore[arg-type]
-    fully_shard(transformer)
+    for block in transformer.blocks:
+        fully_shard(block)
+    fully_shard(model)
 
 
-def report_sharding(launched: Accelerator, *transformers: nn.Module) -> None:
+def distribute(accelerator: Accelerator, model: nn.Module, transformer: nn.Module, wanted: bool) -> nn.Module:
+    """The model to call in a training loop: sharded if that is ``wanted``, else as accelerate prepares it (DDP).
+
+    The optimizer is made after this, for sharding replaces the parameters.
+    """
+    if not sharded(accelerator, wanted):
+        return accelerator.prepare(model)
+    shard(model, transformer)
+    return model
+
+
+def report_sharding(accelerator: Accelerator, *transformers: nn.Module) -> None:
     """Print how many megabytes of the weights this process holds, and how many there are."""
     weights = [p for transformer in transformers for p in transformer.parameters()]
     here = sum((p.to_local() if isinstance(p, DTensor) else p).nbytes for p in weights) / 1e6
     whole = sum(p.numel() * p.element_size() for p in weights) / 1e6
-    launched.print(f"{here:.1f} of {whole:.1f} MB of the backbone in each of {launched.num_processes} processes")
+    accelerator.print(f"{here:.1f} of {whole:.1f} MB of the backbone in each of {accelerator.num_processes} processes")
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What the recipes' settings have in common. A recipe's own come after these, some with defaults of its own."""
+"""Settings that the recipes share, by what they are for. A recipe adds its own, some with other defaults."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from recipes.common.launch import Tracker
+Tracker = Literal["none", "trackio", "wandb", "tensorboard"]
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Of one run."""
+    """Settings of every command of a run."""
 
     model: str = "tiny"
     """The backbone: "tiny", a diffusers folder, or a hub id."""
@@ -20,57 +20,78 @@ class RunSettings:
     banks: Path | None = None
     """Folder of the banks, where several runs share them; by default OUT."""
     dtype: Literal["fp32", "bf16"] = "fp32"
-    """Of what is computed in training; what is trained is fp32 always."""
+    """Precision of computation. Weights that are trained are kept in fp32 while they are."""
     device: str = "auto"
-    """"auto" is CUDA where there is one."""
+    """"auto" is CUDA if it is available."""
     threads: int = 0
-    """CPU threads; 0 leaves it to torch."""
-    shard: bool = False
-    """Spread the backbone's weights over the processes (FSDP2), and gradients and moments where it is trained, for a
-    model that fits on none of them."""
+    """CPU threads; 0 leaves the number to torch."""
     seed: int = 42
-    """Of training, generation and evaluation."""
+    """Seed of training, generation and evaluation."""
 
-    # -- training
+    @property
+    def folder(self) -> Path:
+        """Folder of the banks."""
+        return self.banks or self.out
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Settings of training."""
+
     steps: int = 10_000
-    """In all; what goes by shares of them, as the cosine, depends on it, so a resumed run keeps it."""
+    """Optimizer steps in all; schedules depend on it, so a resumed run keeps it."""
     batch: int = 1
-    """Targets a step and process."""
+    """Samples per process and forward pass."""
+    gradient_accumulation_steps: int = 1
+    """Forward and backward passes per optimizer step."""
     lr: float = 1e-5
-    """Of AdamW, without weight decay."""
+    """Learning rate of AdamW, which has no weight decay."""
     warmup: int = 0
-    """Steps."""
+    """Steps of linear warm-up."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """After the warm-up; cosine ends at 5 %."""
+    """Learning rate after the warm-up; the cosine ends at 5 %."""
     clip_norm: float = 1.0
-    """Largest norm of a gradient."""
+    """Largest norm of the gradient."""
     shift: float = 5.0
-    """Of the noise levels in training: σ = s·u / (1 + (s−1)·u)."""
+    """Shift s of the noise levels in training: σ = s·u / (1 + (s−1)·u)."""
     drop_text: float = 0.1
-    """Probability of an empty prompt, which the guidance of the text needs."""
+    """Probability of an empty prompt, which text guidance needs."""
     text_length: int = 512
     """Text tokens in training. The pipeline's padding beyond is one key with a log-weight: the same, but cheaper."""
     checkpointing: bool = False
     """Recompute the backbone's activations in the backward pass instead of keeping them."""
+    shard: bool = False
+    """Spread the backbone's weights over the processes (FSDP2), and gradients and moments where it is trained, for a
+    model that does not fit on one device."""
     tracker: Tracker = "none"
-    """What gets the log besides log.jsonl."""
+    """Experiment tracker that gets the log besides log.jsonl."""
     save_every: int = 100
     """Steps between checkpoints."""
     log_every: int = 10
     """Steps between rows of the log."""
 
-    # -- generation
-    sampling_steps: int = 50
-    """Of the sampler."""
-    guidance_scale: float = 5.0
-    """Of the text; 1 is none."""
 
-    @property
-    def folder(self) -> Path:
-        """Of the banks."""
-        return self.banks or self.out
+@dataclass(frozen=True)
+class SampleSettings:
+    """Settings of generation."""
+
+    sampling_steps: int = 50
+    """Steps of the sampler."""
+    guidance_scale: float = 5.0
+    """Scale of text guidance; 1 is none."""
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Settings of what ``prepare`` renders if no videos are given; a recipe adds them all."""
+
+
+@dataclass(frozen=True)
+class Settings(RunSettings, TrainSettings, SampleSettings, DataSettings):
+    """All settings that the recipes share."""
 
 
 RESUME_OVERRIDES = {"out", "banks", "device", "threads", "shard", "tracker", "save_every", "log_every"}
 RESUME_OVERRIDES |= {"sampling_steps", "guidance_scale"}
-"""Settings that a resumed run of any recipe may change; the others would make another run of it."""
+RESUME_OVERRIDES |= {"gradient_accumulation_steps"}  # processes times this must stay what it was
+"""Settings that a resumed run of any recipe may change; the others would make it another run."""

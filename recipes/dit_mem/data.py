@@ -87,7 +87,7 @@ class TrainingSet:
             mask=torch.tensor([[j < len(row.memory) for j in range(config.k)] for row in rows]),
             noise=torch.stack(noise),
             sigma=self._grid[[row.level for row in rows]],
-            known=int(random.Random(f"{config.seed}/{step}").random() < config.image_share),
+            known=int(random.Random(f"{config.seed}/{step}").random() < config.image_cond_prob),
         )
 
     def _draw(self, step: int, place: int, of: int) -> _Drawn:
@@ -110,7 +110,7 @@ class TrainingSet:
             return [self.ids[target]]
         pool = self.hits[target]
         ids = rng.sample(pool, min(config.k, len(pool)))
-        if rng.random() < config.ease * min(1.0, max(0.0, (5 - 10 * step / config.steps) / 3)):
+        if rng.random() < config.self_memory_prob * min(1.0, max(0.0, (5 - 10 * step / config.steps) / 3)):
             return [self.ids[target]]
         kept = [id for id in ids if rng.random() >= config.drop_clip] or ids[:1]
         rng.shuffle(kept)

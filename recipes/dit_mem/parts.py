@@ -16,31 +16,18 @@ from memkit.encoders import Encoder, MemoryGate
 from memkit.errors import InputError
 from memkit.generation import make_scheduler
 from memkit.retrievers import TextEmbedder, TextRetriever
-from recipes.common.launch import shard
-from recipes.common.training import pick_device
+from recipes.common import backbones
 from recipes.dit_mem.presets import Config
 
 
 def load_backbone(config: Config, device: torch.device | None = None) -> WanBackbone:
-    """The pipeline, frozen, in eval mode, with the sampler's shift set; on ``device``, else on the configured one.
+    """The frozen pipeline of a run with the sampler's shift set; see `recipes.common.backbones.load_backbone`.
 
     With ``config.shard`` among several processes, the transformers are spread over them.
     """
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[config.dtype]
-    backbone = WanBackbone.tiny(dtype) if config.model == "tiny" else WanBackbone.from_pretrained(config.model, dtype)
-    pipe = backbone.pipeline()
-    if config.shard and torch.distributed.is_initialized():
-        for transformer in backbone.transformers:
-            shard(transformer.requires_grad_(False))
-    for part in (pipe.vae, pipe.text_encoder) if config.shard else (pipe,):
-        part.to(device or pick_device(config.device))
-    pipe.set_progress_bar_config(disable=True)
-    for part in (pipe.transformer, pipe.transformer_2, pipe.text_encoder, pipe.vae):
-        if part is not None:
-            part.requires_grad_(False).eval()
+    backbone = backbones.load_backbone(config, device, shard=config.shard and torch.distributed.is_initialized())
     if config.flow_shift is not None:
+        pipe = backbone.pipeline()
         pipe.scheduler = make_scheduler(pipe, config.flow_shift)
     return backbone
 

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tqdm import tqdm
 
@@ -28,7 +28,7 @@ from memkit.errors import BankError, InputError
 from memkit.video import to_model
 from recipes.common.backbones import load_codec
 from recipes.common.bank_parts import fill_together, parts_of
-from recipes.common.commands import run_command
+from recipes.common.commands import PREPARES, run_command
 from recipes.common.own_videos import OwnVideos
 from recipes.dit_mem.laws import clip_ids, law_of
 from recipes.dit_mem.presets import Command, Config, parse
@@ -40,11 +40,13 @@ COMMIT_EVERY = 32  # clips
 class Prepare(OwnVideos, Command):
     """The command line."""
 
+    shows: ClassVar[tuple[type, ...]] = PREPARES
+
 
 def main(command: Prepare) -> int:
     """Build what is missing; the exit code."""
     config, own = command.config, command.given(command.config.model)
-    codec = load_codec(config.model, config.device, config.threads)
+    codec = load_codec(config)
     if own is not None:
         return _ingest(config, *own, command.skip_bad, codec)
     render_bank(config.bank, clip_ids("train", config.train_clips, config.seed), config.model, codec)

@@ -5,17 +5,18 @@ A preset is a function that returns the whole configuration; each field can be r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
 from memkit.encoders import EncoderName, EncoderSize
 from memkit.retrievers import DEFAULT_MODEL
-from recipes.common.commands import parse_with
-from recipes.common.settings import RunSettings
+from recipes.common.commands import SAMPLES, parse_with
+from recipes.common.settings import DataSettings, SampleSettings, Settings, TrainSettings
 
 NEGATIVE_PROMPT = (
     "Bright tones, overexposed, static, blurred details, subtitles, style, works, paintings, images, static, overall "
@@ -33,47 +34,31 @@ LAWS_QUERY = (
 
 
 @dataclass(frozen=True)
-class Config(RunSettings):
-    """Everything. A comment says where a default is not the release's."""
+class Training(TrainSettings):
+    """Training. A comment says where a default is not the release's."""
 
-    out: Path = Path("runs/dit-mem-tiny")
-    """Folder of the run: banks, encoder, log, results."""
     encoder: EncoderName = "frequency"
     """What makes the tokens; "dit_mem" is the release's."""
     encoder_size: EncoderSize = "tiny"
     """Its width and latent channels are always the backbone's."""
     gate: bool = False
-    """Train a gate a layer and head; the release has none."""
-    gate_start: float = 0.0
-    """Where the gate starts, before tanh."""
-    dtype: Literal["fp32", "bf16"] = "fp32"
-    """Of the backbone; the encoder's weights are fp32 always."""
-
-    # -- retrieval
-    text_model: str = DEFAULT_MODEL
-    """Embeds captions: a folder or hub id, or the one that comes with memkit."""
-    trust_remote_code: bool = False
-    """Run the code that the text model brings along, which the release's gte-base-en-v1.5 needs."""
-    k: int = 5
-    """Clips a prompt."""
+    """Train a gate per layer and head; the release has none."""
     pool: int = 5
     """In training, the k clips are drawn from the best ``pool``, anew each time; the release: k. 0 shows the target
     alone, always: of no use but to see what tokens can carry."""
-    query_pattern: str = ""
-    """Regular expression whose groups, those that matched, joined, are the query instead of the whole caption; the
-    release: none."""
-
-    # -- training
+    gate_start: float = 0.0
+    """Where the gate starts, before tanh."""
     gate_lr: float = 1e-2
-    """Of the gate, if there is one; it follows the same schedule."""
+    """Learning rate of the gate, if there is one; it follows the same schedule."""
     clip_norm: float = 1.0
     """Largest norm of a gradient; the release has no limit."""
     weighting: Literal["bell", "uniform"] = "bell"
     """Of the loss over timesteps; the release has the bell, which leaves the highest noise levels out."""
-    ease: float = 0.0
+    self_memory_prob: float = 0.0
     """Probability in the first fifth that the target alone is its memory; 0 from half-time on. The release: 0."""
-    image_share: float = 0.0
-    """Share of the steps whose targets have their first latent frame given, as in image-to-video. The release: 0."""
+    image_cond_prob: float = 0.0
+    """Probability that the targets of a step have their first latent frame given, as in image-to-video. The release:
+    0."""
     drop_clip: float = 0.0
     """Probability that a memory clip is hidden; one always stays. (Hiding all would teach nothing: only the encoder
     learns.)"""
@@ -82,21 +67,50 @@ class Config(RunSettings):
     ema: float = 0.0
     """Decay of an exponential average of encoder and gate, which is what is saved then; 0 is none."""
 
-    # -- generation
+
+@dataclass(frozen=True)
+class Sampling(SampleSettings):
+    """Generation."""
+
     sampling_steps: int = 40
-    """Of the pipeline."""
+    """Steps of the sampler."""
     flow_shift: float | None = None
     """Shift of the sampler; None keeps the pipeline's own."""
     negative_prompt: str = ""
-    """For the other branch of the guidance."""
+    """Prompt of the unconditional branch of guidance."""
     videos_at_once: int = 1
-    """Batch of the pipeline."""
+    """Videos per call of the pipeline."""
 
-    # -- clips of the laws world, rendered by ``prepare`` where no videos are given
+
+@dataclass(frozen=True)
+class Data(DataSettings):
+    """Clips of the laws world."""
+
     train_clips: int = 1440
-    """Of 24 planets, 12 materials and 13 substances, for the encoder."""
+    """Clips of 24 planets, 12 materials and 13 substances, for the encoder."""
     test_clips: int = 288
-    """Of 6, 4 and 4 that nothing is trained on."""
+    """Clips of 6, 4 and 4 that nothing is trained on."""
+
+
+@dataclass(frozen=True)
+class Config(Training, Sampling, Data, Settings):
+    """All settings. A comment says where a default is not the release's."""
+
+    out: Path = Path("runs/dit-mem-tiny")
+    """Folder of the run: banks, encoder, log, results."""
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    """Precision of the backbone; the encoder's weights are fp32 always."""
+
+    # -- retrieval
+    text_model: str = DEFAULT_MODEL
+    """Embeds captions: a folder or hub id, or the one that comes with memkit."""
+    trust_remote_code: bool = False
+    """Run the code that the text model brings along, which the release's gte-base-en-v1.5 needs."""
+    k: int = 5
+    """Clips per prompt."""
+    query_pattern: str = ""
+    """Regular expression whose groups, those that matched, joined, are the query instead of the whole caption; the
+    release: none."""
 
     @property
     def bank(self) -> Path:
@@ -138,8 +152,8 @@ def tiny() -> Config:
         shift=8.0,
         weighting="uniform",
         text_length=28,
-        ease=1.0,
-        image_share=1.0,
+        self_memory_prob=1.0,
+        image_cond_prob=1.0,
         drop_text=0.1,
         sampling_steps=20,
         guidance_scale=2.0,
@@ -204,14 +218,11 @@ PRESETS: dict[str, Callable[[], Config]] = {
 
 @dataclass(frozen=True)
 class Command:
-    """What the command lines share; a command adds its own fields."""
+    """The settings, which every command takes; a command adds its own fields."""
 
+    shows: ClassVar[tuple[type, ...]] = SAMPLES
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=tiny)
 
 
-AnyCommand = TypeVar("AnyCommand", bound=Command)
-
-
-def parse(command: type[AnyCommand], description: str | None, arguments: Sequence[str] | None = None) -> AnyCommand:
-    """The command line of ``command``; see `recipes.common.commands.parse_with`."""
-    return parse_with(PRESETS, command, description, arguments)
+parse = partial(parse_with, PRESETS)
+"""The command line of a command of this recipe; see `recipes.common.commands.parse_with`."""

@@ -1,4 +1,4 @@
-"""One step of training: the loss of a batch, and its gradients on the encoder and its gate."""
+"""The training objective: the flow-matching loss of a batch, from which the encoder and its gate get gradients."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 
 from memkit.backbones import WanBackbone
+from memkit.encoders import Encoder
 from memkit.flow import NUM_TRAIN_TIMESTEPS, add_noise, bell_weight, flow_loss
 from memkit.generation import conditioning_frames
 from memkit.injectors import SelfAttentionConcat
@@ -16,40 +17,46 @@ from recipes.common.padded_text import TextCache
 from recipes.dit_mem.data import Batch
 
 
-def backward(
-    backbone: WanBackbone,
-    encoder: nn.Module,
-    text: TextCache,
-    batch: Batch,
-    weighting: str = "uniform",
-    lockstep: bool = False,
-) -> Tensor:
-    """Leave the gradients of one batch on the encoder and its gate; return the flow-matching loss of each sample [B].
+class Objective(nn.Module):
+    """What is trained, the encoder with its gate; called with a frozen backbone and a batch, the loss of each sample.
 
-    The loss is unweighted and over the frames that are not given. A backbone in bf16 has the encoder computed in bf16
-    too, from its fp32 weights. Of two experts (Wan2.2 A14B) each sample goes to the one that its noise level belongs
-    to. One timestep per sample; a model with per-token timesteps (Wan2.2 TI2V) takes it for all tokens, which is the
-    same. ``lockstep`` runs every expert, needed or not, as processes must that share the weights of each.
+    ``lockstep`` runs every expert, needed or not, as processes must that share the weights of each.
     """
-    device, dtype = backbone.device, backbone.transformer.dtype
-    latents, noise, sigma = (x.to(device) for x in (batch.latents, batch.noise, batch.sigma))
-    with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-        memory = encoder(batch.memory.to(device), batch.mask.to(device))
-    noisy, timestep = add_noise(latents, noise, sigma).to(dtype), sigma * NUM_TRAIN_TIMESTEPS
-    words = text(batch.captions).to(device, dtype)
-    losses = latents.new_zeros(len(latents))
-    with ExitStack() as attached:  # checkpointing runs the blocks again in the backward pass: it must be inside
-        for expert, index, counts in by_expert(backbone, timestep, lockstep):
+
+    def __init__(self, encoder: Encoder, lockstep: bool = False) -> None:
+        super().__init__()
+        self.encoder, self.lockstep = encoder, lockstep
+
+    def forward(self, backbone: WanBackbone, text: TextCache, batch: Batch, attached: ExitStack) -> Tensor:
+        """Losses [B] over the frames that are not given, each by the expert that its noise level belongs to.
+
+        A backbone in bf16 has the encoder computed in bf16 too, from its fp32 weights. There is one timestep per
+        sample; a model with per-token timesteps (Wan2.2 TI2V) takes it for all tokens, which is the same. What is
+        entered into ``attached`` must last until after the backward pass, in which gradient checkpointing runs the
+        blocks again.
+        """
+        device, dtype = backbone.device, backbone.transformer.dtype
+        latents, noise, sigma = (x.to(device) for x in (batch.latents, batch.noise, batch.sigma))
+        with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+            memory = self.encoder(batch.memory.to(device), batch.mask.to(device))
+        noisy, timestep = add_noise(latents, noise, sigma).to(dtype), sigma * NUM_TRAIN_TIMESTEPS
+        words = text(batch.captions).to(device, dtype)
+        losses = latents.new_zeros(len(latents))
+        for expert, index, counts in by_expert(backbone, timestep, self.lockstep):
             attached.enter_context(SelfAttentionConcat(memory.rows(index)).attach(expert))
             if batch.known:
                 attached.enter_context(conditioning_frames(latents[index][:, :, : batch.known], expert))
             velocity = expert(noisy[index], timestep[index], words[index], return_dict=False)[0]
-            made = (x[:, :, batch.known :] for x in (velocity, latents[index], noise[index]))
-            loss = counts * flow_loss(*made)
-            losses = losses.index_put((index,), loss, accumulate=True)
-        weight = bell_weight(timestep) if weighting == "bell" else torch.ones_like(losses)
-        (weight * losses).mean().backward()
-    return losses.detach()
+            compared = (x[:, :, batch.known :] for x in (velocity, latents[index], noise[index]))
+            losses = losses.index_put((index,), counts * flow_loss(*compared), accumulate=True)
+        return losses
+
+
+def weighted_mean(losses: Tensor, sigma: Tensor, weighting: str) -> Tensor:
+    """The loss to minimise: the mean over samples, "uniform" or weighted by the release's "bell" over timesteps."""
+    timestep = sigma.to(losses) * NUM_TRAIN_TIMESTEPS
+    weight = bell_weight(timestep) if weighting == "bell" else torch.ones_like(losses)
+    return (weight * losses).mean()
 
 
 def by_expert(

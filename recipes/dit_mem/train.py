@@ -1,25 +1,22 @@
 """Train the encoder on a frozen backbone, or go on where a run was stopped, on the same stream of samples and noise.
 
-Processes share one batch: two of them with a batch of 4 make the steps that one makes with 8.
-
     python -m recipes.dit_mem.train --preset tiny
     accelerate launch -m recipes.dit_mem.train --preset wan2.1-1.3b
 
-OUT has the encoder (``encoder/``), the checkpoint, and log.jsonl with the loss by noise level. On a small model the
-loss hardly moves while memory takes hold: judge by ``recipes.dit_mem.evaluate``.
+Processes and accumulated passes share the batch of a step: two processes with a batch of 4 make the steps that one
+makes with 8. OUT has the encoder (``encoder/``), the checkpoint, and log.jsonl with the loss by noise level. On a small
+model the loss hardly moves while memory takes hold: judge by ``recipes.dit_mem.evaluate``.
 """
 
 from __future__ import annotations
 
-import copy
 import random
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any, cast
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, cast
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from memkit.backbones import WanBackbone
@@ -27,15 +24,23 @@ from memkit.banks import MemoryBank
 from memkit.encoders import Encoder
 from memkit.errors import InputError
 from recipes.common import settings
-from recipes.common.commands import run_command
-from recipes.common.course import Course, Made
-from recipes.common.launch import launch, mean_gradients, report_sharding
+from recipes.common.checkpoint import TrainState, run_settings, save_checkpoint
+from recipes.common.commands import TRAINS, report_done, run_command
+from recipes.common.launch import launch, micro_batches, report_sharding, sharded
 from recipes.common.padded_text import TextCache, prepared
-from recipes.common.training import fingerprint, identity, load_checkpoint, lr_multiplier, save_checkpoint
+from recipes.common.run_log import RunLog, check_disk, gathered_losses
+from recipes.common.training import (
+    adamw,
+    clip_gradients,
+    fingerprint,
+    lr_multiplier,
+    set_learning_rate,
+    zero_missing_gradients,
+)
 from recipes.dit_mem.data import TrainingSet
 from recipes.dit_mem.parts import load_backbone, new_encoder
 from recipes.dit_mem.presets import Command, Config, parse
-from recipes.dit_mem.step import backward
+from recipes.dit_mem.step import Objective, weighted_mean
 
 RESUME_OVERRIDES = settings.RESUME_OVERRIDES | {
     "flow_shift",
@@ -44,101 +49,96 @@ RESUME_OVERRIDES = settings.RESUME_OVERRIDES | {
     "test_clips",
     "train_clips",
 }
-"""Settings that a resumed run may change; the others would make another run of it."""
+"""Settings that a resumed run may change; the others would make it another run."""
+
+
+def train(config: Config, backbone: WanBackbone, data: TrainingSet, accelerator: Accelerator) -> Encoder:
+    """Train to ``config.steps``, from the checkpoint in ``config.out`` if there is one.
+
+    All processes call it; only the main one writes.
+    """
+    shares, text = micro_batches(accelerator), TextCache(backbone, config.text_length)
+    run = run_settings(
+        config,
+        RESUME_OVERRIDES,
+        processes=shares[0][1],  # shares of a step's batch, which its noise depends on
+        bank=data.bank.fingerprint,
+        # the weights themselves, not their name alone; of a sharded model no process has the whole
+        backbone=None if config.shard else fingerprint(*backbone.transformers),
+    )
+    objective = Objective(new_encoder(config, backbone), lockstep=sharded(accelerator, config.shard))
+    objective.encoder.train()
+    model = accelerator.prepare(objective)
+    optimizer = accelerator.prepare(make_optimizer(config, objective.encoder))
+    average = make_average(config, objective)
+    state = TrainState(objective, optimizer, accelerator, average)
+    start = state.resume(config.out / "checkpoint.pt", run)
+    # weights, their average and two moments, twice while one checkpoint replaces the other, and the encoder for use
+    check_disk("dit-mem", config.out, 10 * 4 * sum(p.numel() for p in objective.parameters()))
+    log = RunLog(config.out, "dit-mem", start, config.steps, accelerator)
+    with prepared(backbone, config.text_length, config.checkpointing):
+        for step in range(start, config.steps):
+            losses = []
+            for share in shares:
+                batch = data.batch(step, *share)
+                torch.manual_seed(random.Random(f"{config.seed}/{step}/{share[0]}").getrandbits(63))  # of dropout
+                with accelerator.accumulate(model), ExitStack() as attached:
+                    loss = model(backbone, text, batch, attached)
+                    accelerator.backward(weighted_mean(loss, batch.sigma, config.weighting))
+                losses.append((loss, batch.sigma))
+            zero_missing_gradients(objective)
+            norm = clip_gradients(accelerator, objective, config.clip_norm)
+            set_learning_rate(optimizer, learning_rate(config, step))
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if average is not None:
+                average.update_parameters(objective)
+            row = None
+            if step % config.log_every == 0:
+                row = {"step": step, **gathered_losses(accelerator, losses), "norm": norm}
+            log.step(row)
+            if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+                save(config, trained_encoder(objective, average), state, step + 1, run)
+    log.close()
+    return trained_encoder(objective, average).eval()
+
+
+def save(config: Config, encoder: Encoder, state: TrainState, step: int, run: dict[str, Any]) -> None:
+    """Write the encoder for use, then the checkpoint. All processes call it; the main one writes."""
+    if (whole := state.state_dict()) is not None:
+        encoder.save_pretrained(config.encoder_folder)
+        save_checkpoint({**whole, "step": step}, config.out / "checkpoint.pt", run)
 
 
 def learning_rate(config: Config, step: int) -> float:
-    """Of one step."""
+    """The encoder's learning rate at a step."""
     return config.lr * lr_multiplier(step, config.steps, config.warmup, config.schedule)
 
 
-class Training:
-    """What a step changes: encoder and gate, their average if one is kept, the optimizer's state."""
-
-    def __init__(self, config: Config, backbone: WanBackbone) -> None:
-        self.config = config
-        self.encoder = new_encoder(config, backbone).train()
-        gate = [] if self.encoder.gate is None else [*self.encoder.gate.parameters()]
-        others = [p for name, p in self.encoder.named_parameters() if not name.startswith("gate.")]
-        groups: list[dict[str, Any]] = [{"params": others, "faster": 1.0}]
-        if gate:
-            groups.append({"params": gate, "faster": config.gate_lr / config.lr})
-        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=0.0)
-        average = get_ema_multi_avg_fn(config.ema)
-        self.average = AveragedModel(self.encoder, multi_avg_fn=average, use_buffers=True) if config.ema else None
-
-    def update(self, step: int) -> Tensor:
-        """Take the gradients, which all processes share by now, and clear them; their norm before clipping."""
-        norm = nn.utils.clip_grad_norm_(self.encoder.parameters(), self.config.clip_norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config, step) * group["faster"]
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.average is not None:
-            self.average.update_parameters(self.encoder)
-        return norm
-
-    def best(self) -> Encoder:
-        """The encoder for use: the average, if one is kept."""
-        return self.encoder if self.average is None else cast(Encoder, self.average.module)
-
-    def save(self, step: int, file: Path, about: dict[str, Any]) -> None:
-        """Write the encoder for use, then the checkpoint."""
-        self.best().save_pretrained(self.config.encoder_folder)
-        state = {"encoder": self.encoder.state_dict(), "optimizer": self.optimizer.state_dict(), "step": step}
-        if self.average is not None:
-            state["average"] = self.average.state_dict()
-        save_checkpoint(state, file, about)
-
-    def load(self, state: dict[str, Any]) -> int:
-        """Take a checkpoint's state; the step to go on with."""
-        self.encoder.load_state_dict(state["encoder"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        return state["step"]
+def make_optimizer(config: Config, encoder: Encoder) -> torch.optim.AdamW:
+    """AdamW over the encoder and its gate, with rates relative to the encoder's."""
+    gate = [] if encoder.gate is None else [*encoder.gate.parameters()]
+    others = [p for name, p in encoder.named_parameters() if not name.startswith("gate.")]
+    return adamw([(others, 1.0), (gate, config.gate_lr / config.lr)])
 
 
-def train(config: Config, backbone: WanBackbone, data: TrainingSet, launched: Accelerator) -> Encoder:
-    """Train to ``config.steps``; what is in ``config.out`` is gone on with. Only the main process writes."""
-    training, file, start = Training(config, backbone), config.out / "checkpoint.pt", 0
-    about = identity(
-        config,
-        RESUME_OVERRIDES,
-        processes=launched.num_processes,
-        bank=data.bank.fingerprint,
-        # the weights themselves, not their name alone; of a model in pieces no process has the whole
-        backbone=None if config.shard else fingerprint(*backbone.transformers),
-    )
-    if state := load_checkpoint(file, about):
-        start = training.load(state)
-    launched.wait_for_everyone()  # the main process will write where the others have just read
-    text, share = TextCache(backbone, config.text_length), (launched.process_index, launched.num_processes)
-    lockstep = config.shard and launched.num_processes > 1
-
-    def gradients(step: int, of: Training = training) -> Made:
-        batch = data.batch(step, *share)
-        torch.manual_seed(_seed_of(config, step, launched.process_index))  # of dropout, which the release's encoder has
-        loss = backward(backbone, of.encoder, text, batch, config.weighting, lockstep)
-        mean_gradients(launched, of.encoder.parameters())
-        return Made(loss, batch.sigma, {})
-
-    def save(step: int) -> None:
-        if launched.is_main_process:
-            training.save(step, file, about)
-
-    course = Course("dit-mem", config, launched, config.steps, gradients, training.update, save)
-    with prepared(backbone, config.text_length, config.checkpointing):
-        if start < course.steps:
-            # of a copy, for a step moves the statistics of the release's encoder; the average too is on the disk twice
-            copied = copy.deepcopy(training)
-            course.tell(start, lambda: gradients(start, copied), copied.encoder, copies=10)
-        course.run(start)
-    return training.best().eval()
+def make_average(config: Config, objective: Objective) -> AveragedModel | None:
+    """The exponential moving average of what is trained, if there is to be one."""
+    if not config.ema:
+        return None
+    return AveragedModel(objective, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
 
 
-def _seed_of(config: Config, step: int, rank: int) -> int:
-    return random.Random(f"{config.seed}/{step}/{rank}").getrandbits(63)
+def trained_encoder(objective: Objective, average: AveragedModel | None) -> Encoder:
+    """The encoder for use: the average, if one is kept."""
+    return (objective if average is None else cast(Objective, average.module)).encoder
+
+
+@dataclass(frozen=True)
+class Train(Command):
+    """The command line."""
+
+    shows: ClassVar[tuple[type, ...]] = TRAINS
 
 
 def main(command: Command) -> int:
@@ -146,15 +146,17 @@ def main(command: Command) -> int:
     config = command.config
     if not (config.bank / "bank.json").exists():
         raise InputError(f"There is no bank {config.bank}; run recipes.dit_mem.prepare first.")
-    launched = launch(config.device, config.tracker, "memkit-dit-mem", asdict(config), config.out)
-    backbone = load_backbone(config, launched.device)
+    accelerator = launch(config, "memkit-dit-mem", asdict(config))
+    backbone = load_backbone(config, accelerator.device)
     data = TrainingSet(MemoryBank.open(config.bank), config)
-    launched.print(f"{len(data.ids)} targets, {data.short} of them with fewer than {config.k} clips of memory")
-    report_sharding(launched, *backbone.transformers)
-    train(config, backbone, data, launched)
-    launched.end_training()
+    accelerator.print(f"{len(data.ids)} targets, {data.short} of them with fewer than {config.k} clips of memory")
+    report_sharding(accelerator, *backbone.transformers)
+    train(config, backbone, data, accelerator)
+    accelerator.end_training()
+    if accelerator.is_main_process:
+        report_done(config.out, f"python -m recipes.dit_mem.evaluate --out {config.out}")
     return 0
 
 
 if __name__ == "__main__":
-    run_command(lambda: main(parse(Command, __doc__)))
+    run_command(lambda: main(parse(Train, __doc__)))

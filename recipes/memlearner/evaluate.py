@@ -34,14 +34,14 @@ from memkit.errors import InputError
 from memkit.injectors import AttentionRecorder
 from memkit.rollout import ContextMethod, LearnedContext, Rollout, SeparateContext
 from memkit.video import from_model, to_model, write_video
+from recipes.common.backbones import load_backbone
 from recipes.common.commands import report_done, run_command
 from recipes.common.results import ResultStore
 from recipes.common.tables import write_tables
-from recipes.common.training import fingerprint, pick_device
+from recipes.common.training import fingerprint
 from recipes.memlearner.methods import load_method
 from recipes.memlearner.presets import Command, parse
 from recipes.memlearner.scores import COMPARISONS, Clip, Comparison, Row, Run, clip_of, score, tables, test_rooms, truth
-from recipes.memlearner.train import load_backbone
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def evaluate(command: Evaluate, comparisons: Sequence[Comparison] = COMPARISONS)
     config = command.config
     names = ("model", "sampling_steps", "guidance_scale", "history_guidance", "video_chunks", "budget")
     settings = {name: getattr(config, name) for name in names} | {"noise_seed": command.noise_seed}
-    backbone = load_backbone(config, pick_device(config.device), config.out)
+    backbone = load_backbone(config, trained=config.out)
     method = load_method(config, backbone, config.out / "method").eval()
     settings["weights"] = fingerprint(backbone.transformer, method)
     rows = ResultStore(config.out / "measured.jsonl", settings, Row)
@@ -76,7 +76,7 @@ def evaluate(command: Evaluate, comparisons: Sequence[Comparison] = COMPARISONS)
 def controls(command: Evaluate, backbone: WanBackbone | None = None) -> Run:
     """The rows that no method changes, which lie beside the banks; training leaves the autoencoder as it is."""
     config = command.config
-    backbone = backbone or load_backbone(config, pick_device(config.device))
+    backbone = backbone or load_backbone(config)
     settings = {"model": config.model, "video_chunks": config.video_chunks}
     rows = ResultStore(config.folder / "controls.jsonl", settings, Row)
     for comparison in COMPARISONS:

@@ -30,12 +30,11 @@ from memkit.video import VideoWriter, first_frame
 from memkit.worlds.paths import FOV_DEGREES
 from memkit.worlds.paths import Path as WalkedPath
 from memkit.worlds.rooms import Room, RoomClip
+from recipes.common.backbones import load_backbone
 from recipes.common.camera_paths import held, level_camera
 from recipes.common.commands import run_command
-from recipes.common.training import pick_device
 from recipes.memlearner.methods import load_method
 from recipes.memlearner.presets import Command, parse
-from recipes.memlearner.train import load_backbone
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def main(command: Generate) -> int:
     config = command.config
     if (command.room is None) == (command.image is None) or (command.keys is None) == (command.poses is None):
         raise InputError("Give one of --room and --image, and one of --keys and --poses.")
-    backbone = load_backbone(config, pick_device(config.device), config.out)
+    backbone = load_backbone(config, trained=config.out)
     method, form = load_method(config, backbone, config.out / "method").eval(), backbone.video_format
     frame, start = first_view(command, form.height, form.width)
     rollout = Rollout(

@@ -89,14 +89,8 @@ def parts_of(method: ContextMethod) -> dict[str, Pretrained]:
     return {name: part for name, part in method.named_children() if isinstance(part, Pretrained)}
 
 
-def save_method(method: ContextMethod, folder: Path) -> None:
-    """Each part as ``save_pretrained`` does, in a folder of its name."""
-    for name, part in parts_of(method).items():
-        part.save_pretrained(folder / name)
-
-
 def load_method(config: Config, backbone: WanBackbone, folder: Path) -> ContextMethod:
-    """What ``save_method`` wrote. Raises `InputError` for a folder of another method or of other settings."""
+    """The method that training has saved. Raises `InputError` for a folder of another method or of other settings."""
     method = make_method(config, backbone)
     for name, part in parts_of(method).items():
         if not (folder / name / "config.json").exists():

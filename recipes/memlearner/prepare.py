@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ from memkit.cameras import latent_cameras
 from memkit.video import to_model
 from memkit.worlds.constants import Split
 from recipes.common.backbones import load_codec
-from recipes.common.commands import run_command
+from recipes.common.commands import PREPARES, run_command
 from recipes.common.own_videos import OwnVideos, fill_bank
 from recipes.memlearner.presets import Annotation, Command, Config, parse
 from recipes.memlearner.videos import Chunk, FileVideo, LongVideo, RoomVideo, chunk_id, frames_id, name_of, room_names
@@ -44,6 +44,7 @@ DTYPE = torch.float16
 class Prepare(OwnVideos, Command):
     """The command line."""
 
+    shows: ClassVar[tuple[type, ...]] = PREPARES
     annotation: Annotation = "exact"
     """How the poses of your videos are known, which lie beside them; with "none" no pose files are read."""
     into: Literal["train", "test"] = "train"
@@ -53,7 +54,7 @@ class Prepare(OwnVideos, Command):
 def main(command: Prepare) -> int:
     """Build what is missing; the exit code."""
     config = command.config
-    own, codec = command.given(config.model), load_codec(config.model, config.device, config.threads)
+    own, codec = command.given(config.model), load_codec(config)
     if own is not None:
         return _ingest(command, *own, codec)
     splits: tuple[tuple[Split, int], ...] = (("train", config.train_videos), ("test", config.test_videos))

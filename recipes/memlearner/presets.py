@@ -5,15 +5,16 @@ A preset is a function that returns the whole configuration; each field can be r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from recipes.common.commands import parse_with
-from recipes.common.settings import RunSettings
+from recipes.common.commands import SAMPLES, parse_with
+from recipes.common.settings import DataSettings, SampleSettings, Settings, TrainSettings
 
 Annotation = Literal["exact", "estimated", "none"]
 """How the poses of a bank's videos are known: rendered or measured, estimated from the pictures, not at all."""
@@ -24,15 +25,59 @@ module of its own, or not at all."""
 
 
 @dataclass(frozen=True)
-class Config(RunSettings):
-    """Everything. A comment says where a default is our reading of the paper."""
+class Training(TrainSettings):
+    """Training. A comment says where a default is our reading of the paper."""
 
     start: Path | None = None
     """A run of this recipe whose transformer and camera encoder training starts from, instead of the model's."""
-    out: Path = Path("runs/memlearner-tiny")
-    """Folder of the run: banks, weights, log, results."""
     more_banks: tuple[Path, ...] = ()
     """Banks to train on beside BANKS/train, each as often as it has videos; a step is of one bank."""
+    context_noise: Literal["clean", "independent"] = "clean"
+    """Context frames of "window" in training: as they are, or each noised at a level of its own, drawn as that of the
+    chunk (DFoT's way). Generation shows them clean."""
+    pretrain_steps: int = 0
+    """Steps before all others in which the module of "separate" learns alone, by L1(Q, P) (the paper's rescue)."""
+    query_loss: float = 0.0
+    """Weight of a loss of the queries' own in "learned" with the timestep 0: the mean squared error of the latents that
+    they hold at the end of the model, against the chunk's. Ours; the paper has none."""
+    steps: int = 20_000
+    """Optimizer steps; the paper's number."""
+    lr: float = 5e-5
+    """Learning rate of AdamW; the paper's."""
+    camera_lr: float = 5e-5
+    """Learning rate of what the backbone does not have: camera encoders, packing, a query module."""
+    drop_context: float = 0.0
+    """Probability of no context in a step of "window", beside the lengths drawn, for history guidance."""
+
+
+@dataclass(frozen=True)
+class Sampling(SampleSettings):
+    """Generation."""
+
+    budget: int | None = None
+    """Bytes of latents that a rollout keeps; None keeps all."""
+    history_guidance: float = 1.0
+    """Scale ω of "window" in generation: v(∅) + ω·(v(H) − v(∅))."""
+
+
+@dataclass(frozen=True)
+class Data(DataSettings):
+    """Videos of the rooms world."""
+
+    video_chunks: int = 10
+    """Chunks that a long video is cut into; each begins with the last frame of the one before."""
+    train_videos: int = 400
+    """Videos to train on: half with people and half without."""
+    test_videos: int = 64
+    """Videos of rooms that nothing was trained on: half with people, and as many of the same rooms without."""
+
+
+@dataclass(frozen=True)
+class Config(Training, Sampling, Data, Settings):
+    """All settings."""
+
+    out: Path = Path("runs/memlearner-tiny")
+    """Folder of the run: banks, weights, log, results."""
     annotations: tuple[Annotation, ...] = ("exact",)
     """Kinds of poses in the banks of training, each with a camera encoder of its own. The first is what generation
     takes its path for; the paper: the exact one."""
@@ -50,41 +95,11 @@ class Config(RunSettings):
     query_time: Literal["clean", "shared"] = "shared"
     """Timestep of Q: that of P, or 0; our reading: that of P."""
     context_time: Literal["clean", "shared"] = "clean"
-    """Timestep of C in "learned"; our reading: 0, with which C is run once a chunk."""
+    """Timestep of C in "learned"; our reading: 0, with which C is run once per chunk."""
     chunks: int = 9
-    """At most so many chunks of context: the newest ("learned", "separate"), or those that "cam" looks in."""
+    """Most chunks of context: the newest ("learned", "separate"), or those that "cam" looks in."""
     frames: int = 20
     """Context frames of "cam" and "window"."""
-    budget: int | None = None
-    """Bytes of latents that a rollout keeps; None keeps all."""
-    history_guidance: float = 1.0
-    """Of "window" in generation: v(∅) + ω·(v(H) − v(∅))."""
-    context_noise: Literal["clean", "independent"] = "clean"
-    """Context frames of "window" in training: as they are, or each noised at a level of its own, drawn as that of the
-    chunk (DFoT's way). Generation shows them clean."""
-    pretrain_steps: int = 0
-    """Steps before all others in which the module of "separate" learns alone, by L1(Q, P) (the paper's rescue)."""
-    query_loss: float = 0.0
-    """Weight of a loss of the queries' own in "learned" with the timestep 0: the mean squared error of the latents that
-    they hold at the end of the model, against the chunk's. Ours; the paper has none."""
-
-    # -- training
-    steps: int = 20_000
-    """The paper's."""
-    lr: float = 5e-5
-    """Of AdamW; the paper's."""
-    camera_lr: float = 5e-5
-    """Of what the backbone did not bring along: camera encoders, packing, a query module."""
-    drop_context: float = 0.0
-    """Probability of no context in a step of "window", beside the lengths drawn, for history guidance."""
-
-    # -- videos of the rooms world, rendered by ``prepare`` where no videos are given
-    video_chunks: int = 10
-    """Chunks that a long video is cut into; each begins with the last frame of the one before."""
-    train_videos: int = 400
-    """Half with people and half without."""
-    test_videos: int = 64
-    """Of rooms that nothing was trained on: half with people, and as many of the same rooms without."""
 
 
 def tiny() -> Config:
@@ -132,14 +147,11 @@ PRESETS: dict[str, Callable[[], Config]] = {"tiny": tiny, "wan2.1-1.3b": wan2_1_
 
 @dataclass(frozen=True)
 class Command:
-    """What the command lines share; a command adds its own fields."""
+    """The settings, which every command takes; a command adds its own fields."""
 
+    shows: ClassVar[tuple[type, ...]] = SAMPLES
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=tiny)
 
 
-AnyCommand = TypeVar("AnyCommand", bound=Command)
-
-
-def parse(command: type[AnyCommand], description: str | None, arguments: Sequence[str] | None = None) -> AnyCommand:
-    """The command line of ``command``; see `recipes.common.commands.parse_with`."""
-    return parse_with(PRESETS, command, description, arguments)
+parse = partial(parse_with, PRESETS)
+"""The command line of a command of this recipe; see `recipes.common.commands.parse_with`."""

@@ -1,12 +1,13 @@
-"""What a step of training minimises: the error of a chunk's velocity; of a module that learns alone, L1(Q, P)."""
+"""What a step of training minimises: the error of a chunk's velocity; for a module that learns alone, L1(Q, P)."""
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import ExitStack
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from memkit.backbones import WanBackbone
 from memkit.flow import NUM_TRAIN_TIMESTEPS, add_noise
@@ -20,52 +21,70 @@ from recipes.memlearner.data import Batch, TrainingSet
 from recipes.memlearner.presets import Config
 
 
-def losses(
-    config: Config, backbone: WanBackbone, method: ContextMethod, text: TextCache, batch: Batch, data: TrainingSet
-) -> Float[Tensor, " batch"]:
-    """Flow-matching loss of each sample, over the frames after the first, which is given; gradients are left behind.
+class StepOutput(NamedTuple):
+    """What a forward pass gives."""
 
-    With ``query_loss`` those of the queries' own error too, which is not in what is returned.
-    """
-    device = backbone.device
-    latents, noise, sigma = (x.to(device) for x in (batch.latents, batch.noise, batch.sigma))
-    noisy, shown = add_noise(latents, noise, sigma), _shown(method, text, batch, device)
-    if config.context_noise == "independent" and shown["selection"] is not None:
-        shown["selection"], shown["context_timesteps"] = data.noisy(shown["selection"], batch.context_seeds)
-    with (
-        torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bf16"),
-        method.shown(backbone.transformer, **shown),
-        conditioning_frames(latents[:, :, :1], backbone.transformer),
-    ):
-        predicted = backbone.velocity(noisy, sigma * NUM_TRAIN_TIMESTEPS, shown["text"])
-        error = (predicted.float() - (noise - latents)).pow(2)[:, :, 1:].flatten(1).mean(1)
-        if error.requires_grad:  # backward here, where gradient checkpointing still finds what is attached
-            own = config.query_loss * query_loss(method, latents) if config.query_loss else 0.0
-            (error.mean() + own).backward()
-    return error.detach()
+    loss: Tensor
+    """What is minimised."""
+    errors: Float[Tensor, " batch"]
+    """What the log tells: the error of each sample, without the queries' own."""
 
 
-def pretraining_losses(
-    config: Config, device: torch.device, method: SeparateContext, text: TextCache, batch: Batch
-) -> Float[Tensor, " batch"]:
-    """L1(Q, P) of each sample, of the module alone; gradients are left behind."""
-    shown = _shown(method, text, batch, device)
-    own, past = relative_poses(batch.cameras, shown["selection"], batch.latents.shape[2])
-    context = None if shown["selection"] is None else shown["selection"].latents
-    given = ChunkInputs(context, own, past, batch.annotation, shown["noise"], shown["text"], None)
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bf16"):
-        error = query_module_loss(method.module, method.fetch(given), batch.latents.to(device))
-    error.mean().backward()
-    return error.detach()
+class Objective(nn.Module):
+    """What is trained, the transformer and a method's parts; called with a batch, the loss."""
 
+    def __init__(self, config: Config, backbone: WanBackbone, method: ContextMethod, data: TrainingSet) -> None:
+        super().__init__()
+        self.transformer, self.method = backbone.transformer, method
+        self.config, self.data, self.text = config, data, TextCache(backbone, config.text_length)
 
-def _shown(method: ContextMethod, text: TextCache, batch: Batch, device: torch.device) -> dict[str, Any]:
-    """What `ContextMethod.shown` takes."""
-    selection = method.choose(batch.history, batch.cameras)
-    return {
-        "selection": None if selection is None else selection._replace(latents=selection.latents.to(device)),
-        "cameras": batch.cameras,
-        "annotation": batch.annotation,
-        "noise": batch.query_noise.to(device),
-        "text": text(batch.captions).to(device),
-    }
+    def forward(self, batch: Batch, device: torch.device, attached: ExitStack, alone: bool = False) -> StepOutput:
+        """The flow-matching loss over the frames after the first, which is given; or that of the module ``alone``.
+
+        What is entered into ``attached`` must last until after the backward pass, in which gradient checkpointing runs
+        the blocks again.
+        """
+        context = self._context(batch, device)
+        return (self._pretraining if alone else self._flow_matching)(batch, device, context, attached)
+
+    def _flow_matching(
+        self, batch: Batch, device: torch.device, context: dict[str, Any], attached: ExitStack
+    ) -> StepOutput:
+        latents, noise, sigma = (x.to(device) for x in (batch.latents, batch.noise, batch.sigma))
+        if self.config.context_noise == "independent" and context["selection"] is not None:
+            noisy_context = self.data.noisy(context["selection"], batch.context_seeds)
+            context["selection"], context["context_timesteps"] = noisy_context
+        attached.enter_context(self._autocast(device))
+        attached.enter_context(self.method.shown(self.transformer, **context))
+        attached.enter_context(conditioning_frames(latents[:, :, :1], self.transformer))
+        noisy, timestep = add_noise(latents, noise, sigma), sigma * NUM_TRAIN_TIMESTEPS
+        predicted = self.transformer(noisy, timestep, context["text"], return_dict=False)[0]
+        errors = (predicted.float() - (noise - latents)).pow(2)[:, :, 1:].flatten(1).mean(1)
+        own = self.config.query_loss * query_loss(self.method, latents) if self.config.query_loss else 0.0
+        return StepOutput(errors.mean() + own, errors.detach())
+
+    def _pretraining(
+        self, batch: Batch, device: torch.device, context: dict[str, Any], attached: ExitStack
+    ) -> StepOutput:
+        assert isinstance(self.method, SeparateContext)
+        selection = context["selection"]
+        own, past = relative_poses(batch.cameras, selection, batch.latents.shape[2])
+        latents = None if selection is None else selection.latents
+        given = ChunkInputs(latents, own, past, batch.annotation, context["noise"], context["text"], None)
+        attached.enter_context(self._autocast(device))
+        errors = query_module_loss(self.method.module, self.method.fetch(given), batch.latents.to(device))
+        return StepOutput(errors.mean(), errors.detach())
+
+    def _autocast(self, device: torch.device) -> torch.autocast:
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.config.dtype == "bf16")
+
+    def _context(self, batch: Batch, device: torch.device) -> dict[str, Any]:
+        """What `ContextMethod.shown` takes."""
+        selection = self.method.choose(batch.history, batch.cameras)
+        return {
+            "selection": None if selection is None else selection._replace(latents=selection.latents.to(device)),
+            "cameras": batch.cameras,
+            "annotation": batch.annotation,
+            "noise": batch.query_noise.to(device),
+            "text": self.text(batch.captions).to(device),
+        }

@@ -4,10 +4,10 @@
     python -m recipes.memlearner.train --preset tiny --method cam --start runs/memlearner-tiny/none
     accelerate launch -m recipes.memlearner.train --preset wan2.1-1.3b
 
-The loss is on the chunk that is made, whose first frame is given; the past has from none to ``--chunks`` chunks, as
-many in all samples of a step. OUT has the transformer (``transformer/``), what the method trains (``method/``), the
-checkpoint, and log.jsonl with the loss by noise level. Processes share one batch, and with ``--shard`` the backbone's
-weights.
+The loss is on the chunk that is generated, whose first frame is given; the past has from none to ``--chunks`` chunks,
+as many in all samples of a step. OUT has the transformer (``transformer/``), what the method trains (``method/``), the
+checkpoint, and log.jsonl with the loss by noise level. Processes and accumulated passes share the batch of a step; with
+``--shard`` the processes share the weights too.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 import torch
 from accelerate import Accelerator
@@ -27,17 +27,24 @@ from memkit.errors import InputError
 from memkit.generation import short_texts
 from memkit.rollout import ContextMethod, SeparateContext
 from recipes.common import settings
-from recipes.common.backbones import load_whole
-from recipes.common.commands import run_command
-from recipes.common.course import Course, Made
-from recipes.common.launch import launch, report_sharding, shard
-from recipes.common.padded_text import TextCache, prepared
-from recipes.common.training import fingerprint, identity, load_checkpoint
+from recipes.common.backbones import load_trainable
+from recipes.common.checkpoint import TrainState, run_settings, save_checkpoint, save_part
+from recipes.common.commands import TRAINS, report_done, run_command
+from recipes.common.launch import distribute, launch, micro_batches, report_sharding, sharded
+from recipes.common.padded_text import prepared
+from recipes.common.run_log import RunLog, check_disk, gathered_losses
+from recipes.common.training import (
+    adamw,
+    clip_gradients,
+    fingerprint,
+    lr_multiplier,
+    set_learning_rate,
+    zero_missing_gradients,
+)
 from recipes.memlearner.data import TrainingSet
-from recipes.memlearner.methods import make_method, start_from
+from recipes.memlearner.methods import make_method, parts_of, start_from
 from recipes.memlearner.presets import Command, Config, parse
-from recipes.memlearner.state import Training
-from recipes.memlearner.step import losses, pretraining_losses
+from recipes.memlearner.step import Objective
 
 RESUME_OVERRIDES = settings.RESUME_OVERRIDES | {
     "start",
@@ -47,42 +54,67 @@ RESUME_OVERRIDES = settings.RESUME_OVERRIDES | {
     "train_videos",
     "test_videos",
 }
-"""Settings that a resumed run may change; the others would make another run of it."""
+"""Settings that a resumed run may change; the others would make it another run."""
 
 
-def load_backbone(config: Config, device: torch.device, folder: Path | None = None) -> WanBackbone:
-    """The pipeline in fp32, its transformer from the run in ``folder`` if one is given."""
-    return load_whole(config.model, config.threads, device, folder)
+def train(
+    config: Config, backbone: WanBackbone, banks: Sequence[MemoryBank], accelerator: Accelerator
+) -> ContextMethod:
+    """Train to ``config.steps``, from the checkpoint in ``config.out`` if there is one.
+
+    All processes call it; only the main one writes. Raises `InputError` for settings that do not go together.
+    """
+    check(config)
+    method = make_method(config, backbone)
+    if config.start is not None:
+        start_from(method, config.start / "method")
+    data, shares = TrainingSet(banks, config, method.keeps), micro_batches(accelerator)
+    run = run_settings(
+        config,
+        RESUME_OVERRIDES,
+        processes=shares[0][1],  # shares of a step's batch, which its noise depends on
+        bank=[bank.fingerprint for bank in banks],
+        weights=fingerprint(backbone.transformer, method),
+    )
+    objective = Objective(config, backbone, method, data)
+    model = distribute(accelerator, objective, backbone.transformer, config.shard)
+    optimizer = accelerator.prepare(
+        adamw([(objective.transformer.parameters(), config.lr), (method.parameters(), config.camera_lr)])
+    )
+    state = TrainState(objective, optimizer, accelerator)
+    start, total = state.resume(config.out / "checkpoint.pt", run), config.pretrain_steps + config.steps
+    check_disk("memlearner", config.out, 8 * 4 * sum(p.numel() for p in objective.parameters()))
+    log = RunLog(config.out, f"memlearner {config.method}", start, total, accelerator)
+    with ExitStack() as stack:
+        stack.enter_context(prepared(backbone, config.text_length, config.checkpointing))
+        if isinstance(method, SeparateContext):
+            stack.enter_context(short_texts([method.module.wan], config.text_length))
+        for step in range(start, total):
+            alone, losses = step < config.pretrain_steps, []
+            for share in shares:
+                batch = data.batch(step, *share)
+                torch.manual_seed(random.Random(f"{config.seed}/{step}/{share[0]}").getrandbits(63))
+                with accelerator.accumulate(model), ExitStack() as attached:
+                    loss, errors = model(batch, accelerator.device, attached, alone)
+                    accelerator.backward(loss)
+                losses.append((errors, batch.sigma))
+            zero_missing_gradients(objective)
+            norm = clip_gradients(accelerator, objective, config.clip_norm)
+            set_learning_rate(optimizer, learning_rate(config, step))
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            row = None
+            if step % config.log_every == 0:
+                row = {"step": step, **gathered_losses(accelerator, losses), "norm": norm, "past": len(batch.history)}
+            log.step(row)
+            if (step + 1) % config.save_every == 0 or step + 1 == total:
+                save(config, objective, state, step + 1, run)
+    log.close()
+    return method.eval()
 
 
-class Steps:
-    """The steps of a run, and what each minimises."""
-
-    def __init__(self, training: Training, data: TrainingSet) -> None:
-        self.training, self.data, self.config = training, data, training.config
-        self.text = TextCache(training.backbone, self.config.text_length)
-
-    def gradients(self, step: int) -> Made:
-        """The losses of this process' share of the batch; the mean of all gradients is left behind."""
-        training, launched, config = self.training, self.training.launched, self.config
-        batch = self.data.batch(step, launched.process_index, launched.num_processes)
-        torch.manual_seed(random.Random(f"{config.seed}/{step}/{launched.process_index}").getrandbits(63))
-        backbone, method = training.backbone, training.method
-        if step < config.pretrain_steps and isinstance(method, SeparateContext):
-            loss = pretraining_losses(config, backbone.device, method, self.text, batch)
-        else:
-            loss = losses(config, backbone, method, self.text, batch, self.data)
-        training.share_gradients()
-        return Made(loss, batch.sigma, {"past": len(batch.history)})
-
-    def usual(self) -> int:
-        """A step with half of the longest past."""
-        half, first = max(1, self.config.chunks // 2), self.config.pretrain_steps
-        return next((i for i in range(first, first + 1000) if self.data.past(i) >= half), first)
-
-
-def train(config: Config, backbone: WanBackbone, banks: Sequence[MemoryBank], launched: Accelerator) -> ContextMethod:
-    """Train to ``config.steps``; what is in ``config.out`` is gone on with. Only the main process writes."""
+def check(config: Config) -> None:
+    """Raises `InputError` for settings of one method with another."""
     if config.pretrain_steps and config.method != "separate":
         raise InputError(
             f"--pretrain-steps is for the method 'separate'; {config.method!r} has nothing to learn alone."
@@ -93,38 +125,29 @@ def train(config: Config, backbone: WanBackbone, banks: Sequence[MemoryBank], la
         raise InputError(f"--query-loss is for the method 'learned'; {config.method!r} has no queries in the model.")
     if config.query_loss and config.query_time != "clean":
         raise InputError("--query-loss reads queries at timestep 0; give --query-time clean along.")
-    method = make_method(config, backbone)
-    if config.start is not None:
-        start_from(method, config.start / "method")
-    data = TrainingSet(banks, config, method.keeps)
-    made_of = {"bank": [bank.fingerprint for bank in banks], "weights": fingerprint(backbone.transformer, method)}
-    about = identity(config, RESUME_OVERRIDES, processes=launched.num_processes, **made_of)
-    if config.shard and launched.num_processes > 1:
-        shard(backbone.transformer)
-    training, start = Training(config, backbone, method, launched), 0
-    if state := load_checkpoint(config.out / "checkpoint.pt", about):
-        training.load(state)
-        start = state["step"]
-    launched.wait_for_everyone()  # the main process will write where the others have just read
-    steps = Steps(training, data)
-    course = Course(
-        f"memlearner {config.method}",
-        config,
-        launched,
-        config.pretrain_steps + config.steps,
-        steps.gradients,
-        training.step,
-        lambda step: training.save(step, about),
-    )
-    with ExitStack() as stack:
-        stack.enter_context(prepared(backbone, config.text_length, config.checkpointing))
-        if isinstance(method, SeparateContext):
-            stack.enter_context(short_texts([method.module.wan], config.text_length))
-        if start < course.steps:
-            usual = steps.usual()
-            course.tell(start, lambda: steps.gradients(usual), training.modules)
-        course.run(start)
-    return method.eval()
+
+
+def learning_rate(config: Config, step: int) -> float:
+    """The multiplier of a step; steps in which a module learns alone have a schedule of their own."""
+    first = config.pretrain_steps
+    at, steps = (step, first) if step < first else (step - first, config.steps)
+    return lr_multiplier(at, steps, config.warmup, config.schedule)
+
+
+def save(config: Config, objective: Objective, state: TrainState, step: int, run: dict[str, Any]) -> None:
+    """Write transformer and method for use, then the checkpoint. All processes call it; the main one writes."""
+    if (whole := state.state_dict()) is not None:
+        save_part(objective.transformer, whole["modules"], "transformer.", config.out / "transformer")
+        for name, part in parts_of(objective.method).items():
+            save_part(part, whole["modules"], f"method.{name}.", config.out / "method" / name)
+        save_checkpoint({**whole, "step": step}, config.out / "checkpoint.pt", run)
+
+
+@dataclass(frozen=True)
+class Train(Command):
+    """The command line."""
+
+    shows: ClassVar[tuple[type, ...]] = TRAINS
 
 
 def main(command: Command) -> int:
@@ -134,13 +157,15 @@ def main(command: Command) -> int:
     for bank in banks:
         if not (bank / "bank.json").exists():
             raise InputError(f"There is no bank {bank}; run recipes.memlearner.prepare first.")
-    launched = launch(config.device, config.tracker, "memkit-memlearner", asdict(config), config.out)
-    backbone = load_backbone(config, launched.device, config.start)
-    train(config, backbone, [MemoryBank.open(bank) for bank in banks], launched)
-    report_sharding(launched, backbone.transformer)
-    launched.end_training()
+    accelerator = launch(config, "memkit-memlearner", asdict(config))
+    backbone = load_trainable(config, accelerator.device, sharded(accelerator, config.shard), config.start)
+    train(config, backbone, [MemoryBank.open(bank) for bank in banks], accelerator)
+    report_sharding(accelerator, backbone.transformer)
+    accelerator.end_training()
+    if accelerator.is_main_process:
+        report_done(config.out, f"python -m recipes.memlearner.evaluate --method {config.method} --out {config.out}")
     return 0
 
 
 if __name__ == "__main__":
-    run_command(lambda: main(parse(Command, __doc__)))
+    run_command(lambda: main(parse(Train, __doc__)))

@@ -114,7 +114,7 @@ class TrainingSet(Clips):
 
     def _hidden(self, rng: random.Random) -> Hidden:
         """An undisturbed step, or interruptions at one place, each as often as it is among the clips."""
-        if rng.random() < self.config.clean:
+        if rng.random() < self.config.undisturbed_prob:
             return None
         places = sorted(self.by_hidden)
         return rng.choices(places, [len(self.by_hidden[place]) for place in places])[0]

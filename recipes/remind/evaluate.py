@@ -37,11 +37,11 @@ from memkit.report import contact_sheet
 from memkit.streaming import Stream, read_everything
 from memkit.streaming.read_policies import Read
 from memkit.video import from_model, to_model, write_video
-from recipes.common.backbones import load_whole
+from recipes.common.backbones import load_backbone
 from recipes.common.commands import report_done, run_command
 from recipes.common.results import ResultStore
 from recipes.common.tables import write_tables
-from recipes.common.training import fingerprint, pick_device
+from recipes.common.training import fingerprint
 from recipes.remind.clips import WorldClip
 from recipes.remind.data import Clips
 from recipes.remind.presets import STRIDE, Command, Config, parse
@@ -69,7 +69,7 @@ class Evaluate(Command):
 def evaluate(command: Evaluate, conditions: Sequence[str] = OWN) -> Run:
     """All rows of a run under these conditions, with those that no run changes; what is missing is measured."""
     config, clips = command.config, open_clips(command.config)
-    backbone = load_whole(config.model, config.threads, pick_device(config.device), config.out)
+    backbone = load_backbone(config, trained=config.out)
     positions = load_cameras(config, backbone, config.out).eval()
     settings = {"weights": fingerprint(backbone.transformer, positions), "bank": clips.bank.fingerprint}
     rows = ResultStore(config.out / "measured.jsonl", _settings(command) | settings, Row)
@@ -82,7 +82,7 @@ def controls(command: Evaluate) -> Run:
     config, clips = command.config, open_clips(command.config)
     settings = _settings(command) | {"bank": clips.bank.fingerprint}
     rows = ResultStore(config.folder / "controls.jsonl", settings, Row)
-    backbone = load_whole(config.model, config.threads, pick_device(config.device))
+    backbone = load_backbone(config)
     Evaluator(command, clips, backbone).measure((*CONTROLS, *PLAIN_CONTROLS), rows)
     return dict(rows.rows)
 

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from memkit.cameras import Cameras, cameras_from_keys, latent_cameras, read_poses, write_poses
 from memkit.errors import InputError
 from memkit.report import contact_sheet
@@ -26,10 +24,9 @@ from memkit.streaming import read_everything, read_packed, read_window
 from memkit.streaming.read_policies import Read
 from memkit.video import read_clip, resize, write_video
 from memkit.worlds.paths import FOV_DEGREES
-from recipes.common.backbones import load_whole
+from recipes.common.backbones import load_backbone
 from recipes.common.camera_paths import held, level_camera
 from recipes.common.commands import run_command
-from recipes.common.training import pick_device
 from recipes.remind.presets import STRIDE, Command, Config, parse
 from recipes.remind.sampler import EventName, Frames, plan_video, sample_video, with_event
 from recipes.remind.train import load_cameras
@@ -72,8 +69,7 @@ def main(command: Generate) -> int:
     """Generate; the exit code."""
     config = command.config
     _check(command)
-    dtype = torch.bfloat16 if config.dtype == "bf16" else torch.float32
-    backbone = load_whole(config.model, config.threads, pick_device(config.device), config.out, dtype)
+    backbone = load_backbone(config, trained=config.out)
     positions = load_cameras(config, backbone, config.out).eval()
     given = first_frames(command, config)
     path = camera_path(command, config)

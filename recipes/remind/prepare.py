@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
@@ -28,7 +28,7 @@ from memkit.banks import MemoryBank, read_captions
 from memkit.cameras import latent_cameras
 from memkit.video import to_model
 from recipes.common.backbones import load_codec
-from recipes.common.commands import run_command
+from recipes.common.commands import PREPARES, run_command
 from recipes.common.own_videos import OwnVideos, fill_bank
 from recipes.remind.clips import FileClip, WorldClip
 from recipes.remind.presets import Command, Config, parse
@@ -42,6 +42,7 @@ DTYPE = torch.float16
 class Prepare(OwnVideos, Command):
     """The command line."""
 
+    shows: ClassVar[tuple[type, ...]] = PREPARES
     into: Literal["train", "test"] = "train"
     """Which bank your videos go to."""
 
@@ -49,7 +50,7 @@ class Prepare(OwnVideos, Command):
 def main(command: Prepare) -> int:
     """Build what is missing; the exit code."""
     config = command.config
-    own, codec = command.given(config.model), load_codec(config.model, config.device, config.threads)
+    own, codec = command.given(config.model), load_codec(config)
     if own is not None:
         return _ingest(command, *own, codec)
     for split, count in (("train", config.train_clips), ("test", config.test_clips)):

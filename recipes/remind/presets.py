@@ -6,25 +6,76 @@ publishes neither rates nor schedules, so every default below that is not a size
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
 from memkit.backbones import VideoFormat
 from memkit.errors import InputError
-from recipes.common.commands import parse_with
-from recipes.common.settings import RunSettings
+from recipes.common.commands import SAMPLES, parse_with
+from recipes.common.settings import DataSettings, SampleSettings, Settings, TrainSettings
 
 CameraMode = Literal["off", "phase", "full"]
 STRIDE = 4  # video frames of a latent frame but the first, in every Wan
 
 
 @dataclass(frozen=True)
-class Config(RunSettings):
-    """Everything."""
+class Training(TrainSettings):
+    """Training, with the curriculum; 0 (of --frontier: no) switches a part of it off."""
+
+    frontier: bool = True
+    """Frontier continuation: the first n chunks are given, n drawn anew in each step; else --known latents are."""
+    node_drop: float = 0.3
+    """Probability that a chunk is hidden from all later ones."""
+    node_drop_degraded: float = 0.6
+    """The same of chunks that show no truth; with --node-drop 0 it is 0 too."""
+    noisy_memory: float = 0.5
+    """Largest noise level σ of remembered chunks."""
+    reference: float = 0.2
+    """Probability that a step sees clean references 40 to 48 latents back, and nothing between."""
+    undisturbed_prob: float = 0.25
+    """Probability that a step is on undisturbed clips with all of their past, against forgetting."""
+    anchor: bool = True
+    """The last clean chunk before an interruption is an anchor: never hidden, never noised."""
+    known: int = 1
+    """Latent frames given at the start of a clip if no frontier is drawn: 1 is image-to-video."""
+    camera_lr: float = 5e-5
+    """Learning rate of PM-RoPE's parameters."""
+    warmup: int = 200
+    """Steps of linear warm-up."""
+    schedule: Literal["constant", "cosine"] = "cosine"
+    """Learning rate after the warm-up; the cosine ends at 5 %."""
+
+
+@dataclass(frozen=True)
+class Sampling(SampleSettings):
+    """Generation."""
+
+    sampling_steps: int = 50
+    """Steps of the sampler in each chunk."""
+    guidance_scale: float = 3.0
+    """Scale of text guidance; 1 is none."""
+    cache_frames: int | None = None
+    """Latent frames that the cache has room for; None: all of the video."""
+
+
+@dataclass(frozen=True)
+class Data(DataSettings):
+    """Clips of the interruptions world."""
+
+    train_clips: int = 480
+    """Clips to train on."""
+    test_clips: int = 60
+    """Clips with substances that nothing was trained on; a fifth of them behind fog, which no training clip has."""
+
+
+@dataclass(frozen=True)
+class Config(Training, Sampling, Data, Settings):
+    """All settings."""
 
     out: Path = Path("runs/remind-tiny")
     """Folder of the run: banks, weights, log, results."""
@@ -37,54 +88,19 @@ class Config(RunSettings):
     fps: float = 16.0
     chunk: int = 3
     """Latent frames of a chunk; what is over goes into the first: 21 are 7·3, 13 are 1 + 4·3."""
-    train_clips: int = 480
-    """Of the interruptions world, rendered by ``prepare`` where no videos are given."""
-    test_clips: int = 60
-    """With substances that nothing was trained on; a fifth of them behind fog, which no training clip has."""
 
-    # -- curriculum; 0 (of --frontier: no) switches a part off
-    frontier: bool = True
-    """Frontier continuation: the first n chunks are known, n drawn anew in each step; else --known latents are."""
-    node_drop: float = 0.3
-    """Probability that a chunk is hidden from all later ones."""
-    node_drop_degraded: float = 0.6
-    """The same of chunks that show no truth; with --node-drop 0 it is 0 too."""
-    noisy_memory: float = 0.5
-    """Largest noise level σ of remembered chunks."""
-    reference: float = 0.2
-    """Share of the steps that see clean references 40 to 48 latents back, and nothing between."""
-    clean: float = 0.25
-    """Share of the steps on undisturbed clips with all of their past, against forgetting."""
-    anchor: bool = True
-    """The last clean chunk before an interruption is an anchor: never hidden, never noised."""
-    known: int = 1
-    """Latent frames given at the start of a clip where no frontier is drawn: 1 is image-to-video."""
-
-    # -- cameras
+    # -- the model and its sampler
     cameras: CameraMode = "phase"
     """PM-RoPE: off, a camera phase of queries and keys, or that and the terms of values and output."""
-    camera_lr: float = 5e-5
-    """Of PM-RoPE's parameters."""
-
-    # -- training
-    warmup: int = 200
-    """Steps."""
-    schedule: Literal["constant", "cosine"] = "cosine"
-    """After the warm-up; cosine ends at 5 %."""
     shift: float = 5.0
-    """Of the noise levels, in training and in the sampler: σ = s·u / (1 + (s−1)·u)."""
-
-    # -- generation
-    sampling_steps: int = 50
-    """Of each chunk."""
-    guidance_scale: float = 3.0
-    """Of the text; 1 is none."""
-    cache_frames: int | None = None
-    """Latent frames that the cache has room for; None: all of the video."""
+    """Shift s of the noise levels, in training and in the sampler: σ = s·u / (1 + (s−1)·u)."""
+    text_length: int = 512
+    """Text tokens in training and streaming. The pipeline's padding beyond is one key with a log-weight: the same, but
+    cheaper."""
 
     @property
     def form(self) -> VideoFormat:
-        """Of the clips."""
+        """Frames, size and rate of the clips."""
         return VideoFormat(self.frames, self.height, self.width, self.fps)
 
     @property
@@ -151,14 +167,11 @@ PRESETS: dict[str, Callable[[], Config]] = {"tiny": tiny, "wan2.1-1.3b": wan2_1_
 
 @dataclass(frozen=True)
 class Command:
-    """What the command lines share; a command adds its own fields."""
+    """The settings, which every command takes; a command adds its own fields."""
 
+    shows: ClassVar[tuple[type, ...]] = SAMPLES
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=tiny)
 
 
-AnyCommand = TypeVar("AnyCommand", bound=Command)
-
-
-def parse(command: type[AnyCommand], description: str | None, arguments: Sequence[str] | None = None) -> AnyCommand:
-    """The command line of ``command``; see `recipes.common.commands.parse_with`."""
-    return parse_with(PRESETS, command, description, arguments)
+parse = partial(parse_with, PRESETS)
+"""The command line of a command of this recipe; see `recipes.common.commands.parse_with`."""

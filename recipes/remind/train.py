@@ -5,54 +5,61 @@
     accelerate launch -m recipes.remind.train --preset wan2.1-1.3b
 
 Teacher forcing: one forward sees all chunks of a clip twice, clean as memory and noisy to be made, each chunk at a
-noise level of its own. A curriculum hides, soils or moves what is remembered; each of its parts is a setting. The loss
-is on frames that are neither known nor degraded. OUT has the transformer (``transformer/``), PM-RoPE (``cameras/``),
-the checkpoint, and log.jsonl with the loss by noise level and the share of disturbed steps. Processes share one batch,
-and with ``--shard`` the transformer's weights.
+noise level of its own. A curriculum hides, corrupts or moves what is remembered; each of its parts is a setting. The
+loss is on frames that are neither given nor degraded. OUT has the transformer (``transformer/``), PM-RoPE
+(``cameras/``), the checkpoint, and log.jsonl with the loss by noise level and the graph of each step. Processes and
+accumulated passes share the batch of a step; with ``--shard`` the processes share the weights too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
 from memkit.cameras import CameraPath
 from memkit.errors import InputError
 from memkit.injectors import TeacherForcing, stream_cameras
-from memkit.injectors.teacher_forcing.attachment import AttachedForcing
+from memkit.injectors.teacher_forcing.step import ForcedStep
 from memkit.positions import PMRoPE, PMRoPEConfig
-from memkit.positions.attachment import AttachedCameras
 from recipes.common import settings
-from recipes.common.backbones import load_whole
-from recipes.common.commands import run_command
-from recipes.common.course import Course, Made
-from recipes.common.launch import launch, report_sharding, shard
+from recipes.common.backbones import load_trainable
+from recipes.common.checkpoint import TrainState, run_settings, save_checkpoint, save_part
+from recipes.common.commands import TRAINS, report_done, run_command
+from recipes.common.launch import distribute, launch, micro_batches, report_sharding, sharded
 from recipes.common.padded_text import TextCache, prepared
-from recipes.common.trained import Trained, save_transformer
-from recipes.common.training import fingerprint, identity, load_checkpoint, lr_multiplier, save_checkpoint
+from recipes.common.run_log import RunLog, check_disk, gathered_losses
+from recipes.common.training import (
+    adamw,
+    clip_gradients,
+    fingerprint,
+    lr_multiplier,
+    set_learning_rate,
+    zero_missing_gradients,
+)
 from recipes.remind.data import Batch, TrainingSet
 from recipes.remind.presets import Command, Config, parse
 from recipes.remind.records import records_hash
 
 RESUME_OVERRIDES = settings.RESUME_OVERRIDES | {"cache_frames", "train_clips", "test_clips"}
-"""Settings that a resumed run may change; the others would make another run of it."""
+"""Settings that a resumed run may change; the others would make it another run."""
 
 
 def make_cameras(config: Config, backbone: WanBackbone) -> PMRoPE:
-    """PM-RoPE of a run, fresh: it changes nothing yet."""
+    """A fresh PM-RoPE, which changes nothing yet."""
     return PMRoPE(PMRoPEConfig.of(backbone.transformer, config.cameras)).to(backbone.device)
 
 
 def load_cameras(config: Config, backbone: WanBackbone, folder: Path) -> PMRoPE:
-    """What training has saved in ``folder``. Raises `InputError` for another mode."""
+    """The PM-RoPE that training has saved in ``folder``. Raises `InputError` if it has another mode."""
     if not (folder / "cameras" / "config.json").exists():
         raise InputError(f"There is no {folder / 'cameras'}; run recipes.remind.train first.")
     cameras = PMRoPE.from_pretrained(folder / "cameras").to(backbone.device)
@@ -61,105 +68,100 @@ def load_cameras(config: Config, backbone: WanBackbone, folder: Path) -> PMRoPE:
     return cameras
 
 
-class Training(Trained):
-    """The transformer, which may be sharded, and PM-RoPE, which is whole."""
+class Objective(nn.Module):
+    """What is trained, the transformer and PM-RoPE; called with a batch, the loss of each frame that carries one."""
 
-    def __init__(self, config: Config, backbone: WanBackbone, cameras: PMRoPE, launched: Accelerator) -> None:
-        modules = {"transformer": backbone.transformer, "cameras": cameras}
-        super().__init__(modules, {"transformer": config.lr, "cameras": config.camera_lr}, config.clip_norm, launched)
-        self.config, self.backbone, self.cameras = config, backbone, cameras
+    def __init__(self, config: Config, backbone: WanBackbone, cameras: PMRoPE) -> None:
+        super().__init__()
+        self.transformer, self.cameras = backbone.transformer, cameras
+        self.config, self.text = config, TextCache(backbone, config.text_length)
 
-    def step(self, step: int) -> Tensor:
-        """Take the gradients of one step; their norm."""
-        config = self.config
-        return self.update(lr_multiplier(step, config.steps, config.warmup, config.schedule))
+    def forward(self, batch: Batch, forced: ForcedStep, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Squared errors of the velocity and their noise levels, both [B, frames with loss].
 
-    def save(self, step: int, about: dict[str, Any]) -> None:
-        """Write transformer and PM-RoPE for use, then the checkpoint. All processes call it; the main one writes."""
-        if (state := self.state()) is None:
-            return
-        out = self.config.out
-        save_transformer(self.backbone.transformer, state["modules"], out / "transformer")
-        self.cameras.save_pretrained(out / "cameras")
-        save_checkpoint({**state, "step": step}, out / "checkpoint.pt", about)
+        The transformer runs in the chunks of the attached teacher forcing, ``forced``, and of the attached cameras.
+        """
+        graph, latents, noise = batch.graph, batch.latents.to(device), batch.noise.to(device)
+        text, memory_noise = self.embed(batch.captions).to(device), batch.memory_noise.to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.config.dtype == "bf16"):
+            velocity = forced.velocity(self.transformer, latents, noise, batch.sigma, text, memory_noise)
+        mask = graph.loss_mask()
+        error = (velocity.float() - (noise - latents)).pow(2).mean((1, 3, 4))[:, mask.to(device)]
+        sizes = torch.tensor([node.frames for node in graph.nodes])
+        return error, batch.sigma.repeat_interleave(sizes, dim=1)[:, mask].to(error)
+
+    def embed(self, captions: Sequence[Sequence[str]]) -> Tensor:
+        """Text embeddings [B,L,D] if no sample changes its prompt, else [B,chunks,L,D]."""
+        if all(len(set(row)) == 1 for row in captions):
+            return self.text([row[0] for row in captions])
+        return torch.stack([self.text(list(row)) for row in captions])
 
 
-def losses(
-    training: Training, text: TextCache, forced: AttachedForcing, cameras: AttachedCameras, batch: Batch
-) -> tuple[Tensor, Tensor]:
-    """Squared error of each frame that carries loss, and its noise level, both [B, frames with loss].
+def train(config: Config, backbone: WanBackbone, bank: MemoryBank, accelerator: Accelerator) -> PMRoPE:
+    """Train to ``config.steps``, from the checkpoint in ``config.out`` if there is one.
 
-    Leaves the gradients of the mean.
+    All processes call it; only the main one writes.
     """
-    backbone, graph, config = training.backbone, batch.graph, training.config
-    device = backbone.device
-    latents, noise = batch.latents.to(device), batch.noise.to(device)
-    with (
-        torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bf16"),
-        forced.chunk(graph, for_loss=True) as step,
-        cameras.chunk(stream_cameras(graph, CameraPath.of(batch.cameras), for_loss=True).to(device)),
-    ):
-        velocity = step.velocity(
-            backbone.transformer,
-            latents,
-            noise,
-            batch.sigma,
-            words(text, batch.captions).to(device),
-            batch.memory_noise.to(device),
-        )
-        mask = graph.loss_mask().to(device)
-        error = (velocity.float() - (noise - latents)).pow(2).mean((1, 3, 4))[:, mask]
-        if error.requires_grad:
-            error.mean().backward()  # here, where gradient checkpointing still finds what is attached
-    sizes = torch.tensor([node.frames for node in graph.nodes])
-    return error.detach(), batch.sigma.repeat_interleave(sizes, dim=1)[:, graph.loss_mask()].to(error)
-
-
-def words(text: TextCache, captions: list[list[str]]) -> Tensor:
-    """Embeddings [B,L,D] where no sample changes its prompt, else [B,chunks,L,D]."""
-    if all(len(set(row)) == 1 for row in captions):
-        return text([row[0] for row in captions])
-    return torch.stack([text(row) for row in captions])
-
-
-def train(config: Config, backbone: WanBackbone, bank: MemoryBank, launched: Accelerator) -> PMRoPE:
-    """Train to ``config.steps``; what is in ``config.out`` is gone on with. Only the main process writes."""
-    cameras, begun = make_cameras(config, backbone), fingerprint(backbone.transformer)
-    if config.shard and launched.num_processes > 1:
-        shard(backbone.transformer)
-    training, start = Training(config, backbone, cameras, launched), 0
-    data, forcing = TrainingSet(bank, config), TeacherForcing()
-    made_of = {"bank": bank.fingerprint, "records": records_hash(bank.path), "weights": begun}
-    about = identity(config, RESUME_OVERRIDES, processes=launched.num_processes, **made_of)
-    if state := load_checkpoint(config.out / "checkpoint.pt", about):
-        training.load(state)
-        start = state["step"]
-    launched.wait_for_everyone()  # the main process will write where the others have just read
-    text = TextCache(backbone, config.text_length)
-    share = (launched.process_index, launched.num_processes)
-
-    def gradients(step: int) -> Made:
-        batch = data.batch(step, *share)
-        error, sigma = losses(training, text, forced, posed, batch)
-        training.share_gradients()
-        return Made(error, sigma, {"graph": summary(batch)})
-
-    course = Course(
-        "remind", config, launched, config.steps, gradients, training.step, lambda step: training.save(step, about)
+    cameras, data = make_cameras(config, backbone), TrainingSet(bank, config)
+    shares = micro_batches(accelerator)
+    run = run_settings(
+        config,
+        RESUME_OVERRIDES,
+        processes=shares[0][1],  # shares of a step's batch, which its noise depends on
+        bank=bank.fingerprint,
+        records=records_hash(bank.path),
+        weights=fingerprint(backbone.transformer),
     )
+    objective = Objective(config, backbone, cameras)
+    model = distribute(accelerator, objective, backbone.transformer, config.shard)
+    rates = [(objective.transformer.parameters(), config.lr), (cameras.parameters(), config.camera_lr)]
+    optimizer = accelerator.prepare(adamw(rates))
+    state = TrainState(objective, optimizer, accelerator)
+    start = state.resume(config.out / "checkpoint.pt", run)
+    check_disk("remind", config.out, 8 * 4 * sum(p.numel() for p in objective.parameters()))
+    log = RunLog(config.out, "remind", start, config.steps, accelerator)
     with ExitStack() as stack:
         stack.enter_context(prepared(backbone, config.text_length, config.checkpointing))
-        forced = stack.enter_context(forcing.attach(backbone.transformer))
-        posed = stack.enter_context(cameras.attach(backbone.transformer))
-        if start < course.steps:
-            usual = next((i for i in range(100) if len(data.batch(i, *share).graph.nodes) > 2), 0)
-            course.tell(start, lambda: gradients(usual), training.modules)
-        course.run(start)
+        forcing = stack.enter_context(TeacherForcing().attach(backbone.transformer))
+        positions = stack.enter_context(cameras.attach(backbone.transformer))
+        for step in range(start, config.steps):
+            losses = []
+            for share in shares:
+                batch = data.batch(step, *share)
+                path = stream_cameras(batch.graph, CameraPath.of(batch.cameras), for_loss=True)
+                with (
+                    accelerator.accumulate(model),
+                    forcing.chunk(batch.graph, for_loss=True) as forced,
+                    positions.chunk(path.to(accelerator.device)),
+                ):
+                    error, sigma = model(batch, forced, accelerator.device)
+                    accelerator.backward(error.mean())
+                losses.append((error, sigma))
+            zero_missing_gradients(objective)
+            norm = clip_gradients(accelerator, objective, config.clip_norm)
+            set_learning_rate(optimizer, lr_multiplier(step, config.steps, config.warmup, config.schedule))
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            row = None
+            if step % config.log_every == 0:
+                row = {"step": step, **gathered_losses(accelerator, losses), "norm": norm, "graph": summary(batch)}
+            log.step(row)
+            if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+                save(config, objective, state, step + 1, run)
+    log.close()
     return cameras.eval()
 
 
+def save(config: Config, objective: Objective, state: TrainState, step: int, run: dict[str, Any]) -> None:
+    """Write transformer and PM-RoPE for use, then the checkpoint. All processes call it; the main one writes."""
+    if (whole := state.state_dict()) is not None:
+        save_part(objective.transformer, whole["modules"], "transformer.", config.out / "transformer")
+        save_part(objective.cameras, whole["modules"], "cameras.", config.out / "cameras")
+        save_checkpoint({**whole, "step": step}, config.out / "checkpoint.pt", run)
+
+
 def summary(batch: Batch) -> str:
-    """The graph of a step in a few letters: of each chunk its role, then k known, d dropped, n noisy."""
+    """The graph of a step in a few letters: of each chunk its role, then k if given, d if dropped, n if noisy."""
     marks = []
     for node in batch.graph.nodes:
         more = "k" * (node.conditioning_frames == node.frames) + "d" * node.dropped + "n" * (node.sigma > 0)
@@ -167,18 +169,27 @@ def summary(batch: Batch) -> str:
     return " ".join(marks)
 
 
+@dataclass(frozen=True)
+class Train(Command):
+    """The command line."""
+
+    shows: ClassVar[tuple[type, ...]] = TRAINS
+
+
 def main(command: Command) -> int:
     """Train; the exit code."""
     config = command.config
     if not (config.folder / "train" / "bank.json").exists():
         raise InputError(f"There is no bank {config.folder / 'train'}; run recipes.remind.prepare first.")
-    launched = launch(config.device, config.tracker, "memkit-remind", asdict(config), config.out)
-    backbone = load_whole(config.model, config.threads, launched.device)
-    train(config, backbone, MemoryBank.open(config.folder / "train"), launched)
-    report_sharding(launched, backbone.transformer)
-    launched.end_training()
+    accelerator = launch(config, "memkit-remind", asdict(config))
+    backbone = load_trainable(config, accelerator.device, sharded(accelerator, config.shard))
+    train(config, backbone, MemoryBank.open(config.folder / "train"), accelerator)
+    report_sharding(accelerator, backbone.transformer)
+    accelerator.end_training()
+    if accelerator.is_main_process:
+        report_done(config.out, f"python -m recipes.remind.evaluate --out {config.out}")
     return 0
 
 
 if __name__ == "__main__":
-    run_command(lambda: main(parse(Command, __doc__)))
+    run_command(lambda: main(parse(Train, __doc__)))

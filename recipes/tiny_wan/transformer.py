@@ -15,7 +15,6 @@ About three hours on one core. Resumes by itself; the weights it writes are the 
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -23,17 +22,9 @@ import tyro
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from recipes.common.training import (
-    Phase,
-    RunLog,
-    by_noise_level,
-    estimate_cost,
-    identity,
-    load_checkpoint,
-    pick_device,
-    save_checkpoint,
-    timed,
-)
+from recipes.common.checkpoint import load_checkpoint, run_settings, save_checkpoint
+from recipes.common.run_log import RunLog, by_noise_level, check_disk
+from recipes.common.training import pick_device
 from recipes.tiny_wan.batches import Batch, batch, encode_clips
 from recipes.tiny_wan.captions import train_tokenizer
 from recipes.tiny_wan.data import Clips
@@ -98,30 +89,21 @@ def train(config: TransformerConfig) -> tuple[TextAndVideo, PreTrainedTokenizerF
     tokenizer = train_tokenizer([row["caption"] for row in rows])
     model = TextAndVideo(config, len(tokenizer)).to(pick_device(config.device))
     run = Run(config, model, tokenizer, latents, rows)
-    checkpoint, start, about = config.out / "checkpoint.pt", 0, identity(config, RESUME_OVERRIDES)
-    if state := load_checkpoint(checkpoint, about):
+    checkpoint, start, settings = config.out / "checkpoint.pt", 0, run_settings(config, RESUME_OVERRIDES)
+    if state := load_checkpoint(checkpoint, settings):
         run.load(state)
         start = state["step"]
-    if start < config.steps:
-        tell(run, start)
+    # a checkpoint is the weights, their average and up to two moments; two lie there while one replaces the other
+    check_disk("transformer", config.out, 8 * 4 * sum(p.numel() for p in model.parameters()))
     log = RunLog(config.out, "transformer", start, config.steps)
     for step in range(start, config.steps):
         figures = run.step(step)
         log.step({"step": step, **figures} if step % 10 == 0 else None)
         if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
-            save_checkpoint({**run.state(), "step": step + 1}, checkpoint, about)
+            save_checkpoint({**run.state(), "step": step + 1}, checkpoint, settings)
     log.close()
     run.model.load_state_dict(run.average)
     return run.model.cpu(), tokenizer
-
-
-def tell(run: Run, start: int) -> None:
-    """Say what the steps from ``start`` on will cost, from a step of a copy."""
-    other = Run(run.config, copy.deepcopy(run.model), run.tokenizer, run.latents, run.rows)
-    seconds = timed(lambda: other.step(start))
-    weights = sum(p.numel() for p in run.model.parameters()) * 4
-    # a checkpoint is the weights, their average and up to two moments; two lie there while one replaces the other
-    estimate_cost("transformer", [Phase("all", run.config.steps - start, seconds)], 8 * weights, run.config.out)
 
 
 def _is_matrix(name: str, parameter: Tensor) -> bool:

@@ -20,16 +20,9 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 from torch import Tensor
 
 from memkit.video import frames as media
-from recipes.common.training import (
-    Phase,
-    RunLog,
-    estimate_cost,
-    identity,
-    load_checkpoint,
-    pick_device,
-    save_checkpoint,
-    timed,
-)
+from recipes.common.checkpoint import load_checkpoint, run_settings, save_checkpoint
+from recipes.common.run_log import Phase, RunLog, estimate_cost, timed
+from recipes.common.training import pick_device
 from recipes.tiny_wan.data import Clips
 from recipes.tiny_wan.initialise import initialise
 from recipes.tiny_wan.optim import MuonAdam
@@ -179,7 +172,7 @@ def train_step(
     return {**figures, "latent_std": latents.std().item()}
 
 
-def tell(config: VAEConfig, clips: Clips, start: int) -> None:
+def report_cost(config: VAEConfig, clips: Clips, start: int) -> None:
     """Say what the steps from ``start`` on will cost, from steps of another autoencoder of the same size."""
     with torch.random.fork_rng():
         vae = build(config.base_dim).to(pick_device(config.device))  # pyright: ignore
@@ -207,14 +200,14 @@ def main(config: VAEConfig) -> None:
     initialise(vae)
     vae.to(pick_device(config.device))  # pyright: ignore  # drawn on the CPU, the same for every device
     optimizer = MuonAdam(vae, config.muon_lr, config.adam_lr, _is_matrix)
-    start, checkpoint, about = 0, config.out / "checkpoint.pt", identity(config, RESUME_OVERRIDES)
-    if state := load_checkpoint(checkpoint, about):
+    start, checkpoint, run = 0, config.out / "checkpoint.pt", run_settings(config, RESUME_OVERRIDES)
+    if state := load_checkpoint(checkpoint, run):
         vae.load_state_dict(state["vae"])
         optimizer.load_state_dict(state["optimizer"])
         start = state["step"]
     if start == config.steps:
         return
-    tell(config, clips, start)
+    report_cost(config, clips, start)
     frozen_at = config.frame_steps + config.video_steps
     log = RunLog(config.out, "autoencoder", start, config.steps)
     for step in range(start, config.steps):
@@ -230,7 +223,7 @@ def main(config: VAEConfig) -> None:
         log.step(row)
         if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
             state = {"vae": vae.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
-            save_checkpoint(state, checkpoint, about)
+            save_checkpoint(state, checkpoint, run)
     log.close()
     finish(vae, clips, config.out)
 

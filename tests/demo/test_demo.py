@@ -144,7 +144,7 @@ def test_a_gate_beside_the_encoder_is_used(done, tmp_path):
 
 def test_the_demo_samples_as_the_recipe_measures():
     recipe, demo = tiny(), Demo()
-    assert demo.k == recipe.k and recipe.image_share == 1.0  # the demo's own prompts have a first frame
+    assert demo.k == recipe.k and recipe.image_cond_prob == 1.0  # the demo's own prompts have a first frame
     assert (demo.steps, demo.guidance_scale) == (recipe.sampling_steps, recipe.guidance_scale)
 
 

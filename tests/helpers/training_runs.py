@@ -19,13 +19,13 @@ def finished(train: Any, config: Any, out: Path, **changes: object) -> dict[str,
 
 def stop_once_saved(train: Any, config: Any, step: int) -> None:
     """Interrupt a run as a user would, as soon as the checkpoint of this step is on disk."""
-    save = train.Training.save
+    save = train.save_checkpoint
 
-    def stopping(self: Any, at: int, about: str) -> None:
-        save(self, at, about)
-        if at == step:
+    def stopping(state: dict[str, Any], path: Path, run: dict[str, Any]) -> None:
+        save(state, path, run)
+        if state["step"] == step:
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(train.Training, "save", stopping)
+        patch.setattr(train, "save_checkpoint", stopping)
         train.main(train.Command(config))

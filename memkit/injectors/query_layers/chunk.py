@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,22 +16,27 @@ from memkit.injectors.attention_recorder import AttentionRecorder, Row
 KeysAndValues = tuple[Tensor, Tensor]
 
 
-@dataclass
 class Pass:
-    """One forward of a transformer: of the context, which leaves its keys and values in ``kept``, or of Q and P."""
+    """One forward of a transformer: of the context, which leaves its keys and values in ``kept``, or of Q and P.
 
-    positions: tuple[int, ...]
-    poses: Tensor | None
-    kind: str
-    of_context: bool
-    context_frames: int = 0
-    context: list[KeysAndValues] = field(default_factory=list)
-    """Of each query layer, for Q to see."""
-    kept: dict[int, KeysAndValues] = field(default_factory=dict)
-    row: Row | None = None
-    """Where a recorder wants the shares of the context."""
-    of_queries: bool = False
-    """Whether it wants those of the video on the queries too."""
+    It is no dataclass: FSDP copies those, and the dicts in them, on their way into a block.
+    """
+
+    def __init__(
+        self,
+        positions: tuple[int, ...],
+        poses: Tensor | None,
+        kind: str,
+        of_context: bool,
+        context_frames: int = 0,
+        context: Sequence[KeysAndValues] = (),
+        row: Row | None = None,
+        of_queries: bool = False,
+    ) -> None:
+        self.positions, self.poses, self.kind, self.of_context = positions, poses, kind, of_context
+        self.context_frames, self.context = context_frames, context  # of each query layer, for Q to see
+        self.kept: dict[int, KeysAndValues] = {}
+        self.row, self.of_queries = row, of_queries  # where a recorder wants the shares; whether P's on Q too
 
 
 @dataclass(frozen=True)

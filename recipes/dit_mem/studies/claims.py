@@ -32,7 +32,7 @@ from recipes.dit_mem.studies import branches
 Claim = Literal["knowledge", "plug", "guidance", "mixture", "encoders", "branches", "appearance"]
 OF_ONE_ENCODER = ("knowledge", "plug", "guidance", "mixture")
 BY_BRANCH = ("branches", "appearance")
-ITSELF: dict[str, Any] = {"pool": 0, "image_share": 0.0, "drop_text": 1.0, "shift": 3.0}
+ITSELF: dict[str, Any] = {"pool": 0, "image_cond_prob": 0.0, "drop_text": 1.0, "shift": 3.0}
 """Memory is the target itself, without a text or a first frame: it must carry the appearance as well as the law."""
 
 

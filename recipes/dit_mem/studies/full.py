@@ -37,12 +37,13 @@ from memkit.flow import NUM_TRAIN_TIMESTEPS
 from memkit.generation.short_text import PIPELINE_TEXT_LENGTH
 from memkit.video import to_model
 from memkit.worlds import LAWS, sample_law
+from recipes.common.checkpoint import run_settings
 from recipes.common.commands import report_done, run_command
 from recipes.common.padded_text import TextCache
 from recipes.common.results import ResultStore
 from recipes.common.study import parallel_map
 from recipes.common.tables import Cells, Table, exactly, interval, write_tables
-from recipes.common.training import fingerprint, identity
+from recipes.common.training import fingerprint
 from recipes.dit_mem.conditions import Condition
 from recipes.dit_mem.evaluate import Evaluate, Evaluator, open_evaluator
 from recipes.dit_mem.laws import FALLS, PROCESSES
@@ -54,7 +55,7 @@ from recipes.dit_mem.studies.tuning import Clips, Samples, Tuning, flow_losses, 
 OTHER_LAWS = tuple(law.kind for law in LAWS if law.kind not in (*FALLS, *PROCESSES))
 OTHER_CLIPS = 64
 DECIDE = {"model", "dtype", "seed", "steps", "batch", "lr", "warmup", "schedule", "clip_norm", "shift", "weighting"}
-DECIDE |= {"drop_text", "text_length", "checkpointing", "image_share"}
+DECIDE |= {"drop_text", "text_length", "checkpointing", "image_cond_prob"}
 """The settings that decide the weights."""
 SAMPLER = {"sampling_steps", "guidance_scale", "flow_shift", "negative_prompt"}
 
@@ -170,7 +171,6 @@ def fine_tune(command: Full) -> Tuned:
     forgot = {0: losses_on(text, others, config.videos_at_once)}
     tuning = Tuning(backbone, data, about)
     _check_reachable(tuning, rows, points, bench)
-    tuning.estimate_cost()
     for point in points:
         name = _name(point)
         tuning.until(point)
@@ -186,7 +186,7 @@ def fine_tune(command: Full) -> Tuned:
 def _about(config: Config, names: set[str], data: Clips, backbone: WanBackbone) -> dict[str, Any]:
     """What a run is made of: settings, clips, and the weights that it starts from."""
     made_of = {"bank": data.bank.fingerprint, "clips": len(data.ids), "backbone": fingerprint(*backbone.transformers)}
-    return identity(config, [field.name for field in fields(config) if field.name not in names], **made_of)
+    return run_settings(config, [field.name for field in fields(config) if field.name not in names], **made_of)
 
 
 def _check_reachable(tuning: Tuning, rows: ResultStore[Row], points: list[int], bench: Evaluator) -> None:

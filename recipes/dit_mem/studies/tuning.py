@@ -15,20 +15,14 @@ from torch import Tensor, nn
 from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
 from memkit.errors import InputError
-from memkit.flow import NUM_TRAIN_TIMESTEPS, add_noise, bell_weight, flow_loss, release_timesteps
+from memkit.flow import NUM_TRAIN_TIMESTEPS, add_noise, flow_loss, release_timesteps
 from memkit.generation import conditioning_frames
+from recipes.common.checkpoint import load_checkpoint, save_checkpoint
 from recipes.common.padded_text import TextCache, prepared
-from recipes.common.training import (
-    Phase,
-    RunLog,
-    by_noise_level,
-    estimate_cost,
-    load_checkpoint,
-    save_checkpoint,
-    timed,
-)
+from recipes.common.run_log import RunLog, by_noise_level, check_disk
+from recipes.common.training import adamw, set_learning_rate
 from recipes.dit_mem.presets import Config
-from recipes.dit_mem.step import by_expert
+from recipes.dit_mem.step import by_expert, weighted_mean
 from recipes.dit_mem.train import learning_rate
 
 
@@ -81,7 +75,7 @@ class Clips:
             levels,
             config.shift,
         )
-        return samples._replace(known=int(random.Random(f"{config.seed}/{step}").random() < config.image_share))
+        return samples._replace(known=int(random.Random(f"{config.seed}/{step}").random() < config.image_cond_prob))
 
 
 def flow_losses(backbone: WanBackbone, text: TextCache, samples: Samples) -> Float[Tensor, " batch"]:
@@ -104,78 +98,65 @@ def flow_losses(backbone: WanBackbone, text: TextCache, samples: Samples) -> Flo
 class Tuning:
     """A backbone in training, which goes on where the checkpoint of its folder is.
 
-    ``about`` is what must not have changed since. ``kept`` are figures by step that each checkpoint takes along.
+    ``run`` is what must not have changed since; see `recipes.common.checkpoint.run_settings`. ``kept`` are figures by
+    step that each checkpoint takes along.
 
     Raises `InputError` for weights in bf16, most of which so small steps would not move at all.
     """
 
-    def __init__(self, backbone: WanBackbone, data: Clips, about: dict[str, Any]) -> None:
+    def __init__(self, backbone: WanBackbone, data: Clips, run: dict[str, Any]) -> None:
         if backbone.transformer.dtype != torch.float32:
             raise InputError("All weights are trained in fp32; give --dtype fp32.")
-        self.backbone, self.data, self.config, self.about = backbone, data, data.config, about
+        self.backbone, self.data, self.config, self.run = backbone, data, data.config, run
         self.weights = nn.ModuleList(backbone.transformers).requires_grad_(True)
-        self.optimizer = torch.optim.AdamW(self.weights.parameters(), lr=self.config.lr, weight_decay=0.0)
+        self.optimizer = adamw([(self.weights.parameters(), 1.0)])
         self.text = TextCache(backbone, self.config.text_length)
         self.file = self.config.out / "checkpoint.pt"
         self.step = 0
         self.kept: dict[int, Tensor] = {}
-        if state := load_checkpoint(self.file, about):
+        if state := load_checkpoint(self.file, run):
             self.weights.load_state_dict(state["weights"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step, self.kept = state["step"], state["kept"]
 
     @property
     def parameters(self) -> int:
-        """How many are trained: all."""
+        """Number of parameters that are trained: all of the backbone's."""
         return sum(p.numel() for p in self.weights.parameters())
 
-    def estimate_cost(self) -> None:
-        """Say what the rest of the training will take; `InputError` if the disk has no room for it."""
-        if self.step == self.config.steps:
-            return
-        with prepared(self.backbone, self.config.text_length, self.config.checkpointing):
-            seconds = timed(lambda: self._gradients(self.data.batch(self.step)))
-        self.optimizer.zero_grad(set_to_none=True)
-        # the weights and two moments, twice while one checkpoint replaces the other
-        estimate_cost(
-            "full", [Phase("training", self.config.steps - self.step, seconds)], 24 * self.parameters, self.config.out
-        )
-
     def until(self, end: int) -> None:
-        """Train to that step, if it is not there yet, and save."""
+        """Train to that step, if it is not there yet, and save. Raises `InputError` if the disk has no room for it."""
         if self.step >= end:
             return
-        config, log = self.config, RunLog(self.config.out, "full", self.step, self.config.steps)
+        config = self.config
+        # the weights and two moments, twice while one checkpoint replaces the other
+        check_disk("full", config.out, 24 * self.parameters)
+        log = RunLog(config.out, "full", self.step, config.steps)
         with prepared(self.backbone, config.text_length, config.checkpointing):
             for step in range(self.step, end):
                 samples = self.data.batch(step)
-                loss = self._gradients(samples)
+                losses = flow_losses(self.backbone, self.text, samples)
+                weighted_mean(losses, samples.sigma, config.weighting).backward()
                 norm = nn.utils.clip_grad_norm_(self.weights.parameters(), config.clip_norm)
-                self.optimizer.param_groups[0]["lr"] = learning_rate(config, step)
+                set_learning_rate(self.optimizer, learning_rate(config, step))
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
                 self.step = step + 1
                 saves, row = self.step % config.save_every == 0 or self.step == end, None
                 if saves or step % config.log_every == 0:
-                    row = {"step": step, "loss": loss.mean().item(), **by_noise_level(loss, samples.sigma)}
+                    row = {"step": step, "loss": losses.mean().item(), **by_noise_level(losses, samples.sigma)}
                     row["norm"] = norm.item()
                 log.step(row)
                 if saves:
-                    self._save()
+                    self.save()
         log.close()
 
+    def save(self) -> None:
+        """Write the checkpoint."""
+        state = {"weights": self.weights.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
+        save_checkpoint({**state, "kept": self.kept}, self.file, self.run)
+
     def seconds(self, step: int) -> float:
-        """That the training to a step where it was saved took, over all resumes; what is done between is left out."""
+        """Seconds of training to a step where it was saved, over all resumes; what is done between is left out."""
         rows = [json.loads(line) for line in (self.config.out / "log.jsonl").read_text().splitlines()]
         return max(row["seconds"] for row in rows if row["step"] < step)
-
-    def _gradients(self, samples: Samples) -> Tensor:
-        losses = flow_losses(self.backbone, self.text, samples)
-        timestep = samples.sigma.to(losses) * NUM_TRAIN_TIMESTEPS
-        weight = bell_weight(timestep) if self.config.weighting == "bell" else torch.ones_like(losses)
-        (weight * losses).mean().backward()
-        return losses.detach()
-
-    def _save(self) -> None:
-        state = {"weights": self.weights.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
-        save_checkpoint({**state, "kept": self.kept}, self.file, self.about)

@@ -17,17 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from memkit.cameras import steps_from_keys
 from memkit.cameras.keys import Step
 from memkit.errors import InputError
 from memkit.video import first_frame, write_video
-from recipes.common.backbones import load_whole
+from recipes.common.backbones import load_backbone
 from recipes.common.commands import report_done, run_command
 from recipes.common.json_file import write_json
-from recipes.common.training import pick_device
 from recipes.remind.generate import keyed_path
 from recipes.remind.presets import Command, parse
 from recipes.remind.sampler import plan_video, sample_video
@@ -183,8 +181,7 @@ def main(command: Stevo) -> int:
     out.mkdir(parents=True, exist_ok=True)
     lack = [task for task in tasks if not (out / file_of(task)).exists()]
     if lack:
-        dtype = torch.bfloat16 if config.dtype == "bf16" else torch.float32
-        backbone = load_whole(config.model, config.threads, pick_device(config.device), config.out, dtype)
+        backbone = load_backbone(config, trained=config.out)
         positions = load_cameras(config, backbone, config.out).eval()
         for task in tqdm(lack, desc="stevo"):
             moves = config.cameras != "off"

@@ -182,8 +182,8 @@ def test_the_interval_holds_what_another_run_might_give(monkeypatch) -> None:
 
 
 def test_every_flag_can_be_given() -> None:
-    told = parse(Evaluate, "", ["--from-frame", "--study", "plug", "--image-share", "0.2", "--noise-seed", "3"])
-    assert told.from_frame and told.suffix == "-from-frame" and told.config.image_share == 0.2
+    told = parse(Evaluate, "", ["--from-frame", "--study", "plug", "--image-cond-prob", "0.2", "--noise-seed", "3"])
+    assert told.from_frame and told.suffix == "-from-frame" and told.config.image_cond_prob == 0.2
     asked = parse(claims.Claims, "", ["--claim", "encoders", "--encoders", "patch", "dit_mem", "--seeds", "4", "5"])
     assert asked.encoders == ("patch", "dit_mem") and asked.seeds == (4, 5) and not asked.from_frame
     assert parse(Branches, "", ["--pairs", "3"]).pairs == 3

@@ -126,7 +126,7 @@ def test_the_loss_is_flow_matching(config, backbone, bank) -> None:
 
 
 def test_given_frames_are_clean_and_have_no_loss(config, backbone, bank) -> None:
-    clips = Clips(bank, bank.ids, dataclasses.replace(config, image_share=0.6))
+    clips = Clips(bank, bank.ids, dataclasses.replace(config, image_cond_prob=0.6))
     shares = [clips.batch(step).known for step in range(40)]
     assert set(shares) == {0, 1} and abs(sum(shares) / 40 - 0.6) < 0.25
     samples = clips.batch(0)._replace(known=1)
@@ -181,7 +181,6 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, config, bank) -> None:
         broken.until(6)
     again = tuning("broken")
     assert again.step == 4 and torch.equal(again.kept[3], torch.ones(2))
-    again.estimate_cost()
     again.until(6)
     assert fingerprint(whole.weights) == fingerprint(again.weights) != fingerprint(load_backbone(config).transformer)
     states = [torch.load(run.file, weights_only=True) for run in (whole, again)]

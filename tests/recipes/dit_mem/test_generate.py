@@ -92,7 +92,7 @@ def test_a_preset_of_the_release() -> None:
     config = PRESETS["wan2.1-1.3b"]()
     assert (config.k, config.pool, config.lr, config.shift, config.weighting) == (5, 5, 1e-5, 5.0, "bell")
     assert (config.sampling_steps, config.guidance_scale, config.flow_shift, config.seed) == (40, 5.0, 5.0, 42)
-    assert config.ease == config.drop_clip == config.drop_text == 0 and config.query_pattern == ""
+    assert config.self_memory_prob == config.drop_clip == config.drop_text == 0 and config.query_pattern == ""
 
 
 # -- prepare

@@ -110,7 +110,7 @@ def test_each_sample_goes_to_the_expert_of_its_noise_level(config, tmp_path) -> 
 
 def test_a_tracker_that_is_not_there_is_named(tmp_path) -> None:
     with pytest.raises(InputError, match="pip install trackio"):
-        launch("cpu", "trackio", "memkit", {}, tmp_path)
+        launch(dataclasses.replace(tiny(), tracker="trackio", device="cpu", out=tmp_path), "memkit", {})
 
 
 def test_the_large_presets_shard() -> None:

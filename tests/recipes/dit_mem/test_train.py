@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -18,13 +19,14 @@ from memkit.generation.short_text import short_text
 from memkit.injectors import SelfAttentionConcat
 from memkit.worlds.constants import MATERIALS, PLANETS, SUBSTANCES
 from recipes.common.padded_text import TextCache, prepared
+from recipes.common.training import clip_gradients, set_learning_rate
 from recipes.dit_mem.data import Batch, TrainingSet
 from recipes.dit_mem.laws import MADE_UP, clip_ids, constants_of, law_of, names_of
 from recipes.dit_mem.parts import load_backbone, new_encoder, queries
 from recipes.dit_mem.prepare import render_bank
 from recipes.dit_mem.presets import Config, tiny
-from recipes.dit_mem.step import backward
-from recipes.dit_mem.train import Training, learning_rate
+from recipes.dit_mem.step import Objective, weighted_mean
+from recipes.dit_mem.train import learning_rate, make_optimizer
 from recipes.dit_mem.train import train as train_launched
 
 
@@ -36,7 +38,7 @@ def train(config: Config, backbone: WanBackbone, data: TrainingSet) -> Frequency
 def config(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
     return dataclasses.replace(
         tiny(),
-        image_share=0.6,
+        image_cond_prob=0.6,
         model=str(random_folder),
         out=tmp_path_factory.mktemp("run"),
         steps=6,
@@ -129,7 +131,7 @@ def test_without_sources_the_target_itself_is_kept_out(bank, config, tmp_path) -
 
 
 def test_easing_in_shows_the_target_alone_at_the_start(bank, config) -> None:
-    data = TrainingSet(bank, dataclasses.replace(config, ease=1.0, drop_clip=0.0, batch=8))
+    data = TrainingSet(bank, dataclasses.replace(config, self_memory_prob=1.0, drop_clip=0.0, batch=8))
     batch = data.batch(0)
     same = (batch.memory == batch.latents[:, None]).flatten(2).all(dim=2)
     assert (same.sum(dim=1) == 1).all() and torch.equal(same, batch.mask)
@@ -160,7 +162,7 @@ def test_too_few_clips_are_masked(bank, config, tmp_path) -> None:
         for i, id in enumerate(bank.ids[:3]):  # the first two are of one source
             clip = bank.clip(id)
             small.add(id, clip.latents, clip.caption, source=["a", "a", "b"][i])
-    data = TrainingSet(small, dataclasses.replace(config, ease=0.0, drop_clip=0.0))
+    data = TrainingSet(small, dataclasses.replace(config, self_memory_prob=0.0, drop_clip=0.0))
     assert [len(hits) for hits in data.hits] == [1, 1, 2] and data.short == 3
     batch = data.batch(0)
     assert not batch.memory[~batch.mask].any()
@@ -190,9 +192,17 @@ def test_queries_keep_what_the_pattern_names(config) -> None:
         queries(config, ["a dog runs"])
 
 
+def _losses(backbone, objective: Objective, batch: Batch, length: int) -> torch.Tensor:
+    """The loss of each sample; leaves the gradients of the mean."""
+    with ExitStack() as attached:
+        losses = objective(backbone, TextCache(backbone, length), batch, attached)
+        weighted_mean(losses, batch.sigma, "uniform").backward()
+    return losses.detach()
+
+
 def _loss(backbone, config, batch: Batch, length: int) -> tuple[torch.Tensor, FrequencyEncoder]:
     encoder = new_encoder(config, backbone)
-    return backward(backbone, encoder, TextCache(backbone, length), batch), encoder
+    return _losses(backbone, Objective(encoder), batch, length), encoder
 
 
 def test_gradients_reach_all_of_the_encoder_and_nothing_else(backbone, config, data) -> None:
@@ -222,7 +232,7 @@ def test_given_frames_are_clean_at_timestep_0_and_bear_no_loss(backbone, config,
     encoder = new_encoder(config, backbone)
     text, batch = TextCache(backbone, config.text_length), dataclasses.replace(data.batch(1), known=1)
     with prepared(backbone, config.text_length, False):
-        losses = backward(backbone, encoder, text, batch)
+        losses = _losses(backbone, Objective(encoder), batch, config.text_length)
         # by hand: per-token timesteps, clean first frame, the rest of the error
         sigma = batch.sigma[:, None] * (torch.arange(3) >= 1)
         levels = sigma[:, None, :, None, None]
@@ -295,14 +305,16 @@ def test_the_gate_starts_where_it_is_told(backbone, config) -> None:
 def test_the_average_is_what_is_saved(tmp_path, backbone, bank, config) -> None:
     averaged = dataclasses.replace(config, out=tmp_path / "average", steps=3, ema=0.5)
     train(averaged, backbone, TrainingSet(bank, averaged))
-    training, seen = Training(averaged, backbone), []
+    objective, seen = Objective(new_encoder(averaged, backbone)), []
+    optimizer, data = make_optimizer(averaged, objective.encoder), TrainingSet(bank, averaged)
     for step in range(3):
-        data = TrainingSet(bank, averaged)
-        text = TextCache(backbone, config.text_length)
         with prepared(backbone, config.text_length, False):
-            backward(backbone, training.encoder, text, data.batch(step))
-        training.update(step)
-        seen.append(training.encoder.out.weight.detach().clone())
+            _losses(backbone, objective.train(), data.batch(step), config.text_length)
+        clip_gradients(Accelerator(cpu=True), objective, averaged.clip_norm)
+        set_learning_rate(optimizer, learning_rate(averaged, step))
+        optimizer.step()
+        optimizer.zero_grad()
+        seen.append(objective.encoder.out.weight.detach().clone())
     expected = (seen[0] + seen[1]) / 2 * 0.5 + seen[2] * 0.5
     saved = load_encoder(averaged.encoder_folder)
     torch.testing.assert_close(saved.out.weight, expected)

@@ -10,8 +10,9 @@ import torch
 from memkit.banks import MemoryBank
 from memkit.errors import InputError
 from memkit.worlds.rooms import Room
+from recipes.common.backbones import load_backbone
 from recipes.common.file_videos import cropped
-from recipes.memlearner import prepare, train
+from recipes.memlearner import prepare
 from recipes.memlearner.data import Target, TrainingSet, Videos
 from recipes.memlearner.videos import RoomVideo, chunk_id, frames_id, room_names
 from tests.helpers.memlearner_runs import CHUNKS, videos_in
@@ -39,7 +40,7 @@ def test_captions_tell_the_camera_s_motion_and_nothing_of_the_room(bank) -> None
 
 
 def test_the_twin_with_people_walks_the_same_way(config) -> None:
-    form = train.load_backbone(config, torch.device("cpu")).video_format
+    form = load_backbone(config).video_format
     quiet, busy = (RoomVideo(name, CHUNKS, form) for name in ("test-00004", "test-00004-dynamic"))
     for a, b in zip(quiet.chunks(), busy.chunks(), strict=True):
         assert torch.equal(a.cameras.c2w, b.cameras.c2w)

@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from memkit.errors import InputError
+from recipes.common.backbones import load_backbone
 from recipes.common.results import read_rows
 from recipes.common.tables import write_tables
-from recipes.memlearner import evaluate, scores, train
+from recipes.memlearner import evaluate, scores
 from recipes.memlearner.presets import tiny
 from recipes.memlearner.scores import Row, Run, clip_of, score, tables, truth
 from recipes.memlearner.studies import claims, report
@@ -37,7 +38,7 @@ def test_evaluation_measures_each_clip_once(config, tmp_path, capsys) -> None:
 
 
 def test_a_revisit_turns_away_and_comes_back(config) -> None:
-    form = train.load_backbone(config, torch.device("cpu")).video_format
+    form = load_backbone(config).video_format
     for i in range(4):
         clip = clip_of("revisit", f"test-{i:05d}", config, form)
         _, cameras = truth(clip, form)
@@ -48,7 +49,7 @@ def test_a_revisit_turns_away_and_comes_back(config) -> None:
 
 
 def test_scores_know_the_way_back_from_the_way_there(config) -> None:
-    form = train.load_backbone(config, torch.device("cpu")).video_format
+    form = load_backbone(config).video_format
     clip = clip_of("revisit", "test-00000", config, form)
     real, cameras = truth(clip, form)
     rng = random.Random(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,15 +13,22 @@ from accelerate import Accelerator
 from diffusers import WanTransformer3DModel
 from torch.distributed.tensor import DTensor
 
+from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
+from memkit.injectors import QueryLayers
+from recipes.common.backbones import load_trainable
+from recipes.common.checkpoint import TrainState
 from recipes.common.launch import shard
-from recipes.common.training import load_checkpoint
+from recipes.common.padded_text import prepared
+from recipes.common.training import adamw, clip_gradients, set_learning_rate, zero_missing_gradients
 from recipes.memlearner import prepare, train
 from recipes.memlearner.data import TrainingSet
 from recipes.memlearner.methods import make_method
 from recipes.memlearner.presets import PRESETS, Config, tiny
-from recipes.memlearner.state import Training
+from recipes.memlearner.step import Objective
 from tests.helpers.launching import LAUNCH, arguments, assert_the_steps_of_one, finish, popen, rows
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -55,35 +63,46 @@ def one_process() -> Iterator[None]:
 
 @pytest.mark.parametrize("pieces_go_on", [False, True])
 def test_a_checkpoint_of_pieces_is_one_of_the_whole(config, tmp_path, one_process, pieces_go_on) -> None:
-    def begun(out: Path, pieces: bool) -> train.Steps:
+    def begun(out: Path, pieces: bool) -> tuple[Objective, TrainState]:
         own = dataclasses.replace(config, out=out)
         out.mkdir(exist_ok=True)
-        backbone = train.load_backbone(own, torch.device("cpu"))
+        backbone = load_trainable(own, CPU, False)
         method = make_method(own, backbone)
-        if pieces:
-            shard(backbone.transformer)
         data = TrainingSet([MemoryBank.open(own.folder / "train")], own, method.keeps)
-        return train.Steps(Training(own, backbone, method, Accelerator(cpu=True)), data)
+        objective = Objective(own, backbone, method, data)
+        if pieces:
+            shard(objective, backbone.transformer)
+        optimizer = adamw([(objective.transformer.parameters(), own.lr), (method.parameters(), own.camera_lr)])
+        return objective, TrainState(objective, optimizer, Accelerator(cpu=True))
 
-    def steps(course: train.Steps, start: int, end: int) -> list[torch.Tensor]:
+    def steps(objective: Objective, state: TrainState, start: int, end: int) -> list[torch.Tensor]:
         found = []
-        with train.prepared(course.training.backbone, config.text_length, False):
+        with prepared(WanBackbone(objective.transformer), config.text_length, False):
             for step in range(start, end):
-                found += [course.gradients(step)[0].mean(), full(course.training.step(step))]
+                with ExitStack() as attached:
+                    loss, errors = objective(objective.data.batch(step), CPU, attached)
+                    loss.backward()
+                zero_missing_gradients(objective)
+                norm = clip_gradients(state.accelerator, objective, config.clip_norm)
+                set_learning_rate(state.optimizer, train.learning_rate(config, step))
+                state.optimizer.step()
+                state.optimizer.zero_grad()
+                found += [errors.mean(), torch.tensor(norm)]
         return found
 
-    course = begun(tmp_path / "a", pieces=True)
-    steps(course, 0, 2)
-    assert any(isinstance(p, DTensor) for p in course.training.modules.parameters())
-    course.training.save(2, {})
-    other = begun(tmp_path / "b", pieces=pieces_go_on)
-    state = load_checkpoint(tmp_path / "a" / "checkpoint.pt", {})
-    assert state is not None and state["step"] == 2
-    other.training.load(state)
+    course, state = begun(tmp_path / "a", pieces=True)
+    steps(course, state, 0, 2)
+    assert any(isinstance(p, DTensor) for p in course.parameters())
+    train.save(course.config, course, state, 2, {})
+    other, other_state = begun(tmp_path / "b", pieces=pieces_go_on)
+    assert other_state.resume(tmp_path / "a" / "checkpoint.pt", {}) == 2
     saved = WanTransformer3DModel.from_pretrained(tmp_path / "a" / "transformer").state_dict()
-    for name, value in other.training.backbone.transformer.state_dict().items():
+    for name, value in other.transformer.state_dict().items():
         assert torch.equal(full(value), saved[name])
-    torch.testing.assert_close(steps(other, 2, 4), steps(course, 2, 4), rtol=1e-5, atol=1e-6)
+    part = QueryLayers.from_pretrained(tmp_path / "a" / "method" / "query").state_dict()
+    for name, value in other.method.query.state_dict().items():
+        assert torch.equal(full(value), part[name])
+    torch.testing.assert_close(steps(other, other_state, 2, 4), steps(course, state, 2, 4), rtol=1e-5, atol=1e-6)
 
 
 def full(x: torch.Tensor) -> torch.Tensor:

@@ -4,30 +4,46 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import pytest
 import torch
+from torch import Tensor
 
+from memkit.backbones import WanBackbone
 from memkit.errors import InputError
 from memkit.flow import add_noise
 from memkit.generation import conditioning_frames
-from recipes.memlearner import train
+from memkit.rollout import ContextMethod
+from recipes.common.backbones import load_trainable
+from recipes.common.padded_text import TextCache, prepared
 from recipes.memlearner.data import Batch, TrainingSet
 from recipes.memlearner.methods import make_method
 from recipes.memlearner.presets import Config
-from recipes.memlearner.step import losses
+from recipes.memlearner.step import Objective
 from tests.helpers.memlearner_runs import trained
+
+CPU = torch.device("cpu")
+
+
+def losses(config: Config, backbone: WanBackbone, method: ContextMethod, batch: Batch, data: TrainingSet) -> Tensor:
+    """The errors of a batch, with texts of the pipeline's length; leaves the gradients of its loss."""
+    objective = Objective(dataclasses.replace(config, text_length=512), backbone, method, data)
+    with ExitStack() as attached:
+        loss, errors = objective(batch, CPU, attached)
+        loss.backward()
+    return errors
 
 
 def test_the_loss_is_on_what_is_made(config, bank) -> None:
-    backbone = train.load_backbone(config, torch.device("cpu"))
+    backbone = load_trainable(config, torch.device("cpu"), False)
     own = dataclasses.replace(config, method="learned")
     method = make_method(own, backbone)
-    data, text = TrainingSet([bank], own, method.keeps), train.TextCache(backbone, 512)
+    data = TrainingSet([bank], own, method.keeps)
     batch = next(b for b in map(data.batch, range(20)) if len(b.history))
 
     def loss(noise: torch.Tensor) -> torch.Tensor:
-        return losses(own, backbone, method, text, dataclasses.replace(batch, noise=noise), data)
+        return losses(own, backbone, method, dataclasses.replace(batch, noise=noise), data)
 
     before, noise = loss(batch.noise), batch.noise.clone()
     noise[:, :, 0] += 1.0
@@ -37,17 +53,17 @@ def test_the_loss_is_on_what_is_made(config, bank) -> None:
 
 
 def test_checkpointing_gives_the_same_gradients(config, bank) -> None:
-    backbone = train.load_backbone(config, torch.device("cpu"))
+    backbone = load_trainable(config, torch.device("cpu"), False)
     for name in ("learned", "cam", "separate"):
         own = dataclasses.replace(config, method=name)
         method = make_method(own, backbone)
-        data, text = TrainingSet([bank], own, method.keeps), train.TextCache(backbone, 512)
+        data = TrainingSet([bank], own, method.keeps)
         batch = next(b for b in map(data.batch, range(20)) if len(b.history))
         modules, found = torch.nn.ModuleDict({"backbone": backbone.transformer, "method": method}), []
         for checkpointing in (False, True):
             modules.zero_grad(set_to_none=True)
-            with train.prepared(backbone, 512, checkpointing):
-                losses(own, backbone, method, text, batch, data)
+            with prepared(backbone, 512, checkpointing):
+                losses(own, backbone, method, batch, data)
             found.append({n: p.grad.clone() for n, p in modules.named_parameters() if p.grad is not None})
         assert found[0].keys() == found[1].keys()
         for n, grad in found[0].items():
@@ -72,14 +88,14 @@ def test_context_frames_are_noised_each_at_its_own_level(config, bank) -> None:
 
 
 def test_the_window_is_trained_on_its_noisy_frames(config, bank) -> None:
-    backbone = train.load_backbone(config, torch.device("cpu"))
+    backbone = load_trainable(config, torch.device("cpu"), False)
     own = dataclasses.replace(config, method="window", context_noise="independent")
-    method, text = make_method(own, backbone), train.TextCache(backbone, 512)
+    method = make_method(own, backbone)
     data = TrainingSet([bank], own, method.keeps)
     batch = next(b for b in map(data.batch, range(20)) if len(b.history))
 
     def loss(config: Config, batch: Batch = batch) -> torch.Tensor:
-        return losses(config, backbone, method, text, batch, data)
+        return losses(config, backbone, method, batch, data)
 
     clean, noisy = loss(dataclasses.replace(own, context_noise="clean")), loss(own)
     assert not torch.allclose(clean, noisy)
@@ -90,8 +106,8 @@ def test_the_window_is_trained_on_its_noisy_frames(config, bank) -> None:
 def test_queries_may_have_a_loss_of_their_own(config, bank, tmp_path) -> None:
     """By what it adds to the gradients: its weight times those of the error of what the queries hold."""
     config = dataclasses.replace(config, method="learned", query="noise", query_time="clean")
-    backbone = train.load_backbone(config, torch.device("cpu"))
-    method, text = make_method(config, backbone), train.TextCache(backbone, 512)
+    backbone = load_trainable(config, torch.device("cpu"), False)
+    method, text = make_method(config, backbone), TextCache(backbone, 512)
     data = TrainingSet([bank], config, method.keeps)
     batch = next(b for b in map(data.batch, range(20)) if len(b.history))
     weights = dict(backbone.transformer.named_parameters())
@@ -117,7 +133,7 @@ def test_queries_may_have_a_loss_of_their_own(config, bank, tmp_path) -> None:
 
     def whole(weight: float) -> Callable[[], object]:
         settings = dataclasses.replace(config, query_loss=weight)
-        return lambda: told.append(losses(settings, backbone, method, text, batch, data))
+        return lambda: told.append(losses(settings, backbone, method, batch, data))
 
     plain, both, alone = gradients(whole(0.0)), gradients(whole(0.5)), gradients(own)
     assert torch.equal(*told)  # the log tells of the prediction alone

@@ -12,7 +12,8 @@ import torch
 from memkit.cameras import Cameras, read_poses, write_poses
 from memkit.errors import InputError
 from memkit.video import read_video, write_video
-from recipes.memlearner import generate, train
+from recipes.common.backbones import load_backbone
+from recipes.memlearner import generate
 from recipes.memlearner.videos import RoomVideo
 from tests.helpers.memlearner_runs import trained
 
@@ -40,7 +41,7 @@ def test_the_example_of_the_docs_runs(config, tmp_path, monkeypatch) -> None:
     trained(config, tmp_path, method="learned", steps=2)
     video = torch.randint(0, 256, (1, 32, 32, 3), dtype=torch.uint8)
     write_video(tmp_path / "hall.mp4", video, 8.0)
-    turn = RoomVideo("test-00000", 2, train.load_backbone(config, torch.device("cpu")).video_format)
+    turn = RoomVideo("test-00000", 2, load_backbone(config).video_format)
     path = [chunk.cameras for chunk in turn.chunks()]
     whole = [torch.cat([getattr(path[0], f), getattr(path[1], f)[1:]]) for f in ("c2w", "intrinsics")]
     write_poses(tmp_path / "walk.npz", Cameras(*whole))

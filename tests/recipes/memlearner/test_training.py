@@ -10,6 +10,7 @@ import torch
 
 from memkit.banks import MemoryBank
 from memkit.errors import InputError
+from recipes.common.backbones import load_trainable
 from recipes.common.launch import launch
 from recipes.memlearner import train
 from recipes.memlearner.data import TrainingSet
@@ -24,7 +25,7 @@ METHODS: tuple[MethodName, ...] = ("learned", "cam", "window", "framepack", "sep
 @pytest.mark.parametrize("method", METHODS)
 def test_training_moves_everything_and_resumes_to_the_bit(config, tmp_path, method) -> None:
     whole = trained(config, tmp_path / "whole", method=method)
-    backbone = train.load_backbone(config, torch.device("cpu"))
+    backbone = load_trainable(config, torch.device("cpu"), False)
     own = dataclasses.replace(config, method=method)
     start = {f"method.{k}": v for k, v in make_method(own, backbone).state_dict().items()}
     start |= {f"transformer.{k}": v for k, v in backbone.transformer.state_dict().items()}
@@ -41,7 +42,7 @@ def test_training_moves_everything_and_resumes_to_the_bit(config, tmp_path, meth
 def test_a_run_starts_from_another_run_s_cameras(config, tmp_path) -> None:
     trained(config, tmp_path / "base", method="none", steps=2)
     own = dataclasses.replace(config, method="learned", start=tmp_path / "base")
-    backbone = train.load_backbone(own, torch.device("cpu"), own.start)
+    backbone = load_trainable(own, torch.device("cpu"), False, own.start)
     method = make_method(own, backbone)
     start_from(method, tmp_path / "base" / "method")
     base = load_method(dataclasses.replace(config, method="none"), backbone, tmp_path / "base" / "method")
@@ -63,7 +64,7 @@ def test_each_kind_of_poses_has_an_encoder_and_unknown_ones_are_zeros(config, wa
     drawn = [TrainingSet(kinds, own, "chunks").batch(step).annotation for step in range(own.steps)]
     assert set(drawn) == set(own.annotations)
     assert train.main(train.Command(own)) == 0
-    backbone = train.load_backbone(own, torch.device("cpu"), tmp_path)
+    backbone = load_trainable(own, torch.device("cpu"), False, tmp_path)
     encoders = camera_encoders(load_method(own, backbone, tmp_path / "method"))
     for name, encoder in encoders.items():
         assert encoder.layers[0].bias.any()  # all of them start at zero
@@ -76,7 +77,7 @@ def test_each_kind_of_poses_has_an_encoder_and_unknown_ones_are_zeros(config, wa
 def test_a_module_learns_alone_first(config, tmp_path) -> None:
     own = {"method": "separate", "pretrain_steps": 3, "camera_lr": 1e-3}
     begun = dataclasses.replace(config, method="separate")
-    backbone = train.load_backbone(begun, torch.device("cpu"))
+    backbone = load_trainable(begun, torch.device("cpu"), False)
     start = {f"method.{name}": x for name, x in make_method(begun, backbone).state_dict().items()}
     start |= {f"transformer.{name}": x for name, x in backbone.transformer.state_dict().items()}
     alone = trained(config, tmp_path / "alone", **own, steps=0)
@@ -106,7 +107,6 @@ def test_presets_are_whole() -> None:
 def test_two_processes_would_share_gradients(config, tmp_path) -> None:
     """Without a past not all parts have gradients; all processes must have those of the same parameters."""
     own = dataclasses.replace(config, out=tmp_path, method="learned", chunks=0)
-    backbone = train.load_backbone(own, torch.device("cpu"))
-    launched = launch("cpu", "none", "test", {}, tmp_path)
-    train.train(own, backbone, [MemoryBank.open(own.folder / "train")], launched)
+    backbone = load_trainable(own, torch.device("cpu"), False)
+    train.train(own, backbone, [MemoryBank.open(own.folder / "train")], launch(own, "test", {}))
     assert (tmp_path / "transformer" / "config.json").exists()

@@ -1,4 +1,4 @@
-"""A trained run of ReMind's recipe with its banks, and a video to begin with."""
+"""Runs of ReMind's recipe with their banks, one trained and one not, and a video to begin with."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from memkit.banks import MemoryBank
 from memkit.video import write_video
 from recipes.remind import prepare, train
 from recipes.remind.clips import WorldClip
@@ -23,6 +24,23 @@ def config(random_folder, tmp_path_factory) -> Config:
     assert prepare.main(prepare.Prepare(made)) == 0
     assert train.main(train.Command(made)) == 0
     return made
+
+
+@pytest.fixture(scope="session")
+def untrained(random_folder, tmp_path_factory) -> Config:
+    """Settings of a short run, and three interrupted clips with their twins as its bank."""
+    out = tmp_path_factory.mktemp("interruptions")
+    untrained = dataclasses.replace(
+        tiny(), model=str(random_folder), out=out, banks=out, device="cpu", height=32, width=32, batch=2, steps=2,
+        save_every=1, log_every=1, warmup=1, text_length=160, train_clips=3, test_clips=1, sampling_steps=1,
+    )  # fmt: skip
+    assert prepare.main(prepare.Prepare(untrained)) == 0
+    return untrained
+
+
+@pytest.fixture(scope="session")
+def bank(untrained) -> MemoryBank:
+    return MemoryBank.open(untrained.folder / "train")
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from memkit.cameras import Cameras
 from memkit.errors import InputError
 from memkit.metrics.hidden_process import moving_pixels
 from memkit.video import read_video, write_video
-from recipes.common.backbones import load_whole
+from recipes.common.backbones import load_backbone
 from recipes.common.tables import intervals
 from recipes.remind import evaluate, prepare, scores, train
 from recipes.remind.clips import WorldClip
@@ -100,7 +100,7 @@ def test_each_clip_is_measured_once_beside_controls(config, capsys) -> None:
 
 
 def test_what_is_given_stays_and_the_rest_follows_the_seed(config) -> None:
-    backbone = load_whole(config.model, 0, CPU, config.out)
+    backbone = load_backbone(config, trained=config.out)
     clips = evaluate.open_clips(config)
     latents, cameras = clips.load(["test-00000", "test-00001"])
     spans = chunk_spans(config)
@@ -137,7 +137,7 @@ def test_without_the_past_nothing_from_before_the_interruption_is_known(config, 
             return latents, cameras
 
         monkeypatch.setattr(clips, "load", other)
-        backbone = load_whole(config.model, 0, CPU, config.out)
+        backbone = load_backbone(config, trained=config.out)
         positions = train.load_cameras(config, backbone, config.out)
         evaluator = evaluate.Evaluator(evaluate.Evaluate(config, clips=5), clips, backbone, positions)
         for who in ("", "without the past"):

@@ -1,0 +1,119 @@
+"""What a run needs to go on where it was stopped: the settings that make it this run, and its model and optimizer."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+
+from memkit.errors import InputError
+from memkit.files import atomic_write
+
+
+def run_settings(config: Any, overrides: Collection[str], **more: Any) -> dict[str, Any]:
+    """What must not change between a run and its resumption: the fields of a dataclass but ``overrides``, and ``more``.
+
+    ``more`` is what the settings do not say: fingerprints of the data and of the weights that a run starts from.
+    """
+    settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in overrides}
+    return json.loads(json.dumps({**settings, **more}, default=str))
+
+
+def save_checkpoint(state: dict[str, Any], path: Path, run: dict[str, Any]) -> None:
+    """Write a checkpoint of the run with these `run_settings`; a crash leaves the old file or the new one."""
+    with atomic_write(path) as partial:
+        torch.save({**state, "about": json.dumps(run)}, partial)
+
+
+def load_checkpoint(path: Path, run: dict[str, Any]) -> dict[str, Any] | None:
+    """The checkpoint, or None if there is none yet. Only tensors and plain values are read, never a pickle.
+
+    Raises `InputError` naming the settings that differ if it belongs to a run with other `run_settings`.
+    """
+    if not path.exists():
+        return None
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    before = json.loads(state.pop("about"))
+    names = [name for name in {**before, **run} if before.get(name) != run.get(name)]
+    if names:
+        changed = ", ".join(f"{name} ({before.get(name)} before, {run.get(name)} now)" for name in names)
+        raise InputError(f"{path} is of a run with other settings: {changed}; set them back, or give another --out.")
+    return state
+
+
+class TrainState:
+    """The model that a run trains, its optimizer, and its moving average if there is one.
+
+    Model and optimizer may be whole in each process or sharded over all of them.
+    """
+
+    def __init__(
+        self, model: nn.Module, optimizer: Optimizer, accelerator: Accelerator, average: nn.Module | None = None
+    ) -> None:
+        self.model, self.optimizer, self.accelerator, self.average = model, optimizer, accelerator, average
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """Whole tensors for the main process; None for the others, which all have to take part."""
+        keep = self.accelerator.is_main_process
+        state = {"modules": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        if self.average is not None:
+            state["average"] = self.average.state_dict()
+        whole = {name: gathered(part, keep) for name, part in state.items()}
+        return whole if keep else None
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take what `state_dict` gave, whether it came from whole or from sharded training."""
+        mine = self.model.state_dict()
+        self.model.load_state_dict({name: _like(value, mine[name]) for name, value in state["modules"].items()})
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        moments = {
+            i: {name: _like(value, parameters[i]) for name, value in of.items()}
+            for i, of in state["optimizer"]["state"].items()
+        }
+        self.optimizer.load_state_dict({**state["optimizer"], "state": moments})
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+
+    def resume(self, path: Path, run: dict[str, Any]) -> int:
+        """Load the checkpoint if there is one; the step to go on with. All processes call it."""
+        state = load_checkpoint(path, run)
+        if state is not None:
+            self.load_state_dict(state)
+        self.accelerator.wait_for_everyone()  # the main process will write where the others have just read
+        return 0 if state is None else state["step"]
+
+
+def save_part(part: Any, weights: Mapping[str, Tensor], prefix: str, folder: Path) -> None:
+    """``part.save_pretrained(folder)``, also if it is sharded; its whole weights are those under ``prefix``."""
+    if any(isinstance(p, DTensor) for p in part.parameters()):
+        kind = next(base for base in type(part).__mro__ if base.__module__ != "torch.distributed.fsdp")
+        with torch.device("meta"):
+            part = kind.from_config(part.config) if hasattr(kind, "from_config") else kind(part.config)
+        own = {name.removeprefix(prefix): x for name, x in weights.items() if name.startswith(prefix)}
+        part.load_state_dict(own, assign=True)
+    part.save_pretrained(folder)
+
+
+def gathered(state: Any, keep: bool) -> Any:
+    """A state dict with whole tensors in place of shards, one at a time, on the CPU; empty ones unless ``keep``."""
+    if isinstance(state, DTensor):
+        whole = state.full_tensor()  # all processes take part
+        return whole.cpu() if keep else whole.new_empty(0)
+    if isinstance(state, dict):
+        return {name: gathered(value, keep) for name, value in state.items()}
+    return state
+
+
+def _like(value: Any, like: Tensor) -> Any:
+    """A whole tensor, sharded if ``like`` is."""
+    if not isinstance(like, DTensor) or not isinstance(value, Tensor) or value.shape != like.shape:
+        return value
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
