@@ -67,7 +67,8 @@ def read_captions(path: str | os.PathLike[str], videos: str | os.PathLike[str]) 
 def caption_records(path: Path, need_video: bool = True) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line number and fields of each row, as video, caption, id and source; ``extra`` has those without a column.
 
-    The column video may be left out unless ``need_video``. Fields are None where a row is too short. Raises `InputError` where the file as a whole is not a caption file.
+    The column video may be left out unless ``need_video``. Fields are None where a row is too short. Raises
+    `InputError` where the file as a whole is not a caption file.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
