@@ -64,20 +64,22 @@ def read_captions(path: str | os.PathLike[str], videos: str | os.PathLike[str]) 
     return rows, bad
 
 
-def caption_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def caption_records(path: Path, need_video: bool = True) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line number and fields of each row, as video, caption, id and source; ``extra`` has those without a column.
 
-    Fields are None where a row is too short. Raises `InputError` where the file as a whole is not a caption file.
+    The column video may be left out unless ``need_video``. Fields are None where a row is too short. Raises
+    `InputError` where the file as a whole is not a caption file.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             columns = {name.strip().lower(): name for name in reader.fieldnames or ()}
             video = next((columns[name] for name in ("video", "video_path") if name in columns), None)
-            if video is None or "caption" not in columns:
-                found = ", ".join(columns) or "none"
-                raise InputError(f"{path} needs the columns video and caption in its first line; it has {found}.")
-            names = {"video": video, **{name: columns[name] for name in ("caption", "id", "source") if name in columns}}
+            if "caption" not in columns or (need_video and video is None):
+                needed, found = "columns video and" if need_video else "column", ", ".join(columns) or "none"
+                raise InputError(f"{path} needs the {needed} caption in its first line; it has {found}.")
+            names = {name: columns[name] for name in ("caption", "id", "source") if name in columns}
+            names |= {} if video is None else {"video": video}
             fields: dict[Any, Any]
             for fields in reader:
                 extra = fields.get(None)

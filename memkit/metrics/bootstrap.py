@@ -1,4 +1,9 @@
-"""Confidence intervals by the percentile bootstrap (Efron, 1979)."""
+"""Confidence intervals by the percentile bootstrap (Efron, 1979).
+
+Not `scipy.stats.bootstrap`: it resamples one axis, so it has no intervals over runs and items together; it refuses a
+single row and returns NaN where a resample's statistic is NaN; and its bounds differ from the published ones in the
+last bit.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +32,12 @@ def bootstrap(
     Whole rows are resampled, so paired columns stay paired. Resamples whose statistic is NaN are left out. Without rows
     everything is NaN; with one row, the bounds equal the value.
 
-    Raises `InputError` for columns of unequal length, no column, or a level outside (0, 1).
+    Raises `InputError` for columns of unequal length, no column, a level outside (0, 1), or no resample.
     """
     lengths = {len(column) for column in columns}
-    if len(lengths) != 1 or not 0 < level < 1 or resamples < 1:
-        raise InputError(
-            f"The bootstrap has columns of {sorted(lengths)} rows, level {level} and {resamples} resamples; "
-            "give columns of one length, a level in (0, 1), and 1 resample or more."
-        )
+    if len(lengths) != 1:
+        raise InputError(f"The bootstrap has columns of {sorted(lengths)} rows; give columns of one length.")
+    _check(resamples, level)
     (rows,) = lengths
     if not rows:
         return Interval(math.nan, math.nan, math.nan)
@@ -65,10 +68,7 @@ def bootstrap_runs(
     if len(shapes) != 1 or len(shape := shapes.pop()) != 2:
         raise InputError("The columns do not all have the same shape [runs, items]; give missing measurements as NaN.")
     runs, items = shape
-    if not 0 < level < 1 or resamples < 1:
-        raise InputError(
-            f"The bootstrap has level {level} and {resamples} resamples; give one in (0, 1), and 1 or more."
-        )
+    _check(resamples, level)
     rng, table = np.random.default_rng(seed), np.stack(columns)
     measured = np.asarray(~np.isnan(table).any(axis=0))
 
@@ -84,6 +84,13 @@ def bootstrap_runs(
     values = np.array([value(run, item) for run, item in draws])
     low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
     return Interval(whole, float(low), float(high))
+
+
+def _check(resamples: int, level: float) -> None:
+    if not 0 < level < 1 or resamples < 1:
+        raise InputError(
+            f"The bootstrap has level {level} and {resamples} resamples; give one in (0, 1), and 1 or more."
+        )
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:

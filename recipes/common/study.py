@@ -9,14 +9,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
 
 from recipes.common.commands import report_done
-from recipes.common.tables import Table, write_tables
+from recipes.common.tables import NO_UNITS, Table, two, write_tables
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
@@ -46,25 +45,31 @@ class Study(Generic[Config, Result]):
     """Settings of all runs; its ``out`` has the banks."""
     variants: Mapping[str, Mapping[str, Any]]
     """The settings in which each variant differs, by its name."""
-    measure: Callable[[Config, Sequence[str]], Result]
+    measure: Callable[[Config, Sequence[Any]], Result]
     tables: Callable[[dict[str, list[Result]]], Mapping[str, Table]]
     """From the results of each variant, one per seed, the tables by title."""
     conditions: Sequence[str] = ()
-    """Under which each run is measured."""
+    """Conditions under which each run is measured."""
 
     def configs(self, seeds: Sequence[int]) -> list[Config]:
         """The settings of all runs, variant by variant."""
         return [run_config(self.base, name, changes, seed) for name, changes in self.variants.items() for seed in seeds]
 
+    def result(self, config: Config) -> Result:
+        """Train and measure what is missing of one run."""
+        return self.measure(config, self.conditions)
+
     def results(self, seeds: Sequence[int], jobs: int = 1) -> dict[str, list[Result]]:
         """Train and measure what is missing; the results of each variant, one per seed."""
-        results = parallel_map(partial(self.measure, conditions=self.conditions), self.configs(seeds), jobs)
+        results = parallel_map(self.result, self.configs(seeds), jobs)
         return {name: results[i * len(seeds) : (i + 1) * len(seeds)] for i, name in enumerate(self.variants)}
 
-    def run(self, name: str, flags: StudyFlags, **formats: Any) -> int:
-        """Print the tables and write them to OUT/``name``.json; the exit code. ``formats``: see `write_tables`."""
+    def run(
+        self, name: str, flags: StudyFlags, units: Mapping[str, str] = NO_UNITS, digits: Callable[[str], int] = two
+    ) -> int:
+        """Print the tables and write them to OUT/``name``.json; the exit code. See `write_tables` for the format."""
         file = self.base.out / f"{name}.json"
-        write_tables(file, self.tables(self.results(flags.seeds, flags.jobs)), **formats)
+        write_tables(file, self.tables(self.results(flags.seeds, flags.jobs)), units, digits)
         report_done(file)
         return 0
 

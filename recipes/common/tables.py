@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ Cells = dict[str, Interval]
 Table = dict[str, Cells]
 
 
+NO_UNITS: Mapping[str, str] = MappingProxyType({})
 RESAMPLES = 2000  # of each interval's bootstrap
 
 
@@ -93,15 +95,20 @@ def to_markdown(table: Table, digits: int = 2) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
+def two(title: str) -> int:
+    """Decimal places of every table, where a recipe has no others."""
+    return 2
+
+
 def write_tables(
-    file: Path,
-    tables: Mapping[str, Table],
-    units: Mapping[str, str] | None = None,
-    digits: Callable[[str], int] = lambda title: 2,
+    file: Path, tables: Mapping[str, Table], units: Mapping[str, str] = NO_UNITS, digits: Callable[[str], int] = two
 ) -> None:
-    """Print each table below its title (of "", "all") and its unit, and write all numbers to a JSON file."""
+    """Print each table below its title (of "", "all") and its unit, and write all numbers to a JSON file.
+
+    ``units`` and ``digits`` (decimal places) are by title.
+    """
     for title, table in tables.items():
-        unit = f", {units[title]}" if units and title in units else ""
+        unit = f", {units[title]}" if title in units else ""
         print(f"**{_heading(title) or 'all'}{unit}**\n\n{to_markdown(table, digits(title))}\n")
     numbers = {title or "all": table_to_json(table) for title, table in tables.items()}
     file.write_text(json.dumps(to_json(numbers), indent=1, ensure_ascii=False, allow_nan=False) + "\n")

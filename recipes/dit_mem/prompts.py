@@ -1,4 +1,4 @@
-"""The prompts of a command line and of a CSV file, named.
+"""The prompts of a command line and of a CSV file, with the names of the videos to generate.
 
 The CSV has the column caption and, where the videos should be named by it, video (or Video, video_path). A clip of the
 bank with that name, and all of its source, is kept out of the prompt's memory.
@@ -6,18 +6,18 @@ bank with that name, and all of its source, is kept out of the prompt's memory.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from memkit.banks.captions import caption_records
 from memkit.errors import InputError
 
 
 class Prompt(NamedTuple):
-    """``name`` is that of the files, without suffix; ``own`` are ids that a clip of the same video would have."""
+    """``name`` is the file name without suffix; ``own`` are the ids that clips of the same video would have."""
 
     name: str
     text: str
@@ -25,7 +25,7 @@ class Prompt(NamedTuple):
 
 
 def read_prompts(prompts: Sequence[str], file: Path | None) -> list[Prompt]:
-    """All prompts, named; equal ones once. Raises `InputError` for a bad file, a blank prompt or a name used twice."""
+    """All prompts, equal ones once. Raises `InputError` for a bad file, a blank prompt or a name used twice."""
     found = [Prompt(_slug(text), text, []) for text in prompts]
     if file is not None:
         found += _read_csv(file)
@@ -41,21 +41,13 @@ def read_prompts(prompts: Sequence[str], file: Path | None) -> list[Prompt]:
 
 
 def _read_csv(file: Path) -> list[Prompt]:
-    try:
-        with open(file, encoding="utf-8-sig", newline="") as opened:
-            rows = [
-                {(key or "").strip().lower(): value or "" for key, value in row.items()}
-                for row in csv.DictReader(opened)
-            ]
-    except (OSError, UnicodeDecodeError, csv.Error, AttributeError) as error:
-        raise InputError(f"{file} cannot be read as CSV ({error}); give UTF-8 with a line of column names.") from error
-    if not rows or "caption" not in rows[0]:
-        raise InputError(f"{file} has no column caption, or no row; give one row a prompt.")
     prompts = []
-    for row in rows:
-        video = (row.get("video") or row.get("video_path") or "").strip()
+    for _, fields in caption_records(file, need_video=False):
+        video, text = (fields.get("video") or "").strip(), fields["caption"] or ""
         own = [video, Path(video).stem] if video else []
-        prompts.append(Prompt(_safe(Path(video).stem) if video else _slug(row["caption"]), row["caption"], own))
+        prompts.append(Prompt(_safe(Path(video).stem) if video else _slug(text), text, own))
+    if not prompts:
+        raise InputError(f"{file} has no row; give one row per prompt.")
     return prompts
 
 

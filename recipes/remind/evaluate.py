@@ -2,12 +2,11 @@
 
     python -m recipes.remind.evaluate --preset tiny
 
-- *recovery*: of a test clip, all latent frames are given while nothing of the truth comes back into view, those after
-  them are generated; scored are the frames whose view is clear again (`recipes.remind.scores`). Beside it stand the
-  same run *without the past* (its cache hides what was before the interruption: what prompts and training alone tell
-  it), the base model without training, as a stream and bidirectional (as it is), the twin
-  through the autoencoder (the ceiling), and a world that stopped when it was last seen (*frozen*, whose evolution is 0
-  by definition).
+- *recovery*: all latent frames of a test clip are given until something of the truth comes back into view; those after
+  them are generated, and scored from where the view is clear again (`recipes.remind.scores`). Controls are the same run
+  *without the past* (its cache hides what was before the interruption, so only prompts and training tell it anything),
+  the base model without training, as a stream and bidirectional, the twin through the autoencoder (the ceiling), and a
+  world that stopped when it was last seen (*frozen*, whose evolution is 0 by definition).
 - *plain*: image-to-video of undisturbed clips, at the length that the base model was trained for, before and after
   training: what was forgotten.
 

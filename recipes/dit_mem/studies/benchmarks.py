@@ -1,11 +1,11 @@
-"""The videos that PhyGenBench and VBench score, under the names that their scorers look for; docs/benchmarks.md.
+"""The videos that PhyGenBench and VBench score, under the names that their scorers look for (docs/benchmarks.md).
 
     python -m recipes.dit_mem.studies.benchmarks --preset wan2.1-1.3b --benchmark phygenbench --prompts prompts.json
     python -m recipes.dit_mem.studies.benchmarks --preset wan2.1-1.3b --benchmark vbench --prompts prompts_per_category/
 
-A plan says which videos there will be; it follows from the prompt files and the seed alone. In the folder of the run,
-``videos`` has the mp4 files and nothing else (VBench takes the suffix of all from the first file it meets), ``about``
-the facts of each, and ``index.json``, at the end, the plan. Videos that are there and whole are left alone.
+A plan lists the videos; it follows from the prompt files and the seed alone. In the folder of the run, ``videos`` has
+the mp4 files and nothing else (VBench takes the suffix of all from the first file it meets), ``about`` the settings of
+each, and ``index.json``, at the end, the plan. Videos that exist and are whole are left alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from memkit.errors import InputError
-from recipes.common.commands import run_command
+from recipes.common.commands import report_done, run_command
 from recipes.common.json_file import write_json
 from recipes.dit_mem.generate import Job, make_missing
 from recipes.dit_mem.memories import Source
@@ -35,19 +35,19 @@ class Benchmarks(Command):
     prompts: Path | None = None
     """PhyGenBench's prompts.json; VBench's folder of .txt files with one prompt per line, or one such file."""
     first: int = 0
-    """Only so many prompts of each file, for a trial; 0 is all. The rest can follow later."""
+    """Number of prompts of each file to take, for a trial; 0 takes all. The rest can follow later."""
     videos_per_prompt: int = 5
-    """Of VBench; its temporal_flickering wants 25."""
+    """Videos per prompt of VBench; its temporal_flickering needs 25."""
     video_name: str = "video_output_{n}.mp4"
-    """Of PhyGenBench; {n} counts its prompts from 1."""
+    """File name of PhyGenBench's videos; {n} counts its prompts from 1."""
     memory: Source = "retrieved"
-    """What each prompt is shown: its retrieved clips, clips drawn by chance, or none."""
+    """What each prompt is shown: its retrieved clips, clips drawn at random, or none."""
     bank: Path | None = None
-    """Where these clips come from; by default the bank that the encoder was trained on."""
+    """The bank of these clips; by default the one that the encoder was trained on."""
     encoder_from: Path | None = None
     """Folder or hub id of the trained encoder; by default OUT/encoder."""
     videos_to: Path | None = None
-    """By default OUT/BENCHMARK-MEMORY."""
+    """Folder of the videos; by default OUT/BENCHMARK-MEMORY."""
 
 
 class Planned(NamedTuple):
@@ -101,7 +101,7 @@ def _entry(where: str, found: Any) -> Entry:
 
 
 def plan_phygenbench(entries: Sequence[Entry], seed: int, video_name: str = Benchmarks.video_name) -> list[Planned]:
-    """One video a prompt, all from the same seed (as in DiT-Mem), numbered from 1 in the order of the file."""
+    """One video per prompt, all from the same seed (as in DiT-Mem), numbered from 1 in the order of the file."""
     if video_name.count("{n}") != 1 or not video_name.endswith(".mp4") or "/" in video_name or "\\" in video_name:
         raise InputError(f"--video-name {video_name!r} must be a file name that ends in .mp4, with {{n}} in it once.")
     return [
@@ -188,7 +188,7 @@ def main(options: Benchmarks) -> int:
     ]
     make_missing(config, jobs, options.memory, options.bank, options.encoder_from)
     write_json(folder / "index.json", [video._asdict() for video in planned])
-    print(f"{folder / 'videos'} is what the scorer takes; see docs/benchmarks.md")
+    report_done(folder / "videos", "the benchmark's own scorer on this folder; see docs/benchmarks.md")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What does memory spare? Train all weights of the backbone on the clips that memory would only show it.
+"""What does memory save? Train all weights of the backbone on the clips that memory would only show it.
 
     python -m recipes.dit_mem.studies.full --preset tiny --measure-at 150
     python -m recipes.dit_mem.studies.full --preset tiny --data train --seeds 42 1 2
@@ -67,27 +67,27 @@ class Full(Command):
     data: Literal["test", "train"] = "test"
     """What to learn from: the clips of the test bank that are no prompts, or the bank of the encoder."""
     full_steps: int = 600
-    """In all; --steps is the encoder's."""
+    """Number of training steps; --steps is the encoder's."""
     full_lr: float = 3e-4
-    """At its highest; --lr is the encoder's."""
+    """Highest learning rate; --lr is the encoder's."""
     seeds: tuple[int, ...] = ()
-    """One training run each; by default --seed alone."""
+    """Seeds of the training runs, one run per seed; by default --seed alone."""
     jobs: int = 1
-    """Runs at once, in processes of one thread each."""
+    """Number of runs to train at once, each in a process with one thread."""
     measure_at: tuple[int, ...] = ()
-    """Steps after which to measure; 0 and the last are always among them."""
+    """Steps after which to measure, besides 0 and the last."""
     clips: int = Evaluate.clips
-    """Prompts, the first of the test bank."""
+    """Number of prompts, the first of the test bank."""
     noise_seed: int = Evaluate.noise_seed
-    """Of the first prompt; they count up. The same as of what is compared with."""
+    """Seed of the noise of the first prompt; the next prompts count up. Runs that are compared share it."""
     from_frame: bool = False
     """Give every prompt the first frame of its clip."""
     keep: int = Evaluate.keep
-    """Videos of each step to keep."""
+    """Number of videos per step to keep."""
 
     @property
     def name(self) -> str:
-        """Of the folder and of the JSON file."""
+        """Name of the folder and of the JSON file."""
         return "full" if self.data == "test" else "full-train"
 
     @property
@@ -97,8 +97,8 @@ class Full(Command):
         return replace(config, steps=self.full_steps, lr=self.full_lr, out=config.out / self.name, banks=config.folder)
 
     @property
-    def asked(self) -> Evaluate:
-        """How it is measured."""
+    def evaluation(self) -> Evaluate:
+        """How a run is measured."""
         return Evaluate(
             self.tuned, clips=self.clips, noise_seed=self.noise_seed, from_frame=self.from_frame, keep=self.keep
         )
@@ -111,20 +111,20 @@ class Full(Command):
 
 
 class Tuned(NamedTuple):
-    """A run, measured."""
+    """The measurements of one run."""
 
     rows: Run
     forgot: dict[int, Tensor]
-    """Losses on clips of other laws, by steps; 0 is the frozen backbone."""
+    """Losses on clips of other laws, by number of steps; 0 is the frozen backbone."""
     seconds: dict[int, float]
-    """Of training, by steps."""
+    """Seconds of training, by number of steps."""
     parameters: int
     clips: int
-    """That were learned from."""
+    """Number of clips that it was trained on."""
 
 
 def training_clips(command: Full, test_bank: MemoryBank) -> Clips:
-    """What is learned from, never a prompt. Raises `InputError` where there is nothing."""
+    """The clips to train on, never a prompt. Raises `InputError` where there is none."""
     config = command.tuned
     if command.data == "train":
         if not (config.bank / "bank.json").exists():
@@ -158,27 +158,25 @@ def fine_tune(command: Full) -> Tuned:
     config, points = command.tuned, sorted({*command.measure_at, command.full_steps} - {0})
     if not points or points[0] < 0 or points[-1] > command.full_steps:
         raise InputError(f"--measure-at {command.measure_at} is not within the {command.full_steps} --full-steps.")
-    asked = command.asked
-    bench = open_evaluator(asked)
-    backbone, data = bench.backbone, training_clips(command, bench.bank)
+    evaluator = open_evaluator(command.evaluation)
+    backbone, data = evaluator.backbone, training_clips(command, evaluator.bank)
     about = _about(config, DECIDE, data, backbone)
-    sampled = {"prompts": bench.bank.fingerprint, "noise_seed": command.noise_seed}
-    rows = ResultStore(
-        config.out / f"measured{asked.suffix}.jsonl", _about(config, DECIDE | SAMPLER, data, backbone) | sampled, Row
-    )
-    run = dict(bench.measure_without_memory())
+    settings = _about(config, DECIDE | SAMPLER, data, backbone)
+    settings |= {"prompts": evaluator.bank.fingerprint, "noise_seed": command.noise_seed}
+    rows = ResultStore(config.out / f"measured{command.evaluation.suffix}.jsonl", settings, Row)
+    run = dict(evaluator.measure_without_memory())
     others, text = other_laws(backbone, config.shift), TextCache(backbone, PIPELINE_TEXT_LENGTH)
     forgot = {0: losses_on(text, others, config.videos_at_once)}
     tuning = Tuning(backbone, data, about)
-    _check_reachable(tuning, rows, points, bench)
+    _check_reachable(tuning, rows, points, evaluator)
     for point in points:
         name = _name(point)
         tuning.until(point)
-        bench.measure(name, Condition([[] for _ in bench.targets]), rows)
+        evaluator.measure(name, Condition([[] for _ in evaluator.targets]), rows)
         if point not in tuning.kept:
             tuning.kept[point] = losses_on(text, others, config.videos_at_once)
         forgot[point] = tuning.kept[point]
-        run |= {(name, id): rows.rows[name, id] for id in bench.targets}
+        run |= {(name, id): rows.rows[name, id] for id in evaluator.targets}
     seconds = {point: tuning.seconds(point) for point in points}
     return Tuned(run, forgot, seconds, tuning.parameters, len(data.ids))
 
@@ -189,10 +187,10 @@ def _about(config: Config, names: set[str], data: Clips, backbone: WanBackbone) 
     return run_settings(config, [field.name for field in fields(config) if field.name not in names], **made_of)
 
 
-def _check_reachable(tuning: Tuning, rows: ResultStore[Row], points: list[int], bench: Evaluator) -> None:
+def _check_reachable(tuning: Tuning, rows: ResultStore[Row], points: list[int], evaluator: Evaluator) -> None:
     for point in points:
-        lacks = point not in tuning.kept or rows.missing(_name(point), bench.targets)
-        if point < tuning.step and lacks:
+        missing = point not in tuning.kept or rows.missing(_name(point), evaluator.targets)
+        if point < tuning.step and missing:
             raise InputError(
                 f"{tuning.file} is past step {point}, which was not measured; leave it out of --measure-at, "
                 "measure as many --clips as before, or give another --out and --banks."
@@ -204,7 +202,7 @@ def _name(point: int) -> str:
 
 
 def tables(runs: Sequence[Tuned]) -> dict[str, Table]:
-    """Of runs on the same prompts: "cost" has cost, errors and forgetting by steps; then those of every evaluation."""
+    """Tables of runs on the same prompts: "cost", errors and forgetting by steps, and those of every evaluation."""
     first, cost = runs[0], {}
     usual = score_tables([run.rows for run in runs], [_name(point) for point in first.forgot])
     frozen = _thousandths(runs, 0)
@@ -234,9 +232,7 @@ def main(command: Full) -> int:
     suffix = "-from-frame" if command.from_frame else ""
     commands = [command.run(seed) for seed in command.seeds or [command.config.seed]]
     if command.jobs > 1:
-        open_evaluator(
-            command.asked
-        ).measure_without_memory()  # all runs share these rows, and would write them at the same time
+        open_evaluator(command.evaluation).measure_without_memory()  # rows that all runs share, written once
     runs = parallel_map(fine_tune, commands, command.jobs)
     file = command.config.out / f"{command.name}{suffix}.json"
     write_tables(file, tables(runs), UNITS, digits)

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from tqdm import tqdm
 
 from memkit.cameras import steps_from_keys
-from memkit.cameras.keys import Step
 from memkit.errors import InputError
 from memkit.video import first_frame, write_video
 from recipes.common.backbones import load_backbone
@@ -33,7 +33,6 @@ from recipes.remind.train import load_cameras
 
 OUTPUT_MAP = "output_map.json"
 _FRAME_FIELDS = ("initial_frame", "init_frame", "first_frame", "image")
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @dataclass(frozen=True)
@@ -48,24 +47,24 @@ class Stevo(Command):
 
 @dataclass(frozen=True)
 class Task:
-    """One task. ``keys`` are empty where the camera stands."""
+    """One task. ``path`` are keys, empty where the camera stands."""
 
     id: str
     frame: Path
     video_prompt: str
     camera_prompt: str
-    keys: tuple[Step, ...]
+    path: str
 
     @property
-    def path(self) -> str:
-        """The keys as text; empty where the camera stands."""
-        return ", ".join(map(str, self.keys))
+    def file(self) -> str:
+        """The name of its video."""
+        return "".join(c if c.isalnum() or c in "-_." else "_" for c in self.id) + ".mp4"
 
 
 def read_tasks(folder: Path) -> list[Task]:
     """All tasks of a folder and its subfolders, by name.
 
-    Raises `InputError` naming the file and the field that is missing or of another kind, or an id that comes twice.
+    Raises `InputError` naming the file and the field that is missing or of another kind, or two tasks with one id.
     """
     files = sorted(file for file in folder.rglob("*") if file.suffix in (".yaml", ".yml"))
     if not files:
@@ -73,97 +72,81 @@ def read_tasks(folder: Path) -> list[Task]:
     tasks = [read_task(file, folder) for file in files]
     seen: dict[str, Path] = {}
     for task, file in zip(tasks, files, strict=True):
-        if task.id in seen:
+        if seen.setdefault(task.id, file) != file:
             raise InputError(f"{seen[task.id]} and {file} have the id {task.id!r} both; give each its own.")
-        seen[task.id] = file
     return tasks
 
 
-def read_task(file: Path, folder: Path | None = None) -> Task:
+def read_task(file: Path, folder: Path) -> Task:
     """One task; ``folder`` is that of all tasks. Raises `InputError` as `read_tasks` does."""
-    folder = folder or file.parent
-    content = _mapping(file, "the task", _loaded(file))
-    prompts = _mapping(file, "prompts", content.get("prompts"))
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{file} cannot be read as YAML ({error}).") from error
+    content = _a(Mapping, file, "the task", content)
+    prompts = _a(Mapping, file, "prompts", content.get("prompts"))
     video = _text(file, "prompts.video_WM", prompts.get("video_WM"))
     # either place: whether camera_WM stands among the prompts or beside them is not told
-    camera = prompts.get("camera_WM", content.get("camera_WM"))
-    control = prompts.get("camera_control", content.get("camera_control"))
-    keys = "" if control is None else _text(file, "camera_control", control, empty=True).strip()
+    camera = _first(prompts.get("camera_WM"), content.get("camera_WM"), video)
+    control = _first(prompts.get("camera_control"), content.get("camera_control"), "")
+    keys = _a(str, file, "camera_control", control).strip()
     try:
         steps = steps_from_keys(keys) if keys else []
     except InputError as error:
         raise InputError(f"{file}: camera_control: {error}") from error
-    name = content.get("id", content.get("task_id"))
     return Task(
-        id=file.relative_to(folder).with_suffix("").as_posix() if name is None else str(name),
+        id=str(_first(content.get("id"), content.get("task_id"), file.relative_to(folder).with_suffix("").as_posix())),
         frame=_frame(file, folder, content),
         video_prompt=video,
-        camera_prompt=video if camera is None else _text(file, "prompts.camera_WM", camera),
-        keys=tuple(steps),
+        camera_prompt=_text(file, "prompts.camera_WM", camera),
+        path=", ".join(map(str, steps)),
     )
 
 
-def file_of(task: Task) -> str:
-    """The name of a task's video in the folder of all."""
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in task.id) + ".mp4"
+def _first(*values: Any) -> Any:
+    return next(value for value in values if value is not None)
 
 
-def check_names(tasks: Sequence[Task]) -> None:
-    """Raises `InputError` where two ids would have one file."""
-    names: dict[str, str] = {}
-    for task in tasks:
-        if (other := names.setdefault(file_of(task), task.id)) != task.id:
-            raise InputError(f"The tasks {other!r} and {task.id!r} would both be {file_of(task)}; rename one.")
-
-
-def write_map(folder: Path, tasks: Sequence[Task]) -> Path:
-    """``output_map.json``: of each task whose video is there, its id and the name of the file."""
-    made = {task.id: file_of(task) for task in tasks if (folder / file_of(task)).exists()}
-    file = folder / OUTPUT_MAP
-    write_json(file, made)
-    return file
-
-
-def _loaded(file: Path) -> Any:
-    import yaml  # only here: training and worlds do without
-
-    try:
-        return yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{file} cannot be read as YAML ({error}).") from error
-
-
-def _mapping(file: Path, name: str, value: Any) -> Mapping[str, Any]:
-    if value is None:
-        raise InputError(f"{file}: {name} is missing; a task has prompts with video_WM, and an initial frame.")
-    if not isinstance(value, Mapping):
-        raise InputError(f"{file}: {name} is {type(value).__name__}, not a mapping.")
+def _a(kind: type, file: Path, name: str, value: Any) -> Any:
+    if not isinstance(value, kind):
+        what = "missing" if value is None else f"{value!r}, not text" if kind is str else f"{type(value).__name__}"
+        raise InputError(f"{file}: {name} is {what}; a task has prompts with video_WM, and an initial frame.")
     return value
 
 
-def _text(file: Path, name: str, value: Any, empty: bool = False) -> str:
-    if value is None:
-        raise InputError(f"{file}: {name} is missing.")
-    if not isinstance(value, str) or not (value.strip() or empty):
-        raise InputError(f"{file}: {name} is {value!r}, not a text.")
+def _text(file: Path, name: str, value: Any) -> str:
+    if not _a(str, file, name, value).strip():
+        raise InputError(f"{file}: {name} is {value!r}; give a text that is not blank.")
     return value
 
 
 def _frame(file: Path, folder: Path, content: Mapping[str, Any]) -> Path:
     for field in _FRAME_FIELDS:
-        if content.get(field) is None:
-            continue
-        named = _text(file, field, content[field])
-        for base in (file.parent, folder):
-            if (base / named).is_file():
-                return base / named
-        raise InputError(f"{file}: {field} names {named}, which lies neither in {file.parent} nor in {folder}.")
-    for suffix in _PICTURES:
-        if file.with_suffix(suffix).is_file():
-            return file.with_suffix(suffix)
-    raise InputError(
-        f"{file}: initial_frame is missing, and no picture {file.stem}.png lies beside the task; give either."
-    )
+        if content.get(field) is not None:
+            named = _text(file, field, content[field])
+            found = [base / named for base in (file.parent, folder) if (base / named).is_file()]
+            if not found:
+                raise InputError(f"{file}: {field} names {named}, which is neither in {file.parent} nor in {folder}.")
+            return found[0]
+    beside = [file.with_suffix(suffix) for suffix in (".png", ".jpg", ".jpeg", ".webp")]
+    if found := [picture for picture in beside if picture.is_file()]:
+        return found[0]
+    raise InputError(f"{file}: initial_frame is missing, and no picture {beside[0].name} lies beside the task.")
+
+
+def check_names(tasks: Sequence[Task]) -> None:
+    """Raise `InputError` where two tasks would have one file."""
+    names: dict[str, str] = {}
+    for task in tasks:
+        if (other := names.setdefault(task.file, task.id)) != task.id:
+            raise InputError(f"The tasks {other!r} and {task.id!r} would both be {task.file}; rename one.")
+
+
+def write_map(folder: Path, tasks: Sequence[Task]) -> Path:
+    """``output_map.json``: the id of each task whose video exists, and the name of the video."""
+    file = folder / OUTPUT_MAP
+    write_json(file, {task.id: task.file for task in tasks if (folder / task.file).exists()})
+    return file
 
 
 def main(command: Stevo) -> int:
@@ -179,21 +162,20 @@ def main(command: Stevo) -> int:
     check_names(tasks)
     out = config.out / "stevo"
     out.mkdir(parents=True, exist_ok=True)
-    lack = [task for task in tasks if not (out / file_of(task)).exists()]
-    if lack:
+    missing = [task for task in tasks if not (out / task.file).exists()]
+    if missing:
         backbone = load_backbone(config, trained=config.out)
         positions = load_cameras(config, backbone, config.out).eval()
-        for task in tqdm(lack, desc="stevo"):
+        for task in tqdm(missing, desc="stevo"):
             moves = config.cameras != "off"
             prompt = task.camera_prompt if moves else task.video_prompt
             path = keyed_path(task.path, config) if moves and task.path else None
             frame = first_frame(task.frame, config.height, config.width)
             plan = plan_video(config, backbone, frame, [prompt], path)
-            write_video(
-                out / file_of(task), sample_video(config, backbone, positions, plan, command.noise_seed), config.fps
-            )
+            frames = sample_video(config, backbone, positions, plan, command.noise_seed)
+            write_video(out / task.file, frames, config.fps)
             write_map(out, tasks)
-    print(f"{len(tasks)} tasks, {len(lack)} generated now")
+    print(f"{len(tasks)} tasks, {len(missing)} generated now")
     report_done(write_map(out, tasks), "STEVO-Bench's own scorers on this folder")
     return 0
 

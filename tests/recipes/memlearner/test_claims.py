@@ -63,6 +63,8 @@ def test_scores_know_the_way_back_from_the_way_there(config) -> None:
 
 
 def test_claims_share_a_start_and_runs(config, tmp_path, capsys) -> None:
+    for split in ("train", "test"):
+        (tmp_path / split).symlink_to(config.folder / split)
     own = dataclasses.replace(config, out=tmp_path, banks=None, steps=2)
     command = claims.Claims(own, claim="edges", seeds=(1, 2), rooms=1, base_steps=2)
     assert claims.main(command) == 0

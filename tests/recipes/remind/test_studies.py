@@ -89,7 +89,7 @@ def test_tasks_must_differ(tmp_path, picture) -> None:
         (tmp_path / name).write_text(f"id: same\nimage: {picture}\nprompts: {{video_WM: a}}\n")
     with pytest.raises(InputError, match="the id 'same' both"):
         stevo.read_tasks(tmp_path)
-    task = stevo.Task("a b", picture, "a", "a", ())
+    task = stevo.Task("a b", picture, "a", "a", "")
     with pytest.raises(InputError, match="would both be"):
         stevo.check_names([task, dataclasses.replace(task, id="a/b")])
 
