@@ -24,14 +24,14 @@ import tyro
 from memkit.demo.demo import Demo
 from memkit.errors import InputError, MemkitError
 
-# What a command needs is imported when it runs, so that --help need not wait for torch.
+# Commands import what they need when they run, so that --help does not wait for torch.
 
 
 @dataclass(frozen=True)
 class Build:
-    """Encode captioned videos into a memory bank, or go on where a run was stopped.
+    """Encode captioned videos into a memory bank; a run that was stopped is resumed.
 
-    The CSV has the columns video and caption, and optionally id and source. A clip keeps its own speed.
+    The CSV has the columns video and caption, and optionally id and source. Clips keep their own speed.
     """
 
     videos: Path
@@ -39,27 +39,27 @@ class Build:
     captions: Path
     """Caption file, CSV in UTF-8."""
     out: Path
-    """Folder of the bank: a new one, or one that was made with the same settings."""
+    """Folder of the bank: a new one, or one that was built with the same settings."""
     model: str
-    """The Wan whose VAE encodes: "tiny", a diffusers folder, or a hub id."""
+    """The Wan model whose VAE encodes the videos: "tiny", a diffusers folder, or a Hub id."""
     num_frames: int | None = None
-    """Frames of a clip; by default as the model."""
+    """Frames per clip; by default those of the model."""
     height: int | None = None
-    """Pixels; by default as the model."""
+    """In pixels; by default that of the model."""
     width: int | None = None
-    """Pixels; by default as the model."""
+    """In pixels; by default that of the model."""
     fps: float | None = None
-    """Frames a second; by default as the model."""
+    """Frames per second; by default those of the model."""
     cut: Literal["start", "center"] = "start"
-    """What to keep of longer clips."""
+    """Which part of longer clips to keep."""
     pad: Literal["hold", "loop", "error"] = "hold"
-    """How to fill up shorter clips: hold the last frame, begin again, or report them."""
+    """How to pad shorter clips: hold the last frame, loop, or report an error."""
     resize: Literal["crop", "fit", "stretch"] = "crop"
-    """Cover and cut, fit inside black bars, or give up the proportions."""
+    """Crop to cover the frame, fit inside black bars, or stretch without keeping the proportions."""
     dtype: Literal["bf16", "fp16", "fp32"] = "bf16"
-    """How latents are stored."""
+    """The dtype in which latents are stored."""
     skip_bad: bool = False
-    """Exit with 0 although some items could not be used; they are listed either way."""
+    """Exit with status 0 even if some items could not be used; they are listed either way."""
 
     def run(self) -> int:
         from memkit.banks.build import build_bank
@@ -89,9 +89,10 @@ class Build:
 
 @dataclass(frozen=True)
 class ImportDitMem:
-    """Turn a folder of the DiT-Mem release into a memory bank, or go on where a run was stopped.
+    """Turn a folder of the DiT-Mem release into a memory bank; a run that was stopped is resumed.
 
-    It holds id_map.json, labels.index, metadata.json, and one .pt of latents or one mp4 a clip, there or in subfolders.
+    The folder holds id_map.json, labels.index, metadata.json, and per clip a .pt file of latents or an mp4 file, which
+    may lie in subfolders.
     """
 
     folder: tyro.conf.Positional[Path]
@@ -99,11 +100,11 @@ class ImportDitMem:
     out: Path
     """Folder of the bank: a new one, or one that was imported with the same model."""
     captions: Path | None = None
-    """Memory CSV with the columns video and caption; by default captions are those of metadata.json."""
+    """CSV with the columns video and caption; by default captions come from metadata.json."""
     model: str | None = None
-    """The Wan whose VAE encodes clips that have no latents: "tiny", a diffusers folder, or a hub id."""
+    """The Wan model whose VAE encodes clips without latents: "tiny", a diffusers folder, or a Hub id."""
     skip_bad: bool = False
-    """Exit with 0 although some items could not be used; they are listed either way."""
+    """Exit with status 0 even if some items could not be used; they are listed either way."""
 
     def run(self) -> int:
         from memkit.banks.dit_mem_import import import_dit_mem
@@ -137,7 +138,7 @@ class Verify:
 
 @dataclass(frozen=True)
 class Show:
-    """Print what a bank holds."""
+    """Print the contents of a bank."""
 
     bank: tyro.conf.Positional[Path]
     """Folder of the bank."""
@@ -162,19 +163,19 @@ class Show:
 
 @dataclass(frozen=True)
 class Retrieve:
-    """Find the clips of a bank whose captions are nearest to a text.
+    """Find the clips of a bank whose captions are closest to a text.
 
-    Prints one line each: id, score and caption, with tabs between.
+    Prints one line per clip: id, score and caption, separated by tabs.
     """
 
     bank: tyro.conf.Positional[Path]
     """Folder of the bank."""
     text: tyro.conf.Positional[str]
-    """What to look for."""
+    """The text to search for."""
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 5
-    """How many clips."""
+    """How many clips to return."""
     model: str | None = None
-    """Text encoder, a folder or hub id; by default the one that comes with memkit."""
+    """Text encoder: a folder or a Hub id; by default the one that comes with memkit."""
 
     def run(self) -> int:
         from memkit.banks.bank import MemoryBank
@@ -212,7 +213,7 @@ Command = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code."""
+    """Run the command line and return the exit code."""
     parser: Any = Command
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
     command = tyro.cli(parser, args=arguments, prog="memkit", description="Memory for video diffusion.", config=config)
@@ -222,7 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"memkit: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("memkit: interrupted; what was encoded is kept, and the same command goes on from there", file=sys.stderr)
+        print("memkit: interrupted; what was encoded is kept, and the same command resumes from there", file=sys.stderr)
         return 130
 
 
@@ -235,7 +236,7 @@ def _load_encoder(model: str) -> Any:
         codec = WanCodec.tiny() if model == "tiny" else WanCodec.from_pretrained(model)
     except (OSError, ValueError) as error:
         why = _one_line(str(error))
-        raise InputError(f"The model {model!r} cannot be loaded ({why}); give tiny, a folder or a hub id.") from error
+        raise InputError(f"The model {model!r} cannot be loaded ({why}); give tiny, a folder or a Hub id.") from error
     if torch.cuda.is_available():
         codec.vae.to("cuda")  # pyright: ignore[reportArgumentType]  # diffusers wraps it without its types
     return codec

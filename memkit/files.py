@@ -51,9 +51,9 @@ def sync_folder(path: Path) -> None:
 
 
 def _remove_abandoned(folder: Path, start: str) -> None:
-    """The partial files that begin so and whose process is no more."""
+    """Remove the partial files that begin with ``start`` and whose process has ended."""
     for name in glob.glob(f"{glob.escape(start)}*.partial", root_dir=folder):
-        import psutil  # only here: there is rarely one
+        import psutil  # only here: leftovers are rare
 
         pid = name.removeprefix(start).split("-")[0]
         if pid.isdecimal() and not psutil.pid_exists(int(pid)):

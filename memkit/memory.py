@@ -1,4 +1,4 @@
-"""`Memory`: what encoders give and injectors take."""
+"""`Memory`: what encoders return and injectors take."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Memory:
     """Memory tokens of a batch, in the width of the backbone that will see them.
 
     ``mask`` is True where a token is real; a masked token is never attended to. ``log_weight`` is added to the logit of
-    every query for that token: ln(n) stands for n copies, ln(score) weights by relevance. None means all real, weight
-    0.
+    every query for that token: ln(n) stands for n copies, ln(score) weights by relevance. None means that
+    all tokens are real, or have log-weight 0.
 
     With a ``gate``, which encoders that were trained with one fill in, memory gets a softmax of its own in
     self-attention and enters as ``y + gate · y_memory``, one scale in (-1, 1) per layer and head of the backbone
@@ -65,7 +65,7 @@ class Memory:
         )
 
     def detach(self) -> Memory:
-        """The same memory without its graph."""
+        """The same memory, detached from the autograd graph."""
         weight = None if self.log_weight is None else self.log_weight.detach()
         return Memory(self.tokens.detach(), self.mask, weight, None if self.gate is None else self.gate.detach())
 
@@ -76,9 +76,9 @@ class Memory:
         return Memory(self.tokens[index], mask, weight, self.gate)
 
     def expand(self) -> Memory:
-        """Every token as often as its log-weight says: ln(n) becomes n tokens in a row, of weight 0.
+        """Each token repeated as often as its log-weight says: ln(n) becomes n consecutive tokens of log-weight 0.
 
-        Attention is the same, at n times the cost; it is the layout in which DiT-Mem's release has its tokens.
+        Attention gives the same result at n times the cost; this is the layout of DiT-Mem's release.
 
         Raises `InputError` where a weight is not ln(n) of a whole n > 0, or differs between the samples.
         """
@@ -92,7 +92,7 @@ class Memory:
         return Memory(self.tokens.repeat_interleave(times, dim=1), mask, gate=self.gate)
 
     def logits(self) -> Float[Tensor, "batch memory"] | None:
-        """Mask and log-weight as one number a token: −inf where masked; None when all tokens are real with weight 0."""
+        """Mask and log-weight as one number per token, −inf where masked; None if all are real with log-weight 0."""
         if self.mask is None:
             return self.log_weight
         base = torch.zeros_like(self.mask, dtype=torch.float32) if self.log_weight is None else self.log_weight

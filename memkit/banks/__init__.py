@@ -1,4 +1,4 @@
-"""Banks: captioned clips on disk as latents, and how they are made."""
+"""Memory banks: captioned clips on disk as latents, and how to build, join and import them."""
 
 from memkit.banks.bank import MemoryBank
 from memkit.banks.build import BuildReport, build_bank

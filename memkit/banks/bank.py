@@ -3,11 +3,11 @@
 On disk::
 
     bank.json                header: format, version and the free `info` (model, fps, num_frames, …)
-    clips.jsonl              the manifest: one line a commit = one shard, its checksum and its clips
+    clips.jsonl              the manifest: one line per commit with one shard, its checksum and its clips
     shards/000000.safetensors …
     .lock                    held by the one writer
 
-Readers need no lock. `memkit.banks.manifest` says why a crash costs nothing.
+Readers need no lock. `memkit.banks.manifest` explains why a crash loses nothing that was committed.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ SHARD_BYTES = 64 * 2**20
 
 
 class MemoryBank:
-    """Clips on disk, in the order in which they were added; make one with `create` or `open`.
+    """Clips on disk, in the order in which they were added; use `create` or `open` to get one.
 
     Each `add` is committed before it returns. Inside a ``with`` block clips are gathered into shards of ``shard_bytes``
-    and committed as these fill, by `flush`, and at the end of the block, whether or not it ends in an exception.
+    and committed when a shard is full, by `flush`, and at the end of the block even if it ends in an exception.
     A bank has one writer at a time (another gets a `BankError`) and any number of readers, each of which sees what was
     committed when it opened the bank. Objects are not thread-safe. A process forked inside a ``with`` block that has
     written may read the bank, but gets a `BankError` where it writes: the writer is the process before the fork.
@@ -58,7 +58,7 @@ class MemoryBank:
     def create(
         cls, path: str | os.PathLike[str], info: dict[str, Any] | None = None, shard_bytes: int = SHARD_BYTES
     ) -> MemoryBank:
-        """A new empty bank in the folder ``path``, made if missing. ``info`` is anything JSON can hold.
+        """A new empty bank in the folder ``path``, which is created if needed. ``info`` is anything that JSON can hold.
 
         Raises `BankError` if there is a bank, or anything else, at ``path`` already.
         """
@@ -149,9 +149,10 @@ class MemoryBank:
     ) -> None:
         """Append a clip. Its values are copied and stored in their own dtype (bf16, fp16, fp32 or fp64).
 
-        ``latents`` [C, T, H, W], finite; ``cameras`` has one camera a latent frame: c2w [T, 4, 4], intrinsics [T, 4].
-        Raises `InputError` naming the id where it is taken or a value cannot be stored, `BankError` where another
-        process is writing or the disk refuses; the bank is then as before.
+        ``latents`` [C, T, H, W] must be finite; ``cameras`` has one camera per latent frame: c2w [T, 4, 4] and
+        intrinsics [T, 4].
+        Raises `InputError` naming the id if it is taken or a value cannot be stored, and `BankError` if another process
+        is writing or the disk refuses; the bank is then as before.
         """
         entry, tensors = checked(id, latents, caption, source, cameras)
         with self._manifest.writing(keep=self._buffering):
@@ -169,13 +170,13 @@ class MemoryBank:
                 self._commit()
 
     def flush(self) -> None:
-        """Commit what a ``with`` block has gathered so far."""
+        """Commit the clips that a ``with`` block has gathered so far."""
         if self._pending:
             with self._manifest.writing(keep=self._buffering):
                 self._commit()
 
     def clip(self, id: str) -> Clip:
-        """One clip; its tensors are the caller's own."""
+        """One clip; its tensors are copies."""
         entry = self._entry(id)
         tensors = {name: tensor.clone() for name, tensor in self._tensors(entry).items()}
         cameras = Cameras(tensors["c2w"], tensors["intrinsics"]) if entry.cameras else None
@@ -184,11 +185,11 @@ class MemoryBank:
     def latents(
         self, ids: Sequence[str] | Sequence[Sequence[str]]
     ) -> Float[Tensor, "batch clips channels time height width"]:
-        """The latents of some clips [1, N, C, T, H, W], or of a batch of equally long lists [B, N, C, T, H, W].
+        """The latents of some clips [1, N, C, T, H, W], or of a batch of lists of one length [B, N, C, T, H, W].
 
-        Of no clips (``[]``) they are ``[1, 0, C, T, H, W]`` with the shape and dtype of the bank's first clip, or zeros
-        and float32 in an empty bank. Raises `InputError` for an unknown id, lists of unequal length, or clips that
-        differ in shape or dtype.
+        For no clips (``[]``) they are ``[1, 0, C, T, H, W]`` with the shape and dtype of the bank's first clip, or
+        zero sizes and float32 in an empty bank. Raises `InputError` for an unknown id, lists of unequal length, or
+        clips that differ in shape or dtype.
         """
         if isinstance(ids, str):
             raise InputError(f"latents() takes a list of ids; write latents([{ids!r}]).")
@@ -213,7 +214,7 @@ class MemoryBank:
     def verify(self) -> BankReport:
         """Read every committed shard and compare it with the manifest: size, checksum, shapes, dtypes, finite values.
 
-        Raises `BankError` with one line for each damaged item.
+        Raises `BankError` with one line per damaged item.
         """
         entries, shards = self._manifest.entries.values(), self._manifest.shards
         damage: list[str] = []

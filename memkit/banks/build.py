@@ -1,6 +1,6 @@
 """Build a memory bank from a folder of videos and a CSV of captions (`memkit.banks.captions`).
 
-Nothing is dropped silently: a row or a file that cannot be used is a `BadItem` of the report, with its reason, and all
+Nothing is skipped silently: a row or a file that cannot be used is a `BadItem` of the report, with the reason, and all
 others are in the bank.
 """
 
@@ -24,12 +24,12 @@ from memkit.video.pixels import to_model
 
 Dtype = Literal["bf16", "fp16", "fp32"]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-_COMMIT_SECONDS = 30.0  # at most so much encoding is lost when the process is killed
+_COMMIT_SECONDS = 30.0  # the most encoding that is lost if the process is killed
 
 
 @runtime_checkable
 class Format(Protocol):
-    """Size and rate of the videos that a model takes."""
+    """Size and frame rate of the videos of a model."""
 
     @property
     def num_frames(self) -> int: ...
@@ -43,7 +43,7 @@ class Format(Protocol):
 
 @runtime_checkable
 class VideoEncoder(Protocol):
-    """What a bank needs of a backbone: `memkit.backbones.WanCodec`, `WanBackbone`, or anything like them."""
+    """What building a bank needs of a backbone: `memkit.backbones.WanCodec`, `WanBackbone`, or anything like them."""
 
     @property
     def video_format(self) -> Format: ...
@@ -54,7 +54,7 @@ class VideoEncoder(Protocol):
 
 
 class BuildReport(NamedTuple):
-    """Ids added by this run, ids that an earlier run had added, and what could not be added."""
+    """Ids added by this run, ids added by earlier runs, and items that could not be added."""
 
     added: list[str]
     present: list[str]
@@ -78,16 +78,16 @@ def build_bank(
     dtype: Dtype = "bf16",
     progress: bool = False,
 ) -> BuildReport:
-    """Encode the clips of ``captions``, in the folder ``videos``, into the bank ``out``; go on where a run was stopped.
+    """Encode the clips of ``captions``, in the folder ``videos``, into the bank ``out``; a stopped run is resumed.
 
-    Clips keep their speed and proportions; `memkit.video` explains ``cut``, ``pad`` and ``resize_rule``. The format is
-    the backbone's where it is not given. ``model`` names the backbone in the bank's info. A clip of Wan at 81×480×832
-    takes 4.2 MB in bf16 or fp16 (fp16 keeps three bits more; Wan's latents lie well inside its range), twice that in
-    fp32. A bank that exists is added to: ids that it holds are not encoded again.
+    Clips keep their speed and proportions; `memkit.video` explains ``cut``, ``pad`` and ``resize_rule``. Size and frame
+    rate are by default those of the backbone. ``model`` names the backbone in the bank's info. A Wan clip of 81×480×832
+    takes 4.2 MB in bf16 or fp16 (fp16 keeps three more bits; Wan's latents lie well inside its range), twice that in
+    fp32. Clips are added to an existing bank; ids that it holds are not encoded again.
 
-    Raises `InputError` for a caption file that cannot be read at all, `BankError` where ``out`` was made with another
-    model or format, or is being written by another process. Encoded clips are committed every half minute, and at an
-    interruption.
+    Raises `InputError` for a caption file that cannot be read at all, and `BankError` if ``out`` was built with another
+    model or format or is being written by another process. Encoded clips are committed every half minute and when the
+    call is interrupted.
     """
     settings = clip_settings(backbone, model, num_frames, height, width, fps, cut, pad, resize_rule, dtype)
     rows, bad = read_captions(captions, videos)
@@ -108,7 +108,7 @@ def clip_settings(
     resize_rule: Resize = "crop",
     dtype: Dtype = "bf16",
 ) -> dict[str, Any]:
-    """How `build_bank` makes clips with these arguments, as the info of its bank has it; `InputError` for bad ones."""
+    """The settings of `build_bank` with these arguments, as the bank's info records them; `InputError` for bad ones."""
     if dtype not in _DTYPES:
         raise InputError(f"There is no dtype {dtype!r}; use one of {', '.join(get_args(Dtype))}.")
     default = backbone.video_format
@@ -119,12 +119,12 @@ def clip_settings(
         "fps": float(default.fps if fps is None else fps),
     }
     if min(shape.values()) <= 0:
-        raise InputError(f"A clip needs positive sizes and a positive rate, not {shape}.")
+        raise InputError(f"A clip needs positive sizes and a positive frame rate, not {shape}.")
     return {"model": model, **shape, "cut": cut, "pad": pad, "resize": resize_rule, "dtype": dtype}
 
 
 def encode_file(file: Path, encoder: VideoEncoder, settings: dict[str, Any]) -> Tensor:
-    """Latents [C, T, H, W] of a video file; ``settings`` are the arguments of `build_bank` that say how, by name."""
+    """Latents [C, T, H, W] of a video file, with the settings that `clip_settings` returns."""
     frames = read_clip(file, settings["fps"], settings["num_frames"], settings["cut"], settings["pad"])
     frames = resize(frames, settings["height"], settings["width"], settings["resize"])
     with torch.no_grad():
@@ -132,9 +132,10 @@ def encode_file(file: Path, encoder: VideoEncoder, settings: dict[str, Any]) -> 
 
 
 def add_rows(bank: MemoryBank, rows: Sequence[Row], latents: Callable[[Row], Tensor], progress: bool) -> BuildReport:
-    """Add to a bank what ``latents`` gives [C, T, H, W] for each row that it lacks, committing every half minute.
+    """Add ``latents(row)`` [C, T, H, W] for each row that the bank lacks, committing every half minute.
 
-    A row for which that raises a `MemkitError` is a `BadItem`; a `BankError` ends the run. Call it in ``with bank``.
+    A row for which that raises a `MemkitError` becomes a `BadItem`; a `BankError` ends the run. Call it inside
+    ``with bank``.
     """
     added: list[str] = []
     present: list[str] = []
@@ -164,9 +165,9 @@ def add_rows(bank: MemoryBank, rows: Sequence[Row], latents: Callable[[Row], Ten
 
 
 def bank_for(out: Path, settings: dict[str, Any], notes: dict[str, Any] | None = None) -> MemoryBank:
-    """The bank at ``out`` if it was made with these settings, a new one if there is none; its info has ``notes`` too.
+    """The bank at ``out``, or a new one whose info has the settings and ``notes``.
 
-    Raises `BankError` where ``out`` was made with other settings.
+    Raises `BankError` if ``out`` was built with other settings.
     """
     if not (out / "bank.json").exists():
         return MemoryBank.create(out, settings | (notes or {}))

@@ -1,14 +1,14 @@
-"""Caption files: which video shows what.
+"""Caption files: CSV files of videos and captions.
 
-The CSV is that of the DiT-Mem release, UTF-8 with or without a mark, first line the names of its columns:
+The format is that of the DiT-Mem release: UTF-8 with or without a byte-order mark, and column names in the first line:
 
     video      path of the file inside the folder; also ``video_path`` or ``Video``
     caption    what the clip shows
     id         optional; the id of the clip, by default its path as written
-    source     optional; what the clip was cut from, by default the name of its file without folder and suffix;
-               retrieval can keep all clips of one source out of a target's memory: give cuts of one film one source.
+    source     optional; what the clip was cut from, by default the name of its file without folder and suffix.
+               Retrieval can exclude all clips of one source, so give clips cut from one film the same source.
 
-Other columns (the release's scores) are not used. A row that cannot be used is a `BadItem`, with its reason.
+Other columns (the scores of the release) are ignored. A row that cannot be used becomes a `BadItem` with the reason.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class BadItem(NamedTuple):
 
 
 def read_captions(path: str | os.PathLike[str], videos: str | os.PathLike[str]) -> tuple[list[Row], list[BadItem]]:
-    """The rows of a caption file whose videos are in the folder ``videos``, and those that cannot be used.
+    """The usable rows of a caption file, whose videos are in the folder ``videos``, and those that cannot be used.
 
-    Raises `InputError` where the file as a whole is not a caption file.
+    Raises `InputError` if the file as a whole is not a caption file.
     """
     path, videos = Path(path), Path(videos)
     if not videos.is_dir():
@@ -65,10 +65,10 @@ def read_captions(path: str | os.PathLike[str], videos: str | os.PathLike[str]) 
 
 
 def caption_records(path: Path, need_video: bool = True) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and fields of each row, as video, caption, id and source; ``extra`` has those without a column.
+    """Line number and fields of each row: video, caption, id, source, and ``extra`` for those without a column.
 
-    The column video may be left out unless ``need_video``. Fields are None where a row is too short. Raises
-    `InputError` where the file as a whole is not a caption file.
+    The column video may be missing unless ``need_video``. Fields that a row lacks are None. Raises `InputError` if the
+    file as a whole is not a caption file.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -98,14 +98,14 @@ def _row(line: int, fields: dict[str, Any], videos: Path) -> Row | BadItem:
     if fields["extra"]:
         return BadItem(line, name, "it has more fields than columns; put captions with commas in double quotes")
     if not written:
-        return BadItem(line, name, "it names no video; fill the column in")
+        return BadItem(line, name, "it names no video; fill in the column")
     caption = (fields["caption"] or "").strip()
     if not caption:
-        return BadItem(line, name, "its caption is blank; write one, or take the row out")
-    # By the letter, not resolved: links that the owner put into the folder may lead anywhere, a row may not.
+        return BadItem(line, name, "its caption is blank; write one, or remove the row")
+    # Not resolved: links that the owner put into the folder may lead anywhere, but a row may not.
     relative = os.path.relpath(os.path.normpath(os.path.join(videos, written)), os.path.normpath(videos))
     if relative == os.pardir or relative.startswith(os.pardir + os.sep) or "\0" in written:
-        return BadItem(line, name, f"its path leads out of {videos}; give one inside")
+        return BadItem(line, name, f"its path leads out of {videos}; give one inside it")
     file = videos / relative
     if not file.is_file():
         return BadItem(line, name, f"there is no file {file}")

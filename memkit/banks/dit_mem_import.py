@@ -5,12 +5,12 @@ them, and
 
     id_map.json     the names of the clips; without it, the clips are those that have a caption
     labels.index    their caption vectors; only checked against the id map: a bank makes its own, by any text encoder
-    metadata.json   captions: ``caption`` in an object a clip, in a list or by row number or by name, or name -> caption
-                    (our reading; the release tells no more of it than its name)
+    metadata.json   captions: one object with ``caption`` per clip, in a list or by row number or name, or name ->
+                    caption (our reading; the release states nothing but the name of the file)
 
-A memory CSV, ``video,caption`` and score columns that are not used, replaces ``metadata.json`` if it is given.
-Clips with a blank caption are left out and counted, as in the release. Every other clip is in the bank, under its name
-in the id map and with its stem as source, or a `BadItem` of the report.
+A CSV with ``video,caption`` (its score columns are ignored) replaces ``metadata.json`` if it is given. Clips with a
+blank caption are left out and counted, as in the release. Every other clip is in the bank, under its name in the id map
+and with its stem as source, or is a `BadItem` of the report.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 class ImportReport(NamedTuple):
-    """Ids added by this run, ids that were there, what could not be used, and how many captions were left out:
+    """Ids added by this run, ids added before, items that could not be used, and how many captions were left out:
     ``blank`` ones, and ``unlisted`` ones of clips that the id map does not name."""
 
     added: list[str]
@@ -62,15 +62,15 @@ def import_dit_mem(
     model: str | None = None,
     progress: bool = False,
 ) -> ImportReport:
-    """The clips of a released ``folder``, as this module's page says, into the bank ``out``; go on after a stop.
+    """Import the clips of a released ``folder`` into the bank ``out``; a stopped run is resumed.
 
     Latents are stored as they are, bit for bit. Clips that have only a video are encoded by ``encoder``, which
-    ``model`` names in the bank's info, in the format and by the rules that `build_bank` has by default (so at their own
-    speed; the release squeezes them into 81 frames). All clips of the bank have the shape and dtype of its first, or
-    of the first latents that can be read.
+    ``model`` names in the bank's info, with the defaults of `build_bank` (so at their own speed; the release squeezes
+    them into 81 frames). All clips of the bank have the shape and dtype of its first, or of the first latents that can
+    be read.
 
-    Raises `InputError` for a folder, id map, index or captions that cannot be used as a whole, and `BankError` where
-    ``out`` was made otherwise, is being written by another process, or where ``encoder`` gives another shape.
+    Raises `InputError` for a folder, id map, index or captions that cannot be used as a whole, and `BankError` if
+    ``out`` was built with other settings, is being written by another process, or ``encoder`` gives another shape.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -125,7 +125,7 @@ class _Latents:
         latents, video_id = read_released_latents(row.file)
         if video_id is not None and stem(video_id) != stem(row.id) and stem(video_id) in self.stems:
             raise InputError(
-                f"{row.file} holds the latents of {video_id!r}, by its own word; give it those of {row.id!r}."
+                f"{row.file} states that it holds the latents of {video_id!r}; give it those of {row.id!r}."
             )
         if self.kind is not None and (tuple(latents.shape), latents.dtype) != self.kind:
             shape, dtype = self.kind
@@ -143,21 +143,21 @@ def _first_kind(rows: Sequence[Row]) -> tuple[tuple[int, ...], torch.dtype] | No
             try:
                 latents = read_released_latents(row.file).latents
             except InputError:
-                continue  # told when its turn comes
+                continue  # reported when its turn comes
             return tuple(latents.shape), latents.dtype
     return None
 
 
 def _names(folder: Path) -> list[str] | None:
-    """The names of the id map by row, None if there is no id map."""
+    """The names in the id map, by row; None if there is no id map."""
     id_map, index = folder / "id_map.json", folder / "labels.index"
     for pickled in (folder / "id_map.pkl", folder / "id_map.pickle"):
         if pickled.exists() and not id_map.exists():
-            read_id_map(pickled)  # says why it is refused
+            read_id_map(pickled)  # raises: pickles are refused
     if not id_map.exists():
         return None
     if index.exists():
-        read_released(index, id_map)  # says where they do not belong together
+        read_released(index, id_map)  # raises if they do not belong together
     return read_id_map(id_map)
 
 
@@ -179,7 +179,7 @@ def _captions(
             reason = f"{where} has more fields than columns; put captions with commas in double quotes"
             bad.append(BadItem(line, name or f"line {line}", reason))
         elif not name:
-            bad.append(BadItem(line, f"line {line}", f"{where} names no video; fill the column in"))
+            bad.append(BadItem(line, f"line {line}", f"{where} names no video; fill in the column"))
         else:
             texts.append(_Caption(name, (fields["caption"] or "").strip()))
     return texts, bad
@@ -203,14 +203,14 @@ def _read_metadata(path: Path, names: list[str] | None) -> list[_Caption]:
                 name = names[int(key)]
             texts.append(_Caption(name or key, entry["caption"].strip()))
     if not texts:
-        raise InputError(f"{path} tells no captions; give a CSV of captions.")
+        raise InputError(f"{path} has no captions; give a CSV of captions.")
     return texts
 
 
 def _assign(texts: list[_Caption], names: list[str] | None) -> tuple[dict[str, str | None], int]:
-    """The caption of each name, "" where blank and None where it has none; and how many have no name in the id map.
+    """The caption of each name, "" if blank and None if there is none; and the number of captions outside the id map.
 
-    A name without a caption of its own has that of its stem, where both are the only ones. Of several the first counts.
+    A name without a caption of its own takes that of its stem if both are unique; of several the first is used.
     """
     own: dict[str, str] = {}
     more = 0
@@ -218,7 +218,7 @@ def _assign(texts: list[_Caption], names: list[str] | None) -> tuple[dict[str, s
         more += bool(text and own.get(name))
         own[name] = own.get(name) or text
     if more:
-        log.warning("%d captions are of clips that have one already; the first counts.", more)
+        log.warning("%d captions are of clips that already have one; the first is used.", more)
     if names is None:
         return dict(own), 0
     by_stem = {stem(name): name for name in own}

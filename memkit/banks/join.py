@@ -1,7 +1,7 @@
 """`join_banks`: several banks become one. Shards that can stay as they are get a second name, not a copy.
 
-A manifest numbers its shards, but a shard does not know its number: a file of one bank is as good in another. Where the
-wanted order takes a shard apart, its clips are read and written anew, a shard at a time.
+A shard does not contain its number in the manifest, so that a file of one bank is valid in another. Where the requested
+order splits a shard, its clips are read and written again, one shard at a time.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ class _Clip(NamedTuple):
 def join_banks(
     parts: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], order: Sequence[str] | None = None
 ) -> MemoryBank:
-    """Append the clips of the banks ``parts`` to the bank ``out``, which is made where there is none.
+    """Append the clips of the banks ``parts`` to the bank ``out``, which is created if needed.
 
-    They come in the order of ``order``, which names each of their ids once, by default as the parts have them. Whole
-    shards are hard-linked (copied where the file system cannot): the parts stay whole, take no space twice, and can be
-    removed. The clips appear in ``out`` all at once: a joining that was killed has changed nothing that a reader sees,
-    and the same call does it again. What ``out`` has already, bit for bit, is left out, so a call may be repeated.
+    ``order`` lists each of their ids once; by default clips stay in the order of the parts. Whole shards are
+    hard-linked, or copied where the file system has no hard links: the parts stay intact, take no space twice, and can
+    be removed. The clips appear in ``out`` all at once: a call that was killed has changed nothing that a reader sees
+    and can be repeated. Clips that ``out`` already has, bit for bit, are skipped.
 
-    Raises `BankError` where the infos of the banks differ, two parts have an id in common, ``out`` has another clip of
-    an id, a shard is missing or too short, or ``out`` is being written; `InputError` for an ``order`` of other ids.
+    Raises `BankError` if the infos of the banks differ, two parts have an id in common, ``out`` has another clip of
+    that id, a shard is missing or too short, or ``out`` is being written; `InputError` for an ``order`` of other ids.
     """
     out = Path(out)
     manifests = [Manifest.open(Path(part)) for part in parts]
@@ -56,7 +56,7 @@ def join_banks(
     with target.writing(keep=False):
         new = [clip for clip in clips if not _has(target, clip)]
         scratch = target.path / "joining"
-        shutil.rmtree(scratch, ignore_errors=True)  # of a joining that was killed
+        shutil.rmtree(scratch, ignore_errors=True)  # left by a call that was killed
         try:
             if new:
                 _append(target, list(_pieces(new, manifests)), Manifest(scratch, target.info))
@@ -72,7 +72,7 @@ def _same_info(manifests: Sequence[Manifest]) -> None:
             if (name in first.info, first.info.get(name)) != (name in other.info, other.info.get(name)):
                 raise BankError(
                     f"{first.path} was made with {name} {first.info.get(name)!r} and {other.path} with "
-                    f"{other.info.get(name)!r}; only banks that were made alike can be joined."
+                    f"{other.info.get(name)!r}; only banks with equal settings can be joined."
                 )
 
 
@@ -134,7 +134,7 @@ def _pieces(clips: Sequence[_Clip], manifests: Sequence[Manifest]) -> Iterator[t
 
 
 def _append(target: Manifest, pieces: Sequence[tuple[list[_Clip], bool]], scratch: Manifest) -> None:
-    """Put the shards where the next ones of ``target`` go, and then all their lines into its manifest at once."""
+    """Add the shards to ``target`` under its next numbers, then all their lines to its manifest at once."""
     shards = [_place(target, len(target.shards) + n, *piece) for n, piece in enumerate(pieces)]
     sync_folder(target.path / "shards")
     scratch.path.mkdir()
@@ -163,7 +163,7 @@ def _place(target: Manifest, number: int, clips: list[_Clip], whole: bool) -> Sh
 
 
 def _link(file: Path, to: Path) -> None:
-    to.unlink(missing_ok=True)  # of a joining that was killed: nothing that is committed has this name
+    to.unlink(missing_ok=True)  # left by a call that was killed; no committed shard has this name
     try:
         os.link(file, to)
     except OSError:  # the part is on another disk, or the file system has no hard links

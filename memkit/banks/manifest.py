@@ -1,9 +1,9 @@
 """Manifest: a bank's header and the append-only list of its shards and clips, with the lock of the one writer.
 
 A shard is written under a temporary name, synced and renamed; then its line is appended to the manifest and synced.
-The newline that ends the line is the commit: a reader takes a last line without one for an interrupted write and leaves
-it out. A committed shard is never touched again: readers need no lock, and an append costs the same at any size.
-What an interrupted commit leaves, a shard or a torn line, is where the next one writes, which replaces it.
+The newline at the end of the line is the commit: readers ignore a last line without one, as of an interrupted write. A
+committed shard is never touched again, so that readers need no lock and an append costs the same at any size. What an
+interrupted commit leaves behind, a shard or a torn line, is replaced by the next commit.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FORMAT, VERSION = "memkit-bank", 1
 
 
 class Manifest:
-    """What is committed: ``entries`` by id, in the order in which they were added, and ``shards`` by number."""
+    """What is committed: ``entries`` by id in the order in which they were added, and ``shards`` by number."""
 
     def __init__(self, path: Path, info: dict[str, Any]) -> None:
         self.path = path
@@ -81,7 +81,7 @@ class Manifest:
         return manifest
 
     def read(self) -> None:
-        """Take in the lines that were committed since the last time."""
+        """Read the lines that were committed since the last call."""
         manifest = self.path / "clips.jsonl"
         try:
             with open(manifest, "rb") as file:
@@ -111,7 +111,7 @@ class Manifest:
 
     @contextlib.contextmanager
     def writing(self, keep: bool) -> Iterator[None]:
-        """Hold the lock with the list read to its end. ``keep`` holds it on, until `unlock`.
+        """Hold the lock, with the manifest read to its end; with ``keep`` beyond the block, until `unlock`.
 
         Raises `BankError` where another process writes, or this one was forked from the one that does.
         """
@@ -132,7 +132,7 @@ class Manifest:
                 self.unlock()
 
     def append(self, shard: Shard, entries: Sequence[Entry]) -> None:
-        """Commit a shard that is written, with its clips. The lock is held; a torn line at the end is replaced."""
+        """Commit a written shard with its clips, replacing a torn last line. The caller holds the lock."""
         record = {"shard": shard.name, "bytes": shard.bytes, "sha256": shard.sha256}
         record["clips"] = [entry.fields for entry in entries]
         line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
@@ -148,7 +148,7 @@ class Manifest:
         return self._lock is not None and self._writer != os.getpid()
 
     def lock(self) -> None:
-        """Become the one writer, or raise `BankError`."""
+        """Become the one writer; raises `BankError` if another process is."""
         lock = FileLock(self.path / ".lock", timeout=0, thread_local=False)
         try:
             lock.acquire()

@@ -1,4 +1,4 @@
-"""Shards: the safetensors files that hold a bank's clips, and how a file gets onto the disk for good."""
+"""Shards: the safetensors files that hold the clips of a bank."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from memkit.files import atomic_write, sync_folder
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "fp64": torch.float64}
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
-_OPEN_SHARDS = 128  # maps kept open by a reader
+_OPEN_SHARDS = 128  # memory maps that a reader keeps open
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ class Entry:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """What the manifest's line says of the clip."""
+        """The fields of the clip in its line of the manifest."""
         return {name: value for name, value in asdict(self).items() if name != "shard"}
 
 
 class Shard(NamedTuple):
-    """A file of clips in the manifest."""
+    """A file of clips, as the manifest states it."""
 
     name: str
     bytes: int
@@ -53,7 +53,7 @@ class Shard(NamedTuple):
 
 
 class Shards:
-    """The shards of the bank at ``path``, by number. A clip has the tensor latents, with cameras c2w and intrinsics."""
+    """The shards of the bank at ``path``, by number. A clip has latents and, with cameras, c2w and intrinsics."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -61,7 +61,7 @@ class Shards:
         self._open = lru_cache(_OPEN_SHARDS)(self._map)
 
     def write(self, number: int, clips: dict[str, dict[str, Tensor]]) -> Shard:
-        """Write the tensors of each id; what an interrupted write left under this number is replaced."""
+        """Write the tensors of each id, replacing what an interrupted write left under this number."""
         data = safetensors.torch.save({f"{id}/{name}": t for id, clip in clips.items() for name, t in clip.items()})
         shard = Shard(shard_name(number), len(data), hashlib.sha256(data).hexdigest())
         with atomic_write(self._folder / shard.name) as partial:
@@ -70,11 +70,11 @@ class Shards:
         return shard
 
     def read(self, entry: Entry) -> dict[str, Tensor]:
-        """The tensors of a committed clip, mapped, not copied."""
+        """The tensors of a committed clip, memory-mapped."""
         return self._read(entry, self._open(entry.shard))
 
     def damage(self, number: int, shard: Shard, entries: list[Entry]) -> list[str]:
-        """A line for each thing that is not as the manifest says of this shard and its clips."""
+        """One line per difference between this shard and its description in the manifest."""
         clips = f"holds {len(entries)} clips from {entries[0].id!r} to {entries[-1].id!r}"
         try:
             with open(self._folder / shard.name, "rb") as stored:
@@ -121,7 +121,7 @@ class Shards:
 def checked(
     id: str, latents: Tensor, caption: str, source: str | None, cameras: Cameras | None
 ) -> tuple[Entry, dict[str, Tensor]]:
-    """The manifest entry of a clip and private copies of its tensors, or an `InputError` that names the clip."""
+    """The manifest entry of a clip and copies of its tensors; raises `InputError` for a clip that cannot be stored."""
     try:
         f"{id}{caption}{source}".encode()
     except UnicodeEncodeError as error:
@@ -138,7 +138,7 @@ def checked(
         frames = latents.shape[1]
         if cameras.c2w.shape != (frames, 4, 4) or cameras.intrinsics.shape != (frames, 4):
             raise InputError(
-                f"Clip {id!r} has {frames} latent frames but cameras {tuple(cameras.c2w.shape)}; give one to a frame."
+                f"Clip {id!r} has {frames} latent frames but cameras {tuple(cameras.c2w.shape)}; give one per frame."
             )
     for name, tensor in tensors.items():
         if not bool(tensor.isfinite().all()):
@@ -163,7 +163,7 @@ def shard_name(number: int) -> str:
 
 
 def append_synced(path: Path, offset: int, line: bytes) -> None:
-    """Write a line at the end of what is committed. Where that fails, the file ends there again or in a torn line."""
+    """Write a line at the end of what is committed; on failure the file ends there again or in a torn line."""
     with open(path, "r+b") as file:
         file.seek(offset)
         try:

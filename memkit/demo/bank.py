@@ -1,4 +1,4 @@
-"""The bank of the clips that come with memkit, as the demo has it."""
+"""The demo's bank of the clips that come with memkit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CLIPS = Path(__file__).parent / "clips"
 
 
 def demo_bank(folder: Path, model: str, backbone: memkit.WanBackbone) -> memkit.MemoryBank:
-    """The bank of the shipped clips; built, or taken from an earlier run if it still holds what it would hold anew."""
+    """The bank of the shipped clips: built, or that of an earlier run if its contents are still the same."""
     from memkit.banks.build import build_bank
     from memkit.banks.captions import read_captions
 
@@ -34,7 +34,7 @@ def demo_bank(folder: Path, model: str, backbone: memkit.WanBackbone) -> memkit.
 
 
 def _same_latents(bank: memkit.MemoryBank, id: str, backbone: memkit.WanBackbone) -> bool:
-    """Whether the backbone encodes a clip of the demo to what the bank holds, up to rounding."""
+    """Whether the backbone encodes a clip to the latents in the bank, up to rounding."""
     from memkit.video.frames import resize
     from memkit.video.pixels import to_model
 
@@ -44,7 +44,7 @@ def _same_latents(bank: memkit.MemoryBank, id: str, backbone: memkit.WanBackbone
 
 
 def frames_of(bank: memkit.MemoryBank, id: str) -> Tensor:
-    """The file of a clip, cut as the bank has it, at its own size."""
+    """The frames of a clip's file, cut as in the bank, at its own size."""
     from memkit.video.frames import read_clip
 
     return read_clip(CLIPS / id, bank.info["fps"], bank.info["num_frames"])

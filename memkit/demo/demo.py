@@ -26,7 +26,7 @@ from memkit.errors import InputError, MemkitError
 if TYPE_CHECKING:
     from torch import Tensor
 
-# What the demo needs is imported when it runs, so that --help need not wait for torch.
+# The demo imports what it needs when it runs, so that --help does not wait for torch.
 
 MODEL = Path(__file__).parents[1] / "weights" / "tiny-wan"
 ENCODER = Path(__file__).parents[1] / "weights" / "dit-mem-tiny"
@@ -36,17 +36,17 @@ START = CLIPS / "start.png"
 
 TITLE = "A video model with a memory"
 INTRO = (
-    "Each prompt was generated twice from the same noise: once by the model alone, once with the memory of the clips "
-    "that a search by caption found for it."
+    "Each prompt was generated twice from the same noise: once by the model alone, and once with the memory of clips "
+    "that were found by their captions."
 )
-CAVEAT = "One pair proves nothing: python -m recipes.dit_mem.evaluate measures many, with controls."
+CAVEAT = "One pair proves nothing: python -m recipes.dit_mem.evaluate measures many pairs, with controls."
 PLANETS_INTRO = (
-    "All begin with the same first frame. The model was never trained on these planets, so only the clips can tell it "
-    "how fast things fall there: compare the speed of the fall."
+    "All videos begin with the same first frame. The model was never trained on these planets, so only the clips show "
+    "how fast things fall there: compare the speed of the falls."
 )
 PLANETS_CAVEAT = (
-    "Measured over 96 prompts, memory brings gravity nearer to that of the planet, and clips of a wrong planet bring "
-    "it nearer to theirs; on average it is still off by several m/s², so a single pair may show it or not "
+    "Measured over 96 prompts, memory brings gravity closer to that of the planet, and clips of a wrong planet bring "
+    "it closer to theirs; on average it is still off by several m/s², so a single pair may or may not show it "
     "(docs/dit-mem.md)."
 )
 
@@ -58,14 +58,14 @@ class Demo:
     out: Path = Path("out/demo")
     """Folder of the report, the contact sheet and the bank."""
     prompt: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """What to generate; give it several times for several videos. Three prompts of our own by default."""
+    """What to generate; repeat the option for several videos. By default three prompts that come with memkit."""
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 3
-    """How many clips to retrieve for a prompt, as many as the encoder was trained with."""
+    """How many clips to retrieve per prompt; the encoder was trained with 3."""
     query_pattern: str = r"planet \w+"
-    """Search for what this regular expression finds in the prompt, its groups if it has any; where it does not match,
-    for the whole prompt."""
+    """Search for the part of the prompt that this regular expression matches, or its groups if it has any; without a
+    match, for the whole prompt."""
     image: Path | None = None
-    """Begin every video with this picture; our own prompts have one."""
+    """Begin every video with this image; the default prompts come with one."""
     steps: int = 20
     """Denoising steps."""
     guidance_scale: float = 2.0
@@ -75,17 +75,17 @@ class Demo:
     model: Path | None = None
     """Folder of a Wan pipeline; by default tiny-wan, which comes with memkit."""
     encoder: Path | None = None
-    """Folder of a FrequencyEncoder made for the model; by default the one trained for tiny-wan."""
+    """Folder of a FrequencyEncoder trained for the model; by default the one trained for tiny-wan."""
 
     def run(self) -> int:
-        """Run the demo; the exit code."""
+        """Run the demo and return the exit code."""
         return main(self)
 
 
 def main(demo: Demo | None = None) -> int:
-    """Run the demo, with its defaults unless told otherwise, and say where the report is; the exit code.
+    """Run the demo, print where the report is, and return the exit code.
 
-    Raises `MemkitError` where a folder or a setting cannot be used.
+    Raises `MemkitError` if a folder or a setting cannot be used.
     """
     from memkit.report.html import render_report
     from memkit.report.sheet import contact_sheet
@@ -124,7 +124,7 @@ def _load(demo: Demo) -> tuple[memkit.WanBackbone, memkit.FrequencyEncoder]:
     model, encoder = demo.model or MODEL, demo.encoder or ENCODER
     for folder, option in ((model, "--model"), (encoder, "--encoder")):
         if not folder.is_dir():
-            raise InputError(f"There is no folder {folder}; reinstall memkit, or give {option} a folder that is there.")
+            raise InputError(f"There is no folder {folder}; reinstall memkit, or give {option} a folder that exists.")
     backbone = memkit.WanBackbone.from_pretrained(model)
     return backbone, memkit.FrequencyEncoder.from_pretrained(encoder)
 
@@ -180,7 +180,7 @@ def _generate(demo: Demo, prompt: str, backbone: memkit.WanBackbone, conditionin
 
 
 def _first_frame(demo: Demo, backbone: memkit.WanBackbone) -> Tensor | None:
-    """Latents of the picture to begin with, if there is one."""
+    """Latents of the image to begin with, if there is one."""
     from memkit.video.frames import first_frame
     from memkit.video.pixels import to_model
 
@@ -192,22 +192,22 @@ def _first_frame(demo: Demo, backbone: memkit.WanBackbone) -> Tensor | None:
 
 
 def _query(demo: Demo, prompt: str) -> str:
-    """Of a caption of many words, those that matter: a search for all finds the same scene on any planet."""
+    """The words of a prompt to search for: a search for all words finds the same scene on any planet."""
     try:
         found = re.search(demo.query_pattern, prompt) if demo.query_pattern else None
     except re.error as error:
-        raise InputError(f"--query-pattern {demo.query_pattern!r} is no regular expression: {error}.") from error
+        raise InputError(f"--query-pattern {demo.query_pattern!r} is not a regular expression: {error}.") from error
     return (" ".join(filter(None, found.groups())) or found[0]) if found else prompt
 
 
 def _video_tokens(backbone: memkit.WanBackbone, size: Sequence[int]) -> int:
-    """Tokens of a video whose latents are of this size (time, height, width)."""
+    """Number of tokens of a video whose latents have this size (time, height, width)."""
     time, height, width = (n // p for n, p in zip(size, backbone.transformer.config.patch_size, strict=True))
     return time * height * width
 
 
 def _what_to_see(prompt: str) -> str:
-    """For a planet that the prompt names: how long a fall lasts there, which the model is not told."""
+    """How long a fall lasts on the planet that the prompt names, which the model does not know."""
     from memkit.worlds.constants import PLANETS
 
     for planet, gravity in PLANETS["test"].items():
@@ -230,9 +230,9 @@ def _settings(demo: Demo, backbone: memkit.WanBackbone, bank: memkit.MemoryBank,
     return {
         "Model": str(demo.model or "tiny-wan"),
         "Memory encoder": str(demo.encoder or "dit-mem-tiny"),
-        "Video": f"{form.num_frames} frames of {form.height}×{form.width} at {form.fps:g} a second",
-        "Bank": f"{len(bank)} clips, {demo.k} retrieved for a prompt by the cosine of text embeddings",
-        "Sampling": f"{demo.steps} steps, guidance {demo.guidance_scale:g}",
+        "Video": f"{form.num_frames} frames of {form.height}×{form.width} at {form.fps:g} fps",
+        "Bank": f"{len(bank)} clips, {demo.k} retrieved per prompt by the cosine similarity of text embeddings",
+        "Sampling": f"{demo.steps} steps, guidance scale {demo.guidance_scale:g}",
         "Seed": str(demo.seed),
         "Wall time": f"{seconds:.0f} s on {torch.get_num_threads()} threads, with the bank",
         "Versions": f"memkit {memkit.__version__}, torch {torch.__version__}, diffusers {diffusers.__version__}, "
@@ -249,7 +249,7 @@ def _print_summary(comparisons: Sequence[Any]) -> None:
 
 
 def _quiet() -> None:
-    """No progress bars of the libraries between the demo's own lines."""
+    """Switch off the progress bars of the libraries."""
     import diffusers
     import transformers
 

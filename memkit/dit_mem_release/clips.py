@@ -13,13 +13,13 @@ LATENTS, VIDEO = ".pt", ".mp4"
 
 
 def find_released_clips(names: Iterable[str], folder: str | os.PathLike[str]) -> dict[str, Path]:
-    """The file of each name of an id map in ``folder`` or below: its latents or, where there are none, its video.
+    """The file of each name of an id map, in ``folder`` or below: its latents or, if there are none, its video.
 
-    For ``drop.mp4`` that is ``drop.pt`` or ``drop.mp4.pt``, else ``drop.mp4``; names without a suffix do as well. The
-    folders in a name count where the files have them too (``x/drop.mp4`` is ``x/drop.pt``); otherwise ``drop.pt`` may
-    be anywhere, if it is the only one and no other name ends in ``drop``.
+    For ``drop.mp4`` that is ``drop.pt`` or ``drop.mp4.pt``, else ``drop.mp4``; names may lack the suffix. Folders in a
+    name are matched if the files have them too (``x/drop.mp4`` is ``x/drop.pt``); otherwise ``drop.pt`` may be
+    anywhere, provided that it is the only one and no other name ends in ``drop``.
 
-    Raises `InputError` that lists the names without a file, and those with more than one.
+    Raises `InputError` that lists the names without a file and those with more than one.
     """
     found, problems = match_released_clips(names, folder)
     if problems:
@@ -32,7 +32,7 @@ def find_released_clips(names: Iterable[str], folder: str | os.PathLike[str]) ->
 def match_released_clips(
     names: Iterable[str], folder: str | os.PathLike[str]
 ) -> tuple[dict[str, Path], dict[str, str]]:
-    """As `find_released_clips`, but problems are given back: a file for each good name, a reason for each other."""
+    """As `find_released_clips`, but problems are returned: a file per usable name, and a reason per other name."""
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}; give the folder of the released latents or videos.")
@@ -57,17 +57,17 @@ def match_released_clips(
 
 
 def stem(name: str) -> str:
-    """What a name and the files of its clip have in common: no folder, no ``.pt``, no ``.mp4``."""
+    """A name without folder, ``.pt`` and ``.mp4``, which it shares with the files of its clip."""
     return PurePosixPath(_bare(name)).name
 
 
 def is_latents(file: Path) -> bool:
-    """Whether a file that was found holds latents; it is a video otherwise."""
+    """Whether a file holds latents; otherwise it is a video."""
     return file.suffix.lower() == LATENTS
 
 
 def _choose(name: str, candidates: list[tuple[str, Path]], alone: bool) -> Path | None:
-    """Latents before videos; the same path before any of that stem, which counts for a name that is ``alone`` in it."""
+    """Latents before videos; the same path before another file of that stem, which needs a name that is ``alone``."""
     for latents in (True, False):
         kind = [(bare, path) for bare, path in candidates if is_latents(path) == latents]
         fitting = [path for bare, path in kind if bare == name] or [path for _, path in kind if alone]

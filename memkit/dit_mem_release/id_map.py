@@ -13,7 +13,7 @@ NAME_KEYS = ("video_path", "path", "video", "video_id", "id")
 
 def read_id_map(path: str | os.PathLike[str]) -> list[str]:
     """The video name of each vector, from ``{"0": name, …}``, a list of names, or a list of objects with one of
-    `NAME_KEYS`. Pickles, which the release accepts too, are refused: reading one runs any code that it holds.
+    `NAME_KEYS`. Pickles, which the release also accepts, are refused: reading one runs any code that it holds.
     """
     path = Path(path)
     try:

@@ -1,8 +1,7 @@
 """The ``.pt`` latents of a DiT-Mem release, read without running what a file may hold.
 
 A file holds one clip, ``{latent, video_id, shape, dtype}``: normalised latents of Wan's VAE, in the release bf16
-[16, 21, 60, 104]. The release loads it in a way that runs any code in it; here it can give tensors and plain
-values only.
+[16, 21, 60, 104]. The release loads it in a way that runs any code in it; here only tensors and plain values are read.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from memkit.tensor_file import read_torch
 
 
 class ReleasedLatents(NamedTuple):
-    """Latents of a clip, in the dtype in which they were saved, and the id that their file gives them, if any."""
+    """Latents of a clip, in the dtype in which they were saved, and the id that the file states, if any."""
 
     latents: Float[Tensor, "channels time height width"]
     video_id: str | None

@@ -1,4 +1,4 @@
-"""One line to swap encoders that are to be compared, and to load whichever was saved."""
+"""`make_encoder` and `load_encoder`: encoders by name, to compare them or to load whichever was saved."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ Encoder = FrequencyEncoder | DitMemEncoder | PatchEncoder
 def make_encoder(
     name: EncoderName, size: EncoderSize, *, dim: int | None = None, latent_channels: int | None = None
 ) -> Encoder:
-    """A new encoder of the size for a backbone, its weights drawn from the global random state.
+    """A new encoder of the size for a backbone, with weights drawn from the global random state.
 
-    ``dim`` and ``latent_channels`` are the backbone's width and latent channels; without them they are those of
-    ``size``. For any other setting, build the class from its config.
+    ``dim`` and ``latent_channels`` are the backbone's width and latent channels; by default those of ``size``.
+    For any other setting, build the class from its config.
 
-    | name            | class                 | tokens a clip at ``tiny`` | parameters |
+    | name            | class                 | tokens per clip, ``tiny`` | parameters |
     |-----------------|-----------------------|---------------------------|------------|
     | "frequency"     | `FrequencyEncoder`    | 40                        | 0.65 M     |
     | "lowpass-only"  | `LowPassOnlyEncoder`  | 40                        | the same   |
     | "highpass-only" | `HighPassOnlyEncoder` | 40                        | the same   |
     | "no-filter"     | `NoFilterEncoder`     | 40                        | the same   |
     | "patch"         | `PatchEncoder`        | 40                        | 0.04 M     |
-    | "dit_mem"       | `DitMemEncoder`       | 2, standing for 200       | 0.66 M     |
+    | "dit_mem"       | `DitMemEncoder`       | 2 that stand for 200      | 0.66 M     |
     """
     kind = _class(name)
     config = _preset(kind, size)

@@ -1,4 +1,4 @@
-"""What encoders share that encode each clip by itself: checks, masks, whole patches, places."""
+"""What the encoders share: checks of their inputs, masking, padding to whole patches, positions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def check_clips(latents: Float[Tensor, "*shape"], mask: Bool[Tensor, "*clips"] |
     """Raises ``InputError`` unless latents are [B, N, latent_channels, T, H, W], none 0, and the mask bool [B, N]."""
     shape = tuple(latents.shape)
     if len(shape) == 5:
-        raise InputError(f"Latents {shape} are one clip a sample: give [B, N, C, T, H, W], latents[:, None] if N=1.")
+        raise InputError(f"Latents {shape} are one clip per sample: give [B, N, C, T, H, W], latents[:, None] if N=1.")
     if len(shape) != 6 or 0 in shape:
         raise InputError(
             f"Latents {shape} are not [B, N, C, T, H, W] with sizes of 1 or more; without clips, attach no memory."
@@ -34,7 +34,7 @@ def check_clips(latents: Float[Tensor, "*shape"], mask: Bool[Tensor, "*clips"] |
 
 
 def check_sizes(config: object, counts: Sequence[str], triples: Sequence[str]) -> None:
-    """Raises ``InputError`` that names the field of a config that is below 1, or no (time, height, width) of such."""
+    """Raises ``InputError`` that names a config field below 1, or one that is not three (time, height, width) sizes."""
     for name in counts:
         if getattr(config, name) < 1:
             raise InputError(f"{name} is {getattr(config, name)}; give 1 or more.")
@@ -49,7 +49,7 @@ def encode_clips(
     mask: Bool[Tensor, "batch clips"] | None,
     *latents: Float[Tensor, "batch clips channels time height width"],
 ) -> Memory:
-    """The memory of ``encode``, which maps [V, C, T, H, W] (one a positional argument) to [V, M, D].
+    """The memory of ``encode``, which maps clips [V, C, T, H, W], one argument per entry of ``latents``, to [V, M, D].
 
     Tokens are ordered by clip. A clip that is masked out gives zero tokens with a False mask and is never read.
     """
@@ -76,7 +76,7 @@ def whole_patches(
 
 
 def positions(time: int, height: int, width: int, dim: int) -> Float[Tensor, "{time} {height} {width} {dim}"]:
-    """Sinusoids of time, height and width in a third of the channels each; the few left over are 0."""
+    """Sinusoids of time, height and width in a third of the channels each; the few channels left over are 0."""
     count = max(1, dim // 6)
     rates = POSITION_BASE ** (-torch.arange(count, dtype=torch.float64) / count)
     place = torch.zeros(time, height, width, 6 * count)
@@ -90,7 +90,7 @@ def positions(time: int, height: int, width: int, dim: int) -> Float[Tensor, "{t
 
 
 def unit_linear(inputs: int, outputs: int) -> nn.Linear:
-    """To tokens of unit variance, from such: blocks normalise them anyway, and gradients keep a sensible size."""
+    """A linear map that keeps unit variance: blocks normalise tokens anyway, and gradients keep a sensible size."""
     linear = nn.Linear(inputs, outputs)
     nn.init.normal_(linear.weight, std=inputs**-0.5)
     nn.init.zeros_(linear.bias)

@@ -1,13 +1,14 @@
-"""The encoder released with DiT-Mem (arXiv 2511.19229): its arithmetic, a hundredth of its tokens.
+"""The encoder released with DiT-Mem (arXiv 2511.19229): the same arithmetic with 1 % of the tokens.
 
-The release pools each video to one vector a branch, repeats it 100 times, and lets the repeats attend to each other.
-Repeats of a token attend like one of them, and n copies of a key are one key with ln(n) added to its logit. So N videos
-give 2N tokens here, with log-weight ln(100), where the release has 200N: every query of the backbone gets the same
-result. In training too, where the release draws a dropout of 0.5 before it pools, takes BatchNorm's statistics from the
-batch, and shuffles the videos, which changes nothing: neither this attention nor the backbone's knows their order.
+The release pools each video to one vector per branch, repeats it 100 times, and lets the copies attend to each other.
+All copies of a token attend alike, and n copies of a key equal one key with ln(n) added to its logit. So N videos give
+2N tokens with log-weight ln(100) here, where the release has 200N tokens, and every query of the backbone gets the same
+result. This holds in training too: there the release applies a dropout of 0.5 before pooling, takes BatchNorm's
+statistics from the batch, and shuffles the videos, which has no effect because no attention knows their order.
 
 The filters rank frequencies by FFT bin number rather than by |frequency|, as the release does, but without the noise
-that it draws into them. For a new encoder take ``FrequencyEncoder``; this one is there to load and to compare with.
+that the release adds to them. For a new encoder use ``FrequencyEncoder``; this one is for loading released weights and
+for comparison.
 """
 
 from __future__ import annotations
@@ -44,13 +45,13 @@ class DitMemConfig:
     grid: tuple[int, int] = (3, 6)  # rows and columns that each video is pooled to; time is pooled to 1
     dim: int = 1536
     heads: int = 8
-    copies: int = 100  # tokens a video and branch in the release
+    copies: int = 100  # tokens per video and branch in the release
     resize_to: tuple[int, int, int] | None = None
-    """Not in the release: bring every video to these latent frames, rows and columns first (trilinear, without corner
-    alignment), 13 or more each. For videos that are too small for its strides; None leaves them as they are."""
+    """Not in the release: resize every video to these latent frames, rows and columns first (trilinear, without corner
+    alignment), each 13 or more. For videos that are too small for the strides; None leaves videos as they are."""
     stored_filters: tuple[tuple[int, int, int] | None, ...] = (None,) * 4
-    """[T, H, W//2+1] of the features that a checkpoint's own filters are for: high 1, high 2, low 1, low 2. None: the
-    release's curve, at any size. ``save_pretrained`` states it; the values come with the weights."""
+    """Sizes [T, H, W//2+1] of the features for which a checkpoint has its own filters: high 1, high 2, low 1, low 2.
+    None is the curve of the release, for any size. ``save_pretrained`` fills this in; the values are in the weights."""
 
     def __post_init__(self) -> None:
         check_sizes(self, ("latent_channels", "dim", "heads", "copies"), ())
@@ -61,8 +62,8 @@ class DitMemConfig:
 
     @classmethod
     def tiny(cls) -> DitMemConfig:
-        """For ``WanBackbone.tiny()``: clips of [16, 5, 8, 8] times 4, which the stride of 4 undoes; 0.66 M parameters,
-        as many as ``FrequencyEncoderConfig.tiny()`` has to 2 %."""
+        """For ``WanBackbone.tiny()``: clips of [16, 5, 8, 8] enlarged by 4, which the stride of 4 undoes; 0.66 M
+        parameters, within 2 % of ``FrequencyEncoderConfig.tiny()``."""
         return cls(channels=(32, 48), grid=(2, 2), dim=192, resize_to=(20, 32, 32))
 
     @classmethod
@@ -82,7 +83,7 @@ class DitMemConfig:
 
 
 class _Branch(nn.Module):
-    """One video to one vector: [V, C, T, H, W] -> [V, dim]."""
+    """One vector per video: [V, C, T, H, W] -> [V, dim]."""
 
     def __init__(self, config: DitMemConfig, high: bool) -> None:
         super().__init__()
@@ -101,8 +102,8 @@ class _Branch(nn.Module):
 class DitMemEncoder(MemoryEncoder):
     """The released encoder, with the release's parameter names. It starts in eval mode, as ``load_dit_mem`` gives it.
 
-    After ``train()`` it does as the release in training, with what that entails: dropout draws from the global random
-    state, and BatchNorm makes a video's tokens depend on all real videos of the batch.
+    After ``train()`` it behaves as the release in training: dropout draws from the global random state, and BatchNorm
+    makes the tokens of a video depend on all real videos of the batch.
     """
 
     config_class = DitMemConfig
@@ -118,10 +119,10 @@ class DitMemEncoder(MemoryEncoder):
     def forward(self, latents: Float[Tensor, "*shape"], mask: Bool[Tensor, "*clips"] | None = None) -> Memory:
         """``latents [B, N, C, T, H, W]``, ``mask [B, N]``, True = real -> ``Memory`` of 2N tokens, high, then low.
 
-        T, H and W are 13 or more, the least that the release's strides leave a cell of, or any where the config has
-        ``resize_to``. Sizes whose feature grid is not that of the checkpoint's are average-pooled to it, as in the
-        release; their filters are the curve without noise, where the release would draw new noise. Masked videos give
-        zero tokens with a False mask and are never read, nor counted by BatchNorm.
+        T, H and W must be at least 13, so that the strides of the release leave one cell, unless the config has
+        ``resize_to``. Features of another size than the checkpoint's are average-pooled to its grid, as in the release,
+        and filtered by the curve without noise, where the release would draw new noise. Masked videos give zero tokens
+        with a False mask; they are never read, and BatchNorm does not count them.
         """
         self._check(latents, mask)
         real = slice(None) if mask is None else mask.flatten()
@@ -140,7 +141,7 @@ class DitMemEncoder(MemoryEncoder):
         return self.with_gate(Memory(tokens, None if mask is None else mask.repeat(1, 2), weight))
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
-        """As every ``Pretrained``; the config states which filters the weights hold."""
+        """As `MemoryEncoder.save_pretrained`; the config states which filters the weights hold."""
         stored = tuple(module.stored for module in self.modules() if isinstance(module, ReleaseFilter))
         self.config = replace(self.config, stored_filters=stored)
         return super().save_pretrained(folder)
@@ -160,12 +161,13 @@ def load_dit_mem(
 ) -> DitMemEncoder:
     """The released encoder with the weights of a checkpoint, in float32 and eval mode.
 
-    Takes ``.safetensors``, a torch file (read with ``weights_only=True``) or a state dict; names with the prefix
-    ``pipe.dit_mem.``, ``dit_mem.`` or none (beside a prefix, other names are the backbone's and left); the full state
-    dict (118 keys) or the parameters alone (38), as the release's training writes them. Without ``config`` the sizes
-    are read from the tensors, with 8 heads. Warns, with the counts, of BatchNorm statistics (then mean 0, variance 1)
-    and filters (then the curve without noise) that the checkpoint lacks; the release draws new noise there, so no two
-    of its runs agree. Raises ``InputError`` that names the tensors that are missing, unknown or of another shape.
+    Takes a ``.safetensors`` file, a torch file (read with ``weights_only=True``) or a state dict, with names under the
+    prefix ``pipe.dit_mem.``, ``dit_mem.`` or none (with a prefix, all other names are the backbone's and ignored); the
+    full state dict (118 keys) or the parameters alone (38), as the release's training writes them. Without ``config``
+    the sizes are inferred from the tensors, with 8 heads. Warns, with counts, if the checkpoint lacks BatchNorm
+    statistics (mean 0 and variance 1 are used) or filters (the curve without noise is used; the release draws new noise
+    there, so that no two of its runs agree). Raises ``InputError`` that names the tensors that are missing, unknown or
+    of another shape.
     """
     source = "The state dict" if isinstance(path_or_state_dict, Mapping) else str(path_or_state_dict)
     if not isinstance(path_or_state_dict, Mapping):
@@ -199,7 +201,7 @@ def _read(path: str | os.PathLike[str]) -> Mapping[str, Tensor]:
 
 
 def _own_names(state_dict: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Without prefix, without the aliases of the blocks, without the BatchNorm that the release never calls."""
+    """The tensors without prefix, without aliases, and without the BatchNorm that the release never calls."""
     prefix = next((p for p in ("pipe.dit_mem.", "dit_mem.") if any(name.startswith(p) for name in state_dict)), "")
     tensors: dict[str, Tensor] = {}
     for name, value in state_dict.items():
@@ -226,7 +228,7 @@ def _infer(tensors: Mapping[str, Tensor], source: str) -> DitMemConfig:
     pooled = None if known is None or known.ndim != 5 else (known.shape[2] // 2, known.shape[3] - 1)
     if pooled is not None and math.prod(pooled) == cells:
         grid = pooled
-    elif cells != math.prod(grid):  # the filters are of a size that the release pooled to the grid: they do not say
+    elif cells != math.prod(grid):  # the filters are of a size that the release pools to the grid
         raise InputError(
             f"{source} does not say how its {cells} cells are laid out; give config=DitMemConfig(grid=...)."
         )

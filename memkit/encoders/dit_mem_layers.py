@@ -1,6 +1,6 @@
 """The layers of the released DiT-Mem encoder (arXiv 2511.19229), with its parameter names.
 
-Its filter ranks frequencies by FFT bin number; for those of new encoders see ``filters``.
+Its filter ranks frequencies by FFT bin number; new encoders use those of ``filters``.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ class ReleaseFilter(nn.Module):
 
     @property
     def stored(self) -> tuple[int, int, int] | None:
-        """The size of the features that the weights are for."""
+        """The size of the features for which there are weights, or None."""
         if self.complex_weight is None:
             return None
         _, time, height, half, _ = self.complex_weight.shape
         return time, height, half
 
     def forward(self, x: Float[Tensor, "v c t h w"]) -> Float[Tensor, "v c t h w"]:
-        """In float32 between the transforms, whatever the dtype of ``x``."""
+        """Computed in float32 between the transforms, whatever the dtype of ``x``."""
         _, channels, time, height, width = x.shape
         weight = self.complex_weight
         if weight is not None and weight.shape[1:4] != (time, height, width // 2 + 1):

@@ -16,8 +16,8 @@ high-pass gain is 1 − the low-pass gain: with the same arguments the two filte
 r = 1 with equal gain. A half-power cut-off (1/√2 at r = 1) would lose that symmetry.
 
 Separation, in either filter, of a tone with r ≤ 1/2 from one with r ≥ 2: 24·(order/2) dB for butterworth. A gaussian is
-flatter near DC and separates r ≤ 1/3 from r ≥ 2 by 22 dB. The defaults are our choice: DiT-Mem (arXiv 2511.19229) gives
-no cut-off, and the grid of its release ranks frequency −1 as the highest of all.
+flatter near DC and separates r ≤ 1/3 from r ≥ 2 by 22 dB. The defaults are our choice: DiT-Mem (arXiv 2511.19229)
+states no cut-off, and the grid of its release treats frequency −1 as the highest of all.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ FILTER_SHAPES = ("gaussian", "butterworth", "ideal")
 
 
 class FrequencyFilter(nn.Module):
-    """What both filters share: a real, even gain on the 3-D spectrum. It has no parameters, buffers or state.
+    """Base of both filters: a real, even gain on the 3-D spectrum, without parameters, buffers or state.
 
     ``cutoff_time`` and ``cutoff_space`` are in cycles per latent cell, above 0; ``math.inf`` leaves that direction
-    alone. ``order`` (at least 1) is the steepness of the butterworth shape; the other shapes do not use it. Raises
+    unfiltered. ``order`` (at least 1) is the steepness of the butterworth shape; the other shapes do not use it. Raises
     ``InputError`` on values outside these ranges.
     """
 
@@ -107,14 +107,14 @@ class FrequencyFilter(nn.Module):
 
 
 class LowPass(FrequencyFilter):
-    """Keeps what varies slowly in time and space: gain 1 at DC, falling with frequency."""
+    """Keeps what varies slowly in time and space: the gain is 1 at DC and falls with frequency."""
 
     def _gain(self, r2: Tensor) -> Tensor:
         return self._low(r2)
 
 
 class HighPass(FrequencyFilter):
-    """Keeps what varies fast, 1 − the low-pass gain: exactly 0 at DC, so constants vanish."""
+    """Keeps what varies fast: the gain is 1 − that of the low-pass, exactly 0 at DC, so that constants vanish."""
 
     def _gain(self, r2: Tensor) -> Tensor:
         return 1 - self._low(r2)

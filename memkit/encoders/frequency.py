@@ -1,14 +1,14 @@
-"""`FrequencyEncoder`: DiT-Mem's idea of an encoder (arXiv 2511.19229), with tokens that are all different.
+"""`FrequencyEncoder`: DiT-Mem's idea of an encoder (arXiv 2511.19229), with tokens that are all distinct.
 
-Low frequencies carry appearance, high ones motion and detail; each gets its own branch. Where the release pools a clip
-into 100 copies of one token a branch, this encoder keeps a grid over time and space. Everything but the two branches is
-our reading: GroupNorm for BatchNorm, so that a clip's tokens never depend on the clips beside it; strided convolutions
-for pooling, since an average would erase the high branch; and a position in every token, since keys of memory get no
-rotary position in the backbone.
+Low frequencies carry appearance, high ones motion and detail, and each gets its own branch. Where the release pools a
+clip into 100 copies of one token per branch, this encoder keeps a grid over time and space. Everything but the two
+branches is our reading: GroupNorm instead of BatchNorm, so that the tokens of a clip never depend on other clips;
+strided convolutions instead of pooling, because an average would erase the high branch; and a position in every token,
+because keys of memory get no rotary position in the backbone.
 
-Three controls ask what the filters are worth: the same encoder with two low-pass, two high-pass or two unfiltered
-branches. Two, so that parameters, tokens, cost and, under one seed, initial weights are those of ``FrequencyEncoder``:
-filters have no parameters, and nothing but the filters differs.
+Three controls show what the filters contribute: the same encoder with two low-pass, two high-pass or two unfiltered
+branches. They keep two branches so that parameters, tokens, cost and, with the same seed, initial weights equal those
+of ``FrequencyEncoder``: filters have no parameters, so nothing else differs.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class FrequencyEncoderConfig:
     patch: tuple[int, int, int] = (3, 5, 5)
     norm_groups: int = 8
     filter_shape: str = "butterworth"
-    cutoff_time: float = 0.25  # cycles per cell of the stem's output, as in ``filters``
+    cutoff_time: float = 0.25  # cycles per cell of the stem's output, see ``filters``
     cutoff_space: float = 0.25
 
     def __post_init__(self) -> None:
@@ -61,17 +61,17 @@ class FrequencyEncoderConfig:
 
     @classmethod
     def tiny(cls) -> FrequencyEncoderConfig:
-        """For ``WanBackbone.tiny()``: 40 tokens a clip of [16, 5, 8, 8]; 0.65 M parameters."""
+        """For ``WanBackbone.tiny()``: 40 tokens per clip of [16, 5, 8, 8]; 0.65 M parameters."""
         return cls(dim=192, hidden=64, width=128, heads=4, layers=1, stem_stride=(1, 2, 2), patch=(1, 2, 2))
 
     @classmethod
     def wan_1_3b(cls) -> FrequencyEncoderConfig:
-        """For Wan2.1 T2V 1.3B: 252 tokens a clip of [16, 21, 60, 104] (480p, 81 frames); 32 M parameters."""
+        """For Wan2.1 T2V 1.3B: 252 tokens per clip of [16, 21, 60, 104] (480p, 81 frames); 32 M parameters."""
         return cls()
 
     @classmethod
     def wan_5b(cls) -> FrequencyEncoderConfig:
-        """For Wan2.2 TI2V 5B: 210 tokens a clip of [48, 31, 44, 80] (704p, 121 frames), 80 of [48, 21, 30, 52]."""
+        """For Wan2.2 TI2V 5B: 210 tokens per clip of [48, 31, 44, 80] (704p, 121 frames), 80 of [48, 21, 30, 52]."""
         return cls(latent_channels=48, dim=3072, patch=(5, 4, 4))
 
     @classmethod
@@ -83,13 +83,13 @@ class FrequencyEncoderConfig:
 class FrequencyEncoder(MemoryEncoder):
     """Encodes memory clips, each by itself, into distinct tokens of the backbone's width.
 
-    Convolutional stem → low-pass and high-pass of its features, each with its own convolution → one token a patch and
-    branch, plus its branch and its place → self-attention over the tokens of the one clip → the backbone's width.
+    Convolutional stem → low-pass and high-pass of its features, each with its own convolution → one token per patch and
+    branch, plus embeddings of branch and position → self-attention within the clip → the backbone's width.
     """
 
     config_class = FrequencyEncoderConfig
     bands: ClassVar[tuple[Band, Band]] = ("low", "high")
-    """What the modules ``low`` and ``high`` let through; their names are the same in the controls."""
+    """The frequencies that the modules ``low`` and ``high`` pass; the controls keep the names of the modules."""
 
     def __init__(self, config: FrequencyEncoderConfig) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ class FrequencyEncoder(MemoryEncoder):
         low: Float[Tensor, "clips t h w features"],
         high: Float[Tensor, "clips t h w features"],
     ) -> Float[Tensor, "clips tokens dim"]:
-        """The tokens of two grids, one of each branch: what the layers do after the branches."""
+        """The tokens of two grids, one per branch: everything that comes after the branches."""
         place = positions(*low.shape[1:]).to(low)
         branches = [grid + place + self.branch[i] for i, grid in enumerate((low, high))]
         tokens = rearrange(branches, "branch b t h w d -> b (branch t h w) d")
@@ -169,7 +169,7 @@ class _Branch(nn.Module):
         self.filter, self.size = filter, config.patch
         self.convolution = nn.Sequential(*_convolution(config.hidden, config.hidden, (1, 1, 1), config.norm_groups))
         self.patch = nn.Conv3d(config.hidden, config.width, config.patch, stride=config.patch)
-        # What the clip holds starts as large as its place: SiLU of a normal variable has a mean square of 0.36.
+        # Content starts as large as position: SiLU of a normal variable has a mean square of 0.36.
         nn.init.normal_(self.patch.weight, std=(0.36 * config.hidden * math.prod(config.patch)) ** -0.5)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -184,7 +184,7 @@ def _filter(band: Band, config: FrequencyEncoderConfig) -> nn.Module:
 
 
 def _convolution(inputs: int, outputs: int, stride: tuple[int, int, int], groups: int) -> list[nn.Module]:
-    """Kernels that see every cell; any size n gives ⌈n / stride⌉."""
+    """Convolution, norm and activation; kernels cover every cell, and any size n gives ⌈n / stride⌉."""
     t, h, w = (max(3, 2 * s - 1) for s in stride)
     kernel, padding = (t, h, w), (t // 2, h // 2, w // 2)
     return [nn.Conv3d(inputs, outputs, kernel, stride, padding), nn.GroupNorm(groups, outputs), nn.SiLU()]

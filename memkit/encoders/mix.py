@@ -1,4 +1,4 @@
-"""What each branch carries: the memory of one clip's low and another clip's high frequencies."""
+"""`mix_branches`: the low tokens of one clip with the high tokens of another, to see what each branch carries."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def mix_branches(
     high_from: Float[Tensor, "*same"],
     mask: Bool[Tensor, "*clips"] | None = None,
 ) -> Memory:
-    """The encoder's memory, with low tokens from the one and high tokens from the other of each pair of clips.
+    """The memory of pairs of clips: low tokens from one clip, high tokens from the other.
 
-    ``low_from`` and ``high_from`` are latents [B, N, C, T, H, W] of one shape, ``mask [B, N]`` is for both. Of each
-    clip no more than the one branch is seen: a ``FrequencyEncoder`` is mixed before its self-attention, since there the
-    branches of a clip exchange what they hold, and finished low tokens would tell of the high ones. A
-    ``DitMemEncoder`` attends within each branch, so its finished tokens are mixed. A clip mixed with itself gives the
-    encoder's own memory to the bit. In ``NoFilterEncoder`` and its like, "low" is the first branch: the control that
-    tells what mixing does without filters. Raises ``InputError`` on shapes that do not fit.
+    ``low_from`` and ``high_from`` are latents [B, N, C, T, H, W] of one shape, ``mask [B, N]`` is for both. Only one
+    branch of each clip has an effect: a ``FrequencyEncoder`` is mixed before its self-attention, where the branches of
+    a clip exchange information, so that its final low tokens would depend on the high ones. A ``DitMemEncoder`` attends
+    within each branch, so its final tokens are mixed. A clip mixed with itself gives the encoder's own memory bit for
+    bit. In the controls such as ``NoFilterEncoder``, "low" is the first branch, which shows what mixing does without
+    filters. Raises ``InputError`` on shapes that do not fit.
     """
     if low_from.shape != high_from.shape:
         raise InputError(

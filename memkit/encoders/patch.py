@@ -1,9 +1,9 @@
 """`PatchEncoder`: the plain baseline, patches of the latents themselves, with nothing learned but two linear maps.
 
-What an encoder is worth shows against it: no convolution, no filter, no attention between the tokens of a clip. Its
-presets give as many tokens as those of ``FrequencyEncoder``, so the backbone has as much to look at and does as much
-work: a patch covers half of the cells (stem stride × patch) that a token of each of the two branches does. Parameters
-are far fewer: wider linear maps in a row would add none that count.
+It shows what other encoders contribute: it has no convolution, no filter and no attention between the tokens of a clip.
+Its presets give as many tokens as those of ``FrequencyEncoder``, so that the backbone sees as many and does as much
+work: a patch covers half of the cells (stem stride × patch) that a token of one of the two branches does. It has far
+fewer parameters: wider linear maps in sequence would not add capacity.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ class PatchEncoderConfig:
 
     @classmethod
     def tiny(cls) -> PatchEncoderConfig:
-        """For ``WanBackbone.tiny()``: 40 tokens a clip of [16, 5, 8, 8]; 0.04 M parameters."""
+        """For ``WanBackbone.tiny()``: 40 tokens per clip of [16, 5, 8, 8]; 0.04 M parameters."""
         return cls(dim=192, width=128, patch=(1, 2, 4))
 
     @classmethod
     def wan_1_3b(cls) -> PatchEncoderConfig:
-        """For Wan2.1 T2V 1.3B: 252 tokens a clip of [16, 21, 60, 104] (480p, 81 frames); 8.6 M parameters."""
+        """For Wan2.1 T2V 1.3B: 252 tokens per clip of [16, 21, 60, 104] (480p, 81 frames); 8.6 M parameters."""
         return cls()
 
     @classmethod
     def wan_5b(cls) -> PatchEncoderConfig:
-        """For Wan2.2 TI2V 5B: 210 tokens a clip of [48, 31, 44, 80] (704p, 121 frames), 80 of [48, 21, 30, 52]."""
+        """For Wan2.2 TI2V 5B: 210 tokens per clip of [48, 31, 44, 80] (704p, 121 frames), 80 of [48, 21, 30, 52]."""
         return cls(latent_channels=48, dim=3072, patch=(5, 8, 16))
 
     @classmethod
@@ -54,7 +54,7 @@ class PatchEncoderConfig:
 
 
 class PatchEncoder(MemoryEncoder):
-    """Encodes memory clips, each by itself: linear patch embedding + its place → layer norm → the backbone's width."""
+    """Encodes memory clips, each by itself: linear patch embedding + position → layer norm → the backbone's width."""
 
     config_class = PatchEncoderConfig
 

@@ -35,16 +35,16 @@ Result = TypeVar("Result")
 
 
 def fill_together(out: Path, ids: Sequence[str], fill: Callable[[Path, Sequence[str]], Result]) -> Result | None:
-    """What ``fill(out, ids)`` does and returns, by all processes of a launch; None in all but rank 0, which ends last.
+    """Run ``fill(out, ids)`` with all processes of a launch; return its result in rank 0, which ends last, else None.
 
-    ``fill(path, ids)`` opens the bank ``path`` or makes it, and adds those of the clips that it lacks. Environment:
-    RANK and WORLD_SIZE. Alone, with no parts left by others, it is that call. Raises `BankError` where a process that
-    lives commits nothing for half an hour, or parts were made with other settings.
+    ``fill(path, ids)`` opens or creates the bank ``path`` and adds the clips that it lacks. RANK and WORLD_SIZE come
+    from the environment. A single process, without parts left by others, just makes that call. Raises `BankError` if a
+    running process commits nothing for half an hour, or parts were built with other settings.
     """
     rank, world = _launched()
     parts, joined = _folder(out), out.with_name(f"{out.name}-parts-joined")
     if rank == 0:
-        shutil.rmtree(joined, ignore_errors=True)  # of a run that was killed as it removed them
+        shutil.rmtree(joined, ignore_errors=True)  # left by a run that was killed while removing them
     whole = (out / "bank.json").exists() and {*MemoryBank.open(out).ids}.issuperset(ids)
     if (world == 1 or whole) and not parts.exists():
         return fill(out, ids) if rank == 0 else None
@@ -56,20 +56,20 @@ def fill_together(out: Path, ids: Sequence[str], fill: Callable[[Path, Sequence[
     if rank != 0:
         return None
     with _last(parts):
-        _encode(out, ids, fill, rank, world)  # what a process that died has left
+        _encode(out, ids, fill, rank, world)  # what a process that was killed has left
         banks = parts_of(out)
         place = {id: n for n, id in enumerate(ids)}
         clips = sorted((id for bank in banks for id in bank.ids), key=lambda id: place.get(id, len(ids)))
         if banks:
             join_banks([bank.path for bank in banks], out, clips)
-        result = fill(out, ids)  # nothing but what could not be encoded: it says why
+        result = fill(out, ids)  # only items that could not be encoded are left; this reports them
         parts.rename(joined)
         shutil.rmtree(joined, ignore_errors=True)
     return result
 
 
 def _encode(out: Path, ids: Sequence[str], fill: Callable[[Path, Sequence[str]], Any], rank: int, world: int) -> None:
-    """One round over the blocks, from this rank's share on: encode what is missing and in no other's hands."""
+    """One round over the blocks, beginning with this rank's share: encode those that no other process has claimed."""
     target, parts = MemoryBank.open(out), parts_of(out)
     for part in parts:
         if part.info != target.info:
@@ -114,12 +114,12 @@ def _folder(out: Path) -> Path:
 
 
 def parts_of(out: Path) -> list[MemoryBank]:
-    """The parts of the bank ``out`` that are there, in the order of their blocks."""
+    """The existing parts of the bank ``out``, in the order of their blocks."""
     return [MemoryBank.open(header.parent) for header in sorted(_folder(out).glob("*/bank.json"))]
 
 
 def _name(number: int, block: Sequence[str]) -> str:
-    """Of a block, its part, claim and end: other clips, another name."""
+    """The name of a block's part and claim; other clips give another name."""
     return f"{number:06d}-{hashlib.sha256(json.dumps(list(block)).encode()).hexdigest()[:8]}"
 
 
@@ -150,7 +150,7 @@ def _lock(path: Path, blocking: bool = True) -> ExitStack:
 
 
 def _last(parts: Path) -> ExitStack:
-    """The folder's lock for rank 0, which lets no other process begin, when all others are done."""
+    """Wait until all other processes are done; the lock of the folder, which lets no other process begin."""
     seen, since, told = None, time.monotonic(), False
     while True:
         try:
@@ -180,7 +180,7 @@ def _own_name(rank: int) -> str:
 
 
 def _working(parts: Path) -> str:
-    """The processes that are at work now; empty where there is none."""
+    """The names of the processes that are at work now; empty if there is none."""
     names = []
     for path in sorted(parts.glob("*.process")):
         try:

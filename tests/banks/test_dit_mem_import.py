@@ -127,7 +127,7 @@ def test_of_several_captions_of_a_clip_the_first_that_says_something_counts(fold
     report = import_dit_mem(folder, tmp_path / "b", write_csv(tmp_path / "memory.csv", rows))
     assert report.added == NAMES and report.blank == 4
     assert MemoryBank.open(tmp_path / "b").captions == ["one"] * 4
-    assert "4 captions are of clips that have one already" in caplog.text
+    assert "4 captions are of clips that already have one" in caplog.text
 
 
 def test_a_caption_goes_by_its_stem_only_where_that_is_clear(folder, tmp_path):
@@ -279,7 +279,7 @@ def test_a_folder_that_cannot_be_used_as_a_whole_says_why(folder, tmp_path, caps
     with pytest.raises(InputError, match="no folder"):
         import_dit_mem(tmp_path / "nowhere", tmp_path / "b")
     write_json(folder / "metadata.json", {"model": {"name": "gte"}, "count": 4})
-    refused("metadata.json tells no captions; give a CSV")
+    refused("metadata.json has no captions; give a CSV")
     (folder / "metadata.json").write_text("{")
     refused("metadata.json cannot be read as JSON")
     (folder / "metadata.json").unlink()

@@ -147,7 +147,7 @@ def test_what_cannot_be_joined_is_refused_and_nothing_changed(tmp_path):
     for part, match in ((other, "fps 8 and .*other with 16"), (more, "note None and .*more with None")):
         with pytest.raises(BankError, match=match):
             join_banks([a, part], out)
-        with pytest.raises(BankError, match="made alike"):
+        with pytest.raises(BankError, match="equal settings"):
             join_banks([part], out)
     for order, match in (("ab", "'c', the order lacks it"), ("abcx", "'x', no part"), ("aabc", "more than once")):
         with pytest.raises(InputError, match=match):
