@@ -84,6 +84,7 @@ class Build:
             print(f"{self.captions}:{item.line}: {item.name}: {_one_line(item.reason)}", file=sys.stderr)
         there = f", {len(report.present)} were there" if report.present else ""
         print(f"{self.out}: {len(report.added)} clips added{there}, {len(report.bad)} could not be used")
+        print(_next(self.out))
         return 1 if report.bad and not self.skip_bad else 0
 
 
@@ -118,6 +119,7 @@ class ImportDitMem:
         unlisted = f", {report.unlisted} captions are of clips outside the id map" if report.unlisted else ""
         bad = f", {len(report.bad)} could not be used"
         print(f"{self.out}: {len(report.added)} clips added{there}{blank}{unlisted}{bad}")
+        print(_next(self.out))
         return 1 if report.bad and not self.skip_bad else 0
 
 
@@ -240,6 +242,10 @@ def _load_encoder(model: str) -> Any:
     if torch.cuda.is_available():
         codec.vae.to("cuda")  # pyright: ignore[reportArgumentType]  # diffusers wraps it without its types
     return codec
+
+
+def _next(bank: Path) -> str:
+    return f'Next: memkit retrieve {bank} "what to search for"'
 
 
 def _one_line(text: str) -> str:

@@ -44,13 +44,15 @@ def test_build_lists_bad_items_and_exits_accordingly(tmp_path, videos, capsys, m
     assert build(videos, captions, tmp_path / "b", "--model", "tiny", "--dtype", "fp32", "--num-frames", "9") == 1
     said = capsys.readouterr()
     assert f"{captions}:3: gone.mp4: there is no file" in said.err and "Traceback" not in said.err
-    assert said.out == f"{tmp_path / 'b'}: 2 clips added, 1 could not be used\n"
+    bank = tmp_path / "b"
+    done = f"{bank}: 2 clips added, 1 could not be used"
+    assert said.out == f'{done}\nNext: memkit retrieve {bank} "what to search for"\n'
     bank = MemoryBank.open(tmp_path / "b")
     assert bank.ids == ["a.mp4", "b.mp4"] and bank.shapes == [(16, 3, 4, 6)] * 2 and bank.dtypes[0] == torch.float32
     same = ("--model", "tiny", "--dtype", "fp32", "--num-frames", "9")
     assert build(videos, captions, tmp_path / "b", *same, "--skip-bad") == 0
     said = capsys.readouterr()
-    assert "gone.mp4" in said.err and said.out.endswith("0 clips added, 2 were there, 1 could not be used\n")
+    assert "gone.mp4" in said.err and "0 clips added, 2 were there, 1 could not be used\n" in said.out
     assert build(videos, captions, tmp_path / "b", "--model", "other", "--dtype", "fp32", "--num-frames", "9") == 2
     assert "made with model 'tiny', not 'other'" in capsys.readouterr().err
     del rows[2]

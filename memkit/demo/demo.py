@@ -259,7 +259,7 @@ def _quiet() -> None:
 
 def _command() -> int:
     try:
-        return main(tyro.cli(Demo, prog="memkit.demo"))
+        return main(tyro.cli(Demo, prog="python -m memkit.demo"))
     except MemkitError as error:
         print(f"memkit: {error}", file=sys.stderr)
         return 2

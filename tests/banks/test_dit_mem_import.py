@@ -112,7 +112,8 @@ def test_a_memory_csv_takes_the_place_of_metadata_and_blank_captions_are_counted
     )
     assert MemoryBank.open(tmp_path / "b").captions == [f"{CAPTIONS[i]}, again" for i in (0, 2, 3)]
     expected = "3 clips added, 2 with a blank caption left out, 1 captions are of clips outside the id map, 0 could not"
-    assert capsys.readouterr().out == f"{tmp_path / 'b'}: {expected} be used\n"
+    said, _next, end = capsys.readouterr().out.split("\n")
+    assert said == f"{tmp_path / 'b'}: {expected} be used" and end == ""
 
 
 def test_without_an_id_map_the_clips_are_those_of_the_captions(folder, tmp_path):
@@ -169,7 +170,9 @@ def test_every_bad_clip_is_named_and_every_good_one_kept(folder, tmp_path, capsy
     command = ["bank", "import-dit-mem", str(folder), "--out", str(tmp_path / "b")]
     assert cli.main(command) == 1
     said = capsys.readouterr()
-    assert said.out == f"{tmp_path / 'b'}: 4 clips added, 10 could not be used\n" and "Traceback" not in said.err
+    out = tmp_path / "b"
+    done = f"{out}: 4 clips added, 10 could not be used"
+    assert said.out == f'{done}\nNext: memkit retrieve {out} "what to search for"\n' and "Traceback" not in said.err
     reasons = {
         "cut.mp4": "cut off",
         "evil.mp4": "refused",
