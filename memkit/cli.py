@@ -17,12 +17,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from memkit.demo.demo import Demo
 from memkit.errors import InputError, MemkitError
+
+if TYPE_CHECKING:
+    from memkit.banks.build import BuildReport
+    from memkit.banks.dit_mem_import import ImportReport
 
 # Commands import what they need when they run, so that --help does not wait for torch.
 
@@ -82,10 +86,7 @@ class Build:
         )
         for item in report.bad:
             print(f"{self.captions}:{item.line}: {item.name}: {_one_line(item.reason)}", file=sys.stderr)
-        there = f", {len(report.present)} were there" if report.present else ""
-        print(f"{self.out}: {len(report.added)} clips added{there}, {len(report.bad)} could not be used")
-        print(_next(self.out))
-        return 1 if report.bad and not self.skip_bad else 0
+        return _finish(self.out, report, self.skip_bad)
 
 
 @dataclass(frozen=True)
@@ -114,13 +115,9 @@ class ImportDitMem:
         report = import_dit_mem(self.folder, self.out, self.captions, encoder, self.model, progress=True)
         for item in report.bad:
             print(f"{self.folder}: {item.name}: {_one_line(item.reason)}", file=sys.stderr)
-        there = f", {len(report.present)} were there" if report.present else ""
         blank = f", {report.blank} with a blank caption left out" if report.blank else ""
         unlisted = f", {report.unlisted} captions are of clips outside the id map" if report.unlisted else ""
-        bad = f", {len(report.bad)} could not be used"
-        print(f"{self.out}: {len(report.added)} clips added{there}{blank}{unlisted}{bad}")
-        print(_next(self.out))
-        return 1 if report.bad and not self.skip_bad else 0
+        return _finish(self.out, report, self.skip_bad, blank + unlisted)
 
 
 @dataclass(frozen=True)
@@ -244,8 +241,12 @@ def _load_encoder(model: str) -> Any:
     return codec
 
 
-def _next(bank: Path) -> str:
-    return f'Next: memkit retrieve {bank} "what to search for"'
+def _finish(bank: Path, report: BuildReport | ImportReport, skip_bad: bool, left_out: str = "") -> int:
+    """Say what a bank has got and what comes next; the exit code."""
+    there = f", {len(report.present)} were there" if report.present else ""
+    print(f"{bank}: {len(report.added)} clips added{there}{left_out}, {len(report.bad)} could not be used")
+    print(f'Next: memkit retrieve {bank} "what to search for"')
+    return 1 if report.bad and not skip_bad else 0
 
 
 def _one_line(text: str) -> str:

@@ -17,7 +17,6 @@ import dataclasses
 import json
 import os
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -29,6 +28,7 @@ from torch import Tensor, nn
 from memkit.errors import InputError
 from memkit.files import atomic_write
 from memkit.hub import find_folder, upload_folder
+from memkit.tensor_file import list_names, load_exactly
 from memkit.version import __version__
 
 CONFIG_FILE = "config.json"
@@ -168,31 +168,6 @@ class Pretrained:
         return self.state_dict()
 
 
-def load_exactly(module: nn.Module, tensors: dict[str, Tensor], source: str | os.PathLike[str]) -> None:
-    """Gives a module its tensors, with the dtypes they come in; raises ``InputError`` unless names and shapes agree.
-
-    ``source`` is what the error calls the origin of the tensors.
-    """
-    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    problems = []
-    if missing := sorted(expected.keys() - tensors.keys()):
-        problems.append(f"lacks {_some(missing)}")
-    if unexpected := sorted(tensors.keys() - expected.keys()):
-        problems.append(f"has unknown {_some(unexpected)}")
-    for name in sorted(expected.keys() & tensors.keys()):
-        if tuple(tensors[name].shape) != expected[name]:
-            problems.append(f"has {name} of shape {tuple(tensors[name].shape)} instead of {expected[name]}")
-    if problems:
-        remedy = f"give tensors that fit this configuration of {type(module).__name__}"
-        raise InputError(f"{source} {'; '.join(problems[:5])}: {remedy}.")
-    module.load_state_dict(tensors, assign=True)
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-
-
 def _write(path: Path, data: bytes) -> None:
     with atomic_write(path) as partial:
         partial.write_bytes(data)
@@ -222,13 +197,13 @@ def _build_config(cls: type[Pretrained], content: dict[str, Any], source: str) -
             "does not say which version of memkit wrote it" if version is None else f"was written by memkit {version}"
         )
         raise InputError(
-            f"{source} has unknown keys {_some(unknown)}. It {wrote}; this is memkit {__version__}, whose "
+            f"{source} has unknown keys {list_names(unknown)}. It {wrote}; this is memkit {__version__}, whose "
             f"{cls.config_class.__name__} has {', '.join(fields)}. Install the version that wrote it."
         )
     without_default = (dataclasses.MISSING, dataclasses.MISSING)
     required = [name for name, field in fields.items() if (field.default, field.default_factory) == without_default]
     if missing := [name for name in required if name not in values]:
-        raise InputError(f"{source} lacks {_some(missing)}; add the values that the weights were trained with.")
+        raise InputError(f"{source} lacks {list_names(missing)}; add the values that the weights were trained with.")
     try:
         return cls.config_class(**{name: _as_tuples(value) for name, value in values.items()})
     except TypeError as error:

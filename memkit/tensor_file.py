@@ -6,14 +6,14 @@ import json
 import os
 import pickle
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from memkit.errors import InputError
 from memkit.files import atomic_write
@@ -115,3 +115,29 @@ def read_state_dict(path: str | os.PathLike[str], remedy: str) -> dict[str, Tens
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise InputError(f"{path} holds no state dict; {remedy}.")
     return dict(content)
+
+
+def load_exactly(module: nn.Module, tensors: dict[str, Tensor], source: str | os.PathLike[str]) -> None:
+    """Gives a module its tensors, with the dtypes they come in; raises ``InputError`` unless names and shapes agree.
+
+    ``source`` is what the error calls the origin of the tensors.
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    problems = []
+    if missing := sorted(expected.keys() - tensors.keys()):
+        problems.append(f"lacks {list_names(missing)}")
+    if unexpected := sorted(tensors.keys() - expected.keys()):
+        problems.append(f"has unknown {list_names(unexpected)}")
+    for name in sorted(expected.keys() & tensors.keys()):
+        if tuple(tensors[name].shape) != expected[name]:
+            problems.append(f"has {name} of shape {tuple(tensors[name].shape)} instead of {expected[name]}")
+    if problems:
+        remedy = f"give tensors that fit this configuration of {type(module).__name__}"
+        raise InputError(f"{source} {'; '.join(problems[:5])}: {remedy}.")
+    module.load_state_dict(tensors, assign=True)
+
+
+def list_names(names: Iterable[str]) -> str:
+    """The first eight names, and how many more there are."""
+    names = list(names)
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

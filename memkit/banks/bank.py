@@ -12,7 +12,6 @@ Readers need no lock. `memkit.banks.manifest` explains why a crash loses nothing
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import operator
@@ -26,7 +25,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from memkit.banks.clip import BankReport, Clip, summary
+from memkit.banks.clip import BankReport, Clip, hint, summary
 from memkit.banks.manifest import Manifest
 from memkit.banks.shards import DTYPES, Entry, Shards, checked
 from memkit.cameras.cameras import Cameras
@@ -234,9 +233,7 @@ class MemoryBank:
         if id in self._pending:
             return self._pending[id][0]
         if id not in self._manifest.entries:
-            close = difflib.get_close_matches(id, self._entries(), n=3)
-            hint = f"did you mean {', '.join(map(repr, close))}?" if close else "see .ids for those there are."
-            raise InputError(f"There is no clip {id!r} in {self.path}; {hint}")
+            raise InputError(f"There is no clip {id!r} in {self.path}; {hint(id, self._entries())}")
         return self._manifest.entries[id]
 
     def _tensors(self, entry: Entry) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -40,6 +41,12 @@ class BankReport(NamedTuple):
     clips: int
     shards: int
     bytes: int
+
+
+def hint(id: str, ids: Iterable[str]) -> str:
+    """What to ask for instead of an id that a bank lacks."""
+    close = difflib.get_close_matches(id, ids, n=3)
+    return f"did you mean {', '.join(map(repr, close))}?" if close else "see .ids for those there are."
 
 
 def summary(entries: Iterable[Entry], info: Mapping[str, Any]) -> str:

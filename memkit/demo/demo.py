@@ -12,15 +12,16 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 import memkit
 from memkit.demo.bank import CLIPS, demo_bank, frames_of
+from memkit.demo.summary import print_summary, rows, video_tokens, what_to_see
 from memkit.errors import InputError, MemkitError
 
 if TYPE_CHECKING:
@@ -114,8 +115,8 @@ def main(demo: Demo | None = None) -> int:
     page = render_report(TITLE, intro, caveat, comparisons, _settings(demo, backbone, bank, seconds), fps)
     report, sheet = demo.out / "report.html", demo.out / "contact_sheet.png"
     report.write_text(page, encoding="utf-8")
-    contact_sheet([(c.prompt, _rows(c)) for c in comparisons]).save(sheet)
-    _print_summary(comparisons)
+    contact_sheet([(c.prompt, rows(c)) for c in comparisons]).save(sheet)
+    print_summary(comparisons)
     print(f"{seconds:.0f} s. Report: {report}  Contact sheet: {sheet}")
     return 0
 
@@ -153,7 +154,7 @@ def _compare(
     with memkit.SelfAttentionConcat(memory, recorder).attach(*backbone.transformers):
         with_memory = _generate(demo, prompt, backbone, conditioning_latents)
     shares = recorder.shares().mean(-1)
-    tokens = _video_tokens(backbone, latents.shape[-3:])
+    tokens = video_tokens(backbone, latents.shape[-3:])
     captions = dict(zip(bank.ids, bank.captions, strict=True))
     return Comparison(
         prompt=prompt,
@@ -163,7 +164,7 @@ def _compare(
         hits=[HitClip(id, s, captions[id], frames_of(bank, id)) for id, s in zip(hits.ids, hits.scores, strict=True)],
         attention=shares[::2] if demo.guidance_scale > 1 else shares,  # with guidance, every other call is without text
         even_share=memory.tokens.shape[1] / (memory.tokens.shape[1] + tokens) if memory.gate is None else None,
-        note=_what_to_see(prompt),
+        note=what_to_see(prompt),
     )
 
 
@@ -200,27 +201,6 @@ def _query(demo: Demo, prompt: str) -> str:
     return (" ".join(filter(None, found.groups())) or found[0]) if found else prompt
 
 
-def _video_tokens(backbone: memkit.WanBackbone, size: Sequence[int]) -> int:
-    """Number of tokens of a video whose latents have this size (time, height, width)."""
-    time, height, width = (n // p for n, p in zip(size, backbone.transformer.config.patch_size, strict=True))
-    return time * height * width
-
-
-def _what_to_see(prompt: str) -> str:
-    """How long a fall lasts on the planet that the prompt names, which the model does not know."""
-    from memkit.worlds.constants import PLANETS
-
-    for planet, gravity in PLANETS["test"].items():
-        if re.search(rf"\b{planet}\b", prompt, re.IGNORECASE):
-            return f"On {planet} ({gravity:g} m/s²) a fall from two metres lasts {(4 / gravity) ** 0.5:.1f} s."
-    return ""
-
-
-def _rows(comparison: Any) -> list[tuple[str, Any]]:
-    rows = [("without memory", comparison.without), ("with memory", comparison.with_memory)]
-    return rows + [(f"best hit: {hit.id}", hit.frames) for hit in comparison.hits[:1]]
-
-
 def _settings(demo: Demo, backbone: memkit.WanBackbone, bank: memkit.MemoryBank, seconds: float) -> Mapping[str, str]:
     import diffusers
     import torch
@@ -238,14 +218,6 @@ def _settings(demo: Demo, backbone: memkit.WanBackbone, bank: memkit.MemoryBank,
         "Versions": f"memkit {memkit.__version__}, torch {torch.__version__}, diffusers {diffusers.__version__}, "
         f"transformers {transformers.__version__}, Python {platform.python_version()}",
     }
-
-
-def _print_summary(comparisons: Sequence[Any]) -> None:
-    print(f"{'best hit':<16}{'score':>6}{'attention on memory':>22}{'pixels changed by':>20}  prompt")
-    for c in comparisons:
-        changed = (c.with_memory.float() - c.without.float()).abs().mean().item() / 255
-        best = c.hits[0]
-        print(f"{best.id:<16}{best.score:>6.3f}{c.attention.mean().item():>21.1%} {changed:>19.1%}  {c.prompt}")
 
 
 def _quiet() -> None:

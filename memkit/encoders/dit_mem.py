@@ -30,8 +30,7 @@ from memkit.encoders.clips import check_clips, check_sizes
 from memkit.encoders.dit_mem_layers import ReleaseAttention, ReleaseBlock, ReleaseFilter
 from memkit.errors import InputError
 from memkit.memory import Memory
-from memkit.pretrained import load_exactly
-from memkit.tensor_file import read_state_dict
+from memkit.tensor_file import load_exactly, read_state_dict
 
 SMALLEST = 13  # latent frames, rows and columns that leave one cell after stride 4 and two poolings by 2
 
