@@ -1,7 +1,7 @@
 """Render a clip of a suite to a video file and print its caption.
 
-    python -m memkit.worlds show laws --seed 3 --out x.mp4
-    python -m memkit.worlds show rooms --out room.mp4 --num-frames 500
+python -m memkit.worlds show laws --seed 3 --out x.mp4
+python -m memkit.worlds show rooms --out room.mp4 --num-frames 500
 """
 
 from __future__ import annotations
