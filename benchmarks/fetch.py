@@ -1,13 +1,13 @@
-"""How soon is memory used at all? A toy whose answer lies in the context, and nowhere else.
+"""How soon training makes use of memory: a toy task whose answer lies only in the context.
 
     python -m benchmarks.fetch --out out/fetch.json
 
-A Wan of four blocks learns from scratch to make frames that are copies of frames of the context. What is in them is
-noise, and which are meant only the poses tell. So a velocity's best error is π/2 without the context and 0 with it, and
-memory counts as used once the mean of a hundred steps is below half of that. Four ways to the context, from the same
-weights and with the same samples: in the sequence of every layer ("window"), through learned queries that begin as the
-chunk itself, through such of noise at timestep 0, and through these with a loss of their own
-(`LearnedContext.fetched`). Prints the first such step of each run.
+A Wan of four blocks learns from scratch to generate frames that are copies of context frames. Their content is noise,
+and only the poses say which frames are meant. The best error of a velocity is thus π/2 without the context and 0 with
+it, and memory counts as used once the mean over a hundred steps is below half of π/2. Four ways to the context, from
+the same weights and samples: in the sequence of every layer ("window"), through learned queries that begin as the chunk
+itself, through queries of noise at timestep 0, and through these with a loss of their own (`LearnedContext.fetched`).
+Prints the first such step of each run.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from memkit.rollout.methods import query_loss
 
 @dataclass(frozen=True)
 class Settings:
-    """Sizes, and how long is tried."""
+    """Sizes, and the number of steps."""
 
     context: int = 4
-    """Frames, in random order; their cameras are turned by equal angles."""
+    """Context frames, in random order; their cameras are at equal angles."""
     frames: int = 2
-    """Of the chunk: copies of as many different ones."""
+    """Frames of the chunk: copies of as many different context frames."""
     blocks: int = 4
     layers: int = 2
     """Query layers."""
     steps: int = 1000
-    """At most."""
+    """Maximum number of training steps."""
     batch: int = 32
     larger: int = 128
-    """Batch of a second run of queries of noise."""
+    """Batch size of a second run with queries of noise."""
     lr: float = 2e-3
     warmup: int = 100
     seeds: tuple[int, ...] = (1, 2, 3)
@@ -56,7 +56,7 @@ class Settings:
 
 
 class Batch(NamedTuple):
-    """Chunks, what they are copies of, and noise."""
+    """Chunks, the frames that they copy, and noise."""
 
     history: History
     cameras: Cameras
@@ -67,7 +67,7 @@ class Batch(NamedTuple):
 
 
 def batches(settings: Settings, size: int, seed: int) -> Iterator[Batch]:
-    """Without end."""
+    """An endless stream of batches."""
     generator, count = torch.Generator().manual_seed(seed), settings.context
     eye = torch.zeros(3, dtype=torch.float64)
     while True:
@@ -83,8 +83,8 @@ def batches(settings: Settings, size: int, seed: int) -> Iterator[Batch]:
         yield Batch(history, looking(eye, yaw.gather(1, meant)), latents, noise, queries, sigma)
 
 
-def made(settings: Settings, way: str, seed: int) -> tuple[WanTransformer3DModel, ContextMethod]:
-    """A model of random weights, and its way to the context."""
+def build(settings: Settings, way: str, seed: int) -> tuple[WanTransformer3DModel, ContextMethod]:
+    """A model with random weights, and its way to the context."""
     torch.manual_seed(seed)
     sizes: dict[str, Any] = {"num_attention_heads": 4, "attention_head_dim": 24, "ffn_dim": 192, "text_dim": 16}
     model = WanTransformer3DModel(num_layers=settings.blocks, in_channels=4, out_channels=4, freq_dim=32, **sizes)
@@ -96,8 +96,8 @@ def made(settings: Settings, way: str, seed: int) -> tuple[WanTransformer3DModel
 
 
 def first_use(settings: Settings, way: str, size: int, seed: int) -> int | None:
-    """The first step after a hundred with use of the context; None if there is none."""
-    model, method = made(settings, way, seed)
+    """The first step, after a hundred, at which the context is used; None if there is none."""
+    model, method = build(settings, way, seed)
     parameters = [*model.parameters(), *method.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=0.0)
     warm = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / settings.warmup))

@@ -1,9 +1,9 @@
-"""How far apart the high and the low filter are: the DiT-Mem release's, and memkit's.
+"""Separation of the high-pass and the low-pass filter: those of the DiT-Mem release, and memkit's.
 
     python -m benchmarks.filters
 
-White noise of the size of the release's features goes through each filter (the release adds its input again, memkit
-does not). The figure is the energy above half of the Nyquist radius over the energy below it, in dB relative to the
+White noise of the size of the release's features is filtered (the release adds a residual, memkit does not). The figure
+is the energy above half of the Nyquist radius over the energy below it, in dB relative to the
 input: a high-pass filter should raise it, a low-pass filter lower it. The interval is over seeds.
 """
 
@@ -20,14 +20,14 @@ SEEDS = 20
 
 
 def released(x: Tensor, high: bool) -> Tensor:
-    """The release's filter without its noise, and its residual."""
+    """The release's filter without its noise, plus its residual."""
     weight = torch.view_as_complex(filter_curve(high, *SIZE).contiguous())
     spectrum = torch.fft.rfftn(x, dim=(-3, -2, -1), norm="ortho") * weight
     return torch.fft.irfftn(spectrum, s=SIZE[1:], dim=(-3, -2, -1), norm="ortho") + x
 
 
 def high_over_low(x: Tensor) -> float:
-    """Energy above over energy below half of the Nyquist radius, in dB."""
+    """Energy above half of the Nyquist radius over the energy below it, in dB."""
     energy = torch.fft.fftn(x, dim=(-3, -2, -1)).abs().square().sum(0)
     axes = (torch.fft.fftfreq(n).abs() for n in SIZE[1:])
     t, h, w = torch.meshgrid(*axes, indexing="ij")

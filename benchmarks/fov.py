@@ -1,19 +1,18 @@
-"""How fast views are compared: the sector rule over all frames, and what the index saves.
+"""Speed of retrieval by field of view: the sector rule over all frames, and with the index.
 
     python -m benchmarks.fov --out out/fov.json
 
-A room: 100 000 frames at random places of 10 m × 10 m, every one within reach of the query, all scored. A city: a
-million frames at random places of 1 km × 1 km, scored one and all, and through the index. The two ways give the same
-overlaps, which is checked. Figures are medians over queries of the best of the rounds, in CPU milliseconds of the
-process, so that what else runs on the machine falls on them least.
+A room: 100 000 frames at random positions in 10 m × 10 m, all within reach of the query. A city: a million frames at
+random positions in 1 km × 1 km. Both are scored without and with the index, which must give the same overlaps. Figures
+are medians over queries of the best of the rounds, in CPU milliseconds of the process, which are robust to other load.
 
 Measured on one of two virtual AMD EPYC cores, torch 2.15, both busy with other work:
 
-    frames                     all scored   overlap, indexed   20 hits, indexed   making the retriever
-    100 000, 10 m × 10 m       27 ms        32 ms              38 ms              .2 s
+    frames                     all scored   overlap, indexed   20 hits, indexed   building the retriever
+    100 000, 10 m × 10 m       27 ms        32 ms              38 ms              0.2 s
     1 000 000, 1 km × 1 km     278 ms       3.0 ms (1/92)      2.6 ms             2 s
 
-Where all frames are within reach the index has nothing to skip and costs 5 ms.
+Where all frames are within reach, the index has nothing to skip and costs 5 ms.
 """
 
 from __future__ import annotations
@@ -46,21 +45,21 @@ class Settings:
 
 
 def walkers(count: int, metres: float, generator: torch.Generator) -> Cameras:
-    """Upright cameras anywhere on a square, looking anywhere."""
-    x, y, turn = torch.rand(3, count, generator=generator, dtype=torch.float64)
+    """Level cameras at random positions on a square, with random headings."""
+    x, y, share = torch.rand(3, count, generator=generator, dtype=torch.float64)
     eye = torch.stack([x * metres, y * metres, torch.full_like(x, 1.5)], -1)
-    yaw = turn * 2 * math.pi
+    yaw = share * 2 * math.pi
     return looking(eye, yaw)
 
 
 def measure(count: int, metres: float, settings: Settings) -> dict[str, float]:
-    """Medians over queries: all frames scored, those that the index leaves, and a whole call."""
+    """Medians over queries: all frames scored, scored with the index, and a whole call."""
     generator = torch.Generator().manual_seed(settings.seed)
     cameras, queries = (walkers(n, metres, generator) for n in (count, settings.queries))
     start = time.process_time()
     rule = Sector()
     retriever = FOVRetriever(cameras, rule)
-    made = 1000 * (time.process_time() - start)
+    built = 1000 * (time.process_time() - start)
     views, every = rule.views(cameras), torch.arange(count)
     figures = []
     for i in range(settings.queries):
@@ -74,7 +73,7 @@ def measure(count: int, metres: float, settings: Settings) -> dict[str, float]:
         figures.append((everything, indexed, call, float((retriever.overlap(query) > 0).sum())))
     every_ms, indexed, call, overlapping = np.median(np.array(figures), axis=0).tolist()
     return {
-        "making the retriever, ms": round(made, 1),
+        "building the retriever, ms": round(built, 1),
         "all frames scored, ms": round(every_ms, 2),
         "overlap with the index, ms": round(indexed, 2),
         "hits of 20 with the index, ms": round(call, 2),

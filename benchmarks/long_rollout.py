@@ -1,10 +1,10 @@
-"""A rollout of many chunks within a budget: what is remembered, the process' memory, and seconds, chunk by chunk.
+"""A long rollout within a budget: bytes of history, memory of the process, and seconds, chunk by chunk.
 
     python -m benchmarks.long_rollout --out out/long_rollout.json
 
-tiny-wan with untrained query layers turns round and round; what it shows means nothing, what it holds is the same as
-when trained. Once the budget is reached, latents remembered and the process' memory stay flat, and so do seconds, since
-a chunk sees no more context than before. The video goes to disk as it is made.
+The camera of tiny-wan with untrained query layers turns in circles; the video has no meaning, but memory use is that of
+a trained model. Once the budget is reached, the history and the memory of the process stay flat, and so does the time
+per chunk, since the context no longer grows. The video is written to disk as it is generated.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ class Settings:
 
     chunks: int = 40
     budget: int = 200_000
-    """Bytes of latents and their cameras."""
+    """Bytes of latents and their cameras in the history."""
     steps: int = 2
-    """Denoising steps a chunk."""
+    """Denoising steps per chunk."""
     threads: int = 2
     out: Path = Path("out/long_rollout.json")
 
 
 def main(settings: Settings) -> None:
-    """Make the chunks and print what each left behind."""
+    """Generate the chunks and print the figures of each."""
     torch.set_num_threads(settings.threads)
     backbone = WanBackbone.tiny(torch.float32)
     backbone.pipeline().set_progress_bar_config(disable=True)
     query = QueryLayers(QueryLayersConfig.tiny())
     form = backbone.video_format
     rollout = Rollout(
-        backbone, LearnedContext(query, 45), budget=settings.budget, steps=settings.steps, guidance_scale=1.0
+        backbone, LearnedContext(query, 45), seeds=[0], budget=settings.budget, steps=settings.steps, guidance_scale=1.0
     )
     stride, held, peak, seconds = form.num_frames - 1, [], [], []
     cameras = turning(settings.chunks * stride + 1)
@@ -57,30 +57,30 @@ def main(settings: Settings) -> None:
         rollout.observe(first, part(cameras, 0, 1))
         for chunk in range(settings.chunks):
             start = time.perf_counter()
-            made = rollout.generate(["a room"], part(cameras, chunk * stride, (chunk + 1) * stride + 1), [chunk])
-            video.add(made[0, 1:])
+            frames = rollout.generate(["a room"], part(cameras, chunk * stride, (chunk + 1) * stride + 1))
+            video.add(frames[0, 1:])
             seconds.append(round(time.perf_counter() - start, 2))
             held.append(rollout.history.nbytes)
             peak.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)  # KiB on Linux
     full = held.index(max(held))
     result = {
-        "bytes remembered, by chunk": held,
-        "MiB of the process at most so far, by chunk": peak,
+        "bytes of history, by chunk": held,
+        "peak MiB of the process so far, by chunk": peak,
         "seconds, by chunk": seconds,
         "the budget is reached at chunk": full,
-        "MiB that the process grew by from there to the end": peak[-1] - peak[full],
+        "MiB by which the process grew from there to the end": peak[-1] - peak[full],
     }
     report(result, settings, settings.out)
 
 
 def turning(frames: int) -> Cameras:
-    """On the spot, 5° a frame."""
+    """Cameras that turn on the spot, by 5° per frame."""
     yaw = math.radians(5) * torch.arange(frames, dtype=torch.float64)
     return looking(torch.tensor([0.0, 0.0, 1.5], dtype=torch.float64), yaw, 70.0)
 
 
 def part(cameras: Cameras, start: int, end: int) -> Cameras:
-    """Of one video [1, T]."""
+    """Cameras of frames of one video [1, T]."""
     return Cameras(cameras.c2w[None, start:end], cameras.intrinsics[None, start:end])
 
 

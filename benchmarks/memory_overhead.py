@@ -1,10 +1,10 @@
-"""What memory costs in a self-attention: keys and values only, against the same tokens run as queries too.
+"""Cost of memory tokens in a self-attention: as keys and values only, against running them as queries too.
 
     python -m benchmarks.memory_overhead --out out/memory_overhead.json
 
 One Wan2.1-1.3B self-attention (width 1536, 12 heads) with its norm and modulation, S video and M memory tokens, fp32.
-The three variants take turns, so that whatever else the machine does falls on all of them; the figure is the ratio of
-the added times, and its interval is a bootstrap over rounds. "Queries too" is the arithmetic of the DiT-Mem release:
+The three variants take turns, so that other load affects all of them; the figure is the ratio of the added times, with
+a bootstrap interval over rounds. "Queries too" is the arithmetic of the DiT-Mem release:
 memory runs in the sequence and its output rows are dropped.
 """
 
@@ -81,7 +81,7 @@ def main(settings: Settings) -> None:
 
 
 def _added(base: np.ndarray, keys_and_values: np.ndarray, queries_too: np.ndarray) -> float:
-    """Ratio of the medians' distances from the base."""
+    """Ratio of the two variants' median times in excess of the base."""
     middle = np.median(base)
     return float((np.median(keys_and_values) - middle) / (np.median(queries_too) - middle))
 

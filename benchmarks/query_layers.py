@@ -1,12 +1,12 @@
-"""What a chunk costs with learned queries: context run once against anew at each step, and against frames in sequence.
+"""Cost of a chunk with learned queries: context computed once, against at each step, and against frames in sequence.
 
     python -m benchmarks.query_layers --out out/query_layers.json
 
-A Wan of random weights makes a chunk of 20 latent frames from nine chunks of context, as in MemLearner (arXiv
+A Wan with random weights generates a chunk of 20 latent frames from nine chunks of context, as in MemLearner (arXiv
 2606.31734), with a sixth of its blocks as query layers; a step is one forward, as without text guidance. The variants
-take turns, so that whatever else the machine does falls on all of them; a figure is a ratio of medians, and its
-interval is a bootstrap over rounds. "CaM" has 20 context frames in the sequence of every layer, "all in sequence" all
-180. The paper: .54 chunks of frames a second against CaM's .97, without keeping anything between steps.
+take turns, so that other load affects all of them; a figure is a ratio of medians, with a bootstrap interval over
+rounds. "CaM" has 20 context frames in the sequence of every layer, "all in sequence" all 180. The paper reports 0.54
+chunks of frames per second against CaM's 0.97, without caching between steps.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Settings:
     """Sizes and repeats."""
 
     frames: int = 20
-    """Latent frames of a chunk."""
+    """Latent frames per chunk."""
     context: int = 180
     """Latent frames of context."""
     cam: int = 20
@@ -44,7 +44,7 @@ class Settings:
     layers: int = 2
     heads: int = 4
     steps: int = 10
-    """Denoising steps a chunk."""
+    """Denoising steps per chunk."""
     rounds: int = 7
     threads: int = 2
     seed: int = 0
@@ -98,7 +98,7 @@ def main(settings: Settings) -> None:
             found = bootstrap(lambda a, b: float(np.median(a) / np.median(b)), own, np.array(values))
             ratios[f"learned, context once / {name}"] = [round(value, 3) for value in found]
     result = {
-        "seconds a chunk": {name: round(float(np.median(values)), 3) for name, values in times.items()},
+        "seconds per chunk": {name: round(float(np.median(values)), 3) for name, values in times.items()},
         "ratio, and its 95 % interval": ratios,
     }
     report(result, settings, settings.out)

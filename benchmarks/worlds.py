@@ -1,14 +1,14 @@
-"""How fast the worlds render: frames a second of each suite on one thread, and what adaptive antialiasing saves.
+"""Rendering speed of the worlds: frames per second of each suite on one thread, and the gain of adaptive antialiasing.
 
     python -m benchmarks.worlds --out out/worlds.json
 
-Clips are drawn as for training. Each is rendered in turns as it is, and with four rays for every pixel (at twice the
-size, without antialiasing); the best of the rounds counts, in CPU seconds of the process, so that what else runs on the
-machine falls on it least. The figure is the median over clips, and its interval is a bootstrap over clips.
+Clips are drawn as for training. Each is rendered normally, and with four rays for every pixel (at twice the size,
+without antialiasing), in turns; the best of the rounds counts, in CPU seconds of the process, which are robust to other
+load. The figure is the median over clips, with a bootstrap interval over clips.
 
 Measured on one of two virtual AMD EPYC cores, idle, torch 2.15:
 
-    suite          frames a second    four rays for every pixel take
+    suite          frames per second  four rays for every pixel take
     laws           593 [458, 610]     1.9 [1.8, 2.0] times as long
     interruptions  570 [411, 644]     2.1 [2.0, 2.2]
     rooms          310 [287, 335]     1.9 [1.8, 2.1]
@@ -47,19 +47,19 @@ class Settings:
 
 
 def law(rng: random.Random) -> Views:
-    """A clip of `laws`."""
+    """A clip of the suite laws."""
     return sample_law(rng).scene(times()), camera()
 
 
 def interruption(rng: random.Random) -> Views:
-    """The part of a clip of `interruptions` in which something comes between."""
+    """The interrupted part of a clip of the suite interruptions."""
     whole = sample_interruption(rng)
     seconds = times(start=1.0)
     return whole.scene(seconds), whole.cameras(seconds)
 
 
 def room(rng: random.Random) -> Views:
-    """A clip of `rooms`."""
+    """A clip of the suite rooms."""
     clip = sample_clip(rng)
     return clip.scene(), clip.cameras()
 
@@ -78,7 +78,7 @@ def main(settings: Settings) -> None:
         fps = bootstrap(lambda s: float(np.median(NUM_FRAMES / s)), adaptive)
         saved = bootstrap(lambda s, e: float(np.median(e / s)), adaptive, everywhere)
         figures[name] = {
-            "frames a second": round(fps.value, 1),
+            "frames per second": round(fps.value, 1),
             "95 % interval": [round(fps.low, 1), round(fps.high, 1)],
             "time of four rays for every pixel / time": round(saved.value, 2),
             "its 95 % interval": [round(saved.low, 2), round(saved.high, 2)],

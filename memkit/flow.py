@@ -19,15 +19,15 @@ def add_noise(
     noise: Float[Tensor, "batch channels frames height width"],
     sigma: Float[Tensor, " batch"],
 ) -> Float[Tensor, "batch channels frames height width"]:
-    """x_t at one noise level a sample."""
+    """x_t at one noise level per sample."""
     sigma = sigma.view(-1, 1, 1, 1, 1).to(latents)
     return (1 - sigma) * latents + sigma * noise
 
 
 def bell_weight(timestep: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-    """Loss weight of the DiT-Mem release: exp(−2((t−500)/1000)²) less its minimum, scaled to mean 1 over its timesteps.
+    """Loss weight of the DiT-Mem release: exp(−2((t−500)/1000)²) minus its minimum, with mean 1 over its timesteps.
 
-    ``timestep`` is t = 1000·σ in [0, 1000], after the shift. The middle counts most, pure noise almost nothing.
+    ``timestep`` is t = 1000·σ in [0, 1000], after the shift. The middle has the largest weight, pure noise almost none.
     """
 
     def bell(t: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ def bell_weight(timestep: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
 
 
 def release_timesteps(shift: float) -> Float[Tensor, "1000"]:
-    """The 1000 timesteps of the release's training grid, high to low: u from 1 down, shifted."""
+    """The 1000 timesteps of the release's training grid, descending: u from 1 down, shifted."""
     u = torch.linspace(1, 0, NUM_TRAIN_TIMESTEPS + 1)[:-1]
     return NUM_TRAIN_TIMESTEPS * shift_sigma(u, shift)
 

@@ -2,10 +2,10 @@
 
 Frames are uint8 RGB ``[T, H, W, 3]``; models take ``[1, 3, T, H, W]`` in [-1, 1].
 
-The DiT-Mem release squeezes every clip, however long, into 81 frames and stretches it to 832×480: two seconds of fall
-and twenty then move alike, and a ball becomes an ellipse. For a physics prior speed is the signal, so here a clip keeps
-its own speed (frame k of the result shows second k / fps of the clip) and, by default, its own proportions; what a rule
-cuts or pads has a name. ``resize(..., rule="stretch")`` is the release's; its change of speed is not offered.
+The DiT-Mem release resamples every clip, however long, to 81 frames and stretches it to 832×480: clips of two and of
+twenty seconds then move alike, and a ball becomes an ellipse. For a physics prior speed is the signal, so here a clip
+keeps its own speed (frame k of the result shows second k / fps of the clip) and, by default, its own aspect ratio;
+named rules cut or pad the rest. ``resize(..., rule="stretch")`` is the release's; its change of speed is not offered.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from memkit.video.writer import same_bytes
 Cut = Literal["start", "center"]
 Pad = Literal["hold", "loop", "error"]
 Resize = Literal["crop", "fit", "stretch"]
-_SAME_TIME = 1e-6  # seconds; two distances in time closer than this are equal
+_SAME_TIME = 1e-6  # seconds; times closer than this are equal
 
 
 class Video(NamedTuple):
-    """Frames and their rate in frames a second."""
+    """Frames and their rate in frames per second."""
 
     frames: UInt8[Tensor, "time height width 3"]
     fps: float
 
 
 def read_video(path: str | os.PathLike[str]) -> Video:
-    """All frames of a file, upright, and the mean rate by their timestamps.
+    """All frames of a file, upright, and their mean rate by timestamps.
 
     Frames of a variable rate are not evenly spaced in time: use `read_clip` for these, and for long files. Raises
-    `MediaError` naming the file where it cannot be decoded or holds no frame.
+    `MediaError`, which names the file, if it cannot be decoded or has no frame.
     """
     with VideoReader(path) as reader:
         times, frames = zip(*reader.frames(), strict=True)
@@ -54,7 +54,7 @@ def read_video(path: str | os.PathLike[str]) -> Video:
 def read_clip(
     path: str | os.PathLike[str], fps: float, num_frames: int, cut: Cut = "start", pad: Pad = "hold"
 ) -> UInt8[Tensor, "{num_frames} height width 3"]:
-    """``resample`` of a file, by its real timestamps, holding only the frames that are asked for.
+    """``resample`` of a file, by its timestamps; only the requested frames are held in memory.
 
     Decoding stops at the last frame needed. ``cut="center"`` reads all timestamps first, without decoding.
     """
@@ -67,7 +67,7 @@ def read_clip(
 
 
 def first_frame(path: str | os.PathLike[str], height: int, width: int) -> UInt8[Tensor, "1 {height} {width} 3"]:
-    """A picture, or the first frame of a video, scaled and cropped; no further frame is kept."""
+    """An image, or the first frame of a video, scaled and cropped; no further frame is kept."""
     return resize(read_clip(path, 1.0, 1), height, width)
 
 
@@ -81,16 +81,16 @@ def resample(
 ) -> UInt8[Tensor, "{num_frames} height width 3"]:
     """``num_frames`` frames at ``fps``, at the clip's own speed: for each k the frame nearest to k / fps seconds.
 
-    ``source`` is the rate of ``frames``, or their times in seconds, rising. A longer clip is cut: ``"start"`` keeps its
-    start, ``"center"`` its middle. A shorter one is padded: ``"hold"`` repeats its last frame, ``"loop"`` begins again,
-    ``"error"`` raises `InputError`. Of two frames equally near the earlier is taken.
+    ``source`` is the rate of ``frames``, or their times in seconds, ascending. A longer clip is cut: ``"start"`` keeps
+    its start, ``"center"`` its middle. A shorter one is padded: ``"hold"`` repeats its last frame, ``"loop"`` starts
+    again, ``"error"`` raises `InputError`. Of two equally near frames the earlier is taken.
     """
     _check(fps, num_frames, cut, pad)
     if not len(frames):
         raise InputError("There are no frames to resample.")
     times = source.tolist() if isinstance(source, Tensor) else [i / source for i in range(len(frames))]
     if any(b < a for a, b in zip(times, times[1:], strict=False)):
-        raise InputError("The times of the frames must rise; sort the frames by time.")
+        raise InputError("The times of the frames must ascend; sort the frames by time.")
     rate = None if isinstance(source, Tensor) else source
     start = _start(times, rate, fps, num_frames, cut)
     picked, last = _pick(zip(times, frames, strict=True), start, rate, fps, num_frames)
@@ -98,9 +98,10 @@ def resample(
 
 
 def write_video(path: str | os.PathLike[str], frames: UInt8[Tensor, "time height width 3"], fps: float) -> None:
-    """Write an mp4 (h264, yuv420p, which all players take). The file appears whole or not at all.
+    """Write an mp4 (h264, yuv420p, which all players support). The file is written atomically.
 
-    The codec needs even sizes: an odd height or width gains one repeated row or column, and pixels are never resampled.
+    The codec needs even sizes: an odd height or width is extended by a repeated row or column; pixels are never
+    resampled.
     """
     if not frames.numel() or not fps > 0:
         raise InputError(f"{path}: a video needs frames and a positive rate, not {tuple(frames.shape)} at {fps} fps.")
@@ -115,16 +116,18 @@ def write_video(path: str | os.PathLike[str], frames: UInt8[Tensor, "time height
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             container.mux(stream.encode())
     except (OSError, FFmpegError) as error:
-        raise MediaError(f"{path} cannot be written: {error}; check that its folder exists and has room.") from error
+        raise MediaError(
+            f"{path} cannot be written: {error}; check that its folder exists and has space left."
+        ) from error
 
 
 def resize(
     frames: UInt8[Tensor, "time oldheight oldwidth 3"], height: int, width: int, rule: Resize = "crop"
 ) -> UInt8[Tensor, "time {height} {width} 3"]:
-    """Frames of another size, antialiased.
+    """Frames resized with antialiasing.
 
     ``"crop"`` scales to cover and keeps the middle; ``"fit"`` scales to fit inside and adds black bars; ``"stretch"``
-    gives up the proportions.
+    changes the aspect ratio.
     """
     _check_rule("resize", rule, Resize)
     if height < 1 or width < 1 or not frames.numel():
@@ -140,7 +143,7 @@ def resize(
     top, left = (size[0] - height) // 2, (size[1] - width) // 2
     result = frames.new_zeros(len(frames), height, width, 3)
     inside = result[:, max(0, -top) : max(0, -top) + size[0], max(0, -left) : max(0, -left) + size[1]]
-    for i, frame in enumerate(frames):  # one at a time: a long clip in float would fill the memory
+    for i, frame in enumerate(frames):  # one at a time: a long clip in float would need too much memory
         image = frame.permute(2, 0, 1)[None].float()
         image = F.interpolate(image, size=size, mode="bilinear", antialias=True).round().clamp(0, 255)
         inside[i] = image[0, :, max(0, top) :, max(0, left) :][:, :height, :width].permute(1, 2, 0).byte()
@@ -160,14 +163,14 @@ def _check_rule(name: str, value: str, rules: Any) -> None:
 
 
 def _interval(times: Sequence[float], rate: float | None) -> float:
-    """Seconds from a frame to the next, on average; of a single frame by the stated rate, or one second."""
+    """Mean seconds between frames; for a single frame from the stated rate, or one second."""
     if len(times) > 1 and times[-1] > times[0]:
         return (times[-1] - times[0]) / (len(times) - 1)
     return 1 / rate if rate else 1.0
 
 
 def _start(times: Sequence[float] | None, rate: float | None, fps: float, num_frames: int, cut: Cut) -> float | None:
-    """Time of the first frame wanted, one of ``times``; None for the first there is."""
+    """Time of the first requested frame, one of ``times``; None for the first of the file."""
     if cut == "start" or not times:
         return None
     spare = times[-1] - times[0] + _interval(times, rate) - num_frames / fps
@@ -177,8 +180,8 @@ def _start(times: Sequence[float] | None, rate: float | None, fps: float, num_fr
 def _pick(
     frames: Iterable[tuple[float, Tensor]], start: float | None, rate: float | None, fps: float, num_frames: int
 ) -> tuple[list[Tensor], Tensor]:
-    """The frames nearest to ``start + k / fps``, for those of the first ``num_frames`` k that it lasts for;
-    and the last frame read."""
+    """The frames nearest to ``start + k / fps``, for those of the first ``num_frames`` k within the clip, and the last
+    frame read."""
     picked: list[Tensor] = []
     times: list[float] = []
     before: tuple[float, Tensor] | None = None
@@ -201,7 +204,7 @@ def _pick(
 def _padded(picked: list[Tensor], last: Tensor, num_frames: int, pad: Pad, name: str) -> list[Tensor]:
     missing = num_frames - len(picked)
     if missing and pad == "error":
-        raise InputError(f"{name} has {len(picked)} frames, not {num_frames}; ask for fewer, or pad by hold or loop.")
+        raise InputError(f"{name} has {len(picked)} frames, not {num_frames}; ask for fewer, or pad with hold or loop.")
     if pad == "loop":
         return [picked[i % len(picked)] for i in range(num_frames)]
     return picked + [last] * missing

@@ -1,4 +1,4 @@
-"""`VideoWriter`: an mp4 that grows, and plays at any time."""
+"""`VideoWriter`: an mp4 that grows and can be played at any time."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from memkit.errors import InputError, MediaError
 def same_bytes() -> dict[str, str]:
     """Options of libx264 with which equal frames always give equal files.
 
-    Its AVX-512 code reads memory that nobody has written (in the macroblock tree of the lookahead), so that one video
-    encoded twice may differ by a few values. The AVX2 code gives the file that every other processor makes.
+    Its AVX-512 code reads uninitialised memory (in the macroblock tree of the lookahead), so that encoding a video
+    twice may give slightly different files. The AVX2 code gives the same file as all other processors.
     """
     return {"x264-params": "asm=avx2"} if torch.backends.cpu.get_cpu_capability() == "AVX512" else {}
 
 
 class VideoWriter:
-    """Frames go to disk as they come; memory does not grow with the video.
+    """Writes frames to disk as they come; memory does not grow with the video.
 
         with VideoWriter("long.mp4", fps=16) as video:
             for chunk in chunks:
                 video.add(chunk)
 
-    What was added, but for its last frame, is in the file at once and stays if the process is killed: the mp4 is
-    fragmented, and the encoder holds nothing back. For that it is larger than what `write_video` makes. A file that is
-    there is replaced when the first frames come.
+    Frames are in the file as soon as they are added, except the last one, and stay if the process is killed: the mp4 is
+    fragmented, and the encoder buffers nothing. It is larger than a file of `write_video`. An existing file is replaced
+    when the first frames are added.
 
     Args:
-        path: of the mp4.
-        fps: frames a second.
+        path: the mp4 file.
+        fps: frames per second.
     """
 
     def __init__(self, path: str | os.PathLike[str], fps: float) -> None:
@@ -49,10 +49,11 @@ class VideoWriter:
         self._stream: Any = None
 
     def add(self, frames: UInt8[Tensor, "time height width 3"]) -> None:
-        """Write frames behind those that are there.
+        """Append frames.
 
         Raises:
-            InputError: no frames, an odd height or width (the codec needs even ones), or another size than before.
+            InputError: there are no frames, the height or width is odd (the codec needs even ones), or the size
+                changes.
             MediaError: the file cannot be written.
         """
         height, width = frames.shape[1:3]
@@ -67,10 +68,10 @@ class VideoWriter:
             for frame in frames.cpu().numpy():
                 self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         except (OSError, FFmpegError) as error:
-            raise MediaError(f"{self.path} cannot be written: {error}; see to its folder and room.") from error
+            raise MediaError(f"{self.path} cannot be written: {error}; check its folder and the space left.") from error
 
     def close(self) -> None:
-        """The end; nothing can be added any more."""
+        """Finish the file; no frames can be added afterwards."""
         if self._container is not None:
             self._container.mux(self._stream.encode())
             self._container.close()

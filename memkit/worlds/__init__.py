@@ -1,4 +1,4 @@
-"""Small rendered worlds with exact states, for claims that need the truth to be known."""
+"""Small rendered worlds with exact states, for experiments that need ground truth."""
 
 from memkit.worlds.event import Event
 from memkit.worlds.interruptions import Interrupted, Interruption, sample_interruption

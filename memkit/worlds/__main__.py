@@ -1,4 +1,4 @@
-"""Look at a world: render a clip of a suite to a video file and print what it shows.
+"""Render a clip of a suite to a video file and print its caption.
 
 python -m memkit.worlds show laws --seed 3 --out x.mp4
 python -m memkit.worlds show rooms --out room.mp4 --num-frames 500
@@ -34,27 +34,27 @@ class Show:
     """Render one clip."""
 
     suite: Annotated[Literal["laws", "interruptions", "rooms"], tyro.conf.Positional]
-    """Which world."""
+    """Suite of worlds to draw from."""
     out: Path = Path("world.mp4")
     """The video file to write."""
     seed: int = 0
-    """Another seed, another clip."""
+    """Seed of the clip."""
     kind: str | None = None
-    """Of the laws, as "drop" or "swing"."""
+    """Kind of event in the suite laws, such as "drop" or "swing"; by default any."""
     by: interruptions.By | None = None
-    """What interrupts."""
+    """Kind of interruption in the suite interruptions; by default any."""
     split: Split = "train"
-    """Whose planets, materials, substances or rooms."""
+    """Split of the planets, materials, substances or rooms."""
     num_frames: int | None = None
-    """How many, at 8 a second; by default 33, 49 or 160."""
+    """Number of frames, at 8 per second; by default 33, 49 or 160, depending on the suite."""
     size: int = 256
-    """Edge in pixels."""
+    """Height and width of the video in pixels."""
     dynamic: bool = True
-    """Whether somebody moves in the room."""
+    """Whether people move in the room."""
 
 
 def clip(show: Show) -> tuple[str, Callable[[], UInt8[Tensor, "frames size size 3"]]]:
-    """The caption, and what renders the video."""
+    """The caption, and a function that renders the video."""
     rng, frames = random.Random(show.seed), show.num_frames or _LONG[show.suite]
     if show.suite == "laws":
         event = sample_law(rng, show.split, None if show.kind is None else (show.kind,))
@@ -68,7 +68,7 @@ def clip(show: Show) -> tuple[str, Callable[[], UInt8[Tensor, "frames size size 
 
 
 def main(show: Show) -> int:
-    """Render, write, print; the exit code."""
+    """Render, write and print; returns the exit code."""
     try:
         caption, render = clip(show)
         write_video(show.out, render(), FPS)
@@ -80,4 +80,6 @@ def main(show: Show) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.extras.subcommand_cli_from_dict({"show": Show}, prog="memkit.worlds", description=__doc__)))
+    sys.exit(
+        main(tyro.extras.subcommand_cli_from_dict({"show": Show}, prog="python -m memkit.worlds", description=__doc__))
+    )

@@ -1,7 +1,7 @@
-"""Names with constants behind them, in three splits that share neither a name nor a value.
+"""Named physical constants, in three splits that share neither a name nor a value.
 
-A model trained on the "train" split knows its names. What a name of "memory" or "test" means, only other clips can
-tell. Colours, sizes and places are words for what is seen and belong to every split.
+A model trained on the "train" split knows its names. The constants of "memory" and "test" names can only be learned
+from other clips. Colours, sizes and places describe what is visible and belong to every split.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ PLANETS: dict[Split, dict[str, float]] = {
 
 @dataclass(frozen=True)
 class Material:
-    """``restitution``: speed after a bounce over speed before it. ``friction``: of sliding, over weight."""
+    """``restitution``: speed after a bounce over speed before it. ``friction``: sliding friction over weight."""
 
     restitution: float
     friction: float
@@ -104,4 +104,4 @@ SUBSTANCES: dict[Split, dict[str, float]] = {
     "memory": {"kelm": 0.06, "lorn": 0.08, "mirrh": 0.10, "nacre": 0.12, "oolite": 0.14, "pumic": 0.16},
     "test": {"quartine": 0.055, "rimestone": 0.085, "selen": 0.115, "talc": 0.145},
 }
-"""Rate of a process of the substance, in parts of the whole a second: at .1 it melts away in 10 seconds."""
+"""Rate of a process of the substance, as a share of the whole per second: at 0.1 it melts away in 10 seconds."""

@@ -1,8 +1,8 @@
-"""What all events share: a state in closed form, a scene that shows it, a caption that names it.
+"""`Event`: a state in closed form, a scene that shows it, a caption that names it.
 
 An event is a frozen dataclass. Its physical constants and its start are plain fields, so
 ``dataclasses.replace(event, gravity=3.0)`` is the same body under another law, and a field may be a tensor [N, 1],
-which makes the state [N, frames]: that is how a fit tries thousands of laws at once.
+which makes the state [N, frames]: fits evaluate thousands of laws at once this way.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Shows = Literal["position", "angle", "axis", "ground", "top", "radius", "blend",
 
 
 class Part(NamedTuple):
-    """A piece of a caption; whether it stays when captions are varied; the name in it that stands for a constant."""
+    """A piece of a caption; whether it must stay when captions vary; the name in it that stands for a constant."""
 
     text: str
     needed: bool = False
@@ -39,13 +39,13 @@ class Part(NamedTuple):
 
 
 def caption_of(parts: Iterable[Part]) -> str:
-    """The whole caption."""
+    """The caption made of its parts."""
     return " ".join(part.text for part in parts)
 
 
 @dataclass(frozen=True)
 class Event(ABC):
-    """One process before the standing camera. Lengths in metres, times in seconds, angles in radians."""
+    """One process in front of a fixed camera. Lengths in metres, times in seconds, angles in radians."""
 
     colour: str
     place: str
@@ -56,11 +56,11 @@ class Event(ABC):
     units: ClassVar[dict[str, str]]
     """The state's variables and their units."""
     shows: ClassVar[Shows]
-    """What of the tracked body tells the state to who sees only pixels; see `memkit.metrics.states`."""
+    """Which property of the tracked body reveals the state in pixels; see `memkit.metrics.states`."""
     free: ClassVar[dict[str, tuple[float, float]]]
-    """Fields that a fit may vary, with their ranges: first the constants of the law, then where it starts."""
+    """Fields that a fit may vary, with their ranges: the constants of the law, then the initial state."""
     constants: ClassVar[tuple[str, ...]]
-    """The constants of the law among ``free``."""
+    """Those of ``free`` that are constants of the law."""
 
     @classmethod
     @abstractmethod
@@ -73,19 +73,19 @@ class Event(ABC):
 
     @abstractmethod
     def parts(self) -> tuple[Part, ...]:
-        """The caption in pieces."""
+        """The parts of the caption."""
 
     @abstractmethod
     def bodies(self, seconds: Float[Tensor, " frames"]) -> tuple[Body, ...]:
-        """What moves or changes. The body called "body" is the one the caption is about."""
+        """The bodies that move or change; the caption is about the one named "body"."""
 
     def fixtures(self) -> tuple[Body, ...]:
-        """What stays, besides the floor."""
+        """The static bodies, without the floor."""
         return ()
 
     @property
     def caption(self) -> str:
-        """What a user would write of the clip: names, never numbers."""
+        """A description as a user would write it: names, never numbers."""
         return caption_of(self.parts())
 
     def scene(self, seconds: Float[Tensor, " frames"]) -> Scene:
@@ -93,7 +93,7 @@ class Event(ABC):
         return self._scene(self.bodies(seconds))
 
     def backdrop(self) -> Scene:
-        """The scene without what moves, one frame."""
+        """The scene without moving bodies, one frame."""
         return self._scene(())
 
     def _scene(self, bodies: tuple[Body, ...]) -> Scene:
@@ -102,7 +102,7 @@ class Event(ABC):
         return Scene((ground, *self.fixtures(), *bodies), sky)
 
     def frames(self, seconds: Float[Tensor, " frames"], size: int = IMAGE_SIZE) -> Render:
-        """Colour, depth and ids at each time, from the standing camera."""
+        """Colour, depth and ids at each time, from the fixed camera."""
         return render(self.scene(seconds), camera(), size, size)
 
     def video(
@@ -113,18 +113,18 @@ class Event(ABC):
 
 
 def camera() -> Cameras:
-    """The standing camera of all events [1]: it sees about 5 by 5 metres of the plane y=0."""
+    """The fixed camera of all events [1]: it sees about 5 by 5 metres of the plane y=0."""
     eye, target = torch.tensor([[0.0, -7.2, 2.1], [0.0, 0.0, 1.75]], dtype=torch.float64)[:, None]
     return Cameras.look_at(eye, target, fov_degrees=38.0)
 
 
 def times(num_frames: int = NUM_FRAMES, fps: float = FPS, start: float = 0.0) -> Float[Tensor, " num_frames"]:
-    """Seconds of each frame, float64."""
+    """Time of each frame in seconds, float64."""
     return start + torch.arange(num_frames, dtype=torch.float64) / fps
 
 
 def at(x: Number, y: Number, z: Number) -> Float[Tensor, "frames 3"]:
-    """Points from coordinates, each a number or one for each frame."""
+    """Points from coordinates, each a number or a tensor with one value per frame."""
     values = [torch.as_tensor(value, dtype=torch.float64).reshape(-1) for value in (x, y, z)]
     return torch.stack(torch.broadcast_tensors(*values), dim=-1)
 
@@ -135,5 +135,5 @@ def rgb(colour: str) -> tuple[float, float, float]:
 
 
 def pick_look(rng: random.Random) -> tuple[str, str]:
-    """A colour and a place."""
+    """A random colour and place."""
     return rng.choice(sorted(COLOURS)), rng.choice(sorted(PLACES))

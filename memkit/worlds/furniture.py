@@ -1,4 +1,4 @@
-"""What stands in a room: its walls, pillars and furniture, as bodies. Metres, with the floor at z=0."""
+"""Walls, pillars and furniture of a room, as bodies. Metres, with the floor at z=0."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from memkit.worlds.constants import COLOURS
 from memkit.worlds.people import with_article
 from memkit.worlds.scene import Body, body
 
-WALLS: dict[str, tuple[float, float, float]] = {  # no face of a wall reflects more than 0.7 of it
+WALLS: dict[str, tuple[float, float, float]] = {  # no face of a wall reflects more than 0.7 of its colour
     "grey": (0.80, 0.80, 0.82),
     "beige": (1.00, 0.90, 0.68),
     "teal": (0.22, 0.76, 0.74),
@@ -66,9 +66,9 @@ class Piece(NamedTuple):
 def walls(
     colours: tuple[str, ...], length: float, width: float, wall_x: float, door: tuple[float, float]
 ) -> tuple[Body, ...]:
-    """Four outer walls and the two parts of the inner one, which leave a door from y = ``door[0]`` to ``door[1]``.
+    """Four outer walls and the two parts of the inner one, with a door from y = ``door[0]`` to ``door[1]``.
 
-    ``colours`` are names of the west, east, south, north and inner wall.
+    ``colours`` are the colour names of the west, east, south, north and inner wall.
     """
     x, y, t, top = length / 2, width / 2, _OUTER, _WALL_HEIGHT / 2
     west, east, south, north, inner = (WALLS[name] for name in colours)

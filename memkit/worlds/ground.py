@@ -1,4 +1,4 @@
-"""Solids on the floor and on a slope: they slide, roll down a ramp, collide."""
+"""Solids on the floor and on a slope: sliding, rolling down a ramp, colliding."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from memkit.worlds.constants import COLOURS, SIZES, Split
 from memkit.worlds.event import Part, Shows, at, rgb
 from memkit.worlds.motion import Number, brake
-from memkit.worlds.scene import Body, body, turned
+from memkit.worlds.scene import Body, body, rotation_about
 from memkit.worlds.solids import GREY, SHAPES, Solid, pick_solid
 
 _SMALL = ("small", "medium")
@@ -22,7 +22,7 @@ _SMALL = ("small", "medium")
 
 @dataclass(frozen=True)
 class Slide(Solid):
-    """Slides along the floor until friction has stopped it; ``side`` is 1 or -1, the direction in x."""
+    """A body slides along the floor until friction stops it; ``side`` is 1 or -1, the direction in x."""
 
     x: Number
     speed: Number
@@ -37,7 +37,7 @@ class Slide(Solid):
 
     @classmethod
     def draw(cls, rng: random.Random, split: Split) -> Slide:
-        """A random one."""
+        """A random event of this kind."""
         solid, side = pick_solid(rng, split, _SMALL, shape="cube"), rng.choice((-1.0, 1.0))
         return cls(**solid, x=-1.75 * side, speed=rng.uniform(1.0, 1.7), side=side)
 
@@ -73,7 +73,7 @@ class Ramp(Solid):
 
     @classmethod
     def draw(cls, rng: random.Random, split: Split) -> Ramp:
-        """A random one."""
+        """A random event of this kind."""
         solid, slope = pick_solid(rng, split, _SMALL, shape="ball"), math.radians(rng.uniform(14, 30))
         return cls(**solid, slope=slope, along=rng.uniform(0.0, 0.5), side=rng.choice((-1.0, 1.0)))
 
@@ -92,10 +92,10 @@ class Ramp(Solid):
     def fixtures(self) -> tuple[Body, ...]:
         """The slope, whose foot dips into the floor."""
         middle, thick = 0.5 * self.LENGTH, 0.08
-        turn = turned(torch.tensor([self.side * self.slope], dtype=torch.float64), "y")
+        rotation = rotation_about(torch.tensor([self.side * self.slope], dtype=torch.float64), "y")
         x = self.FOOT - middle * math.cos(self.slope) - thick * math.sin(self.slope)
         z = middle * math.sin(self.slope) - thick * math.cos(self.slope)
-        return (body("slope", "box", (self.side * x, 0.0, z), (middle + 0.2, 0.7, thick), GREY, turn),)
+        return (body("slope", "box", (self.side * x, 0.0, z), (middle + 0.2, 0.7, thick), GREY, rotation),)
 
     def bodies(self, seconds: Float[Tensor, " frames"]) -> tuple[Body, ...]:
         """The ball."""
@@ -105,7 +105,7 @@ class Ramp(Solid):
 
 @dataclass(frozen=True)
 class Collide(Solid):
-    """A body runs into another of the same material and shape, which waits; masses go with the cube of the size."""
+    """A body hits a resting one of the same material and shape; masses are proportional to the cube of the size."""
 
     x: Number
     speed: Number
@@ -127,14 +127,14 @@ class Collide(Solid):
 
     @classmethod
     def draw(cls, rng: random.Random, split: Split) -> Collide:
-        """A random one, from the left."""
+        """A random event of this kind; the body comes from the left."""
         solid = pick_solid(rng, split, _SMALL)
         other = rng.choice([c for c in sorted(COLOURS) if c != solid["colour"]])
         speed, size = rng.uniform(1.1, 1.8), rng.choice(_SMALL)
         return cls(**solid, x=-1.8, speed=speed, other_x=rng.uniform(-0.2, 0.5), other_size=size, other_colour=other)
 
     def state(self, seconds: Float[Tensor, " frames"]) -> dict[str, Tensor]:
-        """Centres of the one that comes and the one that waits."""
+        """Centres of the moving and the resting body."""
         a, b = self.half**3, SIZES[self.other_size] ** 3
         contact = (self.other_x - self.half - SIZES[self.other_size] - self.x) / self.speed
         contact = torch.as_tensor(contact, dtype=seconds.dtype).clamp(min=0)

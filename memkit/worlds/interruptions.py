@@ -1,6 +1,6 @@
-"""The `interruptions` suite: a process that goes on while a board, darkness, a turn of the camera or a cut hides it.
+"""The `interruptions` suite: a process that continues while a board, darkness, a camera turn or a cut hides it.
 
-Each clip has a twin without the interruption: what should be seen when the view comes back.
+Each clip has a twin without the interruption, which shows what should be visible afterwards.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from memkit.worlds.event import FPS, IMAGE_SIZE, Event, Part, at, camera, captio
 from memkit.worlds.mechanisms import Clock, Orbit, Traverse
 from memkit.worlds.processes import Burn, Cool, Grow, Inflate, Melt
 from memkit.worlds.render import Render, render
-from memkit.worlds.scene import Scene, body, turned
+from memkit.worlds.scene import Scene, body, rotation_about
 from memkit.worlds.tanks import Drain, Dye, Fill
 
 By = Literal["occluder", "lights-off", "look-away", "camera-off"]
@@ -33,15 +33,15 @@ _WORDS: dict[By, str] = {
     "look-away": "while the camera looks away and back",
     "camera-off": "while the camera is off for a moment",
 }
-_DIM = 0.04  # of the light that is left when it is off
-_AWAY = 1.4  # radians, by which the camera turns
+_DIM = 0.04  # share of the light that is left when it is off
+_AWAY = 1.4  # angle by which the camera turns, in radians
 _BOARD = (0.46, 0.36, 0.27)
-_ASIDE = 9.5  # metres to the side where the board waits: neither it nor its shadow is in view
+_ASIDE = 9.5  # metres to the side at which neither the board nor its shadow is in view
 
 
 @dataclass(frozen=True)
 class Interruption:
-    """Begins at ``start`` and is over at ``stop``, seconds; coming and going take ``ramp`` each (a cut takes none)."""
+    """An interruption from ``start`` to ``stop`` seconds, with ramps of ``ramp`` seconds (a cut has none)."""
 
     by: By
     start: float
@@ -49,35 +49,35 @@ class Interruption:
     ramp: float = 0.5
 
     def amount(self, seconds: Float[Tensor, " frames"]) -> Float[Tensor, " frames"]:
-        """0 before and after, 1 while it holds, a smooth step between."""
+        """0 before and after, 1 in the hold, smoothstep between."""
         if self.by == "camera-off":
             return ((seconds >= self.start) & (seconds < self.stop)).to(seconds)
         step = torch.minimum(seconds - self.start, self.stop - seconds).div(self.ramp).clamp(0, 1)
         return step * step * (3 - 2 * step)
 
     def hidden(self, seconds: Float[Tensor, " frames"]) -> Bool[Tensor, " frames"]:
-        """Frames in which nothing of the process is seen."""
+        """Frames in which the process is fully hidden."""
         return self.amount(seconds) >= 1.0
 
     def recovered(self, seconds: Float[Tensor, " frames"]) -> Bool[Tensor, " frames"]:
-        """Frames after it, with the view as it was."""
+        """Frames after the interruption, with the original view."""
         return seconds >= self.stop
 
 
 @dataclass(frozen=True)
 class Interrupted:
-    """A process and what comes between it and the eye."""
+    """A process and its interruption."""
 
     event: Event
     by: Interruption
 
     @property
     def caption(self) -> str:
-        """The whole clip in words."""
+        """The caption of the whole clip."""
         return caption_of(self.parts())
 
     def parts(self, start: float = 0.0, stop: float = float("inf")) -> tuple[Part, ...]:
-        """The caption of what is seen from ``start`` to ``stop`` seconds, in pieces."""
+        """The parts of the caption of what is visible from ``start`` to ``stop`` seconds."""
         seen = self.by.start < stop and self.by.stop > start
         return (*self.event.parts(), Part(_WORDS[self.by.by], True)) if seen else self.event.parts()
 
@@ -93,11 +93,11 @@ class Interrupted:
         return Scene(scene.bodies, scene.sky, 1 - amount) if self.by.by == "camera-off" else scene
 
     def cameras(self, seconds: Float[Tensor, " frames"]) -> Cameras:
-        """The camera at each time: standing, or turned to the right about its own place."""
+        """The camera at each time: fixed, or turned to the right about its own position."""
         still = camera()
         c2w = still.c2w.repeat(len(seconds), 1, 1)
         if self.by.by == "look-away":
-            c2w[:, :3, :3] = turned(-_AWAY * self.by.amount(seconds), "z") @ c2w[:, :3, :3]
+            c2w[:, :3, :3] = rotation_about(-_AWAY * self.by.amount(seconds), "z") @ c2w[:, :3, :3]
         return Cameras(c2w, still.intrinsics.expand(len(seconds), 4))
 
     def frames(self, seconds: Float[Tensor, " frames"], size: int = IMAGE_SIZE) -> Render:
@@ -113,12 +113,12 @@ class Interrupted:
     def twin(
         self, num_frames: int = NUM_FRAMES, fps: float = FPS, size: int = IMAGE_SIZE, start: float = 0.0
     ) -> UInt8[Tensor, "{num_frames} {size} {size} 3"]:
-        """The same process with nothing in between: the truth."""
+        """The same process without the interruption: the ground truth."""
         return self.event.video(num_frames, fps, size, start)
 
 
 def sample_interruption(rng: random.Random, split: Split = "train", by: By | None = None) -> Interrupted:
-    """Draw a clip of six seconds: seen for 1.5 to 2, hidden for 1 to 2 of the seconds that follow, then seen again."""
+    """Draw a clip of six seconds: visible for 1.5 to 2 s, hidden for 1 to 2 s of the following, then visible again."""
     event = rng.choice(PROCESSES).draw(rng, split)
     start = rng.uniform(1.5, 2.0)
     return Interrupted(event, Interruption(by or rng.choice(KINDS), start, start + 1.0 + rng.uniform(1.0, 2.0)))

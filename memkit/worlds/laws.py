@@ -35,13 +35,13 @@ LAWS: tuple[type[Event], ...] = (
     Drain,
     Melt,
 )
-_OFTEN = {Drop: 4, Throw: 2}  # gravity and restitution are what most claims are about
+_OFTEN = {Drop: 4, Throw: 2}  # most experiments are about gravity and restitution
 
 
 def sample_law(rng: random.Random, split: Split = "train", kinds: tuple[str, ...] | None = None) -> Event:
-    """Draw a clip of a split; of the given ``kinds`` alone, each as often, if any are given.
+    """Draw an event of a split; with ``kinds``, uniformly among these.
 
-    Raises `InputError` for a kind that no law has.
+    Raises `InputError` for an unknown kind.
     """
     if kinds is None:
         return rng.choices(LAWS, [_OFTEN.get(law, 1) for law in LAWS])[0].draw(rng, split)

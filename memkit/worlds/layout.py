@@ -1,4 +1,4 @@
-"""Where things stand in a room, drawn at random: clear of each other and of the lines along which the camera goes."""
+"""Random layout of a room: furniture and people clear of each other and of the camera's lines."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from memkit.worlds.constants import COLOURS
 from memkit.worlds.furniture import INNER, Piece, Pillar
 from memkit.worlds.people import PERSON_RADIUS, Circle, Floating, Mover, Patrol
 
-_KEEP, _KEEP_MOVING = 0.5, 0.65  # metres between the camera's lines and what stands, what moves
+_KEEP, _KEEP_MOVING = 0.5, 0.65  # metres between the camera's lines and static or moving bodies
 
 
 class _NoSpace(Exception):
-    """This draw of a room has no place left."""
+    """This draw of a room has no space left."""
 
 
 @dataclass
 class Plan:
-    """Where everything of a room is. ``discs`` (x, y, radius) is the floor that is taken."""
+    """The layout of a room. ``discs`` (x, y, radius) are the occupied parts of the floor."""
 
     rng: random.Random
     length: float
@@ -35,7 +35,7 @@ class Plan:
 
     @staticmethod
     def named(name: str) -> Plan:
-        """The plan of a name: drawn until everything has found its place, which takes a few draws."""
+        """The plan of a name: drawn until everything fits, which takes a few draws."""
         attempt = 0
         while True:
             rng = random.Random(f"{name}/{attempt}")
@@ -73,14 +73,14 @@ class Plan:
             spare -= self._piece(side, next(colours), may_be_ball=spare > 0)
 
     def _spots(self, east: bool) -> Iterator[tuple[float, float]]:
-        """Random points of a side."""
+        """Random points on one side of the door."""
         low, high = (self.wall_x + INNER, self.length) if east else (0.0, self.wall_x - INNER)
         for _ in range(60):
             yield self.rng.uniform(low, high), self.rng.uniform(0.0, self.width)
         raise _NoSpace
 
     def _free(self, x: float, y: float, radius: float, keep: float = _KEEP) -> bool:
-        """Whether a disc lies inside one side, clear of what stands there and ``keep`` from the camera's lines."""
+        """Whether a disc lies on one side of the door, clear of bodies and ``keep`` metres from the camera's lines."""
         inside = min(x, self.length - x, y, self.width - y) > radius + 0.06
         clear = all(math.dist((x, y), (ox, oy)) > radius + other + 0.15 for ox, oy, other in self.discs)
         lines = zip(self.stations, self.stations[1:], strict=False)
@@ -115,7 +115,7 @@ class Plan:
             self.pillars.append(pillar)
 
     def _pillar(self, east: bool) -> None:
-        """Before someone's way as seen from a station where that fits, else anywhere."""
+        """In front of someone's path as seen from a station if possible, else anywhere."""
         rng = self.rng
         radius = rng.uniform(0.24, 0.32)
         ways = [m for m in self.movers if isinstance(m, Patrol)]
@@ -131,7 +131,7 @@ class Plan:
         self.discs.append((x, y, radius))
 
     def _piece(self, east: bool, colour: str, may_be_ball: bool) -> bool:
-        """Place a piece; returns whether it is a ball, which is two bodies."""
+        """Place a piece of furniture; returns whether it is a ball, which consists of two bodies."""
         rng = self.rng
         kind = rng.choice(("box", "cabinet", "ball") if may_be_ball else ("box", "cabinet"))
         if kind == "ball":
@@ -148,7 +148,7 @@ class Plan:
 
 
 def _distance(point: tuple[float, float], a: tuple[float, float], b: tuple[float, float]) -> float:
-    """Of a point from the line from a to b."""
+    """Distance of a point from the line segment from a to b."""
     dx, dy = b[0] - a[0], b[1] - a[1]
     share = ((point[0] - a[0]) * dx + (point[1] - a[1]) * dy) / (dx * dx + dy * dy)
     share = min(max(share, 0.0), 1.0)

@@ -1,4 +1,4 @@
-"""Mechanisms that go at a constant rate of their own, seen or not."""
+"""Mechanisms that run at a constant rate, visible or not."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from memkit.worlds.constants import Split
 from memkit.worlds.event import Event, Part, Shows, at, pick_look, rgb
 from memkit.worlds.motion import Number
 from memkit.worlds.processes import DARK
-from memkit.worlds.scene import Body, body, turned
+from memkit.worlds.scene import Body, body, rotation_about
 
 
 @dataclass(frozen=True)
 class Mechanism(Event, ABC):
-    """Something that goes at a constant ``rate`` of its own, which no name tells."""
+    """A mechanism that runs at a constant ``rate``, which no name reveals."""
 
     start: Number
     rate: Number
@@ -33,7 +33,7 @@ class Mechanism(Event, ABC):
 
     @classmethod
     def draw(cls, rng: random.Random, split: Split) -> Mechanism:
-        """A random one; it names no constant, so the splits differ in nothing."""
+        """A random event of this kind; it names no constant, so all splits are alike."""
         colour, place = pick_look(rng)
         return cls(colour, place, rng.uniform(*cls.STARTS), rng.choice((-1, 1)) * rng.uniform(*cls.RATES))
 
@@ -58,25 +58,27 @@ class Clock(Mechanism):
     PIVOT: ClassVar[tuple[float, float]] = (0.0, 1.95)
 
     def state(self, seconds: Float[Tensor, " frames"]) -> dict[str, Tensor]:
-        """Angle from straight down, positive to the right (against the clock)."""
+        """Angle from straight down, positive to the right (counter-clockwise)."""
         return {"angle": self.start + self.rate * seconds}
 
     def fixtures(self) -> tuple[Body, ...]:
         """The dial."""
         flat = torch.tensor([math.pi / 2], dtype=torch.float64)
         x, z = self.PIVOT
-        return (body("dial", "cylinder", (x, 0.4, z), (1.65, 1.65, 0.1), (0.70, 0.70, 0.72), turned(flat, "x")),)
+        return (
+            body("dial", "cylinder", (x, 0.4, z), (1.65, 1.65, 0.1), (0.70, 0.70, 0.72), rotation_about(flat, "x")),
+        )
 
     def bodies(self, seconds: Float[Tensor, " frames"]) -> tuple[Body, ...]:
         """The hand, from the middle outwards."""
         angle, (x, z) = self.state(seconds)["angle"], self.PIVOT
         middle = at(x + 0.68 * angle.sin(), 0.1, z - 0.68 * angle.cos())
-        return (body("body", "box", middle, (0.17, 0.1, 0.72), rgb(self.colour), turned(-angle, "y")),)
+        return (body("body", "box", middle, (0.17, 0.1, 0.72), rgb(self.colour), rotation_about(-angle, "y")),)
 
 
 @dataclass(frozen=True)
 class Traverse(Mechanism):
-    """A block goes along a rail and back."""
+    """A block moves along a rail and back."""
 
     kind: ClassVar[str] = "traverse"
     law: ClassVar[str] = "x' = rate, reversed at each end"
@@ -91,8 +93,8 @@ class Traverse(Mechanism):
 
     def state(self, seconds: Float[Tensor, " frames"]) -> dict[str, Tensor]:
         """Centre of the block."""
-        turn = (self.start + self.rate * seconds + self.END) / (2 * self.END)
-        wave = 1 - ((turn % 2) - 1).abs()
+        cycles = (self.start + self.rate * seconds + self.END) / (2 * self.END)
+        wave = 1 - ((cycles % 2) - 1).abs()
         return {"x": (2 * wave - 1) * self.END}
 
     def fixtures(self) -> tuple[Body, ...]:
@@ -106,7 +108,7 @@ class Traverse(Mechanism):
 
 @dataclass(frozen=True)
 class Orbit(Mechanism):
-    """A ball goes round a pole."""
+    """A ball circles a pole."""
 
     kind: ClassVar[str] = "orbit"
     law: ClassVar[str] = "angle' = rate, at 1.4 m from the pole"
@@ -120,7 +122,7 @@ class Orbit(Mechanism):
     HALF: ClassVar[float] = 0.42
 
     def state(self, seconds: Float[Tensor, " frames"]) -> dict[str, Tensor]:
-        """Angle, from the right, away from the camera first."""
+        """Angle from the right, growing away from the camera."""
         return {"angle": self.start + self.rate * seconds}
 
     def fixtures(self) -> tuple[Body, ...]:

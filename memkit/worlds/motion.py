@@ -15,8 +15,8 @@ def bounce_height(
 ) -> Float[Tensor, "*out"]:
     """Height of the lowest point of a body that falls from rest at t=0 from ``height`` and bounces on a floor at 0.
 
-    The flights after the k-th bounce last T·eᵏ with T = 2·√(2h/g); their start times are a geometric series, which
-    gives the flight of any time without stepping. Before t=0 the body is on its way up to ``height``.
+    The flights after the k-th bounce last T·eᵏ with T = 2·√(2h/g); their start times are a geometric series, so
+    the flight at any time follows without time steps. Before t=0 the body rises to ``height``.
     """
     height, gravity, e = (torch.as_tensor(x, dtype=seconds.dtype) for x in (height, gravity, restitution))
     fall = (2 * height / gravity).sqrt()
@@ -34,14 +34,14 @@ def bounce_height(
 
 
 def brake(seconds: Float[Tensor, "*times"], speed: Number, deceleration: Number) -> Float[Tensor, "*out"]:
-    """Distance (or angle) covered from ``speed`` under a constant deceleration, up to the stop. Both positive."""
+    """Distance (or angle) from an initial ``speed`` under constant ``deceleration`` until the stop; both positive."""
     speed, deceleration = (torch.as_tensor(x, dtype=seconds.dtype) for x in (speed, deceleration))
     t = torch.minimum(seconds, speed / deceleration)
     return speed * t - 0.5 * deceleration * t**2
 
 
 def swing(seconds: Float[Tensor, "*times"], amplitude: Number, rate: Number, phase: Number, damping: float) -> Tensor:
-    """A damped oscillation; ``rate`` in radians a second, ``damping`` in 1/s."""
+    """A damped oscillation; ``rate`` in radians per second, ``damping`` in 1/s."""
     return amplitude * torch.exp(-damping * seconds) * torch.cos(rate * seconds + phase)
 
 

@@ -1,8 +1,7 @@
 """Camera paths as data: a walker at eye height who walks straight, turns on the spot and waits.
 
-Poses are (x, y, yaw): metres on the floor and radians, 0 along +x and growing to the left, never wrapped. They are
-piecewise linear in time, so that a pose at any time is exact and a path that undoes its own steps comes back to where
-it was.
+Poses are (x, y, yaw): metres on the floor, and radians from +x, growing to the left, never wrapped. They are piecewise
+linear in time, so poses are exact at any time, and a path that undoes its own steps returns to its start.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Walk:
-    """Straight ahead; ``metres`` ≥ 0, ``speed`` in metres a second."""
+    """Walk straight ahead; ``metres`` ≥ 0, ``speed`` in metres per second."""
 
     metres: float
     speed: float = 1.2
 
     def __post_init__(self) -> None:
         if self.metres < 0 or self.speed <= 0:
-            raise InputError(f"{self} goes back or never ends; give metres ≥ 0 and a speed above 0.")
+            raise InputError(f"{self} goes backwards or never ends; give metres ≥ 0 and a speed above 0.")
 
     @property
     def seconds(self) -> float:
@@ -51,7 +50,7 @@ class Walk:
 
 @dataclass(frozen=True)
 class Turn:
-    """On the spot; ``degrees`` to the left, negative to the right; ``speed`` in degrees a second."""
+    """Turn on the spot; ``degrees`` to the left, negative to the right; ``speed`` in degrees per second."""
 
     degrees: float
     speed: float = 40.0
@@ -71,7 +70,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Wait:
-    """Stands still for ``seconds`` ≥ 0."""
+    """Stand still for ``seconds`` ≥ 0."""
 
     seconds: float
 
@@ -89,18 +88,18 @@ Segment = Walk | Turn | Wait
 
 @dataclass(frozen=True)
 class Path:
-    """Segments one after the other from pose ``start``; before and after them the walker stands."""
+    """Consecutive segments from pose ``start``; before and after them the walker stands."""
 
     start: Pose
     segments: tuple[Segment, ...] = ()
 
     @property
     def duration(self) -> float:
-        """Seconds from the first segment's start to the last one's end."""
+        """Duration of all segments in seconds."""
         return float(self._knots[0][-1])
 
     def then(self, *segments: Segment) -> Path:
-        """This path with more segments behind it."""
+        """This path, extended by more segments."""
         return Path(self.start, self.segments + segments)
 
     @cached_property
@@ -117,30 +116,30 @@ class Path:
         return torch.tensor(times, dtype=torch.float64), torch.tensor(poses, dtype=torch.float64)
 
     def _segment(self, seconds: Tensor) -> Tensor:
-        """The segment each time falls into; the last one after the end."""
+        """Index of the segment at each time; the last one after the end."""
         times, _ = self._knots
         return (torch.searchsorted(times, seconds.double().contiguous(), right=True) - 1).clamp(
             0, max(len(self._moves) - 1, 0)
         )
 
     def pose(self, seconds: Float[Tensor, " frames"]) -> Float[Tensor, "frames 3"]:
-        """Where the walker is and looks: x and y in metres, yaw in radians; float64."""
+        """The walker's pose: x and y in metres, yaw in radians; float64."""
         times, poses = self._knots
         if not self._moves:
             return poses.expand(len(seconds), 3)
         i = self._segment(seconds)
-        length = (times[i + 1] - times[i]).clamp(min=1e-12)  # what is added to a long time may be lost in it
+        length = (times[i + 1] - times[i]).clamp(min=1e-12)  # a short duration added to a long time may be rounded away
         share = ((seconds.double() - times[i]) / length).clamp(0, 1)[:, None]
         return poses[i] + share * (poses[i + 1] - poses[i])
 
     def motion(self, seconds: Float[Tensor, " frames"]) -> list[Motion]:
-        """What the walker does at each time; where two segments meet, what begins."""
+        """The walker's motion at each time; where two segments meet, the second one's."""
         outside = (seconds < 0) | (seconds >= self.duration)
         at = zip(self._segment(seconds).tolist(), outside.tolist(), strict=True)
         return ["stands" if out else self._moves[i].motion for i, out in at]
 
     def cameras(self, seconds: Float[Tensor, " frames"], fov_degrees: float = FOV_DEGREES) -> Cameras:
-        """The walker's camera at each time [frames], float64: eye height 1.5 m, level."""
+        """The walker's camera at each time [frames], float64: level, at an eye height of 1.5 m."""
         x, y, yaw = self.pose(seconds).unbind(-1)
         eye = torch.stack([x, y, torch.full_like(x, EYE_HEIGHT)], dim=-1)
         forward = torch.stack([yaw.cos(), yaw.sin(), torch.zeros_like(yaw)], dim=-1)
@@ -148,30 +147,30 @@ class Path:
 
 
 def turn_and_return(angle: float, side: Side = "left", wait_seconds: float = 0.5) -> tuple[Segment, ...]:
-    """Turn away by ``angle`` degrees, wait, and turn back the same way: a revisit with nothing but turns."""
+    """Turn away by ``angle`` degrees, wait, and turn back the same way: a revisit with turns only."""
     degrees = angle if side == "left" else -angle
     return Turn(degrees), Wait(wait_seconds), Turn(-degrees)
 
 
 def approach(pose: Pose, points: Sequence[Point]) -> tuple[Segment, ...]:
-    """From a pose to each point in turn, facing it before walking there; turns take the shorter side."""
+    """From a pose to each of the points, facing it before walking there; turns take the shorter side."""
     segments: list[Segment] = []
     for x, y in points:
         towards = math.atan2(y - pose[1], x - pose[0])
-        turn = Turn(math.degrees(math.remainder(towards - pose[2], 2 * math.pi)))
+        facing = Turn(math.degrees(math.remainder(towards - pose[2], 2 * math.pi)))
         walk = Walk(math.hypot(x - pose[0], y - pose[1]))
-        segments += [turn, walk]
-        pose = _after(_after(pose, turn), walk)
+        segments += [facing, walk]
+        pose = _after(_after(pose, facing), walk)
     return tuple(segments)
 
 
 def and_back(there: Sequence[Segment], middle: Sequence[Segment] = ()) -> tuple[Segment, ...]:
-    """``there``, ``middle`` (which must end in the pose it began in), a half turn, the way back, and the first view.
+    """``there``, ``middle`` (which must end in its initial pose), a half turn, the way back, and the first view again.
 
-    All turns undo each other, so the yaw ends as it was and not a full turn away.
+    All turns undo each other, so the final yaw equals the first one and is not a full turn off.
     """
     first = next((s.degrees for s in there if isinstance(s, Turn)), 0.0)
-    half = -180.0 if first > 0 else 180.0  # away from the first turn: the last one is then at most a half turn
+    half = -180.0 if first > 0 else 180.0  # opposite to the first turn: the last one is then at most a half turn
     back = [Turn(-s.degrees, s.speed) if isinstance(s, Turn) else s for s in reversed(there)]
     last = -half
     if back and isinstance(back[-1], Turn):
@@ -180,7 +179,7 @@ def and_back(there: Sequence[Segment], middle: Sequence[Segment] = ()) -> tuple[
 
 
 def door_and_back(pose: Pose, points: Sequence[Point], middle: Sequence[Segment] = (Wait(0.5),)) -> tuple[Segment, ...]:
-    """From a pose along points that lead through a door, `middle` there, and back to the first view.
+    """From a pose along points that lead through a door, ``middle`` there, and back to the first view.
 
     ``room.door_points`` are such points for ``room.start``.
     """

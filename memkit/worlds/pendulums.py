@@ -14,7 +14,7 @@ from torch import Tensor
 from memkit.worlds.constants import PLANETS, Split
 from memkit.worlds.event import Event, Part, Shows, at, pick_look, rgb
 from memkit.worlds.motion import Number, brake, swing
-from memkit.worlds.scene import Body, body, turned
+from memkit.worlds.scene import Body, body, rotation_about
 from memkit.worlds.solids import GREY, Solid, pick_solid
 
 _SMALL = ("small", "medium")
@@ -22,7 +22,7 @@ _SMALL = ("small", "medium")
 
 @dataclass(frozen=True)
 class Swing(Solid):
-    """A pendulum of small swings, hung at ``PIVOT``."""
+    """A pendulum with small swings, suspended at ``PIVOT``."""
 
     length: float
     amplitude: Number
@@ -43,7 +43,7 @@ class Swing(Solid):
 
     @classmethod
     def draw(cls, rng: random.Random, split: Split) -> Swing:
-        """A random one."""
+        """A random event of this kind."""
         solid = pick_solid(rng, split, _SMALL, shape="ball")
         swing_ = rng.choice((-1, 1)) * math.radians(rng.uniform(18, 34))
         return cls(**solid, length=rng.uniform(1.7, 2.9), amplitude=abs(swing_), phase=0.0 if swing_ > 0 else math.pi)
@@ -63,13 +63,13 @@ class Swing(Solid):
         x, z = self.PIVOT
         down, across = -angle.cos(), angle.sin()
         middle = at(x + 0.5 * self.length * across, 0.0, z + 0.5 * self.length * down)
-        rod = body("rod", "box", middle, (0.06, 0.06, 0.5 * self.length), GREY, turned(-angle, "y"))
+        rod = body("rod", "box", middle, (0.06, 0.06, 0.5 * self.length), GREY, rotation_about(-angle, "y"))
         return rod, self.shaped(x + self.length * across, 0.0, z + self.length * down)
 
 
 @dataclass(frozen=True)
 class Spring(Solid):
-    """A body hung on a spring, whose ``stiffness`` over its mass is the square of its rate."""
+    """A body on a spring; ``stiffness`` is the spring's over the body's mass, the square of the angular frequency."""
 
     middle: Number
     amplitude: Number
@@ -92,7 +92,7 @@ class Spring(Solid):
 
     @classmethod
     def draw(cls, rng: random.Random, split: Split) -> Spring:
-        """A random one."""
+        """A random event of this kind."""
         solid, phase = pick_solid(rng, split, _SMALL), rng.choice((0.0, math.pi))
         return cls(
             **solid,
@@ -123,7 +123,7 @@ class Spring(Solid):
 
 @dataclass(frozen=True)
 class Spin(Solid):
-    """A bar turns on a post and is slowed by friction in its bearing; ``side`` 1 is clockwise."""
+    """A bar spins on a post, slowed by friction in its bearing; ``side`` 1 is clockwise."""
 
     angle: Number
     rate: Number
@@ -143,12 +143,12 @@ class Spin(Solid):
 
     @classmethod
     def draw(cls, rng: random.Random, split: Split) -> Spin:
-        """A random one."""
+        """A random event of this kind."""
         solid, side = pick_solid(rng, split, shape="bar"), rng.choice((-1.0, 1.0))
         return cls(**solid, angle=rng.uniform(-1.5, 1.5), rate=rng.uniform(2.0, 4.5), side=side)
 
     def state(self, seconds: Float[Tensor, " frames"]) -> dict[str, Tensor]:
-        """Angle from level, clockwise as seen."""
+        """Angle from the horizontal, clockwise as seen."""
         return {"angle": self.angle + self.side * brake(seconds, self.rate, 8 * self.friction)}
 
     def parts(self) -> tuple[Part, ...]:
@@ -162,13 +162,13 @@ class Spin(Solid):
     def bodies(self, seconds: Float[Tensor, " frames"]) -> tuple[Body, ...]:
         """The bar."""
         half = (1.1 + 0.9 * self.half, 0.12, 0.3 * self.half + 0.06)
-        turn = turned(self.state(seconds)["angle"], "y")
-        return (body("body", "box", at(0.0 * seconds, 0.0, self.HUB), half, rgb(self.colour), turn),)
+        rotation = rotation_about(self.state(seconds)["angle"], "y")
+        return (body("body", "box", at(0.0 * seconds, 0.0, self.HUB), half, rgb(self.colour), rotation),)
 
 
 @dataclass(frozen=True)
 class Drift(Event):
-    """A leaf sinks at a terminal speed that goes with the root of gravity, and sways."""
+    """A leaf sinks at a terminal speed proportional to the square root of gravity, and sways."""
 
     planet: str
     gravity: Number
@@ -191,7 +191,7 @@ class Drift(Event):
 
     @classmethod
     def draw(cls, rng: random.Random, split: Split) -> Drift:
-        """A random one."""
+        """A random event of this kind."""
         colour, place = pick_look(rng)
         planet = rng.choice(sorted(PLANETS[split]))
         x, z, phase = rng.uniform(-0.8, 0.8), rng.uniform(2.9, 3.6), rng.uniform(-math.pi, math.pi)

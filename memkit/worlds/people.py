@@ -1,4 +1,4 @@
-"""Who moves in a room: people who walk to and fro or in circles, balls that float. Each by a law in closed form."""
+"""Movers in a room: people who walk back and forth or in circles, floating balls; each with a law in closed form."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HEAD_RADIUS = 0.15
 
 @dataclass(frozen=True)
 class Patrol:
-    """A person who walks to and fro between ``a`` and ``b``, ``offset`` metres along at t=0."""
+    """A person who walks back and forth between ``a`` and ``b``, ``offset`` metres along at t=0."""
 
     kind: ClassVar[str] = "patrol"
     law: ClassVar[str] = "s = d - |(offset + v t) mod 2d - d|, (x, y) = a + (b - a) s / d"
@@ -52,7 +52,7 @@ class Patrol:
 
 @dataclass(frozen=True)
 class Circle:
-    """A person who walks round ``centre``, anticlockwise from above where ``speed`` is positive."""
+    """A person who walks around ``centre``, counter-clockwise from above if ``speed`` is positive."""
 
     kind: ClassVar[str] = "circle"
     law: ClassVar[str] = "angle = start + v t / r, (x, y) = centre + r (cos angle, sin angle)"
@@ -107,7 +107,7 @@ class Floating:
         return f"{with_article(self.name)} {self.verb}"
 
     def state(self, seconds: Float[Tensor, " frames"]) -> dict[str, Tensor]:
-        """``z`` of the centre at each time; ``x`` and ``y``, which do not change."""
+        """``z`` of the centre at each time; constant ``x`` and ``y``."""
         z = self.middle + self.reach * (2 * math.pi * seconds.double() / self.period + self.phase).sin()
         return {"z": z, "x": torch.full_like(z, self.x), "y": torch.full_like(z, self.y)}
 

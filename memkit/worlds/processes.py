@@ -1,4 +1,4 @@
-"""Processes that go on whether seen or not; most at the rate of a named substance."""
+"""Processes that continue whether visible or not; most at the rate of a named substance."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DARK = (0.28, 0.29, 0.32)
 
 @dataclass(frozen=True)
 class Process(Event, ABC):
-    """Something made of, or fed with, a named substance, at its ``rate``: parts of the whole a second."""
+    """A process of a named substance, at its ``rate``: the share of the whole per second."""
 
     substance: str
     rate: Number
@@ -32,11 +32,11 @@ class Process(Event, ABC):
     free: ClassVar[dict[str, tuple[float, float]]] = {"rate": (0.0, 0.4), "start": (0.0, 1.0)}
     STARTS: ClassVar[tuple[float, float]]
     words: ClassVar[tuple[str, str]]
-    """What comes before the colour, and what after it, with {} for the substance."""
+    """The words before the colour and those after it, with {} for the substance."""
 
     @classmethod
     def draw(cls, rng: random.Random, split: Split) -> Process:
-        """A random one."""
+        """A random event of this kind."""
         colour, place = pick_look(rng)
         substance = rng.choice(sorted(SUBSTANCES[split]))
         rate = SUBSTANCES[split][substance]
@@ -66,7 +66,7 @@ class Melt(Process):
         return {"height": (self.start - self.rate * seconds).clamp(min=0)}
 
     def bodies(self, seconds: Float[Tensor, " frames"]) -> tuple[Body, ...]:
-        """Block and puddle; what the one loses the other gains in area."""
+        """Block and puddle; the puddle's area grows by what the block loses."""
         height = self.state(seconds)["height"]
         tall = 0.5 * self.HEIGHT * height.clamp(min=0.02)
         wide = (0.5 + 1.1 * (1 - height)).sqrt()
@@ -91,7 +91,7 @@ class Burn(Process):
         return {"height": (self.start - self.rate * seconds).clamp(min=0.02)}
 
     def bodies(self, seconds: Float[Tensor, " frames"]) -> tuple[Body, ...]:
-        """Flame and candle; the flame goes out with the last of it."""
+        """Flame and candle; the flame goes out at the end."""
         height = self.state(seconds)["height"]
         tall = 0.5 * self.HEIGHT * height
         size = 0.17 * (height * 50 - 1).clamp(1e-3, 1)
@@ -123,7 +123,7 @@ class Grow(Process):
 
 @dataclass(frozen=True)
 class Inflate(Process):
-    """A ball is blown up."""
+    """A ball is inflated."""
 
     kind: ClassVar[str] = "inflate"
     law: ClassVar[str] = "radius' = 1.2 m rate, up to 1.4 m"
@@ -189,6 +189,6 @@ class Cool(Process):
 
 
 def blend(ends: tuple[Colour, Colour], share: Tensor) -> Float[Tensor, "frames 3"]:
-    """Colours between two."""
+    """Mixtures of two colours."""
     low, high = (torch.tensor(end, dtype=torch.float64) for end in ends)
     return low + (high - low) * share.reshape(-1, 1)

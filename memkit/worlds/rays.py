@@ -1,4 +1,4 @@
-"""Where rays meet bodies. A vector of each of many rays is [3, rays]; rays of several frames stand in one row.
+"""Intersections of rays and bodies. Vectors of many rays are [3, rays]; rays of all frames are in one dimension.
 
 A body of one frame is a ``row``: body * frames + frame. Only pairs of a ray and a body that may meet are computed.
 """
@@ -23,7 +23,7 @@ Vector = Sequence[Tensor]  # x, y, z, each [pairs]
 
 
 class Surface(NamedTuple):
-    """Of each hit: normal [3, rays], colour [rays, 3], face 0–2, whether it lies in a dark square."""
+    """Per hit: normal [3, rays], colour [rays, 3], face 0–2, and whether it lies in a dark square of the pattern."""
 
     normal: Tensor
     colour: Tensor
@@ -32,16 +32,16 @@ class Surface(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Bodies of one shape that follow one another; ``turned`` if any has a turn."""
+    """Consecutive bodies of one shape; ``rotated`` if any has a rotation."""
 
     kind: int
-    turned: bool
+    rotated: bool
     bodies: slice
 
 
 @dataclass(frozen=True)
 class Pack:
-    """The bodies of some frames as tensors, sorted by shape; ``ids`` are their places in the scene."""
+    """The bodies of some frames as tensors, sorted by shape; ``ids`` are their indices in the scene."""
 
     frames: int
     groups: tuple[Group, ...]
@@ -50,16 +50,16 @@ class Pack:
     centre: Tensor  # [3, rows]
     half: Tensor
     colour: Tensor  # [rows, 3]
-    turn: Tensor | None  # [9, rows]
+    rotation: Tensor | None  # [9, rows]
     checker: Tensor | None
     sky: Tensor
     gain: Tensor
     corners: Tensor  # [bodies, frames, 8, 3]
 
     def trace(self, origin: Tensor, direction: Tensor, frame: Tensor, possible: Tensor) -> tuple[Tensor, Tensor]:
-        """The nearest hit of each ray: its distance, FAR for none, and which body of the pack.
+        """The nearest hit of each ray: its distance, FAR for none, and the index of the body in the pack.
 
-        ``frame`` [rays] is whose bodies a ray meets; ``possible`` [bodies, rays] tells which of them it may.
+        ``frame`` [rays] is the frame of each ray; ``possible`` [bodies, rays] says which bodies it may hit.
         """
         nearest, which = torch.full_like(origin[0], FAR), torch.zeros_like(frame)
         for group in self.groups:
@@ -78,7 +78,7 @@ class Pack:
         return nearest, which
 
     def blocked(self, origin: Tensor, light: Tensor, frame: Tensor) -> Tensor:
-        """Whether anything but a plane stands between points [3, rays] and the light [3]."""
+        """Whether any body but a plane is between points [3, rays] and the light [3]."""
         low, high = shadows(self.corners, light)
         possible = torch.ones(len(self.kind), len(frame), dtype=torch.bool, device=frame.device)
         for i, spot in enumerate(along(origin.unbind(), light)):
@@ -92,7 +92,7 @@ class Pack:
     def _meet(
         self, group: Group, origin: Tensor, direction: Tensor, frame: Tensor, possible: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The pairs that meet: ray, body, distance."""
+        """The pairs that intersect: ray, body, distance."""
         pair = possible[group.bodies].view(-1).nonzero()[:, 0]
         body = pair // len(frame)
         ray, body = pair - body * len(frame), body + group.bodies.start
@@ -102,19 +102,19 @@ class Pack:
         return ray.index_select(0, met), body.index_select(0, met), distance.index_select(0, met)
 
     def _distance(self, group: Group, row: Tensor, origin: Vector, way: Vector) -> Tensor:
-        """Of rays to rows, one each; FAR where they do not meet."""
+        """Distances of rays to rows, one each; FAR where they do not meet."""
         toward: Vector = [c - o for c, o in zip(pick(self.centre, row), origin, strict=True)]
-        if group.turned and self.turn is not None:
-            turn = pick(self.turn, row)
-            toward, way = _back(turn, toward), _back(turn, way)
+        if group.rotated and self.rotation is not None:
+            rotation = pick(self.rotation, row)
+            toward, way = _back(rotation, toward), _back(rotation, way)
         return _MEET[group.kind](toward, way, pick(self.half, row))
 
     def surface(self, point: Tensor, which: Tensor, frame: Tensor) -> Surface:
         """Normal, colour and pattern at points [3, rays] of bodies [rays]."""
         row = which * self.frames + frame
         local = [p - c for p, c in zip(point, pick(self.centre, row), strict=True)]
-        turn = None if self.turn is None else pick(self.turn, row)
-        local = torch.stack(local if turn is None else _back(turn, local))
+        rotation = None if self.rotation is None else pick(self.rotation, row)
+        local = torch.stack(local if rotation is None else _back(rotation, local))
         kind = self.kind.index_select(0, which)
         scaled = local / torch.stack(pick(self.half, row))
         box, plane, cylinder = kind == _BOX, kind == PLANE, kind == _CYLINDER
@@ -129,25 +129,25 @@ class Pack:
         local[2].masked_fill_(cylinder, 0.0)
         round_ = local / local.square().sum(0).clamp(min=1e-18).sqrt()
         normal = torch.where(box | cap, flat, round_)
-        if turn is not None:
+        if rotation is not None:
             x, y, z = normal
-            normal = torch.stack([turn[i] * x + turn[i + 1] * y + turn[i + 2] * z for i in (0, 3, 6)])
+            normal = torch.stack([rotation[i] * x + rotation[i + 1] * y + rotation[i + 2] * z for i in (0, 3, 6)])
         return Surface(normal, self.colour.index_select(0, row), face, dark)
 
     def _dark(self, local: Tensor, across: Tensor, which: Tensor) -> Tensor:
         if self.checker is None:
             return torch.zeros_like(which, dtype=torch.bool)
         cell = self.checker[which]
-        offset = 1e-3 * 2**0.5  # no edge on a round number
+        offset = 1e-3 * 2**0.5  # so that no edge lies on a round number
         squares = (local / torch.where(cell > 0, cell, 1.0) + offset).floor().masked_fill_(across, 0.0)
         return (squares.sum(0) % 2 == 1) & (cell > 0)
 
 
 def pack_scene(scene: Scene, block: slice, frames: int, device: torch.device) -> Pack:
-    """The bodies of frames ``block`` of ``frames`` on a device, in float64."""
+    """The bodies of the frames in ``block``, of ``frames`` in all, on a device, in float64."""
 
     def sorted_by(i: int) -> tuple[int, bool]:
-        return _ORDER.index(scene.bodies[i].shape), scene.bodies[i].turn is not None
+        return _ORDER.index(scene.bodies[i].shape), scene.bodies[i].rotation is not None
 
     order = sorted(range(len(scene.bodies)), key=sorted_by)
     sorts = [sorted_by(i) for i in order]
@@ -164,8 +164,10 @@ def pack_scene(scene: Scene, block: slice, frames: int, device: torch.device) ->
     kind = torch.tensor([kind for kind, _ in sorts], device=device)
     checkers = [b.checker for b in bodies]
     centre, half = stack(lambda b: b.centre, 3), stack(lambda b: b.half, 3)
-    turn = stack(lambda b: eye if b.turn is None else b.turn, 3, 3) if any(turned for _, turned in sorts) else None
-    reach = half.clone()  # of spheres and cylinders, not all half extents are given
+    rotation = (
+        stack(lambda b: eye if b.rotation is None else b.rotation, 3, 3) if any(flag for _, flag in sorts) else None
+    )
+    reach = half.clone()  # spheres and cylinders do not use all half extents
     reach[kind != _BOX, :, 1] = half[kind != _BOX, :, 0]
     reach[kind == _SPHERE, :, 2] = half[kind == _SPHERE, :, 0]
     return Pack(
@@ -176,23 +178,23 @@ def pack_scene(scene: Scene, block: slice, frames: int, device: torch.device) ->
         centre=centre.flatten(0, 1).T.contiguous(),
         half=half.flatten(0, 1).T.contiguous(),
         colour=stack(lambda b: b.colour, 3).flatten(0, 1),
-        turn=None if turn is None else turn.reshape(-1, 9).T.contiguous(),
+        rotation=None if rotation is None else rotation.reshape(-1, 9).T.contiguous(),
         checker=torch.tensor(checkers, device=device, dtype=torch.float64) if any(checkers) else None,
         sky=torch.tensor(scene.sky, device=device, dtype=torch.float64),
         gain=gain.to(device, torch.float64).expand(frames)[block],
-        corners=box_corners(centre, reach, turn),
+        corners=box_corners(centre, reach, rotation),
     )
 
 
 def pick(values: Tensor, index: Tensor) -> list[Tensor]:
-    """Columns of [n, rows], as n tensors: many times faster than one selection from them all."""
+    """Selected columns of [n, rows], as n tensors: many times faster than one selection from all."""
     return [row.index_select(0, index) for row in values]
 
 
-def _back(turn: Sequence[Tensor], vector: Vector) -> list[Tensor]:
-    """The vector in the axes of a body."""
+def _back(rotation: Sequence[Tensor], vector: Vector) -> list[Tensor]:
+    """The vector in a body's own axes."""
     x, y, z = vector
-    return [turn[i] * x + turn[i + 3] * y + turn[i + 6] * z for i in range(3)]
+    return [rotation[i] * x + rotation[i + 3] * y + rotation[i + 6] * z for i in range(3)]
 
 
 def _plane(toward: Vector, way: Vector, half: Vector) -> Tensor:
@@ -228,7 +230,7 @@ def _cylinder(toward: Vector, way: Vector, half: Vector) -> Tensor:
 
 
 def _slab(toward: Tensor, way: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
-    """Where rays enter and leave what lies between two faces."""
+    """Where rays enter and leave the slab between two faces."""
     inverse = torch.where(way.abs() < 1e-12, 1e-12, way).reciprocal()
     middle, reach = toward * inverse, half * inverse.abs()
     return middle - reach, middle + reach

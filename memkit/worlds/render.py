@@ -1,8 +1,8 @@
 """A small deterministic ray caster: convex bodies, one sun, hard shadows; colour, depth and ids.
 
-It is there for exactness, not beauty. All arithmetic is float64, so that what rounds differently on another machine
-changes an edge in one of 10¹⁰ rays, not in one of 10⁵. One ray goes through each pixel; where neighbours see different
-things, four more find the share of each.
+It aims at exactness, not beauty. All arithmetic is float64, so that different rounding on another machine changes an
+edge in one of 10¹⁰ rays, not in one of 10⁵. One ray goes through each pixel; where neighbouring pixels see different
+surfaces, four more rays determine the share of each.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ SKY_ID = -1
 _AMBIENT = 0.45
 _DARK_SQUARE = 0.7
 _LIGHT = (-0.35, -0.45, 0.82)
-_LIFT = 1e-6  # metres above its surface where a shadow's ray starts
+_LIFT = 1e-6  # metres above the surface at which a shadow ray starts
 _CORNERS = ((-0.125, -0.375), (0.375, -0.125), (-0.375, 0.125), (0.125, 0.375))  # a rotated grid, in pixels
-_RAYS_AT_ONCE = {"cpu": 2**15, "cuda": 2**21}  # what nearly fits the cache of a core; what fills a GPU
+_RAYS_AT_ONCE = {"cpu": 2**15, "cuda": 2**21}  # nearly fits the cache of a CPU core; fills a GPU
 
 
 class Render(NamedTuple):
-    """``rgb`` in [0, 1]; ``depth``: metres along the ray, inf for the sky; ``ids``: places in the scene, or SKY_ID."""
+    """``rgb`` in [0, 1]; ``depth``: metres along the ray, inf for the sky; ``ids``: indices in the scene, or SKY_ID."""
 
     rgb: Float[Tensor, "frames height width 3"]
     depth: Float[Tensor, "frames height width"]
@@ -37,50 +37,52 @@ class Render(NamedTuple):
 
 
 def render(scene: Scene, cameras: Cameras, height: int = 64, width: int = 64, antialias: bool = True) -> Render:
-    """Render a scene from one camera a frame (or one camera for all frames), on the cameras' device.
+    """Render a scene from one camera per frame (or one camera for all frames), on the cameras' device.
 
-    Colour is the mean of four rays where a pixel's neighbours see another surface, another face, square or shadow;
-    depth and ids are those of the ray through the pixel's centre. A body thinner than a pixel may be lost between rays.
+    Colour is the mean of four rays where a pixel's neighbours see another surface, face, square or shadow; depth and
+    ids are those of the ray through the pixel's centre. A body thinner than a pixel may be missed.
 
     Raises `InputError` if the numbers of frames disagree.
     """
     views = cameras.c2w.reshape(-1, 4, 4).double()
-    lenses = cameras.intrinsics.reshape(-1, 4).double()
+    intrinsics = cameras.intrinsics.reshape(-1, 4).double()
     frames = max(scene.frames, len(views))
     if {scene.frames, len(views)} - {1, frames}:
-        raise InputError(f"{scene.frames} frames of a scene and {len(views)} cameras; give as many, or one.")
-    views, lenses = views.expand(frames, 4, 4), lenses.expand(frames, 4)
+        raise InputError(
+            f"{scene.frames} frames of a scene and {len(views)} cameras; give one per frame, or one for all."
+        )
+    views, intrinsics = views.expand(frames, 4, 4), intrinsics.expand(frames, 4)
     step = max(1, _RAYS_AT_ONCE.get(views.device.type, 2**13) // (height * width))
     parts = []
     for i in range(0, frames, step):
         block = slice(i, min(i + step, frames))
         pack = pack_scene(scene, block, frames, views.device)
-        parts.append(_render_block(pack, views[block], lenses[block], height, width, antialias))
+        parts.append(_render_block(pack, views[block], intrinsics[block], height, width, antialias))
     return Render(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def _render_block(pack: Pack, views: Tensor, lenses: Tensor, height: int, width: int, antialias: bool) -> Render:
+def _render_block(pack: Pack, views: Tensor, intrinsics: Tensor, height: int, width: int, antialias: bool) -> Render:
     shape = (len(views), height, width)
     row, column = (torch.arange(n, device=views.device, dtype=views.dtype) + 0.5 for n in (height, width))
     row, column = row.repeat_interleave(width), column.repeat(height)
     frame = torch.arange(len(views), device=views.device).repeat_interleave(height * width)
-    possible = _possible(pack, views, lenses, height, width)
-    rays = _rays(views[..., None], lenses[..., None], column / width, row / height)
+    possible = _possible(pack, views, intrinsics, height, width)
+    rays = _rays(views[..., None], intrinsics[..., None], column / width, row / height)
     rgb, surface, depth, ids = _look(pack, *rays, frame, possible)
     if antialias:
         edge = _edges(surface.view(shape)).flatten().nonzero()[:, 0]
         many = edge.repeat_interleave(len(_CORNERS))
         right, down = views.new_tensor(_CORNERS).repeat(len(edge), 1).T
         frame, pixel = frame[many], many % (height * width)
-        rays = _rays(views[frame], lenses[frame], (column[pixel] + right) / width, (row[pixel] + down) / height)
+        rays = _rays(views[frame], intrinsics[frame], (column[pixel] + right) / width, (row[pixel] + down) / height)
         fine, *_ = _look(pack, *rays, frame, possible.index_select(1, many))
         rgb[edge] = fine.unflatten(0, (-1, len(_CORNERS))).mean(1)
     return Render(rgb.clamp(0, 1).float().view(*shape, 3), depth.float().view(shape), ids.view(shape))
 
 
-def _possible(pack: Pack, views: Tensor, lenses: Tensor, height: int, width: int) -> Tensor:
-    """Whether a body may be seen in a pixel [bodies, frames * height * width]."""
-    low, high = on_screen(pack.corners, views, lenses)
+def _possible(pack: Pack, views: Tensor, intrinsics: Tensor, height: int, width: int) -> Tensor:
+    """Whether a body may be visible in a pixel [bodies, frames * height * width]."""
+    low, high = on_screen(pack.corners, views, intrinsics)
     low, high = low[..., None], high[..., None]
     left, top = (torch.arange(n, device=views.device) / n for n in (width, height))
     across = (left + 1 / width > low[:, :, 0]) & (left < high[:, :, 0])
@@ -89,12 +91,12 @@ def _possible(pack: Pack, views: Tensor, lenses: Tensor, height: int, width: int
     return ((down[..., None] & across[..., None, :]) | endless).flatten(1)
 
 
-def _rays(views: Tensor, lenses: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Origins and unit directions [3, rays] through (u, v), shares of the image.
+def _rays(views: Tensor, intrinsics: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Origins and unit directions [3, rays] through image points (u, v), as shares of width and height.
 
-    ``views`` are [rays, 4, 4], or [frames, 4, 4, 1], where each frame has all (u, v); ``lenses`` likewise.
+    ``views`` are [rays, 4, 4], or [frames, 4, 4, 1], where each frame has all (u, v); ``intrinsics`` likewise.
     """
-    x, y = (u - lenses[:, 2]) / lenses[:, 0], (v - lenses[:, 3]) / lenses[:, 1]
+    x, y = (u - intrinsics[:, 2]) / intrinsics[:, 0], (v - intrinsics[:, 3]) / intrinsics[:, 1]
     way = torch.stack([views[:, i, 0] * x + views[:, i, 1] * y + views[:, i, 2] for i in range(3)])
     origin = views[:, :3, 3].transpose(0, 1).expand_as(way)
     return origin.reshape(3, -1), (way / way.square().sum(0).sqrt()).reshape(3, -1)
@@ -103,7 +105,7 @@ def _rays(views: Tensor, lenses: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, 
 def _look(
     pack: Pack, origin: Tensor, direction: Tensor, frame: Tensor, possible: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What each ray sees: colour [rays, 3], a number that tells surfaces apart, distance, id."""
+    """What each ray sees: colour [rays, 3], a number that distinguishes surfaces, distance, id."""
     depth, which = pack.trace(origin, direction, frame, possible)
     hit = (depth < FAR).nonzero()[:, 0]
     depth.masked_fill_(depth >= FAR, torch.inf)
@@ -118,7 +120,7 @@ def _look(
 
 
 def _shade(pack: Pack, point: Tensor, which: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
-    """Colour [rays, 3] of points [3, rays] of bodies [rays], and a number that tells surfaces apart."""
+    """Colour [rays, 3] of points [3, rays] of bodies [rays], and a number that distinguishes surfaces."""
     hit = pack.surface(point, which, frame)
     light = torch.nn.functional.normalize(point.new_tensor(_LIGHT), dim=0)
     facing = (hit.normal * light[:, None]).sum(0)
@@ -131,7 +133,7 @@ def _shade(pack: Pack, point: Tensor, which: Tensor, frame: Tensor) -> tuple[Ten
 
 
 def _edges(surface: Tensor) -> Tensor:
-    """Pixels [frames, height, width] one of whose four neighbours sees another surface."""
+    """Pixels [frames, height, width] with another surface in any of their four neighbours."""
     edge = torch.zeros_like(surface, dtype=torch.bool)
     across, down = surface[:, :, 1:] != surface[:, :, :-1], surface[:, 1:] != surface[:, :-1]
     edge[:, :, 1:] |= across

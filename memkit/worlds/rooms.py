@@ -1,8 +1,8 @@
 """The `rooms` world: a camera walks through two joined rooms with pillars, furniture, and people who move.
 
 A room is a function of its name: ``Room.named("train-00012")`` is the same room everywhere, and
-``"train-00012-dynamic"`` is its twin with people. Nothing stands within reach of the lines between stations, and paths
-keep to these lines. Metres, with the floor at z=0 and a corner of the room at the origin.
+``"train-00012-dynamic"`` is its twin with people. Nothing stands near the lines between stations, and paths follow
+these lines. Metres, with the floor at z=0 and a corner of the room at the origin.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from memkit.worlds.render import render
 from memkit.worlds.scene import Scene, body
 
 _SKY = (0.72, 0.84, 0.95)
-_WORDS = 26  # of a caption at most
-_WALL_PIXELS, _BODY_PIXELS = 100, 12  # of 5 views of 32 × 32, to be named
+_WORDS = 26  # most words in a caption
+_WALL_PIXELS, _BODY_PIXELS = 100, 12  # least pixels in 5 views of 32 × 32 of a body that is named
 _PILLARS = ("", "a pillar", "two pillars", "three pillars")
 
 
@@ -40,7 +40,7 @@ _PILLARS = ("", "a pillar", "two pillars", "three pillars")
 class Room:
     """Two rooms joined by a door in the wall at x = ``wall_x``.
 
-    ``stations`` are four points of a camera's way, the first two on one side of the door and the others beyond it.
+    ``stations`` are four points on the camera's path, two on each side of the door.
     """
 
     name: str
@@ -86,20 +86,20 @@ class Room:
 
     @property
     def start(self) -> Pose:
-        """The first view of every tour."""
+        """The first pose of every tour."""
         return (*self.stations[0], self.yaw)
 
     @property
     def door_points(self) -> tuple[tuple[float, float], ...]:
-        """Points of the way from the first view through the door."""
+        """Points on the path from the first view through the door."""
         return self.stations[1:3]
 
     def wall_colour(self, wall: str) -> str:
-        """The colour word of a wall's body, such as "west wall" or "inner wall south"."""
+        """The colour name of a wall's body, such as "west wall" or "inner wall south"."""
         return self.walls[("west", "east", "south", "north", "inner").index(wall.split()[0])]
 
     def scene(self, seconds: Float[Tensor, " frames"]) -> Scene:
-        """What stands and moves in the room at each time."""
+        """Static and moving bodies of the room at each time."""
         door = self.door_y - self.door_width / 2, self.door_y + self.door_width / 2
         parts = [
             (body("floor", "plane", (0.0, 0.0, 0.0), 1.0, self.floor, checker=self.checker),),
@@ -111,10 +111,10 @@ class Room:
         return Scene(tuple(b for part in parts for b in part), sky=_SKY)
 
     def tour(self, rng: random.Random, seconds: float) -> Path:
-        """A random path of at least ``seconds``: looks around, walks and visits through the door, one after another.
+        """A random path of at least ``seconds``: a sequence of looks around, walks, and visits through the door.
 
-        Each part begins and ends in the first view. Turns back mirror the turns away about a whole multiple of 1/16 s:
-        at 8 frames a second, the same views come back.
+        Each part begins and ends in the first view. Turns back mirror the turns away about a multiple of 1/16 s, so
+        that at 8 frames per second the same views recur.
         """
         path = Path(self.start)
         while path.duration < seconds:
@@ -133,9 +133,9 @@ class Room:
 
 @dataclass(frozen=True)
 class RoomClip:
-    """A window of a path through a room. Frame i is at ``start_seconds + i / fps``, of the path and of the room.
+    """A window of a path through a room. Frame i is at ``start_seconds + i / fps``, in the time of both path and room.
 
-    ``seconds`` is the length that the caption speaks of: of 17 frames at 8 fps, by default.
+    ``seconds`` is the duration that the caption describes, by default that of 17 frames at 8 fps.
     """
 
     room: Room
@@ -149,7 +149,7 @@ class RoomClip:
         return self.room.name
 
     def times(self, frames: int = NUM_FRAMES, fps: float = FPS) -> Float[Tensor, " {frames}"]:
-        """Seconds of each frame, float64."""
+        """Time of each frame in seconds, float64."""
         return times(frames, fps, self.start_seconds)
 
     def scene(self, frames: int = NUM_FRAMES, fps: float = FPS) -> Scene:
@@ -168,12 +168,12 @@ class RoomClip:
 
     @property
     def caption(self) -> str:
-        """What a user would write: the camera's motion, and the walls, things and events in view. At most 26 words."""
+        """A description as by a user: camera motion, walls, objects and events in view; at most 26 words."""
         return caption_of(self.parts())
 
     @property
     def motion(self) -> str:
-        """What the camera does, in words: the first piece of every caption."""
+        """The camera's motion in words: the first part of every caption."""
         verbs = {"walks forward": "walking", "stands": "standing"}
         shares = self.motion_shares()
         kept = sorted(shares, key=lambda motion: -shares[motion])[:2]
@@ -181,7 +181,7 @@ class RoomClip:
         return f"{', then '.join(said)} {'through' if said[-1] == 'walking' else 'in'} a room"
 
     def parts(self) -> tuple[Part, ...]:
-        """The caption in pieces, of which the camera's motion alone is needed."""
+        """The parts of the caption, of which only the camera's motion is needed."""
         room, seen = self.room, self._seen
         colours = dict.fromkeys(room.wall_colour(name) for name in seen if "wall" in name)
         pillars = sum(name.startswith("pillar") for name in seen)
@@ -198,7 +198,7 @@ class RoomClip:
 
     @cached_property
     def _seen(self) -> list[str]:
-        """Names of bodies in view at a few times of the clip, the largest first."""
+        """Names of bodies in view at a few times of the clip, largest first."""
         size, looks = 32, 5
         seconds = self.start_seconds + torch.linspace(0, self.seconds, looks, dtype=torch.float64)
         scene = self.room.scene(seconds)
@@ -209,7 +209,7 @@ class RoomClip:
         return [name for _, name in sorted(found)]
 
     def motion_shares(self) -> dict[str, float]:
-        """The share of the clip that each of the camera's motions takes, in the order in which they begin."""
+        """Share of the clip that each camera motion takes, in the order of their beginnings."""
         steps = 64
         middles = (torch.arange(steps, dtype=torch.float64) + 0.5) * (self.seconds / steps) + self.start_seconds
         motions = self.path.motion(middles)
@@ -226,7 +226,7 @@ def sample_clip(
 ) -> RoomClip:
     """Draw a window of a tour: a third mostly turns, a third mostly walks, a third is mixed or stands.
 
-    ``dynamic`` chooses rooms with people or without; None draws either, three to one: people are often out of view.
+    ``dynamic`` chooses rooms with people or without; None draws either, three to one, as people are often out of view.
     """
     room = sample_room(rng, split, rng.random() < 0.75 if dynamic is None else dynamic)
     seconds = (frames - 1) / fps
@@ -244,7 +244,7 @@ def sample_clip(
 
 
 def _to_frame(segments: Sequence[Segment]) -> float:
-    """Seconds from the end of segments to the next whole multiple of 1/8 s."""
+    """Seconds from the end of segments to the next multiple of 1/8 s."""
     end = sum(segment.seconds for segment in segments)
     return max(0.0, math.ceil(end * FPS - 1e-6) / FPS - end)
 

@@ -1,4 +1,4 @@
-"""What the ray caster draws: bodies of four shapes. World axes are x right, y away, z up, in metres."""
+"""Scenes for the ray caster: bodies of four shapes. World axes are x right, y away, z up, in metres."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Colour = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Body:
-    """One body over ``frames``; any tensor may have a single frame, for what does not change.
+    """One body over ``frames``; constant tensors may have a single frame.
 
-    ``half`` are half extents in the body's own axes: of a sphere [radius, -, -], of a cylinder, whose axis is z,
-    [radius, -, half height]. A plane has none: it is endless, faces its own +z, and is unseen from behind. ``turn``
-    takes the body's axes to the world's. Colours are in [0, 1]. ``checker`` is the edge in metres of the squares of a
-    two-tone pattern, 0 for none.
+    ``half`` are half extents in the body's own axes: [radius, -, -] for a sphere, [radius, -, half height] for a
+    cylinder, whose axis is z. A plane has none: it is infinite, faces its own +z, and is invisible from behind.
+    ``rotation`` maps the body's axes to the world's. Colours are in [0, 1]. ``checker`` is the edge in metres of the
+    squares of a two-tone pattern, 0 for none.
     """
 
     name: str
@@ -31,13 +31,13 @@ class Body:
     centre: Float[Tensor, "#frames 3"]
     half: Float[Tensor, "#frames 3"]
     colour: Float[Tensor, "#frames 3"]
-    turn: Float[Tensor, "#frames 3 3"] | None = None
+    rotation: Float[Tensor, "#frames 3 3"] | None = None
     checker: float = 0.0
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Bodies before a sky of one colour; ``gain`` scales the light of each frame (1 is day, 0 is black)."""
+    """Bodies in front of a sky of one colour; ``gain`` scales the light of each frame (1 is day, 0 is black)."""
 
     bodies: tuple[Body, ...]
     sky: Colour = (0.80, 0.82, 0.86)
@@ -45,7 +45,7 @@ class Scene:
 
     @property
     def frames(self) -> int:
-        """Number of frames of the parts that move; 1 if nothing does. InputError where parts disagree."""
+        """Number of frames of the moving parts; 1 if nothing moves. Raises `InputError` where parts disagree."""
         counts = {n for body in self.bodies for n in _lengths(body)}
         if self.gain is not None:
             counts.add(len(self.gain))
@@ -55,7 +55,7 @@ class Scene:
         return counts.pop() if counts else 1
 
     def index(self, name: str) -> int:
-        """The id that pixels of the named body have in a `Render`."""
+        """The id of the named body's pixels in a `Render`."""
         for i, body in enumerate(self.bodies):
             if body.name == name:
                 return i
@@ -68,22 +68,22 @@ def body(
     centre: Tensor | Sequence[float],
     half: Tensor | Sequence[float] | float,
     colour: Tensor | Sequence[float],
-    turn: Tensor | None = None,
+    rotation: Tensor | None = None,
     checker: float = 0.0,
 ) -> Body:
-    """A `Body` of tensors or plain numbers, in float64; a single ``half`` holds for all axes."""
+    """A `Body` from tensors or plain numbers, in float64; a single ``half`` applies to all axes."""
 
     def rows(value: Tensor | Sequence[float]) -> Tensor:
         tensor = torch.as_tensor(value, dtype=torch.float64)
         return tensor if tensor.ndim == 2 else tensor[None]
 
     half = rows((half, half, half)) if isinstance(half, int | float) else rows(half)
-    turn = turn if turn is None or turn.ndim == 3 else turn[None]
-    return Body(name, shape, rows(centre), half, rows(colour), turn, checker)
+    rotation = rotation if rotation is None or rotation.ndim == 3 else rotation[None]
+    return Body(name, shape, rows(centre), half, rows(colour), rotation, checker)
 
 
-def turned(angle: Float[Tensor, " frames"], axis: Literal["x", "y", "z"]) -> Float[Tensor, "frames 3 3"]:
-    """Rotations by ``angle`` radians about an axis, right-handed."""
+def rotation_about(angle: Float[Tensor, " frames"], axis: Literal["x", "y", "z"]) -> Float[Tensor, "frames 3 3"]:
+    """Right-handed rotations by ``angle`` radians about an axis."""
     c, s, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
     rows = {
         "x": [[one, zero, zero], [zero, c, -s], [zero, s, c]],
@@ -94,5 +94,5 @@ def turned(angle: Float[Tensor, " frames"], axis: Literal["x", "y", "z"]) -> Flo
 
 
 def _lengths(body: Body) -> set[int]:
-    tensors = (body.centre, body.half, body.colour, body.turn)
+    tensors = (body.centre, body.half, body.colour, body.rotation)
     return {len(t) for t in tensors if t is not None}

@@ -1,4 +1,4 @@
-"""A solid body of a named material on a named planet, and the three ways it falls: dropped, tossed up, thrown."""
+"""A solid body of a named material on a named planet, and three ways of falling: dropped, tossed up, thrown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from memkit.worlds.motion import Number, bounce_height
 from memkit.worlds.scene import Body, Shape, body
 
 GREY = (0.36, 0.37, 0.40)
-"""Of ramps, rods and posts."""
+"""Colour of ramps, rods and posts."""
 SHAPES: dict[str, Shape] = {"ball": "sphere", "cube": "box"}
 
 
@@ -38,23 +38,23 @@ class Solid(Event, ABC):
         return SIZES[self.size]
 
     def noun(self) -> tuple[Part, ...]:
-        """The body in words."""
+        """The parts of the caption for the body."""
         size, material = Part(self.size), Part(self.material, name=self.material)
         return Part("a", True), size, Part(self.colour, True), material, Part(self.shape, True)
 
     def where(self) -> tuple[Part, ...]:
-        """Place and planet in words."""
+        """The parts of the caption for place and planet."""
         return Part(self.place), Part(f"on planet {self.planet}", name=self.planet)
 
-    def shaped(self, x: Number, y: Number, z: Number, turn: Tensor | None = None) -> Body:
-        """The body there."""
-        return body("body", SHAPES[self.shape], at(x, y, z), self.half, rgb(self.colour), turn)
+    def shaped(self, x: Number, y: Number, z: Number, rotation: Tensor | None = None) -> Body:
+        """The body at a position."""
+        return body("body", SHAPES[self.shape], at(x, y, z), self.half, rgb(self.colour), rotation)
 
 
 def pick_solid(
     rng: random.Random, split: Split, sizes: tuple[str, ...] = tuple(SIZES), shape: str | None = None
 ) -> dict[str, Any]:
-    """The fields of `Solid` and `Event`, at random."""
+    """Random values of the fields of `Solid` and `Event`."""
     colour, place = pick_look(rng)
     planet, material = rng.choice(sorted(PLANETS[split])), rng.choice(sorted(MATERIALS[split]))
     constants = MATERIALS[split][material]
@@ -74,7 +74,7 @@ def pick_solid(
 
 @dataclass(frozen=True)
 class Fall(Solid, ABC):
-    """A body that falls and bounces. At t=0 its lowest point is at ``height``, and it moves at (speed, lift)."""
+    """A body that falls and bounces. At t=0 its lowest point is at ``height``, and its velocity is (speed, lift)."""
 
     x: Number
     height: Number
@@ -118,13 +118,13 @@ class Drop(Fall):
 
     @classmethod
     def draw(cls, rng: random.Random, split: Split) -> Drop:
-        """A random one."""
+        """A random event of this kind."""
         return cls(**pick_solid(rng, split), x=rng.uniform(-1.2, 1.2), height=rng.uniform(1.4, 2.7))
 
 
 @dataclass(frozen=True)
 class Throw(Fall):
-    """Thrown level."""
+    """Thrown horizontally."""
 
     kind: ClassVar[str] = "throw"
     free: ClassVar[dict[str, tuple[float, float]]] = {**Drop.free, "speed": (-2.5, 2.5)}
@@ -132,7 +132,7 @@ class Throw(Fall):
 
     @classmethod
     def draw(cls, rng: random.Random, split: Split) -> Throw:
-        """A random one."""
+        """A random event of this kind."""
         solid, speed = pick_solid(rng, split), rng.choice((-1, 1)) * rng.uniform(0.4, 1.1)
         return cls(**solid, x=-speed, height=rng.uniform(1.4, 2.7), speed=speed)
 
@@ -147,7 +147,7 @@ class Toss(Fall):
 
     @classmethod
     def draw(cls, rng: random.Random, split: Split) -> Toss:
-        """A random one."""
+        """A random event of this kind."""
         solid, height = pick_solid(rng, split), rng.uniform(0.0, 0.8)
         lift = (2 * float(solid["gravity"]) * (rng.uniform(1.8, 2.7) - height)) ** 0.5
         return cls(**solid, x=rng.uniform(-1.2, 1.2), height=height, lift=lift)

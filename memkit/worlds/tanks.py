@@ -19,7 +19,7 @@ from memkit.worlds.scene import Body, Colour, body
 
 @dataclass(frozen=True)
 class Tank(Process, ABC):
-    """A tank with an open front, full to ``level`` of its height."""
+    """A tank with an open front, filled to the share ``level`` of its height."""
 
     units: ClassVar[dict[str, str]] = {"level": "of the tank"}
     shows: ClassVar[Shows] = "top"
@@ -61,7 +61,7 @@ class Fill(Tank):
 
 @dataclass(frozen=True)
 class Drain(Tank):
-    """The tank empties through a hole in its floor, as Torricelli found."""
+    """The tank drains through a hole in its floor, by Torricelli's law."""
 
     kind: ClassVar[str] = "drain"
     law: ClassVar[str] = "level' = -1.5 rate sqrt(level)"
@@ -88,7 +88,7 @@ class Dye(Tank):
 
     @classmethod
     def draw(cls, rng: random.Random, split: Split) -> Dye:
-        """A random one."""
+        """A random event of this kind."""
         colour, place = pick_look(rng)
         substance, into = rng.choice(sorted(SUBSTANCES[split])), rng.choice([c for c in sorted(COLOURS) if c != colour])
         start, x = rng.uniform(*cls.STARTS), rng.uniform(-0.6, 0.6)

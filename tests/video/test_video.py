@@ -153,9 +153,9 @@ def test_a_file_cut_short_or_without_frames_is_not_taken_for_a_whole_one(tmp_pat
     assert whole == 30 and data.index(b"moov") < data.index(b"mdat")
     for length in (starts[20], starts[20] + 5, starts[-1], len(data) - 1):
         (tmp_path / "cut.mp4").write_bytes(data[:length])
-        with pytest.raises(MediaError, match="cut.mp4 is cut short"):
+        with pytest.raises(MediaError, match="cut.mp4 is truncated"):
             read_video(tmp_path / "cut.mp4")
-        with pytest.raises(MediaError, match="cut.mp4 is cut short"):
+        with pytest.raises(MediaError, match="cut.mp4 is truncated"):
             read_clip(tmp_path / "cut.mp4", 8, 5, cut="center")
         assert len(read_clip(tmp_path / "cut.mp4", 8, 5, cut="start")) == 5  # which is whole
     write_raw(tmp_path / "none.webm", torch.zeros(0, 32, 32, 3, dtype=torch.uint8), "libvpx")

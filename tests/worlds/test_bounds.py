@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from memkit.cameras import Cameras
 from memkit.worlds.bounds import along, box_corners, on_screen, shadows
-from memkit.worlds.scene import turned
+from memkit.worlds.scene import rotation_about
 
 
 @given(seed=st.integers(0, 10**6))
@@ -19,7 +19,7 @@ def test_points_of_boxes_are_seen_and_shade_within_their_bounds(seed):
 
     bodies, frames, points = 5, 3, 400
     centre, half = 3 * draw(bodies, frames, 3), 2 * draw(bodies, frames, 3).abs() + 0.01
-    turn = turned(3 * draw(bodies * frames), "x") @ turned(3 * draw(bodies * frames), "z")
+    turn = rotation_about(3 * draw(bodies * frames), "x") @ rotation_about(3 * draw(bodies * frames), "z")
     turn = turn.unflatten(0, (bodies, frames))
     view = Cameras.look_at(2 * draw(frames, 3), 4 + draw(frames, 3), 50.0)  # some eyes are in or between bodies
     corners = box_corners(centre, half, turn)

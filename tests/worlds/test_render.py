@@ -13,7 +13,7 @@ from memkit.cameras import Cameras
 from memkit.errors import InputError
 from memkit.worlds import Scene, body, render
 from memkit.worlds.render import SKY_ID
-from memkit.worlds.scene import turned
+from memkit.worlds.scene import rotation_about
 
 FLOOR = body("floor", "plane", (0.0, 0.0, 0.0), 1.0, (0.5, 0.5, 0.5))
 RED = (1.0, 0.0, 0.0)
@@ -33,9 +33,24 @@ def busy(frames=3):
         (
             body("floor", "plane", (0.0, 0.0, 0.0), 1.0, (0.6, 0.6, 0.5), checker=0.8),
             body("ball", "sphere", moving, 0.6, RED),
-            body("bar", "box", (1.2, 1.0, 1.4), (0.2, 0.3, 1.2), (0.2, 0.7, 0.3), turned(0.4 * t, "y"), checker=0.5),
+            body(
+                "bar",
+                "box",
+                (1.2, 1.0, 1.4),
+                (0.2, 0.3, 1.2),
+                (0.2, 0.7, 0.3),
+                rotation_about(0.4 * t, "y"),
+                checker=0.5,
+            ),
             body("post", "cylinder", (-1.6, 0.7, 1.0), (0.4, 0.4, 1.0), (0.2, 0.3, 0.9)),
-            body("wheel", "cylinder", (-0.2, 2.0, 2.6), (0.7, 0.7, 0.1), (0.9, 0.8, 0.1), turned(1.2 + 0 * t, "x")),
+            body(
+                "wheel",
+                "cylinder",
+                (-0.2, 2.0, 2.6),
+                (0.7, 0.7, 0.1),
+                (0.9, 0.8, 0.1),
+                rotation_about(1.2 + 0 * t, "x"),
+            ),
         )
     )
 
@@ -58,7 +73,7 @@ def test_a_sphere_covers_its_solid_angle_at_its_distance():
     assert abs(out.depth[0][mine].min().item() - 4.2) < 1e-3
 
 
-@pytest.mark.parametrize("turn", [None, turned(torch.tensor([math.pi / 2], dtype=torch.float64), "z")])
+@pytest.mark.parametrize("turn", [None, rotation_about(torch.tensor([math.pi / 2], dtype=torch.float64), "z")])
 def test_a_box_covers_its_face(turn):
     half = (0.5, 0.25, 1.0) if turn is None else (0.25, 0.5, 1.0)  # turned a quarter about z, it is the same box
     out = render(Scene((body("box", "box", (0.0, 0.0, 2.0), half, RED, turn),)), camera(), 200, 200)
@@ -74,7 +89,16 @@ def test_a_cylinder_is_a_circle_from_above_and_a_bar_from_the_side():
     width = 2 * 0.5 / math.sqrt(25 - 0.25) * 200 / (2 * math.tan(math.radians(30)))
     assert abs(side[100].sum().item() - width) <= 2
     flat = Scene(
-        (body("post", "cylinder", (0.0, 0.0, 2.0), (0.5, 0.5, 1.0), RED, turned(torch.tensor([math.pi / 2]), "x")),)
+        (
+            body(
+                "post",
+                "cylinder",
+                (0.0, 0.0, 2.0),
+                (0.5, 0.5, 1.0),
+                RED,
+                rotation_about(torch.tensor([math.pi / 2]), "x"),
+            ),
+        )
     )
     disc = render(flat, camera(), 200, 200).ids[0] == 0
     radius = 0.5 / 4.0 * 200 / (2 * math.tan(math.radians(30)))
@@ -86,7 +110,9 @@ def test_a_plane_is_seen_from_its_front_only():
     assert (up.ids[0, -1] == 0).all() and (up.ids[0, 0] == SKY_ID).all() and up.depth[0, 0].isinf().all()
     below = render(Scene((FLOOR,)), camera((0.0, -5.0, -1.0), (0.0, 0.0, 0.5)), 32, 32)
     assert (below.ids == SKY_ID).all()
-    wall = body("wall", "plane", (0.0, 3.0, 0.0), 1.0, RED, turned(torch.tensor([math.pi / 2]), "x"))  # faces -y
+    wall = body(
+        "wall", "plane", (0.0, 3.0, 0.0), 1.0, RED, rotation_about(torch.tensor([math.pi / 2]), "x")
+    )  # faces -y
     depth = render(Scene((wall,)), camera(), 33, 33).depth[0, 16, 16]
     assert abs(depth - 8.0) < 1e-5
 
@@ -111,7 +137,7 @@ def test_frames_do_not_depend_on_each_other():
     together = render(scene, camera(), size, size)
     for frame in range(5):
         alone = [body(b.name, b.shape, *(x[frame] if len(x) > 1 else x for x in (b.centre, b.half, b.colour)),
-                      None if b.turn is None else b.turn[frame], b.checker) for b in scene.bodies]  # fmt: skip
+                      None if b.rotation is None else b.rotation[frame], b.checker) for b in scene.bodies]  # fmt: skip
         for one, all_ in zip(render(Scene(tuple(alone)), camera(), size, size), together, strict=True):
             assert torch.equal(one[0], all_[frame])
 
@@ -129,12 +155,12 @@ def test_the_order_of_bodies_changes_their_ids_alone():
 def test_a_common_rigid_motion_changes_neither_depth_nor_ids(angle, x, y):
     scene, view = busy(1), camera()
     turn, shift = (
-        turned(torch.tensor([angle], dtype=torch.float64), "z")[0],
+        rotation_about(torch.tensor([angle], dtype=torch.float64), "z")[0],
         torch.tensor([x, y, 0.0], dtype=torch.float64),
     )
     eye = torch.eye(3, dtype=torch.float64)
     bodies = [body(b.name, b.shape, b.centre @ turn.T + shift, b.half, b.colour,
-                   turn @ (eye if b.turn is None else b.turn), b.checker) for b in scene.bodies]  # fmt: skip
+                   turn @ (eye if b.rotation is None else b.rotation), b.checker) for b in scene.bodies]  # fmt: skip
     c2w = view.c2w.clone()
     c2w[:, :3, :3], c2w[:, :3, 3] = turn @ c2w[:, :3, :3], c2w[:, :3, 3] @ turn.T + shift
     moved = render(Scene(tuple(bodies)), Cameras(c2w, view.intrinsics), 32, 32)
@@ -158,7 +184,7 @@ def test_rounding_elsewhere_changes_no_byte():
     for seed in range(3):
         noise = torch.Generator().manual_seed(seed)
         bodies = [body(b.name, b.shape, b.centre + 1e-12 * torch.randn(b.centre.shape, generator=noise), b.half,
-                       b.colour, b.turn, b.checker) for b in scene.bodies]  # fmt: skip
+                       b.colour, b.rotation, b.checker) for b in scene.bodies]  # fmt: skip
         a, b = render(scene, camera()).rgb, render(Scene(tuple(bodies)), camera()).rgb
         assert (a - b).abs().max() <= 1 / 255
 
