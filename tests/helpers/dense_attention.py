@@ -10,6 +10,17 @@ from torch import Tensor
 from tests.helpers.random_wan import SMALL
 
 
+def rotary_angles(positions: Sequence[int]) -> Tensor:
+    """Wan's rotary angles of latent frames with 2×2 tokens, one position per frame: [tokens, head_dim / 2], float64."""
+    dim, side = SMALL["attention_head_dim"], 2 * (SMALL["attention_head_dim"] // 6)
+    grid = torch.meshgrid(torch.tensor(positions), torch.arange(2), torch.arange(2), indexing="ij")
+    angles = [
+        p.reshape(-1, 1).double() * 10000.0 ** (-torch.arange(0, d, 2).double() / d)
+        for p, d in zip(grid, (dim - 2 * side, side, side), strict=True)
+    ]
+    return torch.cat(angles, 1)
+
+
 class DenseSelfAttention(WanAttnProcessor):
     """All logits in float64, one boolean mask, rotation by complex numbers.
 
@@ -20,13 +31,7 @@ class DenseSelfAttention(WanAttnProcessor):
 
     def __init__(self, positions: Sequence[int], allowed: Tensor) -> None:
         super().__init__()
-        dim, side = SMALL["attention_head_dim"], 2 * (SMALL["attention_head_dim"] // 6)
-        grid = torch.meshgrid(torch.tensor(positions), torch.arange(2), torch.arange(2), indexing="ij")
-        angles = [
-            p.reshape(-1, 1).double() * 10000.0 ** (-torch.arange(0, d, 2).double() / d)
-            for p, d in zip(grid, (dim - 2 * side, side, side), strict=True)
-        ]
-        self.turn = torch.polar(torch.ones(()).double(), torch.cat(angles, 1))[:, None]
+        self.turn = torch.polar(torch.ones(()).double(), rotary_angles(positions))[:, None]
         self.allowed = allowed
 
     def __call__(self, attn, hidden, *_):
