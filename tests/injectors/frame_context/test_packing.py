@@ -1,4 +1,4 @@
-"""The plan of packed frames and what is pooled by it."""
+"""The plan of packed frames, and the pooling that follows it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AttentionRecorder against a dense softmax, and what its shares say of a recovery."""
+"""AttentionRecorder against a dense softmax, and what its shares say about a recovery."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from memkit.injectors import AttentionRecorder, KVCache, SelfAttentionConcat, fr
 from memkit.memory import Memory
 from tests.helpers.random_wan import SMALL, random_transformer
 
-TOKENS = 4  # of a latent frame of 4×4
+TOKENS = 4  # per latent frame of 4×4
 READ, OWN = (6, 0, 7, 3), (20, 21, 22)
 
 
@@ -28,7 +28,7 @@ def run(model, x):
 def model():
     model = random_transformer()
     for block in model.blocks:
-        block.attn1.norm_q.weight.data *= 3  # else attention is nearly even
+        block.attn1.norm_q.weight.data *= 3  # otherwise attention is nearly even
     return model
 
 
