@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 
@@ -26,6 +26,7 @@ Config = TypeVar("Config", bound=Any)
 class StudyFlags:
     """Command-line flags of every study."""
 
+    trains: ClassVar[bool] = True  # so --help has the training settings
     seeds: tuple[int, ...] = (1, 2, 3)
     """Seeds of the training runs, one run per seed and variant."""
     jobs: int = 1

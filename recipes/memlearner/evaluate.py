@@ -180,24 +180,20 @@ class Attention:
 
     def start_chunk(self) -> None:
         """Record the next chunk."""
-        if isinstance(self.method, LearnedContext):
-            self.method.recorder = AttentionRecorder(queries=True)
+        learned = isinstance(self.method, LearnedContext)
+        self.context = AttentionRecorder(queries=learned)
+        self.queries = self.context if learned else AttentionRecorder()
+        if isinstance(self.method, LearnedContext | SeparateContext):
+            self.method.recorder = self.context
         if isinstance(self.method, SeparateContext):
-            self.method.recorder, self.method.followed = AttentionRecorder(), AttentionRecorder()
+            self.method.followed = self.queries
 
     def end_chunk(self, times: Tensor | None) -> None:
         """Keep the shares of the chunk, generated from context frames of these times [B,k]."""
-        method = self.method
-        if times is None or not isinstance(method, LearnedContext | SeparateContext):
-            return
-        assert method.recorder is not None
-        shares = method.recorder.shares("context").mean((0, 1))
-        if isinstance(method, SeparateContext):
-            assert method.followed is not None
-            followed = method.followed.shares().mean((0, 1))
-        else:
-            followed = method.recorder.shares("queries").mean((0, 1))
-        self.chunks.append((times[0].tolist(), shares, followed))
+        if times is not None and isinstance(self.method, LearnedContext | SeparateContext):
+            shares = self.context.shares("context").mean((0, 1))
+            followed = self.queries.shares("queries" if self.queries is self.context else "memory").mean((0, 1))
+            self.chunks.append((times[0].tolist(), shares, followed))
 
     def means(self, sample: int) -> tuple[float, float]:
         """Mean shares over the chunks: of the queries on the context, and of the chunk on the queries."""

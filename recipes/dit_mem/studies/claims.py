@@ -41,6 +41,7 @@ class Claims(StudyFlags, Command):
     """The command line."""
 
     claim: Claim = "knowledge"
+    """The claim to test."""
     encoders: tuple[EncoderName, ...] = ()
     """Encoders of "encoders", "branches" and "appearance", instead of all; the other claims are about --encoder."""
     clips: int = evaluate.Evaluate.clips

@@ -35,6 +35,7 @@ class Claims(StudyFlags, Command):
     """The command line."""
 
     claim: Claim = "methods"
+    """The claim to test."""
     rooms: int = evaluate.Evaluate.rooms
     """Number of test rooms, each without people and with them."""
     base_steps: int = 1500

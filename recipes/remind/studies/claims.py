@@ -32,6 +32,7 @@ class Claims(StudyFlags, Command):
     """The command line."""
 
     claim: Claim = "evolution"
+    """The claim to test."""
     clips: int = evaluate.Evaluate.clips
     """Number of test clips."""
 

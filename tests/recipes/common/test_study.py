@@ -73,7 +73,7 @@ def test_runs_are_measured_once_whoever_measures_them(tmp_path, capsys, jobs: in
     for name, gain in (("small gain", 1.0), ("gain, large", 2.0)):
         assert found["less none"][name]["score"] == {"value": gain, "low": gain, "high": gain}
     shown = capsys.readouterr().out
-    assert "**Δ vs. no memory**" in shown and f"Output: {tmp_path / 'claim.json'}" in shown
+    assert "**Δ vs. no memory**" in shown and f"Results are in {tmp_path / 'claim.json'}" in shown
     assert study(tmp_path).run("claim", StudyFlags(seeds=(1, 2))) == 0
     assert {file: file.read_text() for file in files} == files
 
