@@ -31,9 +31,11 @@ if TYPE_CHECKING:  # the same names as in the table below, for type checkers
     from memkit.errors import InputError as InputError
     from memkit.errors import MemkitError as MemkitError
     from memkit.frame_graph import FrameGraph as FrameGraph
+    from memkit.generation import GuidedMemory as GuidedMemory
     from memkit.generation import conditioning_frames as conditioning_frames
     from memkit.generation import generate_video as generate_video
     from memkit.generation import generate_videos as generate_videos
+    from memkit.injectors import AttentionRecorder as AttentionRecorder
     from memkit.injectors import FrameContext as FrameContext
     from memkit.injectors import FrameContextConfig as FrameContextConfig
     from memkit.injectors import KVCache as KVCache
@@ -88,6 +90,7 @@ _PUBLIC: dict[str, tuple[str, str]] = {
     "make_encoder": ("encoders", "a new encoder by name, to compare several"),
     # injectors: memory into a stock model, by `.attach(model)`
     "SelfAttentionConcat": ("injectors", "memory tokens join the keys and values of every self-attention (DiT-Mem)"),
+    "AttentionRecorder": ("injectors", "where attention falls, by forward, layer and sample"),
     "KVCache": ("injectors", "keys and values of earlier frames within a budget of bytes (streaming)"),
     "QueryLayers": ("injectors", "learned queries inside the model fetch from context frames (MemLearner)"),
     "QueryLayersConfig": ("injectors", "its sizes and settings"),
@@ -104,6 +107,7 @@ _PUBLIC: dict[str, tuple[str, str]] = {
     "WanBackbone": ("backbones", "Wan2.1 and Wan2.2 from diffusers folders, the Hub or original checkpoints"),
     "generate_video": ("generation", "one video from a prompt, with or without memory"),
     "generate_videos": ("generation", "several in one batch"),
+    "GuidedMemory": ("generation", "memory as a direction of its own in classifier-free guidance"),
     "conditioning_frames": ("generation", "continue from a first image or from first frames"),
     "Stream": ("streaming", "videos of any length from a causal Wan, in constant memory"),
     "StreamConfig": ("streaming", "its settings"),
