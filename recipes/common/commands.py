@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -70,10 +71,11 @@ def _derived(kind: Any, fields: Mapping[str, tuple[Any, Any]]) -> Any:
 
 
 def report_done(out: Path, next_command: str | None = None) -> None:
-    """Print where the output of a command is and which command comes next."""
-    print(f"Results are in {out}.")
-    if next_command is not None:
-        print(f"Next: {next_command}")
+    """Print where the output of a command is and which command comes next; of several processes, rank 0 does."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"Results are in {out}.")
+        if next_command is not None:
+            print(f"Next: {next_command}")
 
 
 def run_command(command: Callable[[], int]) -> None:

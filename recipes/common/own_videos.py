@@ -1,4 +1,4 @@
-"""Own videos in place of a world: the flags of a prepare command, and banks of items each of which may be bad."""
+"""Your own videos in place of a rendered world: flags of a prepare command, and banks of items that may be bad."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class OwnVideos:
-    """Flags."""
+    """Flags of a prepare command."""
 
     videos: Path | None = None
-    """Folder of your own videos, instead of rendered ones."""
+    """Folder of your own videos, in place of rendered ones."""
     captions: Path | None = None
     """Their captions: CSV with the columns video and caption, optionally id and source."""
     skip_bad: bool = False
-    """Exit with 0 although some videos could not be used; they are listed either way."""
+    """Exit with 0 although some videos could not be used; they are listed in any case."""
 
-    def given(self, model: str) -> tuple[Path, Path] | None:
-        """Folder and captions, or None where a world is to be rendered for ``model``.
+    def source(self, model: str) -> tuple[Path, Path] | None:
+        """Folder and captions, or None if a world is to be rendered for ``model``.
 
         Raises `InputError` for one without the other, and for a model from a hub, which is too large for the worlds.
         """
@@ -45,14 +45,14 @@ class OwnVideos:
             )
         return None
 
-    def tell(self, bank: Path, count: int, broken: Sequence[BadItem], bad: Mapping[str, str] | None) -> int:
-        """Say which of ``count`` videos are bad, by their row or by what `fill_bank` found; the exit code."""
+    def report(self, bank: Path, count: int, broken: Sequence[BadItem], bad: Mapping[str, str] | None) -> int:
+        """Print which of ``count`` videos are bad, by their row or by what `fill_bank` found; the exit code."""
         if bad is None:
             return 0
         bad = {item.name: item.reason for item in broken} | dict(bad)
         for name, reason in bad.items():
             print(f"{name}: {reason}", file=sys.stderr)
-        print(f"{bank}: {count} videos named, {len(bad)} bad")
+        print(f"{bank}: {count} videos listed, {len(bad)} bad")
         return 1 if bad and not self.skip_bad else 0
 
 
@@ -63,7 +63,7 @@ def fill_bank(
     whole: Callable[[MemoryBank, str], bool],
     add: Callable[[MemoryBank, Item], None],
 ) -> dict[str, str] | None:
-    """Add to the bank ``path`` the items that it lacks; keys of those that cannot be used, and why.
+    """Add the items that the bank ``path`` lacks; return the keys of those that cannot be used, and why.
 
     Several processes share the work; None in all but rank 0. ``whole(bank, key)`` says whether an item is there; it is
     once ``add`` has returned. A key is the id in the bank of something that ``add`` writes.

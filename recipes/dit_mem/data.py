@@ -27,7 +27,7 @@ class Batch:
     mask: Bool[Tensor, "batch k"]
     noise: Float[Tensor, "batch channels frames height width"]
     sigma: Float[Tensor, " batch"]
-    known: int
+    conditioning_frames: int
     """First latent frames of the targets that are given."""
 
 
@@ -87,7 +87,7 @@ class TrainingSet:
             mask=torch.tensor([[j < len(row.memory) for j in range(config.k)] for row in rows]),
             noise=torch.stack(noise),
             sigma=self._grid[[row.level for row in rows]],
-            known=int(random.Random(f"{config.seed}/{step}").random() < config.image_cond_prob),
+            conditioning_frames=int(random.Random(f"{config.seed}/{step}").random() < config.image_cond_prob),
         )
 
     def _draw(self, step: int, place: int, of: int) -> _Drawn:

@@ -1,4 +1,4 @@
-"""Generate videos with memory: an mp4 and a JSON file a prompt; those already there are left alone.
+"""Generate videos with memory, an mp4 and a JSON file per prompt; existing ones are kept.
 
     python -m recipes.dit_mem.generate --preset tiny --bank runs/dit-mem-tiny/bank-test \\
         --prompts "a small red rubber ball falls and bounces in a lab on planet Mira"
@@ -27,7 +27,7 @@ from memkit.errors import InputError
 from memkit.generation import generate_videos
 from memkit.retrievers import Hits
 from memkit.video import first_frame, to_model, write_video
-from recipes.common.commands import run_command
+from recipes.common.commands import report_done, run_command
 from recipes.common.json_file import write_json
 from recipes.dit_mem.memories import Source, encode, find
 from recipes.dit_mem.parts import load_backbone
@@ -40,20 +40,20 @@ class Generate(Command):
     """The command line."""
 
     prompts: tuple[str, ...] = ()
-    """What to generate."""
+    """Prompts, one video each."""
     csv: Path | None = None
-    """File of prompts, besides or instead of these."""
+    """File of prompts, in addition to or in place of --prompts."""
     image: Path | None = None
     """Begin every video with this picture, or the first frame of this video (image-to-video); the backbone must know
     clean first frames, as tiny-wan and Wan2.2-TI2V-5B do."""
     memory: Source = "retrieved"
-    """What each prompt is shown: its retrieved clips, clips drawn by chance, or none."""
+    """Memory of each prompt: its retrieved clips, clips drawn at random, or none."""
     bank: Path | None = None
     """Where the clips come from; by default the bank that the encoder was trained on."""
     encoder_from: Path | None = None
     """Folder or hub id of the trained encoder; by default OUT/encoder."""
     videos_to: Path | None = None
-    """By default OUT/videos-MEMORY."""
+    """Folder of the videos; by default OUT/videos-MEMORY."""
 
 
 class Job(NamedTuple):
@@ -120,7 +120,7 @@ def is_done(job: Job, settings: dict[str, Any]) -> bool:
     return job.video.exists() and size in (None, job.video.stat().st_size)
 
 
-def make_missing(
+def generate_missing(
     config: Config,
     jobs: Sequence[Job],
     memory: Source,
@@ -128,7 +128,7 @@ def make_missing(
     encoder: Path | None,
     image: Path | None = None,
 ) -> None:
-    """Make those of the videos that are not there, in batches; ``bank`` and ``encoder`` default to the run's own.
+    """Generate the videos that do not exist yet, in batches; ``bank`` and ``encoder`` default to the run's own.
 
     An interrupted call is taken up by the next. Raises `InputError`, before anything is made, where one of them was
     made in another way.
@@ -147,14 +147,14 @@ def make_missing(
     hits = [Hits([], [])] * len(todo)
     if opened is not None:
         hits = find(config, opened, [job.prompt for job in todo], memory, [_own(opened, job) for job in todo])
-    known = None if image is None else known_from(backbone, image)
+    conditioning = None if image is None else conditioning_latents_of(backbone, image)
     at_once = config.videos_at_once
     for start in tqdm(range(0, len(todo), at_once), desc="generate", unit="batch"):
         some = slice(start, start + at_once)
-        _make(config, backbone, encoding, opened, todo[some], hits[some], settings, known)
+        _generate_batch(config, backbone, encoding, opened, todo[some], hits[some], settings, conditioning)
 
 
-def known_from(backbone: WanBackbone, image: Path) -> Tensor:
+def conditioning_latents_of(backbone: WanBackbone, image: Path) -> Tensor:
     """Latents [1,C,1,H,W] of a picture, or of the first frame of a video, at the backbone's size."""
     form = backbone.video_format
     return backbone.encode_video(to_model(first_frame(image, form.height, form.width)).to(backbone.device))
@@ -165,7 +165,7 @@ def _own(bank: MemoryBank, job: Job) -> list[str]:
     return [id for id, source in zip(bank.ids, bank.sources, strict=True) if id in job.own or source in job.own]
 
 
-def _make(
+def _generate_batch(
     config: Config,
     backbone: WanBackbone,
     encoder: Encoder | None,
@@ -173,7 +173,7 @@ def _make(
     jobs: Sequence[Job],
     hits: Sequence[Hits],
     settings: dict[str, Any],
-    known: Tensor | None,
+    conditioning: Tensor | None,
 ) -> None:
     """One batch; a video's JSON file is written last, so one without it is made again."""
     memory = None if bank is None or encoder is None else encode(encoder, bank, [found.ids for found in hits])
@@ -185,7 +185,7 @@ def _make(
         steps=config.sampling_steps,
         guidance_scale=config.guidance_scale,
         negative_prompt=config.negative_prompt,
-        conditioning_latents=known,
+        conditioning_latents=conditioning,
     )
     captions = {} if bank is None else dict(zip(bank.ids, bank.captions, strict=True))
     for job, found, frames in zip(jobs, hits, videos, strict=True):
@@ -205,7 +205,8 @@ def main(command: Generate) -> int:
         Job(prompt.text, config.seed, folder / f"{prompt.name}.mp4", folder / f"{prompt.name}.json", prompt.own)
         for prompt in read_prompts(command.prompts, command.csv)
     ]
-    make_missing(config, jobs, command.memory, command.bank, command.encoder_from, command.image)
+    generate_missing(config, jobs, command.memory, command.bank, command.encoder_from, command.image)
+    report_done(folder)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Make the memory banks, or go on where a run was stopped.
+"""Build the memory banks, or go on where an earlier call was stopped.
 
     python -m recipes.dit_mem.prepare --preset tiny
     python -m recipes.dit_mem.prepare --preset wan2.1-1.3b --videos DIR --captions CSV
@@ -28,7 +28,7 @@ from memkit.errors import BankError, InputError
 from memkit.video import to_model
 from recipes.common.backbones import load_codec
 from recipes.common.bank_parts import fill_together, parts_of
-from recipes.common.commands import PREPARES, run_command
+from recipes.common.commands import PREPARES, report_done, run_command
 from recipes.common.own_videos import OwnVideos
 from recipes.dit_mem.laws import clip_ids, law_of
 from recipes.dit_mem.presets import Command, Config, parse
@@ -45,12 +45,13 @@ class Prepare(OwnVideos, Command):
 
 def main(command: Prepare) -> int:
     """Build what is missing; the exit code."""
-    config, own = command.config, command.given(command.config.model)
+    config, own = command.config, command.source(command.config.model)
     codec = load_codec(config)
     if own is not None:
         return _ingest(config, *own, command.skip_bad, codec)
     render_bank(config.bank, clip_ids("train", config.train_clips, config.seed), config.model, codec)
     render_bank(config.test_bank, clip_ids("test", config.test_clips, config.seed), config.model, codec)
+    report_done(config.folder, "python -m recipes.dit_mem.train with the same --preset and flags")
     return 0
 
 

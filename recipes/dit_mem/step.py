@@ -44,10 +44,10 @@ class Objective(nn.Module):
         losses = latents.new_zeros(len(latents))
         for expert, index, counts in by_expert(backbone, timestep, self.lockstep):
             attached.enter_context(SelfAttentionConcat(memory.rows(index)).attach(expert))
-            if batch.known:
-                attached.enter_context(conditioning_frames(latents[index][:, :, : batch.known], expert))
+            if batch.conditioning_frames:
+                attached.enter_context(conditioning_frames(latents[index][:, :, : batch.conditioning_frames], expert))
             velocity = expert(noisy[index], timestep[index], words[index], return_dict=False)[0]
-            compared = (x[:, :, batch.known :] for x in (velocity, latents[index], noise[index]))
+            compared = (x[:, :, batch.conditioning_frames :] for x in (velocity, latents[index], noise[index]))
             losses = losses.index_put((index,), counts * flow_loss(*compared), accumulate=True)
         return losses
 

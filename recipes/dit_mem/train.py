@@ -153,8 +153,7 @@ def main(command: Command) -> int:
     report_sharding(accelerator, *backbone.transformers)
     train(config, backbone, data, accelerator)
     accelerator.end_training()
-    if accelerator.is_main_process:
-        report_done(config.out, f"python -m recipes.dit_mem.evaluate --out {config.out}")
+    report_done(config.out, "python -m recipes.dit_mem.evaluate with the same --preset and flags")
     return 0
 
 

@@ -4,10 +4,11 @@
     python -m recipes.memlearner.generate --preset tiny --room test-00000 --keys -
     python -m recipes.memlearner.generate --preset wan2.1-1.3b --image room.png --prompt "a room" --poses walk.npz
 
-The path is keys or a pose file, one pose a frame (docs/poses.md); it is held at its end until the last chunk is whole.
-With ``--keys -`` keys are read line by line, and each line is made before the next one is read. Any number of chunks:
-``--budget`` bytes of latents are remembered at most, and the video goes to disk as it is made, with its poses beside it
-at the end, so that memory stays flat and a run that is stopped leaves what it made.
+The path is keys or a pose file, one pose per frame (docs/poses.md); its last camera is held until the last chunk is
+complete. With ``--keys -`` keys are read line by line, and the video of a line is generated before the next one is
+read. The number of chunks is not limited: at most ``--budget`` bytes of latents are remembered, and the video goes to
+disk as it is generated, with its poses beside it at the end. So memory use stays flat, and a run that is stopped leaves
+the video so far.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from memkit.worlds.paths import Path as WalkedPath
 from memkit.worlds.rooms import Room, RoomClip
 from recipes.common.backbones import load_backbone
 from recipes.common.camera_paths import held, level_camera
-from recipes.common.commands import run_command
+from recipes.common.commands import report_done, run_command
 from recipes.memlearner.methods import load_method
 from recipes.memlearner.presets import Command, parse
 
@@ -48,13 +49,13 @@ class Generate(Command):
     keys: str | None = None
     """Camera path: "w-3, right-20, left-20", counted in latent frames; "-" reads lines of them."""
     poses: Path | None = None
-    """Camera path: a pose file with one pose a frame."""
+    """Camera path: a pose file with one pose per frame."""
     fov_degrees: float = FOV_DEGREES
-    """Of the picture, across; keys need it."""
+    """Horizontal field of view of the picture; keys need it."""
     prompt: str = ""
-    """For all chunks."""
+    """Prompt of all chunks."""
     noise_seed: int = 42
-    """Of the first chunk; they count up."""
+    """Seed of the first chunk's noise; each chunk adds 1."""
     to: Path | None = None
     """The video; by default OUT/generated.mp4."""
 
@@ -90,12 +91,13 @@ def main(command: Generate) -> int:
     whole = Cameras(torch.cat([at.c2w[0] for at in seen]), torch.cat([at.intrinsics[0] for at in seen]))
     write_poses(file.with_suffix(".npz"), whole)
     held_mb, gone = rollout.history.nbytes / 1e6, rollout.history.dropped
-    print(f"{file}: {len(seen) - 1} chunks; {held_mb:.1f} MB of latents remembered, {gone} latent frames forgotten")
+    print(f"{len(seen) - 1} chunks; {held_mb:.1f} MB of latents remembered, {gone} latent frames forgotten")
+    report_done(file)
     return 0
 
 
 def chunks(command: Generate, start: Cameras, backbone: WanBackbone) -> Iterator[Cameras]:
-    """The cameras [1,T] of each chunk, of which the first is the last one before it."""
+    """The cameras [1,T] of each chunk, which begins with the last camera of the one before."""
     for path in paths(command, start, backbone):
         stride = backbone.video_format.num_frames - 1
         whole = held(path, stride)
@@ -104,7 +106,7 @@ def chunks(command: Generate, start: Cameras, backbone: WanBackbone) -> Iterator
 
 
 def paths(command: Generate, start: Cameras, backbone: WanBackbone) -> Iterator[Cameras]:
-    """The whole path, or a piece for each line of keys, which goes on from where the one before ended."""
+    """The whole path, or a piece per line of keys, which begins where the one before ended."""
     if command.poses is not None:
         yield read_poses(command.poses)
         return

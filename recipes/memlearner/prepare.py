@@ -1,4 +1,4 @@
-"""Make the banks of chunks, or go on where a run was stopped.
+"""Build the banks of chunks, or go on where an earlier call was stopped.
 
     python -m recipes.memlearner.prepare --preset tiny
     python -m recipes.memlearner.prepare --preset wan2.1-1.3b --videos DIR --captions CSV
@@ -31,7 +31,7 @@ from memkit.cameras import latent_cameras
 from memkit.video import to_model
 from memkit.worlds.constants import Split
 from recipes.common.backbones import load_codec
-from recipes.common.commands import PREPARES, run_command
+from recipes.common.commands import PREPARES, report_done, run_command
 from recipes.common.own_videos import OwnVideos, fill_bank
 from recipes.memlearner.presets import Annotation, Command, Config, parse
 from recipes.memlearner.videos import Chunk, FileVideo, LongVideo, RoomVideo, chunk_id, frames_id, name_of, room_names
@@ -54,7 +54,7 @@ class Prepare(OwnVideos, Command):
 def main(command: Prepare) -> int:
     """Build what is missing; the exit code."""
     config = command.config
-    own, codec = command.given(config.model), load_codec(config)
+    own, codec = command.source(config.model), load_codec(config)
     if own is not None:
         return _ingest(command, *own, codec)
     splits: tuple[tuple[Split, int], ...] = (("train", config.train_videos), ("test", config.test_videos))
@@ -62,6 +62,7 @@ def main(command: Prepare) -> int:
         names = room_names(split, count, both=split == "test")
         videos = [RoomVideo(name, config.video_chunks, codec.video_format) for name in names]
         fill_videos(config.folder / split, config, codec, videos, config.video_chunks)
+    report_done(config.folder, "python -m recipes.memlearner.train with the same --preset and flags")
     return 0
 
 
@@ -115,7 +116,7 @@ def _ingest(command: Prepare, folder: Path, captions: Path, codec: WanCodec) -> 
     videos = [FileVideo(row, codec.video_format, command.annotation != "none") for row in rows]
     path = command.config.folder / command.into
     bad = fill_videos(path, command.config, codec, videos, annotation=command.annotation)
-    return command.tell(path, len(videos), broken, bad)
+    return command.report(path, len(videos), broken, bad)
 
 
 if __name__ == "__main__":

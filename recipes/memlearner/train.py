@@ -162,8 +162,7 @@ def main(command: Command) -> int:
     train(config, backbone, [MemoryBank.open(bank) for bank in banks], accelerator)
     report_sharding(accelerator, backbone.transformer)
     accelerator.end_training()
-    if accelerator.is_main_process:
-        report_done(config.out, f"python -m recipes.memlearner.evaluate --method {config.method} --out {config.out}")
+    report_done(config.out, "python -m recipes.memlearner.evaluate with the same --preset and flags")
     return 0
 
 

@@ -121,12 +121,13 @@ class TrainingSet(Clips):
 
 
 def clip_graph(config: Config, hidden: Hidden, known: int | None = None) -> FrameGraph:
-    """The graph of a whole clip with nothing drawn; ``known`` latent frames are given, by default ``config.known``.
+    """The graph of a whole clip with nothing drawn; ``known`` latent frames are given,
+    by default ``config.conditioning_frames``.
 
     The chunks from that in which the interruption begins are degraded; one in which it ends is of recovery, and its
     hidden frames are given.
     """
-    spans, known = chunk_spans(config), config.known if known is None else known
+    spans, known = chunk_spans(config), config.conditioning_frames if known is None else known
     made = {"first": config.first, "conditioning_frames": known, "cameras": True}
     if hidden is None:
         return FrameGraph.chunks(config.latents, config.chunk, **made)

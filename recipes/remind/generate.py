@@ -1,14 +1,15 @@
 """A video of any length from an image or a video, chunk by chunk, with the memory of a trained run.
 
     python -m recipes.remind.generate --preset tiny --image ball.png --prompts "a ball goes round a pole in a lab"
-    python -m recipes.remind.generate --preset wan2.1-1.3b --video tank.mp4 --known-latents 6 --prompts "a tank fills" \
-        "a tank fills while a curtain hides the view" "a tank fills" --event occluder --event-chunks 2 4
+    python -m recipes.remind.generate --preset wan2.1-1.3b --video tank.mp4 --conditioning-latents 6 \
+        --prompts "a tank fills" "a tank fills while a curtain hides the view" "a tank fills" \
+        --event occluder --event-chunks 2 4
     python -m recipes.remind.generate --preset wan2.1-1.3b --image room.png --prompts "a room" --keys "right-6, left-6"
 
-Each chunk has a prompt of its own; the last one goes on. An interruption is either told in the prompts, and the model
-makes it, or given: ``--event`` puts it over the last frame before it, held still, and the model makes what comes after.
-Training shows interruptions as given. The camera path is keys or a pose file, one pose a frame (docs/poses.md); it is
-held at its end. Written are the video, its poses, and a contact sheet.
+Each chunk has a prompt of its own; the last one is repeated. An interruption is either described in the prompts, and
+the model generates it, or given: ``--event`` puts it over the last frame before it, held still, and the model generates
+what comes after. Training shows interruptions as given. The camera path is keys or a pose file, one pose per frame
+(docs/poses.md); its last camera is held. Written are the video, its poses, and a contact sheet.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from memkit.video import read_clip, resize, write_video
 from memkit.worlds.paths import FOV_DEGREES
 from recipes.common.backbones import load_backbone
 from recipes.common.camera_paths import held, level_camera
-from recipes.common.commands import run_command
+from recipes.common.commands import report_done, run_command
 from recipes.remind.presets import STRIDE, Command, Config, parse
 from recipes.remind.sampler import EventName, Frames, plan_video, sample_video, with_event
 from recipes.remind.train import load_cameras
@@ -40,27 +41,28 @@ class Generate(Command):
     """Begin with this picture, or the first frame of this video."""
     video: Path | None = None
     """Begin with the first frames of this video."""
-    known_latents: int = 6
+    conditioning_latents: int = 6
     """Latent frames of --video that are given: 6 are 21 frames."""
     prompts: tuple[str, ...] = ()
-    """One a chunk; the last one goes on."""
+    """One prompt per chunk; the last one is repeated."""
     chunks: int | None = None
-    """How many; by default as many as the camera path takes, or a clip of the training."""
+    """Number of chunks; by default what the camera path takes, or as many as a clip in training has."""
     keys: str | None = None
     """Camera path: "w-3, right-20, left-20", counted in latent frames."""
     poses: Path | None = None
-    """Camera path: a pose file with one pose a frame."""
+    """Camera path: a pose file with one pose per frame."""
     fov_degrees: float = FOV_DEGREES
-    """Of the picture, across; keys need it."""
+    """Horizontal field of view of the picture; keys need it."""
     event: EventName | None = None
-    """An interruption that is given."""
+    """An interruption that is given, not generated."""
     event_chunks: tuple[int, int] | None = None
-    """Its chunks: the first, and the first after it."""
+    """Chunks of the interruption: the first, and the first after it."""
     read: Literal["all", "window", "packed"] = "all"
     """What a chunk reads of the cache: everything, the newest --read-frames, or the first frame and those."""
     read_frames: int = 12
-    """Latent frames."""
+    """Latent frames that --read window and packed keep."""
     noise_seed: int = 42
+    """Seed of the noise."""
     to: Path | None = None
     """The video; by default OUT/generated.mp4."""
 
@@ -83,8 +85,9 @@ def main(command: Generate) -> int:
     write_poses(file.with_suffix(".latents.npz"), plan.cameras)
     sheet = contact_sheet([(plan.prompts[0], [("generated", frames)])], columns=2 * len(plan.spans), height=96)
     sheet.save(file.with_suffix(".png"))
-    made = f"{len(plan.spans)} chunks, {plan.conditioning.shape[2]} latent frames given"
-    print(f"{file}: {len(frames)} frames in {made}; poses of the latent frames and a contact sheet lie beside it")
+    chunks = f"{len(plan.spans)} chunks, {plan.conditioning.shape[2]} latent frames given"
+    print(f"{len(frames)} frames in {chunks}; poses and a contact sheet are beside the video")
+    report_done(file)
     return 0
 
 
@@ -92,7 +95,7 @@ def _check(command: Generate) -> None:
     if (command.image is None) == (command.video is None):
         raise InputError("Give one of --image and --video.")
     if not command.prompts:
-        raise InputError("Give --prompts, one for all chunks or one for each.")
+        raise InputError("Give --prompts, one for all chunks or one per chunk.")
     if command.keys is not None and command.poses is not None:
         raise InputError("Give one of --keys and --poses, or neither.")
     if (command.event is None) != (command.event_chunks is None):
@@ -102,18 +105,18 @@ def _check(command: Generate) -> None:
 
 
 def first_frames(command: Generate, config: Config) -> Frames:
-    """What is given: one frame, or those of so many latent frames."""
+    """The given frames: one, or those of --conditioning-latents latent frames."""
     file = command.image or command.video
     assert file is not None
-    count = 1 if command.image is not None else STRIDE * (command.known_latents - 1) + 1
+    count = 1 if command.image is not None else STRIDE * (command.conditioning_latents - 1) + 1
     if count < 1:
-        raise InputError(f"--known-latents {command.known_latents}: give 1 or more.")
+        raise InputError(f"--conditioning-latents {command.conditioning_latents}: give 1 or more.")
     pad = "hold" if command.image is not None else "error"
     return resize(read_clip(file, config.fps, count, pad=pad), config.height, config.width)
 
 
 def camera_path(command: Generate, config: Config) -> Cameras | None:
-    """One camera a latent frame, [latents]; None for one that stands."""
+    """One camera per latent frame, [latents]; None for one that does not move."""
     if command.keys is not None:
         return keyed_path(command.keys, config, command.fov_degrees)
     if command.poses is None:
@@ -123,13 +126,13 @@ def camera_path(command: Generate, config: Config) -> Cameras | None:
 
 
 def keyed_path(keys: str, config: Config, fov_degrees: float = FOV_DEGREES) -> Cameras:
-    """Of keys, [latents], from a level camera."""
+    """The path of these keys, [latents], from a level camera."""
     start = level_camera(config.height, config.width, fov_degrees)
     return latent_cameras(cameras_from_keys(keys, start, frames_per_latent=STRIDE), STRIDE)
 
 
 def read_of(command: Generate) -> Read:
-    """The policy of a command line."""
+    """The read policy of the command line."""
     if command.read == "window":
         return read_window(command.read_frames)
     return read_packed(previous=command.read_frames) if command.read == "packed" else read_everything

@@ -1,4 +1,4 @@
-"""Make the banks of interrupted clips and their twins, or go on where a run was stopped.
+"""Build the banks of interrupted clips and their twins, or go on where an earlier call was stopped.
 
     python -m recipes.remind.prepare --preset tiny
     python -m recipes.remind.prepare --preset wan2.1-1.3b --videos DIR --captions CSV
@@ -28,7 +28,7 @@ from memkit.banks import MemoryBank, read_captions
 from memkit.cameras import latent_cameras
 from memkit.video import to_model
 from recipes.common.backbones import load_codec
-from recipes.common.commands import PREPARES, run_command
+from recipes.common.commands import PREPARES, report_done, run_command
 from recipes.common.own_videos import OwnVideos, fill_bank
 from recipes.remind.clips import FileClip, WorldClip
 from recipes.remind.presets import Command, Config, parse
@@ -50,12 +50,13 @@ class Prepare(OwnVideos, Command):
 def main(command: Prepare) -> int:
     """Build what is missing; the exit code."""
     config = command.config
-    own, codec = command.given(config.model), load_codec(config)
+    own, codec = command.source(config.model), load_codec(config)
     if own is not None:
         return _ingest(command, *own, codec)
     for split, count in (("train", config.train_clips), ("test", config.test_clips)):
         clips = [WorldClip(f"{split}-{i:05d}", config) for i in range(count)]
         fill_clips(config.folder / split, config, codec, {clip.id: clip for clip in clips})
+    report_done(config.folder, "python -m recipes.remind.train with the same --preset and flags")
     return 0
 
 
@@ -99,7 +100,7 @@ def _ingest(command: Prepare, folder: Path, captions: Path, codec: WanCodec) -> 
     clips = {row.id: FileClip(row, command.config, held_out=command.into == "test") for row in rows}
     path = command.config.folder / command.into
     bad = fill_clips(path, command.config, codec, clips)
-    return command.tell(path, len(clips), broken, bad)
+    return command.report(path, len(clips), broken, bad)
 
 
 if __name__ == "__main__":

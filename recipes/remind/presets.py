@@ -28,7 +28,8 @@ class Training(TrainSettings):
     """Training, with the curriculum; 0 (of --frontier: no) switches a part of it off."""
 
     frontier: bool = True
-    """Frontier continuation: the first n chunks are given, n drawn anew in each step; else --known latents are."""
+    """Frontier continuation: the first n chunks are given, n drawn anew in each step; else
+    --conditioning-frames latents are."""
     node_drop: float = 0.3
     """Probability that a chunk is hidden from all later ones."""
     node_drop_degraded: float = 0.6
@@ -41,7 +42,7 @@ class Training(TrainSettings):
     """Probability that a step is on undisturbed clips with all of their past, against forgetting."""
     anchor: bool = True
     """The last clean chunk before an interruption is an anchor: never hidden, never noised."""
-    known: int = 1
+    conditioning_frames: int = 1
     """Latent frames given at the start of a clip if no frontier is drawn: 1 is image-to-video."""
     camera_lr: float = 5e-5
     """Learning rate of PM-RoPE's parameters."""

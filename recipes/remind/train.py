@@ -186,8 +186,7 @@ def main(command: Command) -> int:
     train(config, backbone, MemoryBank.open(config.folder / "train"), accelerator)
     report_sharding(accelerator, backbone.transformer)
     accelerator.end_training()
-    if accelerator.is_main_process:
-        report_done(config.out, f"python -m recipes.remind.evaluate --out {config.out}")
+    report_done(config.out, "python -m recipes.remind.evaluate with the same --preset and flags")
     return 0
 
 

@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 from memkit.errors import InputError
 from recipes.common.commands import report_done, run_command
 from recipes.common.json_file import write_json
-from recipes.dit_mem.generate import Job, make_missing
+from recipes.dit_mem.generate import Job, generate_missing
 from recipes.dit_mem.memories import Source
 from recipes.dit_mem.presets import Command, parse
 
@@ -186,7 +186,7 @@ def main(options: Benchmarks) -> int:
         Job(video.prompt, video.seed, folder / "videos" / video.file, folder / "about" / f"{video.key}.json")
         for video in planned
     ]
-    make_missing(config, jobs, options.memory, options.bank, options.encoder_from)
+    generate_missing(config, jobs, options.memory, options.bank, options.encoder_from)
     write_json(folder / "index.json", [video._asdict() for video in planned])
     report_done(folder / "videos", "the benchmark's own scorer on this folder; see docs/benchmarks.md")
     return 0

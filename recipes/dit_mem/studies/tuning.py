@@ -33,12 +33,14 @@ class Samples(NamedTuple):
     latents: Float[Tensor, "batch channels frames height width"]
     noise: Float[Tensor, "batch channels frames height width"]
     sigma: Float[Tensor, " batch"]
-    known: int = 0
+    conditioning_frames: int = 0
     """First latent frames that are given."""
 
     def part(self, some: slice) -> Samples:
         """Some of them."""
-        return Samples(self.captions[some], self.latents[some], self.noise[some], self.sigma[some], self.known)
+        return Samples(
+            self.captions[some], self.latents[some], self.noise[some], self.sigma[some], self.conditioning_frames
+        )
 
 
 def noised(
@@ -75,7 +77,9 @@ class Clips:
             levels,
             config.shift,
         )
-        return samples._replace(known=int(random.Random(f"{config.seed}/{step}").random() < config.image_cond_prob))
+        return samples._replace(
+            conditioning_frames=int(random.Random(f"{config.seed}/{step}").random() < config.image_cond_prob)
+        )
 
 
 def flow_losses(backbone: WanBackbone, text: TextCache, samples: Samples) -> Float[Tensor, " batch"]:
@@ -84,7 +88,7 @@ def flow_losses(backbone: WanBackbone, text: TextCache, samples: Samples) -> Flo
     It is over the frames that are not given.
     """
     latents, noise, sigma = (x.to(backbone.device) for x in (samples.latents, samples.noise, samples.sigma))
-    known = samples.known
+    known = samples.conditioning_frames
     noisy, timestep = add_noise(latents, noise, sigma), sigma * NUM_TRAIN_TIMESTEPS
     words, losses = text(samples.captions).to(latents), torch.zeros_like(sigma)
     for expert, index, _ in by_expert(backbone, timestep):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from memkit.banks import MemoryBank
 from memkit.errors import InputError
 from memkit.video import read_video
-from recipes.dit_mem.generate import Job, make_missing
+from recipes.dit_mem.generate import Job, generate_missing
 from recipes.dit_mem.parts import load_backbone, new_encoder
 from recipes.dit_mem.presets import Config, parse, tiny
 from recipes.dit_mem.studies.benchmarks import (
@@ -313,7 +313,7 @@ def test_two_prompts_of_one_file_do_not_overwrite_each_other(config, tmp_path) -
     place = tmp_path / "videos" / "a.mp4", tmp_path / "about" / "a.json"
     jobs = [Job("A fantasy landscape", 42, *place), Job("a fantasy landscape", 42, *place)]
     with pytest.raises(InputError, match="prompt"):
-        make_missing(config, jobs, "none", None, None)
+        generate_missing(config, jobs, "none", None, None)
     assert _json(place[1])["prompt"] == "A fantasy landscape"
     with pytest.raises(InputError, match="prompt"):
-        make_missing(config, jobs[1:], "none", None, None)
+        generate_missing(config, jobs[1:], "none", None, None)

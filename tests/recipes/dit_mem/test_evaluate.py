@@ -277,7 +277,7 @@ def test_what_tokens_can_carry_is_learned_from_the_clip_itself(config) -> None:
     (run,) = claims.study(command).configs((1,))
     assert run.out != claims.study(dataclasses.replace(command, claim="branches")).configs((1,))[0].out
     batch = TrainingSet(MemoryBank.open(config.bank), run).batch(run.steps - 1)
-    assert batch.known == 0 and set(batch.captions) == {""}
+    assert batch.conditioning_frames == 0 and set(batch.captions) == {""}
     assert torch.equal(batch.memory[:, 0], batch.latents) and not batch.mask[:, 1:].any()
     assert claims.main(command) == 0
     assert list(json.loads((config.out / "appearance.json").read_text())) == ["frequency"]

@@ -72,7 +72,11 @@ def command_in(out: Path, config: Config, **changes: object) -> Full:
 
 def same(a: Samples, b: Samples) -> bool:
     tensors = zip(a[1:4], b[1:4], strict=True)
-    return a.captions == b.captions and all(torch.equal(x, y) for x, y in tensors) and a.known == b.known
+    return (
+        a.captions == b.captions
+        and all(torch.equal(x, y) for x, y in tensors)
+        and a.conditioning_frames == b.conditioning_frames
+    )
 
 
 def test_no_prompt_is_among_the_clips(config, bank) -> None:
@@ -115,7 +119,7 @@ def test_noise_levels_are_spread_over_those_of_training(config, bank) -> None:
 
 
 def test_the_loss_is_flow_matching(config, backbone, bank) -> None:
-    samples = Clips(bank, bank.ids, config).batch(0)._replace(known=0)
+    samples = Clips(bank, bank.ids, config).batch(0)._replace(conditioning_frames=0)
     with prepared(backbone, config.text_length, False):
         losses = flow_losses(backbone, TextCache(backbone, config.text_length), samples)
     for i, loss in enumerate(losses):
@@ -127,9 +131,9 @@ def test_the_loss_is_flow_matching(config, backbone, bank) -> None:
 
 def test_given_frames_are_clean_and_have_no_loss(config, backbone, bank) -> None:
     clips = Clips(bank, bank.ids, dataclasses.replace(config, image_cond_prob=0.6))
-    shares = [clips.batch(step).known for step in range(40)]
+    shares = [clips.batch(step).conditioning_frames for step in range(40)]
     assert set(shares) == {0, 1} and abs(sum(shares) / 40 - 0.6) < 0.25
-    samples = clips.batch(0)._replace(known=1)
+    samples = clips.batch(0)._replace(conditioning_frames=1)
     with prepared(backbone, config.text_length, False):
         losses = flow_losses(backbone, TextCache(backbone, config.text_length), samples)
     for i, loss in enumerate(losses):

@@ -230,7 +230,7 @@ def test_a_caption_too_long_is_named(backbone) -> None:
 
 def test_given_frames_are_clean_at_timestep_0_and_bear_no_loss(backbone, config, data) -> None:
     encoder = new_encoder(config, backbone)
-    text, batch = TextCache(backbone, config.text_length), dataclasses.replace(data.batch(1), known=1)
+    text, batch = TextCache(backbone, config.text_length), dataclasses.replace(data.batch(1), conditioning_frames=1)
     with prepared(backbone, config.text_length, False):
         losses = _losses(backbone, Objective(encoder), batch, config.text_length)
         # by hand: per-token timesteps, clean first frame, the rest of the error
@@ -243,8 +243,8 @@ def test_given_frames_are_clean_at_timestep_0_and_bear_no_loss(backbone, config,
             made = backbone.transformer(noisy, steps, text(batch.captions), return_dict=False)[0]
     error = (made - (batch.noise - batch.latents))[:, :, 1:].pow(2).flatten(1).mean(1)
     torch.testing.assert_close(losses, error)
-    shares = [data.batch(step).known for step in range(40)]
-    assert set(shares) == {0, 1} and shares == [data.batch(step, 1, 2).known for step in range(40)]
+    shares = [data.batch(step).conditioning_frames for step in range(40)]
+    assert set(shares) == {0, 1} and shares == [data.batch(step, 1, 2).conditioning_frames for step in range(40)]
 
 
 class _Stops(TrainingSet):

@@ -28,8 +28,8 @@ def test_generate_from_an_image_with_prompts_and_keys(config, picture, capsys) -
 
 def test_generate_goes_on_from_a_video_past_its_length(config, picture) -> None:
     command = generate.Generate(
-        dataclasses.replace(config, cache_frames=6), video=picture, known_latents=6, prompts=("a tank",), chunks=8,
-        read="packed", read_frames=3, to=config.out / "long.mp4",
+        dataclasses.replace(config, cache_frames=6), video=picture, conditioning_latents=6, prompts=("a tank",),
+        chunks=8, read="packed", read_frames=3, to=config.out / "long.mp4",
     )  # fmt: skip
     assert generate.main(command) == 0
     assert len(read_video(config.out / "long.mp4").frames) == 4 * 21 + 1

@@ -1,0 +1,82 @@
+"""What the recipes' commands share: help that fits the command, settings that all accept, models in the run's dtype."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+import torch
+
+from recipes.common.backbones import load_backbone, load_trainable
+from recipes.common.commands import report_done
+from recipes.dit_mem import generate as dit_mem_generate
+from recipes.dit_mem import presets as dit_mem
+from recipes.memlearner import generate as memlearner_generate
+from recipes.memlearner import presets as memlearner
+from recipes.remind import generate, prepare, train
+from recipes.remind import presets as remind
+
+GENERATE = [
+    (remind, generate.Generate),
+    (memlearner, memlearner_generate.Generate),
+    (dit_mem, dit_mem_generate.Generate),
+]
+
+
+def flags(presets, command, capsys) -> set[str]:
+    """The flags that ``--help`` lists."""
+    with pytest.raises(SystemExit) as ended:
+        presets.parse(command, "What it does.", ["--preset", "wan2.1-1.3b", "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: python -m {command.__module__} ") and "What it does." in text
+    assert "now those of wan2.1-1.3b" in text
+    return set(re.findall(r"^[^\w-]*(--[a-z-]+)", text, re.M))
+
+
+@pytest.mark.parametrize(("presets", "command"), GENERATE)
+def test_help_of_generate_shows_sampling_and_not_training(presets, command, capsys) -> None:
+    shown = flags(presets, command, capsys)
+    assert {"--sampling-steps", "--guidance-scale", "--model", "--out", "--seed"} <= shown
+    assert not shown & {"--steps", "--lr", "--batch", "--shard", "--tracker", "--save-every", "--train-clips"}
+
+
+def test_help_of_train_and_prepare_shows_their_own(capsys) -> None:
+    shown = flags(remind, train.Train, capsys)
+    assert {"--lr", "--gradient-accumulation-steps", "--undisturbed-prob", "--frames"} <= shown
+    assert not shown & {"--sampling-steps", "--train-clips", "--image"}
+    shown = flags(remind, prepare.Prepare, capsys)
+    assert {"--train-clips", "--videos", "--frames"} <= shown and not shown & {"--lr", "--sampling-steps"}
+
+
+@pytest.mark.parametrize(("presets", "command"), GENERATE)
+def test_a_command_accepts_the_settings_that_it_does_not_show(presets, command) -> None:
+    told = presets.parse(command, None, ["--lr", "0.5", "--gradient-accumulation-steps", "4"])
+    assert told.config == dataclasses.replace(presets.tiny(), lr=0.5, gradient_accumulation_steps=4)
+
+
+def test_one_process_of_a_launch_reports(tmp_path, capsys, monkeypatch) -> None:
+    report_done(tmp_path, "python -m recipes.remind.train")
+    assert capsys.readouterr().out == f"Results are in {tmp_path}.\nNext: python -m recipes.remind.train\n"
+    monkeypatch.setenv("RANK", "1")
+    report_done(tmp_path)
+    assert not capsys.readouterr().out
+
+
+def test_models_are_loaded_in_the_dtype_of_the_run(random_folder) -> None:
+    config = dataclasses.replace(remind.tiny(), model=str(random_folder), dtype="bf16", device="cpu")
+    pipe = load_backbone(config).pipeline()
+    assert pipe.transformer.patch_embedding.weight.dtype == pipe.text_encoder.dtype == torch.bfloat16
+    assert not any(p.requires_grad for part in (pipe.transformer, pipe.vae) for p in part.parameters())
+
+
+def test_what_training_does_not_use_stays_on_the_cpu(random_folder) -> None:
+    config = dataclasses.replace(remind.tiny(), model=str(random_folder), dtype="bf16")
+    meta = torch.device("meta")  # any other than the CPU
+    for sharded in (False, True):
+        pipe = load_trainable(config, meta, sharded).pipeline()
+        assert pipe.vae.device.type == "cpu" and pipe.text_encoder.device == meta
+        assert pipe.transformer.device.type == ("cpu" if sharded else "meta")
+        assert {p.dtype for p in pipe.transformer.parameters()} == {torch.float32}
+        assert pipe.text_encoder.dtype == torch.bfloat16 and all(p.requires_grad for p in pipe.transformer.parameters())
