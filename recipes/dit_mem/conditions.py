@@ -31,7 +31,7 @@ ConditionsOf = Callable[[Config, MemoryBank, Sequence[str]], dict[str, Condition
 
 
 def knowledge(config: Config, bank: MemoryBank, targets: Sequence[str]) -> dict[str, Condition]:
-    """No clips; those that the caption retrieves; clips of other names; clips drawn at random; the prompt's own clip."""
+    """No clips; those that the caption retrieves; clips of other names; random clips; the prompt's own clip."""
     return {
         "none": Condition([[] for _ in targets]),
         "retrieved": Condition(_found(config, bank, targets, "retrieved")),
