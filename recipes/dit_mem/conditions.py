@@ -1,6 +1,6 @@
-"""What the prompts of an evaluation are shown: memory and its controls.
+"""The conditions of an evaluation: the clips that its prompts are shown as memory, and controls.
 
-A study is a list of conditions under which every prompt is generated, from the same noise.
+A study is a list of conditions under which every prompt is generated from the same noise.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from memkit.banks import MemoryBank
 from memkit.generation import MemoryGuidance
 from recipes.dit_mem.laws import kin, law_of, names_of
-from recipes.dit_mem.memories import find
+from recipes.dit_mem.memories import Source, find
 from recipes.dit_mem.presets import Config
 
 
@@ -31,12 +31,12 @@ ConditionsOf = Callable[[Config, MemoryBank, Sequence[str]], dict[str, Condition
 
 
 def knowledge(config: Config, bank: MemoryBank, targets: Sequence[str]) -> dict[str, Condition]:
-    """Nothing; the clips that the caption retrieves, never its own; clips of other names; any clips; its own clip."""
+    """No clips; those that the caption retrieves; clips of other names; random clips; the prompt's own clip."""
     return {
         "none": Condition([[] for _ in targets]),
-        "retrieved": Condition(_retrieved(config, bank, targets)),
+        "retrieved": Condition(_found(config, bank, targets, "retrieved")),
         "other": Condition([others(config, bank, id) for id in targets]),
-        "random": Condition([hits.ids for hits in find(config, bank, _captions(targets), "random", _own(targets))]),
+        "random": Condition(_found(config, bank, targets, "random")),
         "oracle": Condition([[id] for id in targets]),
     }
 
@@ -44,9 +44,11 @@ def knowledge(config: Config, bank: MemoryBank, targets: Sequence[str]) -> dict[
 def plug(config: Config, bank: MemoryBank, targets: Sequence[str]) -> dict[str, Condition]:
     """More and fewer clips than the encoder was trained with, and retrieval that is wrong for some of them."""
     numbers = {
-        f"k = {k}": Condition(_retrieved(replace(config, k=k), bank, targets)) for k in (1, 3, 5, 10) if k != config.k
+        f"k = {k}": Condition(_found(replace(config, k=k), bank, targets, "retrieved"))
+        for k in (1, 3, 5, 10)
+        if k != config.k
     }
-    right, wrong = _retrieved(config, bank, targets), [others(config, bank, id) for id in targets]
+    right, wrong = _found(config, bank, targets, "retrieved"), [others(config, bank, id) for id in targets]
     degraded = {
         f"{n} of {config.k} wrong": Condition([b[:n] + a[: config.k - n] for a, b in zip(right, wrong, strict=True)])
         for n in range(1, config.k)
@@ -56,7 +58,7 @@ def plug(config: Config, bank: MemoryBank, targets: Sequence[str]) -> dict[str, 
 
 def guidance(config: Config, bank: MemoryBank, targets: Sequence[str]) -> dict[str, Condition]:
     """Memory for the conditional branch alone, and as a term of its own."""
-    right, wrong = _retrieved(config, bank, targets), [others(config, bank, id) for id in targets]
+    right, wrong = _found(config, bank, targets, "retrieved"), [others(config, bank, id) for id in targets]
     ways: dict[str, MemoryGuidance] = {"conditional": "conditional", "w_m = 1": 1.0, "w_m = 3": 3.0}
     return {
         f"{kind}, {name}": Condition(shown, way)
@@ -70,7 +72,7 @@ def mixture(config: Config, bank: MemoryBank, targets: Sequence[str]) -> dict[st
 
     The other's clips count as those shown, so "with truth" speaks for the one and "with the clips shown" for the other.
     """
-    right, wrong = _retrieved(config, bank, targets), [others(config, bank, id) for id in targets]
+    right, wrong = _found(config, bank, targets, "retrieved"), [others(config, bank, id) for id in targets]
     return {
         "low right, high other": Condition(wrong, low=right),
         "high right, low other": Condition(wrong, high=right),
@@ -78,21 +80,15 @@ def mixture(config: Config, bank: MemoryBank, targets: Sequence[str]) -> dict[st
 
 
 def encoders(config: Config, bank: MemoryBank, targets: Sequence[str]) -> dict[str, Condition]:
-    """What encoders are compared by, besides retrieved and other clips: the clip itself."""
+    """What encoders are compared by, besides retrieved and other clips: the prompt's own clip."""
     return {"oracle": Condition([[id] for id in targets])}
 
 
-STUDIES: dict[str, ConditionsOf] = {
-    "knowledge": knowledge,
-    "plug": plug,
-    "guidance": guidance,
-    "mixture": mixture,
-    "encoders": encoders,
-}
+STUDIES: dict[str, ConditionsOf] = {of.__name__: of for of in (knowledge, plug, guidance, mixture, encoders)}
 
 
 def others(config: Config, bank: MemoryBank, id: str) -> list[str]:
-    """k clips of one other planet and material, or one other substance, drawn by chance.
+    """k clips of one other planet and material, or one other substance, drawn at random.
 
     Where there are fewer, clips of that planet and any material but the target's come after them.
     """
@@ -107,13 +103,7 @@ def others(config: Config, bank: MemoryBank, id: str) -> list[str]:
     return strange[: config.k]
 
 
-def _captions(targets: Sequence[str]) -> list[str]:
-    return [law_of(id).caption for id in targets]
-
-
-def _own(targets: Sequence[str]) -> list[list[str]]:
-    return [[id] for id in targets]
-
-
-def _retrieved(config: Config, bank: MemoryBank, targets: Sequence[str]) -> list[list[str]]:
-    return [hits.ids for hits in find(config, bank, _captions(targets), "retrieved", _own(targets))]
+def _found(config: Config, bank: MemoryBank, targets: Sequence[str], source: Source) -> list[list[str]]:
+    """The clips that the captions of the targets find, never their own."""
+    hits = find(config, bank, [law_of(id).caption for id in targets], source, [[id] for id in targets])
+    return [found.ids for found in hits]
