@@ -1,7 +1,7 @@
 """Curricula for training with memory: functions graph -> graph that hide, noise or move what a model remembers.
 
 Each is a frozen dataclass, called with a graph and a ``random.Random``: the result is a function of the graph and the
-state of the generator alone. Draw anew at each step, from the clip's own graph. ReMind (arXiv 2605.25333) names these
+state of the generator alone. Draw again at each step, from the clip's own graph. ReMind (arXiv 2605.25333) names these
 transforms but publishes no rates: the defaults are our reading, each a setting.
 
     curriculum = CleanMix(Compose((FrontierContinuation(), NodeDrop(), NoisyMemory())))

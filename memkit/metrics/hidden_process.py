@@ -1,4 +1,4 @@
-"""How a process of the worlds went on while it was hidden: pixels and state of the frames in which it is seen again."""
+"""Scores of a process of the worlds that was hidden: pixels and state of the frames in which it is visible again."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from memkit.worlds.render import render
 
 
 class HiddenProcess(NamedTuple):
-    """Scores of the frames after a process was hidden; NaN where there is nothing to measure."""
+    """Scores of the frames after a process was hidden; NaN where they are undefined."""
 
     psnr: float
-    """In dB, against the twin; NaN of equal frames."""
+    """In dB, against the twin; NaN for equal frames."""
     evolution: float
-    """`evolution_score` of the pixels that show, or showed, what moves: 1 as the twin, 0 as a world that stopped."""
+    """`evolution_score` of the pixels that show, or showed, moving bodies: 1 for the twin, 0 for a stopped world."""
     state_evolution: float
     """`state_evolution` over the frames in which the state was found."""
     state_error: float
-    """Mean distance of the state from the truth over the same frames, in shares of the frame's width."""
+    """Mean distance of the state from the truth over the same frames, as a share of the frame's width."""
     found: float
     """Share of the frames in which the state was found, in [0, 1]."""
 
@@ -42,7 +42,7 @@ def measure_hidden_process(
     """Scores of ``video``, the frames of an event at ``seconds``.
 
     ``twin`` are the same frames without an interruption; ``frozen`` [H, W, 3] is the frame at ``last_seen`` seconds,
-    which a world that stopped still shows. Without an event all pixels count, and there is no state.
+    which a stopped world still shows. Without an event all pixels count, and there is no state.
     """
     quality = mean_psnr(psnr(video, twin))
     quality = quality if math.isfinite(quality) else math.nan

@@ -161,7 +161,7 @@ class History:
 
     @staticmethod
     def load(path: str | Path, device: torch.device | str = "cpu") -> History:
-        """A saved history on ``device``; a rollout goes on from it as from the one that was saved.
+        """A saved history on ``device``; a rollout continues from it as from the original.
 
         Raises:
             InputError: there is no such file, or it holds no history of this version, or is damaged.

@@ -158,7 +158,7 @@ def test_bad_input_is_named():
         FOVRetriever(cams, ids=["0"] * 48)
     with pytest.raises(InputError, match="3 ids"):
         FOVRetriever(cams, ids=["a", "b", "c"])
-    with pytest.raises(InputError, match="one pose a frame"):
+    with pytest.raises(InputError, match="one pose per frame"):
         FOVRetriever(one())
     with pytest.raises(InputError, match="the query: c2w .* one camera"):
         FOVRetriever(cams)(cams)
