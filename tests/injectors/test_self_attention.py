@@ -11,6 +11,7 @@ from memkit.encoders import MemoryGate
 from memkit.errors import InputError, MemkitError
 from memkit.injectors import AttentionRecorder, SelfAttentionConcat
 from memkit.memory import Memory
+from tests.helpers.differ import differ
 from tests.helpers.random_wan import SMALL, random_pipeline, random_transformer
 
 WIDTH = 48
@@ -27,7 +28,7 @@ def inputs(batch=2, frames=3, per_token=False):
     timestep = torch.tensor([700.0, 150.0])[:batch]
     if per_token:
         timestep = timestep[:, None].expand(-1, frames * 4).clone()
-        timestep[:, :4] = 0.0  # the first frame is known
+        timestep[:, :4] = 0.0  # the first frame is a conditioning frame
     text = torch.randn(batch, 6, SMALL["text_dim"], generator=generator)
     return latents, timestep, text
 
@@ -42,7 +43,7 @@ def memory(batch=2, tokens=7, seed=2, **more):
 
 
 def released_block(block, x, text, temb, rotary, mem):
-    """The block of the release, written from its description: memory runs in the sequence, its rows are dropped."""
+    """The block of the DiT-Mem release: memory tokens run as part of the sequence, and their outputs are dropped."""
     attn, n = block.attn1, x.shape[1]
     shift, scale, gate, c_shift, c_scale, c_gate = (block.scale_shift_table + temb).chunk(6, dim=1)
 
@@ -76,7 +77,7 @@ def test_equals_the_released_arithmetic(model):
     for handle in handles:
         handle.remove()
     assert len(seen) == len(model.blocks)
-    for block, args, out in seen:  # each block on the inputs it really had; the hook's own change is only to the rotary
+    for block, args, out in seen:  # each block on the inputs that it had; the hook changes only the rotary embedding
         hidden, text, temb, carried = args
         with torch.no_grad():
             want = released_block(block, hidden, text, temb, carried.rotary, mem.tokens)
@@ -92,7 +93,7 @@ def test_no_real_memory_and_detaching_are_bit_identical(model, per_token):
         with SelfAttentionConcat(nothing).attach(model):
             assert torch.equal(run(model, *args), base)
     with SelfAttentionConcat(memory()).attach(model):
-        assert not torch.equal(run(model, *args), base)
+        assert differ(run(model, *args), base)
     assert torch.equal(run(model, *args), base)
     assert type(model.blocks[0].attn1.processor).__name__ == "WanAttnProcessor"
     assert not model.blocks[0]._forward_pre_hooks
@@ -103,7 +104,7 @@ def test_a_sample_without_memory_keeps_its_own_output_to_the_bit(model):
     mask = torch.tensor([[True] * 7, [False] * 7])
     with SelfAttentionConcat(memory(mask=mask)).attach(model):
         out = run(model)
-    assert torch.equal(out[1], base[1]) and not torch.equal(out[0], base[0])
+    assert torch.equal(out[1], base[1]) and differ(out[0], base[0])
 
 
 def test_masked_tokens_are_as_if_absent_whatever_they_hold(model):
@@ -142,8 +143,8 @@ def test_two_injectors_are_one_with_both_memories(model, first_leaves_first):
     left, right = (one, two) if first_leaves_first else (two, one)
     left.detach()
     with SelfAttentionConcat(b if first_leaves_first else a).attach(random_transformer()) as _:
-        pass  # attaching elsewhere disturbs nothing here
-    assert not torch.equal(run(model), base)
+        pass  # attaching to another model changes nothing here
+    assert differ(run(model), base)
     right.detach()
     assert torch.equal(run(model), base)
 
@@ -158,7 +159,7 @@ def test_the_gate_starts_shut_and_learns(model):
     with torch.no_grad():
         gate.weight.fill_(0.5)
     with SelfAttentionConcat(memory(gate=gate())).attach(model):
-        assert not torch.equal(run(model), base)
+        assert differ(run(model), base)
     assert not any("gate" in name for name in model.state_dict())
 
 
@@ -274,7 +275,7 @@ def test_inside_the_stock_pipeline_with_guidance(boundary, expand):
     with_memory = generate()
     for attachment in attached:
         attachment.detach()
-    assert not torch.equal(with_memory, base)
+    assert differ(with_memory, base)
     assert torch.equal(generate(), base)
     calls = [len(m.shares()) for m in recorders]
     assert sum(calls) == 8 and min(calls) > 0  # 4 steps, two calls each; both experts of two are used
