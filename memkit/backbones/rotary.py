@@ -42,7 +42,9 @@ def checked_positions(positions: Sequence[Any]) -> tuple[int, ...]:
     except TypeError as error:
         raise InputError(f"Positions are {list(positions)}; give whole numbers of latent frames.") from error
     if not numbers or len(set(numbers)) != len(numbers):
-        raise InputError(f"Positions are {list(numbers)}; give at least one, and each only once.")
+        raise InputError(
+            f"Positions are {list(numbers)}; give each latent frame a position of its own, and at least one frame."
+        )
     return numbers
 
 

@@ -92,8 +92,7 @@ class AttachedFrames(Attached):
             positions: positions of the frames of P; by default 0…F−1.
             context_positions: positions of the context frames, which may be negative or have gaps; by default −N…−1. A
                 packed token gets the average of the rotary tables over the cells that it stands for.
-            cameras: poses of the frames of P [B or 1,F,12], with or without a context; see
-                `memkit.cameras.relative_pose_vectors`.
+            cameras: poses of P [B or 1,F,12], also without context; see `memkit.cameras.relative_pose_vectors`.
             context_cameras: poses of the context frames [B or 1,N,12], relative to the same camera. A packed token gets
                 the average of its frames' encoded poses.
             annotation: kind of the poses, one of the config's ``cameras``.
@@ -151,8 +150,7 @@ class AttachedFrames(Attached):
         if not with_context:
             return None
         timestep = (t[:, None] if t.ndim == 1 else t).expand(x.shape[0], x.shape[2] * height * width)
-        # Those of the context are added later, as hooks for conditioning frames may change the timesteps here too.
-        return (), {**named, "timestep": timestep}
+        return (), {**named, "timestep": timestep}  # without context: hooks for conditioning frames may change it
 
     def _after(self, model: Any, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
         """History guidance: a second forward pass with the same arguments, without the context."""
@@ -162,7 +160,9 @@ class AttachedFrames(Attached):
             return None
         self._pass, self._fresh = replace(running, counts=()), True
         try:
-            without = model.forward(*args, **kwargs)[0]  # not through the hooks: these arguments have been changed already
+            without = model.forward(*args, **kwargs)[
+                0
+            ]  # not through the hooks: these arguments have been changed already
         finally:
             self._pass = running
         guided = without + omega * (output[0] - without)
@@ -186,8 +186,7 @@ class AttachedFrames(Attached):
         self._fresh = False
         if running.counts and getattr(model.blocks[0].attn1.processor, "positioning", None) is not None:
             raise MemkitError(
-                "The transformer has camera positions attached, which do not cover the context frames; detach the "
-                "camera positions or the frame context."
+                "The transformer has camera positions attached, which context frames do not have; detach one of them."
             )
         inputs, rope = running.inputs, model.rope
         height, width = latents.shape[3] // rope.patch_size[1], latents.shape[4] // rope.patch_size[2]

@@ -35,13 +35,9 @@ class FrameContextConfig:
     def __post_init__(self) -> None:
         checked_packing(self.packing)
         if self.patch_size[0] != 1:
-            raise InputError(
-                f"patch_size is {self.patch_size}; frame context needs a model with patches of one latent frame."
-            )
+            raise InputError(f"patch_size is {self.patch_size}; frame context is for models that patch single frames.")
         if self.keep_start and not self.packing:
-            raise InputError(
-                "keep_start needs a packing (without one, all frames are kept); set packing, or leave it out."
-            )
+            raise InputError("keep_start goes with a packing; without one, all frames are kept.")
 
     @classmethod
     def of(
