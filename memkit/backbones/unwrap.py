@@ -24,10 +24,10 @@ def wans_of(models: Sequence[Attachable]) -> list[WanTransformer3DModel]:
     Raises:
         InputError: there are none, one is repeated, or one is not a Wan transformer.
     """
-    found = [wan_of(transformer) for model in models for transformer in _experts(model)]
-    if not found or len({id(model) for model in found}) != len(found):
+    transformers = [wan_of(transformer) for model in models for transformer in _experts(model)]
+    if not transformers or len({id(transformer) for transformer in transformers}) != len(transformers):
         raise InputError("attach() needs transformers, each once: attach(pipe) or attach(pipe.transformer).")
-    return found
+    return transformers
 
 
 def wan_of(model: object) -> WanTransformer3DModel:

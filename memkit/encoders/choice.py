@@ -72,11 +72,13 @@ def load_encoder(
         local_files_only=local_files_only,
         force_download=force_download,
     )
-    found = read_config(folder / CONFIG_FILE).get(CLASS_KEY)
+    class_name = read_config(folder / CONFIG_FILE).get(CLASS_KEY)
     kinds = {kind.__name__: kind for kind in map(_class, get_args(EncoderName))}
-    if found not in kinds:
-        raise InputError(f"{folder / CONFIG_FILE} describes {found!r}; give a folder with one of {', '.join(kinds)}.")
-    return kinds[found].from_pretrained(folder)
+    if class_name not in kinds:
+        raise InputError(
+            f"{folder / CONFIG_FILE} describes {class_name!r}; give a folder with one of {', '.join(kinds)}."
+        )
+    return kinds[class_name].from_pretrained(folder)
 
 
 def _class(name: EncoderName) -> type[Encoder]:

@@ -4,8 +4,7 @@ The release pools each video to one vector per branch, repeats it 100 times, and
 All copies of a token give the same output as one, and n copies of a key are equivalent to one key with ln(n) added to
 its logit. So N videos give 2N tokens with log-weight ln(100) here, and 200N tokens in the release: all queries of the
 backbone get the same result. This holds in training too, where the release applies a dropout of 0.5 before pooling,
-uses the batch statistics in BatchNorm, and shuffles the videos, whose order affects neither this attention nor that of
-the backbone.
+uses the batch statistics in BatchNorm, and shuffles the videos (no attention depends on their order).
 
 As in the release, the filters order frequencies by FFT bin number, not by |frequency|, but without its random noise.
 Use ``FrequencyEncoder`` for new encoders; this one is for released checkpoints and for comparison.
@@ -174,8 +173,7 @@ def load_dit_mem(
 ) -> DitMemEncoder:
     """Load a checkpoint of the released encoder, in fp32 and eval mode.
 
-    Warns if the checkpoint lacks BatchNorm statistics (mean 0 and variance 1 are used) or filters (the curve without
-    noise is used; the release draws new noise in this case, so its runs differ from each other).
+    Warns if BatchNorm statistics are missing (uses mean 0 and variance 1) or filters (uses the curve without noise).
 
     Args:
         path_or_state_dict: a ``.safetensors`` file, a torch file (read with ``weights_only=True``) or a state dict: all

@@ -16,8 +16,8 @@ high-pass gain is 1 − the low-pass gain: with the same arguments, the two filt
 gain at r = 1. With a half-power cut-off (1/√2 at r = 1), they would not be symmetric.
 
 Butterworth filters separate tones with r ≤ 1/2 from those with r ≥ 2 by 24·(order/2) dB. A gaussian falls off more
-gradually and separates r ≤ 1/3 from r ≥ 2 by 22 dB. The defaults are our choice: DiT-Mem (arXiv 2511.19229) does not specify a
-cut-off, and its release orders frequency −1 as the highest of all.
+gradually and separates r ≤ 1/3 from r ≥ 2 by 22 dB. The defaults are our choice: DiT-Mem (arXiv 2511.19229) does not
+specify a cut-off, and its release orders frequency −1 as the highest of all.
 """
 
 from __future__ import annotations

@@ -184,13 +184,13 @@ class SlotCache:
             raise InputError(f"The cache has no frame at {missing}; it holds {list(self.positions)}.")
         return positions
 
-    def _allocate(self, frames: list[tuple[Tensor, Tensor]], wanted: int) -> None:
+    def _allocate(self, frames: list[tuple[Tensor, Tensor]], num_frames: int) -> None:
         bytes_per_frame = sum(x[:, 0].nbytes for kv in frames for x in kv)
         capacity = self.budget_bytes // bytes_per_frame
-        if capacity < wanted:
+        if capacity < num_frames:
             raise BudgetError(
                 f"The budget of {self.budget_bytes} bytes holds {capacity} frames of {bytes_per_frame} bytes; raise it "
-                f"for a write of {wanted} frames, which need {wanted * bytes_per_frame} bytes."
+                f"for a write of {num_frames} frames, which need {num_frames * bytes_per_frame} bytes."
             )
         self._kv = []  # frees the old slots before the new ones are allocated
         self._kv = [(_slots_like(k, capacity), _slots_like(v, capacity)) for k, v in frames]

@@ -143,7 +143,7 @@ class QueryModule(Pretrained, nn.Module):
             raise InputError(f"There is no encoder for {annotation!r} poses; choose one of {self.config.cameras}.")
         self._check(query_noise, context, text)
         batch, context_frames = query_noise.shape[0], 0 if context is None else context.shape[2]
-        query_at = _checked_frames("query", range(query_noise.shape[2]), positions, cameras, batch)
+        at = _checked_frames("query", range(query_noise.shape[2]), positions, cameras, batch)
         context_at = _checked_frames("context", range(-context_frames, 0), context_positions, context_cameras, batch)
         time = torch.zeros(batch, device=query_noise.device)
         _, temb, words, _ = self.wan.condition_embedder(time, text.to(self._dtype).expand(batch, -1, -1))
@@ -152,15 +152,8 @@ class QueryModule(Pretrained, nn.Module):
         if context is not None and context_frames:
             self._run(context, temb, words, of_context)
         row = None if recorder is None else recorder.begin(self.config.layers, seen=context_at)
-        of_query = Pass(
-            query_at,
-            cameras,
-            annotation,
-            of_context=False,
-            context_frames=context_frames,
-            context=[of_context.kept[layer] for layer in sorted(of_context.kept)],
-            row=row,
-        )
+        kept = [of_context.kept[layer] for layer in sorted(of_context.kept)]
+        of_query = Pass(at, cameras, annotation, of_context=False, context_frames=context_frames, context=kept, row=row)
         return Memory(self._run(query_noise, temb, words, of_query))
 
     def predict(
@@ -173,11 +166,11 @@ class QueryModule(Pretrained, nn.Module):
         """
         _, down, across = self.wan.config.patch_size
         grid = {"f": frames, "h": height // down, "w": width // across}
-        wanted = (frames * grid["h"] * grid["w"], self.config.dim)
-        if tuple(tokens.shape[1:]) != wanted or height % down or width % across:
+        expected = (frames * grid["h"] * grid["w"], self.config.dim)
+        if tuple(tokens.shape[1:]) != expected or height % down or width % across:
             raise InputError(
-                f"{frames} frames of {height}×{width} latents are {wanted[0]} tokens of width {wanted[1]}, these are "
-                f"{list(tokens.shape[1:])}; give the tokens and the size of the same Q."
+                f"{frames} frames of {height}×{width} latents have {expected[0]} tokens of width {expected[1]}, but the "
+                f"tokens are {list(tokens.shape[1:])}; give the tokens and the size of the same Q."
             )
         wan = self.wan
         time = wan.condition_embedder.timesteps_proj(torch.zeros(1, device=tokens.device)).to(self._dtype)
