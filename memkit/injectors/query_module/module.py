@@ -169,8 +169,8 @@ class QueryModule(Pretrained, nn.Module):
         expected = (frames * grid["h"] * grid["w"], self.config.dim)
         if tuple(tokens.shape[1:]) != expected or height % down or width % across:
             raise InputError(
-                f"{frames} frames of {height}×{width} latents have {expected[0]} tokens of width {expected[1]}, but the "
-                f"tokens are {list(tokens.shape[1:])}; give the tokens and the size of the same Q."
+                f"{frames} frames of {height}×{width} latents have {expected[0]} tokens of width {expected[1]}, but "
+                f"these are {list(tokens.shape[1:])}; give the tokens and the size of the same Q."
             )
         wan = self.wan
         time = wan.condition_embedder.timesteps_proj(torch.zeros(1, device=tokens.device)).to(self._dtype)
