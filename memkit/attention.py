@@ -1,8 +1,8 @@
-"""`grouped_attention`: the one attention primitive. Groups of queries see groups of keys; no mask is ever built.
+"""`grouped_attention`: attention from groups of queries to groups of keys, without a mask over all tokens.
 
-A table of who sees whom replaces the mask: each group of queries makes one attention call over the keys that it sees,
-so any backend serves and nothing is computed to be thrown away. A token may carry a *log-weight*, added to its logit:
-ln(n) stands for n copies of it, ln(score) weights it by relevance, −inf hides it.
+A visibility table replaces the mask: each group of queries is one attention call over the keys that are visible to it,
+so any attention backend can be used and no logits are computed only to be masked out. A key may carry a *log-weight*,
+which is added to its logit: ln(n) stands for n copies of the key, ln(score) weights it by relevance, −inf hides it.
 """
 
 from __future__ import annotations
@@ -33,24 +33,25 @@ def grouped_attention(
     log_weight: Mapping[Group, Float[Tensor, "batch _"]] | None = None,
     attend: Attend = sdpa,
 ) -> dict[Group, Float[Tensor, "batch _ heads vdim"]]:
-    """Attention of each group of queries over the groups of keys it sees, one softmax over all of them.
+    """Attention of each group of queries over all groups of keys that are visible to it, in a single softmax.
 
     Args:
         q: queries of each group, [B,S,H,D].
         kv: keys and values of each group, [B,K,H,D] and [B,K,H,Dv].
-        sees: for every group in ``q``, the groups of ``kv`` it sees. The order does not change the result.
-        log_weight: for some groups of ``kv``, what is added to the logit of each key, [B,K] in any float type. −inf
-            hides a key.
-        attend: the attention call, ``(q, k, v, mask) -> out`` on [B,S,H,D]; ``mask`` is None where no seen group has
-            weights.
+        sees: the visibility: for every group in ``q``, the groups of ``kv`` that it attends to. Their order does not
+            change the result.
+        log_weight: for any of the groups of ``kv``, the value added to the logit of each key, [B,K] in any float dtype.
+            −inf hides a key.
+        attend: the attention call, ``(q, k, v, mask) -> out`` on [B,S,H,D]; ``mask`` is None where no visible group has
+            log-weights.
 
     Returns:
-        The output of each group in ``q``, in its dtype. A query that sees no key at all (none listed, or all at −inf)
-        gives 0.
+        The output of each group in ``q``, [B,S,H,Dv] in the dtype of its queries. Where no key is visible (none listed,
+        or all at −inf), the output is 0.
 
     Raises:
-        InputError: a group of queries without a row in ``sees``, a row that names unknown or repeated groups, a weight
-            without keys.
+        InputError: a group of queries has no row in ``sees``, a row names unknown or repeated groups, or a log-weight
+            has no keys or another shape than they have.
     """
     log_weight = {} if log_weight is None else log_weight
     _check_table(q, kv, sees, log_weight)
@@ -64,9 +65,10 @@ def attention_share(
     group: Group,
     log_weight: Mapping[Group, Float[Tensor, "batch _"]] | None = None,
 ) -> dict[Group, Float[Tensor, "batch _ heads"]]:
-    """The share of its attention, in [0, 1], that each query gives to the keys of ``group``.
+    """The share of each query's attention, in [0, 1], that falls on the keys of ``group``.
 
-    It is the attention output of values that are 1 on that group and 0 elsewhere, so no attention matrix is built.
+    Computed as the attention output for values that are 1 in that group and 0 elsewhere, so no attention matrix is
+    built.
     """
     marked = {
         name: (k, torch.full_like(k, 1.0 if name == group else 0.0, dtype=torch.float32)) for name, (k, _) in kv.items()
@@ -79,20 +81,20 @@ def attention_share(
 def _check_table(q: Mapping, kv: Mapping, sees: Mapping, log_weight: Mapping) -> None:
     for name in q:
         if name not in sees:
-            raise InputError(f"Group {name!r} asks, but the table has no row for it; add sees[{name!r}] = (...).")
+            raise InputError(f"The queries {name!r} have no row in the visibility table; add sees[{name!r}] = (...).")
         row = tuple(sees[name])
         unknown = [other for other in row if other not in kv]
         if unknown:
-            raise InputError(f"sees[{name!r}] names {unknown}, which have no keys; kv has {list(kv)}.")
+            raise InputError(f"sees[{name!r}] names {unknown}, which have no keys; name groups of kv: {list(kv)}.")
         if len(set(row)) != len(row):
-            raise InputError(f"sees[{name!r}] = {row} names a group twice; for n copies give it log-weight ln(n).")
+            raise InputError(f"sees[{name!r}] = {row} names a group twice; for n copies, set its log_weight to ln(n).")
     for name, weight in log_weight.items():
         if name not in kv:
-            raise InputError(f"log_weight names {name!r}, which has no keys; kv has {list(kv)}.")
+            raise InputError(f"log_weight names {name!r}, which has no keys; name groups of kv: {list(kv)}.")
         if weight.shape != kv[name][0].shape[:2]:
             raise InputError(
-                f"log_weight[{name!r}] has shape {tuple(weight.shape)}, "
-                f"its keys ask for {tuple(kv[name][0].shape[:2])}."
+                f"log_weight[{name!r}] has shape {tuple(weight.shape)}; give one value per key, "
+                f"{tuple(kv[name][0].shape[:2])}."
             )
 
 
@@ -106,7 +108,7 @@ def _attend_group(query: Tensor, kv: Mapping, row: Sequence[Group], log_weight: 
     weights = [name for name in row if name in log_weight]
     if not weights:
         return attend(query, k, v, None)
-    # Attention wants the mask in the query's dtype: below fp32 a weight is as coarse as the logits are.
+    # Attention needs the mask in the dtype of the queries: below fp32, a log-weight is as coarse as the logits are.
     bias = torch.cat(
         [
             log_weight[name].to(query.dtype) if name in log_weight else query.new_zeros(kv[name][0].shape[:2])
@@ -116,6 +118,6 @@ def _attend_group(query: Tensor, kv: Mapping, row: Sequence[Group], log_weight: 
     )
     if len(weights) < len(row):  # an unweighted key is always visible
         return attend(query, k, v, bias[:, None, None, :])
-    blind = (bias == -torch.inf).all(dim=1)
-    out = attend(query, k, v, bias.masked_fill(blind[:, None], 0.0)[:, None, None, :])  # no NaN, in the gradient either
-    return out.masked_fill(blind[:, None, None, None], 0.0)
+    no_key = (bias == -torch.inf).all(dim=1)
+    bias = bias.masked_fill(no_key[:, None], 0.0)  # avoids NaN, in the gradients too
+    return attend(query, k, v, bias[:, None, None, :]).masked_fill(no_key[:, None, None, None], 0.0)

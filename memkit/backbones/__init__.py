@@ -1,4 +1,4 @@
-"""Backbones: the models that memory is given to."""
+"""Backbones: the video models that memory is attached to."""
 
 from memkit.backbones.codec import WanCodec
 from memkit.backbones.presets import PRESETS, VideoFormat, WanPreset

@@ -1,11 +1,11 @@
-"""`Attached`: the one way to put something on stock Wan transformers, and to take it off again.
+"""`Attached`: the base of everything that is attached to stock Wan transformers, and detached again.
 
-    with thing.attach(model) as attached, attached.chunk(...):
+    with injector.attach(model) as attached, attached.chunk(...):
         model(...)
 
-A kind of attachment is a subclass. It may give each layer a part (`Injection`, `Positioning` or `Grouping`), change
-what the rotary embedding hands to the blocks, and register hooks of its own. What a forward needs travels with it in a
-`Carrier`; which chunk is running is held by `Running`, in one place per attachment.
+Each kind of attachment is a subclass. It may provide a part of each layer's self-attention (`Injection`, `Positioning`
+or `Grouping`), change what the rotary embedding passes to the blocks, and register further hooks. The state of a
+forward pass travels with it in a `Carrier`; each attachment has one `Running`, which holds the chunk that is open.
 """
 
 from __future__ import annotations
@@ -24,28 +24,30 @@ from memkit.backbones.wan_attention import GroupedSelfAttention, carry_modulatio
 from memkit.errors import InputError, MemkitError
 
 _REGISTER = "_memkit_attached"
-"""The attribute of a model that holds its `_Register` while something is attached."""
+"""Name of the attribute that holds a model's `_Register` while something is attached to it."""
 
-Own = TypeVar("Own", bound="Attached")
+AttachedType = TypeVar("AttachedType", bound="Attached")
 Chunk = TypeVar("Chunk")
 
 
 class Attached:
-    """One thing on some transformers, until ``detach`` or the end of the ``with``.
+    """One attachment to one or more transformers, until ``detach()`` or the end of the ``with`` statement.
 
-    Attachments come off in any order; when the last one is off, the model is what it was, bit for bit, with the
-    processors that it had. If the processors were replaced in the meantime, those stay.
+    Attachments may be detached in any order. After the last one, the model has its original processors again and gives
+    bit-identical outputs. If the processors were replaced in the meantime, the replacements stay.
 
     Raises:
-        InputError: a transformer has this very thing attached, or another one of its kind.
+        InputError: a transformer already has this object or another one of the same kind attached, or another
+            attachment that sets the positions of the frames.
     """
 
     kind: ClassVar[str]
-    """What is attached, as errors name it: "a KV cache"."""
+    """What is attached, as it is called in error messages: "a KV cache"."""
     several: ClassVar[bool] = False
-    """Whether a model may have several of this kind, each a different one."""
+    """Whether several different objects of this kind may be attached to a model at the same time."""
     places_frames: ClassVar[bool] = False
-    """Whether it decides which frames the model runs on and where they are in time; one attachment per model may."""
+    """Whether it sets the frames that the model runs on and their positions in time. A model may have only one such
+    attachment."""
 
     __deepcopy__ = __reduce_ex__ = refuse_copy
 
@@ -67,37 +69,38 @@ class Attached:
 
     @property
     def key(self) -> str:
-        """The name of its state in a `Carrier`."""
+        """Key of this attachment's state in a `Carrier`."""
         return f"{self.kind} {id(self)}" if self.several else self.kind
 
-    # -- what a kind adds ----------------------------------------------------------------------------------------------
+    # -- for subclasses to override ------------------------------------------------------------------------------------
 
     def part(self, model: WanTransformer3DModel, layer: int) -> Part | None:
-        """What it does in the self-attention of a layer; made once."""
+        """The part to run in the self-attention of a layer, or None; called once per layer."""
         return None
 
     def rotary(self, model: WanTransformer3DModel, latents: Tensor, carrier: Carrier) -> Carrier:
-        """Called once per forward, with its latents [B,C,F,H,W]: the carrier with other tables, or with a state."""
+        """Return the carrier with changed rotary tables or added state; called once per forward with its latents
+        [B,C,F,H,W]."""
         return carrier
 
     def install(self, model: WanTransformer3DModel) -> None:
-        """Register further hooks, each passed to `keep`."""
+        """Register further hooks on the model; pass their handles to `keep`."""
 
     def keep(self, *handles: RemovableHandle) -> None:
-        """Remove these hooks when this is detached."""
+        """Keep the handles of hooks, which `detach` removes."""
         self._handles += handles
 
-    # -- taking it off -------------------------------------------------------------------------------------------------
+    # -- detaching -----------------------------------------------------------------------------------------------------
 
     def detach(self) -> None:
-        """Take it away; what else is attached to the transformers stays."""
+        """Detach from all transformers; other attachments stay."""
         while self._handles:
             self._handles.pop().remove()
         models, self.models = self.models, ()
         for model in models:
             _Register.of(model).remove(self)
 
-    def __enter__(self: Own) -> Own:
+    def __enter__(self: AttachedType) -> AttachedType:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -107,45 +110,46 @@ class Attached:
         for other in attached_to(model):
             if other.owner is self.owner:
                 raise InputError(
-                    f"The transformer has this very object attached already ({self.kind}); attach it once."
+                    f"This object ({self.kind}) is attached already to the transformer; attach it only once, or "
+                    "detach it first."
                 )
             if type(other) is type(self) and not self.several:
                 raise InputError(f"The transformer has {self.kind} attached already; detach that first.")
             if other.places_frames and self.places_frames:
                 raise InputError(
-                    f"The transformer has {other.kind} attached, which gives the frames their positions in time, as "
-                    f"{self.kind} does; detach one before you attach the other."
+                    f"The transformer has {other.kind} attached, which sets the frames' positions in time, as does "
+                    f"{self.kind}; detach the one before attaching the other."
                 )
 
 
 def attached_to(model: nn.Module) -> tuple[Attached, ...]:
-    """What is attached to a transformer, in the order in which it came."""
+    """The attachments of a transformer, in the order in which they were attached."""
     register = vars(model).get(_REGISTER)
     return () if register is None else tuple(register.attached)
 
 
 class Running(Generic[Chunk]):
-    """Which chunk an attachment is running; there is one at most."""
+    """The chunk that is open for an attachment; at most one at a time."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
         self._chunk: Chunk | None = None
 
     def enter(self, chunk: Chunk) -> None:
-        """Begin a chunk. Raises `MemkitError` inside another one."""
+        """Open a chunk. Raises `MemkitError` if another one is open."""
         if self._chunk is not None:
             raise MemkitError(f"A chunk of {self._kind} is open already; chunks do not nest.")
         self._chunk = chunk
 
     def leave(self) -> None:
-        """The end of the chunk."""
+        """Close the chunk."""
         self._chunk = None
 
     def current(self) -> Chunk:
-        """The open chunk. Raises `MemkitError` where there is none."""
+        """The open chunk. Raises `MemkitError` if there is none."""
         if self._chunk is None:
             raise MemkitError(
-                f"A transformer with {self._kind} ran outside a chunk; call it in `with attached.chunk(...):`, or "
+                f"A transformer with {self._kind} ran outside a chunk; call it inside `with attached.chunk(...):`, or "
                 f"detach {self._kind}."
             )
         return self._chunk
@@ -156,7 +160,7 @@ class Running(Generic[Chunk]):
 
 
 class _Register:
-    """What is attached to one model, and the hooks and processors that all of it shares."""
+    """The attachments of one model, and the hooks and processors that they share."""
 
     __deepcopy__ = __reduce_ex__ = refuse_copy
 
@@ -175,24 +179,24 @@ class _Register:
 
     @staticmethod
     def of(model: nn.Module) -> _Register:
-        """That of the model, made if there is none yet."""
+        """The register of the model, created if it has none yet."""
         if _REGISTER not in vars(model):
             setattr(model, _REGISTER, _Register(model))
         return vars(model)[_REGISTER]
 
     def add(self, attachment: Attached) -> None:
         parts = [attachment.part(self.model, i) for i in range(len(self.model.blocks))]
-        _refuse_two(parts[0], [row[0] for row in self._parts.values()])
+        _check_compatible(parts[0], [row[0] for row in self._parts.values()])
         self.attached.append(attachment)
         self._parts[attachment] = parts
-        self._show()
+        self._update_processors()
 
     def remove(self, attachment: Attached) -> None:
         if attachment in self.attached:
             self.attached.remove(attachment)
             del self._parts[attachment]
         if self.attached:
-            self._show()
+            self._update_processors()
             return
         for handle in self._handles:
             handle.remove()
@@ -201,8 +205,8 @@ class _Register:
                 block.attn1.processor = inner
         delattr(self.model, _REGISTER)
 
-    def _show(self) -> None:
-        """The parts of all attachments, in their processors; a processor that somebody else has set stays."""
+    def _update_processors(self) -> None:
+        """Give each block a processor with the parts of all attachments; processors set by other code stay."""
         for i, (block, inner) in enumerate(zip(self.model.blocks, self._inner, strict=True)):
             if block.attn1.processor is inner or isinstance(block.attn1.processor, GroupedSelfAttention):
                 parts = (self._parts[each][i] for each in self.attached)
@@ -220,8 +224,8 @@ class _Register:
         thread = threading.get_ident()
         if self._depth and thread != self._thread:
             raise MemkitError(
-                "Two threads call one transformer while memory is attached to it, and would mix up their chunks; "
-                "give each thread a transformer of its own, or call it from one thread at a time."
+                "Two threads call the same transformer while memory is attached to it, which would mix up their "
+                "chunks; give each thread its own transformer, or call it from one thread at a time."
             )
         self._thread, self._depth = thread, self._depth + 1
 
@@ -230,8 +234,8 @@ class _Register:
             self._depth -= 1
 
 
-def _refuse_two(part: Part | None, others: Sequence[Part | None]) -> None:
+def _check_compatible(part: Part | None, others: Sequence[Part | None]) -> None:
     if isinstance(part, Positioning) and any(isinstance(other, Positioning) for other in others):
-        raise InputError("The transformer's tokens have camera positions attached already; detach those first.")
+        raise InputError("The transformer has camera positions attached already; detach those first.")
     if isinstance(part, Grouping) and any(isinstance(other, Grouping) for other in others):
-        raise InputError("The transformer's tokens are grouped already, by teacher forcing; detach that first.")
+        raise InputError("The transformer has teacher forcing attached already; detach that first.")

@@ -1,4 +1,4 @@
-"""`WanCodec`: videos to latents and back, by a Wan's VAE alone."""
+"""`WanCodec`: encodes videos to latents and decodes them, with Wan's VAE alone."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from memkit.backbones.presets import VideoFormat, format_of
 from memkit.errors import InputError
 
 FORMAT_FILE = "video_format.json"
-"""A model folder may say in this file what it was trained to make: num_frames, height, width, fps."""
+"""File in a model folder with the format of the videos that the model generates: num_frames, height, width, fps."""
 
 
 class WanCodec:
-    """A stock VAE of Wan, which stays fp32, and the format of the videos that its model makes."""
+    """A stock Wan VAE, kept in fp32, and the format of the videos that its model generates."""
 
     def __init__(self, vae: AutoencoderKLWan, video_format: VideoFormat | None = None) -> None:
         self.vae = vae
@@ -27,13 +27,14 @@ class WanCodec:
 
     @classmethod
     def from_pretrained(cls, name: str | Path, local_files_only: bool = False) -> WanCodec:
-        """Load the VAE of a diffusers pipeline, a folder or hub id; no other part of it is read or fetched.
+        """Load the VAE of a diffusers pipeline from a folder or the hub; no other component is read or downloaded.
 
-        The format of a folder is what its `FORMAT_FILE` says, else that of the Wan with as many latent channels.
+        The video format is read from `FORMAT_FILE` in the folder; without it, it is that of the Wan with the same
+        number of latent channels.
 
         Raises:
-            InputError: the folder has no subfolder ``vae``.
-            OSError: diffusers cannot load it, or finds no such id.
+            InputError: the folder has no ``vae/config.json``.
+            OSError: diffusers cannot load the VAE, or there is no such id on the hub.
         """
         if Path(name).is_dir() and not (Path(name) / "vae" / "config.json").exists():
             raise InputError(f"{name} has no vae/config.json; give the folder of a diffusers Wan pipeline.")
@@ -42,17 +43,18 @@ class WanCodec:
 
     @classmethod
     def tiny(cls) -> WanCodec:
-        """The VAE of tiny-wan, which memkit ships: 17 frames of 64×64 at 8 a second."""
+        """The VAE of tiny-wan, which memkit ships: 17 frames of 64×64 pixels at 8 fps."""
         return cls.from_pretrained(tiny_folder())
 
     @torch.no_grad()
     def encode_video(
         self, video: Float[Tensor, "batch 3 frames height width"]
     ) -> Float[Tensor, "batch channels latent_frames latent_height latent_width"]:
-        """Latents (the posterior's mean) of videos in [-1, 1], normalised by the VAE's latent mean and deviation.
+        """Latents (the mean of the posterior) of videos in [-1, 1], normalised by the VAE's latent mean and standard
+        deviation.
 
         Raises:
-            InputError: the number of frames is not 4·k + 1, 4 being the VAE's stride in time: it would drop the rest.
+            InputError: the number of frames is not 4·k + 1 (4 is the temporal stride): the VAE would drop the rest.
         """
         stride, frames = self.vae.config.scale_factor_temporal, video.shape[2]
         if rest := (frames - 1) % stride:
@@ -68,7 +70,7 @@ class WanCodec:
     def decode_latents(
         self, latents: Float[Tensor, "batch channels latent_frames latent_height latent_width"]
     ) -> Float[Tensor, "batch 3 frames height width"]:
-        """Videos in [-1, 1] of normalised latents."""
+        """Decode normalised latents to videos in [-1, 1]."""
         latents = latents.to(self.vae.device, self.vae.dtype)
         mean, std = self._latent_statistics(latents)
         return self.vae.decode(latents * std + mean).sample
@@ -82,11 +84,11 @@ class WanCodec:
 
 
 def tiny_folder() -> Path:
-    """Folder of the shipped tiny-wan."""
+    """The folder of tiny-wan, which memkit ships."""
     return Path(str(resources.files("memkit") / "weights" / "tiny-wan"))
 
 
 def read_format(name: str | Path) -> VideoFormat | None:
-    """What a model folder says in `FORMAT_FILE`; None where it says nothing, and for a hub id."""
+    """The video format in a model folder's `FORMAT_FILE`; None without that file, and for a hub id."""
     file = Path(name) / FORMAT_FILE
     return VideoFormat(**json.loads(file.read_text())) if file.exists() else None

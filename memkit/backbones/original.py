@@ -1,7 +1,7 @@
-"""Wan transformers under their original parameter names (the Wan-Video release) as stock diffusers models.
+"""Load Wan checkpoints with the original parameter names (the Wan-Video release) as stock diffusers models.
 
-diffusers has the renaming; what it lacks offline is the configuration: without one it asks the hub and takes a TI2V-5B
-for a 14B. Every size can be read off the shapes except the head dimension, which is 128 in every published Wan.
+diffusers converts the names, but not the configuration: without one it asks the hub, and mistakes a TI2V-5B for a 14B.
+Here all sizes are inferred from the shapes, except the head dimension, which is 128 in every published Wan.
 """
 
 from __future__ import annotations
@@ -32,20 +32,21 @@ def load_original(
 
     Args:
         source: a state dict, a ``.safetensors`` file, a ``.pt``/``.pth`` file (tensors only; nothing in it is
-            executed), or a folder with one or several of the first.
-        config: keyword arguments of `WanTransformer3DModel`; they win over what the shapes say.
-        torch_dtype: dtype of the weights, default that of the checkpoint. As in diffusers' ``from_pretrained``, norms,
-            the time embedder and the modulation tables stay in fp32.
+            executed), or a folder of one or more ``.safetensors`` files.
+        config: keyword arguments of `WanTransformer3DModel`, which override those inferred from the shapes.
+        torch_dtype: dtype of the weights; by default that of the checkpoint. As in diffusers' ``from_pretrained``,
+            norms, the time embedder and the modulation tables stay in fp32.
 
     Raises:
-        InputError: no such file, not a Wan, or tensors missing, left over or of the wrong shape (all named).
+        InputError: there is no such file, it is not a Wan checkpoint, or tensors are missing, left over or of another
+            shape; the message names them.
     """
     state = {name.removeprefix(_PREFIX): value for name, value in _read(source).items()}
     if "patch_embedding.weight" not in state or "head.head.weight" not in state:
         raise InputError(
-            "These are not original Wan names: no patch_embedding.weight and head.head.weight "
-            f"among {sorted(state)[:4]}…; "
-            "for a diffusers folder use WanBackbone.from_pretrained."
+            "The parameter names are not those of an original Wan checkpoint: patch_embedding.weight or "
+            f"head.head.weight is missing among {sorted(state)[:4]}…; "
+            "for a diffusers folder, use WanBackbone.from_pretrained."
         )
     settings = {**infer_config(state), **(config or {})}
     with torch.device("meta"):
@@ -58,21 +59,20 @@ def load_original(
     if missing or unexpected or wrong:
         raise InputError(
             f"The checkpoint does not fit {settings}: missing {sorted(missing)[:5]}, "
-            f"left over {sorted(unexpected)[:5]}, of another shape {sorted(wrong)[:5]}; pass the right config=."
+            f"left over {sorted(unexpected)[:5]}, of another shape {sorted(wrong)[:5]}; pass a config= that fits."
         )
     keep = WanTransformer3DModel._keep_in_fp32_modules or []
     converted = {
         n: v.to(torch.float32 if any(part in n.split(".") for part in keep) else dtype) for n, v in converted.items()
     }
     model.load_state_dict(converted, strict=True, assign=True)
-    model.rope = WanTransformer3DModel(
-        **{**settings, "num_layers": 0}
-    ).rope  # its tables are buffers that no checkpoint holds
+    # The rotary tables are buffers that no checkpoint contains.
+    model.rope = WanTransformer3DModel(**{**settings, "num_layers": 0}).rope
     return model.eval()
 
 
 def infer_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Keyword arguments of `WanTransformer3DModel` read off original weights."""
+    """Keyword arguments of `WanTransformer3DModel`, inferred from the shapes of original weights."""
     patch = state["patch_embedding.weight"]
     inner, in_channels = patch.shape[:2]
     patch_size = tuple(patch.shape[2:])

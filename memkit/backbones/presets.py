@@ -1,4 +1,4 @@
-"""The published sizes of Wan, as keyword arguments of `WanTransformer3DModel`, and the video format of each."""
+"""The published Wan models: keyword arguments of `WanTransformer3DModel`, and the video format of each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class VideoFormat:
-    """What a model was trained to make: frames, pixels, and frames a second."""
+    """The format of the videos that a model generates: number of frames, height and width in pixels, frames per
+    second."""
 
     num_frames: int
     height: int
@@ -18,13 +19,15 @@ class VideoFormat:
 
 @dataclass(frozen=True)
 class WanPreset:
-    """One published model. ``experts`` is 2 for the A14B models, whose ``boundary_ratio`` splits the noise levels."""
+    """One published model. The A14B models have 2 ``experts``: the first for noise levels σ above ``boundary_ratio``,
+    the second for those below."""
 
     transformer: dict[str, Any]
     video_format: VideoFormat
     experts: int = 1
     boundary_ratio: float | None = None
-    expand_timesteps: bool = False  # per-token timesteps
+    expand_timesteps: bool = False
+    """Whether the model takes one timestep per token."""
 
 
 _480P = VideoFormat(81, 480, 832, 16.0)
@@ -71,12 +74,12 @@ def wan2_2_ti2v_5b() -> WanPreset:
 
 
 def wan2_2_t2v_a14b() -> WanPreset:
-    """Wan2.2-T2V-A14B: two 14B experts, the first above noise level .875."""
+    """Wan2.2-T2V-A14B: two 14B experts, the first above noise level 0.875."""
     return WanPreset(_wan(40, 40, 13824), _720P, experts=2, boundary_ratio=0.875)
 
 
 def wan2_2_i2v_a14b() -> WanPreset:
-    """Wan2.2-I2V-A14B: two 14B experts on 36 input channels, no CLIP features, boundary .9."""
+    """Wan2.2-I2V-A14B: two 14B experts on 36 input channels, no CLIP features, boundary 0.9."""
     return WanPreset(_wan(40, 40, 13824, in_channels=36), _720P, experts=2, boundary_ratio=0.9)
 
 
@@ -91,5 +94,5 @@ PRESETS = {
 
 
 def format_of(in_channels: int) -> VideoFormat:
-    """The format to assume for a Wan of unknown origin: TI2V's for 48 latent channels, else 480p."""
+    """The format assumed for a Wan of unknown origin: that of TI2V-5B for 48 input channels, otherwise 480p."""
     return _TI2V if in_channels == 48 else _480P

@@ -1,4 +1,4 @@
-"""The Wan transformers in what a caller has: a transformer, a backbone, a pipeline, or a wrapped one."""
+"""Find the Wan transformers in a transformer, also a wrapped or compiled one, a backbone or a pipeline."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ from memkit.backbones.wan_attention import GroupedSelfAttention
 from memkit.errors import InputError
 
 Attachable = nn.Module | WanBackbone | DiffusionPipeline
-"""A Wan transformer, also compiled or wrapped (DDP, PEFT), or all experts of a backbone or a pipeline."""
+"""A Wan transformer, also compiled or wrapped (DDP, PEFT); or a backbone or pipeline, which stands for all its
+experts."""
 
 
 def wans_of(models: Sequence[Attachable]) -> list[WanTransformer3DModel]:
-    """The Wan transformers in ``models``, each as `wan_of` finds it; of a backbone or pipeline every expert.
+    """The Wan transformers in ``models``, unwrapped by `wan_of`; all experts of a backbone or pipeline.
 
     Raises:
-        InputError: there is none, one comes twice, or one is not a Wan transformer.
+        InputError: there are none, one is repeated, or one is not a Wan transformer.
     """
-    found = [wan_of(transformer) for model in models for transformer in _experts(model)]
-    if not found or len({id(model) for model in found}) != len(found):
+    transformers = [wan_of(transformer) for model in models for transformer in _experts(model)]
+    if not transformers or len({id(transformer) for transformer in transformers}) != len(transformers):
         raise InputError("attach() needs transformers, each once: attach(pipe) or attach(pipe.transformer).")
-    return found
+    return transformers
 
 
 def wan_of(model: object) -> WanTransformer3DModel:
-    """The Wan transformer in ``model``: itself, or what ``torch.compile``, DDP, DataParallel or PEFT wrapped.
+    """The Wan transformer in ``model``, unwrapped from ``torch.compile``, DDP, DataParallel and PEFT.
 
     Raises:
-        InputError: it is no Wan transformer, or its processors are not the stock ones.
+        InputError: it is not a Wan transformer, or it has custom attention processors.
     """
     inner = _unwrapped(model)
     if not isinstance(inner, WanTransformer3DModel):
@@ -61,7 +62,7 @@ def _experts(model: Any) -> Sequence[object]:
 
 
 def _unwrapped(model: Any) -> Any:
-    """Without the wrappers, which may lie in each other."""
+    """The model without its wrappers, which may be nested."""
     while True:
         if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
             model = model.module

@@ -1,4 +1,4 @@
-"""`WanBackbone`: a Wan of diffusers, whole or its transformer alone, under the few calls that memkit needs of it."""
+"""`WanBackbone`: a diffusers Wan pipeline, or its transformer alone, behind the few methods that memkit needs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from memkit.errors import InputError
 
 
 class WanBackbone:
-    """A stock Wan and its parts.
+    """A stock Wan model and its components.
 
-    ``transformer`` is the stock model; ``transformer_2`` the low-noise expert of an A14B, else None. The parts of a
-    pipeline (``vae``, ``text_encoder``, ``tokenizer``, ``scheduler``) are there when it was loaded from one; a call
-    that needs a part that is not there raises InputError.
+    ``transformer`` is the stock model; ``transformer_2`` is the low-noise expert of an A14B, otherwise None. The other
+    components of a pipeline (VAE, text encoder, tokenizer, scheduler) are available if it was created from one; a
+    method that needs a missing component raises `InputError`.
     """
 
     def __init__(
@@ -47,32 +47,35 @@ class WanBackbone:
             f"{'parts: ' + ', '.join(parts) if parts else 'the transformer alone'})"
         )
 
-    # -- where it comes from ---------------------------------------------------------------------------------------
+    # -- loading ---------------------------------------------------------------------------------------------------
 
     @classmethod
     def from_pretrained(
         cls, name: str | Path, torch_dtype: torch.dtype | None = None, local_files_only: bool = False
     ) -> WanBackbone:
-        """Load a diffusers folder or hub id: a Wan pipeline, or a transformer alone.
+        """Load a Wan pipeline from a diffusers folder or the hub, or a transformer alone from a folder.
 
-        Without ``torch_dtype`` everything is fp32, as in diffusers; with it the norms and the VAE stay fp32.
+        Without ``torch_dtype`` all weights are fp32, as in diffusers; with it, the norms and the VAE stay fp32.
 
         Raises:
-            InputError: the folder holds neither.
+            InputError: the folder contains neither a pipeline nor a transformer.
         """
         folder = Path(name)
         if folder.is_dir() and not (folder / "model_index.json").exists():
             if not (folder / "config.json").exists():
-                raise InputError(f"{folder} has no model_index.json (a pipeline) and no config.json (a transformer).")
+                raise InputError(
+                    f"{folder} has neither model_index.json (a pipeline) nor config.json (a transformer); give a "
+                    "diffusers folder or a hub id."
+                )
             return cls(WanTransformer3DModel.from_pretrained(folder, dtype=torch_dtype))
         codec = WanCodec.from_pretrained(name, local_files_only)
-        dtype = torch_dtype or torch.float32  # explicit, or transformers would take the files' own
+        dtype = torch_dtype or torch.float32  # explicit: otherwise transformers uses the dtype of the files
         pipe = WanPipeline.from_pretrained(name, vae=codec.vae, dtype=dtype, local_files_only=local_files_only)
         return cls.from_pipeline(pipe, codec.video_format)
 
     @classmethod
     def from_pipeline(cls, pipe: WanPipeline, video_format: VideoFormat | None = None) -> WanBackbone:
-        """Take the parts of a pipeline; they are shared, not copied."""
+        """Use the components of a pipeline; they are shared, not copied."""
         return cls(pipe.transformer, pipe, video_format)
 
     @classmethod
@@ -82,40 +85,43 @@ class WanBackbone:
         config: Mapping[str, Any] | None = None,
         torch_dtype: torch.dtype | None = None,
     ) -> WanBackbone:
-        """A transformer from weights under original Wan names; see `memkit.backbones.original.load_original`."""
+        """Load a transformer from original Wan weights; see `memkit.backbones.original.load_original`."""
         return cls(load_original(source, config, torch_dtype))
 
     @classmethod
     def tiny(cls, torch_dtype: torch.dtype | None = None) -> WanBackbone:
-        """tiny-wan, which memkit ships: 17 frames of 64×64 at 8 a second, on any laptop."""
+        """Load tiny-wan, which memkit ships and which runs on a laptop: 17 frames of 64×64 pixels at 8 fps."""
         return cls.from_pretrained(tiny_folder(), torch_dtype)
 
-    # -- what it does ----------------------------------------------------------------------------------------------
+    # -- the model -------------------------------------------------------------------------------------------------
 
     @property
     def transformer_2(self) -> WanTransformer3DModel | None:
-        """The low-noise expert of an A14B."""
+        """The low-noise expert of an A14B, otherwise None."""
         return None if self._pipe is None else self._pipe.transformer_2
 
     @property
     def transformers(self) -> tuple[WanTransformer3DModel, ...]:
-        """Every expert: attach memory to ``*backbone.transformers``."""
+        """All experts: one transformer, or the two of an A14B."""
         return (self.transformer,) if self.transformer_2 is None else (self.transformer, self.transformer_2)
 
     @property
     def width(self) -> int:
-        """Width of the hidden states, which memory tokens must have."""
+        """Width of the hidden states, and of memory tokens."""
         return self.transformer.config.num_attention_heads * self.transformer.config.attention_head_dim
 
     @property
     def device(self) -> torch.device:
-        """Where the transformer is."""
+        """The device of the transformer."""
         return self.transformer.device
 
     def pipeline(self) -> WanPipeline:
-        """The stock pipeline over the same parts."""
+        """The stock pipeline with the same components. Raises `InputError` for a transformer alone."""
         if self._pipe is None:
-            raise InputError("This backbone is a transformer alone; load a pipeline folder for this call.")
+            raise InputError(
+                "This backbone is a transformer alone; load a whole pipeline for this call, with "
+                "WanBackbone.from_pretrained or from_pipeline."
+            )
         return self._pipe
 
     def velocity(
@@ -126,15 +132,16 @@ class WanBackbone:
     ) -> Float[Tensor, "batch out frames height width"]:
         """The model's prediction of ε − x₀ at ``latents``.
 
-        ``timestep`` in [0, 1000]: [B], or [B,S] for one a token (Wan2.2 TI2V). Gradients flow. For the two experts of
-        an A14B this is the high-noise one; call ``transformer_2`` for the other.
+        ``timestep`` is in [0, 1000]: [B], or [B,S] with one per token (Wan2.2 TI2V). Gradients are computed as usual.
+        For an A14B, this is the high-noise expert; call ``transformer_2`` for the low-noise one.
         """
         return self.transformer(latents, timestep, text_embeds, return_dict=False)[0]
 
     def encode_text(
         self, prompts: Sequence[str], max_sequence_length: int = 512
     ) -> Float[Tensor, "batch length text_dim"]:
-        """Text embeddings as the pipeline makes them: real tokens, then zeros to ``max_sequence_length``."""
+        """Text embeddings, computed as in the pipeline: the tokens of the prompt, then zeros up to
+        ``max_sequence_length``."""
         with torch.no_grad():
             return self.pipeline().encode_prompt(
                 list(prompts), do_classifier_free_guidance=False, max_sequence_length=max_sequence_length
@@ -154,5 +161,5 @@ class WanBackbone:
     def decode_latents(
         self, latents: Float[Tensor, "batch channels latent_frames latent_height latent_width"]
     ) -> Float[Tensor, "batch 3 frames height width"]:
-        """Videos in [-1, 1] of normalised latents."""
+        """Decode normalised latents to videos in [-1, 1]."""
         return self.codec.decode_latents(latents)

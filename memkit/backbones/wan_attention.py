@@ -1,10 +1,9 @@
-"""Attachments in the self-attention of a stock `WanTransformer3DModel`: a processor, and a hook of each block.
+"""The attention processor of a stock `WanTransformer3DModel` with attachments, and the hook that each block gets.
 
-The hook adds the block's modulation, which a processor never sees, to the `Carrier` in the rotary argument, which the
-block hands on untouched. All else happens inside the self-attention, after whatever offloads the block's weights has
-brought them, and through the block's own modules, so that LoRA and quantisation act on memory as on the video. Nothing
-is stored between hook and processor: gradient checkpointing may run a block twice, and ``torch.compile`` sees one pure
-function.
+A processor does not receive the modulation of its block, so the hook adds it to the `Carrier` in the rotary argument,
+which the block passes on unchanged. Everything else happens inside the self-attention, when offloaded weights are on
+their device, and through the block's own modules, so that LoRA and quantisation also apply to memory. No state is kept
+between hook and processor: gradient checkpointing may run a block twice, and ``torch.compile`` traces a pure function.
 """
 
 from __future__ import annotations
@@ -22,19 +21,20 @@ from memkit.backbones.rotary import rotate
 from memkit.errors import MemkitError
 
 Block = Any
-"""A WanTransformerBlock or its attention, of whose parts torch knows no types."""
+"""A WanTransformerBlock or its attention; torch declares no types for their submodules."""
 
 
 def carry_modulation(block: Block, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Forward pre-hook of a block with attachments: its modulation joins the carrier in the rotary argument.
+    """Forward pre-hook of a block with attachments: adds its modulation to the carrier in the rotary argument.
 
     Raises:
-        MemkitError: the processor was replaced while something is attached.
+        MemkitError: the block's processor was replaced while something is attached.
     """
     if type(block.attn1.processor) is not GroupedSelfAttention:
         raise MemkitError(
             "The attention processors of the transformer were replaced (set_attn_processor, set_processor) while "
-            "memory is attached, which would lose the memory; detach it first, or set the processors before you attach."
+            "memory is attached, so the memory would be ignored; detach it first, or set the processors before "
+            "attaching."
         )
     hidden, text, temb, rotary = args
     carrier = rotary if isinstance(rotary, Carrier) else Carrier(*rotary, states={}, grad=torch.is_grad_enabled())
@@ -42,7 +42,7 @@ def carry_modulation(block: Block, args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def refuse_copy(what: object, *_: object) -> NoReturn:
-    """Raise `MemkitError`: a copy of an attached model would share its memory, without anyone to detach it."""
+    """Raise `MemkitError`: the copy of an attached model would keep the memory, which nothing could detach."""
     raise MemkitError(
         "A transformer cannot be copied or pickled while memory is attached to it; detach the memory first, or save "
         "its state_dict()."
@@ -50,7 +50,7 @@ def refuse_copy(what: object, *_: object) -> NoReturn:
 
 
 class GroupedSelfAttention:
-    """Processor of a block's ``attn1`` while something is attached; no module, so a state dict never sees it."""
+    """Processor of a block's ``attn1`` while something is attached; not a module, so it adds nothing to state dicts."""
 
     __deepcopy__ = __reduce_ex__ = refuse_copy
 
@@ -85,10 +85,10 @@ class GroupedSelfAttention:
         attention_mask: Tensor | None = None,
         rotary_emb: Carrier | None = None,
     ) -> Tensor:
-        """The stock self-attention, over the table that the injections extended."""
+        """The stock self-attention, extended by the injections, with the positions and visibility of the parts."""
         if not isinstance(rotary_emb, Carrier) or rotary_emb.temb is None:
             raise MemkitError(
-                "A block's attention ran without the block's own hooks, so the attached memory would be lost. "
+                "The attention of a block ran without the hooks of the block, so the attached memory would be ignored. "
                 "Call the block itself, or detach the memory."
             )
         carrier, temb = rotary_emb, rotary_emb.temb
@@ -96,13 +96,13 @@ class GroupedSelfAttention:
         position = None if self.positioning is None else self.positioning.position(hidden_states, carrier)
         prepared = [
             [
-                each.prepare(self.block, hidden_states[:, span], _of_tokens(temb, span), carrier)
-                for each in self.injections
+                injection.prepare(self.block, hidden_states[:, span], _modulation_of(temb, span), carrier)
+                for injection in self.injections
             ]
             for span in ((slice(None),) if groups is None else groups.spans.values())
         ]
-        idle = all(mine is None for row in prepared for mine in row)
-        if idle and self.positioning is None and groups is None:
+        unchanged = all(value is None for row in prepared for value in row)
+        if unchanged and self.positioning is None and groups is None:
             return self.inner(attn, hidden_states, encoder_hidden_states, attention_mask, carrier.rotary)
         q, k, v = _project(attn, hidden_states)
         if self.positioning is None:
@@ -113,19 +113,19 @@ class GroupedSelfAttention:
             y = self._extended(attn, Table(q={VIDEO: q}, kv={VIDEO: (k, v)}, sees={VIDEO: (VIDEO,)}), prepared[0])
         else:
             tables = _tables_of(groups, q, k, v)
-            y = torch.cat([self._extended(attn, *one) for one in zip(tables, prepared, strict=True)], dim=1)
+            y = torch.cat([self._extended(attn, *call) for call in zip(tables, prepared, strict=True)], dim=1)
         y = y.type_as(q)
         if self.positioning is None:
             return attn.to_out[1](attn.to_out[0](y.flatten(2, 3)))
         return attn.to_out[1](self.positioning.leave(attn, y, position))
 
     def _extended(self, attn: Block, table: Table, prepared: list[Any]) -> Tensor:
-        """The output [B,S,H,D] of the video's queries, over the table and what the injections add to it."""
-        live = [(each, mine) for each, mine in zip(self.injections, prepared, strict=True) if mine is not None]
-        names = [each.extend(table, attn, mine) for each, mine in live]
+        """The attention output [B,S,H,D] of the video's queries, over the table extended by the injections."""
+        active = [pair for pair in zip(self.injections, prepared, strict=True) if pair[1] is not None]
+        names = [injection.extend(table, attn, value) for injection, value in active]
         out = grouped_attention(table.q, table.kv, table.sees, table.log_weight, self._attend)
-        for (each, mine), name in zip(reversed(live), reversed(names), strict=True):
-            each.finish(table, name, out, mine)
+        for (injection, value), name in zip(reversed(active), reversed(names), strict=True):
+            injection.finish(table, name, out, value)
         return out[VIDEO]
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
@@ -133,13 +133,13 @@ class GroupedSelfAttention:
 
 
 def _tables_of(groups: Groups, q: Tensor, k: Tensor, v: Tensor) -> list[Table]:
-    """A table for each group, in which its own tokens are the video, and the others keep their names."""
+    """One table per group, in which the tokens of that group are the video and the other groups keep their names."""
     keys = {name: (k[:, span], v[:, span]) for name, span in groups.spans.items()}
     tables = []
     for name, span in groups.spans.items():
-        rest = tuple(other for other in groups.sees[name] if other != name)
-        row = (VIDEO, *rest) if name in groups.sees[name] else rest
-        kv = {VIDEO: keys[name], **{other: keys[other] for other in rest}}
+        others = tuple(other for other in groups.sees[name] if other != name)
+        row = (VIDEO, *others) if name in groups.sees[name] else others
+        kv = {VIDEO: keys[name], **{other: keys[other] for other in others}}
         tables.append(Table(q={VIDEO: q[:, span]}, kv=kv, sees={VIDEO: row}))
     return tables
 
@@ -154,9 +154,9 @@ def _project(attn: Block, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def project_kv(attn: Block, hidden: Tensor) -> tuple[Tensor, Tensor]:
-    """Keys (normed, without position) and values [B,S,H,D] of ``hidden`` [B,S,D] by the attention's own modules.
+    """Keys (normalised, without position) and values [B,S,H,D] of ``hidden`` [B,S,D] from the attention's own modules.
 
-    Fused projections compute the queries too: slicing their weight would leave out a LoRA on them, or a cast.
+    Fused projections compute the queries too: slicing their weight would bypass a LoRA or a cast on them.
     """
     if attn.fused_projections:
         _, k, v = attn.to_qkv(hidden).chunk(3, dim=-1)
@@ -167,11 +167,12 @@ def project_kv(attn: Block, hidden: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def modulate(block: Block, tokens: Tensor, temb: Tensor) -> Tensor:
-    """Extra tokens [B,M,D] normed and modulated as ``block`` does its own before self-attention.
+    """Normalise and modulate extra tokens [B,M,D] as ``block`` does with its own tokens before self-attention.
 
-    With per-token timesteps (``temb`` [B,S,6,D]; Wan2.2 TI2V) they take the modulation of the last token: conditioning
-    frames, at t=0, come first, so the last one is always being denoised. This is our reading; the paper knows one
-    timestep only. Call it inside the block's forward, where its weights are on their device.
+    With per-token timesteps (``temb`` [B,S,6,D]; Wan2.2 TI2V) they get the modulation of the last token: conditioning
+    frames, at t = 0, come first, so the last token is always being denoised. This is our reading; DiT-Mem
+    (arXiv 2511.19229) has one timestep for all tokens. Call it inside the block's forward, where the weights of the
+    block are on their device.
     """
     if temb.ndim == 4:
         temb = temb[:, -1]
@@ -179,6 +180,6 @@ def modulate(block: Block, tokens: Tensor, temb: Tensor) -> Tensor:
     return block.norm1(tokens.float()) * (1 + scale) + shift
 
 
-def _of_tokens(temb: Tensor, span: slice) -> Tensor:
-    """The modulation of some tokens: [B,S,6,D] has one per token, [B,6,D] one for all."""
+def _modulation_of(temb: Tensor, span: slice) -> Tensor:
+    """The modulation of the tokens in ``span``: [B,S,6,D] has one per token, [B,6,D] one for all."""
     return temb[:, span] if temb.ndim == 4 else temb

@@ -1,4 +1,4 @@
-"""A transformer's call as its hooks see it: by the names of its arguments."""
+"""The arguments of a transformer's forward by name, for its hooks."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ _NAMES = tuple(signature(WanTransformer3DModel.forward).parameters)[1:]
 
 
 def call_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """All by name, whether the caller gave them by name or by place."""
+    """All arguments of `WanTransformer3DModel.forward` by name, whether passed by position or by keyword."""
     return {**dict(zip(_NAMES, args, strict=False)), **kwargs}

@@ -1,4 +1,4 @@
-"""Encoders: modules that turn memory latents `[B, N, C, T, H, W]` into `Memory`."""
+"""Encoders: modules that encode the latents of memory clips [B, N, C, T, H, W] as `Memory`."""
 
 from memkit.encoders.base import MemoryEncoder
 from memkit.encoders.choice import Encoder, EncoderName, EncoderSize, load_encoder, make_encoder

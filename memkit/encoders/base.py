@@ -1,4 +1,4 @@
-"""`MemoryEncoder`: the base of all encoders, which carry the gate that they were trained with."""
+"""`MemoryEncoder`: the base class of all encoders, which contain the gate that they were trained with."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ EncoderType = TypeVar("EncoderType", bound="MemoryEncoder")
 
 
 class MemoryEncoder(Pretrained, nn.Module):
-    """A module that maps memory latents [B, N, C, T, H, W] to `Memory`.
+    """A module that maps the latents of memory clips [B, N, C, T, H, W] to `Memory`.
 
-    ``gate`` is None or a `MemoryGate`, which is a submodule: trained, moved, saved and loaded with the encoder. It is
-    saved as ``gate.safetensors`` beside ``model.safetensors``. A subclass ends its ``forward`` with
+    ``gate`` is None or a `MemoryGate`, a submodule that is trained, moved, saved and loaded with the encoder. It is
+    saved as ``gate.safetensors`` beside ``model.safetensors``. Subclasses end their ``forward`` with
     ``return self.with_gate(memory)``.
     """
 
@@ -32,11 +32,11 @@ class MemoryEncoder(Pretrained, nn.Module):
         self.gate = None
 
     def with_gate(self, memory: Memory) -> Memory:
-        """The same memory with the values of the encoder's gate, if there is one."""
+        """The same memory with the values of the encoder's gate, if it has one."""
         return memory if self.gate is None else replace(memory, gate=self.gate())
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
-        """As `Pretrained.save_pretrained`, with the gate in a file of its own; the file of an earlier gate goes."""
+        """Like `Pretrained.save_pretrained`, with the gate in a separate file, which is deleted if there is no gate."""
         saved = super().save_pretrained(folder)
         if self.gate is None:
             (saved / GATE_FILE).unlink(missing_ok=True)

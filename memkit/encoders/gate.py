@@ -1,4 +1,4 @@
-"""`MemoryGate`: one number per layer and head, for memory that must not disturb the model before it is trained."""
+"""`MemoryGate`: one scale per layer and head, so that untrained memory changes a model little or not at all."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ GATE_FILE = "gate.safetensors"
 
 
 class MemoryGate(nn.Module):
-    """``tanh(weight)`` [layers, heads] scales what memory adds to the output of each head (arXiv 2303.16199).
+    """Scales the contribution of memory to the output of each head by ``tanh(weight)`` [layers, heads].
 
-    Give it to an encoder (``encoder.gate = MemoryGate(30, 12, start=0.1)``): it is then trained, saved and loaded with
-    the encoder, and is part of every `Memory` that the encoder returns.
+    Zero-initialised gates are from LLaMA-Adapter (arXiv 2303.16199). Assign it to an encoder
+    (``encoder.gate = MemoryGate(30, 12, start=0.1)``): it is then trained, saved and loaded with the encoder, and is
+    part of every `Memory` that the encoder returns.
 
     Args:
         num_layers: number of blocks of the transformer.
         num_heads: number of attention heads per block.
-        start: initial value of every weight, before tanh. At 0 the model starts as itself, bit for bit, but the encoder
-            gets no gradient before its gate has moved, and the gradient of the gate is that of an untrained encoder: a
-            small value such as 0.1 learns faster.
+        start: initial value of every weight, before tanh. At 0, the outputs of the model are initially unchanged, bit
+            for bit, but the encoder gets no gradient until the gate has changed, and the gradient of the gate depends
+            on the untrained encoder: training is faster with a small value such as 0.1.
     """
 
     def __init__(self, num_layers: int, num_heads: int, start: float = 0.0) -> None:
@@ -39,7 +40,7 @@ class MemoryGate(nn.Module):
 
     @staticmethod
     def load(folder: str | os.PathLike[str]) -> MemoryGate | None:
-        """The gate in the folder of an encoder, or None if there is none."""
+        """Load the gate from the folder of an encoder; None if it has no gate."""
         file = Path(folder, GATE_FILE)
         if not file.exists():
             return None
@@ -49,6 +50,6 @@ class MemoryGate(nn.Module):
         return gate
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Writes the gate into the folder of an encoder; the file appears whole or not at all."""
+        """Write the gate to the folder of an encoder, atomically."""
         with atomic_write(Path(folder, GATE_FILE)) as partial:
             save_file({"weight": self.weight.detach().cpu()}, partial)

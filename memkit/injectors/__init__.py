@@ -1,4 +1,4 @@
-"""Injectors: how memory reaches a model."""
+"""Injectors: ways to give a video model access to memory."""
 
 from memkit.injectors.attention_recorder import AttentionRecorder
 from memkit.injectors.camera_encoder import CameraEncoder

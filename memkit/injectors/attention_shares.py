@@ -1,4 +1,4 @@
-"""Exact shares of attention on frames, without an attention matrix."""
+"""Exact shares of attention per frame, computed without the whole attention matrix."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torch import Tensor
 from memkit.backbones.base import Table
 
 MAX_LOGITS = 2**26
-"""Logits held at a time: 256 MiB."""
+"""Maximum number of logits in memory at a time: 256 MiB in fp32."""
 
 
 @torch.no_grad()
 def frame_shares(
     table: Table, query: str, context: str, frames: int, max_logits: int = MAX_LOGITS
 ) -> Float[Tensor, "batch frames"]:
-    """Share of the attention of group ``query`` on each frame of ``context``, over all that its row of the table names.
+    """Share of the attention of group ``query`` on each frame of ``context``, out of all keys that are visible to it.
 
-    Computed in fp32, a few queries at a time, so that no more than ``max_logits`` logits are held (those of one token
-    at least). The tokens of a context are ``frames`` runs of equal length. A query that sees nothing has shares of 0.
+    Computed in fp32, a few queries at a time, so that at most ``max_logits`` logits are in memory (but at least those
+    of one token). The tokens of ``context`` are ``frames`` runs of equal length. Without any visible key, shares are 0.
     """
     q = table.q[query]
     batch, tokens, heads, dim = q.shape
@@ -27,7 +27,7 @@ def frame_shares(
     total = torch.zeros(batch, frames, device=q.device)
     if frames == 0 or tokens == 0 or context not in names:
         return total
-    names.sort(key=lambda name: name != context)  # its frames come first
+    names.sort(key=lambda name: name != context)  # puts the context first
     keys = {name: table.kv[name][0].float().permute(0, 2, 3, 1) for name in names}
     longest = max(k.shape[-1] for k in keys.values())
     for part in (q.float() * dim**-0.5).transpose(1, 2).split(max(1, max_logits // (batch * heads * longest)), dim=2):
@@ -38,7 +38,7 @@ def frame_shares(
                 logits = logits + table.log_weight[name].float()[:, None, None]
             masses.append(logits.unflatten(-1, (frames if name == context else 1, -1)).logsumexp(-1))
         mass = torch.cat(masses, dim=-1)
-        blind = (mass == -torch.inf).all(-1, keepdim=True)
-        share = mass.softmax(-1).masked_fill(blind, 0.0)
+        no_key = (mass == -torch.inf).all(-1, keepdim=True)
+        share = mass.softmax(-1).masked_fill(no_key, 0.0)
         total += share[..., :frames].sum((1, 2))
     return total / (tokens * heads)

@@ -1,4 +1,4 @@
-"""`CameraEncoder`: adds camera poses to the tokens of their frames (MemLearner, 3.3)."""
+"""`CameraEncoder`: encodes camera poses for the tokens of their frames (MemLearner, arXiv 2606.31734, 3.3)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from memkit.cameras.relative import POSE_VECTOR_SIZE
 
 
 class CameraEncoder(nn.Module):
-    """Poses to what is added to the tokens before each self-attention: one linear layer a block, zero at the start."""
+    """Maps poses to vectors that are added to the tokens before each self-attention: one zero-initialised linear layer
+    per block."""
 
     def __init__(self, dim: int, blocks: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Positions of cameras in the self-attention of a model: PM-RoPE and PRoPE."""
+"""Camera positions in the self-attention of a model: PM-RoPE and PRoPE."""
 
 from memkit.positions.pm_rope import PMRoPE, PMRoPEConfig
 from memkit.positions.prope import PRoPE

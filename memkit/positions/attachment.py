@@ -1,4 +1,4 @@
-"""How cameras reach the self-attention of a stock Wan: `PMRoPE` and `PRoPE` are two kinds of camera positions."""
+"""How camera positions (`PMRoPE` and `PRoPE`) are attached to the self-attention of a stock Wan."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ KEY = "camera positions"
 
 
 class AttachedCameras(Attached):
-    """Camera positions on some transformers until ``detach`` or the end of the ``with``.
+    """Camera positions attached to transformers until ``detach()`` or the end of the ``with`` statement.
 
-    Attached, a transformer runs inside `chunk` only.
+    While attached, a transformer runs only inside `chunk`.
     """
 
     kind = KEY
@@ -31,9 +31,9 @@ class AttachedCameras(Attached):
         super().__init__(owner, models)
 
     def chunk(self, path: CameraPath) -> CameraChunk:
-        """A ``with`` in which attached transformers run with these cameras, one for each latent frame of the input.
+        """A context manager in which the attached transformers run with these cameras, one per latent frame.
 
-        A path of one sample serves any batch. ``backward`` may come later.
+        A path of one sample is used for any batch size. ``backward`` may be called after the ``with`` statement.
         """
         return CameraChunk(self.running, path)
 
@@ -41,23 +41,23 @@ class AttachedCameras(Attached):
         return self._positioning(layer)
 
     def rotary(self, model: WanTransformer3DModel, latents: Tensor, carrier: Carrier) -> Carrier:
-        """The cameras of this forward.
+        """Add the cameras of this forward pass as state.
 
         Raises:
-            InputError: the latents have another number of frames than there are cameras.
+            InputError: the number of latent frames differs from the number of cameras.
         """
         chunk = self.running.current()
         frames = latents.shape[2] // model.config.patch_size[0]
         if len(chunk.path) != frames:
             raise InputError(
-                f"There are cameras of {len(chunk.path)} frames, the latents have {frames}; give a chunk its own rows: "
-                "chunk(path.frames([...]))."
+                f"There are cameras of {len(chunk.path)} frames, the latents have {frames}; select the cameras of the "
+                "chunk: chunk(path.frames([...]))."
             )
         return carrier.with_state(self.key, chunk)
 
 
 class CameraChunk:
-    """The cameras of the calls inside it; made by `AttachedCameras.chunk`."""
+    """The cameras of the calls inside it; created by `AttachedCameras.chunk`."""
 
     def __init__(self, running: Running[CameraChunk], path: CameraPath) -> None:
         self.path = path
@@ -72,15 +72,15 @@ class CameraChunk:
 
 
 def cameras_of(hidden: Tensor, carrier: Carrier) -> CameraPath:
-    """The cameras of the forward that ``carrier`` travels with, on the device of ``hidden`` [B,S,D].
+    """The cameras of the forward pass of ``carrier``, on the device of ``hidden`` [B,S,D].
 
     Raises:
-        InputError: they are of another batch.
+        InputError: they are of another batch size.
     """
     path: CameraPath = carrier.state(KEY).path
     if path.c2w.shape[0] not in (1, hidden.shape[0]):
         raise InputError(
             f"The cameras are of {path.c2w.shape[0]} clips, the model runs a batch of {hidden.shape[0]}; give one "
-            "path for all, or one per sample."
+            "path for all samples, or one per sample."
         )
     return path if path.c2w.device == hidden.device else path.to(hidden.device)

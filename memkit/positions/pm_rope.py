@@ -1,8 +1,8 @@
-"""`PMRoPE`: cameras beside time in the positions of a stock Wan's self-attention (ReMind, arXiv 2605.25333).
+"""`PMRoPE`: camera positions in addition to Wan's rotary positions in self-attention (ReMind, arXiv 2605.25333).
 
-A camera's vector c (`CameraPath.vectors`) turns queries and keys by the phase W c on top of Wan's own rotation, so that
-the relative phase of two tokens is ω·(Δt, Δh, Δw) + W (c_i − c_j); values and output gain a term in projective
-coordinates. Everything new starts at zero, where the model is itself to the bit.
+A camera's vector c (`CameraPath.vectors`) rotates queries and keys by the phase W c in addition to Wan's own rotation,
+so that the relative phase of two tokens is ω·(Δt, Δh, Δw) + W (c_i − c_j); values and outputs get an additional term in
+projective coordinates. All parameters are initialised to zero, where the model's outputs are bit-identical to before.
 """
 
 from __future__ import annotations
@@ -27,40 +27,44 @@ MODES = ("off", "phase", "full")
 
 @dataclass(frozen=True)
 class PMRoPEConfig:
-    """Sizes of a `PMRoPE`, those of the transformer; as they stand, of Wan2.1-T2V-1.3B (5B: ``heads=24``).
+    """Sizes of the transformer, by default those of Wan2.1-T2V-1.3B (5B: ``heads=24``), and the mode.
 
-    ``mode``: "off" changes nothing and has no parameters, "phase" rotates queries and keys, "full" adds the terms of
-    values and output. Parameters: 7·head_dim per layer for the phase, 2(d² + d) for the rest, d = heads·head_dim.
+    Number of parameters per layer: 7·head_dim for the phase, 2·(d² + d) for the terms of values and outputs, with
+    d = heads·head_dim.
     """
 
     layers: int = 30
+    """Number of transformer blocks."""
     heads: int = 12
+    """Number of attention heads."""
     head_dim: int = 128
+    """Width of an attention head, a multiple of 4."""
     mode: str = "full"
+    """"phase" rotates queries and keys; "full" also adds the terms of values and outputs; "off" changes nothing."""
 
     def __post_init__(self) -> None:
         if min(self.layers, self.heads, self.head_dim) < 1 or self.head_dim % 4:
-            raise InputError(f"{self}: sizes are positive, and head_dim is made of blocks of 4.")
+            raise InputError(f"{self}: give positive sizes, and a head_dim that divides into blocks of 4.")
         if self.mode not in MODES:
-            raise InputError(f"mode = {self.mode!r}; give one of {', '.join(MODES)}.")
+            raise InputError(f"mode = {self.mode!r}; choose one of {', '.join(MODES)}.")
 
     @classmethod
     def of(cls, transformer: nn.Module, mode: str = "full") -> PMRoPEConfig:
-        """The sizes of a transformer."""
+        """The config with the sizes of a transformer."""
         config = wan_of(transformer).config
         return cls(config.num_layers, config.num_attention_heads, config.attention_head_dim, mode)
 
 
 class PMRoPE(Pretrained, nn.Module):
-    """Positions of cameras for every self-attention of a Wan transformer; a module of its own, saved apart.
+    """Camera positions for every self-attention of a Wan transformer; a separate module, saved by itself.
 
         path = CameraPath.of(cameras)
         with pm_rope.attach(transformer) as attached, attached.chunk(path):
             velocity = transformer(latents, t, text).sample
 
-    It composes with injectors in any order: a `KVCache` keeps keys after rotation and phase, and values with their
-    term, so a cached chunk keeps its cameras and a new one is run in ``chunk(path.frames(rows))``. Tokens of memory
-    have neither phase nor term.
+    It composes with injectors in any order: a `KVCache` stores keys and values with their camera positions applied, so
+    a cached chunk keeps its cameras, and a new chunk runs in ``chunk(path.frames(rows))``. Memory tokens have no camera
+    positions.
     """
 
     config_class: ClassVar[type[Any]] = PMRoPEConfig
@@ -72,25 +76,26 @@ class PMRoPE(Pretrained, nn.Module):
         self.layers = nn.ModuleList(_Layer(config) for _ in range(layers))
 
     def reset_parameters(self) -> None:
-        """Zero again, as after construction on the meta device and ``to_empty``."""
+        """Set all parameters to zero, as is needed after construction on the meta device and ``to_empty``."""
         for parameter in self.parameters():
             nn.init.zeros_(parameter)
 
     def attach(self, *models: Attachable) -> AttachedCameras:
-        """Attach to each transformer until ``detach()`` or the end of the ``with``; two experts share the parameters.
+        """Attach to transformers, or to all experts of a pipeline or backbone, until ``detach()`` or the end of the
+        ``with`` statement; experts share the parameters.
 
-        Attached, a transformer runs in `AttachedCameras.chunk` only. In mode "off" nothing is attached and no cameras
-        are needed.
+        While attached, a transformer runs only inside `AttachedCameras.chunk`. In mode "off", nothing is attached and
+        no cameras are needed.
 
         Raises:
-            InputError: no transformer, one twice, not a Wan transformer, one of other sizes, or one that has camera
-                positions.
+            InputError: no transformer is given, one is repeated, is not a Wan transformer, has other sizes or already
+                has camera positions.
         """
         transformers = wans_of(models)
         for model in transformers:
-            if (wanted := PMRoPEConfig.of(model, self.config.mode)) != self.config:
+            if (expected := PMRoPEConfig.of(model, self.config.mode)) != self.config:
                 raise InputError(
-                    f"The positions are of {self.config}, the transformer needs {wanted}; make them with "
+                    f"The camera positions have {self.config}, the transformer needs {expected}; create them with "
                     "PMRoPEConfig.of(transformer)."
                 )
         if self.config.mode == "off":
@@ -98,8 +103,8 @@ class PMRoPE(Pretrained, nn.Module):
         return AttachedCameras(self, transformers, lambda layer: _PMPositioning(self, layer))
 
 
-class _Zero(nn.Linear):
-    """A linear map that starts at zero, and comes back to it when a sharded module is materialised."""
+class _ZeroLinear(nn.Linear):
+    """A zero-initialised linear layer, which is set to zero again when a sharded module is materialised."""
 
     def reset_parameters(self) -> None:
         nn.init.zeros_(self.weight)
@@ -108,41 +113,41 @@ class _Zero(nn.Linear):
 
 
 class _Layer(nn.Module):
-    """The parameters of one layer: ``phase`` W, ``value`` A, ``output`` B."""
+    """The linear layers of one block: ``phase`` W, ``value`` A and ``output`` B."""
 
     def __init__(self, config: PMRoPEConfig) -> None:
         super().__init__()
         dim = config.heads * config.head_dim
-        self.phase = _Zero(SIZE, config.head_dim // 2, bias=False)
-        self.value = _Zero(dim, dim) if config.mode == "full" else None
-        self.output = _Zero(dim, dim) if config.mode == "full" else None
+        self.phase = _ZeroLinear(SIZE, config.head_dim // 2, bias=False)
+        self.value = _ZeroLinear(dim, dim) if config.mode == "full" else None
+        self.output = _ZeroLinear(dim, dim) if config.mode == "full" else None
 
 
 class _PMPositioning(Positioning):
-    """The positions of one layer."""
+    """The camera positions of one layer."""
 
     def __init__(self, owner: PMRoPE, layer: int) -> None:
         self.layer: Any = owner.layers[layer]
 
     def position(self, hidden: Tensor, carrier: Carrier) -> CameraPath:
-        """The cameras of this forward."""
+        """The cameras of this forward pass."""
         return cameras_of(hidden, carrier)
 
     def enter(
         self, q: Tensor, k: Tensor, v: Tensor, rotary: tuple[Tensor, Tensor], position: CameraPath
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """q and k turned by base · exp(i W c), all heads alike; v_j + A (P_j⁻¹ v_j)."""
-        # Products and a sum, not a matmul: neither autocast nor TF32 may touch the phases.
+        """Queries and keys rotated by base · exp(i W c), the same in all heads; values v_j + A (P_j⁻¹ v_j)."""
+        # Products and a sum instead of a matmul, so that autocast and TF32 do not reduce the precision of the phases.
         vectors = position.vectors
         phase = (vectors[..., None, :] * self.layer.phase.weight.to(vectors.dtype)).sum(-1)
-        rotary = turned(*rotary, phase)
+        rotary = add_phase(*rotary, phase)
         q, k = rotate(q, *rotary), rotate(k, *rotary)
         if self.layer.value is not None:
             v = v + _over_heads(self.layer.value, in_blocks(v, position.unprojection)).unflatten(-1, v.shape[2:]).to(v)
         return q, k, v
 
     def leave(self, attn: Any, y: Tensor, position: CameraPath) -> Tensor:
-        """o(y_i) + B (P_i y_i)."""
+        """The output o(y_i) + B (P_i y_i)."""
         out = attn.to_out[0](y.flatten(2, 3))
         if self.layer.output is None:
             return out
@@ -153,23 +158,23 @@ def _over_heads(linear: nn.Linear, x: Tensor) -> Tensor:
     return linear(x.flatten(2, 3).to(linear.weight.dtype))
 
 
-def turned(
+def add_phase(
     cos: Float[Tensor, "_ tokens 1 dim"], sin: Float[Tensor, "_ tokens 1 dim"], phase: Float[Tensor, "batch frames _"]
 ) -> tuple[Float[Tensor, "_ tokens 1 dim"], Float[Tensor, "_ tokens 1 dim"]]:
-    """The tables (cos, sin) of a rotation with a further angle for each frame and pair; unchanged where it is 0."""
+    """Rotary tables (cos, sin) with an additional angle per frame and pair; unchanged where the angle is 0."""
     c, s = (x.unflatten(1, (phase.shape[1], -1)) for x in (cos[..., 0::2], sin[..., 1::2]))
-    more_c, more_s = (x[:, :, None, None] for x in (phase.cos(), phase.sin()))
-    both = c * more_c - s * more_s, s * more_c + c * more_s
-    new = [x.flatten(1, 2).repeat_interleave(2, dim=-1).to(cos.dtype) for x in both]
-    return new[0], new[1]
+    phase_c, phase_s = (x[:, :, None, None] for x in (phase.cos(), phase.sin()))
+    rotated = c * phase_c - s * phase_s, s * phase_c + c * phase_s
+    tables = [x.flatten(1, 2).repeat_interleave(2, dim=-1).to(cos.dtype) for x in rotated]
+    return tables[0], tables[1]
 
 
 def in_blocks(
     x: Float[Tensor, "batch tokens heads dim"], matrix: Float[Tensor, "#batch frames 4 4"]
 ) -> Float[Tensor, "batch tokens heads dim"]:
-    """Every four numbers of a head times the matrix of the token's frame, in the matrix' dtype or a wider one.
+    """Multiply each block of four channels of a head by the matrix of the token's frame, in the wider of both dtypes.
 
-    Without a matmul, so that neither autocast nor TF32 makes it coarser.
+    Without a matmul, so that autocast and TF32 do not reduce the precision.
     """
     wide = x.to(torch.promote_types(x.dtype, matrix.dtype)).unflatten(1, (matrix.shape[1], -1)).unflatten(-1, (-1, 4))
     columns = matrix[:, :, None, None, None].unbind(-1)

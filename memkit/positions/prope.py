@@ -1,7 +1,7 @@
-"""`PRoPE`: projective positions of cameras (Li et al., "Cameras as Relative Positional Encoding", arXiv 2507.10496).
+"""`PRoPE`: projective camera positions (Li et al., "Cameras as Relative Positional Encoding", arXiv 2507.10496).
 
-For comparison with `PMRoPE`: nothing is learned, and scores know two cameras by P_i P_j⁻¹ alone, so no choice of the
-world changes them; but a model that was trained without it starts as another model.
+For comparison with `PMRoPE`: it has no parameters, and attention depends on two cameras only through P_i P_j⁻¹, so it
+is invariant to the choice of world coordinates; but it changes the outputs of a model that was trained without it.
 """
 
 from __future__ import annotations
@@ -21,52 +21,57 @@ from memkit.positions.pm_rope import in_blocks
 
 
 class PRoPE:
-    """On half of each head q ← Pᵀq, k ← P⁻¹k, v ← P⁻¹v and o ← P o, with P of the token's frame; on the rest, RoPE.
+    """On half of each head, q ← Pᵀq, k ← P⁻¹k, v ← P⁻¹v and o ← P o with P of the token's frame; RoPE on the rest.
 
         with prope.attach(transformer) as attached, attached.chunk(CameraPath.of(cameras)):
             velocity = transformer(latents, t, text).sample
 
-    Of the blocks of four numbers of a head, every second one leaves Wan's rotation for the cameras, so that time, rows
-    and columns each keep half of their frequencies, high and low; the choice of the half is ours.
+    Every second block of four channels of a head is used for cameras instead of Wan's rotation, so that time, rows and
+    columns each keep half of their frequencies, both high and low ones; which half is our choice.
     """
 
     def attach(self, *models: Attachable) -> AttachedCameras:
-        """Attach to each transformer until ``detach()`` or the end of the ``with``; it then runs in
-        `AttachedCameras.chunk` only.
+        """Attach to transformers, or to all experts of a pipeline or backbone, until ``detach()`` or the end of the
+        ``with`` statement.
+
+        While attached, a transformer runs only inside `AttachedCameras.chunk`.
 
         Raises:
-            InputError: no transformer, one twice, not a Wan transformer, heads that are not made of blocks of 8, or one
-                that has camera positions.
+            InputError: no transformer is given, one is repeated, is not a Wan transformer, has heads whose width is not
+                a multiple of 8, or already has camera positions.
         """
         transformers = wans_of(models)
         for model in transformers:
             if (size := model.config.attention_head_dim) % 8:
-                raise InputError(f"Heads of {size} are not made of blocks of 8; PRoPE takes every other block of 4.")
+                raise InputError(
+                    f"Attention heads of width {size} do not divide into the blocks of 8 that PRoPE needs; use PMRoPE, "
+                    "which needs blocks of 4."
+                )
         return AttachedCameras(self, transformers, lambda _layer: _PPositioning())
 
 
 class _PPositioning(Positioning):
-    """The positions of one layer."""
+    """The camera positions of one layer."""
 
     def position(self, hidden: Tensor, carrier: Carrier) -> CameraPath:
-        """The cameras of this forward."""
+        """The cameras of this forward pass."""
         return cameras_of(hidden, carrier)
 
     def enter(
         self, q: Tensor, k: Tensor, v: Tensor, rotary: tuple[Tensor, Tensor], position: CameraPath
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Half of q and k rotated, the other half and that of v by the cameras."""
-        back = position.unprojection
-        q, k = (_joined(rotate(x, *rotary), x, m) for x, m in ((q, position.projection.mT), (k, back)))
-        return q, k, _joined(v, v, back)
+        """Half of q and k rotated by Wan's tables; the other half, and half of v, multiplied by camera matrices."""
+        inverse = position.unprojection
+        q, k = (_joined(rotate(x, *rotary), x, m) for x, m in ((q, position.projection.mT), (k, inverse)))
+        return q, k, _joined(v, v, inverse)
 
     def leave(self, attn: Any, y: Tensor, position: CameraPath) -> Tensor:
-        """o of P_i y_i."""
+        """The output o(y_i), with half of y_i multiplied by P_i."""
         return attn.to_out[0](_joined(y, y, position.projection).flatten(2, 3))
 
 
-def _joined(kept: Tensor, moved: Tensor, matrix: Tensor) -> Tensor:
-    """Even blocks of four from ``kept``, odd ones from ``moved`` [B,S,H,D] times their frame's matrix."""
-    even, odd = kept.unflatten(-1, (-1, 2, 4))[..., 0, :], moved.unflatten(-1, (-1, 2, 4))[..., 1, :]
-    odd = in_blocks(odd.flatten(-2), matrix).unflatten(-1, (-1, 4)).to(kept)
+def _joined(rotated: Tensor, x: Tensor, matrix: Tensor) -> Tensor:
+    """Even blocks of four channels from ``rotated`` [B,S,H,D], odd ones from ``x`` times the matrix of their frame."""
+    even, odd = rotated.unflatten(-1, (-1, 2, 4))[..., 0, :], x.unflatten(-1, (-1, 2, 4))[..., 1, :]
+    odd = in_blocks(odd.flatten(-2), matrix).unflatten(-1, (-1, 4)).to(rotated)
     return torch.stack([even, odd], dim=-2).flatten(-3)

@@ -1,4 +1,4 @@
-"""Frame context: frames of the past in the model's own sequence."""
+"""Frame context: past frames in the model's own token sequence."""
 
 from memkit.injectors.frame_context.attachment import AttachedFrames
 from memkit.injectors.frame_context.config import FrameContextConfig

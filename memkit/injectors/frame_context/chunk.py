@@ -1,4 +1,4 @@
-"""What `FrameContext` shows while a chunk is generated: frames of the past, those that the packing keeps."""
+"""`FrameChunk`: the context frames of a `FrameContext` while a chunk is generated."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from memkit.injectors.frame_context.packing import Plan
 
 @dataclass(frozen=True)
 class ChunkInputs:
-    """The arguments of a chunk; of the context, the frames that the packing keeps."""
+    """The arguments of a chunk; those of the context only for the frames that the packing keeps."""
 
     context: Tensor | None
     plan: Plan
@@ -28,17 +28,18 @@ class ChunkInputs:
 
 @dataclass(frozen=True)
 class Pass:
-    """One forward of a transformer."""
+    """One forward pass of a transformer."""
 
     inputs: ChunkInputs
     counts: tuple[int, ...]
-    """Tokens of each group of the context; none in a forward without it."""
+    """Number of tokens of each group of the context; empty in a forward pass without context."""
 
 
 class FrameChunk:
-    """The context that the transformers see while it is open; made by `AttachedFrames.chunk`.
+    """The context of the transformers while it is open; created by `AttachedFrames.chunk`.
 
-    ``left_out`` is how many context frames the packing had no room for: the oldest, but for a start frame kept.
+    ``left_out`` is the number of context frames beyond the capacity of the packing: the oldest ones, except the first
+    frame with ``keep_start``.
     """
 
     def __init__(self, running: Running[FrameChunk], inputs: ChunkInputs, left_out: int) -> None:
@@ -55,7 +56,7 @@ class FrameChunk:
 
 
 def check_fit(inputs: ChunkInputs, x: Tensor) -> None:
-    """Raises `InputError` where the arguments of a chunk do not fit the latents of P [B,C,F,H,W]."""
+    """Raise `InputError` unless the arguments of a chunk fit the latents of P [B,C,F,H,W]."""
     rows, frames, context = (1, x.shape[0]), x.shape[2], inputs.context
     counts = [len(inputs.positions)] if inputs.positions is not None else []
     counts += [inputs.poses.shape[1]] if inputs.poses is not None else []
@@ -66,10 +67,11 @@ def check_fit(inputs: ChunkInputs, x: Tensor) -> None:
     ):
         raise InputError(
             f"The context has latents {list(context.shape)}, the prediction {list(x.shape)}; "
-            "give one row or one a sample, of the same channels and size."
+            "give one context for all samples or one per sample, of the same channels and size."
         )
     for name, value in (("poses", inputs.poses), ("poses", inputs.context_poses), ("timesteps", inputs.timesteps)):
         if value is not None and value.shape[0] not in rows:
             raise InputError(
-                f"There are {name} of {value.shape[0]} clips for a batch of {x.shape[0]}; give one or all."
+                f"There are {name} of {value.shape[0]} clips for a batch of {x.shape[0]}; give one clip for all "
+                "samples, or one per sample."
             )

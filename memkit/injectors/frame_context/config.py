@@ -1,4 +1,4 @@
-"""`FrameContextConfig`: the sizes of a `FrameContext`, and how context frames become tokens."""
+"""`FrameContextConfig`: sizes of a `FrameContext`, and how context frames are packed into tokens."""
 
 from __future__ import annotations
 
@@ -13,29 +13,31 @@ from memkit.injectors.frame_context.packing import Packing, checked_packing
 
 @dataclass(frozen=True)
 class FrameContextConfig:
-    """Sizes of the backbone (as they stand, of Wan2.1 T2V 1.3B; see `of`), and how context frames become tokens."""
+    """Sizes of the backbone (by default those of Wan2.1 T2V 1.3B; see `of`), and how context frames are packed."""
 
     dim: int = 1536
-    """Width."""
+    """Width of the backbone's hidden states."""
     blocks: int = 30
+    """Number of transformer blocks of the backbone."""
     channels: int = 16
-    """Latent channels that the backbone takes in."""
+    """Number of latent channels of the backbone's input."""
     patch_size: tuple[int, int, int] = (1, 2, 2)
-    """Latents (frames, rows, columns) in a token."""
+    """Patch size of the backbone in latent (frames, rows, columns)."""
     packing: Packing = ()
-    """(latent frames, scale) from newest to oldest, FramePack's ((1, 1), (2, 2), (16, 4)) say; see `plan_frames`. Each
-    scale has a convolution of its own. Empty: every frame, by the backbone's own patch embedding."""
+    """(latent frames, scale) per level, from the newest frames to the oldest, such as FramePack's
+    ((1, 1), (2, 2), (16, 4)); see `plan_frames`. Each scale has its own convolution. Empty: all frames at full
+    resolution, by the backbone's own patch embedding."""
     keep_start: bool = False
-    """With ``packing``: the first context frame is kept aside in front, at scale 1, however long the context gets."""
+    """Whether to always keep the first context frame, at scale 1, before the packed ones; only with ``packing``."""
     cameras: tuple[str, ...] = ("exact",)
-    """Kinds of pose annotation, each with an encoder of its own: rendered ("exact"), estimated, …"""
+    """Kinds of pose annotation, such as rendered ("exact") or estimated; each kind has its own encoder."""
 
     def __post_init__(self) -> None:
         checked_packing(self.packing)
         if self.patch_size[0] != 1:
             raise InputError(f"patch_size is {self.patch_size}; frame context is for models that patch single frames.")
         if self.keep_start and not self.packing:
-            raise InputError("keep_start goes with a packing; without one every frame is kept as it is.")
+            raise InputError("keep_start goes with a packing; without one, all frames are kept.")
 
     @classmethod
     def of(
@@ -45,12 +47,12 @@ class FrameContextConfig:
         keep_start: bool = False,
         cameras: tuple[str, ...] = ("exact",),
     ) -> FrameContextConfig:
-        """For a transformer: its sizes."""
-        c = wan_of(transformer).config
-        sizes = c.num_attention_heads * c.attention_head_dim, c.num_layers, c.in_channels
-        return cls(*sizes, tuple(c.patch_size), packing, keep_start, cameras)
+        """The config with the sizes of a transformer."""
+        config = wan_of(transformer).config
+        sizes = config.num_attention_heads * config.attention_head_dim, config.num_layers, config.in_channels
+        return cls(*sizes, tuple(config.patch_size), packing, keep_start, cameras)
 
     @property
     def scales(self) -> tuple[int, ...]:
-        """Those that have a convolution."""
+        """The scales that have a convolution, in ascending order."""
         return tuple(sorted({scale for _, scale in self.packing} | ({1} if self.keep_start else set())))

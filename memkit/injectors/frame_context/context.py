@@ -1,14 +1,14 @@
-"""`FrameContext`: frames of the past in the model's own sequence, seen in every layer.
+"""`FrameContext`: past frames in the model's own token sequence.
 
-Context frames stand before the frames P that are to be made; all attend to all, in every block, and only P comes out.
-Three baselines of MemLearner (arXiv 2606.31734) are this with other frames:
+Context frames are placed before the frames P that are to be generated. All tokens attend to all tokens in every block,
+and only P is returned. Three baselines of MemLearner (arXiv 2606.31734) differ only in their context:
 
-    CaM          frames that a retriever chose, clean                        chunk(frames)
-    DFoT         the newest frames; how far they lead is scaled              chunk(frames, history_guidance=1.5)
-    FramePack    a long past, the older the fewer tokens a frame             packing=((1, 1), (2, 2), (16, 4))
+    CaM          clean frames, selected by a retriever                       chunk(frames)
+    DFoT         the newest frames, with history guidance                    chunk(frames, history_guidance=1.5)
+    FramePack    many frames, with fewer tokens per frame for older ones     packing=((1, 1), (2, 2), (16, 4))
 
-The model is a stock Wan and its caller need not know: inside a chunk it takes the latents of P and gives their
-velocity, so the stock pipelines run as they are, with text guidance and with known frames.
+The model is a stock Wan with its usual interface: inside a chunk, it takes the latents of P and returns their velocity.
+So the stock pipelines work unchanged, with classifier-free guidance and with conditioning frames.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from memkit.pretrained import Pretrained
 
 
 class FrameContext(Pretrained, nn.Module):
-    """Context frames in the sequence of a stock Wan; its own to train are the camera encoders and the packing.
+    """Context frames in the token sequence of a stock Wan; its parameters are camera encoders and packing convolutions.
 
         context = FrameContext(FrameContextConfig.of(pipe.transformer))
         with context.attach(pipe.transformer) as attached, attached.chunk(frames):
             latents = pipe(prompt, output_type="latent").frames
 
-    The baselines train the backbone along: a text-to-video model was never shown clean frames among noisy ones.
+    The baselines also train the backbone: a text-to-video model has never seen clean frames beside noisy ones.
     """
 
     config_class = FrameContextConfig
@@ -49,18 +49,18 @@ class FrameContext(Pretrained, nn.Module):
         for scale in config.scales:
             size = (scale * depth, scale * down, scale * across)
             self.packers[str(scale)] = conv = nn.Conv3d(config.channels, config.dim, size, size)
-            nn.init.zeros_(conv.weight)  # not of use yet, and attach() says so
+            nn.init.zeros_(conv.weight)  # attach() refuses these until initialise() was called
 
     @torch.no_grad()
     def initialise(self, transformer: nn.Module) -> FrameContext:
-        """Take the packing's convolutions over from the backbone's patch embedding; before training, once.
+        """Initialise the packing convolutions from the backbone's patch embedding; call it once, before training.
 
-        Each weight is repeated over s×s×s latents of the larger window and divided by s³, the number of its copies
-        (FramePack's way); the bias stays. So a packed token is, at first, what the patch embedding makes of the
-        latents averaged over s frames, rows and columns, and a constant video gives the same token at every scale.
+        As in FramePack, each weight is repeated over s×s×s latents of the larger window and divided by s³, the number
+        of copies; the bias is copied. So a packed token is initially the patch embedding of the latents averaged over
+        s frames, rows and columns, and a constant video gives the same token at every scale.
 
         Raises:
-            InputError: a transformer of other sizes.
+            InputError: the transformer has other sizes than the config.
         """
         self._check(transformer)
         pretrained: Any = wan_of(transformer).patch_embedding
@@ -74,16 +74,17 @@ class FrameContext(Pretrained, nn.Module):
         return self
 
     def attach(self, *models: Attachable) -> AttachedFrames:
-        """Attach to each transformer, or each expert of a pipeline or backbone, until ``detach()`` or the end of the
-        ``with``.
+        """Attach to transformers, or to all experts of a pipeline or backbone, until ``detach()`` or the end of the
+        ``with`` statement.
 
-        Attached, a transformer runs inside `AttachedFrames.chunk` only. Gradient checkpointing, conditioning frames and
-        memory tokens may be used along, in any order; keep ``backward`` inside this ``with``. ``torch.compile`` may
-        not, nor what gives the frames positions of its own (caches, query layers, teacher forcing, camera positions).
+        While attached, a transformer runs only inside `AttachedFrames.chunk`. It can be combined with gradient
+        checkpointing, conditioning frames and memory tokens, attached in any order; call ``backward`` inside the
+        ``with`` statement. It cannot be combined with ``torch.compile``, nor with attachments that set positions (KV
+        caches, query layers, teacher forcing, camera positions).
 
         Raises:
-            InputError: no transformer, one twice, not a Wan, of other sizes, or one that has frame context; or the
-                packing was not initialised.
+            InputError: no transformer is given, one is repeated, is not a Wan transformer, has other sizes or already
+                has frame context; or the packing was not initialised.
         """
         transformers = wans_of(models)
         for model in transformers:
@@ -91,30 +92,33 @@ class FrameContext(Pretrained, nn.Module):
         for scale, conv in self.packers.items():
             weight: Any = conv.weight
             if not weight.any():
-                raise InputError(f"The packing at scale {scale} has no weights yet; call initialise(transformer) once.")
+                raise InputError(
+                    f"The packing at scale {scale} has no weights yet; call initialise(transformer) before training."
+                )
         return AttachedFrames(self, transformers, self.config, self.embed, self.cameras)
 
     def embed(
         self, latents: Float[Tensor, "batch channels kept height width"], plan: Plan, patch_embedding: nn.Module
     ) -> Float[Tensor, "batch tokens dim"]:
-        """Tokens of the plan's frames, group by group; edges that do not fill a patch of a scale are repeated."""
+        """Tokens of the plan's frames, group by group; frames are padded at their edges to whole patches."""
         parts = []
         for scale, frames in plan.runs():
             x = latents[:, :, frames]
             if self.config.packing:
                 conv: Any = self.packers[str(scale)]
-                made = conv(fill_edges(x.to(conv.weight.dtype), *conv.stride[1:]))
+                tokens = conv(fill_edges(x.to(conv.weight.dtype), *conv.stride[1:]))
             else:
-                made = patch_embedding.forward(x)  # past its hooks: one of them calls this
-            parts.append(made.flatten(2).mT)
+                tokens = patch_embedding.forward(x)  # without its hooks, one of which calls this method
+            parts.append(tokens.flatten(2).mT)
         return torch.cat(parts, dim=1)
 
     def _check(self, transformer: nn.Module) -> None:
-        config, own = FrameContextConfig.of(transformer), self.config
-        found = (config.dim, config.blocks, config.channels, config.patch_size)
-        wanted = (own.dim, own.blocks, own.channels, own.patch_size)
-        if found != wanted:
+        actual, expected = (
+            (config.dim, config.blocks, config.channels, config.patch_size)
+            for config in (FrameContextConfig.of(transformer), self.config)
+        )
+        if actual != expected:
             raise InputError(
-                f"The transformer has width, blocks, channels and patch size {found}, this frame context is for "
-                f"{wanted}; make it with FrameContextConfig.of(transformer)."
+                f"The transformer has width, blocks, channels and patch size {actual}, this frame context is for "
+                f"{expected}; create it with FrameContextConfig.of(transformer)."
             )

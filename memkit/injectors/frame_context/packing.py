@@ -1,8 +1,8 @@
-"""Packing of old frames into fewer tokens: which frames share a token, at which scale, and with which positions.
+"""Packing of older frames into fewer tokens: which frames share tokens, at which scale, and with which positions.
 
-FramePack (arXiv 2504.12626) spends fewer tokens on a frame the older it is: at scale s one token stands for s latent
-frames and s×s tokens of the grid, s³ in all. Its plan of 1 frame at scale 1, 2 at scale 2 and 16 at scale 4 is
-((1, 1), (2, 2), (16, 4)). This file is the pure part; the convolutions that make such tokens are `FrameContext`'s.
+FramePack (arXiv 2504.12626) uses fewer tokens per frame for older frames: at scale s, one token stands for s latent
+frames and s×s patches of the grid, s³ in total. Its plan of 1 frame at scale 1, 2 frames at scale 2 and 16 frames at
+scale 4 is ((1, 1), (2, 2), (16, 4)). The convolutions that compute the packed tokens are in `FrameContext`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from torch import Tensor
 from memkit.errors import InputError
 
 Packing = tuple[tuple[int, int], ...]
-"""(latent frames, scale) from the newest frames to the oldest; empty is every frame at scale 1."""
+"""(latent frames, scale) per level, from the newest frames to the oldest; empty for all frames at scale 1."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Frames that share tokens: ``scale`` of them by index, in order; where there were too few, the first repeats."""
+    """Indices of ``scale`` frames that share tokens, in order; the first is repeated if there were too few."""
 
     scale: int
     frames: tuple[int, ...]
@@ -31,50 +31,52 @@ class Group:
 
 @dataclass(frozen=True)
 class Plan:
-    """The groups of a context, in the order of its frames, and how many frames the packing had no room for."""
+    """The groups of a context, in the order of its frames, and the number of frames beyond the packing's capacity."""
 
     groups: tuple[Group, ...]
     left_out: int
 
     @property
     def kept(self) -> tuple[int, ...]:
-        """The frames that are in a group, in their order."""
+        """Indices of the frames that belong to a group, in ascending order."""
         return tuple(sorted({frame for group in self.groups for frame in group.frames}))
 
     def of_kept(self) -> Plan:
-        """The same plan for the kept frames alone, which are then numbered 0…n−1."""
+        """The same plan with the kept frames renumbered 0…n−1."""
         number = {frame: i for i, frame in enumerate(self.kept)}
         return Plan(tuple(Group(g.scale, tuple(number[f] for f in g.frames)) for g in self.groups), 0)
 
     def runs(self) -> list[tuple[int, list[int]]]:
-        """Neighbouring groups of one scale together: the scale and all their frames, repeats included."""
+        """Consecutive groups of the same scale, merged: the scale and all their frames, including repeated ones."""
         runs = groupby(self.groups, key=lambda group: group.scale)
         return [(scale, [frame for group in run for frame in group.frames]) for scale, run in runs]
 
     def tokens(self, height: int, width: int) -> tuple[int, ...]:
-        """How many tokens each group has where a frame has ``height``×``width``; edges count as full."""
+        """Number of tokens of each group for frames of ``height``×``width`` tokens, rounded up at the edges."""
         return tuple(-(-height // group.scale) * -(-width // group.scale) for group in self.groups)
 
 
 def checked_packing(packing: Sequence[Sequence[int]]) -> Packing:
-    """``packing`` as tuples of whole numbers.
+    """``packing`` as tuples of ints.
 
     Raises:
-        InputError: a level is not (frames, scale) with both at least 1 and frames a multiple of the scale.
+        InputError: a level is not (frames, scale) with whole numbers of 1 or more, frames being a multiple of scale.
     """
     for level in packing:
         whole = len(level) == 2 and all(type(number) is int and number > 0 for number in level)
         if not whole or level[0] % level[1]:
-            raise InputError(f"packing has {level!r}; give (latent frames, scale), the frames a multiple of the scale.")
+            raise InputError(
+                f"packing has {level!r}; give (latent frames, scale), with frames a multiple of the scale."
+            )
     return tuple((level[0], level[1]) for level in packing)
 
 
 def plan_frames(frames: int, packing: Packing, keep_start: bool = False) -> Plan:
-    """Deal ``frames`` frames to the levels of ``packing``, newest first; the last frame is the newest.
+    """Assign ``frames`` frames to the levels of ``packing``, newest first; the last frame is the newest.
 
-    A level deals what it gets to groups of ``scale`` frames, newest first too, and makes no more groups than that
-    takes: only its oldest may not be full, and repeats its oldest frame. With ``keep_start`` the first frame is set
-    aside, alone at scale 1. Frames older than all levels hold are left out. An empty packing keeps all, at scale 1.
+    Each level splits its frames into groups of ``scale`` frames, again newest first; if its oldest group is incomplete,
+    the oldest frame is repeated. With ``keep_start``, the first frame is a group of its own at scale 1. Frames beyond
+    the capacity of all levels are left out. An empty packing keeps all frames at scale 1.
     """
     start = 1 if keep_start and packing and frames else 0
     groups: list[Group] = []
@@ -83,8 +85,8 @@ def plan_frames(frames: int, packing: Packing, keep_start: bool = False) -> Plan
         stop = max(start, end - count)
         while end > stop:
             first = max(stop, end - scale)
-            found = tuple(range(first, end))
-            groups.append(Group(scale, (first,) * (scale - len(found)) + found))
+            members = tuple(range(first, end))
+            groups.append(Group(scale, (first,) * (scale - len(members)) + members))
             end = first
     if start:
         groups.append(Group(1, (0,)))
@@ -92,7 +94,7 @@ def plan_frames(frames: int, packing: Packing, keep_start: bool = False) -> Plan
 
 
 def fill_edges(x: Float[Tensor, "*any height width"], height: int, width: int) -> Float[Tensor, "*any high wide"]:
-    """``x`` up to the next multiples of ``height`` and ``width``, by repetition of its last row and column."""
+    """Pad ``x`` to the next multiples of ``height`` and ``width`` by repeating its last row and column."""
     for dim, multiple in ((-2, height), (-1, width)):
         size = x.shape[dim]
         if size % multiple:
@@ -102,18 +104,18 @@ def fill_edges(x: Float[Tensor, "*any height width"], height: int, width: int) -
 
 
 def pool_frames(x: Float[Tensor, "batch kept *any"], plan: Plan) -> Float[Tensor, "batch groups *any"]:
-    """The average of each group over its frames, a repeated one counted as often; ``x`` has the plan's frames alone."""
+    """Average over the frames of each group, counting repeated frames each time; ``x`` has only the kept frames."""
     return torch.cat([x[:, frames].unflatten(1, (-1, scale)).mean(dim=2) for scale, frames in plan.runs()], dim=1)
 
 
 def pool_table(
     table: Float[Tensor, "1 cells 1 dim"], plan: Plan, height: int, width: int
 ) -> Float[Tensor, "1 tokens 1 dim"]:
-    """A rotary table (cos, or sin) of packed tokens: the average over the cells that a token stands for (FramePack).
+    """Rotary table (cos or sin) of packed tokens: the average over the cells that a token stands for (FramePack).
 
-    ``table`` has a row for each cell of the plan's frames, ``height``×``width`` a frame. The average of angles that
-    differ is shorter than 1, so a token that stands for much ground weighs less in attention. At scale 1 it is the
-    table's own row, to the bit.
+    ``table`` has one row per cell of the kept frames, ``height``×``width`` per frame. The average of different angles
+    is shorter than 1, so a token that stands for a large region gets lower logits. At scale 1, it is exactly the row
+    of the table.
     """
     cells = table[0, :, 0].unflatten(0, (-1, height, width))
     parts = []

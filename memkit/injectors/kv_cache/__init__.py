@@ -1,4 +1,4 @@
-"""KV cache: chunk-by-chunk generation that sees the keys and values of earlier chunks."""
+"""KV cache: chunk-by-chunk generation with the keys and values of earlier chunks."""
 
 from memkit.injectors.kv_cache.attachment import AttachedCache
 from memkit.injectors.kv_cache.cache import KVCache, frame_bytes

@@ -1,4 +1,4 @@
-"""How a `KVCache` runs on a stock Wan: the chunk's positions in the rotary tables, cached frames in the attention."""
+"""How a `KVCache` is attached to a stock Wan: rotary tables for the chunk's positions, cached frames in attention."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from memkit.injectors.kv_cache.branches import Branches
 from memkit.injectors.kv_cache.chunk import Chunk
 
 SHARES = "cache"
-"""The series of an `AttentionRecorder` that holds each frame's share of attention on each cached frame."""
+"""Series of an `AttentionRecorder`: the share of each frame's attention on each cached frame."""
 
 
 class AttachedCache(Attached):
-    """A cache on some transformers until ``detach`` or the end of the ``with``; what it holds stays."""
+    """A cache attached to transformers until ``detach()`` or the end of the ``with`` statement; its frames are kept."""
 
     kind = "a KV cache"
     places_frames = True
     owner: Branches
 
     def __init__(self, branches: Branches, models: Sequence[WanTransformer3DModel]) -> None:
-        self.layers: list[range] = []  # of each transformer, in the cache
+        self.layers: list[range] = []  # the cache's layers of each transformer
         for model in models:
             start = self.layers[-1].stop if self.layers else 0
             self.layers.append(range(start, start + len(model.blocks)))
@@ -47,21 +47,23 @@ class AttachedCache(Attached):
         pin: bool = False,
         recorder: AttentionRecorder | None = None,
     ) -> Chunk:
-        """A ``with`` in which the attached transformers run on the latent frames at ``positions``.
+        """A context manager in which the attached transformers run on the latent frames at ``positions``.
+
+        Call ``backward`` inside the ``with`` statement.
 
         Args:
-            positions: whole numbers, one for each latent frame (each patch in time): any value, in any order.
-            branch: whose history; may be left out where there is one.
-            read: positions of the cached frames that it sees, a packed subset or ``cache.branch().window(n)``; without,
-                every one held. A chunk never sees cached frames at its own positions.
-            write: at the end, if nothing was raised, write the keys and values of the last forward of each
-                transformer; frames at the same positions are replaced. ``backward`` belongs inside the chunk.
-            pin: what is written shall never be evicted.
+            positions: whole numbers, one per latent frame (per patch in time), with any values and in any order.
+            branch: name of the branch to read and write; optional if the cache has only one.
+            read: positions of the cached frames to attend to: any selection, such as ``cache.branch().window(n)``; by
+                default all. A chunk never attends to cached frames at its own positions.
+            write: at the end, unless an exception was raised, write the keys and values of the last forward pass of
+                each transformer; frames at the same positions are replaced.
+            pin: never evict the frames that are written.
             recorder: if given, records the share of each frame's attention on each cached frame, as the series "cache".
 
         Raises:
-            InputError: a position is no whole number, is not held, or is both read and written.
-            BudgetError: the write would find no room beside the pinned frames.
+            InputError: a position is not a whole number, is not in the cache, or is both read and written.
+            BudgetError: the frames to be written do not fit beside the pinned frames.
             MemkitError: the cache is detached.
         """
         if not self.models:
@@ -73,14 +75,14 @@ class AttachedCache(Attached):
         return _CacheLayer(self._layers_of[id(model)][layer], self.running, self.key)
 
     def rotary(self, model: WanTransformer3DModel, latents: Tensor, carrier: Carrier) -> Carrier:
-        """The tables of the chunk's own positions, and the chunk."""
+        """Rotary tables for the chunk's positions, and the chunk as state."""
         chunk = self.running.current()
         depth, down, across = model.config.patch_size
         frames, height, width = latents.shape[2] // depth, latents.shape[3] // down, latents.shape[4] // across
         if frames != len(chunk.positions):
             raise InputError(
                 f"The chunk has {len(chunk.positions)} positions, the latents {frames} frames (of patches); "
-                "give one position for each."
+                "give one position per frame."
             )
         row = chunk.begin(self._layers_of[id(model)])
         cos, sin = rotary_at(model.rope, chunk.positions, height, width)
@@ -88,7 +90,7 @@ class AttachedCache(Attached):
 
 
 class _Forward(NamedTuple):
-    """One forward of a transformer in a chunk."""
+    """One forward pass of a transformer in a chunk."""
 
     chunk: Chunk
     row: Row | None
@@ -101,38 +103,38 @@ class _CacheLayer:
         self.layer, self.running, self.key = layer, running, key
 
     def prepare(self, block: nn.Module, hidden: Tensor, temb: Tensor, carrier: Carrier) -> _Forward:
-        """The forward that the block belongs to; its chunk must be open still, or the cached frames may be gone."""
+        """The forward pass of the block, whose chunk must still be open: its cached frames may be evicted later."""
         forward: _Forward = carrier.state(self.key)
         if not self.running.is_running(forward.chunk):
             raise MemkitError(
-                "A block ran again for a chunk that has ended, whose cached frames may be gone; call `backward` inside "
-                "the chunk's own `with`."
+                "A block was recomputed for a chunk that has ended, whose cached frames may have been evicted; call "
+                "`backward` inside the `with` statement of the chunk."
             )
         return forward
 
     def extend(self, table: Table, attn: nn.Module, prepared: _Forward) -> str:
-        """Show the readable slots to the video, and keep the video's own keys and values for the end of the chunk."""
+        """Add the cached frames to read, and collect the video's keys and values, to be written at the chunk's end."""
         chunk, (k, v) = prepared.chunk, table.kv[VIDEO]
         chunk.collect(self.layer, k, v)
         if not chunk.read:
             return VIDEO
-        held, values = chunk.branch.get(self.layer, chunk.read)
+        keys, values = chunk.branch.get(self.layer, chunk.read)
         per_frame = k.shape[1] // len(chunk.positions)
-        if (held.shape, held.dtype) != ((k.shape[0], len(chunk.read) * per_frame, *k.shape[2:]), k.dtype):
+        if (keys.shape, keys.dtype) != ((k.shape[0], len(chunk.read) * per_frame, *k.shape[2:]), k.dtype):
             raise InputError(
-                f"The cached frames have {held.shape[1] // len(chunk.read)} tokens of {list(held.shape[2:])} in a "
-                f"batch of {held.shape[0]} and {held.dtype}, the chunk {per_frame} of {list(k.shape[2:])} in a batch "
+                f"The cached frames have {keys.shape[1] // len(chunk.read)} tokens of {list(keys.shape[2:])} in a "
+                f"batch of {keys.shape[0]} and {keys.dtype}, the chunk {per_frame} of {list(k.shape[2:])} in a batch "
                 f"of {k.shape[0]} and {k.dtype}; keep them the same within a session, or reset() the cache."
             )
         group = f"cache {len(table.kv)}"
-        table.kv[group] = (held.to(k.device), values.to(v.device))
+        table.kv[group] = (keys.to(k.device), values.to(v.device))
         for name, row in table.sees.items():
             if VIDEO in row:
                 table.sees[name] = (*row, group)
         return group
 
     def finish(self, table: Table, group: str, out: dict[str, Tensor], prepared: _Forward) -> None:
-        """The video's row is as it should be; a recorder takes its shares now that the table is complete."""
+        """Record the shares of attention, now that the table is complete; the output is left unchanged."""
         if prepared.row is None:
             return
         chunk, shares = prepared.chunk, []

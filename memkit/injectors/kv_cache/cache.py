@@ -1,13 +1,12 @@
-"""`KVCache`: a stock Wan that generates chunk by chunk, each seeing the keys and values of those before it.
+"""`KVCache`: chunk-by-chunk generation with a stock Wan, each chunk with the keys and values of earlier ones.
 
-The model's table is "X sees X and the readable slots": a chunk of latent frames attends to itself and to cached frames,
-whose keys were rotated to their own positions when they were written. Only what the caller says is written, at the end
-of a chunk, so attention has no side effect and gradient checkpointing may run a block twice. Explicit objects with
-``update``, ``get`` and ``reset``; positions stay absolute, with any gap (ReMind, arXiv 2605.25333; the practice of
+A chunk of latent frames attends to itself and to cached frames, whose keys were rotated to their own positions when
+they were written. Frames are written only on request, at the end of a chunk, so attention has no side effects and
+gradient checkpointing may run a block twice. Positions are absolute and may have gaps (ReMind, arXiv 2605.25333; as in
 Self-Forcing, arXiv 2506.08009, and LongLive, arXiv 2509.22622).
 
-Text needs no reset: its keys are not cached. After a change of prompt, cached frames still carry what the old one made
-of them; write their chunks again, each with ``read=branch.window(n, before=its first position)``, to have them anew.
+A new prompt needs no reset, as keys of the text are not cached. But cached frames were computed with the old prompt; to
+recompute them, write their chunks again, each with ``read=branch.window(n, before=<its first position>)``.
 """
 
 from __future__ import annotations
@@ -31,7 +30,8 @@ def frame_bytes(
 ) -> int:
     """Bytes of one cached latent frame in all layers; ``height`` and ``width`` are those of the latents.
 
-    Wan2.1-T2V-1.3B at 480×832 (latents 60×104) in bf16: 287 MB; 14B: 1.3 GB. ``dtype`` is the model's without.
+    ``dtype`` is by default that of the model. For Wan2.1-T2V-1.3B at 480×832 pixels (latents of 60×104) in bf16 it is
+    287 MB; for the 14B, 1.3 GB.
     """
     model = wan_of(transformer)
     depth, down, across = model.config.patch_size
@@ -50,14 +50,15 @@ class KVCache:
                     with attached.chunk(positions):
                         velocity = transformer(latents, t, text).sample
                     latents = ...
-                with attached.chunk(positions, write=True):  # once more, clean
+                with attached.chunk(positions, write=True):  # once more with the clean latents
                     transformer(latents, zero, text)
 
     Args:
-        budget_bytes: what all branches, layers and transformers may take together; the branches share it equally and
-            each allocates its part at its first write.
-        branches: histories of their own, as classifier-free guidance by two calls needs: ``("cond", "uncond")``.
-            The transformers of one A14B share a branch's positions; each has its own keys and values in it.
+        budget_bytes: memory for all branches, layers and transformers together; each branch gets an equal share, which
+            it allocates at its first write.
+        branches: names of the branches, which are independent caches. Classifier-free guidance with two calls needs
+            two: ``("cond", "uncond")``. The two experts of an A14B use the same branch, with the same positions, but
+            each with its own keys and values.
     """
 
     def __init__(self, budget_bytes: int, branches: Sequence[str] = ("main",)) -> None:
@@ -66,7 +67,7 @@ class KVCache:
 
     @property
     def budget_bytes(self) -> int:
-        """What all branches may take together."""
+        """Budget of all branches together, in bytes."""
         return self._branches.budget_bytes
 
     @property
@@ -75,45 +76,45 @@ class KVCache:
         return tuple(self._branches.by_name)
 
     def branch(self, name: str | None = None) -> SlotCache:
-        """The frames of one branch, to look at, pin, drop or reset; without a name, of the only one.
+        """One branch, to inspect, pin, drop or reset its frames; without a name, the only branch.
 
-        Its layers are those of the first transformer, then those of the second.
+        Its layers are those of the first transformer, followed by those of the second.
         """
         return self._branches.one(name)
 
     def reset(self) -> None:
-        """Forget every frame of every branch."""
+        """Drop all frames of all branches."""
         for branch in self._branches.by_name.values():
             branch.reset()
 
     def attach(self, *models: Attachable) -> AttachedCache:
-        """Attach to each transformer, or each expert of a pipeline or backbone, until ``detach()`` or the end of the
-        ``with``.
+        """Attach to transformers, or to all experts of a pipeline or backbone, until ``detach()`` or the end of the
+        ``with`` statement.
 
-        Attached, a transformer runs inside `AttachedCache.chunk` only. What is cached stays after detaching.
-        ``torch.compile`` gives the same results, but compiles anew for each chunk.
+        While attached, a transformer runs only inside `AttachedCache.chunk`. Cached frames are kept after detaching.
+        ``torch.compile`` gives the same results, but recompiles for each chunk.
 
         Raises:
-            InputError: no transformer, one twice, not a Wan, one that has a cache, or another number of layers than
-                the frames held have.
+            InputError: no transformer is given, one is repeated, is not a Wan transformer or already has a cache, this
+                cache is attached already, or its frames have another number of layers.
         """
         transformers = wans_of(models)
         if self._attached is not None and self._attached.models:
-            raise InputError("This cache is attached already; detach it first, or make another cache.")
+            raise InputError("This cache is attached already; detach it first, or create another cache.")
         self._branches.check_layers(sum(len(model.blocks) for model in transformers))
         self._attached = AttachedCache(self._branches, transformers)
         return self._attached
 
     def save(self, path: str | Path) -> None:
-        """Write every branch into one safetensors file, with the positions as JSON in its header."""
+        """Write all branches to one safetensors file, with the positions as JSON in its header."""
         save_branches(Path(path), self.budget_bytes, self._branches.by_name)
 
     @staticmethod
     def load(path: str | Path, device: torch.device | str = "cpu") -> KVCache:
-        """A saved cache on ``device``: the same frames, pins and budget; a session goes on from it to the bit.
+        """Load a saved cache to ``device``: the same frames, pins and budget, so that a session continues bit for bit.
 
         Raises:
-            InputError: there is no such file, or it holds no cache of this version, or is damaged.
+            InputError: there is no such file, it does not contain a cache of this version, or it is damaged.
         """
         budget_bytes, branches = load_branches(Path(path), device)
         cache = KVCache(budget_bytes, tuple(branches))

@@ -1,4 +1,4 @@
-"""`Chunk`: one chunk of a cached stream while it is run: what it reads, and what it will write at its end."""
+"""`Chunk`: one chunk of a cached stream while it runs: the frames that it reads and those that it will write."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from memkit.injectors.kv_cache.slots import SlotCache
 
 
 class Chunk:
-    """One chunk while it is run: its positions, what it reads, and what it will write. Made by `AttachedCache.chunk`.
+    """One chunk while it runs: its positions and the frames that it reads and writes; see `AttachedCache.chunk`.
 
-    ``read`` is fixed when it is made; ``evicted`` holds, after the exit of a writing chunk, the positions that made
-    room.
+    ``read`` holds the positions of the cached frames that are read, fixed at creation. After the exit of a writing
+    chunk, ``evicted`` holds the positions of the frames that were evicted for it.
     """
 
     def __init__(
@@ -43,8 +43,8 @@ class Chunk:
             self.read = tuple(p for p in branch.positions if p not in self.positions)
         else:
             self.read = branch.require(read)
-            if own := [p for p in self.read if p in self.positions]:
-                raise InputError(f"The chunk would read {own}, which it makes itself; leave them out of read.")
+            if overlap := [p for p in self.read if p in self.positions]:
+                raise InputError(f"The chunk would read {overlap}, which it generates itself; leave them out of read.")
         if write and branch.positions:
             branch.plan_eviction(self.positions)
 
@@ -59,16 +59,16 @@ class Chunk:
         self._pending.clear()
 
     def begin(self, layers: range) -> Row | None:
-        """A forward over ``layers`` starts: what an earlier one left is no longer what will be written.
+        """Begin a forward pass over ``layers``, which discards the keys and values that an earlier one collected.
 
-        Returns the row for its shares of attention, if they are wanted.
+        Returns the recorder's row for its shares of attention, or None without a recorder.
         """
         for layer in layers:
             self._pending.pop(layer, None)
         return None if self.recorder is None else self.recorder.begin(len(layers), self.positions, self.read)
 
     def collect(self, layer: int, k: Tensor, v: Tensor) -> None:
-        """Keep the chunk's own keys and values; a block that runs twice gives the same ones again."""
+        """Keep the chunk's own keys and values of a layer; a recomputed block gives the same ones again."""
         if self.write:
             self._pending[layer] = (k.detach(), v.detach())
 
@@ -77,7 +77,7 @@ class Chunk:
             if not self._pending.keys() >= set(layers):
                 raise MemkitError(
                     f"The writing chunk at {list(self.positions)} ended, but transformer {number} of "
-                    f"{len(self._layers)} did not run through in it; nothing was written. Run every attached "
-                    "transformer in it."
+                    f"{len(self._layers)} did not run to its end in it; nothing was written. Run every attached "
+                    "transformer inside the chunk."
                 )
         return [self._pending[layer] for layer in sorted(self._pending)]

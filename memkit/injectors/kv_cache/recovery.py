@@ -1,4 +1,4 @@
-"""Where a chunk looks after something interrupted the view (ReMind, arXiv 2605.25333)."""
+"""Which cached frames a chunk attends to after the view was interrupted (ReMind, arXiv 2605.25333)."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from memkit.errors import InputError
 
 
 class RecoveryAttention(NamedTuple):
-    """Shares of the attention of each frame after an event, in [0, 1]."""
+    """Shares of each frame's attention after an interruption, in [0, 1]."""
 
     before: Float[Tensor, "*calls frames"]
-    """On cached frames before the event."""
+    """Share on the cached frames before the interruption."""
     mirror: Float[Tensor, "*calls frames"]
-    """On those where the camera was as it is now, on the way there: peak + k looks at peak − k, ± ``reach``."""
+    """Share on the cached frames with the same camera on the way out: peak − k, ± ``reach``, for frame peak + k."""
     newest: Float[Tensor, "*calls frames"]
-    """On the newest cached frames."""
+    """Share on the newest cached frames."""
 
 
 def recovery_attention(
@@ -32,28 +32,30 @@ def recovery_attention(
     newest: int = 3,
     reach: float = 1.0,
 ) -> RecoveryAttention:
-    """Where a chunk looks after something interrupted the view.
+    """Shares of attention on the cached frames before an interruption, at the same camera, and on the newest ones.
 
     Args:
-        shares: of an `AttentionRecorder`, or its ``even()`` for what to compare them with.
-        positions: of the chunk's frames; ``read``: of the cached ones.
-        event: position of the first frame that the interruption touches.
-        peak: position at which the camera turned back, between frames too (18.5).
-        newest: how many of the newest cached frames count as such.
-        reach: how far from its mirror a frame still counts.
+        shares: shares of an `AttentionRecorder`, or its ``even()`` as a baseline.
+        positions: positions of the chunk's frames.
+        read: positions of the cached frames.
+        event: position of the first interrupted frame.
+        peak: position at which the camera turned back; it may lie between frames (18.5).
+        newest: how many of the latest cached frames count as newest.
+        reach: maximum distance from the mirrored position, in latent frames.
 
-    Raises `InputError` for shares of another number of frames.
+    Raises:
+        InputError: the shares are of another number of frames.
     """
     if tuple(shares.shape[-2:]) != (len(positions), len(read)):
         raise InputError(f"Shares are {list(shares.shape)}; give [..., {len(positions)}, {len(read)}].")
-    last = set(sorted(read)[len(read) - newest :] if newest < len(read) else read)
+    latest = set(sorted(read)[len(read) - newest :] if newest < len(read) else read)
 
-    def on(wanted: Callable[[int, int], bool]) -> Tensor:
-        chosen = torch.tensor([[wanted(p, r) for r in read] for p in positions]).reshape(len(positions), len(read))
-        return (shares * chosen.to(shares)).sum(-1)
+    def share_on(condition: Callable[[int, int], bool]) -> Tensor:
+        mask = torch.tensor([[condition(p, r) for r in read] for p in positions]).reshape(len(positions), len(read))
+        return (shares * mask.to(shares)).sum(-1)
 
     return RecoveryAttention(
-        before=on(lambda p, r: r < event),
-        mirror=on(lambda p, r: abs(r - (2 * peak - p)) <= reach),
-        newest=on(lambda p, r: r in last),
+        before=share_on(lambda p, r: r < event),
+        mirror=share_on(lambda p, r: abs(r - (2 * peak - p)) <= reach),
+        newest=share_on(lambda p, r: r in latest),
     )

@@ -1,4 +1,4 @@
-"""A session of cached frames on disk: one safetensors file, with budget, positions and pins as JSON in its header."""
+"""Save and load cached frames: one safetensors file, with budget, positions and pins as JSON in its header."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KIND, KEY = FileKind("saved cache", "memkit-kv-cache", 1), "session"
 
 
 def save_branches(path: Path, budget_bytes: int, branches: Mapping[str, SlotCache]) -> None:
-    """Write the frames that are held, by position; the file is whole or not there.
+    """Write the frames of all branches to a file, atomically.
 
     Raises:
         InputError: the file cannot be written.
@@ -29,10 +29,10 @@ def save_branches(path: Path, budget_bytes: int, branches: Mapping[str, SlotCach
 
 
 def load_branches(path: Path, device: torch.device | str) -> tuple[int, dict[str, SlotCache]]:
-    """The budget and the branches that `save_branches` wrote.
+    """Load the budget and the branches that `save_branches` wrote.
 
     Raises:
-        InputError: there is no such file, or it holds no cache of this version, or is damaged.
+        InputError: there is no such file, it does not contain a cache of this version, or it is damaged.
     """
     with open_tensors(path, KIND, KEY, device) as (header, file):
         budget_bytes, branches, get = header["budget_bytes"], {}, file.get_tensor

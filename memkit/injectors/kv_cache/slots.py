@@ -1,7 +1,7 @@
-"""`SlotCache`: keys and values of latent frames in preallocated slots, found by position, within a budget of bytes.
+"""`SlotCache`: keys and values of latent frames in preallocated slots, indexed by position, within a byte budget.
 
-One slot holds one latent frame in every layer. Slots are filled compactly, whatever the positions are: a frame at
-position 4000 takes the same place as one at 4. Nothing here knows of a model.
+One slot holds one latent frame in all layers. Slots are used compactly, whatever the positions: a frame at position
+4000 needs no more memory than one at position 4. Nothing here depends on a model.
 """
 
 from __future__ import annotations
@@ -16,60 +16,61 @@ from memkit.backbones.rotary import checked_positions
 from memkit.errors import InputError, MemkitError
 
 KV = tuple[Float[Tensor, "batch tokens _ _"], Float[Tensor, "batch tokens _ _"]]
-"""Keys, rotated to their positions, and values of some frames in one layer."""
+"""Keys, rotated to their positions, and values of frames in one layer."""
 
 
 class BudgetError(MemkitError):
-    """The budget of a cache has no room for the frames to be written, or for no frame at all."""
+    """The budget of a cache is too small for the frames to be written."""
 
 
 class SlotCache:
-    """Frames by position; when there is no room, the unpinned frame of the lowest position makes some.
+    """Frames by position; when it is full, the unpinned frame with the lowest position is evicted first.
 
-    Every slot is allocated at the first write, when the size of a frame is known; no later one allocates anything.
-    What is written is kept without its graph.
+    All slots are allocated at the first write, when the size of a frame is known; later writes allocate nothing.
+    Keys and values are stored detached from the autograd graph.
 
     Args:
-        budget_bytes: what all slots of all layers may take together.
+        budget_bytes: memory for all slots of all layers together.
     """
 
     def __init__(self, budget_bytes: int) -> None:
         if budget_bytes <= 0:
-            raise InputError(f"The budget of a cache is {budget_bytes} bytes; give what some frames need.")
+            raise InputError(f"The budget of a cache is {budget_bytes} bytes; give enough for some frames.")
         self.budget_bytes = budget_bytes
-        self._kv: list[tuple[Tensor, Tensor]] = []  # a layer: [B, slots, tokens, H, D] each
+        self._kv: list[tuple[Tensor, Tensor]] = []  # per layer, each [B, slots, tokens, H, D]
         self._slots: dict[int, int] = {}
         self._pinned: set[int] = set()
 
-    # -- what it holds ---------------------------------------------------------------------------------------------
+    # -- reading ---------------------------------------------------------------------------------------------------
 
     @property
     def positions(self) -> tuple[int, ...]:
-        """Positions of the frames held, ascending."""
+        """Positions of the cached frames, in ascending order."""
         return tuple(sorted(self._slots))
 
     @property
     def pinned(self) -> tuple[int, ...]:
-        """Positions of the frames that are never evicted, ascending."""
+        """Positions of the pinned frames, which are never evicted, in ascending order."""
         return tuple(sorted(self._pinned))
 
     @property
     def capacity(self) -> int | None:
-        """The number of slots; None until the first write."""
+        """Number of slots; None until the first write."""
         return self._kv[0][0].shape[1] if self._kv else None
 
     @property
     def layers(self) -> int:
-        """The number of layers; 0 until the first write."""
+        """Number of layers; 0 until the first write."""
         return len(self._kv)
 
     @property
     def nbytes(self) -> int:
-        """Bytes allocated: at most the budget, and 0 until the first write."""
+        """Number of bytes allocated: at most the budget; 0 until the first write."""
         return sum(x.nbytes for kv in self._kv for x in kv)
 
     def window(self, frames: int, before: int | None = None) -> tuple[int, ...]:
-        """The newest ``frames`` positions and every pinned one, ascending; only those below ``before`` if given."""
+        """The highest ``frames`` positions and all pinned ones, in ascending order; if given, only those below
+        ``before``."""
         if frames < 0:
             raise InputError(f"A window of {frames} frames; give 0 or more.")
         past = [p for p in self.positions if before is None or p < before]
@@ -77,41 +78,42 @@ class SlotCache:
         return tuple(p for p in past if p in self._pinned or p in newest)
 
     def get(self, layer: int, positions: Sequence[int] | None = None) -> KV:
-        """Keys and values of the frames at ``positions``, in that order; of all, ascending, without.
+        """Keys and values of the frames at ``positions``, in that order; by default of all, in ascending order.
 
-        They are for reading only, and until the next write: they may be a view of the slots.
+        They may be views of the slots: do not modify them, and use them only until the next write.
 
         Raises:
-            InputError: nothing was ever written, or a position is not held.
+            InputError: nothing has been written yet, or a position is not in the cache.
         """
         if not self._kv:
-            raise InputError("The cache was never written to; there is nothing to get.")
+            raise InputError("The cache is empty: it was never written to; write some frames first.")
         positions = self.positions if positions is None else self.require(positions)
         slots = [self._slots[p] for p in positions]
         first = slots[0] if slots else 0
         k, v = self._kv[layer]
         if slots == list(range(first, first + len(slots))):
-            chosen = [x[:, first : first + len(slots)] for x in (k, v)]
+            selected = [x[:, first : first + len(slots)] for x in (k, v)]
         else:
             rows = torch.tensor(slots, device=k.device)
-            chosen = [x.index_select(1, rows) for x in (k, v)]
-        return chosen[0].flatten(1, 2), chosen[1].flatten(1, 2)
+            selected = [x.index_select(1, rows) for x in (k, v)]
+        return selected[0].flatten(1, 2), selected[1].flatten(1, 2)
 
-    # -- what changes it -------------------------------------------------------------------------------------------
+    # -- writing ---------------------------------------------------------------------------------------------------
 
-    @torch.inference_mode(False)  # the slots outlive any inference mode they are first written in
+    @torch.inference_mode(False)  # the slots outlive an inference mode in which they are first written
     @torch.no_grad()
     def update(self, positions: Sequence[int], kv: Sequence[KV], pin: bool = False) -> tuple[int, ...]:
-        """Write the frames at ``positions``, one ``(k, v)`` [B, frames·tokens, H, D] a layer.
+        """Write the frames at ``positions``, one ``(k, v)`` [B, frames·tokens, H, D] per layer.
 
-        A frame at a position that is held is replaced where it is, and stays pinned if it was.
+        A cached frame at the same position is replaced, and remains pinned if it was.
 
         Returns:
-            The positions evicted to make room.
+            The positions of the frames that were evicted.
 
         Raises:
-            BudgetError: there is no room beside the pinned frames. InputError: the frames have another shape, dtype
-                or number of layers than those held. Either way nothing has changed.
+            BudgetError: the frames do not fit beside the pinned frames; the cache is unchanged.
+            InputError: the frames have another shape, dtype or number of layers than the cached ones; the cache is
+                unchanged.
         """
         positions = checked_positions(positions)
         frames = [_by_frame(pair, len(positions)) for pair in kv]
@@ -138,10 +140,10 @@ class SlotCache:
         return evicted
 
     def plan_eviction(self, positions: Sequence[int]) -> tuple[int, ...]:
-        """What a write of ``positions`` would evict, ascending.
+        """Positions of the frames that a write at ``positions`` would evict, in ascending order.
 
         Raises:
-            BudgetError: there would be no room.
+            BudgetError: the frames would not fit beside the pinned frames.
         """
         if self.capacity is None:
             return ()
@@ -157,40 +159,40 @@ class SlotCache:
         return tuple(unpinned[:excess])
 
     def pin(self, positions: Sequence[int]) -> None:
-        """Keep the frames at ``positions`` from eviction: a sink, a protected anchor."""
+        """Never evict the frames at ``positions``, such as an attention sink or an anchor frame."""
         self._pinned.update(self.require(positions))
 
     def unpin(self, positions: Sequence[int]) -> None:
-        """Let the frames at ``positions`` be evicted again."""
+        """Allow the frames at ``positions`` to be evicted again."""
         self._pinned.difference_update(self.require(positions))
 
     def drop(self, positions: Sequence[int]) -> None:
-        """Forget the frames at ``positions``, pinned ones too."""
+        """Remove the frames at ``positions``, even pinned ones."""
         for p in self.require(positions):
             self._slots.pop(p, None)
             self._pinned.discard(p)
 
     def reset(self) -> None:
-        """Forget every frame; the slots stay allocated for frames of the same size."""
+        """Remove all frames; the slots stay allocated for frames of the same size."""
         self._slots.clear()
         self._pinned.clear()
 
     def require(self, positions: Sequence[int]) -> tuple[int, ...]:
-        """``positions`` as plain ints; raises InputError unless every one is held."""
+        """``positions`` as ints. Raises `InputError` unless all of them are in the cache."""
         positions = tuple(int(p) for p in positions)
         if missing := [p for p in positions if p not in self._slots]:
             raise InputError(f"The cache has no frame at {missing}; it holds {list(self.positions)}.")
         return positions
 
-    def _allocate(self, frames: list[tuple[Tensor, Tensor]], wanted: int) -> None:
+    def _allocate(self, frames: list[tuple[Tensor, Tensor]], num_frames: int) -> None:
         bytes_per_frame = sum(x[:, 0].nbytes for kv in frames for x in kv)
         capacity = self.budget_bytes // bytes_per_frame
-        if capacity < wanted:
+        if capacity < num_frames:
             raise BudgetError(
-                f"The budget of {self.budget_bytes} bytes holds {capacity} frames of {bytes_per_frame} bytes; a write "
-                f"of {wanted} needs {wanted * bytes_per_frame}."
+                f"The budget of {self.budget_bytes} bytes holds {capacity} frames of {bytes_per_frame} bytes; raise it "
+                f"for a write of {num_frames} frames, which need {num_frames * bytes_per_frame} bytes."
             )
-        self._kv = []  # the old slots go before the new ones come
+        self._kv = []  # frees the old slots before the new ones are allocated
         self._kv = [(_slots_like(k, capacity), _slots_like(v, capacity)) for k, v in frames]
 
 
@@ -201,7 +203,9 @@ def _slots_like(frames: Tensor, capacity: int) -> Tensor:
 def _by_frame(kv: KV, frames: int) -> tuple[Tensor, Tensor]:
     for x in kv:
         if x.ndim != 4 or x.shape[1] == 0 or x.shape[1] % frames:
-            raise InputError(f"Keys and values of {frames} frames are [B, {frames}·tokens, H, D], not {list(x.shape)}.")
+            raise InputError(
+                f"Keys or values of {frames} frames have the shape {list(x.shape)}; give [B, {frames}·tokens, H, D]."
+            )
     return kv[0].unflatten(1, (frames, -1)), kv[1].unflatten(1, (frames, -1))
 
 

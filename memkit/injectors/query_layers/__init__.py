@@ -1,4 +1,4 @@
-"""Query layers: query tokens that learn to fetch context inside the model."""
+"""Query layers: query tokens that learn to retrieve context inside the model."""
 
 from memkit.injectors.query_layers.attachment import AttachedQueries
 from memkit.injectors.query_layers.attend import attend_with

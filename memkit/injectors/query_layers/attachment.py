@@ -1,7 +1,8 @@
-"""How `QueryLayers` runs on a stock Wan: one pass for the context, which ends early, and one for query and prediction.
+"""How `QueryLayers` is attached to a stock Wan: one pass for the context, which ends early, and one for Q and P.
 
-All of it is hooks. What a pass needs travels in the `Carrier` that the model hands to every block: so a block that
-gradient checkpointing runs again finds the pass that it was run in.
+Everything is done by hooks. The state of a pass travels in the `Carrier` that the model passes to every block, so a
+block that gradient checkpointing recomputes finds the pass that it first ran in. C, Q and P are the tokens of context,
+queries and prediction; see `QueryLayers`.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from memkit.injectors.query_layers.injection import ContextDone, QueryLayer, lea
 
 
 class AttachedQueries(Attached):
-    """Query layers on some transformers until ``detach`` or the end of the ``with``.
+    """Query layers attached to transformers until ``detach()`` or the end of the ``with`` statement.
 
-    Attached, a transformer runs inside `chunk` only.
+    While attached, a transformer runs only inside `chunk`.
     """
 
     kind = "query layers"
@@ -45,20 +46,20 @@ class AttachedQueries(Attached):
     ) -> None:
         self.config, self._start, self._cameras = config, start, cameras
         self.running: Running[QueryChunk] = Running(self.kind)
-        self._next: Pass | None = None  # of the forward that has begun
+        self._next: Pass | None = None  # the pass whose forward has begun
         super().__init__(owner, models)
 
     def part(self, model: WanTransformer3DModel, layer: int) -> QueryLayer:
         return QueryLayer(self.config, layer, self.key)
 
     def install(self, model: WanTransformer3DModel) -> None:
-        """Hooks around the model, and of each self-attention."""
+        """Register hooks on the model and on each self-attention."""
         self.keep(model.register_forward_pre_hook(self._before, with_kwargs=True))
         self.keep(model.register_forward_hook(self._after))
         for i, block in enumerate(model.blocks):
             self.keep(block.attn1.register_forward_pre_hook(partial(self._add_cameras, i)))
             if i < self.config.layers:
-                self.keep(block.attn1.register_forward_hook(self._pass_unchanged))
+                self.keep(block.attn1.register_forward_hook(self._skip_attention))
 
     def chunk(
         self,
@@ -72,24 +73,25 @@ class AttachedQueries(Attached):
         annotation: str = "exact",
         recorder: AttentionRecorder | None = None,
     ) -> QueryChunk:
-        """A ``with`` in which the transformers generate the frames of P from this context.
+        """A context manager in which the transformers generate the frames of P with this context.
 
         Args:
-            context: clean latents [B or 1,C,F,H,W] of the past, or None.
-            query: noise of Q [B or 1,C,F,H,W], with ``query="noise"``; drawn once, for all steps of the chunk.
-            positions: of P's frames, and Q's, which are the same; 0…F−1 without.
-            context_positions: of C's frames, negative or with gaps; −n…−1 without.
-            cameras: poses of P's frames [B or 1,F,12], which Q's take too; see `memkit.cameras.relative_pose_vectors`.
-            context_cameras: poses of C's frames, relative to the same camera.
-            annotation: the kind of the poses, one of the config's ``cameras``.
-            recorder: if given, records the share of Q's attention on each frame of the context, as the series
-                "context", and, if it wants it, that of P's attention on Q in all layers, as "queries".
+            context: clean latents of the context frames [B or 1,C,N,H,W], or None.
+            query: noise for Q [B or 1,C,F,H,W], only for ``query="noise"``; the same for all steps of the chunk.
+            positions: positions of the frames of P, and of Q, which has the same; by default 0…F−1.
+            context_positions: positions of the context frames, which may be negative or have gaps; by default −N…−1.
+            cameras: poses of the frames of P [B or 1,F,12], also used for Q; see
+                `memkit.cameras.relative_pose_vectors`.
+            context_cameras: poses of the context frames [B or 1,N,12], relative to the same camera.
+            annotation: kind of the poses, one of the config's ``cameras``.
+            recorder: if given, records the share of Q's attention on each context frame, as the series "context",
+                and, with ``queries=True``, the share of P's attention on Q in all layers, as "queries".
 
         Raises:
-            InputError: an annotation that there is no encoder for, or positions and poses that do not fit the frames.
+            InputError: there is no encoder for ``annotation``, or positions or poses do not fit the number of frames.
         """
         if (cameras is not None or context_cameras is not None) and annotation not in self.config.cameras:
-            raise InputError(f"There is no encoder for {annotation!r} poses; there are {self.config.cameras}.")
+            raise InputError(f"There is no encoder for {annotation!r} poses; choose one of {self.config.cameras}.")
         frames = 0 if context is None else context.shape[2]
         at = range(-frames, 0) if context_positions is None else context_positions
         if len(at) != frames or (context_cameras is not None and context_cameras.shape[1] != frames):
@@ -110,10 +112,12 @@ class AttachedQueries(Attached):
     # -- the two passes ----------------------------------------------------------------------------------------------
 
     def _run_context(self, model: Any, named: dict[str, Any], inputs: ChunkInputs) -> list[KeysAndValues]:
-        """The context through the query layers, by the model's own forward, which ends when they are done."""
+        """Run the context through the query layers, by the model's own forward, which ends after the last of them."""
         depth = model.config.patch_size[0]
         if depth != 1:
-            raise InputError(f"This model patches {depth} latent frames together; query layers are for one at a time.")
+            raise InputError(
+                f"This model patches {depth} latent frames together; query layers need a model with patches of one."
+            )
         running = Pass(inputs.context_positions, inputs.context_poses, inputs.kind, of_context=True)
         last = self.config.layers - 1
         self._next = running
@@ -125,7 +129,7 @@ class AttachedQueries(Attached):
         return [running.kept[i] for i in range(self.config.layers)]
 
     def _before(self, model: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
-        if self._next is not None:  # the pass of the context
+        if self._next is not None:  # this is the pass of the context
             return None
         chunk, named = self.running.current(), call_arguments(args, kwargs)
         inputs, x = chunk.inputs, named["hidden_states"]
@@ -153,24 +157,25 @@ class AttachedQueries(Attached):
         return (), {**named, "hidden_states": torch.cat([query, x], dim=2), "timestep": timestep}
 
     def _timesteps(self, model: Any, x: Tensor, timestep: Tensor) -> Tensor:
-        """Of Q and P: one per sample where they are the same, else one per token."""
+        """Timesteps of Q and P: one per sample if they share it, otherwise one per token."""
         if self.config.query_time == "shared" and timestep.ndim == 1:
             return timestep
         _, down, across = model.config.patch_size
         tokens = x.shape[2] * (x.shape[3] // down) * (x.shape[4] // across)
-        own = (timestep[:, None] if timestep.ndim == 1 else timestep).expand(x.shape[0], tokens)
-        return torch.cat([own if self.config.query_time == "shared" else torch.zeros_like(own), own], dim=1)
+        predicted = (timestep[:, None] if timestep.ndim == 1 else timestep).expand(x.shape[0], tokens)
+        query = predicted if self.config.query_time == "shared" else torch.zeros_like(predicted)
+        return torch.cat([query, predicted], dim=1)
 
     def _after(self, model: Any, args: tuple, output: Any) -> Any:
-        """Without Q's frames, whose velocity the chunk keeps."""
+        """Return only the velocity of P; the velocity of Q is kept in the chunk."""
         query, velocity = output[0].chunk(2, dim=2)
         self.running.current().query_velocity = query
         return (velocity,) if isinstance(output, tuple) else type(output)(sample=velocity)
 
-    # -- hooks of the parts ------------------------------------------------------------------------------------------
+    # -- hooks of the submodules -------------------------------------------------------------------------------------
 
     def rotary(self, model: WanTransformer3DModel, latents: Tensor, carrier: Carrier) -> Carrier:
-        """The tables of the pass's own frames; Q and P have the same."""
+        """Rotary tables for the frames of the pass; Q and P have the same positions."""
         running, self._next = self._next, None
         assert running is not None
         down, across = model.config.patch_size[1:]
@@ -188,6 +193,6 @@ class AttachedQueries(Attached):
         added = self._cameras[running.kind](running.poses.to(hidden.device), block)
         return hidden + added.repeat_interleave(per_frame, dim=1).type_as(hidden), *args[1:]
 
-    def _pass_unchanged(self, _attn: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        """The context leaves the self-attention as it came: nothing is added, not even the projection's bias."""
+    def _skip_attention(self, _attn: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        """Return 0 for the context, so that the self-attention adds nothing to it, not even the projection's bias."""
         return torch.zeros_like(output) if args[3].state(self.key).of_context else None

@@ -1,4 +1,4 @@
-"""`attend_with`: how much the query layers attend to each frame of a context (MemLearner, arXiv 2606.31734)."""
+"""`attend_with`: the attention of the query layers to each frame of a context (MemLearner, arXiv 2606.31734)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from memkit.injectors.attention_recorder import AttentionRecorder
 from memkit.injectors.query_layers.attachment import AttachedQueries
 
 
-class _Seen(Exception):
-    """The last query layer has run: nothing after it is needed."""
+class _QueryLayersDone(Exception):
+    """Ends a forward pass after the last query layer."""
 
 
 def attend_with(
@@ -34,22 +34,22 @@ def attend_with(
     context_cameras: Float[Tensor, "_ _ 12"] | None = None,
     annotation: str = "exact",
 ) -> Float[Tensor, "batch context_frames"]:
-    """How much the query layers attend to each frame of a context: the mean over them, in [0, 1].
+    """Share of the queries' attention on each frame of a context, in [0, 1]: the mean over the query layers.
 
-    One forward without gradients, which ends after the last query layer. `memkit.retrievers.LearnedQuery` makes it a
-    retriever.
+    Runs one forward pass without gradients, which ends after the last query layer. `memkit.retrievers.LearnedQuery` is
+    a retriever that ranks frames by these shares.
 
     Args:
         attached: the query layers, attached to ``transformer``, with no chunk open.
-        transformer: what ``attached`` is attached to.
-        latents: P, as noisy as ``timestep`` says.
-        timestep: t = 1000·σ, [B].
-        text: as the transformer takes it.
-        context, query, positions, context_positions, cameras, context_cameras, annotation: as
-            `AttachedQueries.chunk` takes them; the context is what is to be ranked.
+        transformer: the transformer that ``attached`` is attached to.
+        latents: the latents of P, with the noise level of ``timestep``.
+        timestep: t = 1000·σ in [0, 1000], [B].
+        text: text embeddings.
+        context: latents of the context frames to rank.
+        query, positions, context_positions, cameras, context_cameras, annotation: see `AttachedQueries.chunk`.
 
     Raises:
-        InputError: arguments that do not fit each other, as in ``chunk``; a transformer that has other query layers.
+        InputError: arguments do not fit each other, as in ``chunk``, or the transformer has other query layers.
         MemkitError: a chunk is open.
     """
     recorder = AttentionRecorder()
@@ -65,12 +65,12 @@ def attend_with(
     )
 
     def stop(*_: object) -> None:
-        raise _Seen
+        raise _QueryLayersDone
 
-    # The pass of the context never leaves this block, so it is the pass of Q and P that ends here.
+    # The pass of the context ends inside this block, so the hook is called only in the pass of Q and P.
     hook = wan_of(transformer).blocks[attached.config.layers - 1].register_forward_hook(stop)
     try:
-        with torch.no_grad(), chunk, contextlib.suppress(_Seen):
+        with torch.no_grad(), chunk, contextlib.suppress(_QueryLayersDone):
             transformer(latents, timestep, text)
     finally:
         hook.remove()

@@ -1,4 +1,4 @@
-"""What `QueryLayers` shows while a chunk is generated: the context, run once for all denoising steps."""
+"""`QueryChunk`: the context of `QueryLayers` while a chunk is generated, computed once for all denoising steps."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ KeysAndValues = tuple[Tensor, Tensor]
 
 
 class Pass:
-    """One forward of a transformer: of the context, which leaves its keys and values in ``kept``, or of Q and P.
+    """State of one forward pass: that of the context, which collects keys and values in ``kept``, or that of Q and P.
 
-    It is no dataclass: FSDP copies those, and the dicts in them, on their way into a block.
+    This is not a dataclass, because FSDP copies dataclasses, and the dictionaries in them, when they enter a block.
     """
 
     def __init__(
@@ -34,9 +34,9 @@ class Pass:
         of_queries: bool = False,
     ) -> None:
         self.positions, self.poses, self.kind, self.of_context = positions, poses, kind, of_context
-        self.context_frames, self.context = context_frames, context  # of each query layer, for Q to see
+        self.context_frames, self.context = context_frames, context  # keys and values of C per query layer
         self.kept: dict[int, KeysAndValues] = {}
-        self.row, self.of_queries = row, of_queries  # where a recorder wants the shares; whether P's on Q too
+        self.row, self.of_queries = row, of_queries  # the recorder's row; whether to record P on Q too
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ class ChunkInputs:
 
 
 class QueryChunk:
-    """The context that the transformers see while it is open; made by `AttachedQueries.chunk`.
+    """The context of the transformers while it is open; created by `AttachedQueries.chunk`.
 
-    ``runs`` counts the passes of the context: one for each text and transformer where gradients are off and C is
-    clean, else one per call. ``query_velocity`` [B,C,F,H,W] is the velocity that the latest call gave for Q's frames,
-    which generation has no use for; see `LearnedContext.fetched`.
+    ``runs`` counts the passes of the context: one per text and transformer if gradients are disabled and the context is
+    clean, otherwise one per call. ``query_velocity`` [B,C,F,H,W] is the velocity of Q in the latest call, which is not
+    used for generation; see `LearnedContext.fetched`.
     """
 
     def __init__(
@@ -84,14 +84,14 @@ class QueryChunk:
         self.query_velocity = None
 
     def context(self, model: Any, named: dict[str, Any]) -> list[KeysAndValues]:
-        """Keys and values of the context in each query layer, for this text and, if it is shared, this timestep."""
+        """Keys and values of the context in each query layer, for this text and, if shared, this timestep."""
         latents, x = self.inputs.context, named["hidden_states"]
         if latents is None:
             return []
         text, clean = named["encoder_hidden_states"], self._clean
         if clean and not torch.is_grad_enabled():
-            for known, words, context in self._kept:
-                if known is model and words is text:
+            for cached_model, cached_text, context in self._kept:
+                if cached_model is model and cached_text is text:
                     return context
         self.runs += 1
         if (
@@ -101,13 +101,13 @@ class QueryChunk:
         ):
             raise InputError(
                 f"The context has latents {list(latents.shape)}, the prediction {list(x.shape)}; "
-                "give one row or one a sample, of the same channels and size."
+                "give one context for all samples or one per sample, of the same channels and size."
             )
         t = named["timestep"]
-        one = (t if t.ndim == 1 else t[:, -1]).expand(x.shape[0])
-        call = {"hidden_states": latents.to(x).expand(x.shape[0], *latents.shape[1:])}
-        call["timestep"] = torch.zeros_like(one) if clean else one
-        context = self._run_context(model, {**named, **call}, self.inputs)
+        timestep = (t if t.ndim == 1 else t[:, -1]).expand(x.shape[0])
+        changed = {"hidden_states": latents.to(x).expand(x.shape[0], *latents.shape[1:])}
+        changed["timestep"] = torch.zeros_like(timestep) if clean else timestep
+        context = self._run_context(model, {**named, **changed}, self.inputs)
         if clean and not torch.is_grad_enabled():
             self._kept.append((model, text, context))
         return context

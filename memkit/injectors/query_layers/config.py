@@ -1,4 +1,4 @@
-"""`QueryLayersConfig`: which layers are query layers, what the queries start from, and the visibility of the groups."""
+"""`QueryLayersConfig`: the number of query layers, the input of the queries, and the visibility between the groups."""
 
 from __future__ import annotations
 
@@ -10,35 +10,42 @@ from memkit.errors import InputError
 
 @dataclass(frozen=True)
 class QueryLayersConfig:
-    """What is trained and who sees whom; where the paper is silent, the default is our reading of it."""
+    """Sizes of the backbone, and the attention connectivity of context C, queries Q and prediction P.
+
+    Where the paper (MemLearner, arXiv 2606.31734) does not specify a setting, the default is our reading of it.
+    """
 
     dim: int = 1536
-    """Width of the backbone."""
+    """Width of the backbone's hidden states."""
     blocks: int = 30
-    """Of the backbone."""
+    """Number of transformer blocks of the backbone."""
     layers: int = 5
-    """The first so many are query layers; the paper takes 5 of 28, and found 10 no better."""
+    """Number of query layers, which are the first blocks. The paper uses 5 of 28, and found 10 to be no better."""
     query: Literal["noise", "copy", "learned"] = "copy"
-    """What Q starts from: the noisy P of each step; noise, fixed for a chunk; or trained latents. The paper has noise,
-    and found a copy as good."""
+    """Input latents of Q: "copy" for the noisy latents of P at each step, "noise" for noise that is fixed per chunk, or
+    "learned" for trained latents. The paper uses noise, and found a copy to be as good."""
     query_shape: tuple[int, int, int, int] | None = None
-    """[C, F, H, W] of trained latents."""
+    """Shape [C, F, H, W] of the learned latents; only with ``query="learned"``."""
     query_time: Literal["clean", "shared"] = "shared"
-    """Timestep of Q: that of P, or 0. A copy of P at P's changes nothing of a model until it sees context; all else
-    does, and a model trained on from there learns to look away from Q."""
+    """Timestep of Q: "shared" with P, or "clean" for 0. Only a copy of P at the timestep of P leaves the outputs of the
+    backbone unchanged as long as there is no context; with other settings, training learns to ignore Q."""
     context_time: Literal["clean", "shared"] = "clean"
-    """Timestep of C: 0, or that of P, which has C run anew at each step."""
+    """Timestep of C: "clean" for 0, or "shared" with P, for which C is recomputed at each step."""
     query_sees_prediction: bool = True
-    """The edge that the paper found to be essential: without it −4 dB."""
+    """Whether Q attends to P in the query layers, which the paper found to be essential: −4 dB without it."""
     query_sees_query: bool = False
+    """Whether Q attends to itself."""
     cameras: tuple[str, ...] = ("exact",)
-    """Kinds of pose annotation, each with an encoder of its own: rendered ("exact"), estimated, …"""
+    """Kinds of pose annotation, such as rendered ("exact") or estimated; each kind has its own encoder."""
 
     def __post_init__(self) -> None:
         if not 0 < self.layers <= self.blocks:
             raise InputError(f"layers is {self.layers} of {self.blocks} blocks; give 1 or more, and not more than all.")
         if (self.query == "learned") != (self.query_shape is not None):
-            raise InputError('query="learned" and query_shape=(channels, frames, height, width) go together.')
+            raise InputError(
+                f"query is {self.query!r} and query_shape is {self.query_shape}; give query_shape=(channels, frames, "
+                'height, width) with query="learned", and only then.'
+            )
 
     @classmethod
     def tiny(cls) -> QueryLayersConfig:
@@ -52,5 +59,5 @@ class QueryLayersConfig:
 
     @classmethod
     def wan_5b(cls) -> QueryLayersConfig:
-        """For Wan2.2 TI2V 5B."""
+        """For Wan2.2 TI2V 5B: 5 of 30 blocks."""
         return cls(dim=3072)

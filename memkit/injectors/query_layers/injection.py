@@ -1,4 +1,4 @@
-"""One self-attention of a model with `QueryLayers`: who sees whom, and how the context's pass leaves the last one."""
+"""Self-attention in a model with `QueryLayers`: the visibility between groups, and the end of the context's pass."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from memkit.injectors.query_layers.config import QueryLayersConfig
 QUERY, CONTEXT = "query", "context"
 
 CONTEXT_SHARES, QUERY_SHARES = "context", "queries"
-"""The series of an `AttentionRecorder`: the queries' shares on context frames, and the video's on the queries."""
+"""Series of an `AttentionRecorder`: shares of the queries on context frames, and of the video on the queries."""
 
 
 class ContextDone(Exception):
-    """The last query layer has the keys and values of the context: nothing after them is needed."""
+    """Ends the pass of the context when the last query layer has its keys and values."""
 
 
 @contextlib.contextmanager
 def leaving(block: Any, kept: dict[int, KeysAndValues], layer: int) -> Iterator[None]:
-    """Inside, a sharded block ends as any block does where the pass of the context leaves it.
+    """Let a block that is sharded by FSDP return normally when the pass of the context ends inside it.
 
-    FSDP gathers a block's weights for the backward pass when the gradients of its outputs come, and lets them go after
-    its forward. So the keys and values are made its outputs, and the pass is left behind FSDP's own hook.
+    FSDP frees the weights of a block after its forward, and gathers them again for the backward pass when the gradients
+    of its outputs arrive. So the block returns the keys and values, and the pass ends after FSDP's own hook.
     """
     if not isinstance(block, FSDPModule):
         yield
@@ -63,7 +63,7 @@ class QueryLayer:
         self.config, self.layer, self.key = config, layer, key
 
     def prepare(self, block: nn.Module, hidden: Tensor, temb: Tensor, carrier: Carrier) -> Pass:
-        """The forward that the block belongs to."""
+        """The pass that the block runs in."""
         if carrier.grad and not torch.is_grad_enabled():
             raise MemkitError(
                 "Reentrant checkpointing gives query layers wrong gradients; call "
@@ -73,7 +73,7 @@ class QueryLayer:
         return carrier.state(self.key)
 
     def extend(self, table: Table, attn: nn.Module, prepared: Pass) -> str:
-        """Split the video in Q and P and set their visibility; of the context, only keep what others will see."""
+        """Split the video into Q and P and set their visibility; for the context, only keep its keys and values."""
         config = self.config
         if prepared.of_context:
             prepared.kept[self.layer] = table.kv[VIDEO]
@@ -94,10 +94,10 @@ class QueryLayer:
         return QUERY
 
     def finish(self, table: Table, group: str, out: dict[str, Tensor], prepared: Pass) -> None:
-        """Q and P as one sequence again."""
+        """Join Q and P to one sequence again."""
         if group != QUERY:
             return
-        if prepared.row is not None:  # others may have extended the table since
+        if prepared.row is not None:  # only now, as other injections may have extended the table
             self._record(table, prepared)
         out[VIDEO] = torch.cat([out.pop(QUERY), out[VIDEO]], dim=1)
 
@@ -108,6 +108,6 @@ class QueryLayer:
             shares = frame_shares(table, QUERY, CONTEXT, prepared.context_frames)
             prepared.row.record(CONTEXT_SHARES, self.layer, shares)
         if prepared.of_queries:
-            own = {VIDEO: table.q[VIDEO]}
-            share = attention_share(own, table.kv, table.sees, QUERY, table.log_weight)[VIDEO]
+            video = {VIDEO: table.q[VIDEO]}
+            share = attention_share(video, table.kv, table.sees, QUERY, table.log_weight)[VIDEO]
             prepared.row.record(QUERY_SHARES, self.layer, share.mean((1, 2)))

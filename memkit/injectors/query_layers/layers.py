@@ -1,21 +1,21 @@
-"""`QueryLayers`: query tokens fetch context inside the model (MemLearner, arXiv 2606.31734).
+"""`QueryLayers`: query tokens retrieve context inside the model (MemLearner, arXiv 2606.31734).
 
-Beside the frames P that are to be made, the model carries as many query frames Q. In its first layers, the query
-layers, Q sees the context C (clean frames of the past, up to nine times as many) and P; P sees itself and Q, never C.
-After them C is gone, Q sees P, and P sees itself and Q:
+Beside the frames P to be generated, the model processes an equal number of query frames Q. In its first layers, the
+query layers, Q attends to the context C (clean past frames, up to nine times as many) and to P; P attends to itself and
+Q, never to C. In the remaining layers, C is absent:
 
-    | who asks             | sees C | sees Q | sees P |
-    | query layer: Q       | yes    | no     | yes    |
-    | query layer: P       | no     | yes    | yes    |
-    | the rest: Q          | –      | no     | yes    |
-    | the rest: P          | –      | yes    | yes    |
+    | queries of           | keys of C | keys of Q | keys of P |
+    | Q, query layers      | yes       | no        | yes       |
+    | P, query layers      | no        | yes       | yes       |
+    | Q, remaining layers  | –         | no        | yes       |
+    | P, remaining layers  | –         | yes       | yes       |
 
-C never asks: it passes the self-attention unchanged, and goes through cross-attention and feed-forward as every token.
-So nothing of C depends on Q or P, and it is run apart, through the query layers alone. With C at timestep 0, the
-default, its keys and values serve every denoising step of a chunk.
+Context tokens are keys and values only: self-attention leaves them unchanged, while cross-attention and feed-forward
+apply as usual. So C does not depend on Q or P, and is computed separately, through the query layers alone. With C at
+timestep 0, the default, its keys and values are used for all denoising steps of a chunk.
 
-The model is a stock Wan and its caller need not know: inside a chunk it takes the latents of P and gives their
-velocity, so the stock pipelines run as they are.
+The model is a stock Wan with its usual interface: inside a chunk, it takes the latents of P and returns their velocity,
+so the stock pipelines work unchanged.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from memkit.pretrained import Pretrained
 
 
 class QueryLayers(Pretrained, nn.Module):
-    """Query and generative layers on a stock Wan; what is its own to train is the camera encoders, and a learned Q.
+    """Query layers for a stock Wan; its parameters are the camera encoders and, optionally, a learned Q.
 
         query = QueryLayers(QueryLayersConfig.wan_1_3b())
         with query.attach(pipe.transformer) as attached, attached.chunk(context):
             latents = pipe(prompt, output_type="latent").frames
 
-    The paper trains the backbone along, whole. A single-frame prediction with no context is image-to-video.
+    The paper also trains the whole backbone. A prediction of a single frame without context is image-to-video.
     """
 
     config_class = QueryLayersConfig
@@ -51,43 +51,46 @@ class QueryLayers(Pretrained, nn.Module):
         self.learned = None if shape is None else nn.Parameter(torch.randn(shape))
 
     def attach(self, *models: Attachable) -> AttachedQueries:
-        """Attach to each transformer, or each expert of a pipeline or backbone, until ``detach()`` or the end of the
-        ``with``.
+        """Attach to transformers, or to all experts of a pipeline or backbone, until ``detach()`` or the end of the
+        ``with`` statement.
 
-        Attached, a transformer runs inside `AttachedQueries.chunk` only. Gradient checkpointing (not the reentrant
-        kind) and other injections may be used along, ``torch.compile`` not.
+        While attached, a transformer runs only inside `AttachedQueries.chunk`. It can be combined with non-reentrant
+        gradient checkpointing and with other injections, but not with ``torch.compile``.
 
         Raises:
-            InputError: no transformer, one twice, not a Wan, of another width or depth, or one that has query layers.
+            InputError: no transformer is given, one is repeated, is not a Wan transformer, has another width or number
+                of blocks, or already has query layers.
         """
         transformers = wans_of(models)
         for model in transformers:
             width = model.config.num_attention_heads * model.config.attention_head_dim
-            found, wanted = (width, len(model.blocks)), (self.config.dim, self.config.blocks)
-            if found != wanted:
+            blocks = len(model.blocks)
+            if (width, blocks) != (self.config.dim, self.config.blocks):
                 raise InputError(
-                    f"The transformer is {found[0]} wide with {found[1]} blocks, these query layers are for "
-                    f"{wanted[0]} and {wanted[1]}; make them with dim={found[0]}, blocks={found[1]}."
+                    f"The transformer has width {width} and {blocks} blocks, these query layers are for "
+                    f"{self.config.dim} and {self.config.blocks}; make them with dim={width}, blocks={blocks}."
                 )
         return AttachedQueries(self, transformers, self.config, self.start, self.cameras)
 
-    def start(self, given: Tensor | None, noisy: Tensor) -> Tensor:
-        """Latents of Q [B,C,F,H,W] for the noisy latents of P: as the config says.
+    def start(self, noise: Tensor | None, noisy: Tensor) -> Tensor:
+        """Input latents of Q [B,C,F,H,W] for the noisy latents of P [B,C,F,H,W], according to the config.
 
         Raises:
-            InputError: ``given`` noise is missing, not wanted, or does not fit.
+            InputError: ``noise`` is missing, is given without ``query="noise"``, or does not fit P.
         """
         kind = self.config.query
-        if (kind == "noise") != (given is not None):
+        if (kind == "noise") != (noise is not None):
             raise InputError(
-                f"query={kind!r} and noise for Q do not fit; give the chunk noise for Q with 'noise' only."
+                f"query={kind!r} and the chunk has {'no' if noise is None else 'a'} noise for Q; give noise for Q if "
+                "query='noise', and only then."
             )
         if kind == "copy":
             return noisy
-        query = self.learned[None] if self.learned is not None else given
+        query = self.learned[None] if self.learned is not None else noise
         assert query is not None
         if query.shape[0] not in (1, noisy.shape[0]) or query.shape[1:] != noisy.shape[1:]:
             raise InputError(
-                f"Q has latents {list(query.shape)}, P {list(noisy.shape)}; give Q as many, one row or all."
+                f"Q has latents {list(query.shape)}, P {list(noisy.shape)}; give Q the same shape, for one sample or "
+                "all."
             )
         return query.to(noisy).expand_as(noisy)

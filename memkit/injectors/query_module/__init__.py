@@ -1,4 +1,4 @@
-"""Query module: query tokens in a module of their own beside the model."""
+"""Query module: query tokens in a separate module beside the model."""
 
 from memkit.injectors.query_module.module import QueryModule, QueryModuleConfig, query_module_loss
 

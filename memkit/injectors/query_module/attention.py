@@ -1,4 +1,4 @@
-"""The self-attention of a `QueryModule`'s blocks: Q's over C and itself; C's keys and values are kept for it."""
+"""Self-attention in the blocks of a `QueryModule`: Q attends to C and itself; C provides keys and values only."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from memkit.injectors.query_layers.injection import CONTEXT, CONTEXT_SHARES, QUE
 
 
 class Carried(NamedTuple):
-    """The rotary argument of a block, which hands it on untouched to its self-attention."""
+    """The rotary argument of a block, which passes it to its self-attention unchanged."""
 
     rotary: tuple[Tensor, Tensor]
-    added: Tensor | None
+    cameras: Tensor | None
     layer: int
-    of: Pass
+    forward_pass: Pass
 
 
 class QueryModuleProcessor(WanAttnProcessor):
-    """Self-attention of a block: Q's over C and itself; for C, which does not ask, only keys and values are kept."""
+    """Self-attention of a block: Q attends to C and itself; in the pass of C, only keys and values are computed."""
 
     def __call__(
         self,
@@ -39,21 +39,21 @@ class QueryModuleProcessor(WanAttnProcessor):
         rotary_emb: Any = None,
     ) -> Tensor:
         carried: Carried = rotary_emb
-        layer, made, hidden = carried.layer, carried.of, hidden_states
-        if carried.added is not None:
-            hidden = hidden + carried.added.type_as(hidden)
+        layer, current, hidden = carried.layer, carried.forward_pass, hidden_states
+        if carried.cameras is not None:
+            hidden = hidden + carried.cameras.type_as(hidden)
         k, v = project_kv(attn, hidden)
         k = rotate(k, *carried.rotary)
-        if made.of_context:
-            made.kept[layer] = (k, v)
+        if current.of_context:
+            current.kept[layer] = (k, v)
             return torch.zeros_like(hidden)
         q = rotate(attn.norm_q(attn.to_q(hidden)).unflatten(2, (attn.heads, -1)), *carried.rotary)
         table = Table({QUERY: q}, {QUERY: (k, v)}, {QUERY: (QUERY,)})
-        if made.context:
-            table.kv[CONTEXT] = made.context[layer]
+        if current.context:
+            table.kv[CONTEXT] = current.context[layer]
             table.sees[QUERY] = (QUERY, CONTEXT)
-        if made.row is not None:
-            made.row.record(CONTEXT_SHARES, layer, frame_shares(table, QUERY, CONTEXT, made.context_frames))
+        if current.row is not None:
+            current.row.record(CONTEXT_SHARES, layer, frame_shares(table, QUERY, CONTEXT, current.context_frames))
         out = grouped_attention(table.q, table.kv, table.sees, table.log_weight, self._attend)[QUERY]
         return attn.to_out[1](attn.to_out[0](out.type_as(q).flatten(2, 3)))
 

@@ -1,12 +1,13 @@
-"""`QueryModule`: a separate module whose queries fetch context, the paper's failure case (MemLearner, 2606.31734).
+"""`QueryModule`: a separate module whose queries retrieve context, a negative result of MemLearner (arXiv 2606.31734).
 
-The paper sets it against `QueryLayers`: the same idea, in a module of its own beside the model instead of in the
-model's first layers. Trained from scratch it fails: hardly any attention falls on it (9.16 dB), and pre-trained with
-L1(Q, P) it still falls short (16.56 dB, 21.23 with query layers).
+The paper compares it with `QueryLayers`: the same idea, in a separate module beside the model instead of in the model's
+first layers. Trained from scratch, it receives almost no attention (9.16 dB); pre-trained with L1(Q, P), it is still
+worse than query layers (16.56 dB, compared with 21.23 dB).
 
-The paper says no more than that, so the module is our reading: a Wan of as many blocks as there are query layers, of
-the backbone's width, with the rules of the query layers. Q sees C and, having no P to see, itself; C never asks, and
-goes through cross-attention and feed-forward. What Q is at the end is memory, for all layers of the backbone to see.
+The paper gives no details, so the module is our reading: a Wan of the backbone's width, with as many blocks as there
+are query layers, and with the attention connectivity of query layers. Q attends to C and, as there is no P, to itself;
+context tokens are keys and values only, with cross-attention and feed-forward as usual. The final hidden states of Q
+are memory tokens for all layers of the backbone.
 """
 
 from __future__ import annotations
@@ -34,19 +35,22 @@ from memkit.pretrained import Pretrained
 
 @dataclass(frozen=True)
 class QueryModuleConfig:
-    """Sizes, which are the backbone's, and the number of layers."""
+    """Sizes of a `QueryModule`, which are those of the backbone except for the number of layers."""
 
     layers: int = 5
-    """Blocks; to compare with query layers, as many as there are of those."""
+    """Number of transformer blocks; for a comparison with query layers, the number of those."""
     heads: int = 12
+    """Number of attention heads."""
     head_dim: int = 128
+    """Width of an attention head."""
     ffn_dim: int = 8960
+    """Hidden width of the feed-forward layers."""
     channels: int = 16
-    """Of the latents."""
+    """Number of latent channels."""
     text_dim: int = 4096
     """Width of the text encoder's output."""
     cameras: tuple[str, ...] = ("exact",)
-    """Kinds of pose annotation, each with an encoder of its own: rendered ("exact"), estimated, …"""
+    """Kinds of pose annotation, such as rendered ("exact") or estimated; each kind has its own encoder."""
 
     def __post_init__(self) -> None:
         for name in ("layers", "heads", "head_dim", "ffn_dim", "channels", "text_dim"):
@@ -55,7 +59,7 @@ class QueryModuleConfig:
 
     @property
     def dim(self) -> int:
-        """Width of the tokens, and of the backbone."""
+        """Width of the tokens and of the backbone."""
         return self.heads * self.head_dim
 
     @classmethod
@@ -75,16 +79,16 @@ class QueryModuleConfig:
 
 
 class QueryModule(Pretrained, nn.Module):
-    """Query tokens that fetch the context by themselves, as memory for the backbone.
+    """Query tokens that retrieve context in a separate module, as memory for the backbone.
 
         module = QueryModule(QueryModuleConfig.wan_1_3b())
-        memory = module(noise, context, text)  # once a chunk and text: it knows of no denoising step
+        memory = module(noise, context, text)  # once per chunk and text, for all denoising steps
         with SelfAttentionConcat(memory).attach(pipe.transformer):
             latents = pipe(prompt, output_type="latent").frames
 
-    ``wan`` holds its blocks, patch and text embedding and output head: parts of diffusers' own Wan, with the weights
-    that diffusers gives them, never those of the backbone. Timestep 0 for all tokens goes through Wan's time embedding
-    and so is but a learned modulation. ``module.wan.enable_gradient_checkpointing()`` saves memory in training.
+    ``wan`` is a stock Wan transformer, initialised by diffusers and not from the backbone, of which the module uses the
+    blocks, the patch and text embeddings and the output head. The timestep is 0 for all tokens, so Wan's time embedding
+    is a learned constant modulation. ``module.wan.enable_gradient_checkpointing()`` saves memory in training.
     """
 
     config_class = QueryModuleConfig
@@ -118,55 +122,55 @@ class QueryModule(Pretrained, nn.Module):
         annotation: str = "exact",
         recorder: AttentionRecorder | None = None,
     ) -> Memory:
-        """What the queries know at the end: one token for each patch of Q, in its order.
+        """Memory with the final hidden states of the queries: one token per patch of Q, in the order of the patches.
 
         Args:
-            query_noise: noise of Q [B,C,F,H,W], as many frames as are to be made.
-            context: clean latents [B or 1,C,N,H,W] of the past, or None.
-            text: as the backbone's transformer takes it [B or 1,L,D_text]; its embedding is the module's own.
-            positions: of Q's frames, which are P's; 0…F−1 without.
-            context_positions: of C's frames, negative or with gaps; −N…−1 without.
-            cameras: poses of Q's frames, which are P's [B or 1,F,12]; see `memkit.cameras.relative_pose_vectors`.
-            context_cameras: poses of C's frames [B or 1,N,12], relative to the same camera.
-            annotation: the kind of the poses, one of the config's ``cameras``.
-            recorder: if given, records the share of Q's attention on each frame of the context, as the series
-                "context".
+            query_noise: noise for Q [B,C,F,H,W], with the number of frames to be generated.
+            context: clean latents of the context frames [B or 1,C,N,H,W], or None.
+            text: text embeddings as for the backbone's transformer [B or 1,L,D_text].
+            positions: positions of the frames of Q, equal to those of P; by default 0…F−1.
+            context_positions: positions of the context frames, which may be negative or have gaps; by default −N…−1.
+            cameras: poses of the frames of Q, equal to those of P [B or 1,F,12]; see
+                `memkit.cameras.relative_pose_vectors`.
+            context_cameras: poses of the context frames [B or 1,N,12], relative to the same camera.
+            annotation: kind of the poses, one of the config's ``cameras``.
+            recorder: if given, records the share of Q's attention on each context frame, as the series "context".
 
         Raises:
-            InputError: latents, text, positions or poses that do not fit each other or the config.
+            InputError: latents, text, positions or poses do not fit each other or the config.
         """
         if (cameras is not None or context_cameras is not None) and annotation not in self.config.cameras:
-            raise InputError(f"There is no encoder for {annotation!r} poses; there are {self.config.cameras}.")
+            raise InputError(f"There is no encoder for {annotation!r} poses; choose one of {self.config.cameras}.")
         self._check(query_noise, context, text)
-        batch, past = query_noise.shape[0], 0 if context is None else context.shape[2]
-        at = _places("query", range(query_noise.shape[2]), positions, cameras, batch)
-        context_at = _places("context", range(-past, 0), context_positions, context_cameras, batch)
+        batch, context_frames = query_noise.shape[0], 0 if context is None else context.shape[2]
+        at = _checked_frames("query", range(query_noise.shape[2]), positions, cameras, batch)
+        context_at = _checked_frames("context", range(-context_frames, 0), context_positions, context_cameras, batch)
         time = torch.zeros(batch, device=query_noise.device)
         _, temb, words, _ = self.wan.condition_embedder(time, text.to(self._dtype).expand(batch, -1, -1))
         temb = temb.unflatten(1, (6, -1))
-        seen = Pass(context_at, context_cameras, annotation, of_context=True)
-        if context is not None and past:
-            self._run(context, temb, words, seen)
+        of_context = Pass(context_at, context_cameras, annotation, of_context=True)
+        if context is not None and context_frames:
+            self._run(context, temb, words, of_context)
         row = None if recorder is None else recorder.begin(self.config.layers, seen=context_at)
-        kept = [seen.kept[i] for i in sorted(seen.kept)]
-        asks = Pass(at, cameras, annotation, of_context=False, context_frames=past, context=kept, row=row)
-        return Memory(self._run(query_noise, temb, words, asks))
+        kept = [of_context.kept[layer] for layer in sorted(of_context.kept)]
+        of_query = Pass(at, cameras, annotation, of_context=False, context_frames=context_frames, context=kept, row=row)
+        return Memory(self._run(query_noise, temb, words, of_query))
 
     def predict(
         self, tokens: Float[Tensor, "batch _ dim"], frames: int, height: int, width: int
     ) -> Float[Tensor, "batch channels frames height width"]:
-        """The latents that the tokens of Q stand for, by Wan's own output head; for pre-training alone.
+        """Latents predicted from the tokens of Q by Wan's output head; used only for pre-training.
 
         Raises:
-            InputError: not one token for each patch of so many frames of this size.
+            InputError: there is not one token per patch of ``frames`` latent frames of ``height``×``width``.
         """
         _, down, across = self.wan.config.patch_size
         grid = {"f": frames, "h": height // down, "w": width // across}
-        wanted = (frames * grid["h"] * grid["w"], self.config.dim)
-        if tuple(tokens.shape[1:]) != wanted or height % down or width % across:
+        expected = (frames * grid["h"] * grid["w"], self.config.dim)
+        if tuple(tokens.shape[1:]) != expected or height % down or width % across:
             raise InputError(
-                f"{frames} frames of {height}×{width} latents are {wanted[0]} tokens of width {wanted[1]}, these are "
-                f"{list(tokens.shape[1:])}; give the tokens and the size of the same Q."
+                f"{frames} frames of {height}×{width} latents have {expected[0]} tokens of width {expected[1]}, but "
+                f"these are {list(tokens.shape[1:])}; give the tokens and the size of the same Q."
             )
         wan = self.wan
         time = wan.condition_embedder.timesteps_proj(torch.zeros(1, device=tokens.device)).to(self._dtype)
@@ -183,7 +187,7 @@ class QueryModule(Pretrained, nn.Module):
         batch, channels, frames, height, width = query.shape
         if channels != self.config.channels or not frames or height % down or width % across:
             raise InputError(
-                f"Q has latents {list(query.shape)}; give {self.config.channels} channels, a frame at least, and a "
+                f"Q has latents {list(query.shape)}; give {self.config.channels} channels, at least one frame, and "
                 f"height and width in multiples of {down} and {across}."
             )
         if context is not None:
@@ -191,28 +195,27 @@ class QueryModule(Pretrained, nn.Module):
             if rows not in (1, batch) or [shape[0], *shape[2:]] != [channels, height, width]:
                 raise InputError(
                     f"The context has latents {list(context.shape)}, Q {list(query.shape)}; "
-                    "give one row or one a sample, of the same channels and size."
+                    "give one context for all samples or one per sample, of the same channels and size."
                 )
         if text.shape[0] not in (1, batch) or text.shape[2] != self.config.text_dim:
             raise InputError(
                 f"The text has the shape {list(text.shape)}; give [{batch} or 1, words, {self.config.text_dim}]."
             )
 
-    def _run(self, latents: Tensor, temb: Tensor, words: Tensor, made: Pass) -> Tensor:
-        """Q through all blocks; or C, as far as the keys and values of the last."""
+    def _run(self, latents: Tensor, temb: Tensor, words: Tensor, current: Pass) -> Tensor:
+        """Run Q through all blocks; or C, up to its keys and values in the last block."""
         wan = self.wan
         hidden = wan.patch_embedding(latents.to(self._dtype)).flatten(2).mT.expand(len(temb), -1, -1)
         _, down, across = wan.config.patch_size
-        rotary = rotary_at(wan.rope, made.positions, latents.shape[3] // down, latents.shape[4] // across)
-        tokens_per_frame = hidden.shape[1] // len(made.positions)
+        rotary = rotary_at(wan.rope, current.positions, latents.shape[3] // down, latents.shape[4] // across)
+        tokens_per_frame = hidden.shape[1] // len(current.positions)
         for i, block in enumerate(wan.blocks):
-            added = None
-            if made.poses is not None:
-                added = self.cameras[made.kind](made.poses.to(hidden.device), i).repeat_interleave(
-                    tokens_per_frame, dim=1
-                )
-            carried = Carried(rotary, added, i, made)
-            if made.of_context and i == len(wan.blocks) - 1:
+            cameras = None
+            if current.poses is not None:
+                cameras = self.cameras[current.kind](current.poses.to(hidden.device), i)
+                cameras = cameras.repeat_interleave(tokens_per_frame, dim=1)
+            carried = Carried(rotary, cameras, i, current)
+            if current.of_context and i == len(wan.blocks) - 1:
                 block.attn1(modulate(block, hidden, temb).type_as(hidden), None, None, carried)
             elif torch.is_grad_enabled() and wan.gradient_checkpointing:
                 hidden = wan._gradient_checkpointing_func(block, hidden, words, temb, carried)
@@ -224,21 +227,21 @@ class QueryModule(Pretrained, nn.Module):
 def query_module_loss(
     module: QueryModule, memory: Memory, latents: Float[Tensor, "batch channels frames height width"]
 ) -> Float[Tensor, " batch"]:
-    """L1(Q, P), the paper's pre-training: mean absolute error of each sample, in fp32, against the clean latents of P.
+    """L1(Q, P), the paper's pre-training loss: mean absolute error per sample, in fp32, to the clean latents of P.
 
-    The paper does not say where it is taken; on latents, by an output head, is our reading.
+    The paper does not specify what it compares; latents predicted by an output head are our reading.
     """
-    made = module.predict(memory.tokens, *latents.shape[2:])
-    return (made.float() - latents.float()).abs().flatten(1).mean(1)
+    prediction = module.predict(memory.tokens, *latents.shape[2:])
+    return (prediction.float() - latents.float()).abs().flatten(1).mean(1)
 
 
-def _places(
-    name: str, usual: range, positions: Sequence[int] | None, poses: Tensor | None, batch: int
+def _checked_frames(
+    name: str, default: range, positions: Sequence[int] | None, poses: Tensor | None, batch: int
 ) -> tuple[int, ...]:
-    frames, at = len(usual), usual if positions is None else positions
+    frames, at = len(default), default if positions is None else positions
     if len(at) != frames or (poses is not None and poses.shape[:2] not in ((1, frames), (batch, frames))):
         raise InputError(
-            f"The {name} has {frames} frames; give one position and, if any, one pose for each, "
-            f"poses in one row or in {batch}."
+            f"The {name} has {frames} frames; give one position and, if any, one pose for each, with the poses of one "
+            f"sample or of {batch}."
         )
     return checked_positions(at) if frames else ()

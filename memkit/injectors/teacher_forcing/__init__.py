@@ -1,4 +1,4 @@
-"""Teacher forcing: all chunks of a clip in one forward."""
+"""Teacher forcing: training on all chunks of a clip in one forward pass."""
 
 from memkit.injectors.teacher_forcing.forcing import TeacherForcing, stream_cameras
 

@@ -1,7 +1,7 @@
-"""How `TeacherForcing` runs on a stock Wan: hooks for times and prompts, and a grouping of each self-attention.
+"""How `TeacherForcing` is attached to a stock Wan: hooks for timesteps and prompts, and groups in self-attention.
 
-What a block needs travels in its `Carrier`, so one that gradient checkpointing runs again finds the graph that it ran
-with, even when that is over.
+The state of a forward pass travels in its `Carrier`, so a block that gradient checkpointing recomputes finds the graph
+that it first ran with, even after the chunk has been closed.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ KEY = "teacher forcing"
 
 
 class AttachedForcing(Attached):
-    """Teacher forcing on some transformers until ``detach`` or the end of the ``with``.
+    """Teacher forcing attached to transformers until ``detach()`` or the end of the ``with`` statement.
 
-    Attached, a transformer runs inside `chunk` only.
+    While attached, a transformer runs only inside `chunk`.
     """
 
     kind = KEY
@@ -38,21 +38,27 @@ class AttachedForcing(Attached):
     def __init__(self, owner: object, models: Sequence[WanTransformer3DModel]) -> None:
         for model in models:
             if model.config.patch_size[0] != 1:
-                raise InputError("This model patches latent frames together; teacher forcing is for one at a time.")
+                raise InputError(
+                    "This model patches latent frames together; teacher forcing needs a patch size of one latent frame."
+                )
         self.running: Running[ForcedStep] = Running(self.kind)
         self._replaced: list[tuple[Any, _ReadByChunk]] = []
         super().__init__(owner, models)
 
     def chunk(self, graph: FrameGraph, for_loss: bool = False) -> ForcedStep:
-        """A ``with`` in which attached transformers run on the streams of ``graph``, one for the whole batch.
+        """A context manager in which the attached transformers run on the two streams of ``graph``.
 
-        A call then takes latents [B,C,2F,H,W], the clean stream before the noisy one, timesteps [B,2F], one per frame,
-        and text [B,L,D], or [B,chunks,L,D] for a prompt per chunk; it gives the velocity of the noisy stream
-        [B,C,F,H,W]. `ForcedStep.velocity` makes that call. ``backward`` may come later.
+        A call takes latents [B,C,2F,H,W], the clean stream followed by the noisy one, timesteps [B,2F], one per frame,
+        and text [B,L,D], or [B,chunks,L,D] for one prompt per chunk. It returns the velocity of the noisy stream
+        [B,C,F,H,W]. `ForcedStep.velocity` makes this call. ``backward`` may be called after the ``with`` statement.
 
-        ``for_loss`` runs only what the loss is computed from: the noisy chunks that carry loss and the clean ones that
-        they see. The loss and its gradients are the same, the cost is that of the tokens that are left. Raises
-        `InputError` where no frame carries loss.
+        Args:
+            graph: the frame graph, used for all samples of the batch.
+            for_loss: run only the noisy chunks that carry loss and the clean chunks that are visible to them. The loss
+                and its gradients are the same, at the cost of the remaining tokens.
+
+        Raises:
+            InputError: ``for_loss`` is set, but no frame of the graph carries loss.
         """
         return ForcedStep(self.running, StreamLayout.of(graph, for_loss))
 
@@ -60,7 +66,7 @@ class AttachedForcing(Attached):
         return _Chunks()
 
     def install(self, model: WanTransformer3DModel) -> None:
-        """Hooks around the model and of each block, and a processor of each cross-attention."""
+        """Register hooks on the model and each block, and replace the processor of each cross-attention."""
         self.keep(model.register_forward_pre_hook(self._before, with_kwargs=True))
         self.keep(model.register_forward_hook(self._after))
         for block in model.blocks:
@@ -71,7 +77,7 @@ class AttachedForcing(Attached):
             self.keep(block.register_forward_pre_hook(_give_prompts))
 
     def detach(self) -> None:
-        """Take teacher forcing away; what else is attached stays, and so does a processor that was set since."""
+        """Detach teacher forcing; other attachments stay, and so do processors that were set in the meantime."""
         while self._replaced:
             attn, reading = self._replaced.pop()
             if attn.processor is reading:
@@ -86,11 +92,14 @@ class AttachedForcing(Attached):
         frames, (_, down, across) = sum(layout.groups().values()), model.config.patch_size
         chunks = len(layout.graph.nodes)
         if x.shape[2] != frames:
-            raise InputError(f"The two streams of the graph have {frames} frames, the latents {x.shape[2]}.")
+            raise InputError(
+                f"The two streams of the graph have {frames} frames, the latents {x.shape[2]}; give the clean stream, "
+                "followed by the noisy one."
+            )
         if text.ndim == 4 and (text.shape[1] != chunks or model.config.added_kv_proj_dim is not None):
             raise InputError(
-                f"There are {text.shape[1]} prompts for {chunks} chunks; give one for all [B,L,D], or one "
-                "per chunk, and that not to a model which reads images beside text (Wan2.1 I2V)."
+                f"There are {text.shape[1]} prompts for {chunks} chunks; give one for all [B,L,D] or one per chunk "
+                "[B,chunks,L,D]. A model with image embeddings (Wan2.1 I2V) supports only one for all."
             )
         t = named["timestep"]
         if tuple(t.shape) != (x.shape[0], frames):
@@ -99,12 +108,12 @@ class AttachedForcing(Attached):
         return (), {**named, "timestep": t.repeat_interleave(tokens, dim=1)}
 
     def _after(self, model: Any, args: tuple, output: Any) -> Any:
-        """Without the clean stream."""
+        """Return only the velocity of the noisy stream."""
         noisy = output[0][:, :, len(self.running.current().layout.frames("c")) :]
         return (noisy,) if isinstance(output, tuple) else type(output)(sample=noisy)
 
     def rotary(self, model: WanTransformer3DModel, latents: Tensor, carrier: Carrier) -> Carrier:
-        """The tables of both streams, and their groups."""
+        """Rotary tables of both streams, and their groups as state."""
         layout, (down, across) = self.running.current().layout, model.config.patch_size[1:]
         height, width = latents.shape[3] // down, latents.shape[4] // across
         tables = rotary_at(model.rope, layout.graph.positions(), height, width)
@@ -114,14 +123,14 @@ class AttachedForcing(Attached):
 
 
 class ChunkPrompts(NamedTuple):
-    """In place of a block's text: a prompt per chunk [B,chunks,L,D], and which tokens read which."""
+    """Replaces a block's text: one prompt per chunk [B,chunks,L,D], and the groups of tokens that read them."""
 
     text: Tensor
     groups: Groups
 
 
 def _give_prompts(_block: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    """Forward pre-hook of a block: its cross-attention is told which tokens read which prompt."""
+    """Forward pre-hook of a block: passes the prompts per chunk and the groups of tokens to its cross-attention."""
     hidden, text, temb, carrier = args
     return (hidden, ChunkPrompts(text, carrier.state(KEY)), temb, carrier) if text.ndim == 4 else None
 
@@ -129,8 +138,8 @@ def _give_prompts(_block: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] |
 def _check_cross_attention(attn: Any) -> None:
     if not isinstance(attn.processor, WanAttnProcessor):
         raise InputError(
-            f"A block's cross-attention has the processor {type(attn.processor).__name__}, which may not read a "
-            "chunk alone; set it back to WanAttnProcessor(), or one derived from it, first."
+            f"A block's cross-attention has the processor {type(attn.processor).__name__}, which may not support one "
+            "prompt per chunk; set it back to WanAttnProcessor(), or to a subclass of it, first."
         )
 
 
@@ -143,19 +152,19 @@ def _groups(layout: StreamLayout, tokens: int) -> Groups:
 
 
 class _Chunks(Grouping):
-    """The visibility of a layer's tokens."""
+    """The visibility between the chunks of both streams."""
 
     def split(self, carrier: Carrier) -> Groups:
-        """The chunks of both streams."""
+        """The chunks of both streams and their visibility."""
         return carrier.state(KEY)
 
 
 class _ReadByChunk(WanAttnProcessor):
-    """The cross-attention found; with a prompt per chunk, each chunk of both streams reads its own."""
+    """The original cross-attention; with one prompt per chunk, each chunk of both streams reads its own prompt."""
 
     def __init__(self, stock: WanAttnProcessor) -> None:
         super().__init__()
-        self.stock = stock  # or one derived from it, as for short texts
+        self.stock = stock  # or a subclass, such as the processor for short texts
         self._attention_backend = stock._attention_backend
         self._parallel_config = stock._parallel_config
 
@@ -170,10 +179,11 @@ class _ReadByChunk(WanAttnProcessor):
         """The output [B,S,D] of all tokens."""
         if not isinstance(encoder_hidden_states, ChunkPrompts):
             return self.stock(attn, hidden_states, encoder_hidden_states, attention_mask, rotary_emb)
-        spans, read = encoder_hidden_states.groups.spans, {}
+        spans, outputs = encoder_hidden_states.groups.spans, {}
         for i, prompt in enumerate(encoder_hidden_states.text.unbind(1)):
             parts = {name: hidden_states[:, spans[name]] for name in (f"c{i}", f"x{i}") if name in spans}
             if parts:
-                found = self.stock(attn, torch.cat([*parts.values()], 1), prompt, attention_mask, rotary_emb)
-                read |= dict(zip(parts, found.split([part.shape[1] for part in parts.values()], dim=1), strict=True))
-        return torch.cat([read[name] for name in spans], dim=1)
+                output = self.stock(attn, torch.cat([*parts.values()], 1), prompt, attention_mask, rotary_emb)
+                sizes = [part.shape[1] for part in parts.values()]
+                outputs |= dict(zip(parts, output.split(sizes, dim=1), strict=True))
+        return torch.cat([outputs[name] for name in spans], dim=1)

@@ -1,9 +1,9 @@
-"""`TeacherForcing`: a stock Wan learns to go on from memory, all chunks of a clip in one forward.
+"""`TeacherForcing`: trains a stock Wan to continue from memory, with all chunks of a clip in one forward pass.
 
-The model runs on the two streams [clean | noisy] of a `FrameGraph`: cᵢ is memory, xᵢ is made. Who sees whom, when each
-chunk is and how noisy it is are the graph's; no mask is built, every chunk is an attention call over what it sees. So
-one forward does for each chunk what streaming with a `KVCache` does one after the other (ReMind, arXiv 2605.25333; the
-two streams are Self-Forcing's, arXiv 2506.08009, and CausVid's before it).
+The model runs on the two streams [clean | noisy] of a `FrameGraph`: cᵢ is memory, xᵢ is generated. The graph defines
+the visibility, positions and noise levels of the chunks; no mask is built, as each chunk is an attention call over the
+chunks that are visible to it. So one forward pass computes for all chunks what streaming with a `KVCache` computes for
+one after the other (ReMind, arXiv 2605.25333; the two streams as in Self-Forcing, arXiv 2506.08009, and CausVid).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from memkit.injectors.teacher_forcing.attachment import AttachedForcing
 
 
 class TeacherForcing:
-    """Lets attached transformers run on the two streams of a graph.
+    """Runs attached transformers on the clean and noisy streams of a frame graph.
 
         forcing = TeacherForcing()
         with forcing.attach(transformer) as attached:
@@ -26,40 +26,43 @@ class TeacherForcing:
                     velocity = step.velocity(transformer, latents, noise, sigma, text)
                     step.loss(velocity, latents, noise).mean().backward()
 
-    It composes with what else is attached, in any order: memory tokens are seen by each chunk at the chunk's own
-    timestep, as when it is streamed; camera positions take ``stream_cameras(graph, path)``. A recorder of memory has a
-    row per forward and would mix the chunks up: leave it out.
+    It composes with other attachments in any order: each chunk attends to memory tokens at its own timestep, as in
+    streaming; camera positions need ``stream_cameras(graph, path)``. Do not use a recorder with memory tokens: its rows
+    are per forward pass and would mix the chunks.
 
-    The keys of the past are joined for each chunk: n chunks of K bytes take up to (n² + n)·K in a layer, held for
-    ``backward`` unless gradient checkpointing is on. Modulation is one a token, which stock Wan expands in each block:
-    24 bytes a token and channel of the model in fp32.
+    Keys and values of the past are concatenated per chunk: n chunks of K bytes need up to (n² + n)·K bytes per layer,
+    which are kept for ``backward`` unless gradient checkpointing is enabled. The modulation is per token, which stock
+    Wan expands in each block: 24 bytes per token and channel of the model in fp32.
     """
 
     def attach(self, *models: Attachable) -> AttachedForcing:
-        """Attach to each transformer, or each expert of a pipeline or backbone, until ``detach()`` or the end of the
-        ``with``; then it is what it was.
+        """Attach to transformers, or to all experts of a pipeline or backbone, until ``detach()`` or the end of the
+        ``with`` statement.
 
         Raises:
-            InputError: no transformer, one twice, not a Wan, one that patches latent frames together, or one with
-                teacher forcing attached.
+            InputError: no transformer is given, one is repeated, is not a Wan transformer, patches latent frames
+                together, or already has teacher forcing.
         """
         return AttachedForcing(self, wans_of(models))
 
 
 def stream_cameras(graph: FrameGraph, path: CameraPath, for_loss: bool = False) -> CameraPath:
-    """The cameras of the two streams, for camera positions: ``with forced.chunk(graph), cameras.chunk(...)``.
+    """The cameras of both streams, for camera positions: ``with forced.chunk(graph), cameras.chunk(...)``.
 
-    ``path`` is that of the whole clip, by whose latent frames the graph's cameras are numbered; ``for_loss`` is that of
-    `AttachedForcing.chunk`.
+    Args:
+        graph: the frame graph, whose cameras are indices of latent frames of the clip.
+        path: the camera path of the whole clip.
+        for_loss: the same as for `AttachedForcing.chunk`.
 
-    Raises `InputError` where a frame of the graph has no camera, or the path does not reach it.
+    Raises:
+        InputError: a frame of the graph has no camera, or its camera is beyond the path.
     """
     layout = StreamLayout.of(graph, for_loss)
     cameras, positions, rows = graph.cameras(), graph.positions(), []
     for frame in layout.frames("c") + layout.frames("x"):
         if (camera := cameras[frame]) is None:
             raise InputError(
-                f"The frame at {positions[frame]} has no camera; give its chunk one, or detach the positions."
+                f"The frame at {positions[frame]} has no camera; give one to its chunk, or detach the camera positions."
             )
         rows.append(camera)
     return path.frames(rows)

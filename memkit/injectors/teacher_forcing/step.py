@@ -1,4 +1,4 @@
-"""`ForcedStep`: one frame graph while it is run, what the transformer is given and what the loss is of."""
+"""`ForcedStep`: a training step on one frame graph: the transformer's inputs, its prediction and the loss."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from memkit.frame_graph.graph import FrameGraph
 from memkit.frame_graph.layout import StreamLayout
 
 Levels = float | Float[Tensor, " rows"] | Float[Tensor, "rows chunks"]
-"""σ in [0, 1]: one for all, one per sample, or one per sample and chunk; a single row serves any batch."""
+"""σ in [0, 1]: one for all, one per sample, or one per sample and chunk; a single row is used for any batch size."""
 
 
 class ForcedStep:
-    """One graph while it is run; made by `AttachedForcing.chunk`."""
+    """A training step on one frame graph; created by `AttachedForcing.chunk`."""
 
     def __init__(self, running: Running[ForcedStep], layout: StreamLayout) -> None:
         self.graph, self.layout = layout.graph, layout
@@ -39,26 +39,27 @@ class ForcedStep:
         text: Float[Tensor, "batch words text_dim"] | Float[Tensor, "batch chunks words text_dim"],
         memory_noise: Float[Tensor, "batch channels frames height width"] | None = None,
     ) -> Float[Tensor, "batch channels frames height width"]:
-        """The attached transformer's prediction of ε − x₀ for every frame of the noisy stream; 0 where it is not run.
+        """The transformer's prediction of ε − x₀ for all frames of the noisy stream; 0 for frames that are not run.
 
         Args:
-            transformer: the model, or what wraps it (DDP, accelerate).
-            latents: what the frames of the graph show: ``clip[:, :, graph.sources()]``.
-            noise: ε of the noisy stream. Given frames are shown without it.
+            transformer: the attached model, possibly wrapped (DDP, accelerate).
+            latents: clean latents of the frames of the graph: ``clip[:, :, graph.sources()]``.
+            noise: ε of the noisy stream. Conditioning frames stay clean.
             sigma: noise levels of the noisy stream.
-            text: embeddings of one prompt a sample, or of one a chunk, which both of its streams read. Image
-                embeddings (Wan2.1 I2V) cannot be given.
-            memory_noise: ε of the clean stream, where the graph has noisy memory; ``noise`` without (our reading: no
-                chunk sees itself in both streams, so nothing leaks).
+            text: text embeddings of one prompt per sample, or of one per chunk, used in both streams. Image embeddings
+                (Wan2.1 I2V) are not supported.
+            memory_noise: ε of the clean stream, for graphs with noisy memory; by default ``noise`` (our reading: no
+                chunk attends to itself in both streams, so nothing leaks).
 
         Raises:
-            InputError: frames, levels or prompts that do not fit the graph.
+            InputError: frames, noise levels or prompts do not fit the graph.
         """
         inputs, timesteps = self.streams(latents, noise, sigma, memory_noise)
-        made, frames = transformer(inputs, timesteps, text, return_dict=False)[0], self.layout.frames("x")
+        velocity, frames = transformer(inputs, timesteps, text, return_dict=False)[0], self.layout.frames("x")
         if len(frames) == self.graph.num_frames:
-            return made
-        return made.new_zeros(latents.shape).index_copy(2, torch.tensor(frames, device=made.device), made)
+            return velocity
+        index = torch.tensor(frames, device=velocity.device)
+        return velocity.new_zeros(latents.shape).index_copy(2, index, velocity)
 
     def streams(
         self,
@@ -67,17 +68,17 @@ class ForcedStep:
         sigma: Levels,
         memory_noise: Float[Tensor, "batch channels frames height width"] | None = None,
     ) -> tuple[Float[Tensor, "batch channels both_frames height width"], Float[Tensor, "batch both_frames"]]:
-        """What `velocity` gives the transformer: the frames of both streams that are run, and t = 1000·σ, fp32."""
+        """Inputs of the transformer in `velocity`: the frames of both streams that are run, and t = 1000·σ in fp32."""
         if latents.shape[2] != self.graph.num_frames:
             raise InputError(
-                f"The graph has {self.graph.num_frames} frames, the latents {latents.shape[2]}; give what its frames "
-                "show: latents[:, :, graph.sources()]."
+                f"The graph has {self.graph.num_frames} frames, the latents {latents.shape[2]}; give the latents of "
+                "its frames: latents[:, :, graph.sources()]."
             )
         clean, noisy = (x.to(latents.device) for x in noise_levels(self.graph, sigma, len(latents)))
         memory_noise = noise if memory_noise is None else memory_noise
-        remembered, made = self.layout.frames("c"), self.layout.frames("x")
-        both = [_mixed(latents, memory_noise, clean)[:, :, remembered], _mixed(latents, noise, noisy)[:, :, made]]
-        return torch.cat(both, dim=2), NUM_TRAIN_TIMESTEPS * torch.cat([clean[:, remembered], noisy[:, made]], dim=1)
+        c, x = self.layout.frames("c"), self.layout.frames("x")
+        streams = [_noisy(latents, memory_noise, clean)[:, :, c], _noisy(latents, noise, noisy)[:, :, x]]
+        return torch.cat(streams, dim=2), NUM_TRAIN_TIMESTEPS * torch.cat([clean[:, c], noisy[:, x]], dim=1)
 
     def loss(
         self,
@@ -85,7 +86,7 @@ class ForcedStep:
         latents: Float[Tensor, "batch channels frames height width"],
         noise: Float[Tensor, "batch channels frames height width"],
     ) -> Float[Tensor, " batch"]:
-        """Mean squared error of each sample against ε − x₀ over the frames that carry loss, in fp32."""
+        """Mean squared error against ε − x₀ per sample, over the frames that carry loss, in fp32."""
         mask: Bool[Tensor, " frames"] = self.graph.loss_mask().to(latents.device)
         error = velocity[:, :, mask].float() - (noise - latents)[:, :, mask].float()
         return error.pow(2).flatten(1).mean(1)
@@ -94,9 +95,10 @@ class ForcedStep:
 def noise_levels(
     graph: FrameGraph, sigma: Levels, batch: int
 ) -> tuple[Float[Tensor, "batch frames"], Float[Tensor, "batch frames"]]:
-    """σ of each frame of the clean and of the noisy stream, fp32 on the CPU; see `FrameGraph.noise_levels`.
+    """σ of each frame of the clean and the noisy stream, in fp32 on the CPU; see `FrameGraph.noise_levels`.
 
-    Raises `InputError` for levels outside [0, 1], or of another number of samples or chunks.
+    Raises:
+        InputError: levels are outside [0, 1], or of another number of samples or chunks.
     """
     rows = [float(sigma)] if isinstance(sigma, float | int) else sigma.tolist()
     if len(rows) not in (1, batch):
@@ -106,7 +108,7 @@ def noise_levels(
     return clean, noisy
 
 
-def _mixed(latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-    """x_t; where σ is 0, the latents as they are."""
+def _noisy(latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+    """x_t at σ per sample and frame; exactly the latents where σ is 0."""
     sigma = sigma[:, None, :, None, None].to(latents)
     return torch.where(sigma == 0, latents, (1 - sigma) * latents + sigma * noise)
