@@ -62,7 +62,7 @@ def load_trainable(
     backbone.transformer.requires_grad_(True)
     backbone.pipeline().text_encoder.to(device)
     if not sharded:
-        backbone.transformer.to(device)
+        nn.Module.to(backbone.transformer, device)
     return backbone
 
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 
-from recipes.common.commands import report_done
+from recipes.common.commands import TRAINS, report_done
 from recipes.common.tables import NO_UNITS, Table, two, write_tables
 
 Argument = TypeVar("Argument")
@@ -26,7 +26,7 @@ Config = TypeVar("Config", bound=Any)
 class StudyFlags:
     """Command-line flags of every study."""
 
-    trains: ClassVar[bool] = True  # so --help has the training settings
+    shows: ClassVar[tuple[type, ...]] = TRAINS
     seeds: tuple[int, ...] = (1, 2, 3)
     """Seeds of the training runs, one run per seed and variant."""
     jobs: int = 1

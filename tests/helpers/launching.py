@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from diffusers import WanTransformer3DModel
+
+from tests.helpers.forked import code_of, process
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = (*("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"),
@@ -43,6 +50,27 @@ def finish(process: subprocess.Popen) -> str:
     printed, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors[-3000:]
     return printed
+
+
+def two_processes(call: Callable[[], object], folder: Path) -> str:
+    """What the first of two processes of a launch prints that make this call together.
+
+    They are forked, so nothing is imported again; their environment is that of torchrun.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def of_rank(rank: int) -> None:
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        AcceleratorState._reset_state(reset_partial_state=True)
+        with (folder / f"rank-{rank}.txt").open("w") as printed, contextlib.redirect_stdout(printed):
+            call()
+
+    children = [process(partial(of_rank, rank)) for rank in range(2)]
+    assert [code_of(child) for child in children] == [0, 0]
+    return (folder / "rank-0.txt").read_text()
 
 
 def rows(out: Path) -> list[dict[str, Any]]:

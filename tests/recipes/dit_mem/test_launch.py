@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -17,14 +17,15 @@ from memkit.banks import MemoryBank
 from memkit.encoders import FrequencyEncoder
 from memkit.errors import InputError
 from recipes.common.launch import launch
+from recipes.dit_mem import train
 from recipes.dit_mem.data import TrainingSet
 from recipes.dit_mem.laws import clip_ids
 from recipes.dit_mem.parts import load_backbone
 from recipes.dit_mem.prepare import render_bank
 from recipes.dit_mem.presets import PRESETS, Config, tiny
 from recipes.dit_mem.step import by_expert
-from recipes.dit_mem.train import train
-from tests.helpers.launching import LAUNCH, arguments, finish, popen, rows
+from tests.helpers.forked import code_of, process, wait_for
+from tests.helpers.launching import LAUNCH, arguments, finish, popen, rows, two_processes
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +54,17 @@ def elsewhere(config: Config, folder: Path, **changes: object) -> Config:
 @pytest.fixture(scope="module")
 def alone(config: Config) -> Config:
     """The run of one process, finished."""
-    finish(popen(*command(config)))
+    assert train.main(train.Command(config)) == 0
     return config
 
 
 @pytest.mark.parametrize("shard", [False, True])
 def test_two_processes_make_the_steps_of_one_with_the_doubled_batch(alone, tmp_path, shard) -> None:
     both = elsewhere(alone, tmp_path / "both", batch=2, shard=shard)
-    printed = finish(popen(*LAUNCH, *command(both)))
+    if shard:
+        printed = two_processes(lambda: train.main(train.Command(both)), tmp_path)
+    else:  # as a user does
+        printed = finish(popen(*LAUNCH, *command(both)))
     kept, whole = re.search(r"(\S+) of (\S+) MB of the backbone", printed).groups()  # type: ignore[union-attr]
     assert (float(kept) < 0.55 * float(whole)) == shard
     for one, two in zip(rows(alone.out), rows(both.out), strict=True):
@@ -74,12 +78,11 @@ def test_two_processes_make_the_steps_of_one_with_the_doubled_batch(alone, tmp_p
 
 def test_a_killed_run_goes_on_to_the_bit(alone, tmp_path) -> None:
     broken = elsewhere(alone, tmp_path / "broken")
-    process = popen(*command(broken))
-    while process.poll() is None and not (broken.out / "checkpoint.pt").exists():
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    finish(popen(*command(broken)))
+    child = process(lambda: train.main(train.Command(broken)))
+    wait_for((broken.out / "checkpoint.pt").exists)
+    os.kill(child, signal.SIGKILL)
+    assert code_of(child) == -signal.SIGKILL
+    assert train.main(train.Command(broken)) == 0
     assert rows(broken.out) == rows(alone.out)
     for file in ("model.safetensors", "gate.safetensors"):
         assert (broken.encoder_folder / file).read_bytes() == (alone.encoder_folder / file).read_bytes()
@@ -100,7 +103,7 @@ def test_each_sample_goes_to_the_expert_of_its_noise_level(config, tmp_path) -> 
     for of, folder in ((load_backbone(config), "one"), (backbone, "two")):
         of.transformer.requires_grad_(False)
         short = elsewhere(config, tmp_path / folder, steps=2)
-        train(short, of, TrainingSet(MemoryBank.open(short.bank), short), Accelerator(cpu=True))
+        train.train(short, of, TrainingSet(MemoryBank.open(short.bank), short), Accelerator(cpu=True))
     logs = [rows(tmp_path / name) for name in ("one", "two")]
     for one, two in zip(*logs, strict=True):
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-5) and two["norm"] == pytest.approx(

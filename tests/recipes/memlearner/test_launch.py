@@ -26,7 +26,7 @@ from recipes.memlearner.data import TrainingSet
 from recipes.memlearner.methods import make_method
 from recipes.memlearner.presets import PRESETS, Config, tiny
 from recipes.memlearner.step import Objective
-from tests.helpers.launching import LAUNCH, arguments, assert_the_steps_of_one, finish, popen, rows
+from tests.helpers.launching import assert_the_steps_of_one, rows, two_processes
 
 CPU = torch.device("cpu")
 
@@ -49,7 +49,7 @@ def test_two_sharded_processes_make_the_steps_of_one_with_the_doubled_batch(conf
     assert train.main(train.Command(alone)) == 0
     assert {row["past"] for row in rows(alone.out)} == {0, 3}  # with a past and without
     both = dataclasses.replace(alone, out=tmp_path / "both", batch=1, shard=True, checkpointing=True)  # as the preset
-    printed = finish(popen(*LAUNCH, *arguments("recipes.memlearner.train", both, tiny())))
+    printed = two_processes(lambda: train.main(train.Command(both)), tmp_path)
     assert_the_steps_of_one(alone, both, printed)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from recipes.remind import prepare, train
 from recipes.remind.presets import PRESETS, tiny
-from tests.helpers.launching import LAUNCH, arguments, assert_the_steps_of_one, finish, popen, rows
+from tests.helpers.launching import assert_the_steps_of_one, rows, two_processes
 
 
 def test_two_sharded_processes_make_the_steps_of_one_with_the_doubled_batch(random_folder: Path, tmp_path) -> None:
@@ -20,7 +20,7 @@ def test_two_sharded_processes_make_the_steps_of_one_with_the_doubled_batch(rand
     assert train.main(train.Command(config)) == 0
     assert len({row["graph"] for row in rows(config.out)}) > 1
     both = dataclasses.replace(config, out=tmp_path / "both", batch=1, shard=True, checkpointing=True)  # as the preset
-    printed = finish(popen(*LAUNCH, *arguments("recipes.remind.train", both, tiny())))
+    printed = two_processes(lambda: train.main(train.Command(both)), tmp_path)
     assert_the_steps_of_one(config, both, printed)
 
 
