@@ -66,12 +66,17 @@ class Study(Generic[Config, Result]):
         return {name: results[i * len(seeds) : (i + 1) * len(seeds)] for i, name in enumerate(self.variants)}
 
     def run(
-        self, name: str, flags: StudyFlags, units: Mapping[str, str] = NO_UNITS, digits: Callable[[str], int] = two
+        self,
+        name: str,
+        flags: StudyFlags,
+        units: Mapping[str, str] = NO_UNITS,
+        digits: Callable[[str], int] = two,
+        next_command: str | None = None,
     ) -> int:
         """Print the tables and write them to OUT/``name``.json; the exit code. See `write_tables` for the format."""
         file = self.base.out / f"{name}.json"
         write_tables(file, self.tables(self.results(flags.seeds, flags.jobs)), units, digits)
-        report_done(file)
+        report_done(file, next_command)
         return 0
 
 

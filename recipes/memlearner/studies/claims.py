@@ -108,7 +108,8 @@ def main(command: Claims) -> int:
     base = base_config(command)
     train.main(Command(base))
     evaluate.controls(evaluate.Evaluate(base, rooms=command.rooms))
-    return study(command).run(command.claim, command)
+    shows = "python -m recipes.memlearner.studies.report" if command.claim == "methods" else None
+    return study(command).run(command.claim, command, next_command=shows)
 
 
 if __name__ == "__main__":

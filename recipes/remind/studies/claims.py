@@ -105,7 +105,8 @@ def main(command: Claims) -> int:
     config = command.config
     prepare.main(prepare.Prepare(config))
     evaluate.controls(evaluate.Evaluate(replace(config, banks=config.out), clips=command.clips))
-    return study(command).run(command.claim, command)
+    shows = "python -m recipes.remind.studies.sheet" if command.claim == "evolution" else None
+    return study(command).run(command.claim, command, next_command=shows)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def study(out: Path) -> Study[Settings, Run]:
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_runs_are_measured_once_whoever_measures_them(tmp_path, capsys, jobs: int) -> None:
     flags = StudyFlags(seeds=(1, 2), jobs=jobs)
-    assert study(tmp_path).run("claim", flags) == 0
+    assert study(tmp_path).run("claim", flags, next_command="python -m page") == 0
     folders = [tmp_path / name for name in ("small-gain-1", "small-gain-2", "gain-large-1", "gain-large-2")]
     files = {folder / "measured.jsonl": (folder / "measured.jsonl").read_text() for folder in folders}
     assert all(len(text.splitlines()) == 1 + 2 * 3 for text in files.values())
@@ -73,7 +73,8 @@ def test_runs_are_measured_once_whoever_measures_them(tmp_path, capsys, jobs: in
     for name, gain in (("small gain", 1.0), ("gain, large", 2.0)):
         assert found["less none"][name]["score"] == {"value": gain, "low": gain, "high": gain}
     shown = capsys.readouterr().out
-    assert "**Δ vs. no memory**" in shown and f"Results are in {tmp_path / 'claim.json'}" in shown
+    assert "**Δ vs. no memory**" in shown and "Next: python -m page" in shown
+    assert f"Results are in {tmp_path / 'claim.json'}" in shown
     assert study(tmp_path).run("claim", StudyFlags(seeds=(1, 2))) == 0
     assert {file: file.read_text() for file in files} == files
 
