@@ -1,4 +1,4 @@
-"""Flow matching as Wan uses it: x_t = (1−σ)·x₀ + σ·ε, the model predicts ε − x₀, timestep = 1000·σ."""
+"""Flow matching in Wan's convention: x_t = (1−σ)·x₀ + σ·ε, the model predicts ε − x₀, and timestep = 1000·σ."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NUM_TRAIN_TIMESTEPS = 1000
 
 
 def shift_sigma(u: Float[Tensor, "*batch"], shift: float) -> Float[Tensor, "*batch"]:
-    """σ = s·u / (1 + (s−1)·u): noise levels in [0, 1] moved towards 1 for s > 1 (Wan: 3 to 5; DiT-Mem: 5)."""
+    """σ = s·u / (1 + (s−1)·u): noise levels in [0, 1], shifted towards 1 for s > 1 (Wan: 3 to 5; DiT-Mem: 5)."""
     return shift * u / (1 + (shift - 1) * u)
 
 
@@ -19,7 +19,7 @@ def add_noise(
     noise: Float[Tensor, "batch channels frames height width"],
     sigma: Float[Tensor, " batch"],
 ) -> Float[Tensor, "batch channels frames height width"]:
-    """x_t at one noise level per sample."""
+    """x_t at one noise level σ in [0, 1] per sample."""
     sigma = sigma.view(-1, 1, 1, 1, 1).to(latents)
     return (1 - sigma) * latents + sigma * noise
 
@@ -27,19 +27,20 @@ def add_noise(
 def bell_weight(timestep: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
     """Loss weight of the DiT-Mem release: exp(−2((t−500)/1000)²) minus its minimum, with mean 1 over its timesteps.
 
-    ``timestep`` is t = 1000·σ in [0, 1000], after the shift. The middle has the largest weight, pure noise almost none.
+    ``timestep`` is t = 1000·σ in [0, 1000], after the shift. The weight is highest at t = 500 and almost 0 at pure
+    noise.
     """
 
     def bell(t: Tensor) -> Tensor:
         return torch.exp(-2 * ((t - NUM_TRAIN_TIMESTEPS / 2) / NUM_TRAIN_TIMESTEPS) ** 2)
 
     grid = release_timesteps(5.0).to(timestep.device)
-    least = bell(grid).min()
-    return (bell(timestep.float()) - least).clamp(min=0) / (bell(grid) - least).mean()
+    minimum = bell(grid).min()
+    return (bell(timestep.float()) - minimum).clamp(min=0) / (bell(grid) - minimum).mean()
 
 
 def release_timesteps(shift: float) -> Float[Tensor, "1000"]:
-    """The 1000 timesteps of the release's training grid, descending: u from 1 down, shifted."""
+    """The 1000 training timesteps of the release, in descending order: u = 1, 0.999, …, 0.001, then shifted."""
     u = torch.linspace(1, 0, NUM_TRAIN_TIMESTEPS + 1)[:-1]
     return NUM_TRAIN_TIMESTEPS * shift_sigma(u, shift)
 
@@ -49,5 +50,5 @@ def flow_loss(
     latents: Float[Tensor, "batch channels frames height width"],
     noise: Float[Tensor, "batch channels frames height width"],
 ) -> Float[Tensor, " batch"]:
-    """Mean squared error of each sample against ε − x₀, in fp32."""
+    """Mean squared error against ε − x₀ per sample, in fp32."""
     return (prediction.float() - (noise - latents).float()).pow(2).flatten(1).mean(1)

@@ -1,4 +1,4 @@
-"""`make_encoder` and `load_encoder`: encoders by name, to compare them or to load whichever was saved."""
+"""`make_encoder` creates an encoder by name, and `load_encoder` loads a saved encoder of any class."""
 
 from __future__ import annotations
 
@@ -22,19 +22,22 @@ Encoder = FrequencyEncoder | DitMemEncoder | PatchEncoder
 def make_encoder(
     name: EncoderName, size: EncoderSize, *, dim: int | None = None, latent_channels: int | None = None
 ) -> Encoder:
-    """A new encoder of the size for a backbone, with weights drawn from the global random state.
+    """Create an encoder for a size of backbone, with weights drawn from the global random state.
 
-    ``dim`` and ``latent_channels`` are the backbone's width and latent channels; by default those of ``size``.
-    For any other setting, build the class from its config.
+    ``dim`` and ``latent_channels`` are the backbone's width and number of latent channels; by default, those of
+    ``size``. For other settings, create the class from its config. At size "tiny":
 
-    | name            | class                 | tokens per clip, ``tiny`` | parameters |
+    | name            | class                 | tokens per clip           | parameters |
     |-----------------|-----------------------|---------------------------|------------|
     | "frequency"     | `FrequencyEncoder`    | 40                        | 0.65 M     |
-    | "lowpass-only"  | `LowPassOnlyEncoder`  | 40                        | the same   |
-    | "highpass-only" | `HighPassOnlyEncoder` | 40                        | the same   |
-    | "no-filter"     | `NoFilterEncoder`     | 40                        | the same   |
+    | "lowpass-only"  | `LowPassOnlyEncoder`  | 40                        | 0.65 M     |
+    | "highpass-only" | `HighPassOnlyEncoder` | 40                        | 0.65 M     |
+    | "no-filter"     | `NoFilterEncoder`     | 40                        | 0.65 M     |
     | "patch"         | `PatchEncoder`        | 40                        | 0.04 M     |
-    | "dit_mem"       | `DitMemEncoder`       | 2 that stand for 200      | 0.66 M     |
+    | "dit_mem"       | `DitMemEncoder`       | 2, which stand for 200    | 0.66 M     |
+
+    Raises:
+        InputError: the name or the size is unknown.
     """
     kind = _class(name)
     config = _preset(kind, size)
@@ -52,10 +55,12 @@ def load_encoder(
     local_files_only: bool = False,
     force_download: bool = False,
 ) -> Encoder:
-    """The encoder that ``save_pretrained`` wrote, whichever of these it is, in eval mode and with its gate, if any.
+    """Load an encoder of any class that was saved by ``save_pretrained``, in eval mode and with its gate, if any.
 
-    Takes a local folder or a Hugging Face Hub id, and the options of ``from_pretrained``. Raises ``InputError`` as
-    ``from_pretrained`` does, and where the folder holds something else.
+    Takes a local folder or a Hugging Face Hub id, and the options of ``from_pretrained``.
+
+    Raises:
+        InputError: the folder contains something else, or ``from_pretrained`` cannot load it.
     """
     folder = find_folder(
         folder_or_id,
@@ -67,11 +72,13 @@ def load_encoder(
         local_files_only=local_files_only,
         force_download=force_download,
     )
-    found = read_config(folder / CONFIG_FILE).get(CLASS_KEY)
+    class_name = read_config(folder / CONFIG_FILE).get(CLASS_KEY)
     kinds = {kind.__name__: kind for kind in map(_class, get_args(EncoderName))}
-    if found not in kinds:
-        raise InputError(f"{folder / CONFIG_FILE} describes {found!r}, which is none of {', '.join(kinds)}.")
-    return kinds[found].from_pretrained(folder)
+    if class_name not in kinds:
+        raise InputError(
+            f"{folder / CONFIG_FILE} describes {class_name!r}; give a folder with one of {', '.join(kinds)}."
+        )
+    return kinds[class_name].from_pretrained(folder)
 
 
 def _class(name: EncoderName) -> type[Encoder]:

@@ -1,4 +1,4 @@
-"""What the encoders share: checks of their inputs, masking, padding to whole patches, positions."""
+"""Shared parts of the encoders that encode each clip separately: checks, masks, patches and position embeddings."""
 
 from __future__ import annotations
 
@@ -16,25 +16,27 @@ POSITION_BASE = 100.0  # wavelengths of 6 to 600 tokens: grids are small
 
 
 def check_clips(latents: Float[Tensor, "*shape"], mask: Bool[Tensor, "*clips"] | None, latent_channels: int) -> None:
-    """Raises ``InputError`` unless latents are [B, N, latent_channels, T, H, W], none 0, and the mask bool [B, N]."""
+    """Raise `InputError` unless latents are [B, N, latent_channels, T, H, W], not empty, and the mask bool [B, N]."""
     shape = tuple(latents.shape)
     if len(shape) == 5:
-        raise InputError(f"Latents {shape} are one clip per sample: give [B, N, C, T, H, W], latents[:, None] if N=1.")
+        raise InputError(
+            f"Latents {shape} are one clip per sample; give [B, N, C, T, H, W], which is latents[:, None] for N=1."
+        )
     if len(shape) != 6 or 0 in shape:
         raise InputError(
             f"Latents {shape} are not [B, N, C, T, H, W] with sizes of 1 or more; without clips, attach no memory."
         )
     if shape[2] != latent_channels:
         raise InputError(
-            f"Latents {shape} have {shape[2]} channels, this encoder takes {latent_channels}: "
-            f"encode the clips with the backbone's own VAE, or use the encoder of that backbone."
+            f"Latents {shape} have {shape[2]} channels, this encoder takes {latent_channels}; "
+            f"encode the clips with the VAE of the backbone, or use an encoder for that backbone."
         )
     if mask is not None and (mask.shape != latents.shape[:2] or mask.dtype != torch.bool):
-        raise InputError(f"mask is {mask.dtype} {tuple(mask.shape)}; give torch.bool {shape[:2]}, True = a real clip.")
+        raise InputError(f"mask is {mask.dtype} {tuple(mask.shape)}; give torch.bool {shape[:2]}, True for real clips.")
 
 
 def check_sizes(config: object, counts: Sequence[str], triples: Sequence[str]) -> None:
-    """Raises ``InputError`` that names a config field below 1, or one that is not three (time, height, width) sizes."""
+    """Raise `InputError` unless the fields ``counts`` of a config are 1 or more, and ``triples`` three such numbers."""
     for name in counts:
         if getattr(config, name) < 1:
             raise InputError(f"{name} is {getattr(config, name)}; give 1 or more.")
@@ -49,9 +51,9 @@ def encode_clips(
     mask: Bool[Tensor, "batch clips"] | None,
     *latents: Float[Tensor, "batch clips channels time height width"],
 ) -> Memory:
-    """The memory of ``encode``, which maps clips [V, C, T, H, W], one argument per entry of ``latents``, to [V, M, D].
+    """Memory with the tokens of ``encode``, which maps clips [V, C, T, H, W], one tensor per argument, to [V, M, D].
 
-    Tokens are ordered by clip. A clip that is masked out gives zero tokens with a False mask and is never read.
+    Tokens are ordered by clip. Masked clips are never read; their tokens are zero, with a False mask.
     """
     clips = [x.to(dtype) for x in latents]
     if mask is not None:
@@ -67,7 +69,7 @@ def encode_clips(
 def whole_patches(
     x: Float[Tensor, "clips channels time height width"], patch: tuple[int, int, int]
 ) -> Float[Tensor, "clips channels time2 height2 width2"]:
-    """Repeats the last cell of each axis until its size is a multiple of the patch's."""
+    """Pad each axis to a multiple of the patch size by repeating its last cell."""
     for axis, size in zip((2, 3, 4), patch, strict=True):
         if missing := -x.shape[axis] % size:
             last = x.narrow(axis, x.shape[axis] - 1, 1)
@@ -76,21 +78,21 @@ def whole_patches(
 
 
 def positions(time: int, height: int, width: int, dim: int) -> Float[Tensor, "{time} {height} {width} {dim}"]:
-    """Sinusoids of time, height and width in a third of the channels each; the few channels left over are 0."""
+    """Sinusoidal position embeddings of time, height and width in a third of the channels each; the rest are 0."""
     count = max(1, dim // 6)
     rates = POSITION_BASE ** (-torch.arange(count, dtype=torch.float64) / count)
-    place = torch.zeros(time, height, width, 6 * count)
+    embedding = torch.zeros(time, height, width, 6 * count)
     for axis, size in enumerate((time, height, width)):
         angles = torch.arange(size)[:, None] * rates
         waves = torch.cat([angles.sin(), angles.cos()], dim=-1)
         shape = [1, 1, 1, 2 * count]
         shape[axis] = size
-        place[..., 2 * count * axis : 2 * count * (axis + 1)] = waves.reshape(shape)
-    return nn.functional.pad(place, (0, dim - 6 * count))
+        embedding[..., 2 * count * axis : 2 * count * (axis + 1)] = waves.reshape(shape)
+    return nn.functional.pad(embedding, (0, dim - 6 * count))
 
 
 def unit_linear(inputs: int, outputs: int) -> nn.Linear:
-    """A linear map that keeps unit variance: blocks normalise tokens anyway, and gradients keep a sensible size."""
+    """Linear layer that preserves unit variance: blocks normalise tokens anyway, and gradients keep their scale."""
     linear = nn.Linear(inputs, outputs)
     nn.init.normal_(linear.weight, std=inputs**-0.5)
     nn.init.zeros_(linear.bias)

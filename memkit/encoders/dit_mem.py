@@ -1,14 +1,13 @@
-"""The encoder released with DiT-Mem (arXiv 2511.19229): the same arithmetic with 1 % of the tokens.
+"""The encoder released with DiT-Mem (arXiv 2511.19229), with the same results from a hundredth of its tokens.
 
 The release pools each video to one vector per branch, repeats it 100 times, and lets the copies attend to each other.
-All copies of a token attend alike, and n copies of a key equal one key with ln(n) added to its logit. So N videos give
-2N tokens with log-weight ln(100) here, where the release has 200N tokens, and every query of the backbone gets the same
-result. This holds in training too: there the release applies a dropout of 0.5 before pooling, takes BatchNorm's
-statistics from the batch, and shuffles the videos, which has no effect because no attention knows their order.
+All copies of a token give the same output as one, and n copies of a key are equivalent to one key with ln(n) added to
+its logit. So N videos give 2N tokens with log-weight ln(100) here, and 200N tokens in the release: all queries of the
+backbone get the same result. This holds in training too, where the release applies a dropout of 0.5 before pooling,
+uses the batch statistics in BatchNorm, and shuffles the videos (no attention depends on their order).
 
-The filters rank frequencies by FFT bin number rather than by |frequency|, as the release does, but without the noise
-that the release adds to them. For a new encoder use ``FrequencyEncoder``; this one is for loading released weights and
-for comparison.
+As in the release, the filters order frequencies by FFT bin number, not by |frequency|, but without its random noise.
+Use ``FrequencyEncoder`` for new encoders; this one is for released checkpoints and for comparison.
 """
 
 from __future__ import annotations
@@ -32,57 +31,63 @@ from memkit.errors import InputError
 from memkit.memory import Memory
 from memkit.tensor_file import load_exactly, read_state_dict
 
-SMALLEST = 13  # latent frames, rows and columns that leave one cell after stride 4 and two poolings by 2
+SMALLEST = 13  # minimum of latent frames, rows and columns: one cell is left after stride 4 and two poolings by 2
 
 
 @dataclass(frozen=True)
 class DitMemConfig:
-    """Sizes of the released encoder; the defaults are those for Wan2.1 1.3B at [16, 21, 60, 104]."""
+    """Sizes of the released encoder; the defaults are those for Wan2.1 1.3B with clips of [16, 21, 60, 104]."""
 
     latent_channels: int = 16
+    """Number of latent channels."""
     channels: tuple[int, int] = (512, 768)
-    grid: tuple[int, int] = (3, 6)  # rows and columns that each video is pooled to; time is pooled to 1
+    """Channels of the two convolution blocks of each branch."""
+    grid: tuple[int, int] = (3, 6)
+    """Rows and columns that the features of each video are pooled to; time is pooled to 1."""
     dim: int = 1536
+    """Width of the tokens and of the backbone."""
     heads: int = 8
-    copies: int = 100  # tokens per video and branch in the release
+    """Number of attention heads, which must divide ``dim``."""
+    copies: int = 100
+    """Number of tokens per video and branch in the release."""
     resize_to: tuple[int, int, int] | None = None
-    """Not in the release: resize every video to these latent frames, rows and columns first (trilinear, without corner
-    alignment), each 13 or more. For videos that are too small for the strides; None leaves videos as they are."""
+    """Latent frames, rows and columns, 13 or more each, that videos are resized to first (trilinear, without corner
+    alignment), for videos that are too small for the strides; not in the release. None: no resizing."""
     stored_filters: tuple[tuple[int, int, int] | None, ...] = (None,) * 4
-    """Sizes [T, H, W//2+1] of the features for which a checkpoint has its own filters: high 1, high 2, low 1, low 2.
-    None is the curve of the release, for any size. ``save_pretrained`` fills this in; the values are in the weights."""
+    """Feature sizes [T, H, W//2+1] of the filters stored in a checkpoint: high 1, high 2, low 1, low 2. None: the curve
+    of the release, at any size. Set by ``save_pretrained``; the values are saved with the weights."""
 
     def __post_init__(self) -> None:
         check_sizes(self, ("latent_channels", "dim", "heads", "copies"), ())
         if self.dim % self.heads:
-            raise InputError(f"dim={self.dim} is not a multiple of heads={self.heads}.")
+            raise InputError(f"dim={self.dim} is not a multiple of heads={self.heads}; change one of them.")
         if self.resize_to is not None and (len(self.resize_to) != 3 or min(self.resize_to) < SMALLEST):
             raise InputError(f"resize_to is {self.resize_to}; give time, height and width of {SMALLEST} or more.")
 
     @classmethod
     def tiny(cls) -> DitMemConfig:
-        """For ``WanBackbone.tiny()``: clips of [16, 5, 8, 8] enlarged by 4, which the stride of 4 undoes; 0.66 M
+        """For ``WanBackbone.tiny()``: clips of [16, 5, 8, 8] are enlarged by 4, the stride of the encoder; 0.66 M
         parameters, within 2 % of ``FrequencyEncoderConfig.tiny()``."""
         return cls(channels=(32, 48), grid=(2, 2), dim=192, resize_to=(20, 32, 32))
 
     @classmethod
     def wan_1_3b(cls) -> DitMemConfig:
-        """The release."""
+        """For Wan2.1 T2V 1.3B, as released."""
         return cls()
 
     @classmethod
     def wan_5b(cls) -> DitMemConfig:
-        """Our reading for Wan2.2 TI2V 5B, for which there is no release: [48, 31, 44, 80] leaves a grid of (2, 5)."""
+        """For Wan2.2 TI2V 5B, which was not released (our reading): clips of [48, 31, 44, 80] have a grid of (2, 5)."""
         return cls(latent_channels=48, grid=(2, 5), dim=3072)
 
     @classmethod
     def wan_14b(cls) -> DitMemConfig:
-        """Our reading for Wan2.1 14B and each expert of Wan2.2 A14B: the release at width 5120."""
+        """For Wan2.1 14B and each expert of Wan2.2 A14B (our reading): the release with width 5120."""
         return cls(dim=5120)
 
 
 class _Branch(nn.Module):
-    """One vector per video: [V, C, T, H, W] -> [V, dim]."""
+    """Encodes each video as one vector: [V, C, T, H, W] -> [V, dim]."""
 
     def __init__(self, config: DitMemConfig, high: bool) -> None:
         super().__init__()
@@ -99,10 +104,10 @@ class _Branch(nn.Module):
 
 
 class DitMemEncoder(MemoryEncoder):
-    """The released encoder, with the release's parameter names. It starts in eval mode, as ``load_dit_mem`` gives it.
+    """The released encoder, with the parameter names of the release; initially in eval mode.
 
-    After ``train()`` it behaves as the release in training: dropout draws from the global random state, and BatchNorm
-    makes the tokens of a video depend on all real videos of the batch.
+    After ``train()``, it behaves like the release in training: dropout draws from the global random state, and with
+    BatchNorm the tokens of a video depend on all real videos of the batch.
     """
 
     config_class = DitMemConfig
@@ -116,12 +121,19 @@ class DitMemEncoder(MemoryEncoder):
         self.eval()
 
     def forward(self, latents: Float[Tensor, "*shape"], mask: Bool[Tensor, "*clips"] | None = None) -> Memory:
-        """``latents [B, N, C, T, H, W]``, ``mask [B, N]``, True = real -> ``Memory`` of 2N tokens, high, then low.
+        """Encode N videos per sample as 2N tokens: those of the high-pass branch, then those of the low-pass branch.
 
-        T, H and W must be at least 13, so that the strides of the release leave one cell, unless the config has
-        ``resize_to``. Features of another size than the checkpoint's are average-pooled to its grid, as in the release,
-        and filtered by the curve without noise, where the release would draw new noise. Masked videos give zero tokens
-        with a False mask; they are never read, and BatchNorm does not count them.
+        Masked videos are never read nor counted by BatchNorm; their tokens are zero, with a False mask.
+
+        Args:
+            latents: latents [B, N, C, T, H, W]. T, H and W must be 13 or more, the minimum for the strides of the
+                release, or have any size with ``resize_to``. For other sizes than the checkpoint's, features are
+                average-pooled to its grid, as in the release, and filters have the curve without noise, where the
+                release would draw new noise.
+            mask: [B, N], True for real videos.
+
+        Raises:
+            InputError: latents or mask have another shape, or the latents are too small.
         """
         self._check(latents, mask)
         real = slice(None) if mask is None else mask.flatten()
@@ -140,7 +152,7 @@ class DitMemEncoder(MemoryEncoder):
         return self.with_gate(Memory(tokens, None if mask is None else mask.repeat(1, 2), weight))
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
-        """As `MemoryEncoder.save_pretrained`; the config states which filters the weights hold."""
+        """Like `Pretrained.save_pretrained`; the config is updated with the filters that are stored in the weights."""
         stored = tuple(module.stored for module in self.modules() if isinstance(module, ReleaseFilter))
         self.config = replace(self.config, stored_filters=stored)
         return super().save_pretrained(folder)
@@ -158,22 +170,25 @@ class DitMemEncoder(MemoryEncoder):
 def load_dit_mem(
     path_or_state_dict: str | os.PathLike[str] | Mapping[str, Tensor], config: DitMemConfig | None = None
 ) -> DitMemEncoder:
-    """The released encoder with the weights of a checkpoint, in float32 and eval mode.
+    """Load a checkpoint of the released encoder, in fp32 and eval mode.
 
-    Takes a ``.safetensors`` file, a torch file (read with ``weights_only=True``) or a state dict, with names under the
-    prefix ``pipe.dit_mem.``, ``dit_mem.`` or none (with a prefix, all other names are the backbone's and ignored); the
-    full state dict (118 keys) or the parameters alone (38), as the release's training writes them. Without ``config``
-    the sizes are inferred from the tensors, with 8 heads. Warns, with counts, if the checkpoint lacks BatchNorm
-    statistics (mean 0 and variance 1 are used) or filters (the curve without noise is used; the release draws new noise
-    there, so that no two of its runs agree). Raises ``InputError`` that names the tensors that are missing, unknown or
-    of another shape.
+    Warns if BatchNorm statistics are missing (uses mean 0 and variance 1) or filters (uses the curve without noise).
+
+    Args:
+        path_or_state_dict: a ``.safetensors`` file, a torch file (read with ``weights_only=True``) or a state dict: all
+            118 keys, or only the 38 parameters, as written by the training code of the release. Names may have the
+            prefix ``pipe.dit_mem.`` or ``dit_mem.``; then names without it, such as the backbone's, are ignored.
+        config: sizes of the encoder; by default inferred from the tensors, with 8 heads.
+
+    Raises:
+        InputError: tensors are missing, unknown or of another shape; the message names them.
     """
     source = "The state dict" if isinstance(path_or_state_dict, Mapping) else str(path_or_state_dict)
     if not isinstance(path_or_state_dict, Mapping):
         path_or_state_dict = _read(path_or_state_dict)
-    tensors = _own_names(path_or_state_dict, source)
+    tensors = _encoder_tensors(path_or_state_dict, source)
     encoder = DitMemEncoder(config or _infer(tensors, source))
-    statistics = dict(encoder.named_buffers())  # as BatchNorm begins: mean 0, variance 1
+    statistics = dict(encoder.named_buffers())  # initial values: mean 0, variance 1
     lacking_statistics = sum(name not in tensors for name in statistics if "running" in name)
     lacking_filters = 0
     for name, module in encoder.named_modules():
@@ -199,13 +214,13 @@ def _read(path: str | os.PathLike[str]) -> Mapping[str, Tensor]:
     return read_state_dict(path, "give a DiT-Mem checkpoint as a state dict of tensors")
 
 
-def _own_names(state_dict: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """The tensors without prefix, without aliases, and without the BatchNorm that the release never calls."""
+def _encoder_tensors(state_dict: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Remove the prefix, the aliases of the blocks, and the BatchNorm layers that the release never uses."""
     prefix = next((p for p in ("pipe.dit_mem.", "dit_mem.") if any(name.startswith(p) for name in state_dict)), "")
     tensors: dict[str, Tensor] = {}
     for name, value in state_dict.items():
         if not name.startswith(prefix):
-            continue  # the backbone's, in a checkpoint of the whole pipeline
+            continue  # a tensor of the backbone, in a checkpoint of the whole pipeline
         name = name.removeprefix(prefix).replace(".cnn.0.", ".conv_block1.").replace(".cnn.1.", ".conv_block2.")
         if ".bn." in name:
             continue
@@ -223,11 +238,11 @@ def _infer(tensors: Mapping[str, Tensor], source: str) -> DitMemConfig:
         raise InputError(f"{source} lacks {', '.join(missing)}; give a DiT-Mem checkpoint.")
     (first, latent_channels, *_), (second, *_), (dim, inputs) = (tensors[name].shape for name in names)
     grid, cells = DitMemConfig().grid, inputs // second
-    known = tensors.get(f"{branch}.conv_block2.fft_filter.complex_weight")
-    pooled = None if known is None or known.ndim != 5 else (known.shape[2] // 2, known.shape[3] - 1)
+    stored = tensors.get(f"{branch}.conv_block2.fft_filter.complex_weight")
+    pooled = None if stored is None or stored.ndim != 5 else (stored.shape[2] // 2, stored.shape[3] - 1)
     if pooled is not None and math.prod(pooled) == cells:
         grid = pooled
-    elif cells != math.prod(grid):  # the filters are of a size that the release pools to the grid
+    elif cells != math.prod(grid):  # the size of the filters was pooled to the grid, so it is unknown
         raise InputError(
             f"{source} does not say how its {cells} cells are laid out; give config=DitMemConfig(grid=...)."
         )

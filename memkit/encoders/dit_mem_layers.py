@@ -1,6 +1,6 @@
 """The layers of the released DiT-Mem encoder (arXiv 2511.19229), with its parameter names.
 
-Its filter ranks frequencies by FFT bin number; new encoders use those of ``filters``.
+Its filter orders frequencies by FFT bin number; see ``filters`` for the filters of new encoders.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 def filter_curve(high: bool, channels: int, time: int, height: int, width: int) -> Float[Tensor, "c t h w2 2"]:
-    """The release's filter before its noise, as (real, imaginary) over the bins of ``rfftn`` of this size."""
+    """The filter of the release without its noise, as (real, imaginary), for the bins of ``rfftn`` of this size."""
     bins = (torch.linspace(0, 1, n) for n in (time, height, width // 2 + 1))
     d, h, w = torch.meshgrid(*bins, indexing="ij")
     radius = ((d.square() + h.square() + w.square()).sqrt() / math.sqrt(3)).sqrt()
@@ -26,10 +26,9 @@ def filter_curve(high: bool, channels: int, time: int, height: int, width: int) 
 
 
 class ReleaseFilter(nn.Module):
-    """Spectral weights, dropout, residual, BatchNorm: [V, C, T, H, W] -> the same shape.
+    """Spectral weights, dropout, residual connection and BatchNorm: [V, C, T, H, W] -> the same shape.
 
-    ``complex_weight`` is None, or the weights that a checkpoint holds for features of one size, ``stored``:
-    [T, H, W//2+1].
+    ``complex_weight`` is None, or the weights from a checkpoint, for features of the size ``stored``, [T, H, W//2+1].
     """
 
     complex_weight: Tensor | None
@@ -44,20 +43,20 @@ class ReleaseFilter(nn.Module):
 
     @property
     def stored(self) -> tuple[int, int, int] | None:
-        """The size of the features for which there are weights, or None."""
+        """Size [T, H, W//2+1] of the features that the weights are for; None without weights."""
         if self.complex_weight is None:
             return None
         _, time, height, half, _ = self.complex_weight.shape
         return time, height, half
 
     def forward(self, x: Float[Tensor, "v c t h w"]) -> Float[Tensor, "v c t h w"]:
-        """Computed in float32 between the transforms, whatever the dtype of ``x``."""
+        """Filter ``x``; the spectrum is computed in fp32, whatever its dtype."""
         _, channels, time, height, width = x.shape
         weight = self.complex_weight
         if weight is not None and weight.shape[1:4] != (time, height, width // 2 + 1):
             warnings.warn(
                 f"The checkpoint's filter is for features of [T, H, W//2+1] {tuple(weight.shape[1:4])}, these are "
-                f"{(time, height, width // 2 + 1)}: using the release's curve without its noise.",
+                f"{(time, height, width // 2 + 1)}; using the release's curve without its noise.",
                 stacklevel=2,
             )
             weight = None
@@ -70,7 +69,7 @@ class ReleaseFilter(nn.Module):
 
 
 class ReleaseBlock(nn.Module):
-    """Convolution, filter, ReLU, pooling by 2."""
+    """Convolution, filter, ReLU and max pooling by 2."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, stride: int, high: bool, stored: tuple[int, int, int] | None
@@ -84,7 +83,8 @@ class ReleaseBlock(nn.Module):
 
 
 class ReleaseAttention(nn.Module):
-    """Biased projections, RMSNorm over the full width on q and k; no positions, residual, norm or MLP."""
+    """Self-attention with biased projections and RMSNorm over the full width of q and k; without positions, residual
+    connection, normalisation or MLP."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -97,6 +97,6 @@ class ReleaseAttention(nn.Module):
             y.unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for y in (self.norm_q(self.q(x)), self.norm_k(self.k(x)), self.v(x))
         )
-        if mask is not None:  # a masked video sees itself, so that no row is empty
+        if mask is not None:  # a masked video attends to itself, so that no row is empty
             mask = (mask[:, None, :] | torch.eye(x.shape[1], dtype=torch.bool, device=x.device))[:, None]
         return self.o(F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2))

@@ -12,12 +12,12 @@ and the amplitude gain of the low-pass filter is
     ideal          1 where r ≤ 1, else 0
 
 The gain is 1 at DC and, for the smooth shapes, 1/2 at r = 1 (−6 dB: half the amplitude, a quarter of the power). The
-high-pass gain is 1 − the low-pass gain: with the same arguments the two filters add up to the identity and cross at
-r = 1 with equal gain. A half-power cut-off (1/√2 at r = 1) would lose that symmetry.
+high-pass gain is 1 − the low-pass gain: with the same arguments, the two filters add up to the identity and have equal
+gain at r = 1. With a half-power cut-off (1/√2 at r = 1), they would not be symmetric.
 
-Separation, in either filter, of a tone with r ≤ 1/2 from one with r ≥ 2: 24·(order/2) dB for butterworth. A gaussian is
-flatter near DC and separates r ≤ 1/3 from r ≥ 2 by 22 dB. The defaults are our choice: DiT-Mem (arXiv 2511.19229)
-states no cut-off, and the grid of its release treats frequency −1 as the highest of all.
+Butterworth filters separate tones with r ≤ 1/2 from those with r ≥ 2 by 24·(order/2) dB. A gaussian falls off more
+gradually and separates r ≤ 1/3 from r ≥ 2 by 22 dB. The defaults are our choice: DiT-Mem (arXiv 2511.19229) does not
+specify a cut-off, and its release orders frequency −1 as the highest of all.
 """
 
 from __future__ import annotations
@@ -34,11 +34,16 @@ FILTER_SHAPES = ("gaussian", "butterworth", "ideal")
 
 
 class FrequencyFilter(nn.Module):
-    """Base of both filters: a real, even gain on the 3-D spectrum, without parameters, buffers or state.
+    """Base class of both filters: a real, even gain on the 3-D spectrum, without parameters, buffers or state.
 
-    ``cutoff_time`` and ``cutoff_space`` are in cycles per latent cell, above 0; ``math.inf`` leaves that direction
-    unfiltered. ``order`` (at least 1) is the steepness of the butterworth shape; the other shapes do not use it. Raises
-    ``InputError`` on values outside these ranges.
+    Args:
+        cutoff_time: cut-off in time, in cycles per latent cell, above 0; ``math.inf`` does not filter time.
+        cutoff_space: cut-off in height and width, likewise.
+        shape: one of ``FILTER_SHAPES``.
+        order: steepness of the butterworth shape, at least 1; ignored by the other shapes.
+
+    Raises:
+        InputError: a value is outside its range.
     """
 
     def __init__(
@@ -75,9 +80,12 @@ class FrequencyFilter(nn.Module):
         return self._gain(f_t.square() + f_h.square() + f_w.square())
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """``x [..., T, H, W]``, any leading axes, any sizes from 1 up -> the filtered tensor, same shape and dtype.
+        """Filter ``x`` [..., T, H, W], of any size; the result has the same shape and dtype.
 
-        16-bit input is computed in float32; float64 stays float64.
+        Computed in float32 for 16-bit inputs, and in float64 for float64 inputs.
+
+        Raises:
+            InputError: ``x`` has fewer than three axes, an empty one among the last three, or no floating-point dtype.
         """
         if x.ndim < 3 or 0 in x.shape[-3:]:
             raise InputError(f"A filter needs [..., T, H, W] with sizes of 1 or more; got {tuple(x.shape)}.")
@@ -107,14 +115,14 @@ class FrequencyFilter(nn.Module):
 
 
 class LowPass(FrequencyFilter):
-    """Keeps what varies slowly in time and space: the gain is 1 at DC and falls with frequency."""
+    """Passes slow variations in time and space: the gain is 1 at DC and decreases with frequency."""
 
     def _gain(self, r2: Tensor) -> Tensor:
         return self._low(r2)
 
 
 class HighPass(FrequencyFilter):
-    """Keeps what varies fast: the gain is 1 − that of the low-pass, exactly 0 at DC, so that constants vanish."""
+    """Passes fast variations: the gain is 1 − the low-pass gain, exactly 0 at DC, so constants are removed."""
 
     def _gain(self, r2: Tensor) -> Tensor:
         return 1 - self._low(r2)

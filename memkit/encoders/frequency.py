@@ -1,14 +1,14 @@
-"""`FrequencyEncoder`: DiT-Mem's idea of an encoder (arXiv 2511.19229), with tokens that are all distinct.
+"""`FrequencyEncoder`: an encoder with the idea of DiT-Mem (arXiv 2511.19229), whose tokens are all different.
 
-Low frequencies carry appearance, high ones motion and detail, and each gets its own branch. Where the release pools a
-clip into 100 copies of one token per branch, this encoder keeps a grid over time and space. Everything but the two
-branches is our reading: GroupNorm instead of BatchNorm, so that the tokens of a clip never depend on other clips;
-strided convolutions instead of pooling, because an average would erase the high branch; and a position in every token,
-because keys of memory get no rotary position in the backbone.
+Low frequencies represent appearance, high frequencies motion and detail; each has its own branch. While the release
+pools a clip to 100 copies of one token per branch, this encoder keeps a grid over time and space. Everything except the
+two branches is our choice: GroupNorm instead of BatchNorm, so that the tokens of a clip do not depend on other clips;
+strided convolutions instead of pooling, as averages would erase the high frequencies; and position embeddings in the
+tokens, as keys of memory have no rotary positions in the backbone.
 
-Three controls show what the filters contribute: the same encoder with two low-pass, two high-pass or two unfiltered
-branches. They keep two branches so that parameters, tokens, cost and, with the same seed, initial weights equal those
-of ``FrequencyEncoder``: filters have no parameters, so nothing else differs.
+Three controls measure the effect of the filters: the same encoder with two low-pass, two high-pass or two unfiltered
+branches. As filters have no parameters, the number of parameters and tokens, the cost and, with the same seed, the
+initial weights are those of ``FrequencyEncoder``.
 """
 
 from __future__ import annotations
@@ -35,29 +35,43 @@ Band = Literal["low", "high", "whole"]
 class FrequencyEncoderConfig:
     """Sizes of a ``FrequencyEncoder``. Strides and patches are (time, height, width).
 
-    A clip of T×H×W latent cells gives 2 · ⌈⌈T/s⌉/p⌉ · (the same of H) · (the same of W) tokens, s the stem's stride and
-    p the patch; the 2 are the branches.
+    The number of tokens of a clip of T×H×W latent cells is 2 · ⌈⌈T/s⌉/p⌉ · ⌈⌈H/s⌉/p⌉ · ⌈⌈W/s⌉/p⌉, for two branches,
+    with the stem's stride s and the patch size p of each axis.
     """
 
     latent_channels: int = 16
-    dim: int = 1536  # width of the backbone
-    hidden: int = 128  # channels of the convolutions
-    width: int = 768  # width of the transformer
+    """Number of latent channels."""
+    dim: int = 1536
+    """Width of the backbone."""
+    hidden: int = 128
+    """Channels of the convolutions."""
+    width: int = 768
+    """Width of the transformer."""
     heads: int = 12
+    """Number of attention heads."""
     layers: int = 2
+    """Number of transformer layers."""
     stem_stride: tuple[int, int, int] = (1, 4, 4)
+    """Stride of the convolutional stem."""
     patch: tuple[int, int, int] = (3, 5, 5)
+    """Patch size in cells of the stem's output."""
     norm_groups: int = 8
+    """Number of groups of GroupNorm."""
     filter_shape: str = "butterworth"
-    cutoff_time: float = 0.25  # cycles per cell of the stem's output, see ``filters``
+    """Shape of the filters, one of ``filters.FILTER_SHAPES``."""
+    cutoff_time: float = 0.25
+    """Cut-off of the filters in time, in cycles per cell of the stem's output."""
     cutoff_space: float = 0.25
+    """Cut-off of the filters in height and width, in cycles per cell of the stem's output."""
 
     def __post_init__(self) -> None:
         counts = ("latent_channels", "dim", "hidden", "width", "heads", "layers", "norm_groups")
         check_sizes(self, counts, triples=("stem_stride", "patch"))
         for name, by in (("hidden", "norm_groups"), ("width", "heads")):
             if getattr(self, name) % getattr(self, by):
-                raise InputError(f"{name}={getattr(self, name)} is not a multiple of {by}={getattr(self, by)}.")
+                raise InputError(
+                    f"{name}={getattr(self, name)} is not a multiple of {by}={getattr(self, by)}; change one of them."
+                )
 
     @classmethod
     def tiny(cls) -> FrequencyEncoderConfig:
@@ -71,25 +85,25 @@ class FrequencyEncoderConfig:
 
     @classmethod
     def wan_5b(cls) -> FrequencyEncoderConfig:
-        """For Wan2.2 TI2V 5B: 210 tokens per clip of [48, 31, 44, 80] (704p, 121 frames), 80 of [48, 21, 30, 52]."""
+        """For Wan2.2 TI2V 5B: 210 tokens per clip of [48, 31, 44, 80] (704p, 121 frames), 80 for [48, 21, 30, 52]."""
         return cls(latent_channels=48, dim=3072, patch=(5, 4, 4))
 
     @classmethod
     def wan_14b(cls) -> FrequencyEncoderConfig:
-        """For Wan2.1 14B and each expert of Wan2.2 A14B: as ``wan_1_3b`` at width 5120."""
+        """For Wan2.1 14B and each expert of Wan2.2 A14B: as ``wan_1_3b``, with width 5120."""
         return cls(dim=5120)
 
 
 class FrequencyEncoder(MemoryEncoder):
-    """Encodes memory clips, each by itself, into distinct tokens of the backbone's width.
+    """Encodes each memory clip separately as distinct tokens of the backbone's width.
 
-    Convolutional stem → low-pass and high-pass of its features, each with its own convolution → one token per patch and
-    branch, plus embeddings of branch and position → self-attention within the clip → the backbone's width.
+    Convolutional stem → low-pass and high-pass filters, each followed by a convolution → one token per patch and
+    branch, plus embeddings of branch and position → self-attention between the tokens of a clip → the backbone's width.
     """
 
     config_class = FrequencyEncoderConfig
     bands: ClassVar[tuple[Band, Band]] = ("low", "high")
-    """The frequencies that the modules ``low`` and ``high`` pass; the controls keep the names of the modules."""
+    """Frequencies that the modules ``low`` and ``high`` pass; the modules have the same names in the controls."""
 
     def __init__(self, config: FrequencyEncoderConfig) -> None:
         super().__init__()
@@ -116,11 +130,14 @@ class FrequencyEncoder(MemoryEncoder):
         self.out = unit_linear(config.width, config.dim)
 
     def forward(self, latents: Float[Tensor, "*shape"], mask: Bool[Tensor, "*clips"] | None = None) -> Memory:
-        """``latents [B, N, C, T, H, W]`` and ``mask [B, N]``, True = a real clip -> ``Memory`` of N·tokens.
+        """Encode the latents of N clips per sample, [B, N, C, T, H, W], as N·tokens memory tokens.
 
-        Any N, T, H, W from 1 up. Tokens are ordered by clip, then low before high, then time, height, width. A clip
-        that is masked out gives zero tokens with a False mask; its content is never read, NaN included. Latents are
-        computed in the dtype of the weights. Raises ``InputError`` on shapes that do not fit.
+        N, T, H and W may have any size. Tokens are ordered by clip, then branch (low before high), time, height and
+        width. ``mask`` [B, N] is True for real clips; the others are never read, even if they contain NaN, and give
+        zero tokens with a False mask. Latents are converted to the dtype of the weights.
+
+        Raises:
+            InputError: latents or mask have another shape or dtype.
         """
         check_clips(latents, mask, self.config.latent_channels)
         return self.with_gate(encode_clips(self._encode, self.out.weight.dtype, mask, latents))
@@ -134,9 +151,9 @@ class FrequencyEncoder(MemoryEncoder):
         low: Float[Tensor, "clips t h w features"],
         high: Float[Tensor, "clips t h w features"],
     ) -> Float[Tensor, "clips tokens dim"]:
-        """The tokens of two grids, one per branch: everything that comes after the branches."""
-        place = positions(*low.shape[1:]).to(low)
-        branches = [grid + place + self.branch[i] for i, grid in enumerate((low, high))]
+        """The tokens of a clip from the grids of its two branches: the layers after the branches."""
+        position = positions(*low.shape[1:]).to(low)
+        branches = [grid + position + self.branch[i] for i, grid in enumerate((low, high))]
         tokens = rearrange(branches, "branch b t h w d -> b (branch t h w) d")
         for layer in self.layers:
             tokens = layer(tokens)
@@ -144,32 +161,32 @@ class FrequencyEncoder(MemoryEncoder):
 
 
 class LowPassOnlyEncoder(FrequencyEncoder):
-    """Control: both branches are low-pass."""
+    """Control with two low-pass branches."""
 
     bands = ("low", "low")
 
 
 class HighPassOnlyEncoder(FrequencyEncoder):
-    """Control: both branches are high-pass."""
+    """Control with two high-pass branches."""
 
     bands = ("high", "high")
 
 
 class NoFilterEncoder(FrequencyEncoder):
-    """Control: both branches see all frequencies."""
+    """Control with two unfiltered branches."""
 
     bands = ("whole", "whole")
 
 
 class _Branch(nn.Module):
-    """Filter, convolve, cut into patches: [B, hidden, T, H, W] -> a grid of tokens [B, T', H', W', width]."""
+    """Filter, convolution and patch embedding: [B, hidden, T, H, W] -> a grid of tokens [B, T', H', W', width]."""
 
     def __init__(self, filter: nn.Module, config: FrequencyEncoderConfig) -> None:
         super().__init__()
         self.filter, self.size = filter, config.patch
         self.convolution = nn.Sequential(*_convolution(config.hidden, config.hidden, (1, 1, 1), config.norm_groups))
         self.patch = nn.Conv3d(config.hidden, config.width, config.patch, stride=config.patch)
-        # Content starts as large as position: SiLU of a normal variable has a mean square of 0.36.
+        # Content is initially as large as position embeddings: SiLU of a normal variable has a mean square of 0.36.
         nn.init.normal_(self.patch.weight, std=(0.36 * config.hidden * math.prod(config.patch)) ** -0.5)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -184,7 +201,7 @@ def _filter(band: Band, config: FrequencyEncoderConfig) -> nn.Module:
 
 
 def _convolution(inputs: int, outputs: int, stride: tuple[int, int, int], groups: int) -> list[nn.Module]:
-    """Convolution, norm and activation; kernels cover every cell, and any size n gives ⌈n / stride⌉."""
+    """Convolution, GroupNorm and SiLU, with kernels that cover every cell; an axis of n cells gives ⌈n / stride⌉."""
     t, h, w = (max(3, 2 * s - 1) for s in stride)
     kernel, padding = (t, h, w), (t // 2, h // 2, w // 2)
     return [nn.Conv3d(inputs, outputs, kernel, stride, padding), nn.GroupNorm(groups, outputs), nn.SiLU()]

@@ -1,4 +1,4 @@
-"""`mix_branches`: the low tokens of one clip with the high tokens of another, to see what each branch carries."""
+"""`mix_branches`: memory of one clip's low and another clip's high frequencies, to study what each branch encodes."""
 
 from __future__ import annotations
 
@@ -21,14 +21,21 @@ def mix_branches(
     high_from: Float[Tensor, "*same"],
     mask: Bool[Tensor, "*clips"] | None = None,
 ) -> Memory:
-    """The memory of pairs of clips: low tokens from one clip, high tokens from the other.
+    """Memory with the low tokens of the first clip and the high tokens of the second clip of each pair.
 
-    ``low_from`` and ``high_from`` are latents [B, N, C, T, H, W] of one shape, ``mask [B, N]`` is for both. Only one
-    branch of each clip has an effect: a ``FrequencyEncoder`` is mixed before its self-attention, where the branches of
-    a clip exchange information, so that its final low tokens would depend on the high ones. A ``DitMemEncoder`` attends
-    within each branch, so its final tokens are mixed. A clip mixed with itself gives the encoder's own memory bit for
-    bit. In the controls such as ``NoFilterEncoder``, "low" is the first branch, which shows what mixing does without
-    filters. Raises ``InputError`` on shapes that do not fit.
+    Only one branch of each clip is used: a ``FrequencyEncoder`` is mixed before its self-attention, as that exchanges
+    information between the branches of a clip; a ``DitMemEncoder`` attends within each branch, so its output tokens are
+    mixed. A clip mixed with itself gives the encoder's own memory, bit for bit. In the controls such as
+    ``NoFilterEncoder``, "low" is the first branch, which shows the effect of mixing without filters.
+
+    Args:
+        encoder: the encoder.
+        low_from: latents [B, N, C, T, H, W] for the low-pass branch.
+        high_from: latents of the same shape for the high-pass branch.
+        mask: [B, N] for both, True for real clips.
+
+    Raises:
+        InputError: the shapes differ, or do not fit the encoder.
     """
     if low_from.shape != high_from.shape:
         raise InputError(

@@ -1,9 +1,9 @@
-"""`PatchEncoder`: the plain baseline, patches of the latents themselves, with nothing learned but two linear maps.
+"""`PatchEncoder`: a simple baseline of linear patch embeddings of the latents.
 
-It shows what other encoders contribute: it has no convolution, no filter and no attention between the tokens of a clip.
-Its presets give as many tokens as those of ``FrequencyEncoder``, so that the backbone sees as many and does as much
-work: a patch covers half of the cells (stem stride × patch) that a token of one of the two branches does. It has far
-fewer parameters: wider linear maps in sequence would not add capacity.
+It has two linear layers and a layer norm, but no convolutions, filters or attention between tokens, and shows the
+benefit of other encoders. Its presets give as many tokens as those of ``FrequencyEncoder``, so the backbone gets as
+many tokens at the same cost: a patch covers half as many cells as a token of each of the two branches (stem stride ×
+patch). It has far fewer parameters, as wider linear layers in sequence would not add any capacity.
 """
 
 from __future__ import annotations
@@ -22,12 +22,19 @@ from memkit.memory import Memory
 
 @dataclass(frozen=True)
 class PatchEncoderConfig:
-    """Sizes of a ``PatchEncoder``. A clip of T×H×W latent cells gives ⌈T/p⌉ · ⌈H/p⌉ · ⌈W/p⌉ tokens, p the patch."""
+    """Sizes of a ``PatchEncoder``.
+
+    A clip of T×H×W latent cells gives ⌈T/p⌉ · ⌈H/p⌉ · ⌈W/p⌉ tokens, with the patch size p of each axis.
+    """
 
     latent_channels: int = 16
-    dim: int = 1536  # width of the backbone
+    """Number of latent channels."""
+    dim: int = 1536
+    """Width of the backbone."""
     width: int = 768
-    patch: tuple[int, int, int] = (3, 10, 20)  # time, height, width
+    """Width of the patch embeddings."""
+    patch: tuple[int, int, int] = (3, 10, 20)
+    """Patch size (time, height, width) in latent cells."""
 
     def __post_init__(self) -> None:
         check_sizes(self, ("latent_channels", "dim", "width"), triples=("patch",))
@@ -44,17 +51,17 @@ class PatchEncoderConfig:
 
     @classmethod
     def wan_5b(cls) -> PatchEncoderConfig:
-        """For Wan2.2 TI2V 5B: 210 tokens per clip of [48, 31, 44, 80] (704p, 121 frames), 80 of [48, 21, 30, 52]."""
+        """For Wan2.2 TI2V 5B: 210 tokens per clip of [48, 31, 44, 80] (704p, 121 frames), 80 for [48, 21, 30, 52]."""
         return cls(latent_channels=48, dim=3072, patch=(5, 8, 16))
 
     @classmethod
     def wan_14b(cls) -> PatchEncoderConfig:
-        """For Wan2.1 14B and each expert of Wan2.2 A14B: as ``wan_1_3b`` at width 5120."""
+        """For Wan2.1 14B and each expert of Wan2.2 A14B: as ``wan_1_3b``, with width 5120."""
         return cls(dim=5120)
 
 
 class PatchEncoder(MemoryEncoder):
-    """Encodes memory clips, each by itself: linear patch embedding + position → layer norm → the backbone's width."""
+    """Encodes each memory clip separately: patch and position embeddings → layer norm → the backbone's width."""
 
     config_class = PatchEncoderConfig
 
@@ -66,11 +73,14 @@ class PatchEncoder(MemoryEncoder):
         self.out = unit_linear(config.width, config.dim)
 
     def forward(self, latents: Float[Tensor, "*shape"], mask: Bool[Tensor, "*clips"] | None = None) -> Memory:
-        """``latents [B, N, C, T, H, W]`` and ``mask [B, N]``, True = a real clip -> ``Memory`` of N·tokens.
+        """Encode the latents of N clips per sample, [B, N, C, T, H, W], as N·tokens memory tokens.
 
-        Any N, T, H, W from 1 up. Tokens are ordered by clip, then time, height, width; incomplete patches repeat the
-        last cell. A clip that is masked out gives zero tokens with a False mask; its content is never read, NaN
-        included. Latents are computed in the dtype of the weights. Raises ``InputError`` on shapes that do not fit.
+        N, T, H and W may have any size; incomplete patches repeat the last cell. Tokens are ordered by clip, then time,
+        height and width. ``mask`` [B, N] is True for real clips; the others are never read, even if they contain NaN,
+        and give zero tokens with a False mask. Latents are converted to the dtype of the weights.
+
+        Raises:
+            InputError: latents or mask have another shape or dtype.
         """
         check_clips(latents, mask, self.config.latent_channels)
         return self.with_gate(encode_clips(self._encode, self.out.weight.dtype, mask, latents))

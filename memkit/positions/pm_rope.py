@@ -40,7 +40,7 @@ class PMRoPEConfig:
     head_dim: int = 128
     """Width of an attention head, a multiple of 4."""
     mode: str = "full"
-    """"phase" rotates queries and keys; "full" also adds the terms of values and outputs; "off" changes nothing."""
+    """Mode: "phase" rotates queries and keys, "full" also adds terms to values and outputs, "off" changes nothing."""
 
     def __post_init__(self) -> None:
         if min(self.layers, self.heads, self.head_dim) < 1 or self.head_dim % 4:
