@@ -15,6 +15,7 @@ About three hours on one core. Resumes by itself; the weights it writes are the 
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from recipes.common.checkpoint import load_checkpoint, run_settings, save_checkpoint
-from recipes.common.run_log import RunLog, by_noise_level, check_disk
+from recipes.common.run_log import Phase, RunLog, by_noise_level, estimate_cost, timed
 from recipes.common.training import pick_device
 from recipes.tiny_wan.batches import Batch, batch, encode_clips
 from recipes.tiny_wan.captions import train_tokenizer
@@ -93,8 +94,8 @@ def train(config: TransformerConfig) -> tuple[TextAndVideo, PreTrainedTokenizerF
     if state := load_checkpoint(checkpoint, settings):
         run.load(state)
         start = state["step"]
-    # a checkpoint is the weights, their average and up to two moments; two lie there while one replaces the other
-    check_disk("transformer", config.out, 8 * 4 * sum(p.numel() for p in model.parameters()))
+    if start < config.steps:
+        report_cost(run, start)
     log = RunLog(config.out, "transformer", start, config.steps)
     for step in range(start, config.steps):
         figures = run.step(step)
@@ -104,6 +105,15 @@ def train(config: TransformerConfig) -> tuple[TextAndVideo, PreTrainedTokenizerF
     log.close()
     run.model.load_state_dict(run.average)
     return run.model.cpu(), tokenizer
+
+
+def report_cost(run: Run, start: int) -> None:
+    """Print what the steps from ``start`` on will cost, measured with a copy of the model."""
+    other = Run(run.config, copy.deepcopy(run.model), run.tokenizer, run.latents, run.rows)
+    seconds = timed(lambda: other.step(start))
+    weights = sum(p.numel() for p in run.model.parameters()) * 4
+    # a checkpoint is the weights, their average and up to two moments; two lie there while one replaces the other
+    estimate_cost("transformer", [Phase("all", run.config.steps - start, seconds)], 8 * weights, run.config.out)
 
 
 def _is_matrix(name: str, parameter: Tensor) -> bool:

@@ -19,7 +19,7 @@ from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 from torch import Tensor
 
-from memkit.video import frames as media
+from memkit.video import to_model as video_to_model
 from recipes.common.checkpoint import load_checkpoint, run_settings, save_checkpoint
 from recipes.common.run_log import Phase, RunLog, estimate_cost, timed
 from recipes.common.training import pick_device
@@ -130,7 +130,7 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 def to_model(clips: Sequence[np.ndarray]) -> Tensor:
     """uint8 clips [T,H,W,3] to [-1, 1] [B,3,T,H,W]."""
-    return torch.cat([media.to_model(torch.from_numpy(np.array(clip))) for clip in clips])
+    return torch.cat([video_to_model(torch.from_numpy(np.array(clip))) for clip in clips])
 
 
 @torch.no_grad()
