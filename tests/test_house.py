@@ -95,6 +95,11 @@ def test_the_root_holds_at_most_12_files_and_rooms_have_a_front():
     assert not [str(folder) for folder in rooms if not (folder / "__init__.py").exists()]
 
 
+def test_no_test_file_is_too_long_to_read():
+    lengths = {file: len(file.read_text(encoding="utf-8").splitlines()) for file in (ROOT / "tests").rglob("*.py")}
+    assert not {str(file): length for file, length in lengths.items() if length > 350}
+
+
 @pytest.mark.parametrize("paper", ["dit_mem", "memlearner", "remind"])
 def test_a_recipe_does_not_depend_on_its_studies(paper):
     commands = [f"recipes.{paper}.{name}" for name in ("presets", "prepare", "train", "generate", "evaluate")]
