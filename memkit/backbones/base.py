@@ -24,7 +24,8 @@ class Carrier(NamedTuple):
     The model passes the output of ``rope`` to each block, and the block passes it to its self-attention, unchanged. So
     a block that gradient checkpointing recomputes finds the state of the forward pass that it first ran in. Offloading
     (accelerate, diffusers) rebuilds tuples and dictionaries while it moves their tensors: a NamedTuple keeps its fields
-    through that, and the objects in ``states`` are kept as they are, provided that they have no method ``to``.
+    through that, and the objects in ``states`` are kept as they are, provided that they have no method ``to`` and are
+    no dataclasses (which FSDP copies).
     """
 
     cos: Tensor
