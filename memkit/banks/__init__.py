@@ -6,6 +6,8 @@ from memkit.banks.captions import read_captions
 from memkit.banks.clip import BankReport, Clip
 from memkit.banks.dit_mem_import import ImportReport, import_dit_mem
 from memkit.banks.join import join_banks
+from memkit.banks.parallel import fill_together, parts_of
+from memkit.banks.posed_clips import posed_clip
 
 __all__ = [
     "BankReport",
@@ -14,7 +16,10 @@ __all__ = [
     "ImportReport",
     "MemoryBank",
     "build_bank",
+    "fill_together",
     "import_dit_mem",
     "join_banks",
+    "parts_of",
+    "posed_clip",
     "read_captions",
 ]

@@ -2,6 +2,7 @@
 
 from memkit.cameras.cameras import Cameras
 from memkit.cameras.keys import cameras_from_keys, steps_from_keys
+from memkit.cameras.level import hold_last_camera, level_camera
 from memkit.cameras.path import CameraPath
 from memkit.cameras.pose_files import latent_cameras, poses_beside, read_poses, write_poses
 from memkit.cameras.relative import POSE_VECTOR_SIZE, relative_pose_vectors
@@ -13,7 +14,9 @@ __all__ = [
     "POSE_VECTOR_SIZE",
     "cameras_from_keys",
     "check_rigid",
+    "hold_last_camera",
     "latent_cameras",
+    "level_camera",
     "poses_beside",
     "read_poses",
     "relative_pose_vectors",

@@ -6,10 +6,12 @@ from memkit.generation.guidance import GuidedMemory, MemoryGuidance
 from memkit.generation.noise import frame_noise
 from memkit.generation.scheduler import make_scheduler
 from memkit.generation.short_text import embed_short, short_texts
+from memkit.generation.text_cache import TextCache
 
 __all__ = [
     "GuidedMemory",
     "MemoryGuidance",
+    "TextCache",
     "conditioning_frames",
     "embed_short",
     "frame_noise",

@@ -10,11 +10,10 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from memkit.banks import MemoryBank
+from memkit.banks import MemoryBank, fill_together
 from memkit.banks.build import bank_for
 from memkit.banks.captions import BadItem
 from memkit.errors import BankError, InputError, MemkitError
-from recipes.common.bank_parts import fill_together
 
 Item = TypeVar("Item")
 

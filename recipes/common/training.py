@@ -1,10 +1,11 @@
-"""What the training loops share: the device, fingerprints of weights, learning rates, gradients of unused parts."""
+"""What the training loops share: the device, preparing transformers, fingerprints, learning rates, gradients."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
@@ -13,12 +14,31 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 
+from memkit.backbones import WanBackbone
+from memkit.generation import short_texts
+
 LEAST_LR = 0.05  # where the cosine ends
 
 
 def pick_device(name: str) -> torch.device:
     """The device of that name; "auto" is CUDA if it is available."""
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
+@contextmanager
+def prepared(backbone: WanBackbone, text_length: int, checkpointing: bool) -> Iterator[None]:
+    """Prepare the transformers of a backbone for training, and restore them afterwards.
+
+    Inside, they take text embeddings of ``text_length`` tokens (`memkit.generation.short_texts`), and with
+    ``checkpointing`` they recompute activations in the backward pass.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(short_texts(backbone.transformers, text_length))
+        for transformer in backbone.transformers:
+            if checkpointing:
+                transformer.enable_gradient_checkpointing()
+                stack.callback(transformer.disable_gradient_checkpointing)
+        yield
 
 
 def fingerprint(*modules: nn.Module) -> str:

@@ -8,7 +8,7 @@ Without ``--videos`` the clips are rendered from the laws world: OUT/bank to tra
 nothing was trained on. With it, OUT/bank holds your clips.
 
 Several processes, of one machine or of many that see the same OUT, each on an accelerator of its own, share the work
-and make the bank that one would have made; see `recipes.common.bank_parts`.
+and make the bank that one would have made; see `memkit.banks.fill_together`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,11 @@ from typing import Any, ClassVar
 from tqdm import tqdm
 
 from memkit.backbones import WanBackbone, WanCodec
-from memkit.banks import BuildReport, MemoryBank, read_captions
+from memkit.banks import BuildReport, MemoryBank, fill_together, parts_of, read_captions
 from memkit.banks.build import VideoEncoder, add_rows, bank_for, clip_settings, encode_file
 from memkit.errors import BankError, InputError
 from memkit.video import to_model
 from recipes.common.backbones import load_codec
-from recipes.common.bank_parts import fill_together, parts_of
 from recipes.common.commands import PREPARES, report_done, run_command
 from recipes.common.own_videos import OwnVideos
 from recipes.dit_mem.laws import clip_ids, law_of

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from memkit.backbones import WanBackbone
 from memkit.encoders import Encoder
 from memkit.flow import NUM_TRAIN_TIMESTEPS, add_noise, bell_weight, flow_loss
-from memkit.generation import conditioning_frames
+from memkit.generation import TextCache, conditioning_frames
 from memkit.injectors import SelfAttentionConcat
-from recipes.common.padded_text import TextCache
 from recipes.dit_mem.data import Batch
 
 

@@ -23,17 +23,18 @@ from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
 from memkit.encoders import Encoder
 from memkit.errors import InputError
+from memkit.generation import TextCache
 from recipes.common import settings
 from recipes.common.checkpoint import TrainState, run_settings, save_checkpoint
 from recipes.common.commands import TRAINS, report_done, run_command
 from recipes.common.launch import launch, micro_batches, report_sharding, sharded
-from recipes.common.padded_text import TextCache, prepared
 from recipes.common.run_log import RunLog, check_disk, gathered_losses
 from recipes.common.training import (
     adamw,
     clip_gradients,
     fingerprint,
     lr_multiplier,
+    prepared,
     set_learning_rate,
     zero_missing_gradients,
 )

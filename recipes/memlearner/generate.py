@@ -24,7 +24,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from memkit.backbones import WanBackbone
-from memkit.cameras import Cameras, cameras_from_keys, read_poses, write_poses
+from memkit.cameras import Cameras, cameras_from_keys, level_camera, read_poses, write_poses
+from memkit.cameras import hold_last_camera as held
 from memkit.errors import InputError
 from memkit.rollout import Rollout
 from memkit.video import VideoWriter, first_frame
@@ -32,7 +33,6 @@ from memkit.worlds.paths import FOV_DEGREES
 from memkit.worlds.paths import Path as WalkedPath
 from memkit.worlds.rooms import Room, RoomClip
 from recipes.common.backbones import load_backbone
-from recipes.common.camera_paths import held, level_camera
 from recipes.common.commands import report_done, run_command
 from recipes.memlearner.methods import load_method
 from recipes.memlearner.presets import Command, parse

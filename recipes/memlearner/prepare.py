@@ -12,7 +12,7 @@ bank is of one kind of poses: exact, estimated, or none at all. Training takes s
 
 A bank holds, of each chunk, its latents and, under an id of their own, those of its frames encoded alone, which rules
 like CaM's choose among; each with the cameras of its latent frames. Several processes share the work; see
-`recipes.common.bank_parts`.
+`memkit.banks.fill_together`.
 """
 
 from __future__ import annotations

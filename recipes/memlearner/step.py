@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from memkit.backbones import WanBackbone
 from memkit.flow import NUM_TRAIN_TIMESTEPS, add_noise
-from memkit.generation import conditioning_frames
+from memkit.generation import TextCache, conditioning_frames
 from memkit.injectors.query_module import query_module_loss
 from memkit.rollout import ContextMethod, SeparateContext
 from memkit.rollout.base import ChunkInputs, relative_poses
 from memkit.rollout.methods import query_loss
-from recipes.common.padded_text import TextCache
 from recipes.memlearner.data import Batch, TrainingSet
 from recipes.memlearner.presets import Config
 

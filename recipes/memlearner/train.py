@@ -31,13 +31,13 @@ from recipes.common.backbones import load_trainable
 from recipes.common.checkpoint import TrainState, run_settings, save_checkpoint, save_part
 from recipes.common.commands import TRAINS, report_done, run_command
 from recipes.common.launch import distribute, launch, micro_batches, report_sharding, sharded
-from recipes.common.padded_text import prepared
 from recipes.common.run_log import RunLog, check_disk, gathered_losses
 from recipes.common.training import (
     adamw,
     clip_gradients,
     fingerprint,
     lr_multiplier,
+    prepared,
     set_learning_rate,
     zero_missing_gradients,
 )

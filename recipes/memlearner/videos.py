@@ -16,12 +16,12 @@ from torch import Tensor
 
 from memkit.backbones import VideoFormat
 from memkit.banks.captions import Row
+from memkit.banks.posed_clips import check_count, cropped, frames_at
 from memkit.cameras import Cameras, poses_beside, read_poses
 from memkit.errors import InputError
 from memkit.video import read_video, resize
 from memkit.worlds.constants import Split
 from memkit.worlds.rooms import Room, RoomClip
-from recipes.common.file_videos import check_count, cropped, frames_at
 
 
 class Chunk(NamedTuple):

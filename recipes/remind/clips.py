@@ -13,6 +13,7 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
+from memkit.banks import posed_clip
 from memkit.banks.captions import Row
 from memkit.cameras import Cameras
 from memkit.errors import InputError
@@ -22,7 +23,6 @@ from memkit.worlds import Interrupted, sample_interruption
 from memkit.worlds.constants import Split
 from memkit.worlds.event import camera, times
 from memkit.worlds.interruptions import KINDS as WORLD_KINDS
-from recipes.common.file_videos import posed_clip
 from recipes.remind.presets import Config
 from recipes.remind.records import Phases, Record, Shown, chunk_spans, frames_of, told, until_fit
 

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from memkit.cameras import Cameras, cameras_from_keys, latent_cameras, read_poses, write_poses
+from memkit.cameras import Cameras, cameras_from_keys, latent_cameras, level_camera, read_poses, write_poses
+from memkit.cameras import hold_last_camera as held
 from memkit.errors import InputError
 from memkit.report import contact_sheet
 from memkit.streaming import read_everything, read_packed, read_window
@@ -26,7 +27,6 @@ from memkit.streaming.read_policies import Read
 from memkit.video import read_clip, resize, write_video
 from memkit.worlds.paths import FOV_DEGREES
 from recipes.common.backbones import load_backbone
-from recipes.common.camera_paths import held, level_camera
 from recipes.common.commands import report_done, run_command
 from recipes.remind.presets import STRIDE, Command, Config, parse
 from recipes.remind.sampler import EventName, Frames, plan_video, sample_video, with_event

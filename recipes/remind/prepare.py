@@ -11,7 +11,7 @@ has fog too. Poses beside a video are used (docs/poses.md).
 
 A bank holds the latents of each interrupted clip, and of its twin under ``ID/twin``, with the cameras of the latent
 frames. ``records.jsonl`` beside them says what interrupts each clip, which latent frames show no truth, and the caption
-of each chunk. Several processes share the work; see `recipes.common.bank_parts`.
+of each chunk. Several processes share the work; see `memkit.banks.fill_together`.
 """
 
 from __future__ import annotations

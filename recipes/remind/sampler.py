@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from memkit.backbones import WanBackbone
-from memkit.cameras import Cameras
+from memkit.cameras import Cameras, level_camera
 from memkit.errors import InputError
 from memkit.injectors import AttentionRecorder, frame_bytes
 from memkit.interruptions import KINDS, CameraOff, InterruptedClip, LookAway, Occluder, Timing, interrupt
@@ -22,7 +22,6 @@ from memkit.streaming import Stream, StreamConfig, read_everything
 from memkit.streaming.read_policies import Read
 from memkit.video import from_model, to_model
 from memkit.worlds.paths import FOV_DEGREES
-from recipes.common.camera_paths import level_camera
 from recipes.remind.presets import STRIDE, Config
 
 EventName = Literal["occluder", "lights-off", "look-away", "camera-loop", "camera-off", "fog"]

@@ -34,12 +34,12 @@ from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
 from memkit.errors import InputError
 from memkit.flow import NUM_TRAIN_TIMESTEPS
+from memkit.generation import TextCache
 from memkit.generation.short_text import PIPELINE_TEXT_LENGTH
 from memkit.video import to_model
 from memkit.worlds import LAWS, sample_law
 from recipes.common.checkpoint import run_settings
 from recipes.common.commands import report_done, run_command
-from recipes.common.padded_text import TextCache
 from recipes.common.results import ResultStore
 from recipes.common.study import parallel_map
 from recipes.common.tables import Cells, Table, exactly, interval, write_tables

@@ -16,11 +16,10 @@ from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
 from memkit.errors import InputError
 from memkit.flow import NUM_TRAIN_TIMESTEPS, add_noise, flow_loss, release_timesteps
-from memkit.generation import conditioning_frames
+from memkit.generation import TextCache, conditioning_frames
 from recipes.common.checkpoint import load_checkpoint, save_checkpoint
-from recipes.common.padded_text import TextCache, prepared
 from recipes.common.run_log import RunLog, by_noise_level, check_disk
-from recipes.common.training import adamw, set_learning_rate
+from recipes.common.training import adamw, prepared, set_learning_rate
 from recipes.dit_mem.presets import Config
 from recipes.dit_mem.step import by_expert, weighted_mean
 from recipes.dit_mem.train import learning_rate

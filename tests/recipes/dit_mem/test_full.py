@@ -12,9 +12,8 @@ import torch
 from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
 from memkit.errors import InputError
-from memkit.generation import conditioning_frames
-from recipes.common.padded_text import TextCache, prepared
-from recipes.common.training import fingerprint
+from memkit.generation import TextCache, conditioning_frames
+from recipes.common.training import fingerprint, prepared
 from recipes.dit_mem.evaluate import CEILINGS, Evaluate, open_evaluator
 from recipes.dit_mem.laws import FALLS, PROCESSES, clip_ids, law_of
 from recipes.dit_mem.parts import load_backbone

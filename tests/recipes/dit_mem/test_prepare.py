@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from memkit.banks import MemoryBank
+from memkit.banks import MemoryBank, parallel
 from memkit.errors import BankError
 from memkit.video import write_video
-from recipes.common import bank_parts
 from recipes.dit_mem import prepare
 from recipes.dit_mem.prepare import Prepare
 from recipes.dit_mem.presets import Config, tiny
@@ -25,7 +24,7 @@ from tests.helpers.forked import code_of, process
 def small_blocks_and_no_waiting_for_the_disk():
     """The death of a process, unlike that of a machine, loses nothing that was written."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bank_parts, "BLOCK", 3)
+        patch.setattr(parallel, "BLOCK", 3)
         patch.setattr(os, "fsync", lambda _: None)
         yield
 

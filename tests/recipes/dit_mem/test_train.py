@@ -15,11 +15,11 @@ from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
 from memkit.encoders import FrequencyEncoder, load_encoder
 from memkit.errors import BankError, InputError
+from memkit.generation import TextCache
 from memkit.generation.short_text import short_text
 from memkit.injectors import SelfAttentionConcat
 from memkit.worlds.constants import MATERIALS, PLANETS, SUBSTANCES
-from recipes.common.padded_text import TextCache, prepared
-from recipes.common.training import clip_gradients, set_learning_rate
+from recipes.common.training import clip_gradients, prepared, set_learning_rate
 from recipes.dit_mem.data import Batch, TrainingSet
 from recipes.dit_mem.laws import MADE_UP, clip_ids, constants_of, law_of, names_of
 from recipes.dit_mem.parts import load_backbone, new_encoder, queries
@@ -221,11 +221,6 @@ def test_short_text_and_checkpointing_change_nothing(backbone, config, data) -> 
     torch.testing.assert_close(plain, other, rtol=1e-4, atol=1e-5)
     for a, b in zip(encoder.parameters(), other_encoder.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-2, atol=1e-6)
-
-
-def test_a_caption_too_long_is_named(backbone) -> None:
-    with pytest.raises(InputError, match="--text-length"):
-        TextCache(backbone, 3)(["a red ball falls"])
 
 
 def test_given_frames_are_clean_at_timestep_0_and_bear_no_loss(backbone, config, data) -> None:

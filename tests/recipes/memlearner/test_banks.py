@@ -11,7 +11,6 @@ from memkit.banks import MemoryBank
 from memkit.errors import InputError
 from memkit.worlds.rooms import Room
 from recipes.common.backbones import load_backbone
-from recipes.common.file_videos import cropped
 from recipes.memlearner import prepare
 from recipes.memlearner.data import Target, TrainingSet, Videos
 from recipes.memlearner.videos import RoomVideo, chunk_id, frames_id, room_names
@@ -60,18 +59,6 @@ def test_own_videos_bring_their_poses(config, tmp_path, capsys) -> None:
     # 64×40 scaled to 51×32 and cropped to 32×32: across, the view is narrower
     torch.testing.assert_close(cameras.intrinsics[0], torch.tensor([0.8 * 1.6, 1.0, 0.5, 0.5]).double())
     assert prepare.main(dataclasses.replace(command, skip_bad=True)) == 0 and len(MemoryBank.open(bank.path)) == 4
-
-
-def test_cropping_keeps_the_rays_of_pixels() -> None:
-    intrinsics = torch.tensor([0.9, 1.2, 0.45, 0.55]).double()
-    after = cropped(intrinsics, (40, 64), (32, 32))
-    x, y = 0.1, -0.2  # of a ray, at depth 1
-    before = torch.tensor([(intrinsics[0] * x + intrinsics[2]) * 64, (intrinsics[1] * y + intrinsics[3]) * 40])
-    scale = max(32 / 40, 32 / 64)
-    shift = torch.tensor([(64 * scale - 32) / 2, (40 * scale - 32) / 2])
-    torch.testing.assert_close(
-        torch.stack([(after[0] * x + after[2]) * 32, (after[1] * y + after[3]) * 32]), before * scale - shift
-    )
 
 
 def test_a_batch_is_a_function_of_its_step_and_shared_by_processes(config, bank) -> None:

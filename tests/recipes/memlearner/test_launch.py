@@ -19,8 +19,7 @@ from memkit.injectors import QueryLayers
 from recipes.common.backbones import load_trainable
 from recipes.common.checkpoint import TrainState
 from recipes.common.launch import shard
-from recipes.common.padded_text import prepared
-from recipes.common.training import adamw, clip_gradients, set_learning_rate, zero_missing_gradients
+from recipes.common.training import adamw, clip_gradients, prepared, set_learning_rate, zero_missing_gradients
 from recipes.memlearner import prepare, train
 from recipes.memlearner.data import TrainingSet
 from recipes.memlearner.methods import make_method

@@ -13,10 +13,10 @@ from torch import Tensor
 from memkit.backbones import WanBackbone
 from memkit.errors import InputError
 from memkit.flow import add_noise
-from memkit.generation import conditioning_frames
+from memkit.generation import TextCache, conditioning_frames
 from memkit.rollout import ContextMethod
 from recipes.common.backbones import load_trainable
-from recipes.common.padded_text import TextCache, prepared
+from recipes.common.training import prepared
 from recipes.memlearner.data import Batch, TrainingSet
 from recipes.memlearner.methods import make_method
 from recipes.memlearner.presets import Config

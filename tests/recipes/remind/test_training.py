@@ -12,9 +12,10 @@ import torch
 from memkit.banks import MemoryBank
 from memkit.cameras import CameraPath, Cameras
 from memkit.errors import InputError
+from memkit.generation import TextCache
 from memkit.injectors import TeacherForcing, stream_cameras
 from recipes.common.backbones import load_trainable
-from recipes.common.padded_text import TextCache, prepared
+from recipes.common.training import prepared
 from recipes.remind import train
 from recipes.remind.data import TrainingSet
 from recipes.remind.presets import PRESETS, Config, tiny

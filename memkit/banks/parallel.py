@@ -1,10 +1,11 @@
-"""Banks that many processes fill together.
+"""`fill_together`: several processes fill one memory bank.
 
-The processes, of one machine or of many that see the same folder, agree by files alone: a block of clips belongs to the
-process that has locked its claim, and becomes a bank of its own in ``BANK-parts``. Each process holds a lock on a
-``.process`` file there while it works. When rank 0 finds nothing left to claim, it waits until the others are done (a
-lock ends with the process that has it), encodes what one that died has left, and joins the parts, which are then
-removed. Killed at any point, the same launch with any number of processes goes on.
+The processes run on one machine, or on several machines that share the folder, and coordinate through files alone. The
+clips are divided into blocks. A block belongs to the process that holds the lock on its ``.claim`` file, and is written
+to a bank of its own in the folder ``BANK-parts``. While a process works, it also holds a lock on a ``.process`` file
+there; the system releases both locks when the process ends, however it ends. When rank 0 finds no block left to claim,
+it waits for the other processes, encodes the blocks of those that died, joins the parts into the bank and removes them.
+A launch that was killed at any point is resumed by another one with any number of processes.
 """
 
 from __future__ import annotations
@@ -25,51 +26,69 @@ from typing import Any, TypeVar
 from filelock import lock_descriptor, unlock_descriptor
 from tqdm import tqdm
 
-from memkit.banks import MemoryBank, join_banks
+from memkit.banks.bank import MemoryBank
+from memkit.banks.join import join_banks
 from memkit.errors import BankError, InputError
 
-BLOCK = 16  # clips that one of many processes takes at a time
-PATIENCE = 1800.0  # seconds that rank 0 waits for a process that commits nothing
+BLOCK = 16
+"""Number of clips that a process claims at a time."""
+
+PATIENCE = 1800.0
+"""Seconds that rank 0 waits while no other process commits a clip."""
 
 Result = TypeVar("Result")
 
 
 def fill_together(out: Path, ids: Sequence[str], fill: Callable[[Path, Sequence[str]], Result]) -> Result | None:
-    """Run ``fill(out, ids)`` with all processes of a launch; return its result in rank 0, which ends last, else None.
+    """Run ``fill(out, ids)``, with the work shared by all processes of a launch such as ``torchrun``'s.
 
-    ``fill(path, ids)`` opens or creates the bank ``path`` and adds the clips that it lacks. RANK and WORLD_SIZE come
-    from the environment. A single process, without parts left by others, just makes that call. Raises `BankError` if a
-    running process commits nothing for half an hour, or parts were built with other settings.
+    Call it in each process with the same arguments; rank and world size are read from the environment variables
+    ``RANK`` and ``WORLD_SIZE``. A single process, if there are no parts of an earlier launch, only calls
+    ``fill(out, ids)``.
+
+    Args:
+        out: folder of the bank.
+        ids: ids of all the clips, in the order in which they are to be in the bank.
+        fill: ``fill(path, ids)`` opens or creates the bank ``path`` and adds those of the clips ``ids`` that it lacks.
+            It is called for parts of the bank, with some of the ids, and refuses a bank that has other settings.
+
+    Returns:
+        In rank 0, which returns last, the result of a final ``fill(out, ids)``; in all other processes, None.
+
+    Raises:
+        BankError: no process has committed a clip for half an hour although one is running, parts of an earlier launch
+            have other settings, or the folder cannot be written or locked.
+        InputError: ``RANK`` and ``WORLD_SIZE`` do not fit together.
     """
-    rank, world = _launched()
+    rank, world = _rank_and_world()
     parts, joined = _folder(out), out.with_name(f"{out.name}-parts-joined")
     if rank == 0:
         shutil.rmtree(joined, ignore_errors=True)  # left by a run that was killed while removing them
-    whole = (out / "bank.json").exists() and {*MemoryBank.open(out).ids}.issuperset(ids)
-    if (world == 1 or whole) and not parts.exists():
+    complete = (out / "bank.json").exists() and {*MemoryBank.open(out).ids}.issuperset(ids)
+    if (world == 1 or complete) and not parts.exists():
         return fill(out, ids) if rank == 0 else None
-    with ExitStack() as at_work:
+    with ExitStack() as registration:
         with _lock(parts / ".lock"):
-            at_work.enter_context(_lock(parts / f"{_own_name(rank)}.process"))
-            fill(out, [])  # refuses other settings before anything is encoded
+            registration.enter_context(_lock(parts / f"{_own_name(rank)}.process"))
+            fill(out, [])  # refuses a bank of other settings before anything is encoded
         _encode(out, ids, fill, rank, world)
     if rank != 0:
         return None
-    with _last(parts):
-        _encode(out, ids, fill, rank, world)  # what a process that was killed has left
+    with _wait_for_others(parts):
+        _encode(out, ids, fill, rank, world)  # the blocks of processes that were killed
         banks = parts_of(out)
         place = {id: n for n, id in enumerate(ids)}
         clips = sorted((id for bank in banks for id in bank.ids), key=lambda id: place.get(id, len(ids)))
         if banks:
             join_banks([bank.path for bank in banks], out, clips)
-        result = fill(out, ids)  # only items that could not be encoded are left; this reports them
+        result = fill(out, ids)  # only clips that cannot be encoded are left; this reports them
         parts.rename(joined)
         shutil.rmtree(joined, ignore_errors=True)
     return result
 
 
 def _encode(out: Path, ids: Sequence[str], fill: Callable[[Path, Sequence[str]], Any], rank: int, world: int) -> None:
-    """One round over the blocks, beginning with this rank's share: encode those that no other process has claimed."""
+    """Encode each block that no other process has claimed, beginning with this rank's share of them."""
     target, parts = MemoryBank.open(out), parts_of(out)
     for part in parts:
         if part.info != target.info:
@@ -77,9 +96,9 @@ def _encode(out: Path, ids: Sequence[str], fill: Callable[[Path, Sequence[str]],
                 f"{part.path} was made with {part.info}, not {target.info}; "
                 f"finish that run with its settings, or remove {_folder(out)}."
             )
-    there = {id for bank in (target, *parts) for id in bank.ids}
+    present = {id for bank in (target, *parts) for id in bank.ids}
     blocks = [ids[start : start + BLOCK] for start in range(0, len(ids), BLOCK)]
-    work = {_folder(out) / _name(n, block): block for n, block in enumerate(blocks) if not there.issuperset(block)}
+    work = {_folder(out) / _name(n, block): block for n, block in enumerate(blocks) if not present.issuperset(block)}
     first = rank * len(work) // world
     bar = tqdm(total=len(work), desc=out.name, unit="block", disable=rank != 0 or not work)
     for path in [*work][first:] + [*work][:first]:
@@ -93,13 +112,13 @@ def _encode(out: Path, ids: Sequence[str], fill: Callable[[Path, Sequence[str]],
                 continue
             if not (path / "bank.json").exists():
                 MemoryBank.create(path, target.info)
-            fill(path, [id for id in work[path] if id not in there])
+            fill(path, [id for id in work[path] if id not in present])
             done.touch()
         bar.update(sum(path.with_suffix(".done").exists() for path in work) - bar.n)
     bar.close()
 
 
-def _launched() -> tuple[int, int]:
+def _rank_and_world() -> tuple[int, int]:
     try:
         rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     except ValueError as error:
@@ -114,17 +133,20 @@ def _folder(out: Path) -> Path:
 
 
 def parts_of(out: Path) -> list[MemoryBank]:
-    """The existing parts of the bank ``out``, in the order of their blocks."""
+    """The parts of the bank ``out`` that an unfinished `fill_together` has written, in the order of their blocks."""
     return [MemoryBank.open(header.parent) for header in sorted(_folder(out).glob("*/bank.json"))]
 
 
 def _name(number: int, block: Sequence[str]) -> str:
-    """The name of a block's part and claim; other clips give another name."""
+    """The name of a block's part and claim, which differs for different clips."""
     return f"{number:06d}-{hashlib.sha256(json.dumps(list(block)).encode()).hexdigest()[:8]}"
 
 
 def _lock(path: Path, blocking: bool = True) -> ExitStack:
-    """Lock the file ``path`` until the result is closed or the process ends; BlockingIOError where it must not wait."""
+    """Lock the file ``path`` until the returned stack is closed or the process ends.
+
+    Raises `BlockingIOError` if another process holds the lock and ``blocking`` is False.
+    """
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,13 +154,13 @@ def _lock(path: Path, blocking: bool = True) -> ExitStack:
         except FileNotFoundError:  # rank 0 is removing the folder
             continue
         except OSError as error:
-            raise BankError(f"Cannot write {path} ({error}); give an --out that can be written.") from error
+            raise BankError(f"Cannot write {path} ({error}); choose a folder that can be written.") from error
         with ExitStack() as held:
             held.callback(os.close, file)
             try:
                 if not lock_descriptor(file, blocking=blocking):
                     raise BlockingIOError
-                held.callback(unlock_descriptor, file)  # closing is not enough: a forked child may have it open too
+                held.callback(unlock_descriptor, file)  # a forked child may keep the file open
                 if os.path.samestat(os.fstat(file), os.stat(path)):
                     return held.pop_all()
             except BlockingIOError:
@@ -146,12 +168,12 @@ def _lock(path: Path, blocking: bool = True) -> ExitStack:
             except FileNotFoundError:  # rank 0 has removed the folder
                 continue
             except OSError as error:
-                raise BankError(f"Cannot lock {path} ({error}); give an --out on a disk that has locks.") from error
+                raise BankError(f"Cannot lock {path} ({error}); choose a folder on a disk with file locks.") from error
 
 
-def _last(parts: Path) -> ExitStack:
-    """Wait until all other processes are done; the lock of the folder, which lets no other process begin."""
-    seen, since, told = None, time.monotonic(), False
+def _wait_for_others(parts: Path) -> ExitStack:
+    """Wait until no other process works; returns the lock of the folder, which keeps other processes from starting."""
+    seen, since, reported = None, time.monotonic(), False
     while True:
         try:
             alone = _lock(parts / ".lock", blocking=False)
@@ -169,9 +191,9 @@ def _last(parts: Path) -> ExitStack:
                 f"{working} has committed nothing to {parts} for {PATIENCE / 60:.0f} min; "
                 f"end it and run the command again, which goes on from here."
             )
-        if not told:
+        if not reported:
             print(f"{parts}: waiting for {working}", file=sys.stderr)
-            told = True
+            reported = True
         time.sleep(0.5)
 
 
@@ -180,7 +202,7 @@ def _own_name(rank: int) -> str:
 
 
 def _working(parts: Path) -> str:
-    """The names of the processes that are at work now; empty if there is none."""
+    """The names of the processes that are running now, or an empty string."""
     names = []
     for path in sorted(parts.glob("*.process")):
         try:

@@ -15,10 +15,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memkit.banks import MemoryBank
+from memkit.banks import MemoryBank, fill_together, parallel, parts_of
 from memkit.errors import BankError, InputError
-from recipes.common import bank_parts
-from recipes.common.bank_parts import fill_together, parts_of
 from tests.helpers.dying import dying_after
 from tests.helpers.forked import code_of, process, wait_for
 
@@ -30,7 +28,7 @@ IDS = [f"clip{n:02d}" for n in range(22)]
 def small_blocks_and_no_waiting_for_the_disk():
     """The death of a process, unlike that of a machine, loses nothing that was written."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bank_parts, "BLOCK", 3)
+        patch.setattr(parallel, "BLOCK", 3)
         patch.setattr(os, "fsync", lambda _: None)
         yield
 
@@ -116,11 +114,11 @@ def test_any_launches_one_after_another_make_the_bank_of_one_process(data):
 
             fill.before, fill.count = stopping, 0
             try:
-                bank_parts.BLOCK = block  # as if clips had come before these in the list
+                parallel.BLOCK = block  # as if clips had come before these in the list
                 assert (launch(rank, world, folder / "bank", fill) is None) == (rank > 0)
             except KeyboardInterrupt:
                 assert fill.count == stop
-        fill.before, bank_parts.BLOCK = lambda _: None, 3
+        fill.before, parallel.BLOCK = lambda _: None, 3
         assert launch(0, 3, folder / "bank", fill) == 22
         assert sorted(fill.done) == IDS and finished(folder / "bank", plain(folder, had))
 
@@ -185,7 +183,7 @@ def test_rank_0_finishes_what_one_that_is_killed_has_left(tmp_path):
 
 def test_killed_before_any_call_to_the_disk_it_goes_on(tmp_path, monkeypatch):
     """Rank 0 dies before its n-th change of the disk, for every n, in encoding, joining and removing."""
-    monkeypatch.setattr(bank_parts, "BLOCK", 2)
+    monkeypatch.setattr(parallel, "BLOCK", 2)
     ids = IDS[:4]
     fingerprint, code, phases = plain(tmp_path, ids=ids), None, set()
     for n in range(200):
@@ -197,7 +195,7 @@ def test_killed_before_any_call_to_the_disk_it_goes_on(tmp_path, monkeypatch):
             dying = dying_after(n)
             for name in ("replace", "rename", "link", "unlink", "rmdir", "mkdir"):
                 setattr(os, name, dying(getattr(os, name)))
-            bank_parts.lock_descriptor = dying(bank_parts.lock_descriptor)
+            parallel.lock_descriptor = dying(parallel.lock_descriptor)
             launch(0, 2, out, fill, ids)
 
         code = code_of(process(dies))
@@ -216,9 +214,9 @@ def test_killed_before_any_call_to_the_disk_it_goes_on(tmp_path, monkeypatch):
 
 
 def test_a_process_that_hangs_is_named(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(bank_parts, "PATIENCE", 0.1)
+    monkeypatch.setattr(parallel, "PATIENCE", 0.1)
     folder, fill = tmp_path / "bank-parts", Fill(tmp_path / "log")
-    hanging = bank_parts._lock(folder / "rank 1, process 7 on here 0123abcd.process")
+    hanging = parallel._lock(folder / "rank 1, process 7 on here 0123abcd.process")
     with (
         hanging,
         pytest.raises(BankError, match="rank 1, process 7 on here has committed nothing.*-parts.*goes on"),

@@ -1,0 +1,78 @@
+"""Clips of video files at a model's frame rate and size, with the cameras of the pose files beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+from memkit.banks.build import Format
+from memkit.cameras.cameras import Cameras
+from memkit.cameras.pose_files import poses_beside, read_poses
+from memkit.errors import InputError
+from memkit.video.frames import read_clip, read_video, resize
+
+
+def posed_clip(file: Path, form: Format) -> tuple[UInt8[Tensor, "frames height width 3"], Cameras | None]:
+    """The first ``form.num_frames`` frames of a video at the frame rate of ``form``, and the camera of each.
+
+    Frames are scaled to cover the size of ``form`` and cropped; the intrinsics follow. Of a video with poses, each
+    frame is the one nearest in time, so that it keeps its own pose.
+
+    Args:
+        file: the video. Its poses are in a ``.npz`` or ``.txt`` file of the same name, see `poses_beside`.
+        form: frame rate and size of the clip, such as the ``video_format`` of a backbone.
+
+    Returns:
+        The frames, and the cameras [frames], or None if there is no pose file.
+
+    Raises:
+        InputError: the video is too short, or the pose file does not have one pose per frame of the video.
+        MediaError: the video cannot be decoded.
+    """
+    poses = poses_beside(file)
+    if poses is None:
+        frames = read_clip(file, form.fps, form.num_frames, pad="error")
+        return resize(frames, form.height, form.width), None
+    video, cameras = read_video(file), read_poses(poses)
+    check_count(poses, cameras, file, len(video.frames))
+    length = (len(video.frames) - 1) / video.fps * form.fps
+    if form.num_frames - 1 > length + 1e-6:
+        raise InputError(
+            f"{file} has {length + 1:.0f} frames at {form.fps} frames per second, a clip needs {form.num_frames}; "
+            "give a longer video."
+        )
+    index = frames_at(form.num_frames, form.fps, video.fps, len(video.frames))
+    intrinsics = cropped(cameras.intrinsics[index], video.frames.shape[1:3], (form.height, form.width))
+    return resize(video.frames[index], form.height, form.width), Cameras(cameras.c2w[index], intrinsics)
+
+
+def check_count(poses: Path, cameras: Cameras, file: Path, frames: int) -> None:
+    """Raise `InputError` unless the pose file ``poses`` has one camera for each of the ``frames`` of a video."""
+    if len(cameras.c2w) != frames:
+        raise InputError(f"{poses} has {len(cameras.c2w)} poses, {file} {frames} frames; give one pose per frame.")
+
+
+def frames_at(count: int, fps: float, source_fps: float, frames: int) -> Int[Tensor, " {count}"]:
+    """Indices of the frames nearest in time to 0 / fps, 1 / fps, …, (count - 1) / fps seconds.
+
+    ``source_fps`` is the frame rate of the video and ``frames`` its number of frames.
+    """
+    return (torch.arange(count) / fps * source_fps).round().long().clamp(max=frames - 1)
+
+
+def cropped(intrinsics: Tensor, before: Sequence[int], after: Sequence[int]) -> Tensor:
+    """Intrinsics [..., 4] of an image that `memkit.video.resize` scaled to cover another shape and cropped.
+
+    Args:
+        intrinsics: [..., 4], fx, fy, cx, cy over the width and height of the original image.
+        before: height and width of the original image.
+        after: height and width of the cropped image, over which the result is given.
+    """
+    scale = max(after[0] / before[0], after[1] / before[1])
+    fx, fy, cx, cy = intrinsics.unbind(-1)
+    wide, high = before[1] * scale / after[1], before[0] * scale / after[0]
+    return torch.stack([fx * wide, fy * high, 0.5 + (cx - 0.5) * wide, 0.5 + (cy - 0.5) * high], dim=-1)
