@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,17 +19,45 @@ from recipes.dit_mem.presets import Config
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Targets, the memory of each (``mask`` is True where there is a clip), and what noises them."""
+class Samples:
+    """Clips to denoise, with their captions, noise and noise levels."""
 
     captions: list[str]
     latents: Float[Tensor, "batch channels frames height width"]
-    memory: Float[Tensor, "batch k channels frames height width"]
-    mask: Bool[Tensor, "batch k"]
     noise: Float[Tensor, "batch channels frames height width"]
     sigma: Float[Tensor, " batch"]
     conditioning_frames: int
-    """First latent frames of the targets that are given."""
+    """Number of latent frames at the start of each clip that are given to the model, as in image-to-video."""
+
+    def part(self, some: slice) -> Samples:
+        """Some of the samples, without memory."""
+        parts = (x[some] for x in (self.latents, self.noise, self.sigma))
+        return Samples(self.captions[some], *parts, self.conditioning_frames)
+
+
+@dataclass(frozen=True)
+class Batch(Samples):
+    """Samples with the memory of each; ``mask`` is True where there is a clip."""
+
+    memory: Float[Tensor, "batch k channels frames height width"]
+    mask: Bool[Tensor, "batch k"]
+
+
+def draw_noise(latents: Tensor, seeds: Sequence[int], levels: Sequence[int], shift: float) -> tuple[Tensor, Tensor]:
+    """Noise like ``latents`` [B,C,T,H,W], from one seed per sample, and the sigmas [B] of some of the 1000 levels of
+    training, which are counted from the highest."""
+    noise = [torch.randn(latents[0].shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return torch.stack(noise), release_timesteps(shift)[list(levels)] / NUM_TRAIN_TIMESTEPS
+
+
+def draw_level(rng: random.Random, place: int, of: int) -> int:
+    """One of the 1000 levels, each sample of a batch in a stratum of its own; for one, the release's uniform draw."""
+    return int((place + rng.random()) / of * NUM_TRAIN_TIMESTEPS)
+
+
+def draw_conditioning_frames(config: Config, step: int) -> int:
+    """1 with probability ``image_cond_prob``, else 0: the same for all samples of a step."""
+    return int(random.Random(f"{config.seed}/{step}").random() < config.image_cond_prob)
 
 
 class _Drawn(NamedTuple):
@@ -69,7 +98,6 @@ class TrainingSet:
             raise InputError(
                 f"No clip of {bank.path} has company: all are of one source; give the clips other sources."
             )
-        self._grid = release_timesteps(config.shift) / NUM_TRAIN_TIMESTEPS
 
     def batch(self, step: int, rank: int = 0, processes: int = 1) -> Batch:
         """The share of one process in the batch of a step, which is that of one process with all of their samples."""
@@ -79,15 +107,15 @@ class TrainingSet:
         clips = latents.new_zeros(config.batch, config.k, *latents.shape[1:])
         for i, row in enumerate(rows):
             clips[i, : len(row.memory)] = self.bank.latents(row.memory)[0]
-        noise = [torch.randn(latents[0].shape, generator=torch.Generator().manual_seed(row.noise)) for row in rows]
+        noise, sigma = draw_noise(latents, [row.noise for row in rows], [row.level for row in rows], config.shift)
         return Batch(
             captions=[row.caption for row in rows],
             latents=latents,
             memory=clips,
             mask=torch.tensor([[j < len(row.memory) for j in range(config.k)] for row in rows]),
-            noise=torch.stack(noise),
-            sigma=self._grid[[row.level for row in rows]],
-            conditioning_frames=int(random.Random(f"{config.seed}/{step}").random() < config.image_cond_prob),
+            noise=noise,
+            sigma=sigma,
+            conditioning_frames=draw_conditioning_frames(config, step),
         )
 
     def _draw(self, step: int, place: int, of: int) -> _Drawn:
@@ -98,8 +126,7 @@ class TrainingSet:
             target=target,
             caption="" if rng.random() < self.config.drop_text else self.captions[target],
             memory=self._memory(target, step, rng),
-            # one of the 1000 levels in each of as many equal strata as samples: with one the release's uniform draw
-            level=int((place + rng.random()) / of * NUM_TRAIN_TIMESTEPS),
+            level=draw_level(rng, place, of),
             noise=rng.getrandbits(63),
         )
 

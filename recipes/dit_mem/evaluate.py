@@ -33,10 +33,9 @@ from recipes.common.results import ResultStore
 from recipes.common.tables import write_tables
 from recipes.common.training import fingerprint
 from recipes.dit_mem.conditions import STUDIES, Condition
-from recipes.dit_mem.generate import digest
 from recipes.dit_mem.laws import law_of
 from recipes.dit_mem.memories import encode
-from recipes.dit_mem.parts import load_backbone
+from recipes.dit_mem.parts import digest, load_backbone
 from recipes.dit_mem.presets import Command, parse
 from recipes.dit_mem.scores import UNITS, Row, Run, digits, measure, tables
 

@@ -30,7 +30,7 @@ from memkit.video import first_frame, to_model, write_video
 from recipes.common.commands import report_done, run_command
 from recipes.common.json_file import write_json
 from recipes.dit_mem.memories import Source, encode, find
-from recipes.dit_mem.parts import load_backbone
+from recipes.dit_mem.parts import digest, load_backbone
 from recipes.dit_mem.presets import Command, Config, parse
 from recipes.dit_mem.prompts import read_prompts
 
@@ -86,12 +86,6 @@ def settings_of(
         **with_memory,
         **(asked if memory == "retrieved" else {}),
     }
-
-
-def digest(encoder: Path) -> str:
-    """Of the weights in a local folder; a hub id stands for itself."""
-    files = sorted(encoder.glob("*.safetensors"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest() if files else str(encoder)
 
 
 def _checksum(image: Path) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -42,6 +44,12 @@ def new_encoder(config: Config, backbone: WanBackbone) -> Encoder:
     if config.gate:
         encoder.gate = MemoryGate(transformer.num_layers, transformer.num_attention_heads, config.gate_start)
     return encoder.to(backbone.device)
+
+
+def digest(encoder: Path) -> str:
+    """SHA-256 of the encoder's weights in a local folder; a hub id stands for itself."""
+    files = sorted(encoder.glob("*.safetensors"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest() if files else str(encoder)
 
 
 class _RememberingEmbedder(TextEmbedder):

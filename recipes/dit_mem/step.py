@@ -13,7 +13,8 @@ from memkit.encoders import Encoder
 from memkit.flow import NUM_TRAIN_TIMESTEPS, add_noise, bell_weight, flow_loss
 from memkit.generation import TextCache, conditioning_frames
 from memkit.injectors import SelfAttentionConcat
-from recipes.dit_mem.data import Batch
+from memkit.memory import Memory
+from recipes.dit_mem.data import Batch, Samples
 
 
 class Objective(nn.Module):
@@ -27,28 +28,44 @@ class Objective(nn.Module):
         self.encoder, self.lockstep = encoder, lockstep
 
     def forward(self, backbone: WanBackbone, text: TextCache, batch: Batch, attached: ExitStack) -> Tensor:
-        """Losses [B] over the frames that are not given, each by the expert that its noise level belongs to.
+        """Losses [B] with the memory of each sample; see `flow_losses`.
 
-        A backbone in bf16 has the encoder computed in bf16 too, from its fp32 weights. There is one timestep per
-        sample; a model with per-token timesteps (Wan2.2 TI2V) takes it for all tokens, which is the same. What is
-        entered into ``attached`` must last until after the backward pass, in which gradient checkpointing runs the
-        blocks again.
+        A backbone in bf16 has the encoder computed in bf16 too, from its fp32 weights.
         """
-        device, dtype = backbone.device, backbone.transformer.dtype
-        latents, noise, sigma = (x.to(device) for x in (batch.latents, batch.noise, batch.sigma))
-        with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+        device, bf16 = backbone.device, backbone.transformer.dtype == torch.bfloat16
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             memory = self.encoder(batch.memory.to(device), batch.mask.to(device))
-        noisy, timestep = add_noise(latents, noise, sigma).to(dtype), sigma * NUM_TRAIN_TIMESTEPS
-        words = text(batch.captions).to(device, dtype)
-        losses = latents.new_zeros(len(latents))
-        for expert, index, counts in by_expert(backbone, timestep, self.lockstep):
+        return flow_losses(backbone, text, batch, attached, memory, self.lockstep)
+
+
+def flow_losses(
+    backbone: WanBackbone,
+    text: TextCache,
+    samples: Samples,
+    attached: ExitStack,
+    memory: Memory | None = None,
+    lockstep: bool = False,
+) -> Tensor:
+    """Losses [B] over the frames that are not given, each by the expert that its noise level belongs to.
+
+    There is one timestep per sample; a model with per-token timesteps (Wan2.2 TI2V) takes it for all tokens, which is
+    the same. What is entered into ``attached`` must last until after the backward pass, in which gradient
+    checkpointing runs the blocks again.
+    """
+    device, dtype, clean = backbone.device, backbone.transformer.dtype, samples.conditioning_frames
+    latents, noise, sigma = (x.to(device) for x in (samples.latents, samples.noise, samples.sigma))
+    noisy, timestep = add_noise(latents, noise, sigma).to(dtype), sigma * NUM_TRAIN_TIMESTEPS
+    words = text(samples.captions).to(device, dtype)
+    losses = latents.new_zeros(len(latents))
+    for expert, index, counts in by_expert(backbone, timestep, lockstep):
+        if memory is not None:
             attached.enter_context(SelfAttentionConcat(memory.rows(index)).attach(expert))
-            if batch.conditioning_frames:
-                attached.enter_context(conditioning_frames(latents[index][:, :, : batch.conditioning_frames], expert))
-            velocity = expert(noisy[index], timestep[index], words[index], return_dict=False)[0]
-            compared = (x[:, :, batch.conditioning_frames :] for x in (velocity, latents[index], noise[index]))
-            losses = losses.index_put((index,), counts * flow_loss(*compared), accumulate=True)
-        return losses
+        if clean:
+            attached.enter_context(conditioning_frames(latents[index][:, :, :clean], expert))
+        velocity = expert(noisy[index], timestep[index], words[index], return_dict=False)[0]
+        compared = (x[:, :, clean:] for x in (velocity, latents[index], noise[index]))
+        losses = losses.index_put((index,), counts * flow_loss(*compared), accumulate=True)
+    return losses
 
 
 def weighted_mean(losses: Tensor, sigma: Tensor, weighting: str) -> Tensor:

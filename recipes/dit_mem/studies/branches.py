@@ -33,10 +33,9 @@ from recipes.common.commands import report_done, run_command
 from recipes.common.results import ResultStore
 from recipes.common.tables import Table, field, interval, intervals, values, write_tables
 from recipes.common.training import fingerprint
-from recipes.dit_mem.generate import digest
 from recipes.dit_mem.laws import constants_of, law_of
 from recipes.dit_mem.memories import encode
-from recipes.dit_mem.parts import load_backbone
+from recipes.dit_mem.parts import digest, load_backbone
 from recipes.dit_mem.presets import Command, parse
 
 Role = Literal["both", "neither", "low", "high"]

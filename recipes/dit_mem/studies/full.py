@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, NamedTuple
 
@@ -45,12 +46,14 @@ from recipes.common.study import parallel_map
 from recipes.common.tables import Cells, Table, exactly, interval, write_tables
 from recipes.common.training import fingerprint
 from recipes.dit_mem.conditions import Condition
+from recipes.dit_mem.data import Samples, draw_noise
 from recipes.dit_mem.evaluate import Evaluate, Evaluator, open_evaluator
 from recipes.dit_mem.laws import FALLS, PROCESSES
 from recipes.dit_mem.presets import Command, Config, parse
 from recipes.dit_mem.scores import UNITS, Row, Run, digits
 from recipes.dit_mem.scores import tables as score_tables
-from recipes.dit_mem.studies.tuning import Clips, Samples, Tuning, flow_losses, noised
+from recipes.dit_mem.step import flow_losses
+from recipes.dit_mem.studies.tuning import Clips, Tuning
 
 OTHER_LAWS = tuple(law.kind for law in LAWS if law.kind not in (*FALLS, *PROCESSES))
 OTHER_CLIPS = 64
@@ -143,14 +146,17 @@ def other_laws(backbone: WanBackbone, shift: float) -> Samples:
     videos = (to_model(law.video(form.num_frames, form.fps, form.height)) for law in laws)
     latents = torch.cat([backbone.encode_video(video).cpu() for video in videos]).float()
     levels = [int((i + 0.5) / OTHER_CLIPS * NUM_TRAIN_TIMESTEPS) for i in range(OTHER_CLIPS)]
-    return noised([law.caption for law in laws], latents, range(OTHER_CLIPS), levels, shift)
+    return Samples([law.caption for law in laws], latents, *draw_noise(latents, range(OTHER_CLIPS), levels, shift), 0)
 
 
 @torch.no_grad()
 def losses_on(text: TextCache, samples: Samples, at_once: int) -> Float[Tensor, " batch"]:
     """Flow-matching loss of each sample, with texts of the pipeline's own length."""
-    parts = [samples.part(slice(i, i + at_once)) for i in range(0, len(samples.captions), at_once)]
-    return torch.cat([flow_losses(text.backbone, text, part) for part in parts]).cpu()
+    losses = []
+    for i in range(0, len(samples.captions), at_once):
+        with ExitStack() as attached:
+            losses.append(flow_losses(text.backbone, text, samples.part(slice(i, i + at_once)), attached))
+    return torch.cat(losses).cpu()
 
 
 def fine_tune(command: Full) -> Tuned:

@@ -5,54 +5,23 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
-from contextlib import nullcontext
-from typing import Any, NamedTuple
+from contextlib import ExitStack
+from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
 from memkit.errors import InputError
-from memkit.flow import NUM_TRAIN_TIMESTEPS, add_noise, flow_loss, release_timesteps
-from memkit.generation import TextCache, conditioning_frames
+from memkit.generation import TextCache
 from recipes.common.checkpoint import load_checkpoint, save_checkpoint
 from recipes.common.run_log import RunLog, by_noise_level, check_disk
 from recipes.common.training import adamw, prepared, set_learning_rate
+from recipes.dit_mem.data import Samples, draw_conditioning_frames, draw_level, draw_noise
 from recipes.dit_mem.presets import Config
-from recipes.dit_mem.step import by_expert, weighted_mean
+from recipes.dit_mem.step import flow_losses, weighted_mean
 from recipes.dit_mem.train import learning_rate
-
-
-class Samples(NamedTuple):
-    """Clips and what noises them."""
-
-    captions: list[str]
-    latents: Float[Tensor, "batch channels frames height width"]
-    noise: Float[Tensor, "batch channels frames height width"]
-    sigma: Float[Tensor, " batch"]
-    conditioning_frames: int = 0
-    """First latent frames that are given."""
-
-    def part(self, some: slice) -> Samples:
-        """Some of them."""
-        return Samples(
-            self.captions[some], self.latents[some], self.noise[some], self.sigma[some], self.conditioning_frames
-        )
-
-
-def noised(
-    captions: list[str],
-    latents: Float[Tensor, "batch channels frames height width"],
-    seeds: Sequence[int],
-    levels: Sequence[int],
-    shift: float,
-) -> Samples:
-    """The clips with noise of those seeds, at those of the 1000 levels of training, counted from the highest."""
-    noise = [torch.randn(latents[0].shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    sigma = release_timesteps(shift)[list(levels)] / NUM_TRAIN_TIMESTEPS
-    return Samples(captions, latents, torch.stack(noise), sigma)
 
 
 class Clips:
@@ -68,34 +37,11 @@ class Clips:
         rngs = [random.Random(f"full/{config.seed}/{step}/{place}") for place in range(config.batch)]
         ids = [rng.choice(self.ids) for rng in rngs]
         blank = [rng.random() < config.drop_text for rng in rngs]
-        levels = [int((place + rng.random()) / config.batch * NUM_TRAIN_TIMESTEPS) for place, rng in enumerate(rngs)]
-        samples = noised(
-            ["" if no_text else self._captions[id] for id, no_text in zip(ids, blank, strict=True)],
-            self.bank.latents(ids)[0].float(),
-            [rng.getrandbits(63) for rng in rngs],
-            levels,
-            config.shift,
-        )
-        return samples._replace(
-            conditioning_frames=int(random.Random(f"{config.seed}/{step}").random() < config.image_cond_prob)
-        )
-
-
-def flow_losses(backbone: WanBackbone, text: TextCache, samples: Samples) -> Float[Tensor, " batch"]:
-    """Flow-matching loss of each sample, without memory, by the expert that its noise level belongs to.
-
-    It is over the frames that are not given.
-    """
-    latents, noise, sigma = (x.to(backbone.device) for x in (samples.latents, samples.noise, samples.sigma))
-    known = samples.conditioning_frames
-    noisy, timestep = add_noise(latents, noise, sigma), sigma * NUM_TRAIN_TIMESTEPS
-    words, losses = text(samples.captions).to(latents), torch.zeros_like(sigma)
-    for expert, index, _ in by_expert(backbone, timestep):
-        with conditioning_frames(latents[index, :, :known], expert) if known else nullcontext():
-            velocity = expert(noisy[index], timestep[index], words[index], return_dict=False)[0]
-        wanted = (x[:, :, known:] for x in (velocity, latents[index], noise[index]))
-        losses = losses.index_put((index,), flow_loss(*wanted))
-    return losses
+        levels = [draw_level(rng, place, config.batch) for place, rng in enumerate(rngs)]
+        latents = self.bank.latents(ids)[0].float()
+        noise, sigma = draw_noise(latents, [rng.getrandbits(63) for rng in rngs], levels, config.shift)
+        captions = ["" if no_text else self._captions[id] for id, no_text in zip(ids, blank, strict=True)]
+        return Samples(captions, latents, noise, sigma, draw_conditioning_frames(config, step))
 
 
 class Tuning:
@@ -138,8 +84,9 @@ class Tuning:
         with prepared(self.backbone, config.text_length, config.checkpointing):
             for step in range(self.step, end):
                 samples = self.data.batch(step)
-                losses = flow_losses(self.backbone, self.text, samples)
-                weighted_mean(losses, samples.sigma, config.weighting).backward()
+                with ExitStack() as attached:
+                    losses = flow_losses(self.backbone, self.text, samples, attached)
+                    weighted_mean(losses, samples.sigma, config.weighting).backward()
                 norm = nn.utils.clip_grad_norm_(self.weights.parameters(), config.clip_norm)
                 set_learning_rate(self.optimizer, learning_rate(config, step))
                 self.optimizer.step()

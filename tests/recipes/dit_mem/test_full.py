@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,15 @@ from memkit.banks import MemoryBank
 from memkit.errors import InputError
 from memkit.generation import TextCache, conditioning_frames
 from recipes.common.training import fingerprint, prepared
+from recipes.dit_mem.data import Samples
 from recipes.dit_mem.evaluate import CEILINGS, Evaluate, open_evaluator
 from recipes.dit_mem.laws import FALLS, PROCESSES, clip_ids, law_of
 from recipes.dit_mem.parts import load_backbone
 from recipes.dit_mem.prepare import render_bank
 from recipes.dit_mem.presets import Config, parse, tiny
+from recipes.dit_mem.step import flow_losses
 from recipes.dit_mem.studies.full import OTHER_LAWS, Full, fine_tune, losses_on, main, other_laws, training_clips
-from recipes.dit_mem.studies.tuning import Clips, Samples, Tuning, flow_losses
+from recipes.dit_mem.studies.tuning import Clips, Tuning
 
 PROMPTS = 2
 
@@ -70,7 +73,7 @@ def command_in(out: Path, config: Config, **changes: object) -> Full:
 
 
 def same(a: Samples, b: Samples) -> bool:
-    tensors = zip(a[1:4], b[1:4], strict=True)
+    tensors = [(getattr(a, name), getattr(b, name)) for name in ("latents", "noise", "sigma")]
     return (
         a.captions == b.captions
         and all(torch.equal(x, y) for x, y in tensors)
@@ -118,9 +121,9 @@ def test_noise_levels_are_spread_over_those_of_training(config, bank) -> None:
 
 
 def test_the_loss_is_flow_matching(config, backbone, bank) -> None:
-    samples = Clips(bank, bank.ids, config).batch(0)._replace(conditioning_frames=0)
-    with prepared(backbone, config.text_length, False):
-        losses = flow_losses(backbone, TextCache(backbone, config.text_length), samples)
+    samples = dataclasses.replace(Clips(bank, bank.ids, config).batch(0), conditioning_frames=0)
+    with prepared(backbone, config.text_length, False), ExitStack() as attached:
+        losses = flow_losses(backbone, TextCache(backbone, config.text_length), samples, attached)
     for i, loss in enumerate(losses):
         x, noise, sigma = samples.latents[i : i + 1], samples.noise[i : i + 1], samples.sigma[i : i + 1]
         noisy, text = (1 - sigma) * x + sigma * noise, backbone.encode_text(samples.captions[i : i + 1])
@@ -132,9 +135,9 @@ def test_given_frames_are_clean_and_have_no_loss(config, backbone, bank) -> None
     clips = Clips(bank, bank.ids, dataclasses.replace(config, image_cond_prob=0.6))
     shares = [clips.batch(step).conditioning_frames for step in range(40)]
     assert set(shares) == {0, 1} and abs(sum(shares) / 40 - 0.6) < 0.25
-    samples = clips.batch(0)._replace(conditioning_frames=1)
-    with prepared(backbone, config.text_length, False):
-        losses = flow_losses(backbone, TextCache(backbone, config.text_length), samples)
+    samples = dataclasses.replace(clips.batch(0), conditioning_frames=1)
+    with prepared(backbone, config.text_length, False), ExitStack() as attached:
+        losses = flow_losses(backbone, TextCache(backbone, config.text_length), samples, attached)
     for i, loss in enumerate(losses):
         x, noise, sigma = samples.latents[i : i + 1], samples.noise[i : i + 1], samples.sigma[i : i + 1]
         noisy, text = (1 - sigma) * x + sigma * noise, backbone.encode_text(samples.captions[i : i + 1])
