@@ -14,6 +14,7 @@ from torch import Tensor
 from memkit.banks import MemoryBank
 from memkit.errors import InputError
 from memkit.flow import NUM_TRAIN_TIMESTEPS, release_timesteps
+from recipes.dit_mem.memories import padded_latents
 from recipes.dit_mem.parts import queries, text_retriever
 from recipes.dit_mem.presets import Config
 
@@ -104,15 +105,13 @@ class TrainingSet:
         config, whole = self.config, self.config.batch * processes
         rows = [self._draw(step, place, whole) for place in range(rank, whole, processes)]
         latents = self.bank.latents([self.ids[row.target] for row in rows])[0].float()
-        clips = latents.new_zeros(config.batch, config.k, *latents.shape[1:])
-        for i, row in enumerate(rows):
-            clips[i, : len(row.memory)] = self.bank.latents(row.memory)[0]
+        memory, mask = padded_latents(self.bank, [row.memory for row in rows], config.k)
         noise, sigma = draw_noise(latents, [row.noise for row in rows], [row.level for row in rows], config.shift)
         return Batch(
             captions=[row.caption for row in rows],
             latents=latents,
-            memory=clips,
-            mask=torch.tensor([[j < len(row.memory) for j in range(config.k)] for row in rows]),
+            memory=memory,
+            mask=mask,
             noise=noise,
             sigma=sigma,
             conditioning_frames=draw_conditioning_frames(config, step),

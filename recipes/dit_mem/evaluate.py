@@ -44,11 +44,9 @@ CEILINGS = ("rendered truth", "through the autoencoder")
 
 
 @dataclass(frozen=True)
-class Evaluate(Command):
-    """The command line."""
+class Prompts(Command):
+    """Flags of the commands that generate the prompts of the test bank."""
 
-    study: StudyName = "knowledge"
-    """Which conditions to compare, besides those of "knowledge"."""
     clips: int = 96
     """Number of prompts, the first of the test bank: three of four are falls."""
     noise_seed: int = 42
@@ -56,12 +54,20 @@ class Evaluate(Command):
     from_frame: bool = False
     """Give every prompt the first frame of its clip (image-to-video): what is left to know is the law."""
     keep: int = 8
-    """Number of videos per condition to keep in OUT/evaluation."""
+    """Number of videos to keep per condition, in the folder "evaluation" beside the rows."""
 
     @property
     def suffix(self) -> str:
         """Of the names of the files."""
         return "-from-frame" if self.from_frame else ""
+
+
+@dataclass(frozen=True)
+class Evaluate(Prompts):
+    """The command line."""
+
+    study: StudyName = "knowledge"
+    """Which conditions to compare, besides those of "knowledge"."""
 
 
 def evaluate(command: Evaluate) -> tuple[Run, list[str]]:
@@ -85,7 +91,7 @@ def evaluate(command: Evaluate) -> tuple[Run, list[str]]:
     return rows, names
 
 
-def open_evaluator(command: Evaluate) -> Evaluator:
+def open_evaluator(command: Prompts) -> Evaluator:
     """The backbone and the test bank, without an encoder.
 
     Raises `InputError` for a bank that is not of the laws world or has too few clips.
@@ -103,7 +109,7 @@ def open_evaluator(command: Evaluate) -> Evaluator:
 class Evaluator:
     """Generates the prompts of the test bank under some conditions, and scores the videos, each once."""
 
-    command: Evaluate
+    command: Prompts
     backbone: WanBackbone
     bank: MemoryBank
     encoder: Encoder | None = None

@@ -48,30 +48,30 @@ def find(
 def encode(
     encoder: Encoder, bank: MemoryBank, clips: Sequence[Sequence[str]], high: Sequence[Sequence[str]] | None = None
 ) -> Memory | None:
-    """The memory of a batch, one row for each list of clip ids; shorter lists are masked. None where all are empty.
+    """The memory of a batch, one row per list of clip ids; shorter lists are masked. None if all are empty.
 
-    With ``high``, the high tokens are those of these clips instead, pair by pair; what has no partner is left out.
+    With ``high``, the high tokens are those of these clips instead, pair by pair; a clip without a partner is left out.
     Raises `InputError` where the encoder has no two branches.
     """
+    device = next(encoder.parameters()).device
     if high is None:
-        found = _latents(encoder, bank, clips)
-        return None if found is None else encoder(*found)
+        count = max(map(len, clips))
+        return encoder(*(x.to(device) for x in padded_latents(bank, clips, count))) if count else None
     if isinstance(encoder, PatchEncoder):
         raise InputError("Patches have no low and high tokens to mix; use an encoder with two branches.")
     pairs = [list(zip(a, b, strict=False)) for a, b in zip(clips, high, strict=True)]
-    low, other = (_latents(encoder, bank, [[pair[i] for pair in row] for row in pairs]) for i in (0, 1))
-    return None if low is None or other is None else mix_branches(encoder, low[0], *other)
-
-
-def _latents(encoder: Encoder, bank: MemoryBank, clips: Sequence[Sequence[str]]) -> tuple[Tensor, Tensor] | None:
-    """Latents [B,N,C,T,H,W] and mask [B,N]."""
-    most = max(map(len, clips))
-    if most == 0:
+    if not (count := max(map(len, pairs))):
         return None
-    device = next(encoder.parameters()).device
-    shape = bank.latents([next(id for row in clips for id in row)]).shape[2:]
-    latents = torch.zeros(len(clips), most, *shape, device=device)
+    parts = [[[pair[i] for pair in row] for row in pairs] for i in (0, 1)]
+    (low, mask), (other, _) = (padded_latents(bank, part, count) for part in parts)
+    return mix_branches(encoder, low.to(device), other.to(device), mask.to(device))
+
+
+def padded_latents(bank: MemoryBank, clips: Sequence[Sequence[str]], count: int) -> tuple[Tensor, Tensor]:
+    """Latents [B,count,C,T,H,W] of lists of clip ids, zero where a list is shorter, and mask [B,count]."""
+    shape = bank.latents([id for row in clips for id in row][:1]).shape[2:]
+    latents = torch.zeros(len(clips), count, *shape)
     for i, row in enumerate(clips):
         if row:
-            latents[i, : len(row)] = bank.latents(list(row))[0].to(device)
-    return latents, torch.tensor([[j < len(row) for j in range(most)] for row in clips], device=device)
+            latents[i, : len(row)] = bank.latents(list(row))[0]
+    return latents, torch.tensor([[j < len(row) for j in range(count)] for row in clips])

@@ -55,23 +55,18 @@ def main(command: Prepare) -> int:
 
 
 def render_bank(path: Path, ids: list[str], model: str, encoder: WanCodec | WanBackbone) -> None:
-    """Add the clips of the laws world that ``path`` lacks, each a source of its own."""
+    """Add the clips of the laws world that the bank ``path`` lacks; each is a source of its own."""
     form = encoder.video_format
     if form.height != form.width:
-        raise InputError(f"The laws world renders square clips, {model} makes {form.width}×{form.height}.")
+        raise InputError(f"The laws world renders square clips, but {model} generates {form.width}×{form.height}.")
     info: dict[str, Any] = {"world": "laws", "model": model, **asdict(form)}
 
     def fill(into: Path, some: Sequence[str]) -> None:
-        bank = MemoryBank.open(into) if (into / "bank.json").exists() else MemoryBank.create(into, info)
-        if bank.info != info:
-            raise BankError(f"The bank {into} was made with {bank.info}, not {info}; give another --out.")
-        parts = parts_of(path) if into == path else []
-        if strange := sorted({id for known in (bank, *parts) for id in known.ids} - set(ids)):
-            raise BankError(
-                f"The bank {path} has clips of another seed or a larger set, as {strange[0]}; give another --out."
-            )
-        lack = [id for id in some if id not in bank]
-        with bank:
+        with bank_for(into, info) as bank:
+            parts = parts_of(path) if into == path else []
+            if strange := sorted({id for known in (bank, *parts) for id in known.ids} - set(ids)):
+                raise BankError(f"{path} has clips of another seed or a larger set ({strange[0]}); give another --out.")
+            lack = [id for id in some if id not in bank]
             for done, id in enumerate(tqdm(lack, desc=path.name, unit="clip", disable=into != path or not lack), 1):
                 law = law_of(id)
                 video = law.video(form.num_frames, form.fps, form.height)
@@ -100,8 +95,8 @@ def _ingest(config: Config, videos: Path, captions: Path, skip_bad: bool, encode
     for item in bad:
         print(f"{captions}:{item.line}: {item.name}: {item.reason}", file=sys.stderr)
     added = {*report.added, *report.present}.difference(before)
-    there = len(report.added) + len(report.present) - len(added)
-    print(f"{config.bank}: {len(added)} clips added, {there} were there, {len(bad)} bad")
+    present = len(report.added) + len(report.present) - len(added)
+    print(f"{config.bank}: {len(added)} clips added, {present} were there, {len(bad)} bad")
     return 1 if bad and not skip_bad else 0
 
 

@@ -177,15 +177,11 @@ def wan2_1_1_3b() -> Config:
 
 def wan2_2_5b() -> Config:
     """Wan2.2-TI2V-5B, text to video: 48 latent channels."""
-    return Config(
+    return replace(
+        wan2_1_1_3b(),
         model="Wan-AI/Wan2.2-TI2V-5B-Diffusers",
         out=Path("runs/dit-mem-wan2.2-5b"),
         encoder_size="wan2.2-5b",
-        dtype="bf16",
-        text_model="Alibaba-NLP/gte-base-en-v1.5",
-        checkpointing=True,
-        flow_shift=5.0,
-        negative_prompt=NEGATIVE_PROMPT,
     )
 
 

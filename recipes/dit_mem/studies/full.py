@@ -47,9 +47,9 @@ from recipes.common.tables import Cells, Table, exactly, interval, write_tables
 from recipes.common.training import fingerprint
 from recipes.dit_mem.conditions import Condition
 from recipes.dit_mem.data import Samples, draw_noise
-from recipes.dit_mem.evaluate import Evaluate, Evaluator, open_evaluator
+from recipes.dit_mem.evaluate import Evaluator, Prompts, open_evaluator
 from recipes.dit_mem.laws import FALLS, PROCESSES
-from recipes.dit_mem.presets import Command, Config, parse
+from recipes.dit_mem.presets import Config, parse
 from recipes.dit_mem.scores import UNITS, Row, Run, digits
 from recipes.dit_mem.scores import tables as score_tables
 from recipes.dit_mem.step import flow_losses
@@ -64,7 +64,7 @@ SAMPLER = {"sampling_steps", "guidance_scale", "flow_shift", "negative_prompt"}
 
 
 @dataclass(frozen=True)
-class Full(Command):
+class Full(Prompts):
     """The command line."""
 
     data: Literal["test", "train"] = "test"
@@ -79,14 +79,6 @@ class Full(Command):
     """Number of runs to train at once, each in a process with one thread."""
     measure_at: tuple[int, ...] = ()
     """Steps after which to measure, besides 0 and the last."""
-    clips: int = Evaluate.clips
-    """Number of prompts, the first of the test bank."""
-    noise_seed: int = Evaluate.noise_seed
-    """Seed of the noise of the first prompt; the next prompts count up. Runs that are compared share it."""
-    from_frame: bool = False
-    """Give every prompt the first frame of its clip."""
-    keep: int = Evaluate.keep
-    """Number of videos per step to keep."""
 
     @property
     def name(self) -> str:
@@ -100,11 +92,9 @@ class Full(Command):
         return replace(config, steps=self.full_steps, lr=self.full_lr, out=config.out / self.name, banks=config.folder)
 
     @property
-    def evaluation(self) -> Evaluate:
-        """How a run is measured."""
-        return Evaluate(
-            self.tuned, clips=self.clips, noise_seed=self.noise_seed, from_frame=self.from_frame, keep=self.keep
-        )
+    def evaluation(self) -> Full:
+        """The same prompts with the settings of the training."""
+        return replace(self, config=self.tuned)
 
     def run(self, seed: int) -> Full:
         """The command of one training run."""
@@ -169,7 +159,7 @@ def fine_tune(command: Full) -> Tuned:
     about = _about(config, DECIDE, data, backbone)
     settings = _about(config, DECIDE | SAMPLER, data, backbone)
     settings |= {"prompts": evaluator.bank.fingerprint, "noise_seed": command.noise_seed}
-    rows = ResultStore(config.out / f"measured{command.evaluation.suffix}.jsonl", settings, Row)
+    rows = ResultStore(config.out / f"measured{command.suffix}.jsonl", settings, Row)
     run = dict(evaluator.measure_without_memory())
     others, text = other_laws(backbone, config.shift), TextCache(backbone, PIPELINE_TEXT_LENGTH)
     forgot = {0: losses_on(text, others, config.videos_at_once)}
@@ -235,12 +225,11 @@ def _thousandths(runs: Sequence[Tuned], point: int) -> np.ndarray:
 
 def main(command: Full) -> int:
     """Train, measure, print the tables and write them; the exit code."""
-    suffix = "-from-frame" if command.from_frame else ""
     commands = [command.run(seed) for seed in command.seeds or [command.config.seed]]
     if command.jobs > 1:
         open_evaluator(command.evaluation).measure_without_memory()  # rows that all runs share, written once
     runs = parallel_map(fine_tune, commands, command.jobs)
-    file = command.config.out / f"{command.name}{suffix}.json"
+    file = command.config.out / f"{command.name}{command.suffix}.json"
     write_tables(file, tables(runs), UNITS, digits)
     report_done(file)
     return 0
