@@ -24,8 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from memkit.backbones import WanBackbone
-from memkit.cameras import Cameras, cameras_from_keys, level_camera, read_poses, write_poses
-from memkit.cameras import hold_last_camera as held
+from memkit.cameras import Cameras, cameras_from_keys, hold_last_camera, level_camera, read_poses, write_poses
 from memkit.errors import InputError
 from memkit.rollout import Rollout
 from memkit.video import VideoWriter, first_frame
@@ -100,7 +99,7 @@ def chunks(command: Generate, start: Cameras, backbone: WanBackbone) -> Iterator
     """The cameras [1,T] of each chunk, which begins with the last camera of the one before."""
     for path in paths(command, start, backbone):
         stride = backbone.video_format.num_frames - 1
-        whole = held(path, stride)
+        whole = hold_last_camera(path, stride)
         for i in range(0, len(whole.c2w) - 1, stride):
             yield Cameras(whole.c2w[None, i : i + stride + 1], whole.intrinsics[None, i : i + stride + 1])
 

@@ -18,8 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from memkit.cameras import Cameras, cameras_from_keys, latent_cameras, level_camera, read_poses, write_poses
-from memkit.cameras import hold_last_camera as held
+from memkit.cameras import (
+    Cameras,
+    cameras_from_keys,
+    hold_last_camera,
+    latent_cameras,
+    level_camera,
+    read_poses,
+    write_poses,
+)
 from memkit.errors import InputError
 from memkit.report import contact_sheet
 from memkit.streaming import read_everything, read_packed, read_window
@@ -121,7 +128,7 @@ def camera_path(command: Generate, config: Config) -> Cameras | None:
         return keyed_path(command.keys, config, command.fov_degrees)
     if command.poses is None:
         return None
-    cameras = held(read_poses(command.poses), STRIDE)
+    cameras = hold_last_camera(read_poses(command.poses), STRIDE)
     return latent_cameras(cameras, STRIDE)
 
 
