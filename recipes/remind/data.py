@@ -1,4 +1,4 @@
-"""What a step of training sees: one frame graph, and clips that it fits."""
+"""Batches of training: one frame graph per step, and clips that are interrupted where the graph says."""
 
 from __future__ import annotations
 
@@ -27,39 +27,39 @@ from recipes.remind.presets import Config
 from recipes.remind.records import Record, chunk_spans, read_records, twin_of
 
 Hidden = tuple[int, int] | None
-"""The latent frames [start, stop) of a clip that show no truth; None of an undisturbed one."""
+"""Latent frames [start, stop) in which the view is hidden; None for undisturbed clips."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One graph, and for each of its frames what the clips show there."""
+    """One frame graph, and one clip per sample with the graph's frames."""
 
     graph: FrameGraph
     ids: list[str]
     captions: list[list[str]]
-    """Of each sample, one a chunk of the graph."""
+    """Per sample, one caption per chunk of the graph."""
     latents: Float[Tensor, "batch channels frames height width"]
     cameras: Cameras
-    """[batch, latent frames of the whole clip]."""
+    """Cameras [batch, latent frames of the whole clip]."""
     noise: Float[Tensor, "batch channels frames height width"]
     memory_noise: Float[Tensor, "batch channels frames height width"]
     sigma: Float[Tensor, "batch chunks"]
 
 
 class Clips:
-    """The clips of a bank with their records, by what of them is hidden."""
+    """The clips of a bank with their records, grouped by their hidden frames."""
 
     def __init__(self, bank: MemoryBank, config: Config) -> None:
         info = bank.info
         if info.get("recipe") != "remind" or info.get("chunk") != config.chunk:
             raise InputError(
-                f"{bank.path} is no bank of interrupted clips in chunks of {config.chunk}; see recipes.remind.prepare."
+                f"{bank.path} is not a bank of clips in chunks of {config.chunk}; run recipes.remind.prepare."
             )
         self.bank, self.config = bank, config
         there = set(bank.ids)
         self.records = {r.id: r for r in read_records(bank.path) if {r.id, twin_of(r.id)} <= there}
         if not self.records:
-            raise InputError(f"The bank {bank.path} has no whole clip; run recipes.remind.prepare.")
+            raise InputError(f"The bank {bank.path} has no complete clip; run recipes.remind.prepare.")
         self.by_hidden: dict[tuple[int, int], list[str]] = defaultdict(list)
         for record in self.records.values():
             self.by_hidden[record.hidden].append(record.id)
@@ -75,15 +75,15 @@ class Clips:
 
 
 class TrainingSet(Clips):
-    """Batches of a bank. Each is a function of the seed and the step alone, so a run can go on anywhere, and several
-    processes share the batch that one would have."""
+    """Batches of a bank. Each is a function of the seed and the step alone, so a run can resume at any step, and
+    several processes split the batch that a single process would have."""
 
     def batch(self, step: int, rank: int = 0, processes: int = 1) -> Batch:
-        """The share of one process in the batch of a step, which is that of one process with all of their samples."""
+        """The samples of one process in the batch of a step; the whole batch depends only on the number of samples."""
         config, whole = self.config, self.config.batch * processes
         shared = random.Random(f"{config.seed}/{step}")
         hidden = self._hidden(shared)
-        graph = drawn_graph(config, hidden, shared)
+        graph = sample_graph(config, hidden, shared)
         rngs = [random.Random(f"{config.seed}/{step}/{place}") for place in range(rank, whole, processes)]
         names = [rng.choice(list(self.records) if hidden is None else self.by_hidden[hidden]) for rng in rngs]
         ids = [twin_of(name) if hidden is None else name for name in names]
@@ -98,7 +98,7 @@ class TrainingSet(Clips):
         captions = [
             [""] * len(graph.nodes)
             if rng.random() < config.drop_text
-            else captions_of(config, self.records[name], graph, hidden is not None)
+            else chunk_captions(config, self.records[name], graph, hidden is not None)
             for name, rng in zip(names, rngs, strict=True)
         ]
         return Batch(
@@ -113,24 +113,24 @@ class TrainingSet(Clips):
         )
 
     def _hidden(self, rng: random.Random) -> Hidden:
-        """An undisturbed step, or interruptions at one place, each as often as it is among the clips."""
+        """None for an undisturbed step, else hidden frames, each drawn as often as clips have them."""
         if rng.random() < self.config.undisturbed_prob:
             return None
-        places = sorted(self.by_hidden)
-        return rng.choices(places, [len(self.by_hidden[place]) for place in places])[0]
+        spans = sorted(self.by_hidden)
+        return rng.choices(spans, [len(self.by_hidden[span]) for span in spans])[0]
 
 
-def clip_graph(config: Config, hidden: Hidden, known: int | None = None) -> FrameGraph:
-    """The graph of a whole clip with nothing drawn; ``known`` latent frames are given,
-    by default ``config.conditioning_frames``.
+def clip_graph(config: Config, hidden: Hidden, conditioning_frames: int | None = None) -> FrameGraph:
+    """The graph of a whole clip before any random transform.
 
-    The chunks from that in which the interruption begins are degraded; one in which it ends is of recovery, and its
-    hidden frames are given.
+    The chunks from the one in which the interruption begins are degraded. A chunk in which it ends belongs to the
+    recovery, and its hidden frames are conditioning frames.
     """
-    spans, known = chunk_spans(config), config.conditioning_frames if known is None else known
-    made = {"first": config.first, "conditioning_frames": known, "cameras": True}
+    spans = chunk_spans(config)
+    conditioning_frames = config.conditioning_frames if conditioning_frames is None else conditioning_frames
+    shared = {"first": config.first, "conditioning_frames": conditioning_frames, "cameras": True}
     if hidden is None:
-        return FrameGraph.chunks(config.latents, config.chunk, **made)
+        return FrameGraph.chunks(config.latents, config.chunk, **shared)
     start, stop = hidden
     begins = next(i for i, (a, b) in enumerate(spans) if a <= start < b)
     ends = max(b for a, b in spans if b <= stop)
@@ -139,7 +139,7 @@ def clip_graph(config: Config, hidden: Hidden, known: int | None = None) -> Fram
         config.chunk,
         degraded=[(spans[begins][0], ends)],
         anchors=[spans[begins - 1]] if config.anchor else (),
-        **made,
+        **shared,
     )
     return FrameGraph(
         tuple(
@@ -152,8 +152,7 @@ def clip_graph(config: Config, hidden: Hidden, known: int | None = None) -> Fram
 
 
 def curriculum(config: Config) -> Transform:
-    """What a graph goes through in a disturbed step without a reference cache; parts that are switched off are not
-    there."""
+    """The transforms of a disturbed step without a reference cache; parts that are switched off are left out."""
     parts: list[Transform] = [FrontierContinuation()] if config.frontier else []
     if config.node_drop > 0:
         parts.append(NodeDrop(config.node_drop, config.node_drop_degraded))
@@ -162,21 +161,21 @@ def curriculum(config: Config) -> Transform:
     return Compose(tuple(parts))
 
 
-def drawn_graph(config: Config, hidden: Hidden, rng: random.Random) -> FrameGraph:
-    """The graph of a step. An undisturbed step is what `memkit.frame_graph.CleanMix` would leave as it is: it shows the
-    twins, so whoever draws the clips draws it too."""
+def sample_graph(config: Config, hidden: Hidden, rng: random.Random) -> FrameGraph:
+    """The graph of a step. `memkit.frame_graph.CleanMix` is not used: an undisturbed step needs the twins, so it is
+    drawn together with the clips."""
     graph = clip_graph(config, hidden)
     if hidden is None:
         return graph
     return (ReferenceCache() if rng.random() < config.reference else curriculum(config))(graph, rng)
 
 
-def captions_of(config: Config, record: Record, graph: FrameGraph, interrupted: bool) -> list[str]:
-    """One a chunk of the graph, which may have left chunks out."""
+def chunk_captions(config: Config, record: Record, graph: FrameGraph, interrupted: bool) -> list[str]:
+    """One caption per chunk of the graph, which may leave chunks of the clip out."""
     if not interrupted:
         return [record.twin_caption] * len(graph.nodes)
-    place = {start: i for i, (start, _) in enumerate(chunk_spans(config))}
-    return [record.captions[place[node.shows]] for node in graph.nodes]
+    index = {start: i for i, (start, _) in enumerate(chunk_spans(config))}
+    return [record.captions[index[node.shows]] for node in graph.nodes]
 
 
 def _generator(rng: random.Random) -> torch.Generator:

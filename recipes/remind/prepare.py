@@ -1,17 +1,17 @@
-"""Build the banks of interrupted clips and their twins, or go on where an earlier call was stopped.
+"""Build the banks of interrupted clips and their twins; a call that was stopped is continued.
 
     python -m recipes.remind.prepare --preset tiny
     python -m recipes.remind.prepare --preset wan2.1-1.3b --videos DIR --captions CSV
     torchrun --nproc-per-node 8 -m recipes.remind.prepare --preset wan2.1-1.3b --videos DIR --captions CSV
 
-Without ``--videos``, clips of the interruptions world are rendered: OUT/train, and OUT/test with substances that
-nothing was trained on. With it, OUT/train (or the bank named by ``--into``) holds the start of each of your videos,
-behind an occluder, in darkness, looked away from, or cut out by the camera (`memkit.interruptions`); a test bank
-has fog too. Poses beside a video are used (docs/poses.md).
+Without ``--videos``, clips of the interruptions world are rendered: OUT/train, and OUT/test with substances that are
+not in the training data. With ``--videos``, the bank OUT/train (see ``--into``) holds the start of each of your videos,
+interrupted by an occluder, by darkness, or by the camera that turns away or stops recording (`memkit.interruptions`);
+in a test bank by fog too. Poses beside a video are used (docs/poses.md).
 
-A bank holds the latents of each interrupted clip, and of its twin under ``ID/twin``, with the cameras of the latent
-frames. ``records.jsonl`` beside them says what interrupts each clip, which latent frames show no truth, and the caption
-of each chunk. Several processes share the work; see `memkit.banks.fill_together`.
+A bank holds the latents of each interrupted clip, and of its twin under ``ID/twin``, with one camera per latent frame.
+``records.jsonl`` in its folder holds the kind of each interruption, the latent frames that it hides, and one caption
+per chunk. Several processes share the work; see `memkit.banks.fill_together`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from recipes.remind.presets import Command, Config, parse
 from recipes.remind.records import RECORDS, Clip, read_records, twin_of, write_records
 
 DTYPE = torch.float16
-"""Of the stored latents: Wan's lie well inside its range, and it keeps three bits more than bf16."""
+"""Dtype of the stored latents: Wan's lie well inside its range, and it has three bits more precision than bf16."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class Prepare(OwnVideos, Command):
 
     shows: ClassVar[tuple[type, ...]] = PREPARES
     into: Literal["train", "test"] = "train"
-    """Which bank your videos go to."""
+    """The bank that your videos are added to."""
 
 
 def main(command: Prepare) -> int:
-    """Build what is missing; the exit code."""
+    """Build what is missing; return the exit code."""
     config = command.config
     own, codec = command.source(config.model), load_codec(config)
     if own is not None:
@@ -62,9 +62,9 @@ def main(command: Prepare) -> int:
 
 def fill_clips(path: Path, config: Config, codec: WanCodec, clips: Mapping[str, Clip]) -> dict[str, str] | None:
     """Add the clips that the bank ``path`` lacks; see `recipes.common.own_videos.fill_bank`."""
-    made_of = "the interruptions world" if any(isinstance(clip, WorldClip) for clip in clips.values()) else "videos"
-    info = {"recipe": "remind", "model": config.model, **asdict(config.form), "chunk": config.chunk, "of": made_of}
-    # the twin is added last: where it is, the clip is whole
+    source = "the interruptions world" if any(isinstance(clip, WorldClip) for clip in clips.values()) else "videos"
+    info = {"recipe": "remind", "model": config.model, **asdict(config.form), "chunk": config.chunk, "of": source}
+    # the twin is added last: if it is there, the clip is complete
     bad = fill_bank(
         path,
         info,
@@ -73,26 +73,26 @@ def fill_clips(path: Path, config: Config, codec: WanCodec, clips: Mapping[str, 
         lambda bank, clip: add_clip(bank, clip, codec),
     )
     if bad is not None:
-        there = set(MemoryBank.open(path).ids)
-        known = {record.id: record for record in read_records(path)} if (path / RECORDS).exists() else {}
-        known |= {id: clip.record for id, clip in clips.items() if twin_of(id) in there}
-        write_records(path, list(known.values()))
+        stored = set(MemoryBank.open(path).ids)
+        records = {record.id: record for record in read_records(path)} if (path / RECORDS).exists() else {}
+        records |= {id: clip.record for id, clip in clips.items() if twin_of(id) in stored}
+        write_records(path, list(records.values()))
     return bad
 
 
 def add_clip(bank: MemoryBank, clip: Clip, codec: WanCodec) -> None:
     """Add the interrupted clip and its twin."""
-    record, shown = clip.record, clip.both()
+    record, videos = clip.record, clip.videos()
     for id, (frames, cameras), caption in zip(
         (clip.id, twin_of(clip.id)),
-        shown,
+        videos,
         (record.captions[len(record.captions) // 2], record.twin_caption),
         strict=True,
     ):
         if id not in bank:
             latents = codec.encode_video(to_model(frames))[0].to(DTYPE).cpu()
-            at = latent_cameras(cameras, codec.vae.config.scale_factor_temporal)
-            bank.add(id, latents, caption, clip.source, at)
+            posed = latent_cameras(cameras, codec.vae.config.scale_factor_temporal)
+            bank.add(id, latents, caption, clip.source, posed)
 
 
 def _ingest(command: Prepare, folder: Path, captions: Path, codec: WanCodec) -> int:

@@ -71,7 +71,7 @@ class Truth(NamedTuple):
 def truth_of(clip: WorldClip) -> Truth:
     """The twin of a rendered clip."""
     config = clip.config
-    return Truth(clip.drawn.twin(config.frames, config.fps, config.height), clip.drawn.event, config.fps)
+    return Truth(clip.interrupted.twin(config.frames, config.fps, config.height), clip.interrupted.event, config.fps)
 
 
 def score(video: Frames, truth: Truth, part: slice, last_seen: int) -> HiddenProcess:

@@ -46,6 +46,6 @@ def bank(untrained) -> MemoryBank:
 @pytest.fixture(scope="session")
 def picture(config) -> Path:
     file = config.folder / "first.mp4"
-    frames = WorldClip("test-00000", config).both()[1].frames[:30]
+    frames = WorldClip("test-00000", config).videos()[1].frames[:30]
     write_video(file, frames, 8.0)
     return file

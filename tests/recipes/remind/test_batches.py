@@ -13,7 +13,7 @@ from memkit.banks import MemoryBank
 from memkit.errors import InputError
 from memkit.frame_graph import FrontierContinuation, NodeDrop, NoisyMemory
 from recipes.remind import records
-from recipes.remind.data import TrainingSet, clip_graph, curriculum, drawn_graph
+from recipes.remind.data import TrainingSet, clip_graph, curriculum, sample_graph
 from recipes.remind.presets import PRESETS, Config
 
 
@@ -23,7 +23,7 @@ def config(untrained: Config) -> Config:
 
 
 def graphs_of(config: Config, hidden=(4, 8), count: int = 60) -> list:
-    return [drawn_graph(config, hidden, random.Random(i)) for i in range(count)]
+    return [sample_graph(config, hidden, random.Random(i)) for i in range(count)]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_graph_says_what_is_given_and_what_is_learned(config) -> None:
     plain = clip_graph(config, None)
     assert {node.role for node in plain.nodes[1:]} == {"plain"} and plain.loss_mask().sum() == 12
     wan = PRESETS["wan2.1-1.3b"]()
-    assert len(clip_graph(wan, (7, 14)).nodes) == 7 and clip_graph(wan, None, known=6).given().sum() == 6
+    assert len(clip_graph(wan, (7, 14)).nodes) == 7 and clip_graph(wan, None, conditioning_frames=6).given().sum() == 6
 
 
 def test_a_batch_is_a_function_of_its_step_and_shared_by_processes(config, bank) -> None:
@@ -99,5 +99,5 @@ def test_a_bank_of_something_else_is_refused(config, bank, tmp_path) -> None:
     with pytest.raises(InputError, match="chunks of 2"):
         TrainingSet(bank, dataclasses.replace(config, chunk=2))
     (tmp_path / "bank" / records.RECORDS).write_text('{"id": "x"}\n')
-    with pytest.raises(InputError, match="line 1 is no record"):
+    with pytest.raises(InputError, match="line 1 is not a record"):
         records.read_records(tmp_path / "bank")

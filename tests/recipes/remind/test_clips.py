@@ -45,7 +45,7 @@ def test_a_bank_holds_each_clip_and_its_twin(config, bank) -> None:
 def test_records_say_what_the_frames_show(config) -> None:
     for i in range(5):
         clip = WorldClip(f"test-{i:05d}", config)
-        shown, twin = (frames for frames, _ in clip.both())
+        shown, twin = (frames for frames, _ in clip.videos())
         differ = (shown != twin).flatten(1).any(1)
         start, clear = clip.record.hidden[0], clip.record.clear
         seen = [differ[frames_of((f, f + 1))].any().item() for f in range(config.latents)]
@@ -58,7 +58,7 @@ def test_records_say_what_the_frames_show(config) -> None:
 def test_nothing_is_given_in_which_the_view_comes_back(config) -> None:
     for i in range(20):
         clip = WorldClip(f"test-{i:05d}", config)
-        amount = clip.fog.timing.amount(49) if clip.by == "fog" else clip.drawn.by.amount(clip.seconds)
+        amount = clip.fog.timing.amount(49) if clip.by == "fog" else clip.interrupted.by.amount(clip.seconds)
         (start, stop), clear = clip.record.hidden, clip.record.clear
         given = frames_of((start, stop))
         assert amount[given][-1] == 1.0 and start < stop <= clear <= 10
@@ -70,16 +70,16 @@ def test_the_test_split_has_fog_and_training_has_none(config) -> None:
     kinds = {split: Counter(WorldClip(f"{split}-{i:05d}", config).by for i in range(20)) for split in ("train", "test")}
     assert "fog" not in kinds["train"] and kinds["test"]["fog"] == 4
     files = [FileClip(Row(1, Path("x"), "a cat", f"v{i}", "x"), config, held_out=True) for i in range(30)]
-    assert any(isinstance(clip.settings, Fog) for clip in files)
+    assert any(isinstance(clip.interruption, Fog) for clip in files)
     files = [dataclasses.replace(clip, held_out=False) for clip in files]
     assert (
-        not any(isinstance(clip.settings, Fog) for clip in files) and len({c.record.by for c in files}) == 4
+        not any(isinstance(clip.interruption, Fog) for clip in files) and len({c.record.by for c in files}) == 4
     )  # a loop is longer
 
 
 def test_a_clip_too_short_to_be_interrupted_is_refused(config) -> None:
     short = dataclasses.replace(config, frames=17)
-    with pytest.raises(InputError, match="more --frames"):
+    with pytest.raises(InputError, match="increase --frames"):
         _ = WorldClip("train-00000", short).record
 
 
@@ -121,7 +121,7 @@ def test_poses_turn_with_a_virtual_camera(config, tmp_path) -> None:
     row = Row(1, tmp_path / "mine" / "walk.mp4", "a walk", "x", "x")
     clips = (FileClip(row._replace(id=f"w{i}"), config) for i in range(40))
     clip = next(c for c in clips if c.record.by == "look-away")
-    (_, turned), (_, given) = clip.both()
+    (_, turned), (_, given) = clip.videos()
     start, stop = clip.record.hidden[0], clip.record.clear
     assert torch.equal(turned.c2w[:, :3, 3], given.c2w[:, :3, 3])
     moved = (turned.c2w - given.c2w).abs().amax((1, 2)) > 1e-6

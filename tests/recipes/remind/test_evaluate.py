@@ -44,7 +44,7 @@ def test_the_twin_has_evolved_and_a_still_has_not() -> None:
 
 def test_a_whole_turn_is_no_error() -> None:
     """Of what goes round no frame tells the turns."""
-    clip = next(c for i in range(60) if (c := WorldClip(f"test-{i:05d}", tiny())).drawn.event.kind == "orbit")
+    clip = next(c for i in range(60) if (c := WorldClip(f"test-{i:05d}", tiny())).interrupted.event.kind == "orbit")
     truth = truth_of(clip)
     assert truth.process is not None
     start = dataclasses.replace(truth.process, start=truth.process.start + 4 * math.pi)  # type: ignore[call-arg]
@@ -55,7 +55,7 @@ def test_a_whole_turn_is_no_error() -> None:
 def test_the_mask_is_what_moves() -> None:
     clip = WorldClip("test-00000", tiny())
     truth = truth_of(clip)
-    mask = moving_pixels(clip.drawn.event, clip.seconds, 64)
+    mask = moving_pixels(clip.interrupted.event, clip.seconds, 64)
     still = (truth.frames != truth.frames[:1]).any(-1).any(0) & ~mask.any(0)
     assert 0.005 < mask.float().mean() < 0.5 and still.float().mean() < 0.1  # shadows and edges alone
 
