@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Float64, Int, UInt8
 from torch import Tensor
 
 from memkit.banks.build import Format
 from memkit.cameras.cameras import Cameras
 from memkit.cameras.pose_files import poses_beside, read_poses
 from memkit.errors import InputError
-from memkit.video.frames import read_clip, read_video, resize
+from memkit.video.frames import read_clip, read_frames, resize
+
+_SAME_TIME = 1e-6  # seconds; times closer than this are equal
 
 
 def posed_clip(file: Path, form: Format) -> tuple[UInt8[Tensor, "frames height width 3"], Cameras | None]:
@@ -37,15 +39,15 @@ def posed_clip(file: Path, form: Format) -> tuple[UInt8[Tensor, "frames height w
     if poses is None:
         frames = read_clip(file, form.fps, form.num_frames, pad="error")
         return resize(frames, form.height, form.width), None
-    video, cameras = read_video(file), read_poses(poses)
+    video, cameras = read_frames(file), read_poses(poses)
     check_count(poses, cameras, file, len(video.frames))
-    length = (len(video.frames) - 1) / video.fps * form.fps
+    length = (video.times[-1] - video.times[0]).item() * form.fps
     if form.num_frames - 1 > length + 1e-6:
         raise InputError(
             f"{file} has {length + 1:.0f} frames at {form.fps} frames per second, a clip needs {form.num_frames}; "
             "give a longer video."
         )
-    index = frames_at(form.num_frames, form.fps, video.fps, len(video.frames))
+    index = frames_at(form.num_frames, form.fps, video.times)
     intrinsics = cropped(cameras.intrinsics[index], video.frames.shape[1:3], (form.height, form.width))
     return resize(video.frames[index], form.height, form.width), Cameras(cameras.c2w[index], intrinsics)
 
@@ -56,12 +58,17 @@ def check_count(poses: Path, cameras: Cameras, file: Path, frames: int) -> None:
         raise InputError(f"{poses} has {len(cameras.c2w)} poses, {file} {frames} frames; give one pose per frame.")
 
 
-def frames_at(count: int, fps: float, source_fps: float, frames: int) -> Int[Tensor, " {count}"]:
-    """Indices of the frames nearest in time to 0 / fps, 1 / fps, …, (count - 1) / fps seconds.
+def frames_at(count: int, fps: float, times: Float64[Tensor, " frames"]) -> Int[Tensor, " {count}"]:
+    """Indices of the frames nearest in time to 0 / fps, 1 / fps, …, (count - 1) / fps seconds after the first frame.
 
-    ``source_fps`` is the frame rate of the video and ``frames`` its number of frames.
+    ``times`` are those of the frames in seconds, ascending. Of two equally near frames the earlier is taken.
     """
-    return (torch.arange(count) / fps * source_fps).round().long().clamp(max=frames - 1)
+    wanted = torch.arange(count, dtype=torch.float64) / fps
+    times = times - times[0]
+    after = torch.searchsorted(times, wanted).clamp(max=len(times) - 1)
+    before = (after - 1).clamp(min=0)
+    earlier = wanted - times[before] <= times[after] - wanted + _SAME_TIME
+    return torch.where(earlier, before, after)
 
 
 def cropped(intrinsics: Tensor, before: Sequence[int], after: Sequence[int]) -> Tensor:

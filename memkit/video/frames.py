@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import av
 import torch
 from av.error import FFmpegError
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -40,15 +40,32 @@ class Video(NamedTuple):
     fps: float
 
 
-def read_video(path: str | os.PathLike[str]) -> Video:
-    """All frames of a file, upright, and their mean rate by timestamps.
+class TimedFrames(NamedTuple):
+    """Frames and the time of each in seconds, ascending."""
 
-    Frames of a variable rate are not evenly spaced in time: use `read_clip` for these, and for long files. Raises
-    `MediaError`, which names the file, if it cannot be decoded or has no frame.
+    frames: UInt8[Tensor, "time height width 3"]
+    times: Float64[Tensor, " time"]
+
+
+def read_video(path: str | os.PathLike[str]) -> Video:
+    """All frames of a file, as players show them, and their mean rate by timestamps.
+
+    Frames of a variable rate are not evenly spaced in time: use `read_frames` or `read_clip` for these, and
+    `read_clip` for long files.
+
+    Raises:
+        MediaError: the file cannot be decoded, is damaged or truncated, or has no frame; the message names it.
     """
     with VideoReader(path) as reader:
         times, frames = zip(*reader.frames(), strict=True)
         return Video(torch.stack(frames), 1 / _interval(times, reader.rate))
+
+
+def read_frames(path: str | os.PathLike[str]) -> TimedFrames:
+    """All frames of a file, as `read_video` gives them, each with its own time, at a constant or variable rate."""
+    with VideoReader(path) as reader:
+        times, frames = zip(*reader.frames(), strict=True)
+        return TimedFrames(torch.stack(frames), torch.tensor(times, dtype=torch.float64))
 
 
 def read_clip(
@@ -56,7 +73,8 @@ def read_clip(
 ) -> UInt8[Tensor, "{num_frames} height width 3"]:
     """``resample`` of a file, by its timestamps; only the requested frames are held in memory.
 
-    Decoding stops at the last frame needed. ``cut="center"`` reads all timestamps first, without decoding.
+    Decoding stops at the last frame needed; what follows is not checked for damage. ``cut="center"`` decodes the file
+    to its end first, as only that gives the times of all frames.
     """
     _check(fps, num_frames, cut, pad)
     with VideoReader(path) as reader:

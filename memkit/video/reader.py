@@ -3,74 +3,152 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from heapq import heappop, heappush
 from pathlib import Path
-from typing import Any
 
 import av
-import torch
 from av.error import FFmpegError
+from av.stream import Disposition
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
 from torch import Tensor
 
 from memkit.errors import MediaError
+from memkit.video.structure import structural_fault
+from memkit.video.upright import upright
+
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,gif,ogg,asf,mxf,nut,ivf,h264,hevc,m4v,obu,"
+    "rawvideo,yuv4mpegpipe,apng,png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,tiff_pipe,image2"
+)
+"""FFmpeg's formats that hold the pictures themselves. Others, such as playlists, refer to further files or addresses,
+which are never followed."""
+_WITHOUT_PRESENTATION_TIMES = {"avi", "h264", "hevc", "m4v", "mpegvideo"}
+"""Formats that state only the order in which frames are decoded."""
 
 
 class VideoReader:
-    """A file open for decoding; every error names the file."""
+    """A local file open for decoding; every error names the file."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
 
     def __enter__(self) -> VideoReader:
+        if not self.path.is_file():
+            raise MediaError(f"{self.path} is not a file; check the path.")
+        options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
         try:
-            self._container = av.open(str(self.path), "r")
-        except (OSError, FFmpegError) as error:
-            raise MediaError(f"{self.path} cannot be opened as a video ({error}); replace the file.") from error
-        if not self._container.streams.video:
+            self._container = av.open(f"file:{self.path}", "r", container_options=options)
+        except (OSError, FFmpegError, UnicodeError) as error:
+            raise MediaError(
+                f"{self.path} cannot be opened as a video ({_reason(error)}); replace the file. Playlists and other "
+                "files that only refer to videos are not followed."
+            ) from error
+        try:
+            self._open_stream()
+        except BaseException:
             self._container.close()
+            raise
+        return self
+
+    def _open_stream(self) -> None:
+        pictures = Disposition.attached_pic | Disposition.timed_thumbnails  # cover art
+        streams = [s for s in self._container.streams.video if not Disposition(s.disposition) & pictures]
+        if not streams:
             raise MediaError(f"{self.path} has no video stream; check or replace the file.")
-        self._stream: VideoStream = self._container.streams.video[0]
+        self._stream: VideoStream = streams[0]
         self._stream.thread_type = "AUTO"
+        # By default, decoders conceal damage and report nothing.
+        self._stream.codec_context.options = {"err_detect": "+crccheck+bitstream+buffer+explode"}
         rate = self._stream.average_rate or self._stream.guessed_rate
         self.rate = float(rate) if rate else None
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self._container.close()
 
     def times(self) -> list[float]:
-        """Times of all frames, from the file's index without decoding; the file is rewound afterwards."""
+        """Times of all frames; the file is decoded to its end, checked and rewound."""
+        times = [time for time, _ in self._decoded()]
         try:
-            packets: Iterable[Any] = self._container.demux(self._stream)
-            stamps = sorted(packet.pts for packet in packets if packet.pts is not None)
             self._container.seek(0)
-            self._check_whole()
         except FFmpegError as error:
-            raise MediaError(f"{self.path} cannot be read to its end ({error}); check or replace the file.") from error
-        base = float(self._stream.time_base or 1)
-        return [stamp * base for stamp in stamps]
+            raise MediaError(f"{self.path} cannot be rewound ({_reason(error)}); replace the file.") from error
+        return times
 
     def frames(self) -> Iterator[tuple[float, UInt8[Tensor, "height width 3"]]]:
-        """Each frame, upright, with its time in seconds."""
-        count, last = 0, -float("inf")
+        """Each frame, as it is to be shown, with its time in seconds. Whoever takes all frames takes the whole file.
+
+        Raises:
+            MediaError: the file is damaged or truncated, the size of the pictures changes, time goes back, or there is
+                no frame; it cannot be shown, see `upright`.
+        """
+        aspect = self._stream.sample_aspect_ratio
+        for time, frame in self._decoded():
+            try:
+                image = upright(frame, aspect)
+            except MediaError as error:
+                raise MediaError(f"{self.path}: {error}") from error
+            yield time, image
+
+    def _decoded(self) -> Iterator[tuple[float, av.VideoFrame]]:
+        """Each frame as it is stored, with its time."""
+        count, last, size = 0, -float("inf"), None
         try:
-            for frame in self._container.decode(self._stream):
-                time = frame.time if frame.time is not None else count / (self.rate or 1)
+            for stamp, frame in self._stamped():
+                time = count / (self.rate or 1) if stamp is None else float(stamp * (frame.time_base or 1))
+                if frame.is_corrupt:
+                    raise self._damaged(f"at frame {count}")
                 if time < last:
                     raise MediaError(f"{self.path}: time goes back at frame {count}; write the file again.")
-                image = torch.from_numpy(frame.to_ndarray(format="rgb24"))
-                yield time, torch.rot90(image, frame.rotation // 90) if frame.rotation % 360 else image
+                size = size or (frame.width, frame.height)
+                if size != (frame.width, frame.height):
+                    raise MediaError(
+                        f"{self.path}: the pictures change from {size[0]}×{size[1]} to {frame.width}×{frame.height} "
+                        f"pixels at frame {count}; cut the file there."
+                    )
+                yield time, frame
                 count, last = count + 1, time
         except FFmpegError as error:
-            raise MediaError(f"{self.path} cannot be decoded at frame {count} ({error}); replace the file.") from error
+            raise self._damaged(f"at frame {count} ({_reason(error)})") from error
+        self._check_whole()
         if not count:
             raise MediaError(f"{self.path} has no frame; check or replace the file.")
-        self._check_whole()
+
+    def _stamped(self) -> Iterator[tuple[int | None, av.VideoFrame]]:
+        """Each frame with its time in units of its time base, or None if the file states none.
+
+        Formats without presentation times give the times of the packets, in the order of decoding: frames come in the
+        order of presentation, so the next frame has the least time that is left.
+        """
+        ordered = not _WITHOUT_PRESENTATION_TIMES.isdisjoint(self._container.format.name.split(","))
+        waiting: list[int] = []
+        for packet in self._container.demux(self._stream):
+            if packet.is_corrupt:
+                raise self._damaged(f"at byte {packet.pos}")
+            if ordered and packet.dts is not None and packet.size:
+                heappush(waiting, packet.dts)
+            for frame in packet.decode():
+                yield (heappop(waiting) if ordered and waiting else frame.pts), frame
 
     def _check_whole(self) -> None:
-        """Refuse a file shorter than its index says, which decoders would take for a short clip."""
+        """Refuse a file shorter than its index says, or whose structure is broken."""
         end = max((entry.pos + entry.size for entry in self._stream.index_entries), default=0)
         if end > self.path.stat().st_size:
             raise MediaError(f"{self.path} is truncated; copy or download it again.")
+        fault = structural_fault(self.path, self._container.format.name)
+        if fault:
+            raise MediaError(f"{self.path} {fault}.")
+
+    def _damaged(self, where: str) -> MediaError:
+        """The error for damage that shows in decoding; that the file is truncated is said in preference."""
+        try:
+            self._check_whole()
+        except MediaError as error:
+            return error
+        return MediaError(f"{self.path} is damaged {where}; copy or download it again.")
+
+
+def _reason(error: Exception) -> str:
+    """FFmpeg's words for an error, without its number and the file's name."""
+    return getattr(error, "strerror", None) or str(error)

@@ -19,7 +19,7 @@ from memkit.banks.captions import Row
 from memkit.banks.posed_clips import check_count, cropped, frames_at
 from memkit.cameras import Cameras, poses_beside, read_poses
 from memkit.errors import InputError
-from memkit.video import read_video, resize
+from memkit.video import read_frames, resize
 from memkit.worlds.constants import Split
 from memkit.worlds.rooms import Room, RoomClip
 
@@ -96,17 +96,17 @@ class FileVideo:
         """Raises `InputError` or `MediaError` naming the file: no poses, not one a frame, or under one chunk long."""
         file, form = self.row.file, self.form
         poses = self._poses()
-        video = read_video(file)
+        video = read_frames(file)
         cameras = None
         if poses is not None:
             cameras = read_poses(poses)
             check_count(poses, cameras, file, len(video.frames))
         # the frame nearest in time to k / fps; the last chunk that is whole ends it
-        stride, length = form.num_frames - 1, (len(video.frames) - 1) / video.fps * form.fps
+        stride, length = form.num_frames - 1, (video.times[-1] - video.times[0]).item() * form.fps
         count = int(length + 1e-6) // stride
         if not count:
             raise InputError(f"{file} has {length + 1:.0f} frames at {form.fps} a second, a chunk {form.num_frames}.")
-        index = frames_at(count * stride + 1, form.fps, video.fps, len(video.frames))
+        index = frames_at(count * stride + 1, form.fps, video.times)
         for i in range(count):
             at = index[i * stride : i * stride + form.num_frames]
             frames, seen = resize(video.frames[at], form.height, form.width), None
