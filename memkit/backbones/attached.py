@@ -1,4 +1,4 @@
-"""`Attached`: the base of everything that is attached to stock Wan transformers, and detached again.
+"""`Attached`: the base of everything that is attached to stock transformers, and detached again.
 
     with injector.attach(model) as attached, attached.chunk(...):
         model(...)
@@ -15,12 +15,14 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
-from diffusers import WanTransformer3DModel
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from memkit.backbones.adapters.choice import adapter_of
+from memkit.backbones.attention_processor import GroupedSelfAttention, modulation_hook, refuse_copy
 from memkit.backbones.base import Carrier, Grouping, Part, Positioning
-from memkit.backbones.wan_attention import GroupedSelfAttention, carry_modulation, refuse_copy
+from memkit.backbones.protocol import Grid, Model
+from memkit.backbones.unwrap import check_supported
 from memkit.errors import InputError, MemkitError
 
 _REGISTER = "_memkit_attached"
@@ -48,12 +50,14 @@ class Attached:
     places_frames: ClassVar[bool] = False
     """Whether it sets the frames that the model runs on and their positions in time. A model may have only one such
     attachment."""
+    needs_frames: ClassVar[bool] = False
+    """Whether it needs to know the frames of a forward pass, without setting them."""
 
     __deepcopy__ = __reduce_ex__ = refuse_copy
 
-    def __init__(self, owner: object, models: Sequence[WanTransformer3DModel]) -> None:
+    def __init__(self, owner: object, models: Sequence[Model]) -> None:
         self.owner = owner
-        self.models: tuple[WanTransformer3DModel, ...] = ()
+        self.models: tuple[Model, ...] = ()
         self._handles: list[RemovableHandle] = []
         for model in models:
             self._refuse_second(model)
@@ -74,16 +78,19 @@ class Attached:
 
     # -- for subclasses to override ------------------------------------------------------------------------------------
 
-    def part(self, model: WanTransformer3DModel, layer: int) -> Part | None:
+    def part(self, model: Model, layer: int) -> Part | None:
         """The part to run in the self-attention of a layer, or None; called once per layer."""
         return None
 
-    def rotary(self, model: WanTransformer3DModel, latents: Tensor, carrier: Carrier) -> Carrier:
-        """Return the carrier with changed rotary tables or added state; called once per forward with its latents
-        [B,C,F,H,W]."""
+    def rotary(self, model: Model, grid: Grid | None, carrier: Carrier) -> Carrier:
+        """Return the carrier with changed rotary tables or added state; called once per forward.
+
+        ``grid`` is that of the model's tokens. It may be None, where a call of the model does not tell it, but not for
+        attachments that need or place the frames.
+        """
         return carrier
 
-    def install(self, model: WanTransformer3DModel) -> None:
+    def install(self, model: Model) -> None:
         """Register further hooks on the model; pass their handles to `keep`."""
 
     def keep(self, *handles: RemovableHandle) -> None:
@@ -106,7 +113,7 @@ class Attached:
     def __exit__(self, *_: object) -> None:
         self.detach()
 
-    def _refuse_second(self, model: WanTransformer3DModel) -> None:
+    def _refuse_second(self, model: Model) -> None:
         for other in attached_to(model):
             if other.owner is self.owner:
                 raise InputError(
@@ -166,15 +173,18 @@ class _Register:
 
     def __init__(self, model: Any) -> None:
         self.model = model
+        self.adapter = adapter = adapter_of(model)
         self.attached: list[Attached] = []
+        self.blocks = adapter.blocks(model)
         self._parts: dict[Attached, list[Part | None]] = {}
-        self._inner = [block.attn1.processor for block in model.blocks]
+        self._inner = [adapter.attention(block).processor for block in self.blocks]
         self._thread, self._depth = 0, 0
+        carry = modulation_hook(adapter)
         self._handles = [
             model.register_forward_pre_hook(self._begin, prepend=True),
             model.register_forward_hook(self._end, always_call=True),
-            model.rope.register_forward_hook(self._carry),
-            *(block.register_forward_pre_hook(carry_modulation) for block in model.blocks),
+            *adapter.watch(model, self._carry),
+            *(block.register_forward_pre_hook(carry, with_kwargs=True) for block in self.blocks),
         ]
 
     @staticmethod
@@ -185,7 +195,7 @@ class _Register:
         return vars(model)[_REGISTER]
 
     def add(self, attachment: Attached) -> None:
-        parts = [attachment.part(self.model, i) for i in range(len(self.model.blocks))]
+        parts = [attachment.part(self.model, i) for i in range(len(self.blocks))]
         _check_compatible(parts[0], [row[0] for row in self._parts.values()])
         self.attached.append(attachment)
         self._parts[attachment] = parts
@@ -200,22 +210,30 @@ class _Register:
             return
         for handle in self._handles:
             handle.remove()
-        for block, inner in zip(self.model.blocks, self._inner, strict=True):
-            if isinstance(block.attn1.processor, GroupedSelfAttention):
-                block.attn1.processor = inner
+        for block, inner in zip(self.blocks, self._inner, strict=True):
+            attention = self.adapter.attention(block)
+            if isinstance(attention.processor, GroupedSelfAttention):
+                attention.processor = inner
         delattr(self.model, _REGISTER)
 
     def _update_processors(self) -> None:
         """Give each block a processor with the parts of all attachments; processors set by other code stay."""
-        for i, (block, inner) in enumerate(zip(self.model.blocks, self._inner, strict=True)):
-            if block.attn1.processor is inner or isinstance(block.attn1.processor, GroupedSelfAttention):
+        for i, (block, inner) in enumerate(zip(self.blocks, self._inner, strict=True)):
+            attention = self.adapter.attention(block)
+            if attention.processor is inner or isinstance(attention.processor, GroupedSelfAttention):
                 parts = (self._parts[each][i] for each in self.attached)
-                block.attn1.processor = GroupedSelfAttention(inner, block, tuple(p for p in parts if p is not None))
+                parts = tuple(part for part in parts if part is not None)
+                attention.processor = GroupedSelfAttention(inner, self.adapter, block, parts)
 
-    def _carry(self, rope: Any, args: tuple[Tensor], tables: tuple[Tensor, Tensor]) -> Carrier:
-        carrier = Carrier(*tables, states={}, grad=torch.is_grad_enabled())
+    def _carry(self, grid: Grid | None, carrier: Carrier) -> Carrier:
         for attachment in self.attached:
-            carrier = attachment.rotary(self.model, args[0], carrier)
+            check_supported(self.model, attachment.kind)
+            if grid is None and (attachment.places_frames or attachment.needs_frames):
+                raise InputError(
+                    f"This call of the {type(self.model).__name__} does not tell the number and size of its frames, "
+                    f"which {attachment.kind} needs; give them, or detach {attachment.kind}."
+                )
+            carrier = attachment.rotary(self.model, grid, carrier)
         return carrier
 
     def _begin(self, _model: nn.Module, _args: tuple[Any, ...]) -> None:

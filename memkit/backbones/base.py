@@ -1,12 +1,13 @@
 """Interfaces between injectors and a model: what may be added to the self-attention of a layer.
 
-The adapter of a backbone (``wan_attention.py``) calls an `Injection` three times per self-attention. All injections of
-a layer extend the same `Table`, so injectors compose. A `Positioning` sets the positions of the layer's own tokens and
+The processor of a self-attention (``attention_processor.py``) calls an `Injection` three times. All injections of a
+layer extend the same `Table`, so injectors compose. A `Positioning` sets the positions of the layer's own tokens and
 a `Grouping` their visibility to each other, before any injection extends the table.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -15,31 +16,41 @@ from torch import Tensor, nn
 from memkit.errors import MemkitError
 
 VIDEO = "X"
-"""Name of the group of the model's own tokens."""
+"""Name of the group of the model's own video tokens."""
+
+TEXT = "T"
+"""Name of the group of text tokens, in models that attend to text and video jointly."""
+
+MEMORY_TOKENS, KV_CACHE, FRAME_CONTEXT = "memory tokens", "a KV cache", "frame context"
+QUERY_LAYERS, TEACHER_FORCING, CAMERA_POSITIONS = "query layers", "teacher forcing", "camera positions"
+"""Kinds of attachment, as they are called in error messages; an adapter says which of them its model cannot have."""
 
 
 class Carrier(NamedTuple):
-    """State of one forward pass, passed from the rotary embedding to the self-attention of every block.
+    """State of one forward pass, passed in place of the rotary embedding to the self-attention of every block.
 
-    The model passes the output of ``rope`` to each block, and the block passes it to its self-attention, unchanged. So
-    a block that gradient checkpointing recomputes finds the state of the forward pass that it first ran in. Offloading
+    The model passes its rotary embedding to each block, and the block passes it to its self-attention, unchanged. So a
+    block that gradient checkpointing recomputes finds the state of the forward pass that it first ran in. Offloading
     (accelerate, diffusers) rebuilds tuples and dictionaries while it moves their tensors: a NamedTuple keeps its fields
     through that, and the objects in ``states`` are kept as they are, provided that they have no method ``to`` and are
     no dataclasses (which FSDP copies).
     """
 
-    cos: Tensor
-    sin: Tensor
+    cos: Tensor | None
+    sin: Tensor | None
     states: dict[str, Any]
     """State of each attachment for this forward pass, by the attachment's key."""
     grad: bool
     """Whether gradients were enabled when the forward pass began."""
-    temb: Tensor | None = None
-    """Modulation of the block [B,6,D], or [B,S,6,D] with one timestep per token; None outside a block."""
+    temb: Any = None
+    """What the block computes its modulation from (for Wan [B,6,D], or [B,S,6,D] with one timestep per token); None
+    outside a block."""
+    own: Any = None
+    """What the model's adapter keeps of this forward pass."""
 
     @property
-    def rotary(self) -> tuple[Tensor, Tensor]:
-        """The rotary tables (cos, sin), in the stock model's layout."""
+    def rotary(self) -> tuple[Any, Any]:
+        """The rotary tables (cos, sin), each [B or 1, S, H or 1, D]; None in models without rotary positions."""
         return self.cos, self.sin
 
     def state(self, key: str) -> Any:
@@ -75,7 +86,8 @@ class Injection(Protocol):
         """Compute what `extend` and `finish` need, or return None to leave this layer unchanged.
 
         Called inside the self-attention of ``block``, whose offloaded weights are on their device by then. ``hidden``
-        [B,S,D] is the input of the self-attention, ``temb`` [B,6,D] or [B,S,6,D] the modulation of its tokens.
+        [B,S,D] is the input of the self-attention, ``temb`` what the modulation of its tokens is computed from; see
+        `BackboneAdapter.modulate`.
         """
         ...
 
@@ -105,8 +117,8 @@ class Positioning(Protocol):
         """Apply the positions to queries, keys and values [B,S,H,D]."""
         ...
 
-    def leave(self, attn: nn.Module, y: Tensor, position: Any) -> Tensor:
-        """Project the attention output ``y`` [B,S,H,D] to the layer's output [B,S,D] by ``attn.to_out[0]``."""
+    def leave(self, y: Tensor, project: Callable[[Tensor], Tensor], position: Any) -> Tensor:
+        """Project the attention output ``y`` [B,S,H,D] to the layer's output [B,S,D], by the layer's ``project``."""
         ...
 
 

@@ -1,53 +1,58 @@
-"""Find the Wan transformers in a transformer, also a wrapped or compiled one, a backbone or a pipeline."""
+"""Find the transformers in a transformer, also a wrapped or compiled one, a backbone or a pipeline."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from diffusers import DiffusionPipeline, WanTransformer3DModel
-from diffusers.models.transformers.transformer_wan import WanAttnProcessor
+from diffusers import DiffusionPipeline
 from torch import nn
 
+from memkit.backbones.adapters.choice import adapter_of
+from memkit.backbones.attention_processor import GroupedSelfAttention
+from memkit.backbones.protocol import Model
 from memkit.backbones.wan import WanBackbone
-from memkit.backbones.wan_attention import GroupedSelfAttention
 from memkit.errors import InputError
 
 Attachable = nn.Module | WanBackbone | DiffusionPipeline
-"""A Wan transformer, also compiled or wrapped (DDP, PEFT); or a backbone or pipeline, which stands for all its
-experts."""
+"""A transformer, also compiled or wrapped (DDP, PEFT); or a backbone or pipeline, which stands for all its experts."""
 
 
-def wans_of(models: Sequence[Attachable]) -> list[WanTransformer3DModel]:
-    """The Wan transformers in ``models``, unwrapped by `wan_of`; all experts of a backbone or pipeline.
+def transformers_of(models: Sequence[Attachable], kind: str) -> list[Model]:
+    """The transformers in ``models``, unwrapped by `transformer_of`; all experts of a backbone or pipeline.
 
     Raises:
-        InputError: there are none, one is repeated, or one is not a Wan transformer.
+        InputError: there are none, one is repeated, or one has no adapter or cannot have this kind of attachment.
     """
-    transformers = [wan_of(transformer) for model in models for transformer in _experts(model)]
+    transformers = [transformer_of(transformer) for model in models for transformer in _experts(model)]
     if not transformers or len({id(transformer) for transformer in transformers}) != len(transformers):
         raise InputError("attach() needs transformers, each once: attach(pipe) or attach(pipe.transformer).")
+    for transformer in transformers:
+        check_supported(transformer, kind)
     return transformers
 
 
-def wan_of(model: object) -> WanTransformer3DModel:
-    """The Wan transformer in ``model``, unwrapped from ``torch.compile``, DDP, DataParallel and PEFT.
+def check_supported(model: Model, kind: str) -> None:
+    """Raise `InputError`, with the adapter's reason, if the model cannot have this kind of attachment."""
+    if (reason := adapter_of(model).why_not(model, kind)) is not None:
+        name = type(model).__name__
+        raise InputError(f"{kind[0].upper()}{kind[1:]} cannot be attached to a {name}: {reason}.")
+
+
+def transformer_of(model: object) -> Model:
+    """The transformer in ``model``, unwrapped from ``torch.compile``, DDP, DataParallel and PEFT.
 
     Raises:
-        InputError: it is not a Wan transformer, or it has custom attention processors.
+        InputError: it is of a class without an adapter, or it has custom attention processors.
     """
     inner = _unwrapped(model)
-    if not isinstance(inner, WanTransformer3DModel):
-        raise InputError(
-            f"Memory attaches to a diffusers WanTransformer3DModel, not to {type(inner).__name__}; "
-            "give a pipeline, pipe.transformer, or a WanBackbone."
-        )
-    for i, block in enumerate(inner.blocks):
-        processor = block.attn1.processor
-        if type(processor) not in (WanAttnProcessor, GroupedSelfAttention):
+    adapter = adapter_of(inner)
+    for i, block in enumerate(adapter.blocks(inner)):
+        processor = adapter.attention(block).processor
+        if type(processor) not in (*adapter.processors, GroupedSelfAttention):
             raise InputError(
-                f"blocks[{i}].attn1 has the processor {type(processor).__name__}, which memory would replace; "
-                "set it back to WanAttnProcessor() first."
+                f"The self-attention of block {i} has the processor {type(processor).__name__}, which memory would "
+                f"replace; set it back to {adapter.processors[0].__name__}() first."
             )
     return inner
 

@@ -16,7 +16,7 @@ from diffusers import WanTransformer3DModel
 from jaxtyping import Float
 from torch import Tensor
 
-from memkit.backbones.wan_call import call_arguments
+from memkit.backbones.adapters.wan import WAN
 from memkit.errors import InputError
 
 
@@ -33,7 +33,7 @@ def conditioning_frames(
     """
 
     def before(module: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        named = call_arguments(args, kwargs)
+        named = WAN.arguments(args, kwargs)
         x, t = named["hidden_states"], named["timestep"]
         given = {
             "hidden_states": write_conditioning_frames(x, latents),

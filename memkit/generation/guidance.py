@@ -22,11 +22,12 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
-from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 
 from memkit.backbones.attached import Attached
-from memkit.backbones.unwrap import Attachable, wans_of
+from memkit.backbones.base import MEMORY_TOKENS
+from memkit.backbones.protocol import Model
+from memkit.backbones.unwrap import Attachable, transformers_of
 from memkit.errors import InputError, MemkitError
 from memkit.injectors.self_attention import SelfAttentionConcat
 
@@ -69,7 +70,7 @@ class GuidedMemory:
                 "cond" and "uncond" by ``cache_context`` (the stock Wan pipelines do); or, with a scale, the
                 unconditional pass does not follow the conditional one on the same latents.
         """
-        return AttachedGuidance(self, wans_of(models))
+        return AttachedGuidance(self, transformers_of(models, MEMORY_TOKENS))
 
 
 class AttachedGuidance(Attached):
@@ -78,13 +79,13 @@ class AttachedGuidance(Attached):
     kind = "guided memory"
     owner: GuidedMemory
 
-    def __init__(self, owner: GuidedMemory, models: Sequence[WanTransformer3DModel]) -> None:
+    def __init__(self, owner: GuidedMemory, models: Sequence[Model]) -> None:
         self._injector = copy.copy(owner.injector)  # hidden and shown here alone
         self._injector.shown = False
         self._undo: list[Callable[[], None]] = []
         super().__init__(owner, models)
 
-    def install(self, model: WanTransformer3DModel) -> None:
+    def install(self, model: Model) -> None:
         """The memory, hidden, hooks around the model, and an ear at its public ``cache_context``."""
         self._undo.append(self._injector.attach(model).detach)
         guided = _Guided(model, self._injector, self.owner.guidance)

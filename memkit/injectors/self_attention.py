@@ -9,17 +9,18 @@ sizes.)
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from diffusers import WanTransformer3DModel
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from memkit.attention import attention_share
+from memkit.backbones.adapters.choice import adapter_of
 from memkit.backbones.attached import Attached
-from memkit.backbones.base import VIDEO, Carrier, Table
-from memkit.backbones.unwrap import Attachable, wans_of
-from memkit.backbones.wan_attention import modulate, project_kv
+from memkit.backbones.base import MEMORY_TOKENS, TEXT, VIDEO, Carrier, Table
+from memkit.backbones.protocol import BackboneAdapter, Grid, Model
+from memkit.backbones.unwrap import Attachable, transformers_of
 from memkit.errors import InputError, MemkitError
 from memkit.injectors.attention_recorder import AttentionRecorder, Row
 from memkit.memory import Memory
@@ -29,7 +30,7 @@ SHARES = "memory"
 
 
 class SelfAttentionConcat:
-    """Extends every self-attention of a Wan transformer with the keys and values of ``memory``.
+    """Extends every self-attention of a transformer with the keys and values of ``memory``.
 
         with SelfAttentionConcat(memory).attach(pipe):
             video = pipe(prompt).frames[0]
@@ -60,18 +61,18 @@ class SelfAttentionConcat:
         the blocks again: call ``backward`` inside the ``with`` statement.
 
         Raises:
-            InputError: no transformer is given, one is not a Wan transformer or already has this memory attached, or
-                its width, or its numbers of layers and heads, differ from those of the memory or its gate.
+            InputError: no transformer is given, one is of an unknown class or already has this memory attached, or its
+                width, or its numbers of layers and heads, differ from those of the memory or its gate.
         """
-        transformers = wans_of(models)
+        transformers = transformers_of(models, MEMORY_TOKENS)
         for model in transformers:
-            width = model.config.num_attention_heads * model.config.attention_head_dim
-            if self.memory.tokens.shape[-1] != width:
+            sizes = adapter_of(model).sizes(model)
+            if self.memory.tokens.shape[-1] != sizes.width:
                 raise InputError(
-                    f"Memory tokens have width {self.memory.tokens.shape[-1]}, the transformer has {width}; "
-                    f"use an encoder for this width (dim={width})."
+                    f"Memory tokens have width {self.memory.tokens.shape[-1]}, the transformer has {sizes.width}; "
+                    f"use an encoder for this width (dim={sizes.width})."
                 )
-            shape = (model.config.num_layers, model.config.num_attention_heads)
+            shape = (sizes.layers, sizes.heads)
             if self.memory.gate is not None and self.memory.gate.shape != shape:
                 raise InputError(
                     f"The memory's gate is for {tuple(self.memory.gate.shape)} layers and heads, the transformer has "
@@ -79,26 +80,26 @@ class SelfAttentionConcat:
                 )
         return _AttachedMemory(self, transformers)
 
-    def layer(self, layer: int, key: str) -> _ConcatLayer:
-        """The injection of one layer; ``key`` is the key of the attachment."""
+    def layer(self, adapter: BackboneAdapter, layer: int, key: str) -> _ConcatLayer:
+        """The injection of one layer of a model with this adapter; ``key`` is the key of the attachment."""
         gate = None if self.memory.gate is None else self.memory.gate[layer]
-        return _ConcatLayer(self, layer, self._tokens, gate, key)
+        return _ConcatLayer(self, adapter, layer, self._tokens, gate, key)
 
 
 class _AttachedMemory(Attached):
     """Memory tokens attached to transformers."""
 
-    kind = "memory tokens"
+    kind = MEMORY_TOKENS
     several = True
     owner: SelfAttentionConcat
 
-    def part(self, model: WanTransformer3DModel, layer: int) -> _ConcatLayer:
-        return self.owner.layer(layer, self.key)
+    def part(self, model: Model, layer: int) -> _ConcatLayer:
+        return self.owner.layer(adapter_of(model), layer, self.key)
 
-    def rotary(self, model: WanTransformer3DModel, latents: Tensor, carrier: Carrier) -> Carrier:
+    def rotary(self, model: Model, grid: Grid | None, carrier: Carrier) -> Carrier:
         if self.owner.recorder is None or not self.owner.shown:
             return carrier
-        return carrier.with_state(self.key, self.owner.recorder.begin(len(model.blocks)))
+        return carrier.with_state(self.key, self.owner.recorder.begin(adapter_of(model).sizes(model).layers))
 
 
 @dataclass(frozen=True)
@@ -131,11 +132,18 @@ class _ConcatLayer:
     """The injection of one layer."""
 
     def __init__(
-        self, owner: SelfAttentionConcat, layer: int, visible: _VisibleTokens | None, gate: Tensor | None, key: str
+        self,
+        owner: SelfAttentionConcat,
+        adapter: BackboneAdapter,
+        layer: int,
+        visible: _VisibleTokens | None,
+        gate: Tensor | None,
+        key: str,
     ) -> None:
-        self.owner, self.layer, self.visible, self.gate, self.key = owner, layer, visible, gate, key
+        self.owner, self.adapter, self.layer = owner, adapter, layer
+        self.visible, self.gate, self.key = visible, gate, key
 
-    def prepare(self, block: nn.Module, hidden: Tensor, temb: Tensor, carrier: Carrier) -> _Prepared | None:
+    def prepare(self, block: nn.Module, hidden: Tensor, temb: Any, carrier: Carrier) -> _Prepared | None:
         """The memory tokens [B,M,D], modulated for this block."""
         if self.visible is None or not self.owner.shown:
             return None
@@ -153,28 +161,26 @@ class _ConcatLayer:
             )
         tokens = tokens.expand(hidden.shape[0], -1, -1)
         row = None if self.owner.recorder is None else carrier.states.get(self.key)
-        return _Prepared(modulate(block, tokens, temb).type_as(hidden), row)
+        return _Prepared(self.adapter.modulate(block, tokens, temb).type_as(hidden), row)
 
     def extend(self, table: Table, attn: nn.Module, prepared: _Prepared) -> str:
         """Add the memory's keys and values: to the softmax of the video or, with a gate, to a separate one."""
         assert self.visible is not None
         group = f"memory {len(table.kv)}"
-        table.kv[group] = project_kv(attn, prepared.tokens)
+        table.kv[group] = self.adapter.project_kv(attn, prepared.tokens)
         if self.visible.logits is not None:
             logits = self.visible.logits.to(prepared.tokens.device)
             table.log_weight[group] = logits.expand(prepared.tokens.shape[0], -1)
         if self.gate is not None:
             table.q[group], table.sees[group] = table.q[VIDEO], (group,)
             return group
-        if self.visible.has_memory is not None:  # samples without memory get exactly the model's own attention
-            table.q[f"not {group}"], absent = table.q[VIDEO], table.sees[VIDEO]
-        else:
-            absent = None
+        own = {name: table.sees[name] for name in (VIDEO, TEXT) if name in table.q}
         for name, row in table.sees.items():
             if VIDEO in row:
                 table.sees[name] = (*row, group)
-        if absent is not None:
-            table.sees[f"not {group}"] = absent
+        if self.visible.has_memory is not None:  # samples without memory get exactly the model's own attention
+            for name, row in own.items():
+                table.q[f"{name} not {group}"], table.sees[f"{name} not {group}"] = table.q[name], row
         return group
 
     def finish(self, table: Table, group: str, out: dict[str, Tensor], prepared: _Prepared) -> None:
@@ -192,7 +198,9 @@ class _ConcatLayer:
             prepared.row.record(SHARES, self.layer, shares[VIDEO].mean((1, 2)))
         if self.visible.has_memory is not None:
             has_memory = self.visible.has_memory.to(out[VIDEO].device)
-            out[VIDEO] = torch.where(has_memory, out[VIDEO], out.pop(f"not {group}"))
+            for name in (VIDEO, TEXT):
+                if name in out:
+                    out[name] = torch.where(has_memory, out[name], out.pop(f"{name} not {group}"))
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,18 @@
-"""How camera positions (`PMRoPE` and `PRoPE`) are attached to the self-attention of a stock Wan."""
+"""How camera positions (`PMRoPE` and `PRoPE`) are attached to the self-attention of a stock transformer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from diffusers import WanTransformer3DModel
 from torch import Tensor
 
 from memkit.backbones.attached import Attached, Running
-from memkit.backbones.base import Carrier, Positioning
+from memkit.backbones.base import CAMERA_POSITIONS, Carrier, Positioning
+from memkit.backbones.protocol import Grid, Model
 from memkit.cameras.path import CameraPath
 from memkit.errors import InputError
 
-KEY = "camera positions"
+KEY = CAMERA_POSITIONS
 
 
 class AttachedCameras(Attached):
@@ -22,10 +22,9 @@ class AttachedCameras(Attached):
     """
 
     kind = KEY
+    needs_frames = True
 
-    def __init__(
-        self, owner: object, models: Sequence[WanTransformer3DModel], positioning: Callable[[int], Positioning]
-    ) -> None:
+    def __init__(self, owner: object, models: Sequence[Model], positioning: Callable[[int], Positioning]) -> None:
         self._positioning = positioning
         self.running: Running[CameraChunk] = Running(self.kind)
         super().__init__(owner, models)
@@ -37,21 +36,21 @@ class AttachedCameras(Attached):
         """
         return CameraChunk(self.running, path)
 
-    def part(self, model: WanTransformer3DModel, layer: int) -> Positioning:
+    def part(self, model: Model, layer: int) -> Positioning:
         return self._positioning(layer)
 
-    def rotary(self, model: WanTransformer3DModel, latents: Tensor, carrier: Carrier) -> Carrier:
+    def rotary(self, model: Model, grid: Grid | None, carrier: Carrier) -> Carrier:
         """Add the cameras of this forward pass as state.
 
         Raises:
             InputError: the number of latent frames differs from the number of cameras.
         """
         chunk = self.running.current()
-        frames = latents.shape[2] // model.config.patch_size[0]
-        if len(chunk.path) != frames:
+        assert grid is not None
+        if len(chunk.path) != grid.frames:
             raise InputError(
-                f"There are cameras of {len(chunk.path)} frames, the latents have {frames}; select the cameras of the "
-                "chunk: chunk(path.frames([...]))."
+                f"There are cameras of {len(chunk.path)} frames, the latents have {grid.frames}; select the cameras of "
+                "the chunk: chunk(path.frames([...]))."
             )
         return carrier.with_state(self.key, chunk)
 

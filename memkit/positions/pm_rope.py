@@ -1,12 +1,14 @@
-"""`PMRoPE`: camera positions in addition to Wan's rotary positions in self-attention (ReMind, arXiv 2605.25333).
+"""`PMRoPE`: camera positions in addition to the model's rotary positions in self-attention (ReMind, arXiv 2605.25333).
 
-A camera's vector c (`CameraPath.vectors`) rotates queries and keys by the phase W c in addition to Wan's own rotation,
-so that the relative phase of two tokens is ω·(Δt, Δh, Δw) + W (c_i − c_j); values and outputs get an additional term in
-projective coordinates. All parameters are initialised to zero, where the model's outputs are bit-identical to before.
+A camera's vector c (`CameraPath.vectors`) rotates queries and keys by the phase W c in addition to the model's own
+rotation, so that the relative phase of two tokens is ω·(Δt, Δh, Δw) + W (c_i − c_j); values and outputs get an
+additional term in projective coordinates. All parameters are initialised to zero, where the model's outputs are
+bit-identical to before.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,9 +16,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from memkit.backbones.base import Carrier, Positioning
+from memkit.backbones.adapters.choice import adapter_of
+from memkit.backbones.base import CAMERA_POSITIONS, Carrier, Positioning
 from memkit.backbones.rotary import rotate
-from memkit.backbones.unwrap import Attachable, wan_of, wans_of
+from memkit.backbones.unwrap import Attachable, transformer_of, transformers_of
 from memkit.cameras.path import SIZE, CameraPath
 from memkit.errors import InputError
 from memkit.positions.attachment import AttachedCameras, cameras_of
@@ -51,12 +54,13 @@ class PMRoPEConfig:
     @classmethod
     def of(cls, transformer: nn.Module, mode: str = "full") -> PMRoPEConfig:
         """The config with the sizes of a transformer."""
-        config = wan_of(transformer).config
-        return cls(config.num_layers, config.num_attention_heads, config.attention_head_dim, mode)
+        model = transformer_of(transformer)
+        sizes = adapter_of(model).sizes(model)
+        return cls(sizes.layers, sizes.heads, sizes.head_dim, mode)
 
 
 class PMRoPE(Pretrained, nn.Module):
-    """Camera positions for every self-attention of a Wan transformer; a separate module, saved by itself.
+    """Camera positions for every self-attention of a transformer; a separate module, saved by itself.
 
         path = CameraPath.of(cameras)
         with pm_rope.attach(transformer) as attached, attached.chunk(path):
@@ -88,10 +92,10 @@ class PMRoPE(Pretrained, nn.Module):
         no cameras are needed.
 
         Raises:
-            InputError: no transformer is given, one is repeated, is not a Wan transformer, has other sizes or already
-                has camera positions.
+            InputError: no transformer is given, one is repeated, has other sizes, cannot have camera positions or
+                already has them.
         """
-        transformers = wans_of(models)
+        transformers = transformers_of(models, CAMERA_POSITIONS)
         for model in transformers:
             if (expected := PMRoPEConfig.of(model, self.config.mode)) != self.config:
                 raise InputError(
@@ -146,9 +150,9 @@ class _PMPositioning(Positioning):
             v = v + _over_heads(self.layer.value, in_blocks(v, position.unprojection)).unflatten(-1, v.shape[2:]).to(v)
         return q, k, v
 
-    def leave(self, attn: Any, y: Tensor, position: CameraPath) -> Tensor:
+    def leave(self, y: Tensor, project: Callable[[Tensor], Tensor], position: CameraPath) -> Tensor:
         """The output o(y_i) + B (P_i y_i)."""
-        out = attn.to_out[0](y.flatten(2, 3))
+        out = project(y)
         if self.layer.output is None:
             return out
         return out + _over_heads(self.layer.output, in_blocks(y, position.projection)).to(out)

@@ -6,14 +6,15 @@ is invariant to the choice of world coordinates; but it changes the outputs of a
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from memkit.backbones.base import Carrier, Positioning
+from memkit.backbones.adapters.choice import adapter_of
+from memkit.backbones.base import CAMERA_POSITIONS, Carrier, Positioning
 from memkit.backbones.rotary import rotate
-from memkit.backbones.unwrap import Attachable, wans_of
+from memkit.backbones.unwrap import Attachable, transformers_of
 from memkit.cameras.path import CameraPath
 from memkit.errors import InputError
 from memkit.positions.attachment import AttachedCameras, cameras_of
@@ -37,12 +38,12 @@ class PRoPE:
         While attached, a transformer runs only inside `AttachedCameras.chunk`.
 
         Raises:
-            InputError: no transformer is given, one is repeated, is not a Wan transformer, has heads whose width is not
-                a multiple of 8, or already has camera positions.
+            InputError: no transformer is given, one is repeated, has heads whose width is not a multiple of 8, cannot
+                have camera positions or already has them.
         """
-        transformers = wans_of(models)
+        transformers = transformers_of(models, CAMERA_POSITIONS)
         for model in transformers:
-            if (size := model.config.attention_head_dim) % 8:
+            if (size := adapter_of(model).sizes(model).head_dim) % 8:
                 raise InputError(
                     f"Attention heads of width {size} do not divide into the blocks of 8 that PRoPE needs; use PMRoPE, "
                     "which needs blocks of 4."
@@ -65,9 +66,9 @@ class _PPositioning(Positioning):
         q, k = (_joined(rotate(x, *rotary), x, m) for x, m in ((q, position.projection.mT), (k, inverse)))
         return q, k, _joined(v, v, inverse)
 
-    def leave(self, attn: Any, y: Tensor, position: CameraPath) -> Tensor:
+    def leave(self, y: Tensor, project: Callable[[Tensor], Tensor], position: CameraPath) -> Tensor:
         """The output o(y_i), with half of y_i multiplied by P_i."""
-        return attn.to_out[0](_joined(y, y, position.projection).flatten(2, 3))
+        return project(_joined(y, y, position.projection))
 
 
 def _joined(rotated: Tensor, x: Tensor, matrix: Tensor) -> Tensor:

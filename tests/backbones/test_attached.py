@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from memkit.backbones import WanBackbone
 from memkit.backbones.attached import attached_to
 from memkit.backbones.base import Carrier
-from memkit.backbones.unwrap import wans_of
+from memkit.backbones.unwrap import transformers_of
 from memkit.errors import InputError, MemkitError
 from memkit.injectors import SelfAttentionConcat
 from memkit.memory import Memory
@@ -174,13 +174,13 @@ def test_a_pipeline_and_a_backbone_stand_for_their_experts():
     pipe = random_pipeline(boundary_ratio=0.8)
     experts = [pipe.transformer, pipe.transformer_2]
     for model in (pipe, WanBackbone.from_pipeline(pipe)):
-        assert wans_of([model]) == experts
+        assert transformers_of([model], "memory tokens") == experts
         with SelfAttentionConcat(Memory(seeded(1, 5, 48))).attach(model):
             assert all(len(attached_to(expert)) == 1 for expert in experts)
         with pytest.raises(InputError, match="each once"):
-            wans_of([model, pipe.transformer])
+            transformers_of([model, pipe.transformer], "memory tokens")
     with pytest.raises(InputError, match="not to Linear"):
-        wans_of([torch.nn.Linear(2, 2)])
+        transformers_of([torch.nn.Linear(2, 2)], "memory tokens")
 
 
 # -- the carrier -------------------------------------------------------------------------------------------------------

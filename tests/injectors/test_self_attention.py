@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from memkit.backbones.wan_attention import modulate
+from memkit.backbones.adapters.wan import WAN
 from memkit.encoders import MemoryGate
 from memkit.errors import InputError, MemkitError
 from memkit.injectors import AttentionRecorder, SelfAttentionConcat
@@ -291,7 +291,7 @@ def test_with_per_token_timesteps_memory_takes_those_of_the_last_token(model):
 
     tokens, temb = torch.randn(2, 7, WIDTH), torch.randn(2, 12, 6, WIDTH)
     block = model.blocks[0]
-    assert torch.equal(modulate(block, tokens, temb), modulate(block, tokens, temb[:, -1]))
+    assert torch.equal(WAN.modulate(block, tokens, temb), WAN.modulate(block, tokens, temb[:, -1]))
 
 
 def test_wrong_use_is_named_and_leaves_the_model_alone(model):

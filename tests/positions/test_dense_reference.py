@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 
-from memkit.backbones.wan_attention import modulate, project_kv
+from memkit.backbones.adapters.wan import WAN
 from memkit.cameras import CameraPath, Cameras
 from memkit.injectors import KVCache, SelfAttentionConcat, frame_bytes
 from memkit.memory import Memory
@@ -88,8 +88,8 @@ def dense(x, cams, chunks, layers, tokens=None):
         if tokens is not None:
 
             def remember(block, args):
-                mine = modulate(block, tokens.expand(len(x), -1, -1), args[2])
-                block.attn1.processor.memory = project_kv(block.attn1, mine)
+                mine = WAN.modulate(block, tokens.expand(len(x), -1, -1), args[2])
+                block.attn1.processor.memory = WAN.project_kv(block.attn1, mine)
 
             block.register_forward_pre_hook(remember)
     with torch.no_grad():

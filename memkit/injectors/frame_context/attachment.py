@@ -18,14 +18,14 @@ from inspect import signature
 from typing import Any
 
 import torch
-from diffusers import WanTransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanTimeTextImageEmbedding
 from torch import Tensor, nn
 
+from memkit.backbones.adapters.choice import adapter_of
 from memkit.backbones.attached import Attached, Running
-from memkit.backbones.base import Carrier
-from memkit.backbones.rotary import checked_positions, rotary_at
-from memkit.backbones.wan_call import call_arguments
+from memkit.backbones.base import FRAME_CONTEXT, Carrier
+from memkit.backbones.protocol import Grid, Model
+from memkit.backbones.rotary import checked_positions
 from memkit.errors import InputError, MemkitError
 from memkit.injectors.frame_context.chunk import ChunkInputs, FrameChunk, Pass, check_fit
 from memkit.injectors.frame_context.config import FrameContextConfig
@@ -40,13 +40,13 @@ class AttachedFrames(Attached):
     While attached, a transformer runs only inside `chunk`.
     """
 
-    kind = "frame context"
+    kind = FRAME_CONTEXT
     places_frames = True
 
     def __init__(
         self,
         owner: object,
-        models: Sequence[WanTransformer3DModel],
+        models: Sequence[Model],
         config: FrameContextConfig,
         embed: Callable[[Tensor, Plan, nn.Module], Tensor],
         cameras: nn.ModuleDict,
@@ -57,16 +57,16 @@ class AttachedFrames(Attached):
         self._fresh = False  # whether _pass belongs to a forward pass that has not reached the rotary embedding yet
         super().__init__(owner, models)
 
-    def install(self, model: WanTransformer3DModel) -> None:
+    def install(self, model: Model) -> None:
         """Register hooks on the model and its submodules, in the order in which a forward pass calls them."""
-        embedder = model.condition_embedder
+        adapter, embedder = adapter_of(model), model.condition_embedder
         self.keep(
             model.register_forward_pre_hook(self._before, with_kwargs=True),
             model.patch_embedding.register_forward_hook(self._prepend_context),
             embedder.register_forward_pre_hook(self._timesteps, with_kwargs=True),
             *(
-                block.attn1.register_forward_pre_hook(partial(self._add_cameras, i))
-                for i, block in enumerate(model.blocks)
+                adapter.attention(block).register_forward_pre_hook(partial(self._add_cameras, i))
+                for i, block in enumerate(adapter.blocks(model))
             ),
             model.proj_out.register_forward_hook(self._remove_context),
             model.register_forward_hook(self._after, with_kwargs=True),
@@ -139,10 +139,10 @@ class AttachedFrames(Attached):
 
     def _before(self, model: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
         inputs = self.running.current().inputs
-        named = call_arguments(args, kwargs)
+        named = adapter_of(model).arguments(args, kwargs)
         x, t = named["hidden_states"], named["timestep"]
         check_fit(inputs, x)
-        _, down, across = model.config.patch_size
+        _, down, across = self._config.patch_size
         height, width = x.shape[3] // down, x.shape[4] // across
         with_context = inputs.context is not None and inputs.guidance != 0
         self._pass = Pass(inputs, inputs.plan.tokens(height, width) if with_context else ())
@@ -175,25 +175,26 @@ class AttachedFrames(Attached):
 
     # -- hooks of the submodules, in the order in which a forward pass calls them --------------------------------------
 
-    def rotary(self, model: WanTransformer3DModel, latents: Tensor, carrier: Carrier) -> Carrier:
+    def rotary(self, model: Model, grid: Grid | None, carrier: Carrier) -> Carrier:
         """Rotary tables of the context, followed by those of P."""
-        running = self._current()
+        running, adapter = self._current(), adapter_of(model)
+        assert grid is not None
         if running.counts and running.inputs.guidance != 1 and not self._fresh:
             raise MemkitError(
                 "The transformer's forward was called without its hooks (as memory guidance with a scale does), so "
                 "history guidance would be ignored; use one guidance or the other."
             )
         self._fresh = False
-        if running.counts and getattr(model.blocks[0].attn1.processor, "positioning", None) is not None:
+        processor = adapter.attention(adapter.blocks(model)[0]).processor
+        if running.counts and getattr(processor, "positioning", None) is not None:
             raise MemkitError(
                 "The transformer has camera positions attached, which context frames do not have; detach one of them."
             )
-        inputs, rope = running.inputs, model.rope
-        height, width = latents.shape[3] // rope.patch_size[1], latents.shape[4] // rope.patch_size[2]
-        tables = carrier.rotary if inputs.positions is None else rotary_at(rope, inputs.positions, height, width)
+        inputs = running.inputs
+        tables = carrier.rotary if inputs.positions is None else adapter.rotary_at(model, inputs.positions, grid)
         if running.counts:
-            context = rotary_at(rope, inputs.context_positions, height, width)
-            context = [pool_table(table, inputs.plan, height, width) for table in context]
+            context = adapter.rotary_at(model, inputs.context_positions, grid)
+            context = [pool_table(table, inputs.plan, grid.height, grid.width) for table in context]
             tables = [torch.cat(pair, dim=1) for pair in zip(context, tables, strict=True)]
         return carrier._replace(cos=tables[0], sin=tables[1]).with_state(self.key, running)
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from memkit.backbones.unwrap import wan_of
+from memkit.backbones.adapters.choice import adapter_of
+from memkit.backbones.unwrap import transformer_of
 from memkit.errors import InputError
 from memkit.injectors.frame_context.packing import Packing, checked_packing
 
@@ -48,9 +49,9 @@ class FrameContextConfig:
         cameras: tuple[str, ...] = ("exact",),
     ) -> FrameContextConfig:
         """The config with the sizes of a transformer."""
-        config = wan_of(transformer).config
-        sizes = config.num_attention_heads * config.attention_head_dim, config.num_layers, config.in_channels
-        return cls(*sizes, tuple(config.patch_size), packing, keep_start, cameras)
+        model = transformer_of(transformer)
+        sizes = adapter_of(model).sizes(model)
+        return cls(sizes.width, sizes.layers, sizes.channels, sizes.patch_size, packing, keep_start, cameras)
 
     @property
     def scales(self) -> tuple[int, ...]:

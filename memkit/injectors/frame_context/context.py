@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from memkit.backbones.unwrap import Attachable, wan_of, wans_of
+from memkit.backbones.base import FRAME_CONTEXT
+from memkit.backbones.unwrap import Attachable, transformer_of, transformers_of
 from memkit.errors import InputError
 from memkit.injectors.camera_encoder import CameraEncoder
 from memkit.injectors.frame_context.attachment import AttachedFrames
@@ -63,7 +64,7 @@ class FrameContext(Pretrained, nn.Module):
             InputError: the transformer has other sizes than the config.
         """
         self._check(transformer)
-        pretrained: Any = wan_of(transformer).patch_embedding
+        pretrained: Any = transformer_of(transformer).patch_embedding
         for scale in self.config.scales:
             copies = pretrained.weight
             for dim in (2, 3, 4):
@@ -83,10 +84,10 @@ class FrameContext(Pretrained, nn.Module):
         caches, query layers, teacher forcing, camera positions).
 
         Raises:
-            InputError: no transformer is given, one is repeated, is not a Wan transformer, has other sizes or already
+            InputError: no transformer is given, one is repeated, cannot have frame context, has other sizes or already
                 has frame context; or the packing was not initialised.
         """
-        transformers = wans_of(models)
+        transformers = transformers_of(models, FRAME_CONTEXT)
         for model in transformers:
             self._check(model)
         for scale, conv in self.packers.items():

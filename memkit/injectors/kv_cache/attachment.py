@@ -1,17 +1,17 @@
-"""How a `KVCache` is attached to a stock Wan: rotary tables for the chunk's positions, cached frames in attention."""
+"""How a `KVCache` is attached: rotary tables for the chunk's positions, and cached frames in self-attention."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 
+from memkit.backbones.adapters.choice import adapter_of
 from memkit.backbones.attached import Attached, Running
-from memkit.backbones.base import VIDEO, Carrier, Table
-from memkit.backbones.rotary import rotary_at
+from memkit.backbones.base import KV_CACHE, VIDEO, Carrier, Table
+from memkit.backbones.protocol import Grid, Model
 from memkit.errors import InputError, MemkitError
 from memkit.injectors.attention_recorder import AttentionRecorder, Row
 from memkit.injectors.attention_shares import frame_shares
@@ -25,15 +25,15 @@ SHARES = "cache"
 class AttachedCache(Attached):
     """A cache attached to transformers until ``detach()`` or the end of the ``with`` statement; its frames are kept."""
 
-    kind = "a KV cache"
+    kind = KV_CACHE
     places_frames = True
     owner: Branches
 
-    def __init__(self, branches: Branches, models: Sequence[WanTransformer3DModel]) -> None:
+    def __init__(self, branches: Branches, models: Sequence[Model]) -> None:
         self.layers: list[range] = []  # the cache's layers of each transformer
         for model in models:
             start = self.layers[-1].stop if self.layers else 0
-            self.layers.append(range(start, start + len(model.blocks)))
+            self.layers.append(range(start, start + len(adapter_of(model).blocks(model))))
         self._layers_of = {id(model): span for model, span in zip(models, self.layers, strict=True)}
         self.running: Running[Chunk] = Running(self.kind)
         super().__init__(branches, models)
@@ -71,21 +71,20 @@ class AttachedCache(Attached):
         history = self.owner.one(branch)
         return Chunk(self.running, self.layers, history, positions, read, write, pin, recorder)
 
-    def part(self, model: WanTransformer3DModel, layer: int) -> _CacheLayer:
+    def part(self, model: Model, layer: int) -> _CacheLayer:
         return _CacheLayer(self._layers_of[id(model)][layer], self.running, self.key)
 
-    def rotary(self, model: WanTransformer3DModel, latents: Tensor, carrier: Carrier) -> Carrier:
+    def rotary(self, model: Model, grid: Grid | None, carrier: Carrier) -> Carrier:
         """Rotary tables for the chunk's positions, and the chunk as state."""
         chunk = self.running.current()
-        depth, down, across = model.config.patch_size
-        frames, height, width = latents.shape[2] // depth, latents.shape[3] // down, latents.shape[4] // across
-        if frames != len(chunk.positions):
+        assert grid is not None
+        if grid.frames != len(chunk.positions):
             raise InputError(
-                f"The chunk has {len(chunk.positions)} positions, the latents {frames} frames (of patches); "
+                f"The chunk has {len(chunk.positions)} positions, the latents {grid.frames} frames (of patches); "
                 "give one position per frame."
             )
         row = chunk.begin(self._layers_of[id(model)])
-        cos, sin = rotary_at(model.rope, chunk.positions, height, width)
+        cos, sin = adapter_of(model).rotary_at(model, chunk.positions, grid)
         return carrier._replace(cos=cos, sin=sin).with_state(self.key, _Forward(chunk, row))
 
 
@@ -102,7 +101,7 @@ class _CacheLayer:
     def __init__(self, layer: int, running: Running[Chunk], key: str) -> None:
         self.layer, self.running, self.key = layer, running, key
 
-    def prepare(self, block: nn.Module, hidden: Tensor, temb: Tensor, carrier: Carrier) -> _Forward:
+    def prepare(self, block: nn.Module, hidden: Tensor, temb: Any, carrier: Carrier) -> _Forward:
         """The forward pass of the block, whose chunk must still be open: its cached frames may be evicted later."""
         forward: _Forward = carrier.state(self.key)
         if not self.running.is_running(forward.chunk):

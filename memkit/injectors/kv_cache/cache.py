@@ -1,4 +1,4 @@
-"""`KVCache`: chunk-by-chunk generation with a stock Wan, each chunk with the keys and values of earlier ones.
+"""`KVCache`: chunk-by-chunk generation with a stock transformer, each chunk with the keys and values of earlier ones.
 
 A chunk of latent frames attends to itself and to cached frames, whose keys were rotated to their own positions when
 they were written. Frames are written only on request, at the end of a chunk, so attention has no side effects and
@@ -17,7 +17,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from memkit.backbones.unwrap import Attachable, wan_of, wans_of
+from memkit.backbones.adapters.choice import adapter_of
+from memkit.backbones.base import KV_CACHE
+from memkit.backbones.unwrap import Attachable, transformer_of, transformers_of
 from memkit.errors import InputError
 from memkit.injectors.kv_cache.attachment import AttachedCache
 from memkit.injectors.kv_cache.branches import Branches
@@ -33,15 +35,15 @@ def frame_bytes(
     ``dtype`` is by default that of the model. For Wan2.1-T2V-1.3B at 480×832 pixels (latents of 60×104) in bf16 it is
     287 MB; for the 14B, 1.3 GB.
     """
-    model = wan_of(transformer)
-    depth, down, across = model.config.patch_size
+    model = transformer_of(transformer)
+    sizes = adapter_of(model).sizes(model)
+    _, down, across = sizes.patch_size
     tokens = (height // down) * (width // across)
-    inner = model.config.num_attention_heads * model.config.attention_head_dim
-    return 2 * model.config.num_layers * batch * tokens * inner * (dtype or model.dtype).itemsize
+    return 2 * sizes.layers * batch * tokens * sizes.width * (dtype or model.dtype).itemsize
 
 
 class KVCache:
-    """Cached keys and values for chunk-by-chunk generation with stock Wan transformers.
+    """Cached keys and values for chunk-by-chunk generation with stock transformers.
 
         cache = KVCache(budget_bytes=21 * frame_bytes(transformer, 60, 104))
         with cache.attach(transformer) as attached:
@@ -95,13 +97,13 @@ class KVCache:
         ``torch.compile`` gives the same results, but recompiles for each chunk.
 
         Raises:
-            InputError: no transformer is given, one is repeated, is not a Wan transformer or already has a cache, this
-                cache is attached already, or its frames have another number of layers.
+            InputError: no transformer is given, one is repeated, cannot have a cache or already has one, this cache
+                is attached already, or its frames have another number of layers.
         """
-        transformers = wans_of(models)
+        transformers = transformers_of(models, KV_CACHE)
         if self._attached is not None and self._attached.models:
             raise InputError("This cache is attached already; detach it first, or create another cache.")
-        self._branches.check_layers(sum(len(model.blocks) for model in transformers))
+        self._branches.check_layers(sum(len(adapter_of(model).blocks(model)) for model in transformers))
         self._attached = AttachedCache(self._branches, transformers)
         return self._attached
 

@@ -13,13 +13,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 
+from memkit.backbones.adapters.choice import adapter_of
 from memkit.backbones.attached import Attached, Running
-from memkit.backbones.base import Carrier
-from memkit.backbones.rotary import checked_positions, rotary_at
-from memkit.backbones.wan_call import call_arguments
+from memkit.backbones.base import QUERY_LAYERS, Carrier
+from memkit.backbones.protocol import Grid, Model
+from memkit.backbones.rotary import checked_positions
 from memkit.errors import InputError
 from memkit.injectors.attention_recorder import AttentionRecorder
 from memkit.injectors.query_layers.chunk import ChunkInputs, KeysAndValues, Pass, QueryChunk
@@ -33,13 +33,13 @@ class AttachedQueries(Attached):
     While attached, a transformer runs only inside `chunk`.
     """
 
-    kind = "query layers"
+    kind = QUERY_LAYERS
     places_frames = True
 
     def __init__(
         self,
         owner: object,
-        models: Sequence[WanTransformer3DModel],
+        models: Sequence[Model],
         config: QueryLayersConfig,
         start: Callable[[Tensor | None, Tensor], Tensor],
         cameras: nn.ModuleDict,
@@ -49,17 +49,19 @@ class AttachedQueries(Attached):
         self._next: Pass | None = None  # the pass whose forward has begun
         super().__init__(owner, models)
 
-    def part(self, model: WanTransformer3DModel, layer: int) -> QueryLayer:
+    def part(self, model: Model, layer: int) -> QueryLayer:
         return QueryLayer(self.config, layer, self.key)
 
-    def install(self, model: WanTransformer3DModel) -> None:
+    def install(self, model: Model) -> None:
         """Register hooks on the model and on each self-attention."""
         self.keep(model.register_forward_pre_hook(self._before, with_kwargs=True))
         self.keep(model.register_forward_hook(self._after))
-        for i, block in enumerate(model.blocks):
-            self.keep(block.attn1.register_forward_pre_hook(partial(self._add_cameras, i)))
+        adapter = adapter_of(model)
+        for i, block in enumerate(adapter.blocks(model)):
+            attention = adapter.attention(block)
+            self.keep(attention.register_forward_pre_hook(partial(self._add_cameras, i)))
             if i < self.config.layers:
-                self.keep(block.attn1.register_forward_hook(self._skip_attention))
+                self.keep(attention.register_forward_hook(self._skip_attention))
 
     def chunk(
         self,
@@ -113,7 +115,8 @@ class AttachedQueries(Attached):
 
     def _run_context(self, model: Any, named: dict[str, Any], inputs: ChunkInputs) -> list[KeysAndValues]:
         """Run the context through the query layers, by the model's own forward, which ends after the last of them."""
-        depth = model.config.patch_size[0]
+        adapter = adapter_of(model)
+        depth = adapter.sizes(model).patch_size[0]
         if depth != 1:
             raise InputError(
                 f"This model patches {depth} latent frames together; query layers need a model with patches of one."
@@ -122,7 +125,7 @@ class AttachedQueries(Attached):
         last = self.config.layers - 1
         self._next = running
         try:
-            with contextlib.suppress(ContextDone), leaving(model.blocks[last], running.kept, last):
+            with contextlib.suppress(ContextDone), leaving(adapter.blocks(model)[last], running.kept, last):
                 model(**named)
         finally:
             self._next = None
@@ -131,7 +134,7 @@ class AttachedQueries(Attached):
     def _before(self, model: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
         if self._next is not None:  # this is the pass of the context
             return None
-        chunk, named = self.running.current(), call_arguments(args, kwargs)
+        chunk, named = self.running.current(), adapter_of(model).arguments(args, kwargs)
         inputs, x = chunk.inputs, named["hidden_states"]
         frames = x.shape[2]
         positions = tuple(range(frames)) if inputs.positions is None else inputs.positions
@@ -140,7 +143,7 @@ class AttachedQueries(Attached):
         context = chunk.context(model, named)
         poses = None if inputs.poses is None else torch.cat([inputs.poses, inputs.poses], dim=1)
         query = self._start(inputs.query, x)
-        timestep = self._timesteps(model, x, named["timestep"])
+        named = self._with_timesteps(model, x, named)
         recorder, row = inputs.recorder, None
         if recorder is not None:
             row = recorder.begin(self.config.layers, seen=inputs.context_positions)
@@ -154,17 +157,18 @@ class AttachedQueries(Attached):
             row=row,
             of_queries=recorder is not None and recorder.queries,
         )
-        return (), {**named, "hidden_states": torch.cat([query, x], dim=2), "timestep": timestep}
+        return (), {**named, "hidden_states": torch.cat([query, x], dim=2)}
 
-    def _timesteps(self, model: Any, x: Tensor, timestep: Tensor) -> Tensor:
-        """Timesteps of Q and P: one per sample if they share it, otherwise one per token."""
+    def _with_timesteps(self, model: Any, x: Tensor, named: dict[str, Any]) -> dict[str, Any]:
+        """The arguments with timesteps of Q and P: one per sample if they share it, otherwise the model's finest."""
+        timestep = named["timestep"]
         if self.config.query_time == "shared" and timestep.ndim == 1:
-            return timestep
-        _, down, across = model.config.patch_size
-        tokens = x.shape[2] * (x.shape[3] // down) * (x.shape[4] // across)
-        predicted = (timestep[:, None] if timestep.ndim == 1 else timestep).expand(x.shape[0], tokens)
+            return named
+        adapter = adapter_of(model)
+        _, down, across = adapter.sizes(model).patch_size
+        predicted = adapter.timesteps(timestep, len(x), Grid(x.shape[2], x.shape[3] // down, x.shape[4] // across))
         query = predicted if self.config.query_time == "shared" else torch.zeros_like(predicted)
-        return torch.cat([query, predicted], dim=1)
+        return adapter.with_timesteps(named, torch.cat([query, predicted], dim=1))
 
     def _after(self, model: Any, args: tuple, output: Any) -> Any:
         """Return only the velocity of P; the velocity of Q is kept in the chunk."""
@@ -174,12 +178,11 @@ class AttachedQueries(Attached):
 
     # -- hooks of the submodules -------------------------------------------------------------------------------------
 
-    def rotary(self, model: WanTransformer3DModel, latents: Tensor, carrier: Carrier) -> Carrier:
+    def rotary(self, model: Model, grid: Grid | None, carrier: Carrier) -> Carrier:
         """Rotary tables for the frames of the pass; Q and P have the same positions."""
         running, self._next = self._next, None
-        assert running is not None
-        down, across = model.config.patch_size[1:]
-        tables = rotary_at(model.rope, running.positions, latents.shape[3] // down, latents.shape[4] // across)
+        assert running is not None and grid is not None
+        tables = adapter_of(model).rotary_at(model, running.positions, grid)
         if not running.of_context:
             tables = tuple(torch.cat([x, x], dim=1) for x in tables)
         return carrier._replace(cos=tables[0], sin=tables[1]).with_state(self.key, running)

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from memkit.backbones.unwrap import wan_of
+from memkit.backbones.adapters.choice import adapter_of
+from memkit.backbones.unwrap import transformer_of
 from memkit.errors import InputError
 from memkit.injectors.attention_recorder import AttentionRecorder
 from memkit.injectors.query_layers.attachment import AttachedQueries
@@ -68,7 +69,8 @@ def attend_with(
         raise _QueryLayersDone
 
     # The pass of the context ends inside this block, so the hook is called only in the pass of Q and P.
-    hook = wan_of(transformer).blocks[attached.config.layers - 1].register_forward_hook(stop)
+    model = transformer_of(transformer)
+    hook = adapter_of(model).blocks(model)[attached.config.layers - 1].register_forward_hook(stop)
     try:
         with torch.no_grad(), chunk, contextlib.suppress(_QueryLayersDone):
             transformer(latents, timestep, text)

@@ -62,7 +62,7 @@ class QueryLayer:
     def __init__(self, config: QueryLayersConfig, layer: int, key: str) -> None:
         self.config, self.layer, self.key = config, layer, key
 
-    def prepare(self, block: nn.Module, hidden: Tensor, temb: Tensor, carrier: Carrier) -> Pass:
+    def prepare(self, block: nn.Module, hidden: Tensor, temb: Any, carrier: Carrier) -> Pass:
         """The pass that the block runs in."""
         if carrier.grad and not torch.is_grad_enabled():
             raise MemkitError(

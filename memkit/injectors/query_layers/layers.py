@@ -23,7 +23,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from memkit.backbones.unwrap import Attachable, wans_of
+from memkit.backbones.adapters.choice import adapter_of
+from memkit.backbones.base import QUERY_LAYERS
+from memkit.backbones.unwrap import Attachable, transformers_of
 from memkit.errors import InputError
 from memkit.injectors.camera_encoder import CameraEncoder
 from memkit.injectors.query_layers.attachment import AttachedQueries
@@ -58,13 +60,13 @@ class QueryLayers(Pretrained, nn.Module):
         gradient checkpointing and with other injections, but not with ``torch.compile``.
 
         Raises:
-            InputError: no transformer is given, one is repeated, is not a Wan transformer, has another width or number
-                of blocks, or already has query layers.
+            InputError: no transformer is given, one is repeated, cannot have query layers or already has them, or has
+                another width or number of blocks.
         """
-        transformers = wans_of(models)
+        transformers = transformers_of(models, QUERY_LAYERS)
         for model in transformers:
-            width = model.config.num_attention_heads * model.config.attention_head_dim
-            blocks = len(model.blocks)
+            sizes = adapter_of(model).sizes(model)
+            width, blocks = sizes.width, sizes.layers
             if (width, blocks) != (self.config.dim, self.config.blocks):
                 raise InputError(
                     f"The transformer has width {width} and {blocks} blocks, these query layers are for "

@@ -10,9 +10,9 @@ from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from torch import Tensor
 
 from memkit.attention import grouped_attention
+from memkit.backbones.adapters.wan import WAN
 from memkit.backbones.base import Table
 from memkit.backbones.rotary import rotate
-from memkit.backbones.wan_attention import project_kv
 from memkit.injectors.attention_shares import frame_shares
 from memkit.injectors.query_layers.chunk import Pass
 from memkit.injectors.query_layers.injection import CONTEXT, CONTEXT_SHARES, QUERY
@@ -42,7 +42,7 @@ class QueryModuleProcessor(WanAttnProcessor):
         layer, current, hidden = carried.layer, carried.forward_pass, hidden_states
         if carried.cameras is not None:
             hidden = hidden + carried.cameras.type_as(hidden)
-        k, v = project_kv(attn, hidden)
+        k, v = WAN.project_kv(attn, hidden)
         k = rotate(k, *carried.rotary)
         if current.of_context:
             current.kept[layer] = (k, v)

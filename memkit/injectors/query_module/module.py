@@ -22,8 +22,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from memkit.backbones.adapters.wan import WAN
 from memkit.backbones.rotary import checked_positions, rotary_at
-from memkit.backbones.wan_attention import modulate
 from memkit.errors import InputError
 from memkit.injectors.attention_recorder import AttentionRecorder
 from memkit.injectors.camera_encoder import CameraEncoder
@@ -216,7 +216,7 @@ class QueryModule(Pretrained, nn.Module):
                 cameras = cameras.repeat_interleave(tokens_per_frame, dim=1)
             carried = Carried(rotary, cameras, i, current)
             if current.of_context and i == len(wan.blocks) - 1:
-                block.attn1(modulate(block, hidden, temb).type_as(hidden), None, None, carried)
+                block.attn1(WAN.modulate(block, hidden, temb).type_as(hidden), None, None, carried)
             elif torch.is_grad_enabled() and wan.gradient_checkpointing:
                 hidden = wan._gradient_checkpointing_func(block, hidden, words, temb, carried)
             else:

@@ -10,20 +10,19 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from diffusers import WanTransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from torch import Tensor, nn
 
+from memkit.backbones.adapters.choice import adapter_of
 from memkit.backbones.attached import Attached, Running
-from memkit.backbones.base import Carrier, Grouping, Groups
-from memkit.backbones.rotary import rotary_at
-from memkit.backbones.wan_call import call_arguments
+from memkit.backbones.base import TEACHER_FORCING, Carrier, Grouping, Groups
+from memkit.backbones.protocol import Grid, Model
 from memkit.errors import InputError
 from memkit.frame_graph.graph import FrameGraph
 from memkit.frame_graph.layout import StreamLayout
 from memkit.injectors.teacher_forcing.step import ForcedStep
 
-KEY = "teacher forcing"
+KEY = TEACHER_FORCING
 
 
 class AttachedForcing(Attached):
@@ -35,9 +34,9 @@ class AttachedForcing(Attached):
     kind = KEY
     places_frames = True
 
-    def __init__(self, owner: object, models: Sequence[WanTransformer3DModel]) -> None:
+    def __init__(self, owner: object, models: Sequence[Model]) -> None:
         for model in models:
-            if model.config.patch_size[0] != 1:
+            if adapter_of(model).sizes(model).patch_size[0] != 1:
                 raise InputError(
                     "This model patches latent frames together; teacher forcing needs a patch size of one latent frame."
                 )
@@ -62,14 +61,14 @@ class AttachedForcing(Attached):
         """
         return ForcedStep(self.running, StreamLayout.of(graph, for_loss))
 
-    def part(self, model: WanTransformer3DModel, layer: int) -> Grouping:
+    def part(self, model: Model, layer: int) -> Grouping:
         return _Chunks()
 
-    def install(self, model: WanTransformer3DModel) -> None:
+    def install(self, model: Model) -> None:
         """Register hooks on the model and each block, and replace the processor of each cross-attention."""
         self.keep(model.register_forward_pre_hook(self._before, with_kwargs=True))
         self.keep(model.register_forward_hook(self._after))
-        for block in model.blocks:
+        for block in adapter_of(model).blocks(model):
             attn: Any = block.attn2
             _check_cross_attention(attn)
             reading = attn.processor = _ReadByChunk(attn.processor)
@@ -87,9 +86,10 @@ class AttachedForcing(Attached):
     # -- around the model ----------------------------------------------------------------------------------------------
 
     def _before(self, model: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        named = call_arguments(args, kwargs)
+        adapter = adapter_of(model)
+        named = adapter.arguments(args, kwargs)
         layout, x, text = self.running.current().layout, named["hidden_states"], named["encoder_hidden_states"]
-        frames, (_, down, across) = sum(layout.groups().values()), model.config.patch_size
+        frames, (_, down, across) = sum(layout.groups().values()), adapter.sizes(model).patch_size
         chunks = len(layout.graph.nodes)
         if x.shape[2] != frames:
             raise InputError(
@@ -104,22 +104,22 @@ class AttachedForcing(Attached):
         t = named["timestep"]
         if tuple(t.shape) != (x.shape[0], frames):
             raise InputError(f"Give a timestep for each frame of the two streams, [B, {frames}], not {list(t.shape)}.")
-        tokens = (x.shape[3] // down) * (x.shape[4] // across)
-        return (), {**named, "timestep": t.repeat_interleave(tokens, dim=1)}
+        grid = Grid(frames, x.shape[3] // down, x.shape[4] // across)
+        return (), adapter.with_timesteps(named, adapter.timesteps(t, len(x), grid))
 
     def _after(self, model: Any, args: tuple, output: Any) -> Any:
         """Return only the velocity of the noisy stream."""
         noisy = output[0][:, :, len(self.running.current().layout.frames("c")) :]
         return (noisy,) if isinstance(output, tuple) else type(output)(sample=noisy)
 
-    def rotary(self, model: WanTransformer3DModel, latents: Tensor, carrier: Carrier) -> Carrier:
+    def rotary(self, model: Model, grid: Grid | None, carrier: Carrier) -> Carrier:
         """Rotary tables of both streams, and their groups as state."""
-        layout, (down, across) = self.running.current().layout, model.config.patch_size[1:]
-        height, width = latents.shape[3] // down, latents.shape[4] // across
-        tables = rotary_at(model.rope, layout.graph.positions(), height, width)
+        layout = self.running.current().layout
+        assert grid is not None
+        tables = adapter_of(model).rotary_at(model, layout.graph.positions(), grid)
         frames = layout.frames("c") + layout.frames("x")
-        cos, sin = (x.unflatten(1, (-1, height * width))[:, frames].flatten(1, 2) for x in tables)
-        return carrier._replace(cos=cos, sin=sin).with_state(self.key, _groups(layout, height * width))
+        cos, sin = (x.unflatten(1, (-1, grid.tokens_per_frame))[:, frames].flatten(1, 2) for x in tables)
+        return carrier._replace(cos=cos, sin=sin).with_state(self.key, _groups(layout, grid.tokens_per_frame))
 
 
 class ChunkPrompts(NamedTuple):

@@ -8,7 +8,8 @@ one after the other (ReMind, arXiv 2605.25333; the two streams as in Self-Forcin
 
 from __future__ import annotations
 
-from memkit.backbones.unwrap import Attachable, wans_of
+from memkit.backbones.base import TEACHER_FORCING
+from memkit.backbones.unwrap import Attachable, transformers_of
 from memkit.cameras.path import CameraPath
 from memkit.errors import InputError
 from memkit.frame_graph.graph import FrameGraph
@@ -40,10 +41,10 @@ class TeacherForcing:
         ``with`` statement.
 
         Raises:
-            InputError: no transformer is given, one is repeated, is not a Wan transformer, patches latent frames
+            InputError: no transformer is given, one is repeated, cannot have teacher forcing, patches latent frames
                 together, or already has teacher forcing.
         """
-        return AttachedForcing(self, wans_of(models))
+        return AttachedForcing(self, transformers_of(models, TEACHER_FORCING))
 
 
 def stream_cameras(graph: FrameGraph, path: CameraPath, for_loss: bool = False) -> CameraPath:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from memkit.backbones.adapters.wan import WAN
 from memkit.backbones.rotary import rotary_at, rotate
-from memkit.backbones.wan_attention import modulate, project_kv
 from memkit.errors import InputError
 from memkit.injectors import AttentionRecorder, KVCache, SelfAttentionConcat, frame_bytes, recovery_attention
 from memkit.memory import Memory
@@ -56,10 +56,10 @@ def dense(model, cache, x, memory=None):
         shift, scale = (block.scale_shift_table + temb).chunk(6, 1)[:2]
         normed = block.norm1(hidden) * (1 + scale) + shift
         q = rotate(block.attn1.norm_q(block.attn1.to_q(normed)).unflatten(2, (2, -1)), *tables).double()
-        own = rotate(project_kv(block.attn1, normed)[0], *tables)
+        own = rotate(WAN.project_kv(block.attn1, normed)[0], *tables)
         keys = [cache.branch().get(i, READ)[0], own]
         if memory is not None:
-            keys.append(project_kv(block.attn1, modulate(block, memory.tokens.expand(len(x), -1, -1), temb))[0])
+            keys.append(WAN.project_kv(block.attn1, WAN.modulate(block, memory.tokens.expand(len(x), -1, -1), temb))[0])
         logits = torch.einsum("bqhd,bkhd->bhqk", q, torch.cat(keys, 1).double()) / q.shape[-1] ** 0.5
         if memory is not None:
             logits[..., -memory.tokens.shape[1] :] += memory.log_weight.double()

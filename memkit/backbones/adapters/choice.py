@@ -1,0 +1,38 @@
+"""`adapter_of`: the adapter of a transformer, which is its own or that of its class."""
+
+from __future__ import annotations
+
+from memkit.backbones.adapters.wan import WAN
+from memkit.backbones.protocol import BackboneAdapter, Model
+from memkit.errors import InputError
+
+ADAPTERS: tuple[BackboneAdapter, ...] = (WAN,)
+"""The adapters that come with memkit."""
+
+OWN = "memkit_adapter"
+"""Attribute of a model (or of its class) with an adapter of its own, which goes before those of memkit."""
+
+
+def adapter_of(model: Model) -> BackboneAdapter:
+    """The adapter of an unwrapped transformer: its attribute ``memkit_adapter``, or memkit's own for its class.
+
+    Raises:
+        InputError: there is none.
+    """
+    own = getattr(model, OWN, None)
+    if own is not None:
+        if not isinstance(own, BackboneAdapter):
+            raise InputError(
+                f"{OWN} of the {type(model).__name__} is of type {type(own).__name__}; give it an instance of a "
+                "subclass of memkit.backbones.BackboneAdapter."
+            )
+        return own
+    for adapter in ADAPTERS:
+        if isinstance(model, adapter.model_class):
+            return adapter
+    known = ", ".join(adapter.model_class.__name__ for adapter in ADAPTERS)
+    raise InputError(
+        f"Memory attaches to a pipeline, a WanBackbone or a diffusers transformer of these classes: {known}; not to "
+        f"{type(model).__name__}. Give pipe or pipe.transformer, or write a BackboneAdapter for this model and set it "
+        f"as model.{OWN}."
+    )
