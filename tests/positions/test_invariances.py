@@ -1,9 +1,12 @@
 """Which changes of the world, and of time, leave attention with cameras as it is."""
 
+from functools import partial
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from memkit.backbones.adapters.wan import WAN
 from memkit.cameras import CameraPath
 from memkit.positions import PRoPE
 from tests.helpers.random_wan import random_transformer
@@ -56,7 +59,8 @@ def test_prope_is_invariant_to_any_common_world_transform(seed):
         layer = layer_of(PRoPE(), model)
         q, k, v = layer.enter(*inputs(5), path)
         weights = (torch.einsum("bqhd,bkhd->bhqk", q, k) / 100).softmax(-1)
-        return layer.leave(model.blocks[1].attn1, torch.einsum("bhqk,bkhd->bqhd", weights, v), path)
+        project = partial(WAN.project_out, model.blocks[1].attn1)
+        return layer.leave(torch.einsum("bhqk,bkhd->bqhd", weights, v), project, path)
 
     world = {"turn": rotations(seed=seed + 50), "shift": 10 * seeded(3, seed=seed, dtype=torch.float64)}
     here = output(raw_path(cams))
