@@ -212,7 +212,10 @@ class BackboneAdapter(ABC):
         return None
 
     def join(self, attn: Model, table: Table, call: Call) -> None:
-        """Add the text to the table, as the group `TEXT`, where the model attends to text and video jointly."""
+        """Add the text to the table, as the group `TEXT`, where the model attends to text and video jointly.
+
+        Both groups see (VIDEO, TEXT) or (TEXT, VIDEO), in the order in which the model itself concatenates them.
+        """
         return None
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, backend: Any) -> Tensor:
