@@ -7,12 +7,14 @@ from memkit.cameras.path import CameraPath
 from memkit.cameras.pose_files import latent_cameras, poses_beside, read_poses, write_poses
 from memkit.cameras.relative import POSE_VECTOR_SIZE, relative_pose_vectors
 from memkit.cameras.rigid import check_rigid
+from memkit.cameras.stevo_keys import cameras_from_stevo_keys, steps_from_stevo_keys
 
 __all__ = [
     "CameraPath",
     "Cameras",
     "POSE_VECTOR_SIZE",
     "cameras_from_keys",
+    "cameras_from_stevo_keys",
     "check_rigid",
     "hold_last_camera",
     "latent_cameras",
@@ -21,5 +23,6 @@ __all__ = [
     "read_poses",
     "relative_pose_vectors",
     "steps_from_keys",
+    "steps_from_stevo_keys",
     "write_poses",
 ]

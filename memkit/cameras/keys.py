@@ -1,8 +1,8 @@
 """Camera paths from keys, as interactive world models take them: ``"w-3, right-20, left-20"``.
 
-An item ``KEY-N`` is a motion that lasts N latent frames. This is our reading of such strings, as found in the
-``camera_control`` of STEVO-Bench's tasks (arXiv 2603.13215) and in prompts of public interactive world models; no paper
-defines them. Keys that are held together are joined: ``w+left-5``. ``wait-4`` stands still.
+An item ``KEY-N`` is a motion that lasts N latent frames. This is our reading of such strings in prompts of public
+interactive world models; no paper defines them. STEVO-Bench's have another meaning: `memkit.cameras.stevo_keys`. Keys
+that are held together are joined: ``w+left-5``. ``wait-4`` stands still.
 
 - ``w`` ``s`` move forward and back, ``a`` ``d`` to the left and right: horizontally, along the current heading,
   whatever the pitch. Both together, as in ``w+d``, add up.

