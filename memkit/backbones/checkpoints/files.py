@@ -165,9 +165,8 @@ def _open_gguf(path: Path) -> Source:
         why = " ".join(str(error).split())[:120] or type(error).__name__
         raise InputError(f"{path} is a GGUF file that is cut short or damaged ({why}); fetch it again.") from error
     if short or not infos:
-        raise InputError(
-            f"{path} is a GGUF file that is cut short: {list_names(short) or 'no tensors'}; fetch it again."
-        )
+        what = list_names(short) or "it has no tensors"
+        raise InputError(f"{path} is a GGUF file that is cut short: {what}; fetch it again.")
 
     def read(name: str) -> Tensor:
         from diffusers.quantizers.gguf.utils import SUPPORTED_GGUF_QUANT_TYPES, GGUFParameter

@@ -37,9 +37,7 @@ def open_path(path: Path) -> Source:
 def _open_folder(folder: Path) -> Source:
     _refuse_experts(folder, [p.name for p in folder.iterdir() if p.is_dir()])
     if (folder / "model_index.json").is_file():
-        raise InputError(
-            f"{folder} is a diffusers pipeline; load it with WanBackbone.from_pretrained({str(folder)!r})."
-        )
+        raise InputError(f"{folder} is a pipeline in diffusers' format; load it with WanBackbone.from_pretrained.")
     indices = sorted(folder.glob("*.index.json"))
     if len(indices) > 1:
         _refuse_experts(folder, [p.name for p in indices])

@@ -1,4 +1,4 @@
-"""Load checkpoints with the original parameter names (the Wan-Video release and what derives from it) as stock models."""
+"""Load checkpoints with the original parameter names (Wan-Video's and what derives from them) as stock models."""
 
 from __future__ import annotations
 
@@ -104,6 +104,6 @@ def _check_finite(decided: Plan, name: str, value: Tensor) -> None:
         return
     if bad := int((~value.isfinite()).sum()):
         raise InputError(
-            f"{decided.source.where} holds {bad} NaN or infinite values of {value.numel()} in {name}; the checkpoint is "
-            "damaged, or its training diverged: fetch it again, or give an earlier one."
+            f"{decided.source.where} holds {bad} NaN or infinite values of {value.numel()} in {name}; the checkpoint "
+            "is damaged, or its training diverged: fetch it again, or give an earlier one."
         )

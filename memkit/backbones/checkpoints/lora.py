@@ -1,4 +1,4 @@
-"""LoRAs of original Wan names, loaded by diffusers and peft; here their names only get the form that diffusers knows."""
+"""LoRAs of original Wan names, loaded by diffusers and peft; here names only get the form that diffusers knows."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def add_lora(model: WanTransformer3DModel, source: str | Path | Mapping[str, Any
     if missing := sorted({name.removeprefix("transformer.") for name in converted} - loaded):
         model.delete_adapters(adapter_name)
         raise InputError(
-            f"{opened.where} is a LoRA with layers that this model has not: {list_names(missing)}; give a LoRA that was "
-            "trained for a model of this size."
+            f"{opened.where} is a LoRA with layers that this model has not: {list_names(missing)}; give a LoRA that "
+            "was trained for a model of this size."
         )
 
 
@@ -57,9 +57,9 @@ def _generator(where: str, names: Mapping[str, Any]) -> list[str]:
     wanted = next((head for head in ("generator_lora", "generator_ema", "generator") if head in heads), None)
     if wanted is not None:
         return [name for name in names if name.startswith(f"{wanted}.")]
-    if several := sorted(head for head in heads if head.endswith("lora")):
-        if len(several) > 1:
-            raise InputError(f"{where} holds several LoRAs: {list_names(several)}; give one of them as a state dict.")
+    several = sorted(head for head in heads if head.endswith("lora"))
+    if len(several) > 1:
+        raise InputError(f"{where} holds several LoRAs: {list_names(several)}; give one of them as a state dict.")
     return list(names)
 
 

@@ -69,8 +69,7 @@ def plan(
         raise refusal(source, other_kind(rest))
     chosen = choose(sets, weights, source.where)
     tensors = tensors_of(source, chosen)
-    kind = family_of(tensors) or diffusers_layout(tensors) or quantised_without_scales(tensors, torch_dtype is not None)
-    if kind is not None:
+    if (kind := refused_kind(tensors, torch_dtype is not None)) is not None:
         raise refusal(source, kind)
     if weights is None:
         _say_what_is_left(source, sets, chosen, rest)
@@ -85,6 +84,11 @@ def plan(
 def tensors_of(source: Source, chosen: WeightSet) -> dict[str, TensorInfo]:
     """The descriptions of the tensors of a set, by their names in the model."""
     return {name: source.tensors[full] for name, full in chosen.names.items()}
+
+
+def refused_kind(tensors: Mapping[str, TensorInfo], torch_dtype_given: bool) -> Kind | None:
+    """What weights with names of Wan are, if they cannot be loaded."""
+    return family_of(tensors) or diffusers_layout(tensors) or quantised_without_scales(tensors, torch_dtype_given)
 
 
 def refusal(source: Source, kind: Kind) -> InputError:

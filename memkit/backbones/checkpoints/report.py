@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from memkit.backbones.checkpoints.config import HEAD_DIM, matching_presets
 from memkit.backbones.checkpoints.names import WeightSet, choose, weight_sets
-from memkit.backbones.checkpoints.plan import open_source, plan, tensors_of
+from memkit.backbones.checkpoints.plan import open_source, plan, refused_kind, tensors_of
 from memkit.backbones.checkpoints.recognise import is_lora, other_kind, quantised_without_scales
 from memkit.backbones.checkpoints.source import Source, TensorInfo
 from memkit.backbones.presets import PRESETS
@@ -68,9 +70,9 @@ def _of_wan(
     if chosen.prefix:
         facts.append(("prefix", f"{chosen.prefix!r}, which is taken off"))
     facts.append(("tensors", sizes(tensors.values())))
+    if (kind := refused_kind(tensors, torch_dtype_given=True)) is not None:
+        return Report(kind.what, tuple(facts), "", f"{kind.remedy}.")
     try:
-        import torch
-
         decided = plan(source, torch_dtype=torch.bfloat16 if needs_dtype else None, weights=chosen.label)
     except InputError as error:
         return Report("weights with names of Wan", tuple(facts), "", str(error))
