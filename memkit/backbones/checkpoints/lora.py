@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from diffusers import WanPipeline, WanTransformer3DModel
-from torch import Tensor
 
 from memkit.backbones.checkpoints.files import verify
 from memkit.backbones.checkpoints.names import unwrapped
@@ -33,15 +33,20 @@ def add_lora(model: WanTransformer3DModel, source: str | Path | Mapping[str, Any
     verify(opened)
     if not is_lora(opened.tensors):
         raise InputError(f"{opened.where} is no LoRA: no lora_A or lora_down among its names; give one as lora=.")
-    layers: dict[str, Tensor] = {}
-    for name in _generator(opened.where, opened.tensors):
-        layers[_common(name)] = opened.read(name)
+    names = _generator(opened.where, opened.tensors)
+    front = "transformer." if any(re.search(r"\.attn[12]\.", name) for name in names) else "diffusion_model."
+    layers = {_common(name, front): opened.read(name) for name in names}
     try:
         converted = WanPipeline.lora_state_dict(layers)
         model.load_lora_adapter(converted, prefix="transformer", adapter_name=adapter_name)
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
         why = " ".join(str(error).split())[:300]
         raise InputError(f"{opened.where} is a LoRA that does not fit this model: {why}.") from error
+    if skipped := [name for name in names if name.endswith(".diff") or re.search(r"norm.*\.diff_b$", name)]:
+        warnings.warn(
+            f"{opened.where} changes weights directly at {list_names(skipped)}, which diffusers does not apply.",
+            stacklevel=4,
+        )
     loaded = {name.replace(f".{adapter_name}.", ".") for name, _ in model.named_parameters() if "lora_" in name}
     if missing := sorted({name.removeprefix("transformer.") for name in converted} - loaded):
         model.delete_adapters(adapter_name)
@@ -63,10 +68,9 @@ def _generator(where: str, names: Mapping[str, Any]) -> list[str]:
     return list(names)
 
 
-def _common(name: str) -> str:
-    """``diffusion_model.blocks.…lora_A.weight``: the form of ComfyUI, which diffusers converts."""
+def _common(name: str, front: str) -> str:
+    """``diffusion_model.blocks.…lora_A.weight``, the form of ComfyUI, or ``transformer.…`` for diffusers' names."""
     if name.startswith("lora_unet_"):
         return name
     name = unwrapped(name).removeprefix("generator_lora.").removeprefix("lora.")
-    name = _ADAPTER.sub(r".\1.\2", _FRONT.sub("", name))
-    return f"transformer.{name}" if ".attn1." in name or ".attn2." in name else f"diffusion_model.{name}"
+    return front + _ADAPTER.sub(r".\1.\2", _FRONT.sub("", name))

@@ -36,11 +36,11 @@ class WeightSet:
 def weight_sets(names: Iterable[str]) -> tuple[list[WeightSet], list[str]]:
     """The sets of weights among full names, and the names that are in none of them."""
     names = list(names)
-    prefixes = sorted({p for name in names if (p := _prefix(name)) is not None}, key=len, reverse=True)
-    found: dict[str, dict[str, str]] = {prefix: {} for prefix in prefixes}
+    found: dict[str, dict[str, str]] = {p: {} for name in names if (p := _prefix(name)) is not None}
+    longest_first = sorted(found, key=len, reverse=True)
     rest = []
     for name in names:
-        prefix = next((p for p in prefixes if name.startswith(p)), None)
+        prefix = next((p for p in longest_first if name.startswith(p)), None)
         if prefix is None:
             rest.append(name)
             continue
@@ -48,8 +48,8 @@ def weight_sets(names: Iterable[str]) -> tuple[list[WeightSet], list[str]]:
         if short in found[prefix]:
             raise InputError(f"{name} and {found[prefix][short]} are the same parameter, {short}; keep one of them.")
         found[prefix][short] = name
-    labels = _labels(prefixes)
-    return [WeightSet(labels[prefix], prefix, found[prefix]) for prefix in reversed(prefixes)], rest
+    labels = _labels(list(found))
+    return [WeightSet(labels[prefix], prefix, short) for prefix, short in found.items()], rest
 
 
 def unwrapped(name: str) -> str:
