@@ -69,7 +69,7 @@ def safetensors_header(path: Path) -> dict[str, Any]:
     Raises `InputError` where it is damaged, or the file is cut short.
     """
     try:
-        with safe_open(path, "pt"):  # checks the header and the length of the file
+        with safe_open(path, "np"):  # checks the header and the length; for torch it would claim memory for the file
             pass
         with open(path, "rb") as file:
             return json.loads(file.read(int.from_bytes(file.read(8), "little")))
@@ -101,13 +101,17 @@ def _open_safetensors(path: Path) -> Source:
             begin, end = info["data_offsets"]
             dtype = _DTYPES.get(info["dtype"], info["dtype"].lower())
             infos[name] = TensorInfo(dtype, tuple(info["shape"]), end - begin)
-    handle = safe_open(path, "pt")
+    opened: list[Any] = []
 
     def read(name: str) -> Tensor:
         try:
-            return handle.get_tensor(name)
+            if not opened:
+                opened.append(safe_open(path, "pt"))
+            return opened[0].get_tensor(name)
         except (SafetensorError, OSError, RuntimeError) as error:
-            raise InputError(f"{path} cannot be read at {name} ({error}); fetch the file again.") from error
+            raise InputError(
+                f"{path} cannot be read at {name} ({error}); free some memory, or fetch the file again."
+            ) from error
 
     return Source(str(path), "safetensors", infos, read, (path,))
 
