@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from memkit.errors import InputError
+from memkit.file_format import check_torch_checksums, weights_format
 from memkit.files import atomic_write
 
 
@@ -82,23 +84,31 @@ def open_tensors(
         yield header, file
 
 
-def read_torch(path: str | os.PathLike[str], remedy: str) -> object:
+def read_torch(path: str | os.PathLike[str], remedy: str, mmap: bool = False) -> object:
     """What a file of ``torch.save`` holds, on the CPU: tensors and plain values only, so that nothing in it is run.
+
+    With ``mmap``, tensors are read from the file when they are used, and checksums are not compared.
 
     Raises `InputError`, which ends in ``remedy``, where it cannot be read or asks for anything else.
     """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # not torch's own text: it advises to let the file run code
-        asked = re.search(r"GLOBAL (\S+)", str(error))
-        what = asked[1] if asked else "something other than tensors"
-        raise InputError(
-            f"{path} cannot be read: it asks for {what}, which could run code when it is read. That was refused, and "
-            f"nothing was executed; {remedy}."
-        ) from None
-    except Exception as error:  # torch has a dozen types for a damaged file
-        why = " ".join(str(error).split())[:120] or type(error).__name__
-        raise InputError(f"{path} cannot be read, and may be damaged ({why}); {remedy}.") from error
+    with _remedy(remedy):
+        if (found := weights_format(path)) != "torch":
+            raise InputError(f"{path} cannot be read: it is a {found} file, not one of torch.")
+        if not mmap:
+            check_torch_checksums(path)
+        try:
+            mmap = mmap and zipfile.is_zipfile(path)  # older formats have to be read whole
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        except pickle.UnpicklingError as error:  # not torch's own text: it advises to let the file run code
+            asked = re.search(r"GLOBAL (\S+)", str(error))
+            if asked is None:
+                raise InputError(f"{path} cannot be read: it is damaged, or no file of torch.save.") from None
+            raise InputError(
+                f"{path} cannot be read: it asks for {asked[1]}, which could run code when it is read. That was "
+                "refused, and nothing was executed."
+            ) from None
+        except Exception as error:  # torch has a dozen types for a damaged file, and advice of its own
+            raise InputError(f"{path} cannot be read, and may be damaged ({type(error).__name__}).") from None
 
 
 def read_state_dict(path: str | os.PathLike[str], remedy: str) -> dict[str, Tensor]:
@@ -106,15 +116,27 @@ def read_state_dict(path: str | os.PathLike[str], remedy: str) -> dict[str, Tens
 
     Raises `InputError`, which ends in ``remedy``, where the file cannot be read or holds anything else.
     """
-    if os.fspath(path).endswith(".safetensors"):
-        try:
-            return load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"{path} cannot be read ({error}); {remedy}.") from error
+    with _remedy(remedy):
+        if (found := weights_format(path)) == "safetensors":
+            try:
+                return load_file(path)
+            except (OSError, SafetensorError) as error:
+                raise InputError(f"{path} cannot be read: it is damaged or cut short ({error}).") from error
+        if found != "torch":
+            raise InputError(f"{path} cannot be read: it is a {found} file.")
     content = read_torch(path, remedy)
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise InputError(f"{path} holds no state dict; {remedy}.")
     return dict(content)
+
+
+@contextmanager
+def _remedy(remedy: str) -> Iterator[None]:
+    """Inside, the message of an `InputError` gets ``remedy`` at its end."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{str(error).removesuffix('.')}; {remedy}.") from error.__cause__
 
 
 def load_exactly(module: nn.Module, tensors: dict[str, Tensor], source: str | os.PathLike[str]) -> None:

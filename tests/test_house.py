@@ -8,7 +8,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = (
     {"errors", "files", "flow", "version"},
-    {"hub", "tensor_file"},
+    {"file_format", "hub"},
+    {"tensor_file"},
     {"attention", "cameras", "dit_mem_release", "frame_graph", "memory", "pretrained", "video"},
     {"backbones", "encoders", "interruptions", "report", "retrievers", "worlds"},
     {"banks", "injectors", "metrics", "positions"},

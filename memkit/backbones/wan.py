@@ -11,8 +11,8 @@ from diffusers import WanPipeline, WanTransformer3DModel
 from jaxtyping import Float
 from torch import Tensor
 
+from memkit.backbones.checkpoints.load import load_original
 from memkit.backbones.codec import WanCodec, tiny_folder
-from memkit.backbones.original import load_original
 from memkit.backbones.presets import VideoFormat, format_of
 from memkit.errors import InputError
 
@@ -81,12 +81,16 @@ class WanBackbone:
     @classmethod
     def from_original(
         cls,
-        source: str | Path | Mapping[str, Tensor],
+        source: str | Path | Mapping[str, Any],
         config: Mapping[str, Any] | None = None,
         torch_dtype: torch.dtype | None = None,
+        *,
+        weights: str | None = None,
+        lora: str | Path | Mapping[str, Any] | None = None,
     ) -> WanBackbone:
-        """Load a transformer from original Wan weights; see `memkit.backbones.original.load_original`."""
-        return cls(load_original(source, config, torch_dtype))
+        """Load a transformer from original Wan weights; see `memkit.backbones.checkpoints.load.load_original`."""
+        model = load_original(source, config, torch_dtype, weights=weights, lora=lora)
+        return cls(model, video_format=format_of(model.config.out_channels))  # controls add channels to the input
 
     @classmethod
     def tiny(cls, torch_dtype: torch.dtype | None = None) -> WanBackbone:

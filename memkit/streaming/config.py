@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from memkit.errors import InputError
+from memkit.flow import NUM_TRAIN_TIMESTEPS
 from memkit.generation.short_text import PIPELINE_TEXT_LENGTH
 
 
@@ -16,12 +20,17 @@ class StreamConfig:
         chunk: latent frames per chunk.
         first: latent frames of the first chunk, where it differs (1 for 13 = 1 + 4·3).
         steps: sampling steps of the backbone's scheduler.
-        shift: flow shift of the scheduler; None for its own.
+        shift: flow shift of the scheduler, or of ``timesteps``; None for the scheduler's own, and none of the latter.
         guidance_scale: of classifier-free guidance; at 1 there is no unconditional branch, nor its half of the cache.
         context_sigma: noise level, in [0, 1], at which a finished chunk is written to the cache; 0 is clean.
         text_length: with a smaller one only that many text tokens are computed, and the pipeline's padding to 512
             tokens as one key: the same up to rounding, but cheaper for small videos; see
             `memkit.generation.short_text`.
+        timesteps: of a model that was distilled to a few steps, in (0, 1000], descending, before the shift. At each the
+            clean chunk is predicted, and noised anew to the next one (Self-Forcing, arXiv 2506.08009). They take the
+            place of ``steps`` and of the scheduler.
+        window: latent frames that a chunk attends to, its own and the sink included; None for all that are cached.
+        sink: latent frames at the beginning of the video that are never evicted.
     """
 
     chunk: int = 3
@@ -32,6 +41,9 @@ class StreamConfig:
     negative_prompt: str = ""
     context_sigma: float = 0.0
     text_length: int = PIPELINE_TEXT_LENGTH
+    timesteps: tuple[float, ...] | None = None
+    window: int | None = None
+    sink: int = 0
 
     def __post_init__(self) -> None:
         if min(self.chunk, self.steps, 1 if self.first is None else self.first) < 1:
@@ -40,3 +52,32 @@ class StreamConfig:
             raise InputError(f"text_length is {self.text_length}; give 1 to {PIPELINE_TEXT_LENGTH}.")
         if not 0.0 <= self.context_sigma <= 1.0:
             raise InputError(f"context_sigma is {self.context_sigma}; give a noise level in [0, 1].")
+        if not math.isfinite(self.guidance_scale) or not (self.shift is None or 0 < self.shift < math.inf):
+            raise InputError(f"{self}: guidance_scale must be finite, and shift finite and positive.")
+        if self.timesteps is not None:
+            self._check_timesteps(self.timesteps)
+        longest = max(self.chunk, self.first or 0)
+        if self.sink < 0 or (self.window is not None and self.window < self.sink + longest):
+            raise InputError(
+                f"A window of {self.window} frames with a sink of {self.sink} has no room for a chunk of {longest}; "
+                "give a larger window."
+            )
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> StreamConfig:
+        """The config that ``dataclasses.asdict`` made ``content`` of, after a way through JSON."""
+        timesteps = content.get("timesteps")
+        return cls(**{**content, "timesteps": None if timesteps is None else tuple(timesteps)})
+
+    @staticmethod
+    def _check_timesteps(timesteps: tuple[float, ...]) -> None:
+        falling = all(a > b for a, b in zip(timesteps, timesteps[1:], strict=False))
+        if not timesteps or not falling or not 0 < timesteps[-1] <= timesteps[0] <= NUM_TRAIN_TIMESTEPS:
+            raise InputError(f"timesteps are {timesteps}; give descending ones in (0, {NUM_TRAIN_TIMESTEPS}].")
+
+    @property
+    def sigmas(self) -> tuple[float, ...]:
+        """Noise levels of ``timesteps``, after the shift; the model is called at 1000 times these."""
+        shift = 1.0 if self.shift is None else self.shift
+        levels = [t / NUM_TRAIN_TIMESTEPS for t in self.timesteps or ()]
+        return tuple(shift * u / (1 + (shift - 1) * u) for u in levels)

@@ -27,6 +27,25 @@ def read_window(frames: int) -> Read:
     return lambda held, chunk: held.window(frames, before=min(chunk))
 
 
+def read_local(window: int, sink: int = 0) -> Read:
+    """The first ``sink`` frames of the video, and so many of the newest that they and the chunk are ``window`` frames
+    (Self-Forcing's ``local_attn_size``, LongLive's ``sink_size``). Pinned frames are read in addition.
+
+    Raises `InputError` for less than no frames.
+    """
+    if min(window, sink) < 0:
+        raise InputError(f"A window of {window} frames with a sink of {sink}; give 0 or more.")
+
+    def read(held: SlotCache, chunk: Sequence[int]) -> tuple[int, ...]:
+        past = read_everything(held, chunk)
+        first = [p for p in past if p < sink]
+        rest = [p for p in past if p >= sink]
+        newest = rest[max(0, len(rest) - max(0, window - len(first) - len(chunk))) :]
+        return tuple(sorted({*first, *newest, *(p for p in past if p in held.pinned)}))
+
+    return read
+
+
 def read_packed(first: int = 1, anchors: Sequence[int] = (), previous: int = 3) -> Read:
     """{first frames} ∪ {anchors} ∪ {previous chunk}, and pinned frames: ReMind's cache adaptation (arXiv 2605.25333).
 

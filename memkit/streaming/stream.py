@@ -2,7 +2,7 @@
 
 Each chunk is denoised with what it reads of the cache, then passed through the model once more, clean, and written to
 the cache with the same history visible, as `TeacherForcing` trains it (ReMind, arXiv 2605.25333). Any stock Wan runs;
-one that was not trained for streaming gives poor videos.
+one not trained for streaming gives poor videos. Published causal models have presets, `memkit.streaming.presets`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from memkit.injectors.kv_cache.attachment import AttachedCache
 from memkit.injectors.kv_cache.cache import KVCache
 from memkit.positions.pm_rope import PMRoPE
 from memkit.positions.prope import PRoPE
+from memkit.streaming.budget import checked_budget, latent_size
 from memkit.streaming.config import StreamConfig
-from memkit.streaming.read_policies import Read, read_everything
+from memkit.streaming.read_policies import Read, read_everything, read_local
 from memkit.streaming.session import KIND, load_stream, save_stream
 from memkit.streaming.steps import COND, UNCOND, ChunkSteps
 
@@ -42,8 +43,7 @@ class Stream:
             chunk = stream.generate(prompts)
 
     Between calls the transformers are the stock ones. What else is attached to them, such as memory tokens, acts in
-    every call. The next frames are at ``position``, ``position`` + 1, …: set it forward to leave a gap, or back to
-    generate a chunk again.
+    every call. The next frames are at ``position``, …: set it forward to leave a gap, or back to make a chunk again.
 
     To change the prompt, pass the new one: stock Wan reads the text in each call, so no text is cached. Cached frames
     keep the keys and values that they had under the old prompt.
@@ -54,25 +54,26 @@ class Stream:
         seeds: one per video. The noise of a frame follows from seed and position alone and is drawn on the CPU, so a
             video does not depend on the others in the batch, up to the rounding of a larger batch, nor on the device.
         budget_bytes: size of the cache, all branches together; see `frame_bytes`. When it is full, the unpinned frames
-            of the lowest positions are evicted.
-        read: which frames a chunk reads; see `memkit.streaming.read_policies`.
+            of the lowest positions are evicted. By default what the config's window needs.
+        read: which frames a chunk reads, by default the config's window; see `memkit.streaming.read_policies`.
         positions: camera positions, attached during each call; required with ``cameras``, and only then.
         cameras: of the latent frames of the whole video, [frames] or [B or 1, frames]: row p for position p. They are
             normalised once.
         size: height and width of the latents; by default those of the backbone's video format.
 
     Raises:
-        InputError: no seed, a model that takes more than latents, or only one of cameras and positions.
+        InputError: no seed, a model that takes more than latents, only one of cameras and positions, or too small a
+            budget for the window.
     """
 
     def __init__(
         self,
         backbone: WanBackbone,
         seeds: Sequence[int],
-        budget_bytes: int,
+        budget_bytes: int | None = None,
         config: StreamConfig = StreamConfig(),  # noqa: B008  # frozen
         *,
-        read: Read = read_everything,
+        read: Read | None = None,
         positions: PMRoPE | PRoPE | None = None,
         cameras: Cameras | None = None,
         size: tuple[int, int] | None = None,
@@ -84,10 +85,13 @@ class Stream:
             raise InputError("This model takes a mask and images beside the latents; a stream gives it latents alone.")
         if (positions is None) != (cameras is None):
             raise InputError("Cameras need camera positions, and those need cameras; give both or neither.")
-        self.backbone, self.seeds, self.config, self.read = backbone, tuple(seeds), config, read
+        self.backbone, self.seeds, self.config = backbone, tuple(seeds), config
+        window = read_everything if config.window is None else read_local(config.window, config.sink)
+        self.read = window if read is None else read
+        self.size = latent_size(backbone) if size is None else size
+        budget_bytes = checked_budget(budget_bytes, backbone, config, len(self.seeds), self.size)
         self.cache = KVCache(budget_bytes, (COND,) if config.guidance_scale == 1 else (COND, UNCOND))
         self.position = 0
-        self.size = _size(backbone) if size is None else size
         self._positions = positions
         self._path = None if cameras is None else CameraPath.of(cameras).to(backbone.device)
         self._texts: dict[tuple[str, ...], Tensor] = {}
@@ -127,7 +131,7 @@ class Stream:
         with self._attached(at) as attached:
             text = self._encode(prompts)
             x = self._noise("noise", at)
-            steps = ChunkSteps(self.backbone, self.cache, attached, self.config, self.read)
+            steps = ChunkSteps(self.backbone, self.cache, attached, self.config, self.read, self._noise)
             x = (
                 steps.denoise(x, at, text, conditioning_latents, recorder)
                 if _generates(conditioning_latents, count)
@@ -175,7 +179,7 @@ class Stream:
         folder: str | Path,
         backbone: WanBackbone,
         *,
-        read: Read = read_everything,
+        read: Read | None = None,
         positions: PMRoPE | PRoPE | None = None,
         cameras: Cameras | None = None,
     ) -> Stream:
@@ -185,7 +189,7 @@ class Stream:
         """
         cache, content = load_stream(Path(folder), backbone.device)
         with KIND.reading(folder):
-            config, size = StreamConfig(**content["config"]), tuple(content["size"])
+            config, size = StreamConfig.from_json(content["config"]), tuple(content["size"])
             seeds, position = [int(seed) for seed in content["seeds"]], int(content["position"])
         given = {"read": read, "positions": positions, "cameras": cameras, "size": size}
         stream = cls(backbone, seeds, cache.budget_bytes, config, **given)
@@ -246,8 +250,3 @@ def _whole(x: Tensor, conditioning_latents: Tensor | None) -> Tensor:
             f"Conditioning latents {list(conditioning_latents.shape)} do not fit a chunk of {list(x.shape)}."
         )
     return conditioning_latents.to(x).expand_as(x).clone()
-
-
-def _size(backbone: WanBackbone) -> tuple[int, int]:
-    stride = backbone.pipeline().vae.config.scale_factor_spatial
-    return backbone.video_format.height // stride, backbone.video_format.width // stride

@@ -84,7 +84,7 @@ def test_published_sizes_are_read_off_the_shapes():
         dim = wanted["num_attention_heads"] * 128
         with torch.device("meta"):
             sizes = {"in_channels": wanted["in_channels"], "out_channels": wanted["out_channels"], "text": 4096}
-        from memkit.backbones.original import infer_config
+        from memkit.backbones.checkpoints import infer_config
 
         shapes = {
             "patch_embedding.weight": (dim, sizes["in_channels"], 1, 2, 2),

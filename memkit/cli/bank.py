@@ -1,28 +1,17 @@
-"""The command ``memkit``.
-
-    memkit demo
-    memkit bank build --videos DIR --captions CSV --out BANK --model tiny|FOLDER|ID
-    memkit bank import-dit-mem FOLDER --out BANK [--captions CSV] [--model tiny|FOLDER|ID]
-    memkit bank verify BANK
-    memkit bank show BANK
-    memkit retrieve BANK "a rubber ball bounces" -k 5
-
-Exit codes: 0 all well, 1 some items could not be used, 2 the command could not do its work, 130 interrupted.
-"""
+"""``memkit bank``: build, import, verify or show a memory bank."""
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from memkit.demo.demo import Demo
-from memkit.errors import InputError, MemkitError
+from memkit.cli.text import one_line
+from memkit.errors import InputError
 
 if TYPE_CHECKING:
     from memkit.banks.build import BuildReport
@@ -85,7 +74,7 @@ class Build:
             progress=True,
         )
         for item in report.bad:
-            print(f"{self.captions}:{item.line}: {item.name}: {_one_line(item.reason)}", file=sys.stderr)
+            print(f"{self.captions}:{item.line}: {item.name}: {one_line(item.reason)}", file=sys.stderr)
         return _finish(self.out, report, self.skip_bad)
 
 
@@ -114,7 +103,7 @@ class ImportDitMem:
         encoder = None if self.model is None else _load_encoder(self.model)
         report = import_dit_mem(self.folder, self.out, self.captions, encoder, self.model, progress=True)
         for item in report.bad:
-            print(f"{self.folder}: {item.name}: {_one_line(item.reason)}", file=sys.stderr)
+            print(f"{self.folder}: {item.name}: {one_line(item.reason)}", file=sys.stderr)
         blank = f", {report.blank} with a blank caption left out" if report.blank else ""
         unlisted = f", {report.unlisted} captions are of clips outside the id map" if report.unlisted else ""
         return _finish(self.out, report, self.skip_bad, blank + unlisted)
@@ -154,38 +143,9 @@ class Show:
         for (shape, dtype), count in Counter(zip(bank.shapes, bank.dtypes, strict=True)).items():
             print(f"  {count} clips of {list(shape)} {str(dtype).removeprefix('torch.')}")
         for id, caption in list(zip(bank.ids, bank.captions, strict=True))[: self.first]:
-            print(f"{id}\t{_one_line(caption)}")
+            print(f"{id}\t{one_line(caption)}")
         if len(bank) > self.first:
             print(f"… and {len(bank) - self.first} more")
-        return 0
-
-
-@dataclass(frozen=True)
-class Retrieve:
-    """Find the clips of a bank whose captions are closest to a text.
-
-    Prints one line per clip: id, score and caption, separated by tabs.
-    """
-
-    bank: tyro.conf.Positional[Path]
-    """Folder of the bank."""
-    text: tyro.conf.Positional[str]
-    """The text to search for."""
-    k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 5
-    """How many clips to return."""
-    model: str | None = None
-    """Text encoder: a folder or a Hub id; by default the one that comes with memkit."""
-
-    def run(self) -> int:
-        from memkit.banks.bank import MemoryBank
-        from memkit.retrievers.text import TextRetriever
-
-        bank = MemoryBank.open(self.bank)
-        retriever = TextRetriever(bank) if self.model is None else TextRetriever(bank, model=self.model)
-        captions = dict(zip(bank.ids, bank.captions, strict=True))
-        hits = retriever(self.text, k=self.k)
-        for id, score in zip(hits.ids, hits.scores, strict=True):
-            print(f"{id}\t{score:.4f}\t{_one_line(captions[id])}")
         return 0
 
 
@@ -204,28 +164,6 @@ class Bank:
         return self.command.run()
 
 
-Command = (
-    Annotated[Demo, tyro.conf.subcommand("demo")]
-    | Annotated[Bank, tyro.conf.subcommand("bank")]
-    | Annotated[Retrieve, tyro.conf.subcommand("retrieve")]
-)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code."""
-    parser: Any = Command
-    config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
-    command = tyro.cli(parser, args=arguments, prog="memkit", description="Memory for video diffusion.", config=config)
-    try:
-        return command.run()
-    except MemkitError as error:
-        print(f"memkit: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("memkit: interrupted; what was encoded is kept, and the same command resumes from there", file=sys.stderr)
-        return 130
-
-
 def _load_encoder(model: str) -> Any:
     import torch
 
@@ -234,7 +172,7 @@ def _load_encoder(model: str) -> Any:
     try:
         codec = WanCodec.tiny() if model == "tiny" else WanCodec.from_pretrained(model)
     except (OSError, ValueError) as error:
-        why = _one_line(str(error))
+        why = one_line(str(error))
         raise InputError(f"The model {model!r} cannot be loaded ({why}); give tiny, a folder or a Hub id.") from error
     if torch.cuda.is_available():
         codec.vae.to("cuda")  # pyright: ignore[reportArgumentType]  # diffusers wraps it without its types
@@ -247,11 +185,3 @@ def _finish(bank: Path, report: BuildReport | ImportReport, skip_bad: bool, left
     print(f"{bank}: {len(report.added)} clips added{there}{left_out}, {len(report.bad)} could not be used")
     print(f'Next: memkit retrieve {bank} "what to search for"')
     return 1 if report.bad and not skip_bad else 0
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -10,6 +10,7 @@ import torch
 from memkit import cli
 from memkit.backbones.codec import tiny_folder
 from memkit.banks import MemoryBank
+from memkit.cli import bank as bank_commands
 from memkit.video import write_video
 from tests.banks.test_build import Encoder, write_csv
 
@@ -38,7 +39,7 @@ def build(videos: Path, captions: Path, out: Path, *options: str) -> int:
 
 
 def test_build_lists_bad_items_and_exits_accordingly(tmp_path, videos, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "_load_encoder", lambda model: Encoder())
+    monkeypatch.setattr(bank_commands, "_load_encoder", lambda model: Encoder())
     rows = [["video", "caption"], ["a.mp4", "x"], ["gone.mp4", "y"], ["b.mp4", "z"]]
     captions = write_csv(tmp_path / "c.csv", rows)
     assert build(videos, captions, tmp_path / "b", "--model", "tiny", "--dtype", "fp32", "--num-frames", "9") == 1
@@ -70,7 +71,7 @@ def test_build_with_tiny_wan(tmp_path, videos):
 def test_an_interrupted_build_says_how_to_go_on(tmp_path, videos, capsys, monkeypatch):
     encoder = Encoder()
     encoder.fail_at = 2
-    monkeypatch.setattr(cli, "_load_encoder", lambda model: encoder)
+    monkeypatch.setattr(bank_commands, "_load_encoder", lambda model: encoder)
     captions = write_csv(tmp_path / "c.csv", [["video", "caption"], ["a.mp4", "x"], ["b.mp4", "z"]])
     assert build(videos, captions, tmp_path / "b", "--model", "tiny") == 130
     assert capsys.readouterr().err.splitlines()[-1].startswith("memkit: interrupted")

@@ -1,0 +1,193 @@
+"""One file of weights as a `Source`: safetensors, torch or GGUF. Only its header is read until a tensor is used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from memkit.backbones.checkpoints.source import Source, TensorInfo
+from memkit.errors import InputError
+from memkit.file_format import check_torch_checksums, weights_format
+from memkit.tensor_file import list_names, read_torch
+
+_DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
+"""The names of safetensors; others are left as they are, in lower case."""
+
+_TORCH_REMEDY = "give a checkpoint of an original Wan that holds tensors and plain values alone, or fetch it again"
+
+
+def open_file(path: Path) -> Source:
+    """Open one file. Raises `InputError` where it cannot be read; the message says what it is."""
+    match weights_format(path):
+        case "safetensors":
+            return _open_safetensors(path)
+        case "torch":
+            return _open_torch(path)
+        case "gguf":
+            return _open_gguf(path)
+
+
+def open_mapping(content: Mapping[Any, Any], where: str = "The state dict") -> Source:
+    """A state dict in memory, or dictionaries that hold some."""
+    tensors = _flattened(content, where)
+    infos = {name: TensorInfo.of(tensor) for name, tensor in tensors.items()}
+    return Source(where, "a state dict in memory", infos, tensors.__getitem__)
+
+
+def verify(source: Source) -> None:
+    """Compare torch files with their checksums; the other formats have none. Raises `InputError` where they differ."""
+    if source.format == "torch":
+        for path in source.files:
+            check_torch_checksums(path)
+
+
+# -- safetensors -------------------------------------------------------------------------------------------------------
+
+
+def safetensors_header(path: Path) -> dict[str, Any]:
+    """The header of a safetensors file: its tensors by name, and ``__metadata__`` where there is some.
+
+    Raises `InputError` where it is damaged, or the file is cut short.
+    """
+    try:
+        with safe_open(path, "np"):  # checks the header and the length; for torch it would claim memory for the file
+            pass
+        with open(path, "rb") as file:
+            return json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {_why_unreadable(path, error)}.") from None
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    """What is wrong with a safetensors file that was refused."""
+    again = "download the file again, for example with `hf download`"
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+        end = 8 + length + max(info["data_offsets"][1] for name, info in header.items() if name != "__metadata__")
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OSError):
+        return f"it is a safetensors file with a damaged header; {again}"
+    if size < end:
+        return f"it is a safetensors file that is cut short ({size:,} of {end:,} bytes); {again}"
+    return f"it is a damaged safetensors file ({error}); {again}"
+
+
+def _open_safetensors(path: Path) -> Source:
+    header = safetensors_header(path)
+    infos = {}
+    for name, info in header.items():
+        if name != "__metadata__":
+            begin, end = info["data_offsets"]
+            dtype = _DTYPES.get(info["dtype"], info["dtype"].lower())
+            infos[name] = TensorInfo(dtype, tuple(info["shape"]), end - begin)
+    opened: list[Any] = []
+
+    def read(name: str) -> Tensor:
+        try:
+            if not opened:
+                opened.append(safe_open(path, "pt"))
+            return opened[0].get_tensor(name)
+        except (SafetensorError, OSError, RuntimeError) as error:
+            raise InputError(
+                f"{path} cannot be read at {name} ({error}); free some memory, or fetch the file again."
+            ) from error
+
+    return Source(str(path), "safetensors", infos, read, (path,))
+
+
+# -- torch -------------------------------------------------------------------------------------------------------------
+
+
+def _open_torch(path: Path) -> Source:
+    content = read_torch(path, _TORCH_REMEDY, mmap=True)
+    if not isinstance(content, Mapping):
+        raise InputError(f"{path} holds a {type(content).__name__}, not a state dict; {_TORCH_REMEDY}.")
+    tensors = _flattened(content, str(path))
+    infos = {name: TensorInfo.of(tensor) for name, tensor in tensors.items()}
+    return Source(str(path), "torch", infos, tensors.__getitem__, (path,))
+
+
+def _flattened(content: Mapping[Any, Any], where: str) -> dict[str, Tensor]:
+    """All tensors of nested dictionaries, their keys joined by dots; other values, such as a step, are left out."""
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in _leaves(content, ""):
+        if name in tensors:
+            raise InputError(f"{where} holds two tensors of the name {name}; give one of the dictionaries alone.")
+        tensors[name] = tensor
+    if not tensors:
+        keys = list_names(map(str, content))
+        raise InputError(f"{where} holds no tensors, only {keys or 'nothing'}; give a checkpoint with weights.")
+    return tensors
+
+
+def _leaves(content: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Tensor]]:
+    for key, value in content.items():
+        if isinstance(value, Tensor):
+            yield f"{prefix}{key}", value
+        elif isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+
+
+# -- GGUF --------------------------------------------------------------------------------------------------------------
+
+
+def _open_gguf(path: Path) -> Source:
+    """GGUF by the ``gguf`` package; tensors are read as in diffusers: plain, or as its ``GGUFParameter``."""
+    try:
+        import gguf
+    except ImportError as error:
+        raise InputError(f"{path} is a GGUF file; to load it, `pip install gguf`.") from error
+    try:
+        found = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
+        infos = {
+            name: TensorInfo(_gguf_dtype(tensor), tuple(int(n) for n in reversed(tensor.shape)), int(tensor.n_bytes))
+            for name, tensor in found.items()
+        }
+        short = [name for name, info in infos.items() if found[name].data.nbytes != info.nbytes]
+    except Exception as error:  # the reader has no type of its own for a damaged file
+        why = " ".join(str(error).split())[:120] or type(error).__name__
+        raise InputError(f"{path} is a GGUF file that is cut short or damaged ({why}); fetch it again.") from error
+    if short or not infos:
+        what = list_names(short) or "it has no tensors"
+        raise InputError(f"{path} is a GGUF file that is cut short: {what}; fetch it again.")
+
+    def read(name: str) -> Tensor:
+        from diffusers.quantizers.gguf.utils import SUPPORTED_GGUF_QUANT_TYPES, GGUFParameter
+
+        tensor = found[name]
+        kinds = gguf.GGMLQuantizationType
+        values = torch.from_numpy(tensor.data.copy())
+        if tensor.tensor_type in (kinds.F32, kinds.F16):
+            return values
+        if tensor.tensor_type not in SUPPORTED_GGUF_QUANT_TYPES:
+            known = ", ".join(kind.name for kind in SUPPORTED_GGUF_QUANT_TYPES)
+            raise InputError(f"{path} holds {name} as {infos[name].dtype}, which diffusers cannot read; use {known}.")
+        return GGUFParameter(values, quant_type=tensor.tensor_type)
+
+    return Source(str(path), "GGUF", infos, read, (path,))
+
+
+def _gguf_dtype(tensor: Any) -> str:
+    plain = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
+    return plain.get(tensor.tensor_type.name, tensor.tensor_type.name)

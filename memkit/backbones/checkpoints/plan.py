@@ -1,0 +1,152 @@
+"""`Plan`: how a checkpoint becomes a `WanTransformer3DModel`, decided from names and shapes before weights are read."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import WanTransformer3DModel
+from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
+from torch import Tensor
+
+from memkit.backbones.checkpoints.config import infer_config
+from memkit.backbones.checkpoints.files import open_mapping
+from memkit.backbones.checkpoints.folders import open_path
+from memkit.backbones.checkpoints.names import WeightSet, choose, weight_sets
+from memkit.backbones.checkpoints.recognise import (
+    Kind,
+    diffusers_layout,
+    family_of,
+    is_lora,
+    other_kind,
+    quantised_without_scales,
+)
+from memkit.backbones.checkpoints.source import Source, TensorInfo
+from memkit.errors import InputError
+from memkit.tensor_file import list_names
+
+_LATER_NAMES = {"img_emb.emb_pos": "condition_embedder.image_embedder.pos_embed"}
+"""Parameters that diffusers' conversion leaves as they are: that of first-last-frame-to-video."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A set of weights, and the model that it belongs to."""
+
+    source: Source
+    chosen: WeightSet
+    settings: dict[str, Any]
+    """Keyword arguments of `WanTransformer3DModel`."""
+    names: dict[str, str]
+    """The full name in the source of each parameter of the model."""
+    model: WanTransformer3DModel
+    """On the meta device, without weights."""
+
+
+def open_source(source: str | Path | Mapping[str, Any]) -> Source:
+    """A state dict, a file or a folder, opened. Raises `InputError` where it cannot be read."""
+    return open_mapping(source) if isinstance(source, Mapping) else open_path(Path(source))
+
+
+def plan(
+    source: Source,
+    config: Mapping[str, Any] | None = None,
+    torch_dtype: torch.dtype | None = None,
+    weights: str | None = None,
+) -> Plan:
+    """Choose the weights, and check that they are those of a Wan.
+
+    Raises:
+        InputError: the checkpoint holds something else, several sets of weights among which nothing chooses, or
+            tensors that are missing, left over or of another shape; the message names them.
+    """
+    sets, rest = weight_sets(source.tensors)
+    if not sets:
+        raise refusal(source, other_kind(rest))
+    chosen = choose(sets, weights, source.where)
+    tensors = tensors_of(source, chosen)
+    if (kind := refused_kind(tensors, torch_dtype is not None)) is not None:
+        raise refusal(source, kind)
+    if weights is None:
+        _say_what_is_left(source, sets, chosen, rest)
+    settings = {**infer_config(tensors, source.where), **(config or {})}
+    model = _on_meta(settings)
+    converted = convert_wan_transformer_to_diffusers(dict(chosen.names))
+    names = {_LATER_NAMES.get(name, name): full for name, full in converted.items()}
+    _check_fit(source, names, model, settings)
+    return Plan(source, chosen, settings, names, model)
+
+
+def tensors_of(source: Source, chosen: WeightSet) -> dict[str, TensorInfo]:
+    """The descriptions of the tensors of a set, by their names in the model."""
+    return {name: source.tensors[full] for name, full in chosen.names.items()}
+
+
+def refused_kind(tensors: Mapping[str, TensorInfo], torch_dtype_given: bool) -> Kind | None:
+    """What weights with names of Wan are, if they cannot be loaded."""
+    return family_of(tensors) or diffusers_layout(tensors) or quantised_without_scales(tensors, torch_dtype_given)
+
+
+def refusal(source: Source, kind: Kind) -> InputError:
+    """The error for what cannot be loaded."""
+    return InputError(f"{source.where} is {kind.what}; {kind.remedy}.")
+
+
+def _say_what_is_left(source: Source, sets: list[WeightSet], chosen: WeightSet, rest: list[str]) -> None:
+    """Warn where other weights of the same kind, or a LoRA, are in the checkpoint too."""
+    differing = [other.label for other in sets if other is not chosen and _differ(source, chosen, other)]
+    if differing:
+        warnings.warn(
+            f"{source.where} holds several sets of weights that differ; loading {chosen.label!r}. Pass weights= to "
+            f"choose among {', '.join(repr(label) for label in (chosen.label, *differing))}.",
+            stacklevel=5,
+        )
+    if is_lora(rest):
+        warnings.warn(
+            f"{source.where} holds a LoRA beside the weights, which is not loaded; pass lora= to load it.", stacklevel=5
+        )
+
+
+def _differ(source: Source, one: WeightSet, other: WeightSet) -> bool:
+    """Whether two sets of weights differ, in names, dtypes, shapes or values."""
+    if one.names.keys() != other.names.keys():
+        return True
+    pairs = [(full, other.names[name]) for name, full in one.names.items()]
+    return any(source.tensors[a] != source.tensors[b] for a, b in pairs) or any(
+        not torch.equal(_bits(source.read(a)), _bits(source.read(b))) for a, b in pairs
+    )
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    """The tensor as bytes, so that NaN equals itself and every dtype can be compared."""
+    return tensor.detach().contiguous().flatten().view(torch.uint8)
+
+
+def _on_meta(settings: Mapping[str, Any]) -> WanTransformer3DModel:
+    try:
+        with torch.device("meta"):
+            return WanTransformer3DModel(**settings)
+    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        raise InputError(f"diffusers' WanTransformer3DModel does not take {dict(settings)}: {error}.") from error
+
+
+def _check_fit(source: Source, names: Mapping[str, str], model: WanTransformer3DModel, settings: dict) -> None:
+    expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    found = {name: source.tensors[full].shape for name, full in names.items()}
+    wrong = [
+        f"{name} {list(found[name])} instead of {list(expected[name])}"
+        for name in sorted(expected.keys() & found.keys())
+        if expected[name] != found[name]
+    ]
+    problems = {
+        "missing": sorted(expected.keys() - found.keys()),
+        "left over": sorted(found.keys() - expected.keys()),
+        "of another shape": wrong,
+    }
+    if any(problems.values()):
+        what = "; ".join(f"{problem}: {list_names(names)}" for problem, names in problems.items() if names)
+        raise InputError(f"{source.where} does not fit {settings}: {what}; pass a config= that fits.")

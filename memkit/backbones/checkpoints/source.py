@@ -1,0 +1,45 @@
+"""`Source`: the tensors of a checkpoint, whatever its format: described at once, read one by one when they are used."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class TensorInfo(NamedTuple):
+    """One tensor, as the header of its file describes it."""
+
+    dtype: str
+    """As in torch, such as "bfloat16"; for GGUF the quantization type, such as "Q4_K"."""
+    shape: tuple[int, ...]
+    nbytes: int
+
+    @property
+    def numel(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> TensorInfo:
+        """The description of a tensor in memory."""
+        return cls(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), tensor.nbytes)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The tensors of a checkpoint by their full names, in which the keys of nested dictionaries are joined by dots."""
+
+    where: str
+    """What errors call it: the path, or "The state dict"."""
+    format: str
+    """"safetensors", "torch", "GGUF" or "a state dict in memory"."""
+    tensors: Mapping[str, TensorInfo]
+    read: Callable[[str], Tensor]
+    """The tensor of a full name. What was read from a file may be a view of it, which is valid while it exists."""
+    files: tuple[Path, ...] = ()
+    """The files that are read; more than one if it is sharded."""

@@ -1,0 +1,48 @@
+"""The command ``memkit``.
+
+    memkit demo
+    memkit bank build --videos DIR --captions CSV --out BANK --model tiny|FOLDER|ID
+    memkit bank import-dit-mem FOLDER --out BANK [--captions CSV] [--model tiny|FOLDER|ID]
+    memkit bank verify BANK
+    memkit bank show BANK
+    memkit retrieve BANK "a rubber ball bounces" -k 5
+    memkit inspect FILE
+
+Exit codes: 0 all well, 1 some items could not be used, 2 the command could not do its work, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import tyro
+
+from memkit.cli.bank import Bank
+from memkit.cli.inspect import Inspect
+from memkit.cli.retrieve import Retrieve
+from memkit.demo.demo import Demo
+from memkit.errors import MemkitError
+
+Command = (
+    Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[Bank, tyro.conf.subcommand("bank")]
+    | Annotated[Retrieve, tyro.conf.subcommand("retrieve")]
+    | Annotated[Inspect, tyro.conf.subcommand("inspect")]
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    parser: Any = Command
+    config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
+    command = tyro.cli(parser, args=arguments, prog="memkit", description="Memory for video diffusion.", config=config)
+    try:
+        return command.run()
+    except MemkitError as error:
+        print(f"memkit: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("memkit: interrupted; what was encoded is kept, and the same command resumes from there", file=sys.stderr)
+        return 130
