@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 
-from memkit.backbones import ADAPTERS, BackboneAdapter, adapter_of
+from memkit.backbones import ADAPTERS, adapter_of
 from memkit.backbones.base import Carrier
 from memkit.cameras import CameraPath, Cameras
 from memkit.errors import InputError
-from memkit.injectors import KVCache, SelfAttentionConcat
+from memkit.frame_graph import FrameGraph
+from memkit.injectors import KVCache, QueryLayers, QueryLayersConfig, SelfAttentionConcat, TeacherForcing
 from memkit.memory import Memory
 from memkit.positions import PMRoPE, PMRoPEConfig, PRoPE
 from tests.helpers.attachables import ATTACHABLES
@@ -130,6 +130,24 @@ def test_skyreels_is_wan_with_any_attachment(name):
 
 
 @torch.no_grad()
+def test_skyreels_is_wan_with_a_prompt_per_chunk_and_with_queries_at_timestep_0():
+    wan, skyreels = WAN.make(), SKYREELS_V2.make()
+    skyreels.load_state_dict(wan.state_dict())
+    frames, prompts = seeded(2, 16, 2, 4, 4, seed=2), seeded(2, 3, 6, 32, seed=3)
+    per_frame = torch.tensor([[0.0] * 3 + [600.0] * 3] * 2)
+    forced, queried = [], []
+    for model in (wan, skyreels):
+        with TeacherForcing().attach(model) as attached, attached.chunk(FrameGraph.chunks(3, chunk=1)):
+            forced.append(model(seeded(2, 16, 6, 4, 4, seed=1), per_frame, prompts, return_dict=False)[0])
+        torch.manual_seed(0)
+        query = QueryLayers(QueryLayersConfig(dim=48, blocks=3, layers=2, query_time="clean"))
+        with query.attach(model) as attached, attached.chunk(frames):
+            queried.append(WAN.call(model))
+    torch.testing.assert_close(*forced, rtol=0, atol=1e-4)
+    torch.testing.assert_close(*queried, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
 def test_causal_skyreels_with_memory_and_what_it_refuses():
     model = SKYREELS_V2.make()
     model._set_ar_attention(2)
@@ -181,29 +199,3 @@ def test_ltx_with_coordinates_has_memory_but_no_positions_of_frames():
         told = pytest.raises(InputError, match="does not tell the number and size")
         with thing.attach(model) as attached, attached.chunk(about), told:
             ltx_call(model, **changed)
-
-
-# -- adapters of one's own ---------------------------------------------------------------------------------------------
-
-
-class Own(type(ADAPTERS[0])):
-    """Wan's adapter under another name, which keeps a kind from a model."""
-
-    unsupported = {"a KV cache": "its owner says so"}
-
-
-def test_an_adapter_of_ones_own_goes_before_memkits():
-    model = WAN.make()
-    model.memkit_adapter = Own()
-    assert type(adapter_of(model)) is Own
-    with pytest.raises(InputError, match="its owner says so"):
-        KVCache(10**7).attach(torch.nn.DataParallel(model, device_ids=[]))
-    model.memkit_adapter = "WanAdapter"
-    with pytest.raises(InputError, match="of type str.*BackboneAdapter"):
-        SelfAttentionConcat(Memory(seeded(1, 5, 48))).attach(model)
-
-
-def test_a_class_without_an_adapter_is_told_which_have_one():
-    with pytest.raises(InputError, match="WanVACETransformer3DModel.*not to Linear.*memkit_adapter"):
-        SelfAttentionConcat(Memory(seeded(1, 5, 48))).attach(nn.Linear(2, 2))
-    assert BackboneAdapter.__abstractmethods__ == {"blocks", "watch", "modulate"}
