@@ -113,6 +113,44 @@ def test_camera_positions(name):
     assert torch.equal(backbone.call(model), base)
 
 
+# -- timesteps per token or frame --------------------------------------------------------------------------------------
+
+
+def wan_times(model, times):
+    return WAN.call(model, timestep=times.repeat_interleave(4, 1))
+
+
+def skyreels_times(model, times):
+    return SKYREELS_V2.call(model, timestep=times, enable_diffusion_forcing=True)
+
+
+def ltx_times(model, times):
+    return ltx_call(model, timestep=times.repeat_interleave(16, 1))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["wan", "skyreels_v2", "ltx"])
+def test_memory_has_the_timestep_of_the_last_token(name):
+    call = {"wan": wan_times, "skyreels_v2": skyreels_times, "ltx": ltx_times}[name]
+    backbone, seen = BACKBONES[name], []
+    model = backbone.make()
+    adapter, tokens = adapter_of(model), seeded(2, 5, 48, seed=7)
+
+    def see(block, args, kwargs):
+        temb = {**dict(zip(adapter.block_arguments, args, strict=False)), **kwargs}["temb"]
+        seen.append(adapter.modulate(block, tokens, temb))
+
+    last = torch.tensor([[700.0], [150.0]])
+    hook = adapter.blocks(model)[1].register_forward_pre_hook(see, with_kwargs=True)
+    mixed = call(model, torch.cat([torch.zeros(2, 2), last.expand(2, 2)], 1))
+    backbone.call(model)  # all tokens at 700 and 150
+    hook.remove()
+    torch.testing.assert_close(*seen, rtol=0, atol=1e-5)
+    with SelfAttentionConcat(Memory(tokens)).attach(model):
+        torch.testing.assert_close(call(model, last.expand(2, 4)), backbone.call(model), rtol=0, atol=1e-5)
+        assert (call(model, torch.cat([torch.zeros(2, 2), last.expand(2, 2)], 1)) - mixed).abs().max() > 1e-3
+
+
 # -- SkyReels-V2 has the parameters of Wan, so its results are Wan's ---------------------------------------------------
 
 

@@ -145,8 +145,8 @@ def wan_modulated(block: Any, named: Mapping[str, Any], tokens: Tensor) -> Tenso
     return F.layer_norm(tokens, tokens.shape[-1:], eps=1e-6) * (1 + scale) + shift
 
 
-def wan_call(model: Any, frames: slice = slice(None), **more: Any) -> Tensor:
-    return model(LATENTS[:, :, frames], TIMESTEP, TEXT, return_dict=False, **more)[0]
+def wan_call(model: Any, frames: slice = slice(None), timestep: Tensor = TIMESTEP, **more: Any) -> Tensor:
+    return model(LATENTS[:, :, frames], timestep, TEXT, return_dict=False, **more)[0]
 
 
 def vace_call(model: Any, frames: slice = slice(None)) -> Tensor:
