@@ -14,7 +14,8 @@ from memkit.injectors import KVCache, QueryLayers, QueryLayersConfig, SelfAttent
 from memkit.memory import Memory
 from memkit.positions import PMRoPE, PMRoPEConfig, PRoPE
 from tests.helpers.attachables import ATTACHABLES
-from tests.helpers.tiny_backbones import BACKBONES, LTX, SKYREELS_V2, WAN, by_definition, ltx_call, seeded, visible
+from tests.helpers.backbones import BACKBONES
+from tests.helpers.tiny_backbones import LTX, SKYREELS_V2, WAN, by_definition, ltx_call, seeded, visible
 
 STREAMING = [name for name, backbone in BACKBONES.items() if "kv_cache" not in backbone.refused]
 POSED = [name for name, backbone in BACKBONES.items() if "pm_rope" not in backbone.refused]

@@ -14,7 +14,7 @@ from memkit.injectors import SelfAttentionConcat
 from memkit.memory import Memory
 from memkit.positions import PMRoPE, PMRoPEConfig
 from tests.helpers.random_wan import SMALL, random_transformer
-from tests.helpers.tiny_backbones import BACKBONES
+from tests.helpers.backbones import BACKBONES
 
 
 def counting(graphs):
