@@ -50,6 +50,8 @@ class TinyBackbone:
     num_frames: int = FRAMES
     control: Callable[[Any], tuple[nn.Module, ...]] = lambda model: ()
     """Blocks that memory does not join and in which, while streaming, each chunk sees itself alone."""
+    joint: bool = False
+    """Whether it attends to text and video jointly."""
     exact: bool = True
     """Whether a sample without memory is bit-identical to the stock model's beside one with memory, not up to rounding.
     """

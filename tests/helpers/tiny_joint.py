@@ -130,6 +130,7 @@ COGVIDEOX = TinyBackbone(
     cog_modulated,
     refused=REFUSED,
     frame_dim=1,
+    joint=True,
     dense=CogDense,
 )
 COGVIDEOX_2B = TinyBackbone(  # without rotary positions
@@ -138,6 +139,7 @@ COGVIDEOX_2B = TinyBackbone(  # without rotary positions
     cog_modulated,
     refused={**REFUSED, "kv_cache": "patch embedding of this model adds positions"},
     frame_dim=1,
+    joint=True,
     dense=CogDense,
 )
 
@@ -198,6 +200,7 @@ HUNYUAN = TinyBackbone(
     hunyuan_call,
     hunyuan_modulated,
     refused=REFUSED,
+    joint=True,
     dense=JointDense,
 )
 HUNYUAN_TOKEN_REPLACE = TinyBackbone(
@@ -205,6 +208,7 @@ HUNYUAN_TOKEN_REPLACE = TinyBackbone(
     hunyuan_call,
     hunyuan_modulated,
     refused={**REFUSED, "kv_cache": "first latent frame of each call for the image"},
+    joint=True,
     dense=JointDense,
 )
 
@@ -230,5 +234,6 @@ HUNYUAN_15 = TinyBackbone(
     hunyuan15_call,
     hunyuan_modulated,
     refused=REFUSED,
+    joint=True,
     dense=Hunyuan15Dense,
 )

@@ -16,18 +16,15 @@ from memkit.backbones.adapters.anyflow import AnyFlowAdapter, as_complex
 from memkit.backbones.base import CAMERA_POSITIONS, KV_CACHE, TEACHER_FORCING, VIDEO, Carrier, Groups, Table
 from memkit.backbones.protocol import Call, Grid, Model
 from memkit.backbones.rotary import rotate
+from memkit.errors import MemkitError
 
 CARRIER, CACHED, PADDING = "memkit", "cached chunks", "padding"
 
 
 class Own(NamedTuple):
-    """What the adapter keeps of a forward pass."""
-
-    chunks: dict[str, slice] | None
-    """The tokens of each chunk; None in a step that reads the cache, which has the tokens of one chunk."""
-    cos: Tensor | None = None
-    """Rotary tables of the cached keys, [1,S,1,D]; the model caches keys without positions."""
-    sin: Tensor | None = None
+    chunks: Groups | None  # None in a step that reads the cache, which has the tokens of one chunk
+    checked: list[bool]  # not empty once the model's mask has been compared with them
+    cached: tuple[Any, Any] = (None, None)  # rotary tables of the cached keys, which are without positions
 
 
 class AnyFlowFARAdapter(AnyFlowAdapter):
@@ -50,32 +47,35 @@ class AnyFlowFARAdapter(AnyFlowAdapter):
 
     def watch(self, model: Model, begin: Callable[[Grid | None, Carrier], Carrier]) -> list[RemovableHandle]:
         def carry(_rope: nn.Module, _args: tuple, named: dict[str, Any], rotary: dict[str, Tensor]) -> dict[str, Any]:
-            chunks = _chunks(named["far_cfg"], named.get("clean_hidden_states") is not None)
-            return {**rotary, CARRIER: begin(None, self.carrier(rotary, Own(chunks)))}
+            layout, clean = named["far_cfg"], named.get("clean_hidden_states") is not None
+            chunks = _chunks(layout, clean) if "chunk_partition" in layout else None
+            return {**rotary, CARRIER: begin(None, self.carrier(rotary, Own(chunks, [])))}
 
         return [model.rope.register_forward_hook(carry, with_kwargs=True)]
 
-    def carrier_in(self, rotary: Any) -> Carrier | None:
+    def carrier_in(self, rotary: Any) -> Carrier:
         """With the tables of the queries alone, to which the model has cut "query"."""
         if CARRIER not in rotary:
-            return None
+            raise MemkitError("A block ran outside its transformer; call the transformer, or detach the memory.")
         carrier, tokens = rotary[CARRIER], rotary["query"].shape[2]
-        (cached_cos, cos), (cached_sin, sin) = (x.tensor_split([-tokens], dim=1) for x in carrier.rotary)
-        return carrier._replace(cos=cos, sin=sin, own=carrier.own._replace(cos=cached_cos, sin=cached_sin))
+        cached, (cos, sin) = zip(*(x.tensor_split([-tokens], dim=1) for x in carrier.rotary), strict=True)
+        return carrier._replace(cos=cos, sin=sin, own=carrier.own._replace(cached=cached))
 
     def own_rotary(self, carrier: Carrier) -> dict[str, Tensor]:
         query = as_complex(*carrier.rotary)
-        return {"query": query, "key": torch.cat([as_complex(carrier.own.cos, carrier.own.sin), query], dim=2)}
+        return {"query": query, "key": torch.cat([as_complex(*carrier.own.cached), query], dim=2)}
 
     def groups(self, call: Call) -> Groups | None:
-        """The chunks, far ones first, and their visibility by the model's mask."""
-        chunks = call.carrier.own.chunks
-        if chunks is None:
-            return None
-        at = torch.tensor([tokens.start for tokens in chunks.values()], device=call.hidden.device)
-        rows = call.mask.mask_mod(at.new_zeros(()), at.new_zeros(()), at[:, None], at[None]).tolist()
-        sees = {name: tuple(compress(chunks, row)) for name, row in zip(chunks, rows, strict=True)}
-        return Groups(chunks, sees)
+        """The chunks, as in the model's ``build_attention_mask``. Raises `MemkitError` if the call has another mask."""
+        chunks, checked, *_ = call.carrier.own
+        if chunks is None or checked or torch.compiler.is_compiling():
+            return chunks
+        at = torch.tensor([span.start for span in chunks.spans.values()], device=call.hidden.device)
+        seen = call.mask.mask_mod(at.new_zeros(()), at.new_zeros(()), at[:, None], at[None]).tolist()
+        if [tuple(compress(chunks.spans, row)) for row in seen] != [*chunks.sees.values()]:
+            raise MemkitError("Give AnyFlow-FAR the attention_mask of its build_attention_mask, or none, with memory.")
+        checked.append(True)
+        return chunks
 
     def project_own(self, attn: Model, call: Call) -> tuple[Tensor, Tensor, Tensor]:
         """A step that writes the model's cache does so here."""
@@ -91,26 +91,30 @@ class AnyFlowFARAdapter(AnyFlowAdapter):
 
     def join(self, attn: Model, table: Table, call: Call) -> None:
         """In a step that reads the model's cache, the cached chunks, and the padding of the stock processor."""
-        cache, flag, own = call.more["kv_cache"], call.more["kv_cache_flag"], call.carrier.own
+        cache, flag = call.more["kv_cache"], call.more["kv_cache_flag"]
         far = cache["compressed_cache"][:, :, :, : flag["num_cached_compressed_tokens"]]
         near = cache["full_cache"][:, :, :, : flag["num_cached_full_tokens"]]
         keys, values = torch.cat([far, near], dim=3).transpose(2, 3)
         batch, tokens, *heads = table.q[VIDEO].shape
         zeros = keys.new_zeros(batch, -tokens % 128, *heads)
-        table.kv.update({CACHED: (rotate(keys, own.cos, own.sin), values), PADDING: (zeros, zeros)})
+        table.kv.update({CACHED: (rotate(keys, *call.carrier.own.cached), values), PADDING: (zeros, zeros)})
         table.sees[VIDEO] = (CACHED, VIDEO, PADDING)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, backend: Any) -> Tensor:
         return super().attend(q, k, v, mask, None)
 
 
-def _chunks(layout: dict[str, Any], clean: bool) -> dict[str, slice] | None:
-    if "chunk_partition" not in layout:
-        return None
-    far, chunks, start = layout["num_compressed_chunk"], {}, 0
-    sizes = [(f"chunk {i}", frames, i < far) for i, frames in enumerate(layout["chunk_partition"])]
-    sizes += [(f"clean {name}", frames, False) for name, frames, is_far in sizes if clean and not is_far]
-    for name, frames, is_far in sizes:
-        tokens = frames * layout["compressed_token_per_frame" if is_far else "full_token_per_frame"]
-        chunks[name], start = slice(start, start + tokens), start + tokens
-    return chunks
+def _chunks(layout: dict[str, Any], clean: bool) -> Groups:
+    far, spans, start = layout["num_compressed_chunk"], {}, 0
+    rows = [("far" if i < far else "near", i, frames) for i, frames in enumerate(layout["chunk_partition"])]
+    for kind, i, frames in rows + [("clean", i, frames) for _, i, frames in rows[far:] if clean]:
+        tokens = frames * layout["compressed_token_per_frame" if kind == "far" else "full_token_per_frame"]
+        spans[kind, i], start = slice(start, start + tokens), start + tokens
+
+    def sees(query: tuple[str, int], key: tuple[str, int]) -> bool:
+        if clean and key[0] == "near":
+            return query == key
+        return key[1] <= query[1] and not (query[0] == "near" and key == ("clean", query[1]))
+
+    seen = {f"{query}": tuple(f"{key}" for key in spans if sees(query, key)) for query in spans}
+    return Groups({f"{name}": span for name, span in spans.items()}, seen)
