@@ -83,7 +83,7 @@ def caption_records(path: Path, need_video: bool = True) -> Iterator[tuple[int, 
     records = _records(lines)
     _, header, problem = next(records, (1, [], None))
     if problem is not None:
-        raise InputError(f"{path}, line 1: {problem}.")
+        raise InputError(f"{path} has no usable first line: {problem}.")
     places = _columns(path, header, need_video)
     for line, values, problem in records:
         if values or problem:

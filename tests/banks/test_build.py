@@ -257,7 +257,7 @@ def test_a_file_that_is_no_caption_file_is_refused(tmp_path, made):
         (b"file,text\n", "columns video and caption.*file, text"),
         (b"video,text\n", "columns video and caption"),
         (b"video,caption\na.mp4,\xff\n", "not UTF-8"),
-        (b'video,"caption\na.mp4,never closed\n', "line 1: it is not a row of a CSV"),
+        (b'video,"caption\na.mp4,never closed\n', "it is not a row of a CSV"),
         (b"video,caption,Caption\n", "column caption twice"),
         (b"video,caption,video_path\n", "column video twice"),
     ):
