@@ -49,8 +49,9 @@ class LTXVideoAdapter(BackboneAdapter):
 
         def carry(_rope: nn.Module, args: tuple[Any, ...], tables: tuple[Tensor, Tensor]) -> Carrier:
             tokens, frames, height, width, scale, coords = args
-            told = coords is None and frames is not None
-            grid = Grid(frames, height, width, (tokens.device, scale)) if told else None
+            grid = None
+            if coords is None and frames is not None:
+                grid = Grid(frames, height, width, (tokens.device, scale))
             return begin(grid, self.carrier(tuple(table.unflatten(-1, (heads, -1)) for table in tables)))
 
         return [model.rope.register_forward_hook(carry)]
