@@ -70,7 +70,14 @@ class GuidedMemory:
                 "cond" and "uncond" by ``cache_context`` (the stock Wan pipelines do); or, with a scale, the
                 unconditional pass does not follow the conditional one on the same latents.
         """
-        return AttachedGuidance(self, transformers_of(models, MEMORY_TOKENS))
+        transformers = transformers_of(models, MEMORY_TOKENS)
+        for model in transformers:
+            if not hasattr(model, "cache_context"):
+                raise InputError(
+                    f"A {type(model).__name__} has no cache_context, by which pipelines announce their passes, so "
+                    "guidance cannot tell which pass may see the memory; attach the memory without guidance."
+                )
+        return AttachedGuidance(self, transformers)
 
 
 class AttachedGuidance(Attached):

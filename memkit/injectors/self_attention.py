@@ -4,6 +4,9 @@ In each block, the memory tokens are normalised and modulated like the block's o
 projected to keys and values by the block's own weights. They are keys and values only, without positions. (The release
 also computes their queries and outputs and discards them: 2 % of the cost of a block at 480p, half of it at small
 sizes.)
+
+The paper has Wan; what this means for another model is in its adapter (``memkit/backbones/adapters/``), in `modulate`.
+Where a model attends to text and video jointly, memory tokens are treated as video, which both see.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import WanTransformer3DModel
+from diffusers import ModelMixin
 from torch import Tensor, nn
 
 from memkit.cameras import CameraPath, Cameras
@@ -144,7 +144,7 @@ def _posed(positions: Any) -> Attachable:
 
 
 def _innermost(model: nn.Module) -> Any:
-    return next(module for module in model.modules() if isinstance(module, WanTransformer3DModel))
+    return next(module for module in model.modules() if isinstance(module, ModelMixin))
 
 
 ATTACHABLES: dict[str, Callable[[], Attachable]] = {

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from memkit.backbones.adapters.choice import adapter_of
 from memkit.backbones.attached import Running
 from memkit.errors import InputError
 from memkit.injectors.attention_recorder import AttentionRecorder, Row
@@ -105,9 +106,9 @@ class QueryChunk:
             )
         t = named["timestep"]
         timestep = (t if t.ndim == 1 else t[:, -1]).expand(x.shape[0])
-        changed = {"hidden_states": latents.to(x).expand(x.shape[0], *latents.shape[1:])}
-        changed["timestep"] = torch.zeros_like(timestep) if clean else timestep
-        context = self._run_context(model, {**named, **changed}, self.inputs)
+        named = {**named, "hidden_states": latents.to(x).expand(x.shape[0], *latents.shape[1:])}
+        timestep = torch.zeros_like(timestep) if clean else timestep
+        context = self._run_context(model, adapter_of(model).with_timesteps(named, timestep), self.inputs)
         if clean and not torch.is_grad_enabled():
             self._kept.append((model, text, context))
         return context
