@@ -80,7 +80,7 @@ def _load_gguf(decided: Plan, torch_dtype: torch.dtype | None) -> WanTransformer
     from diffusers.quantizers.gguf.utils import dequantize_gguf_tensor
 
     linear = {f"{name}.weight" for name, part in decided.model.named_modules() if isinstance(part, torch.nn.Linear)}
-    weights = {}
+    weights: Any = {}
     for name, full in decided.names.items():
         value = decided.source.read(full)
         weights[name] = value if name in linear else dequantize_gguf_tensor(value)
