@@ -38,6 +38,11 @@ def _open_folder(folder: Path) -> Source:
     _refuse_experts(folder, [p.name for p in folder.iterdir() if p.is_dir()])
     if (folder / "model_index.json").is_file():
         raise InputError(f"{folder} is a pipeline in diffusers' format; load it with WanBackbone.from_pretrained.")
+    if any(folder.glob("*.distcp")):
+        raise InputError(
+            f"{folder} is a checkpoint of torch.distributed.checkpoint, in parts per process; join them with "
+            "`python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER FILE`, and give the file."
+        )
     indices = sorted(folder.glob("*.safetensors.index.json")) or sorted(folder.glob("*.index.json"))
     if len(indices) > 1:
         _refuse_experts(folder, [p.name for p in indices])

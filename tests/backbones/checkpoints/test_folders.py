@@ -145,6 +145,9 @@ def test_folders_without_a_checkpoint(tmp_path, random_folder):
         load(random_folder)
     with pytest.raises(InputError, match="own format.*from_pretrained"):
         load(random_folder / "transformer")
+    (tmp_path / "__0_0.distcp").write_bytes(b"x")
+    with pytest.raises(InputError, match="torch.distributed.checkpoint.*dcp_to_torch"):
+        load(tmp_path)
 
 
 def test_both_experts_as_torch_files_and_a_folder_with_both_kinds_of_index(tmp_path):
