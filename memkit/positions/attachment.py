@@ -26,7 +26,7 @@ class AttachedCameras(Attached):
 
     def __init__(self, owner: object, models: Sequence[Model], positioning: Callable[[int], Positioning]) -> None:
         self._positioning = positioning
-        self.running: Running[CameraChunk] = Running(self.kind)
+        self.running: Running[CameraChunk] = Running(self.kind, self.begin_chunk)
         super().__init__(owner, models)
 
     def chunk(self, path: CameraPath) -> CameraChunk:
