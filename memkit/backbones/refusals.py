@@ -51,7 +51,7 @@ def check_runnable(model: Any, attachments: Sequence[Needs]) -> None:
 
 
 def refuse_cache(model: nn.Module, what: str) -> None:
-    """Raise `MemkitError` if one of diffusers' caches is enabled, for ``what`` cannot be done where blocks are skipped."""
+    """Raise `MemkitError`, with ``what`` as the reason, if one of diffusers' caches is enabled."""
     for _, hook in _caches(model):
         raise MemkitError(
             f"The transformer has a cache of diffusers enabled ({_name(hook)}), which skips blocks: {what}; call "

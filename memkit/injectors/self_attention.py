@@ -102,6 +102,7 @@ class _AttachedMemory(Attached):
     def rotary(self, model: Model, grid: Grid | None, carrier: Carrier) -> Carrier:
         if self.owner.recorder is None or not self.owner.shown:
             return carrier
+        refuse_cache(model, "a recorder would miss shares of attention")
         return carrier.with_state(self.key, self.owner.recorder.begin(adapter_of(model).sizes(model).layers))
 
 

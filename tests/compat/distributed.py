@@ -39,7 +39,9 @@ IN_PARTS = Refused(
 PARALLEL = {
     "ddp": Parallel("DDP"),
     "fsdp2": Parallel("FSDP2 (`fully_shard`)"),
-    "context_parallel": Parallel("context parallel (`enable_parallelism`)", refused=dict.fromkeys(ATTACHABLES, IN_PARTS)),
+    "context_parallel": Parallel(
+        "context parallel (`enable_parallelism`)", refused=dict.fromkeys(ATTACHABLES, IN_PARTS)
+    ),
 }
 
 

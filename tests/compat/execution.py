@@ -36,7 +36,7 @@ def gradients(model: Any, out: Tensor) -> Tensor:
     """Of all parameters, of the mean square of the output, to be compared in place of the output."""
     model.zero_grad()
     out.square().mean().backward()
-    return torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in model.parameters()])
+    return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in model.parameters()])
 
 
 REENTRANT = Refused(
@@ -62,6 +62,9 @@ EXECUTION = {
         refused={"query_layers": REENTRANT},
     ),
     "autocast": Feature(
-        "autocast to half precision", lambda model, _: model, atol=0.006, around=lambda: torch.autocast("cpu", torch.float16)
+        "autocast to half precision",
+        lambda model, _: model,
+        atol=0.006,
+        around=lambda: torch.autocast("cpu", torch.float16),
     ),
 }

@@ -32,7 +32,9 @@ def no_gradients():
         yield
 
 
-def denoise(model: Any, now: Denoising, passes: tuple[str, ...], one: Attachable | None = None, on: Any = None) -> Tensor:
+def denoise(
+    model: Any, now: Denoising, passes: tuple[str, ...], one: Attachable | None = None, on: Any = None
+) -> Tensor:
     """The outputs of some steps, on other latents each, in each pass."""
     outs = []
     x, *rest = (one and one.inputs) or (seeded(2, 16, 3, 4, 4, seed=1),)
@@ -123,19 +125,19 @@ def test_shares_of_attention_are_not_recorded_where_blocks_may_be_skipped() -> N
     model, recorder = random_transformer(), AttentionRecorder()
     model.enable_cache(FirstBlockCacheConfig())
     cache = KVCache(40 * frame_bytes(model, 4, 4, 2))
-    with SelfAttentionConcat(Memory(seeded(1, 5, 48)), recorder).attach(model), model.cache_context("cond"):
-        with pytest.raises(MemkitError, match="recorder"):
-            call(model)
-    with cache.attach(model) as attached, attached.chunk(range(3), recorder=recorder), model.cache_context("cond"):
-        with pytest.raises(MemkitError, match="recorder"):
+    memory = SelfAttentionConcat(Memory(seeded(1, 5, 48)), recorder)
+    with memory.attach(model), model.cache_context("cond"), pytest.raises(MemkitError, match="recorder"):
+        call(model)
+    with cache.attach(model) as attached, pytest.raises(MemkitError, match="recorder"):
+        with attached.chunk(range(3), recorder=recorder), model.cache_context("cond"):
             call(model)
 
 
 def test_history_guidance_is_refused_with_a_cache() -> None:
     model, one = random_transformer(), ATTACHABLES["frame_context"]()
     model.enable_cache(FirstBlockCacheConfig())
-    with one.thing.attach(model) as attached, model.cache_context("cond"):
-        with attached.chunk(seeded(2, 16, 2, 4, 4), history_guidance=2.0), pytest.raises(MemkitError, match="history"):
+    with one.thing.attach(model) as attached, pytest.raises(MemkitError, match="history"):
+        with attached.chunk(seeded(2, 16, 2, 4, 4), history_guidance=2.0), model.cache_context("cond"):
             call(model)
 
 

@@ -32,8 +32,9 @@ def dense(featured: Any, **changes: Any) -> WanTransformer3DModel:
     """
     plain: Any = random_transformer(**changes)
     own = plain.state_dict()
-    same = {n: x for n, x in featured.state_dict().items() if n in own and x.dtype == own[n].dtype and type(x) is Tensor}
-    plain.load_state_dict({n: x for n, x in same.items() if x.shape == own[n].shape}, strict=False)
+    stored = {n: x for n, x in featured.state_dict().items() if n in own and type(x) is Tensor}
+    same = {n: x for n, x in stored.items() if (x.dtype, x.shape) == (own[n].dtype, own[n].shape)}
+    plain.load_state_dict(same, strict=False)
     for name, block in plain.blocks.named_modules():
         if isinstance(block, nn.Linear):
             block.weight.data, block.bias.data = _acting(featured.blocks, name, block.in_features)
