@@ -80,6 +80,10 @@ def _width(changes: dict[str, Any]) -> int:
     return shape["num_attention_heads"] * shape["attention_head_dim"]
 
 
+def _latents(changes: dict[str, Any], frames: int, seed: int) -> Tensor:
+    return seeded(2, {**SMALL, **changes}["in_channels"], frames, 4, 4, seed=seed)
+
+
 def _tokens(changes: dict[str, Any]) -> Memory:
     return Memory(seeded(1, 5, _width(changes), seed=4))
 
@@ -99,7 +103,7 @@ def kv_cache(**changes: Any) -> Attachable:
     def after_a_chunk(model: Any, attached: Any) -> AbstractContextManager:
         cache.reset()
         with torch.no_grad(), attached.chunk(range(FRAMES), write=True):
-            call(model, seeded(2, 16, FRAMES, 4, 4, seed=7))
+            call(model, _latents(changes, FRAMES, seed=7))
         return attached.chunk([5, 6, 7])
 
     return Attachable(cache, after_a_chunk)
@@ -107,14 +111,14 @@ def kv_cache(**changes: Any) -> Attachable:
 
 def frame_context(**changes: Any) -> Attachable:
     context = _drawn(FrameContext(FrameContextConfig.of(random_transformer(**changes))))
-    frames, poses = seeded(2, 16, 2, 4, 4, seed=2), seeded(1, FRAMES, 12, seed=6)
+    frames, poses = _latents(changes, 2, seed=2), seeded(1, FRAMES, 12, seed=6)
     return Attachable(context, lambda _, on: on.chunk(frames, context_positions=[-7, -1], cameras=poses))
 
 
 def query_layers(**changes: Any) -> Attachable:
     blocks = {**SMALL, **changes}["num_layers"]
     query = _drawn(QueryLayers(QueryLayersConfig(dim=_width(changes), blocks=blocks, layers=min(2, blocks))))
-    frames, poses = seeded(2, 16, 2, 4, 4, seed=2), seeded(1, FRAMES, 12, seed=6)
+    frames, poses = _latents(changes, 2, seed=2), seeded(1, FRAMES, 12, seed=6)
     return Attachable(query, lambda _, on: on.chunk(frames, cameras=poses))
 
 
