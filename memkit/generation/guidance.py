@@ -84,6 +84,7 @@ class AttachedGuidance(Attached):
     """Guided memory on some transformers until ``detach`` or the end of the ``with``."""
 
     kind = "guided memory"
+    differs_by_pass = True
     owner: GuidedMemory
 
     def __init__(self, owner: GuidedMemory, models: Sequence[Model]) -> None:

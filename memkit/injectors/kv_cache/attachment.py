@@ -12,6 +12,7 @@ from memkit.backbones.adapters.choice import adapter_of
 from memkit.backbones.attached import Attached, Running
 from memkit.backbones.base import KV_CACHE, VIDEO, Carrier, Table
 from memkit.backbones.protocol import Grid, Model
+from memkit.backbones.refusals import refuse_cache
 from memkit.errors import InputError, MemkitError
 from memkit.injectors.attention_recorder import AttentionRecorder, Row
 from memkit.injectors.attention_shares import frame_shares
@@ -35,7 +36,7 @@ class AttachedCache(Attached):
             start = self.layers[-1].stop if self.layers else 0
             self.layers.append(range(start, start + len(adapter_of(model).blocks(model))))
         self._layers_of = {id(model): span for model, span in zip(models, self.layers, strict=True)}
-        self.running: Running[Chunk] = Running(self.kind)
+        self.running: Running[Chunk] = Running(self.kind, self.begin_chunk)
         super().__init__(branches, models)
 
     def chunk(
@@ -83,6 +84,8 @@ class AttachedCache(Attached):
                 f"The chunk has {len(chunk.positions)} positions, the latents {grid.frames} frames (of patches); "
                 "give one position per frame."
             )
+        if chunk.recorder is not None:
+            refuse_cache(model, "a recorder would miss shares of attention")
         row = chunk.begin(self._layers_of[id(model)])
         cos, sin = adapter_of(model).rotary_at(model, chunk.positions, grid)
         return carrier._replace(cos=cos, sin=sin).with_state(self.key, _Forward(chunk, row))
