@@ -14,7 +14,8 @@ FLOORS = (
     {"backbones", "encoders", "interruptions", "report", "retrievers", "worlds"},
     {"banks", "injectors", "metrics", "positions"},
     {"generation"},
-    {"rollout", "streaming"},
+    {"rollout", "streaming", "training"},
+    {"evaluation"},
     {"memkit"},  # the public names
     {"demo"},
     {"cli"},

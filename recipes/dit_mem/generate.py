@@ -24,11 +24,11 @@ from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
 from memkit.encoders import Encoder, load_encoder
 from memkit.errors import InputError
+from memkit.files import write_json
 from memkit.generation import generate_videos
 from memkit.retrievers import Hits
+from memkit.training import report_done, run_command
 from memkit.video import first_frame, to_model, write_video
-from recipes.common.commands import report_done, run_command
-from recipes.common.json_file import write_json
 from recipes.dit_mem.memories import Source, encode, find
 from recipes.dit_mem.parts import digest, load_backbone
 from recipes.dit_mem.presets import Command, Config, parse

@@ -26,13 +26,12 @@ import torch
 from torch import Tensor
 
 from memkit.backbones import WanCodec
-from memkit.banks import MemoryBank, read_captions
+from memkit.banks import MemoryBank, fill_bank, read_captions
 from memkit.cameras import latent_cameras
+from memkit.training import PREPARES, load_codec, report_done, run_command
 from memkit.video import to_model
 from memkit.worlds.constants import Split
-from recipes.common.backbones import load_codec
-from recipes.common.commands import PREPARES, report_done, run_command
-from recipes.common.own_videos import OwnVideos, fill_bank
+from recipes.common.own_videos import OwnVideos
 from recipes.memlearner.presets import Annotation, Command, Config, parse
 from recipes.memlearner.videos import Chunk, FileVideo, LongVideo, RoomVideo, chunk_id, frames_id, name_of, room_names
 

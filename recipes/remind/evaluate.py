@@ -29,18 +29,15 @@ from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
 from memkit.cameras import Cameras
 from memkit.errors import InputError
+from memkit.evaluation import ResultStore, write_tables
 from memkit.generation import generate_latents
 from memkit.injectors import AttentionRecorder, recovery_attention
 from memkit.positions import PMRoPE
 from memkit.report import contact_sheet
 from memkit.streaming import Stream, read_everything
 from memkit.streaming.read_policies import Read
+from memkit.training import fingerprint, load_backbone, report_done, run_command
 from memkit.video import from_model, to_model, write_video
-from recipes.common.backbones import load_backbone
-from recipes.common.commands import report_done, run_command
-from recipes.common.results import ResultStore
-from recipes.common.tables import write_tables
-from recipes.common.training import fingerprint
 from recipes.remind.clips import WorldClip
 from recipes.remind.data import Clips
 from recipes.remind.presets import STRIDE, Command, Config, parse

@@ -31,10 +31,9 @@ from memkit.errors import InputError
 from memkit.report import contact_sheet
 from memkit.streaming import read_everything, read_packed, read_window
 from memkit.streaming.read_policies import Read
+from memkit.training import load_backbone, report_done, run_command
 from memkit.video import read_clip, resize, write_video
 from memkit.worlds.paths import FOV_DEGREES
-from recipes.common.backbones import load_backbone
-from recipes.common.commands import report_done, run_command
 from recipes.remind.presets import STRIDE, Command, Config, parse
 from recipes.remind.sampler import EventName, Frames, plan_video, sample_video, with_event
 from recipes.remind.train import load_cameras

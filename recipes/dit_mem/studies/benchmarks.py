@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from memkit.errors import InputError
-from recipes.common.commands import report_done, run_command
-from recipes.common.json_file import write_json
+from memkit.files import write_json
+from memkit.training import report_done, run_command
 from recipes.dit_mem.generate import Job, generate_missing
 from recipes.dit_mem.memories import Source
 from recipes.dit_mem.presets import Command, parse

@@ -22,12 +22,11 @@ from tqdm import tqdm
 from memkit.backbones import WanBackbone
 from memkit.cameras import cameras_from_stevo_keys, latent_cameras, level_camera, steps_from_stevo_keys
 from memkit.errors import InputError
+from memkit.files import write_json
 from memkit.positions import PMRoPE
+from memkit.training import load_backbone, report_done, run_command
 from memkit.video import first_frame, write_video
 from memkit.worlds.paths import FOV_DEGREES
-from recipes.common.backbones import load_backbone
-from recipes.common.commands import report_done, run_command
-from recipes.common.json_file import write_json
 from recipes.remind.presets import STRIDE, Command, Config, parse
 from recipes.remind.sampler import Frames, plan_video, sample_video
 from recipes.remind.train import load_cameras

@@ -16,7 +16,7 @@ from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
 from memkit.encoders import FrequencyEncoder
 from memkit.errors import InputError
-from recipes.common.launch import launch
+from memkit.training import launch
 from recipes.dit_mem import train
 from recipes.dit_mem.data import TrainingSet
 from recipes.dit_mem.laws import clip_ids

@@ -18,8 +18,8 @@ from memkit.errors import BankError, InputError
 from memkit.generation import TextCache
 from memkit.generation.short_text import short_text
 from memkit.injectors import SelfAttentionConcat
+from memkit.training import clip_gradients, prepared, set_learning_rate
 from memkit.worlds.constants import MATERIALS, PLANETS, SUBSTANCES
-from recipes.common.training import clip_gradients, prepared, set_learning_rate
 from recipes.dit_mem.data import Batch, TrainingSet
 from recipes.dit_mem.laws import MADE_UP, clip_ids, constants_of, law_of, names_of
 from recipes.dit_mem.parts import load_backbone, new_encoder, queries

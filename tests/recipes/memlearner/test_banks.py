@@ -9,8 +9,8 @@ import torch
 
 from memkit.banks import MemoryBank
 from memkit.errors import InputError
+from memkit.training import load_backbone
 from memkit.worlds.rooms import Room
-from recipes.common.backbones import load_backbone
 from recipes.memlearner import prepare
 from recipes.memlearner.data import Target, TrainingSet, Videos
 from recipes.memlearner.videos import RoomVideo, chunk_id, frames_id, room_names

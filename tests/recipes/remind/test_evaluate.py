@@ -11,10 +11,10 @@ import torch
 
 from memkit.cameras import Cameras
 from memkit.errors import InputError
+from memkit.evaluation import intervals
 from memkit.metrics.hidden_process import moving_pixels
+from memkit.training import load_backbone
 from memkit.video import read_video, write_video
-from recipes.common.backbones import load_backbone
-from recipes.common.tables import intervals
 from recipes.remind import evaluate, prepare, scores, train
 from recipes.remind.clips import WorldClip
 from recipes.remind.presets import tiny
