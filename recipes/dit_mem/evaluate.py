@@ -30,8 +30,8 @@ from memkit.generation import generate_videos
 from memkit.memory import Memory
 from memkit.training import fingerprint, report_done, run_command
 from memkit.video import from_model, write_video
+from memkit.worlds.law_clips import law_of
 from recipes.dit_mem.conditions import STUDIES, Condition
-from recipes.dit_mem.laws import law_of
 from recipes.dit_mem.memories import encode
 from recipes.dit_mem.parts import digest, load_backbone
 from recipes.dit_mem.presets import Command, parse

@@ -30,8 +30,8 @@ from memkit.memory import Memory
 from memkit.metrics import body_found, correlation, measure_law
 from memkit.metrics.states import frame_shares
 from memkit.training import fingerprint, report_done, run_command
+from memkit.worlds.law_clips import constants_of, law_of
 from memkit.worlds.solids import Fall
-from recipes.dit_mem.laws import constants_of, law_of
 from recipes.dit_mem.memories import encode
 from recipes.dit_mem.parts import digest, load_backbone
 from recipes.dit_mem.presets import Command, parse

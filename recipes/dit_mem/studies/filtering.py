@@ -41,7 +41,7 @@ from memkit.report import contact_sheet
 from memkit.training import fingerprint, report_done, run_command
 from memkit.video import read_clip, write_video
 from memkit.worlds import Event, sample_law
-from recipes.dit_mem.laws import FALLS
+from memkit.worlds.law_clips import FALLS
 from recipes.dit_mem.parts import load_backbone
 from recipes.dit_mem.presets import Command, parse
 from recipes.dit_mem.studies.hidden_filters import BANDS, Place, filter_hidden_states

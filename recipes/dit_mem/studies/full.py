@@ -41,10 +41,10 @@ from memkit.generation.short_text import PIPELINE_TEXT_LENGTH
 from memkit.training import fingerprint, report_done, run_command, run_settings
 from memkit.video import to_model
 from memkit.worlds import LAWS, sample_law
+from memkit.worlds.law_clips import FALLS, PROCESSES
 from recipes.dit_mem.conditions import Condition
 from recipes.dit_mem.data import Samples, draw_noise
 from recipes.dit_mem.evaluate import Evaluator, Prompts, open_evaluator
-from recipes.dit_mem.laws import FALLS, PROCESSES
 from recipes.dit_mem.presets import Config, parse
 from recipes.dit_mem.scores import UNITS, Row, Run, digits
 from recipes.dit_mem.scores import tables as score_tables

@@ -15,11 +15,11 @@ from memkit.banks import MemoryBank
 from memkit.encoders import EncoderName, load_encoder, make_encoder
 from memkit.errors import InputError
 from memkit.evaluation import ResultStore
+from memkit.worlds.law_clips import law_of, names_of
 from recipes.dit_mem import evaluate, prepare
 from recipes.dit_mem.conditions import STUDIES, Condition, knowledge, mixture, plug
 from recipes.dit_mem.data import TrainingSet
 from recipes.dit_mem.evaluate import CEILINGS, Evaluate, Evaluator
-from recipes.dit_mem.laws import law_of, names_of
 from recipes.dit_mem.memories import encode
 from recipes.dit_mem.parts import load_backbone, new_encoder
 from recipes.dit_mem.prepare import Prepare
