@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -68,16 +67,6 @@ RESUME_OVERRIDES = training.RESUME_OVERRIDES | {"cache_frames", "train_clips", "
 def make_cameras(config: Config, backbone: WanBackbone) -> PMRoPE:
     """A fresh PM-RoPE, which changes nothing yet."""
     return PMRoPE(PMRoPEConfig.of(backbone.transformer, config.cameras)).to(backbone.device)
-
-
-def load_cameras(config: Config, backbone: WanBackbone, folder: Path) -> PMRoPE:
-    """The PM-RoPE that training has saved in ``folder``. Raises `InputError` if it has another mode."""
-    if not (folder / "cameras" / "config.json").exists():
-        raise InputError(f"There is no {folder / 'cameras'}; run recipes.remind.train first.")
-    cameras = PMRoPE.from_pretrained(folder / "cameras").to(backbone.device)
-    if cameras.config.mode != config.cameras:
-        raise InputError(f"{folder} was trained with --cameras {cameras.config.mode}, not {config.cameras}.")
-    return cameras
 
 
 class Objective(nn.Module):

@@ -28,8 +28,7 @@ from memkit.training import load_backbone, report_done, run_command
 from memkit.video import first_frame, write_video
 from memkit.worlds.paths import FOV_DEGREES
 from recipes.remind.presets import STRIDE, Command, Config, parse
-from recipes.remind.sampler import Frames, plan_video, sample_video
-from recipes.remind.train import load_cameras
+from recipes.remind.sampler import Frames, load_cameras, plan_video, sample_video
 
 Control = Literal["HY-WorldPlay", "lingbot", "Genie"]
 
