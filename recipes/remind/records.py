@@ -9,10 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
-import torch
 from torch import Tensor
 
-from memkit.banks import MemoryBank
+from memkit.banks import MemoryBank, stack_clips
 from memkit.cameras import Cameras
 from memkit.errors import InputError
 from memkit.files import atomic_write
@@ -131,9 +130,6 @@ class ClipBank:
 
     def load(self, ids: list[str]) -> tuple[Tensor, Cameras]:
         """Latents [B,C,F,H,W], fp32, and cameras [B,F]."""
-        clips = [self.bank.clip(id) for id in ids]
-        cameras = [clip.cameras for clip in clips if clip.cameras is not None]
-        c2w, intrinsics = (
-            torch.stack([getattr(each, name).float() for each in cameras]) for name in ("c2w", "intrinsics")
-        )
-        return torch.stack([clip.latents for clip in clips]).float(), Cameras(c2w, intrinsics)
+        latents, cameras = stack_clips([self.bank.clip(id) for id in ids])
+        assert cameras is not None  # `prepare` has stored them
+        return latents, Cameras(cameras.c2w.float(), cameras.intrinsics.float())
