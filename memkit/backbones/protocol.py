@@ -4,10 +4,14 @@ An adapter says where a model's blocks and their self-attention are, how tokens 
 there, which rotary tables belong to which frames, and how the state of a forward pass (`Carrier`) reaches the
 attention. It has no state of its own and changes nothing but through the hooks that `BackboneAdapter.watch` registers.
 
-The adapters of diffusers' models are in ``memkit/backbones/adapters/``, one per file. For any other model, write a
-subclass and put an instance on the model, which all ``attach`` methods then find, also through pipelines and wrappers:
+The adapters of diffusers' models are in ``memkit/backbones/adapters/``, one per file. For any other model whose
+self-attention calls a ``processor`` as in diffusers, write a subclass and put an instance on the model (or on its
+class), which all ``attach`` methods then find, also through pipelines and wrappers:
 
     model.memkit_adapter = MyAdapter()
+
+At the least, it says which modules and arguments are meant, and has `blocks`, `watch` and `modulate`; a `KVCache` also
+needs `rotary_at`, and teacher forcing `timesteps`. ``tests/backbones/test_adapters_own.py`` has one of 30 lines.
 """
 
 from __future__ import annotations
@@ -22,7 +26,16 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from memkit.backbones.base import Carrier, Groups, Table
+from memkit.backbones.base import (
+    CAMERA_POSITIONS,
+    FRAME_CONTEXT,
+    KV_CACHE,
+    QUERY_LAYERS,
+    TEACHER_FORCING,
+    Carrier,
+    Groups,
+    Table,
+)
 from memkit.errors import MemkitError
 
 Model = Any
@@ -30,6 +43,10 @@ Model = Any
 
 Tables = tuple[Tensor | None, Tensor | None]
 """Rotary tables (cos, sin), each [B or 1, S, H or 1, D] with the two channels of a pair adjacent; None without any."""
+
+
+KINDS = (KV_CACHE, CAMERA_POSITIONS, TEACHER_FORCING, QUERY_LAYERS, FRAME_CONTEXT)
+"""The kinds of attachment that need more of a model than memory tokens do."""
 
 
 class Sizes(NamedTuple):
@@ -91,8 +108,9 @@ class BackboneAdapter(ABC):
     """The argument of a block from which it computes its modulation."""
     rotary_argument: ClassVar[str] = "rotary_emb"
     """The argument that a block passes to its self-attention unchanged; the `Carrier` travels in it."""
-    unsupported: ClassVar[Mapping[str, str]]
-    """Kinds of attachment (`Attached.kind`) that the model cannot have, with the reason as a clause for the error."""
+    unsupported: ClassVar[Mapping[str, str]] = dict.fromkeys(KINDS, "its adapter does not say that it can be")
+    """Kinds of attachment that the model cannot have, with the reason as a clause for the error; by default all but
+    memory tokens. Frame context and query layers rely on more of Wan's forward than an adapter describes."""
     norms_each_head: ClassVar[bool] = False
     """Whether queries and keys are normalised per head; otherwise over all heads together."""
 

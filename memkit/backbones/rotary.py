@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from diffusers.models.embeddings import get_1d_rotary_pos_embed
-from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 from jaxtyping import Float
 from torch import Tensor
 
@@ -19,8 +18,8 @@ _SAME_FREQUENCIES = 1e-2  # a table in bf16 differs from the formula by up to 4e
 
 def rotate(
     x: Float[Tensor, "batch tokens heads dim"],
-    cos: Float[Tensor, "#batch tokens 1 dim"],
-    sin: Float[Tensor, "#batch tokens 1 dim"],
+    cos: Float[Tensor, "#batch tokens #heads dim"],
+    sin: Float[Tensor, "#batch tokens #heads dim"],
 ) -> Float[Tensor, "batch tokens heads dim"]:
     """Rotate each pair (x[2i], x[2i+1]) by its angle; bit-identical to diffusers' Wan processor."""
     x1, x2 = x.unflatten(-1, (-1, 2)).unbind(-1)
@@ -49,13 +48,14 @@ def checked_positions(positions: Sequence[Any]) -> tuple[int, ...]:
 
 
 def rotary_at(
-    rope: WanRotaryPosEmbed, positions: Sequence[int], height: int, width: int
+    rope: Any, positions: Sequence[int], height: int, width: int
 ) -> tuple[Float[Tensor, "1 tokens 1 dim"], Float[Tensor, "1 tokens 1 dim"]]:
     """Wan's rotary tables for latent frames at any whole ``positions``: negative, with gaps, or beyond its table.
 
     Args:
-        rope: the model's own, ``transformer.rope``. Positions within its table get the table's values, so positions
-            0…n−1 give its own output, bit for bit; position −p has the values of p with the opposite sine.
+        rope: the model's own, ``transformer.rope``, of Wan or a relative. Positions within its table get the table's
+            values, so positions 0…n−1 give its own output, bit for bit; position −p has the values of p with the
+            opposite sine.
         positions: one per latent frame (per patch in time), in the order of the frames.
         height: number of tokens (patches) of a frame vertically.
         width: number of tokens (patches) of a frame horizontally.
@@ -85,7 +85,7 @@ def rotary_at(
     return tables[0], tables[1]
 
 
-def _rows_of(rope: WanRotaryPosEmbed, frames: int, height: int, width: int) -> list[Tensor]:
+def _rows_of(rope: Any, frames: int, height: int, width: int) -> list[Tensor]:
     """The model's own (cos, sin) [tokens, dim] for a grid of tokens at frames 0, 1, ….
 
     Calls the module's ``forward``, which bypasses our own hook, and does not read its buffers: offloading puts those on

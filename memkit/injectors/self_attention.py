@@ -4,6 +4,9 @@ In each block, the memory tokens are normalised and modulated like the block's o
 projected to keys and values by the block's own weights. They are keys and values only, without positions. (The release
 also computes their queries and outputs and discards them: 2 % of the cost of a block at 480p, half of it at small
 sizes.)
+
+The paper has Wan; what this means for another model is in its adapter (``memkit/backbones/adapters/``), in `modulate`.
+Where a model attends to text and video jointly, memory tokens are treated as video, which both see.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from memkit.backbones.adapters.choice import adapter_of
 from memkit.backbones.attached import Attached
 from memkit.backbones.base import MEMORY_TOKENS, TEXT, VIDEO, Carrier, Table
 from memkit.backbones.protocol import BackboneAdapter, Grid, Model
+from memkit.backbones.refusals import refuse_cache, several_videos
 from memkit.backbones.unwrap import Attachable, transformers_of
 from memkit.errors import InputError, MemkitError
 from memkit.injectors.attention_recorder import AttentionRecorder, Row
@@ -99,6 +103,7 @@ class _AttachedMemory(Attached):
     def rotary(self, model: Model, grid: Grid | None, carrier: Carrier) -> Carrier:
         if self.owner.recorder is None or not self.owner.shown:
             return carrier
+        refuse_cache(model, "a recorder would miss shares of attention")
         return carrier.with_state(self.key, self.owner.recorder.begin(adapter_of(model).sizes(model).layers))
 
 
@@ -151,7 +156,8 @@ class _ConcatLayer:
         if tokens.shape[0] not in (1, hidden.shape[0]):
             raise InputError(
                 f"Memory has a batch of {tokens.shape[0]}, the model runs a batch of {hidden.shape[0]}; "
-                "give one memory for all samples, or one per sample (repeat it for num_videos_per_prompt)."
+                "give one memory for all samples, or one per sample."
+                + several_videos(tokens.shape[0], hidden.shape[0], "attach memory.repeat_interleave({n})")
             )
         if carrier.grad and tokens.requires_grad and not torch.is_grad_enabled():
             raise MemkitError(

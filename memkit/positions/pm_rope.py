@@ -163,8 +163,10 @@ def _over_heads(linear: nn.Linear, x: Tensor) -> Tensor:
 
 
 def add_phase(
-    cos: Float[Tensor, "_ tokens 1 dim"], sin: Float[Tensor, "_ tokens 1 dim"], phase: Float[Tensor, "batch frames _"]
-) -> tuple[Float[Tensor, "_ tokens 1 dim"], Float[Tensor, "_ tokens 1 dim"]]:
+    cos: Float[Tensor, "_ tokens heads dim"],
+    sin: Float[Tensor, "_ tokens heads dim"],
+    phase: Float[Tensor, "batch frames _"],
+) -> tuple[Float[Tensor, "_ tokens heads dim"], Float[Tensor, "_ tokens heads dim"]]:
     """Rotary tables (cos, sin) with an additional angle per frame and pair; unchanged where the angle is 0."""
     c, s = (x.unflatten(1, (phase.shape[1], -1)) for x in (cos[..., 0::2], sin[..., 1::2]))
     phase_c, phase_s = (x[:, :, None, None] for x in (phase.cos(), phase.sin()))

@@ -14,6 +14,7 @@ from memkit.injectors import SelfAttentionConcat
 from memkit.memory import Memory
 from memkit.positions import PMRoPE, PMRoPEConfig
 from tests.helpers.random_wan import SMALL, random_transformer
+from tests.helpers.tiny_backbones import BACKBONES
 
 
 def counting(graphs):
@@ -44,6 +45,18 @@ def measure(layers, by_block, gate=None, mask=None):
             got = run(model)
         else:
             got = run(torch.compile(model, backend=backend, fullgraph=True))
+    return len(graphs), (got - want).abs().max().item()
+
+
+def other(name):
+    """Memory tokens in one graph of the whole of another model."""
+    torch._dynamo.reset()
+    backbone, graphs = BACKBONES[name], []
+    model = backbone.make()
+    memory = Memory(torch.randn(2, 7, 48, generator=torch.Generator().manual_seed(2)))
+    with torch.no_grad(), SelfAttentionConcat(memory).attach(model):
+        want = backbone.call(model)
+        got = backbone.call(torch.compile(model, backend=counting(graphs), fullgraph=True))
     return len(graphs), (got - want).abs().max().item()
 
 
@@ -86,6 +99,7 @@ if __name__ == "__main__":
                 "whole, absent": measure(3, False, mask=absent),
                 "whole, gated": measure(3, False, gate=torch.zeros(3, 2)),
                 "whole, cameras": cameras(),
+                **{f"whole, {name}": other(name) for name in BACKBONES},
                 "guided": guided(),
                 "1 block": measure(1, True, mask=ragged),
                 "5 blocks": measure(5, True, mask=ragged),

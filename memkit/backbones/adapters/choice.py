@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from memkit.backbones.adapters.ltx import LTXVideoAdapter
+from memkit.backbones.adapters.skyreels_v2 import SkyReelsV2Adapter
 from memkit.backbones.adapters.wan import WAN
+from memkit.backbones.adapters.wan_animate import WanAnimateAdapter
+from memkit.backbones.adapters.wan_vace import WanVACEAdapter
 from memkit.backbones.protocol import BackboneAdapter, Model
 from memkit.errors import InputError
 
-ADAPTERS: tuple[BackboneAdapter, ...] = (WAN,)
+ADAPTERS: tuple[BackboneAdapter, ...] = (
+    WAN,
+    WanVACEAdapter(),
+    WanAnimateAdapter(),
+    SkyReelsV2Adapter(),
+    LTXVideoAdapter(),
+)
 """The adapters that come with memkit."""
 
 OWN = "memkit_adapter"

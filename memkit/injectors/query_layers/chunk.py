@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from memkit.backbones.adapters.choice import adapter_of
 from memkit.backbones.attached import Running
+from memkit.backbones.refusals import several_videos
 from memkit.errors import InputError
 from memkit.injectors.attention_recorder import AttentionRecorder, Row
 
@@ -102,12 +104,13 @@ class QueryChunk:
             raise InputError(
                 f"The context has latents {list(latents.shape)}, the prediction {list(x.shape)}; "
                 "give one context for all samples or one per sample, of the same channels and size."
+                + several_videos(latents.shape[0], x.shape[0], "give context.repeat_interleave({n}, dim=0)")
             )
         t = named["timestep"]
         timestep = (t if t.ndim == 1 else t[:, -1]).expand(x.shape[0])
-        changed = {"hidden_states": latents.to(x).expand(x.shape[0], *latents.shape[1:])}
-        changed["timestep"] = torch.zeros_like(timestep) if clean else timestep
-        context = self._run_context(model, {**named, **changed}, self.inputs)
+        named = {**named, "hidden_states": latents.to(x).expand(x.shape[0], *latents.shape[1:])}
+        timestep = torch.zeros_like(timestep) if clean else timestep
+        context = self._run_context(model, adapter_of(model).with_timesteps(named, timestep), self.inputs)
         if clean and not torch.is_grad_enabled():
             self._kept.append((model, text, context))
         return context

@@ -40,7 +40,7 @@ class AttachedForcing(Attached):
                 raise InputError(
                     "This model patches latent frames together; teacher forcing needs a patch size of one latent frame."
                 )
-        self.running: Running[ForcedStep] = Running(self.kind)
+        self.running: Running[ForcedStep] = Running(self.kind, self.begin_chunk)
         self._replaced: list[tuple[Any, _ReadByChunk]] = []
         super().__init__(owner, models)
 
@@ -68,9 +68,10 @@ class AttachedForcing(Attached):
         """Register hooks on the model and each block, and replace the processor of each cross-attention."""
         self.keep(model.register_forward_pre_hook(self._before, with_kwargs=True))
         self.keep(model.register_forward_hook(self._after))
-        for block in adapter_of(model).blocks(model):
+        adapter = adapter_of(model)
+        for block in adapter.blocks(model):
             attn: Any = block.attn2
-            _check_cross_attention(attn)
+            _check_cross_attention(attn, adapter.processors)
             reading = attn.processor = _ReadByChunk(attn.processor)
             self._replaced.append((attn, reading))
             self.keep(block.register_forward_pre_hook(_give_prompts))
@@ -131,15 +132,15 @@ class ChunkPrompts(NamedTuple):
 
 def _give_prompts(_block: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
     """Forward pre-hook of a block: passes the prompts per chunk and the groups of tokens to its cross-attention."""
-    hidden, text, temb, carrier = args
-    return (hidden, ChunkPrompts(text, carrier.state(KEY)), temb, carrier) if text.ndim == 4 else None
+    hidden, text, temb, carrier, *others = args
+    return (hidden, ChunkPrompts(text, carrier.state(KEY)), temb, carrier, *others) if text.ndim == 4 else None
 
 
-def _check_cross_attention(attn: Any) -> None:
-    if not isinstance(attn.processor, WanAttnProcessor):
+def _check_cross_attention(attn: Any, stock: tuple[type, ...]) -> None:
+    if not isinstance(attn.processor, stock):
         raise InputError(
             f"A block's cross-attention has the processor {type(attn.processor).__name__}, which may not support one "
-            "prompt per chunk; set it back to WanAttnProcessor(), or to a subclass of it, first."
+            f"prompt per chunk; set it back to {stock[0].__name__}(), or to a subclass of it, first."
         )
 
 
@@ -162,7 +163,7 @@ class _Chunks(Grouping):
 class _ReadByChunk(WanAttnProcessor):
     """The original cross-attention; with one prompt per chunk, each chunk of both streams reads its own prompt."""
 
-    def __init__(self, stock: WanAttnProcessor) -> None:
+    def __init__(self, stock: Any) -> None:
         super().__init__()
         self.stock = stock  # or a subclass, such as the processor for short texts
         self._attention_backend = stock._attention_backend
