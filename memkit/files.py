@@ -1,9 +1,10 @@
-"""`atomic_write`: files that appear whole or not at all, whoever else writes them."""
+"""Files that appear whole or not at all, whoever else writes them."""
 
 from __future__ import annotations
 
 import contextlib
 import glob
+import json
 import os
 import platform
 import secrets
@@ -11,6 +12,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -37,6 +39,12 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         with contextlib.suppress(OSError):  # it is gone, or was never there
             partial.unlink()
     _remove_abandoned(path.parent, start)
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Write ``content`` as indented JSON; see `atomic_write`."""
+    with atomic_write(file) as partial:
+        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def sync_folder(path: Path) -> None:

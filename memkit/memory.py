@@ -75,6 +75,12 @@ class Memory:
         weight = None if self.log_weight is None else self.log_weight[index]
         return Memory(self.tokens[index], mask, weight, self.gate)
 
+    def repeat_interleave(self, repeats: int) -> Memory:
+        """Each sample's memory ``repeats`` times in a row: for ``num_videos_per_prompt``, whose batch is ordered prompt
+        by prompt."""
+        batch = torch.arange(self.tokens.shape[0], device=self.tokens.device)
+        return self.rows(batch.repeat_interleave(repeats))
+
     def expand(self) -> Memory:
         """Each token repeated as often as its log-weight says: ln(n) becomes n consecutive tokens of log-weight 0.
 

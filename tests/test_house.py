@@ -13,8 +13,9 @@ FLOORS = (
     {"attention", "cameras", "dit_mem_release", "frame_graph", "memory", "pretrained", "video"},
     {"backbones", "encoders", "interruptions", "report", "retrievers", "worlds"},
     {"banks", "injectors", "metrics", "positions"},
-    {"generation"},
-    {"rollout", "streaming"},
+    {"generation", "prompts"},
+    {"rollout", "streaming", "training"},
+    {"evaluation"},
     {"memkit"},  # the public names
     {"demo"},
     {"cli"},

@@ -44,6 +44,8 @@ def test_the_code_of_a_page_runs(ran, page):
         assert names["video"].shape == (1, 16, 24, 8, 8) and names["video"].isfinite().all()
         assert names["held"].positions == (0, 1, 2, 18, 19, 20, 21, 22, 23)  # as the page says
         assert names["cache"].branch("uncond").positions == (0, 1, 2) and names["stream"].position == 5
+        assert names["guided"].branch("uncond").positions == (0, 1, 2, 3, 4, 5)
+        assert torch.equal(names["k"], names["cache"].get(names["layers"] - 1, [1, 2], "cond")[0])
         assert names["recorder"].shares().shape == (1, len(model.blocks), 1, 3, 3)
     else:
         assert names["video"].shape == (1, 3, 45, 64, 64) and names["latents"].shape == (1, 16, 12, 8, 8)

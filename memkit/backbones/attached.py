@@ -11,7 +11,7 @@ forward pass travels with it in a `Carrier`; each attachment has one `Running`, 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -22,6 +22,7 @@ from memkit.backbones.adapters.choice import adapter_of
 from memkit.backbones.attention_processor import GroupedSelfAttention, modulation_hook, refuse_copy
 from memkit.backbones.base import Carrier, Grouping, Part, Positioning
 from memkit.backbones.protocol import Grid, Model
+from memkit.backbones.refusals import check_runnable, reset_caches
 from memkit.backbones.unwrap import check_supported
 from memkit.errors import InputError, MemkitError
 
@@ -47,6 +48,10 @@ class Attached:
     """What is attached, as it is called in error messages: "a KV cache"."""
     several: ClassVar[bool] = False
     """Whether several different objects of this kind may be attached to a model at the same time."""
+    needs_every_block: ClassVar[bool] = False
+    """Whether every block must run in every forward pass, so that diffusers' caches, which skip some, are refused."""
+    differs_by_pass: ClassVar[bool] = False
+    """Whether it acts in some passes of guidance only, so that caches that do not tell passes apart are refused."""
     places_frames: ClassVar[bool] = False
     """Whether it sets the frames that the model runs on and their positions in time. A model may have only one such
     attachment."""
@@ -97,6 +102,11 @@ class Attached:
         """Keep the handles of hooks, which `detach` removes."""
         self._handles += handles
 
+    def begin_chunk(self) -> None:
+        """Called when a chunk begins: forget what diffusers' caches kept of other chunks."""
+        for model in self.models:
+            reset_caches(model)
+
     # -- detaching -----------------------------------------------------------------------------------------------------
 
     def detach(self) -> None:
@@ -138,14 +148,15 @@ def attached_to(model: nn.Module) -> tuple[Attached, ...]:
 class Running(Generic[Chunk]):
     """The chunk that is open for an attachment; at most one at a time."""
 
-    def __init__(self, kind: str) -> None:
-        self._kind = kind
+    def __init__(self, kind: str, begin: Callable[[], None]) -> None:
+        self._kind, self._begin = kind, begin
         self._chunk: Chunk | None = None
 
     def enter(self, chunk: Chunk) -> None:
         """Open a chunk. Raises `MemkitError` if another one is open."""
         if self._chunk is not None:
             raise MemkitError(f"A chunk of {self._kind} is open already; chunks do not nest.")
+        self._begin()
         self._chunk = chunk
 
     def leave(self) -> None:
@@ -181,9 +192,9 @@ class _Register:
         self._thread, self._depth = 0, 0
         carry = modulation_hook(adapter)
         self._handles = [
+            *adapter.watch(model, self._carry),
             model.register_forward_pre_hook(self._begin, prepend=True),
             model.register_forward_hook(self._end, always_call=True),
-            *adapter.watch(model, self._carry),
             *(block.register_forward_pre_hook(carry, with_kwargs=True) for block in self.blocks),
         ]
 
@@ -197,6 +208,8 @@ class _Register:
     def add(self, attachment: Attached) -> None:
         parts = [attachment.part(self.model, i) for i in range(len(self.blocks))]
         _check_compatible(parts[0], [row[0] for row in self._parts.values()])
+        check_runnable(self.model, [attachment])
+        reset_caches(self.model)
         self.attached.append(attachment)
         self._parts[attachment] = parts
         self._update_processors()
@@ -204,6 +217,7 @@ class _Register:
     def remove(self, attachment: Attached) -> None:
         if attachment in self.attached:
             self.attached.remove(attachment)
+            reset_caches(self.model)
             del self._parts[attachment]
         if self.attached:
             self._update_processors()
@@ -239,6 +253,7 @@ class _Register:
     def _begin(self, _model: nn.Module, _args: tuple[Any, ...]) -> None:
         if torch.compiler.is_compiling():
             return
+        check_runnable(self.model, self.attached)
         thread = threading.get_ident()
         if self._depth and thread != self._thread:
             raise MemkitError(

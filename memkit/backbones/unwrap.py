@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, ModularPipeline
 from torch import nn
 
 from memkit.backbones.adapters.choice import adapter_of
@@ -14,8 +14,9 @@ from memkit.backbones.protocol import Model
 from memkit.backbones.wan import WanBackbone
 from memkit.errors import InputError
 
-Attachable = nn.Module | WanBackbone | DiffusionPipeline
-"""A transformer, also compiled or wrapped (DDP, PEFT); or a backbone or pipeline, which stands for all its experts."""
+Attachable = nn.Module | WanBackbone | DiffusionPipeline | ModularPipeline
+"""A transformer, also compiled or wrapped (DDP, PEFT); or a backbone or pipeline (also a modular one), which stands for
+all its experts."""
 
 
 def transformers_of(models: Sequence[Attachable], kind: str) -> list[Model]:
@@ -60,7 +61,7 @@ def transformer_of(model: object) -> Model:
 def _experts(model: Any) -> Sequence[object]:
     if isinstance(model, WanBackbone):
         return model.transformers
-    if isinstance(model, DiffusionPipeline):
+    if isinstance(model, DiffusionPipeline | ModularPipeline):
         experts = (getattr(model, name, None) for name in ("transformer", "transformer_2"))
         return [expert for expert in experts if expert is not None]
     return [model]

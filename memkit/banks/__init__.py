@@ -3,11 +3,12 @@
 from memkit.banks.bank import MemoryBank
 from memkit.banks.build import BuildReport, build_bank
 from memkit.banks.captions import read_captions
-from memkit.banks.clip import BankReport, Clip
+from memkit.banks.clip import BankReport, Clip, stack_clips
 from memkit.banks.dit_mem_import import ImportReport, import_dit_mem
+from memkit.banks.fill import fill_bank
 from memkit.banks.join import join_banks
 from memkit.banks.parallel import fill_together, parts_of
-from memkit.banks.posed_clips import posed_clip
+from memkit.banks.posed_clips import posed_chunks, posed_clip
 
 __all__ = [
     "BankReport",
@@ -16,10 +17,13 @@ __all__ = [
     "ImportReport",
     "MemoryBank",
     "build_bank",
+    "fill_bank",
     "fill_together",
     "import_dit_mem",
     "join_banks",
     "parts_of",
+    "posed_chunks",
     "posed_clip",
     "read_captions",
+    "stack_clips",
 ]

@@ -23,7 +23,7 @@ from memkit.errors import InputError
 
 
 class Row(NamedTuple):
-    """A usable row of a caption file. ``file`` is the video; ``line`` is the last line of the row in the file."""
+    """A usable row of a caption file. ``file`` is the video; ``line`` is the line of the file at which it begins."""
 
     line: int
     file: Path
@@ -65,38 +65,71 @@ def read_captions(path: str | os.PathLike[str], videos: str | os.PathLike[str]) 
 
 
 def caption_records(path: Path, need_video: bool = True) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and fields of each row: video, caption, id, source, and ``extra`` for those without a column.
+    """The line at which each row begins, and its fields: video, caption, id, source, and ``problem``.
 
-    The column video may be missing unless ``need_video``. Fields that a row lacks are None. Raises `InputError` if the
-    file as a whole is not a caption file.
+    ``problem`` says why the row as a whole cannot be used, or is None; such a row has only the fields that could be
+    read. Fields that a row lacks are None. The column video may be missing unless ``need_video``.
+
+    Raises:
+        InputError: the file cannot be read or is not UTF-8, or a needed column is missing or there twice.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            columns = {name.strip().lower(): name for name in reader.fieldnames or ()}
-            video = next((columns[name] for name in ("video", "video_path") if name in columns), None)
-            if "caption" not in columns or (need_video and video is None):
-                needed, found = "columns video and" if need_video else "column", ", ".join(columns) or "none"
-                raise InputError(f"{path} needs the {needed} caption in its first line; it has {found}.")
-            names = {name: columns[name] for name in ("caption", "id", "source") if name in columns}
-            names |= {} if video is None else {"video": video}
-            fields: dict[Any, Any]
-            for fields in reader:
-                extra = fields.get(None)
-                yield reader.line_num, {key: fields[name] for key, name in names.items()} | {"extra": extra}
+            lines = file.readlines()
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error}); give the caption file.") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 ({error}); save it as UTF-8.") from error
-    except csv.Error as error:
-        raise InputError(f"{path} is not a CSV file ({error}); put fields with commas in double quotes.") from error
+    records = _records(lines)
+    _, header, problem = next(records, (1, [], None))
+    if problem is not None:
+        raise InputError(f"{path} has no usable first line: {problem}.")
+    places = _columns(path, header, need_video)
+    for line, values, problem in records:
+        if values or problem:
+            fields = {name: values[at] if at < len(values) else None for name, at in places.items()}
+            if problem is None and len(values) > len(header):
+                problem = "it has more fields than columns; put captions with commas in double quotes"
+            yield line, {**fields, "problem": problem}
+
+
+def _columns(path: Path, header: list[str], need_video: bool) -> dict[str, int]:
+    """Where the fields of `caption_records` are in a row."""
+    names = [name.strip().lower() for name in header]
+    videos = [name for name in ("video", "video_path") if name in names]
+    if "caption" not in names or (need_video and not videos):
+        needed, found = "columns video and" if need_video else "column", ", ".join(names) or "none"
+        raise InputError(f"{path} needs the {needed} caption in its first line; it has {found}.")
+    twice = [name for name in ("video", "video_path", "caption", "id", "source") if names.count(name) > 1]
+    if twice or len(videos) > 1:
+        raise InputError(f"{path} has the column {(twice or videos)[0]} twice; keep one of them.")
+    places = {name: names.index(name) for name in ("caption", "id", "source") if name in names}
+    return places | ({"video": names.index(videos[0])} if videos else {})
+
+
+def _records(lines: list[str]) -> Iterator[tuple[int, list[str], str | None]]:
+    """The first line, the fields and the problem of each record of a CSV file; reading goes on after a bad line."""
+    at = 0
+    while at < len(lines):
+        reader = csv.reader((lines[i] for i in range(at, len(lines))), strict=True)
+        try:
+            fields = next(reader)
+        except csv.Error as error:
+            reason = (
+                f"it is not a row of a CSV file ({error}); put fields with commas in double quotes, and double them"
+            )
+            yield at + 1, [], f"{reason} inside a field"
+            at += 1
+        else:
+            yield at + 1, fields, None
+            at += reader.line_num
 
 
 def _row(line: int, fields: dict[str, Any], videos: Path) -> Row | BadItem:
-    written = (fields["video"] or "").strip()
+    written = (fields.get("video") or "").strip()
     name = written or f"line {line}"
-    if fields["extra"]:
-        return BadItem(line, name, "it has more fields than columns; put captions with commas in double quotes")
+    if fields["problem"]:
+        return BadItem(line, name, fields["problem"])
     if not written:
         return BadItem(line, name, "it names no video; fill in the column")
     caption = (fields["caption"] or "").strip()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -33,6 +34,16 @@ class Clip:
         facts += [] if self.source is None else [f"source {self.source!r}"]
         facts += [] if self.cameras is None else ["cameras"]
         return f"Clip({', '.join(facts)})"
+
+
+def stack_clips(clips: Sequence[Clip]) -> tuple[Float[Tensor, "batch channels time height width"], Cameras | None]:
+    """Latents of clips of one shape, in float32, and their cameras [batch, time]; None unless all of them have some."""
+    latents = torch.stack([clip.latents for clip in clips]).float()
+    cameras = [clip.cameras for clip in clips if clip.cameras is not None]
+    if len(cameras) < len(clips):
+        return latents, None
+    c2w, intrinsics = (torch.stack([getattr(each, name) for each in cameras]) for name in ("c2w", "intrinsics"))
+    return latents, Cameras(c2w, intrinsics)
 
 
 class BankReport(NamedTuple):

@@ -173,11 +173,10 @@ def _captions(
     texts: list[_Caption] = []
     bad: list[BadItem] = []
     for line, fields in caption_records(Path(captions)):
-        name = (fields["video"] or "").strip()
+        name = (fields.get("video") or "").strip()
         where = f"line {line} of {captions}"
-        if fields["extra"]:
-            reason = f"{where} has more fields than columns; put captions with commas in double quotes"
-            bad.append(BadItem(line, name or f"line {line}", reason))
+        if fields["problem"]:
+            bad.append(BadItem(line, name or f"line {line}", f"{where} cannot be used: {fields['problem']}"))
         elif not name:
             bad.append(BadItem(line, f"line {line}", f"{where} names no video; fill in the column"))
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -39,17 +39,39 @@ def posed_clip(file: Path, form: Format) -> tuple[UInt8[Tensor, "frames height w
     if poses is None:
         frames = read_clip(file, form.fps, form.num_frames, pad="error")
         return resize(frames, form.height, form.width), None
-    video, cameras = read_frames(file), read_poses(poses)
-    check_count(poses, cameras, file, len(video.frames))
-    length = (video.times[-1] - video.times[0]).item() * form.fps
-    if form.num_frames - 1 > length + 1e-6:
+    return next(posed_chunks(file, form, poses))
+
+
+def posed_chunks(
+    file: Path, form: Format, poses: Path | None
+) -> Iterator[tuple[UInt8[Tensor, "frames height width 3"], Cameras | None]]:
+    """The whole chunks of a video, of ``form.num_frames`` frames; each begins with the last frame of the one before.
+
+    Each frame is the one nearest in time. ``poses`` is the video's pose file, None if its cameras are unknown.
+
+    Raises:
+        InputError: the video is shorter than a chunk, or the pose file does not have one pose per frame of the video.
+        MediaError: the video cannot be decoded.
+    """
+    video, cameras = read_frames(file), None if poses is None else read_poses(poses)
+    if poses is not None and cameras is not None:
+        check_count(poses, cameras, file, len(video.frames))
+    stride, length = form.num_frames - 1, (video.times[-1] - video.times[0]).item() * form.fps
+    count = int(length + 1e-6) // max(1, stride)
+    if stride > length + 1e-6:
         raise InputError(
             f"{file} has {length + 1:.0f} frames at {form.fps} frames per second, a clip needs {form.num_frames}; "
             "give a longer video."
         )
-    index = frames_at(form.num_frames, form.fps, video.times)
-    intrinsics = cropped(cameras.intrinsics[index], video.frames.shape[1:3], (form.height, form.width))
-    return resize(video.frames[index], form.height, form.width), Cameras(cameras.c2w[index], intrinsics)
+    index = frames_at(count * stride + 1, form.fps, video.times)
+    for start in range(0, max(1, count * stride), max(1, stride)):
+        at, size = index[start : start + stride + 1], (form.height, form.width)
+        frames = resize(video.frames[at], *size)
+        if cameras is None:
+            yield frames, None
+        else:
+            intrinsics = cropped(cameras.intrinsics[at], video.frames.shape[1:3], size)
+            yield frames, Cameras(cameras.c2w[at], intrinsics)
 
 
 def check_count(poses: Path, cameras: Cameras, file: Path, frames: int) -> None:

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
+from memkit.cameras.checks import check_cameras
 from memkit.errors import BankError, InputError
 from memkit.files import atomic_write, sync_folder
 
@@ -122,6 +123,8 @@ def checked(
     id: str, latents: Tensor, caption: str, source: str | None, cameras: Cameras | None
 ) -> tuple[Entry, dict[str, Tensor]]:
     """The manifest entry of a clip and copies of its tensors; raises `InputError` for a clip that cannot be stored."""
+    if not isinstance(caption, str) or not isinstance(id, str):
+        raise InputError(f"Clip {id!r}: the id and the caption must be texts, not {id!r} and {caption!r}.")
     try:
         f"{id}{caption}{source}".encode()
     except UnicodeEncodeError as error:
@@ -143,6 +146,8 @@ def checked(
     for name, tensor in tensors.items():
         if not bool(tensor.isfinite().all()):
             raise InputError(f"Clip {id!r}: {name} has values that are not finite; encode it again, or leave it out.")
+    if cameras is not None:
+        check_cameras(cameras, f"Clip {id!r}", unknown_focal=True)
     tensors = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
     entry = Entry(id, caption, source, list(latents.shape), _DTYPE_NAMES[latents.dtype], cameras is not None)
     return replace(entry, sha256=_digest(entry, tensors)), tensors

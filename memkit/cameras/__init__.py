@@ -1,12 +1,12 @@
 """Cameras: poses and intrinsics in one convention, paths of latent frames, pose files and keys."""
 
 from memkit.cameras.cameras import Cameras
+from memkit.cameras.checks import check_cameras, check_rigid
 from memkit.cameras.keys import cameras_from_keys, steps_from_keys
 from memkit.cameras.level import hold_last_camera, level_camera
 from memkit.cameras.path import CameraPath
 from memkit.cameras.pose_files import latent_cameras, poses_beside, read_poses, write_poses
 from memkit.cameras.relative import POSE_VECTOR_SIZE, relative_pose_vectors
-from memkit.cameras.rigid import check_rigid
 from memkit.cameras.stevo_keys import cameras_from_stevo_keys, steps_from_stevo_keys
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "POSE_VECTOR_SIZE",
     "cameras_from_keys",
     "cameras_from_stevo_keys",
+    "check_cameras",
     "check_rigid",
     "hold_last_camera",
     "latent_cameras",

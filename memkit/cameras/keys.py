@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
-from memkit.cameras.rigid import check_rigid
+from memkit.cameras.checks import check_rigid
 from memkit.errors import InputError
 
 MAX_PITCH_DEGREES = 85

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
-from memkit.cameras.rigid import check_rigid
+from memkit.cameras.checks import check_rigid
 from memkit.errors import InputError
 
 SIZE = 14

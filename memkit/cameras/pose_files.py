@@ -15,12 +15,11 @@ import numpy as np
 import torch
 
 from memkit.cameras.cameras import Cameras
+from memkit.cameras.checks import check_cameras
 from memkit.cameras.pose_formats import has_rows, parse_npz, parse_text, text_of
-from memkit.cameras.rigid import check_rigid
 from memkit.errors import InputError
 from memkit.files import atomic_write
 
-_PIXELS = 50  # a focal length of 50 widths is a field of view of 1.1°: it is more likely in pixels
 _FORMATS = (".npz", ".txt")
 
 
@@ -38,8 +37,8 @@ def read_poses(path: str | os.PathLike[str]) -> Cameras:
 
     Raises:
         InputError: there is no such file or its format is another one; an array is missing, ambiguous or of another
-            shape; a line is not as above; there is distortion or skew; a value is not finite; a pose is not rigid (see
-            `check_rigid`); a focal length is below 0, or above 50, which is in pixels.
+            shape; a line is not as above; there is distortion or skew; ``K`` is not in pixels of an image of that width
+            and height; or a camera is not plausible, see `check_cameras`.
     """
     path = Path(path)
     _check_format(path)
@@ -82,7 +81,7 @@ def write_poses(path: str | os.PathLike[str], cameras: Cameras) -> None:
 def poses_beside(video_path: str | os.PathLike[str]) -> Path | None:
     """The pose file with the video's name and the suffix ``.npz`` or ``.txt``, or None.
 
-    Captions may lie beside videos as ``.txt`` too: a file whose second line does not begin with a number has no poses.
+    Captions may lie beside videos as ``.txt`` too: a file whose second line is not several numbers has no poses.
 
     Raises:
         InputError: there are files in both formats.
@@ -125,16 +124,4 @@ def _check(cameras: Cameras, path: Path) -> None:
             f"{path}: poses are [F, 4, 4] and intrinsics [F, 4] for one frame or more, not {list(c2w.shape)} and "
             f"{list(intrinsics.shape)}."
         )
-    check_rigid(c2w, str(path))
-    good = (
-        intrinsics.isfinite().all(dim=1)
-        & (intrinsics[:, :2] >= 0).all(dim=1)
-        & (intrinsics[:, :2] <= _PIXELS).all(dim=1)
-    )
-    if not bool(good.all()):
-        row = int((~good).nonzero()[0])
-        raise InputError(
-            f"{path}: the intrinsics of frame {row}, {intrinsics[row].tolist()}, are not fx, fy, cx, cy over the "
-            f"image's width and height (finite, focal lengths of 0 to {_PIXELS}); write intrinsics in pixels to an "
-            ".npz as K, with width and height."
-        )
+    check_cameras(cameras, str(path), unknown_focal=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
-from memkit.cameras.rigid import check_rigid
+from memkit.cameras.checks import check_rigid
 from memkit.errors import InputError
 
 _NUMBERS = 19  # per line of RealEstate10K: time, 4 intrinsics, 2 of distortion, 12 of the pose
@@ -70,7 +70,16 @@ def _normalised(path: Path, arrays: dict[str, Any]) -> Tensor:
         raise InputError(f"{path}: K has skew or is not [fx 0 cx; 0 fy cy; 0 0 1]; undistort the images first.")
     width, height = (side.double().squeeze() for side in sides)
     fx, fy, cx, cy = k[..., 0, 0], k[..., 1, 1], k[..., 0, 2], k[..., 1, 2]
+    if bool(((cx <= 1) & (cy <= 1)).any()) and min(width, height) > 2:
+        raise InputError(f"{path}: K is over the image's width and height, not in pixels; write it as intrinsics.")
+    if _off_centre(cx, cy, width, height) > 0.3 and _off_centre(cx, cy, height, width) < 0.1:
+        raise InputError(f"{path}: K is of an image of {height:g}×{width:g} pixels; exchange width and height.")
     return torch.stack([fx / width, fy / height, cx / width, cy / height], dim=-1)
+
+
+def _off_centre(cx: Tensor, cy: Tensor, width: Tensor, height: Tensor) -> float:
+    """How far a principal point is from the centre, in halves of a side."""
+    return float(torch.maximum((cx * 2 / width - 1).abs(), (cy * 2 / height - 1).abs()).max())
 
 
 # -- RealEstate10K -----------------------------------------------------------------------------------------------------
@@ -117,10 +126,11 @@ def text_of(cameras: Cameras) -> str:
 
 
 def has_rows(path: Path) -> bool:
+    """Whether the second line of a text consists of several numbers."""
     try:
         with open(path, encoding="utf-8") as file:
-            words = [line.split() for line in (file.readline(), file.readline())][1]
-        float(words[0])
-    except (OSError, UnicodeDecodeError, ValueError, IndexError):
+            file.readline()
+            numbers = [float(word) for word in file.readline().split()]
+    except (OSError, UnicodeDecodeError, ValueError):
         return False
-    return True
+    return len(numbers) > 1

@@ -24,8 +24,8 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
+from memkit.cameras.checks import check_rigid
 from memkit.cameras.keys import Key, Step
-from memkit.cameras.rigid import check_rigid
 from memkit.errors import InputError
 
 _KEYS = "|".join(sorted(get_args(Key), key=len, reverse=True))  # "down" before "d"

@@ -54,7 +54,7 @@ def _folder(folder: Path) -> Report | None:
     if not (folder / CONFIG_FILE).is_file():
         return None
     name = read_config(folder / CONFIG_FILE).get(CLASS_KEY)
-    if name in _PARTS:
+    if isinstance(name, str) and name in _PARTS:
         return _part(folder, name)
     if isinstance(name, str) and name.endswith("Transformer3DModel"):
         return _diffusers_folder(folder, name)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from memkit.backbones.attached import Attached
 from memkit.backbones.base import MEMORY_TOKENS
+from memkit.backbones.cache_context import listen, own_context
 from memkit.backbones.protocol import Model
 from memkit.backbones.unwrap import Attachable, transformers_of
 from memkit.errors import InputError, MemkitError
@@ -84,6 +85,7 @@ class AttachedGuidance(Attached):
     """Guided memory on some transformers until ``detach`` or the end of the ``with``."""
 
     kind = "guided memory"
+    differs_by_pass = True
     owner: GuidedMemory
 
     def __init__(self, owner: GuidedMemory, models: Sequence[Model]) -> None:
@@ -96,9 +98,7 @@ class AttachedGuidance(Attached):
         """The memory, hidden, hooks around the model, and an ear at its public ``cache_context``."""
         self._undo.append(self._injector.attach(model).detach)
         guided = _Guided(model, self._injector, self.owner.guidance)
-        # of this one model: diffusers' own record of the context is private
-        model.cache_context = guided.enter
-        self._undo.append(lambda: delattr(model, "cache_context"))
+        self._undo.append(listen(model, guided.enter))
         self.keep(model.register_forward_pre_hook(guided.before))
         if guided.scale is not None:
             self.keep(model.register_forward_hook(guided.after, with_kwargs=True))
@@ -116,17 +116,15 @@ class _Guided:
     def __init__(self, model: Any, injector: SelfAttentionConcat, guidance: MemoryGuidance) -> None:
         self.injector = injector
         self.scale = None if isinstance(guidance, str) else guidance
-        self.enter_cache = model.cache_context
+        self.enter_cache = own_context(model)
         self.running: str | None = None
         self.about: dict[str, Any] = {}
         self.kept: tuple[Tensor, Tensor] | None = None  # the latents of the conditional pass, and what is added
 
     @contextmanager
-    def enter(self, name: str, **about: Any) -> Iterator[None]:
-        """The model's ``cache_context`` meanwhile; ``about`` goes through to diffusers' caches as it is."""
-        with self.enter_cache(name, **about), ExitStack() as stack:
-            if self.scale is None and name == CONDITIONAL:
-                stack.enter_context(self._showing())
+    def enter(self, name: str, about: dict[str, Any]) -> Iterator[None]:
+        """A pass of the pipeline, which its ``cache_context`` announces."""
+        with self._showing() if self.scale is None and name == CONDITIONAL else nullcontext():
             self.running, self.about = name, about
             try:
                 yield

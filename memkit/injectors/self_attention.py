@@ -23,6 +23,7 @@ from memkit.backbones.adapters.choice import adapter_of
 from memkit.backbones.attached import Attached
 from memkit.backbones.base import MEMORY_TOKENS, TEXT, VIDEO, Carrier, Table
 from memkit.backbones.protocol import BackboneAdapter, Grid, Model
+from memkit.backbones.refusals import refuse_cache, several_videos
 from memkit.backbones.unwrap import Attachable, transformers_of
 from memkit.errors import InputError, MemkitError
 from memkit.injectors.attention_recorder import AttentionRecorder, Row
@@ -102,6 +103,7 @@ class _AttachedMemory(Attached):
     def rotary(self, model: Model, grid: Grid | None, carrier: Carrier) -> Carrier:
         if self.owner.recorder is None or not self.owner.shown:
             return carrier
+        refuse_cache(model, "a recorder would miss shares of attention")
         return carrier.with_state(self.key, self.owner.recorder.begin(adapter_of(model).sizes(model).layers))
 
 
@@ -154,7 +156,8 @@ class _ConcatLayer:
         if tokens.shape[0] not in (1, hidden.shape[0]):
             raise InputError(
                 f"Memory has a batch of {tokens.shape[0]}, the model runs a batch of {hidden.shape[0]}; "
-                "give one memory for all samples, or one per sample (repeat it for num_videos_per_prompt)."
+                "give one memory for all samples, or one per sample."
+                + several_videos(tokens.shape[0], hidden.shape[0], "attach memory.repeat_interleave({n})")
             )
         if carrier.grad and tokens.requires_grad and not torch.is_grad_enabled():
             raise MemkitError(

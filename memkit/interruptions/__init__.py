@@ -2,7 +2,8 @@
 
 from memkit.interruptions.apply import InterruptedClip, interrupt
 from memkit.interruptions.kinds import KINDS, CameraLoop, CameraOff, Fog, Interruption, LightsOff, LookAway, Occluder
-from memkit.interruptions.timing import Timing
+from memkit.interruptions.posed import InterruptionName, PosedFrames, interrupt_posed, interrupt_still
+from memkit.interruptions.timing import Phases, Timing
 
 __all__ = [
     "KINDS",
@@ -11,9 +12,14 @@ __all__ = [
     "Fog",
     "InterruptedClip",
     "Interruption",
+    "InterruptionName",
     "LightsOff",
     "LookAway",
     "Occluder",
+    "Phases",
+    "PosedFrames",
     "Timing",
     "interrupt",
+    "interrupt_posed",
+    "interrupt_still",
 ]

@@ -28,6 +28,7 @@ class Interruption:
 
     NAME: ClassVar[str]
     HELD_OUT: ClassVar[bool] = False  # never drawn for training
+    PHRASE: ClassVar[str]  # how a caption tells of it
 
     timing: Timing = Timing()
 
@@ -35,6 +36,10 @@ class Interruption:
     def draw(cls, rng: random.Random) -> Interruption:
         """Settings with jittered timing."""
         return cls(timing=cls.timing.jittered(rng))
+
+    def caption(self, caption: str) -> str:
+        """A caption of the uninterrupted clip, and what interrupts it: "a cat while the camera is off for a moment"."""
+        return f"{caption.rstrip('. ')} {self.PHRASE.format(**vars(self))}"
 
     def _twin(self, frames: UInt8[Tensor, "t h w 3"]) -> UInt8[Tensor, "t h w 3"]:
         return frames
@@ -59,6 +64,7 @@ class Occluder(Interruption):
     """
 
     NAME: ClassVar[str] = "occluder"
+    PHRASE: ClassVar[str] = "while a {look} hides the view"
 
     look: Look = "box"
     side: Side = "left"
@@ -101,6 +107,7 @@ class LightsOff(Interruption):
     """Pixel values are multiplied by ``gain`` during the hold, with ramps before and after."""
 
     NAME: ClassVar[str] = "lights-off"
+    PHRASE: ClassVar[str] = "while the light goes out and on again"
 
     gain: float = 0.04
 
@@ -124,6 +131,7 @@ class LookAway(Interruption):
     """
 
     NAME: ClassVar[str] = "look-away"
+    PHRASE: ClassVar[str] = "while the camera looks away and back"
 
     timing: Timing = Timing(0.25, 0.40, 0.55, 0.70)
     degrees: float = 20.0
@@ -174,6 +182,7 @@ class CameraLoop(LookAway):
     """`LookAway` without a hold: the camera turns to its peak and back, symmetrically in time."""
 
     NAME: ClassVar[str] = "camera-loop"
+    PHRASE: ClassVar[str] = "while the camera turns away and back"
 
     timing: Timing = Timing(0.14, 0.50, 0.50, 0.86)
 
@@ -183,6 +192,7 @@ class CameraOff(Interruption):
     """A cut to black, or the last clean frame frozen; without ramps."""
 
     NAME: ClassVar[str] = "camera-off"
+    PHRASE: ClassVar[str] = "while the camera is off for a moment"
 
     timing: Timing = Timing(0.30, 0.30, 0.60, 0.60)
     show: Literal["black", "last"] = "black"
@@ -205,6 +215,7 @@ class Fog(Interruption):
     """White fog thickens, drifts and clears; held out from training. ``thickness`` is the optical depth in the hold."""
 
     NAME: ClassVar[str] = "fog"
+    PHRASE: ClassVar[str] = "while fog thickens and clears"
     HELD_OUT: ClassVar[bool] = True
 
     thickness: float = 8.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -43,6 +44,32 @@ class Spans:
         start = (self.seed[1] - 1) // STRIDE + 1
         stop = (self.recovery[0] + STRIDE + 2) // STRIDE
         return Spans((0, start), (start, stop), (stop, (self.recovery[1] - 1) // STRIDE + 1))
+
+
+class Phases(NamedTuple):
+    """An interruption in latent frames: the view is hidden in [start, stop) and fully visible again from ``clear`` on.
+
+    In [stop, clear) the view comes back and already shows how the world has changed. Where recovery is evaluated, these
+    frames belong to it and are never conditioning frames.
+    """
+
+    start: int
+    stop: int
+    clear: int
+
+    @classmethod
+    def of(cls, amount: Float[Tensor, " time"]) -> Phases:
+        """Phases from the amount of the interruption in each frame; ``stop`` follows the last frame of the maximum.
+
+        Raises `InputError` where the amount is nowhere above 0.
+        """
+        start, clear = Spans.of(amount).latent().degraded
+        return cls(start, int((amount >= amount.max()).nonzero().max()) // STRIDE + 1, clear)
+
+
+def frames_of(latents: Span) -> slice:
+    """The video frames of latent frames [start, stop): latent frame 0 is frame 0, i > 0 is frames 4i − 3 to 4i."""
+    return slice(max(0, STRIDE * (latents[0] - 1) + 1), STRIDE * (latents[1] - 1) + 1)
 
 
 @dataclass(frozen=True)

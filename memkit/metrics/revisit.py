@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
-from memkit.cameras.rigid import check_rigid
+from memkit.cameras.checks import check_rigid
 from memkit.errors import InputError
 from memkit.metrics.quality import Frames, Lpips, check_videos, mean_psnr, psnr, ssim
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from memkit.backbones.attached import Attached, Running
 from memkit.backbones.base import CAMERA_POSITIONS, Carrier, Positioning
 from memkit.backbones.protocol import Grid, Model
+from memkit.backbones.refusals import several_videos
 from memkit.cameras.path import CameraPath
 from memkit.errors import InputError
 
@@ -26,7 +27,7 @@ class AttachedCameras(Attached):
 
     def __init__(self, owner: object, models: Sequence[Model], positioning: Callable[[int], Positioning]) -> None:
         self._positioning = positioning
-        self.running: Running[CameraChunk] = Running(self.kind)
+        self.running: Running[CameraChunk] = Running(self.kind, self.begin_chunk)
         super().__init__(owner, models)
 
     def chunk(self, path: CameraPath) -> CameraChunk:
@@ -81,5 +82,6 @@ def cameras_of(hidden: Tensor, carrier: Carrier) -> CameraPath:
         raise InputError(
             f"The cameras are of {path.c2w.shape[0]} clips, the model runs a batch of {hidden.shape[0]}; give one "
             "path for all samples, or one per sample."
+            + several_videos(path.c2w.shape[0], hidden.shape[0], "repeat each path {n} times in a row")
         )
     return path if path.c2w.device == hidden.device else path.to(hidden.device)

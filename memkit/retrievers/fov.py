@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
-from memkit.cameras.rigid import check_rigid
+from memkit.cameras.checks import check_cameras
 from memkit.errors import InputError
 from memkit.retrievers.fov_index import DiscIndex
 from memkit.retrievers.fov_points import Points
@@ -179,19 +179,12 @@ def _names(
 
 
 def _check_cameras(cameras: Cameras, name: str, dims: int) -> None:
-    """Raises `InputError` unless cameras are rigid poses ``[4, 4]`` with ``dims`` leading dimensions."""
+    """Raises `InputError` unless cameras have ``dims`` leading dimensions and are plausible, see `check_cameras`."""
     c2w, intrinsics = cameras.c2w, cameras.intrinsics
     if c2w.ndim != dims + 2 or intrinsics.shape != (*c2w.shape[:dims], 4) or c2w.shape[dims:] != (4, 4):
         wanted = "one pose per frame, [N, 4, 4] and [N, 4]" if dims else "one camera, [4, 4] and [4], or a list of such"
         raise InputError(f"{name}: c2w {tuple(c2w.shape)} and intrinsics {tuple(intrinsics.shape)}; give {wanted}.")
-    check_rigid(c2w, name)
-    good = intrinsics.isfinite().all(-1) & (intrinsics[..., :2] > 0).all(-1)
-    if not bool(good.all()):
-        where = f"camera {int((~good).nonzero()[0])}" if dims else "the camera"
-        raise InputError(
-            f"{name}: the intrinsics of {where} are not finite or have a focal length ≤ 0; give [fx, fy, cx, cy] over "
-            "the image's width and height."
-        )
+    check_cameras(cameras, name)
 
 
 def _check_depth(depth: Tensor, count: int, rule: Sector | Points | Rays) -> None:

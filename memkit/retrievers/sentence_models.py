@@ -152,7 +152,7 @@ class SentenceModel:
                 model_kwargs={"use_safetensors": True, "dtype": torch.float32},
             )
             if pooling is not None:
-                encoder, prompts = model[0], model.prompts
+                encoder, prompts = model[0], {name: prompt or "" for name, prompt in model.prompts.items()}
                 modules = [encoder, Pooling(encoder.get_embedding_dimension(), pooling)]  # pyright: ignore[reportArgumentType]
                 model = SentenceTransformer(
                     modules=modules, device=str(device), prompts=prompts, default_prompt_name=model.default_prompt_name

@@ -1,21 +1,14 @@
-"""Your own videos in place of a rendered world: flags of a prepare command, and banks of items that may be bad."""
+"""Flags of a prepare command for your own videos in place of a rendered world."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
-from tqdm import tqdm
-
-from memkit.banks import MemoryBank, fill_together
-from memkit.banks.build import bank_for
 from memkit.banks.captions import BadItem
-from memkit.errors import BankError, InputError, MemkitError
-
-Item = TypeVar("Item")
+from memkit.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -45,7 +38,7 @@ class OwnVideos:
         return None
 
     def report(self, bank: Path, count: int, broken: Sequence[BadItem], bad: Mapping[str, str] | None) -> int:
-        """Print which of ``count`` videos are bad, by their row or by what `fill_bank` found; the exit code."""
+        """Print which of ``count`` videos are bad (``broken`` rows, and what `fill_bank` found); the exit code."""
         if bad is None:
             return 0
         bad = {item.name: item.reason for item in broken} | dict(bad)
@@ -53,33 +46,3 @@ class OwnVideos:
             print(f"{name}: {reason}", file=sys.stderr)
         print(f"{bank}: {count} videos listed, {len(bad)} bad")
         return 1 if bad and not self.skip_bad else 0
-
-
-def fill_bank(
-    path: Path,
-    info: dict[str, Any],
-    items: Mapping[str, Item],
-    whole: Callable[[MemoryBank, str], bool],
-    add: Callable[[MemoryBank, Item], None],
-) -> dict[str, str] | None:
-    """Add the items that the bank ``path`` lacks; return the keys of those that cannot be used, and why.
-
-    Several processes share the work; None in all but rank 0. ``whole(bank, key)`` says whether an item is there; it is
-    once ``add`` has returned. A key is the id in the bank of something that ``add`` writes.
-    """
-    bad: dict[str, str] = {}
-
-    def fill(into: Path, some: Sequence[str]) -> bool:
-        with bank_for(into, info) as bank:
-            lack = [key for key in some if not whole(bank, key)]
-            for key in tqdm(lack, desc=path.name, disable=into != path or not lack):
-                try:
-                    add(bank, items[key])
-                except BankError:
-                    raise
-                except MemkitError as error:
-                    bad[key] = str(error)
-                bank.flush()
-        return True
-
-    return None if fill_together(path, list(items), fill) is None else bad

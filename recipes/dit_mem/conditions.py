@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from memkit.banks import MemoryBank
 from memkit.generation import MemoryGuidance
-from recipes.dit_mem.laws import kin, law_of, names_of
+from memkit.worlds.law_clips import law_of, names_of, same_constants
 from recipes.dit_mem.memories import Source, find
 from recipes.dit_mem.presets import Config
 
@@ -94,7 +94,7 @@ def others(config: Config, bank: MemoryBank, id: str) -> list[str]:
     """
     law, rng = law_of(id), random.Random(f"{config.seed}/{id}")
     own = set(names_of(law))
-    strange = [clip for clip in kin(law, bank.ids) if not own & set(names_of(law_of(clip)))]
+    strange = [clip for clip in same_constants(law, bank.ids) if not own & set(names_of(law_of(clip)))]
     rng.shuffle(strange)
     if not strange:
         return []

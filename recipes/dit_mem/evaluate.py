@@ -25,15 +25,13 @@ from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
 from memkit.encoders import Encoder, load_encoder
 from memkit.errors import InputError
+from memkit.evaluation import ResultStore, write_tables
 from memkit.generation import generate_videos
 from memkit.memory import Memory
+from memkit.training import fingerprint, report_done, run_command
 from memkit.video import from_model, write_video
-from recipes.common.commands import report_done, run_command
-from recipes.common.results import ResultStore
-from recipes.common.tables import write_tables
-from recipes.common.training import fingerprint
+from memkit.worlds.law_clips import law_of
 from recipes.dit_mem.conditions import STUDIES, Condition
-from recipes.dit_mem.laws import law_of
 from recipes.dit_mem.memories import encode
 from recipes.dit_mem.parts import digest, load_backbone
 from recipes.dit_mem.presets import Command, parse

@@ -4,7 +4,7 @@
         --prompts "a small red rubber ball falls and bounces in a lab on planet Mira"
     python -m recipes.dit_mem.generate --preset wan2.1-1.3b --csv prompts.csv --memory retrieved
 
-`recipes.dit_mem.prompts` says what the CSV has.
+`memkit.prompts.read_prompts` says what the CSV has.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
 from memkit.encoders import Encoder, load_encoder
 from memkit.errors import InputError
+from memkit.files import write_json
 from memkit.generation import generate_videos
+from memkit.prompts import read_prompts
 from memkit.retrievers import Hits
+from memkit.training import report_done, run_command
 from memkit.video import first_frame, to_model, write_video
-from recipes.common.commands import report_done, run_command
-from recipes.common.json_file import write_json
 from recipes.dit_mem.memories import Source, encode, find
 from recipes.dit_mem.parts import digest, load_backbone
 from recipes.dit_mem.presets import Command, Config, parse
-from recipes.dit_mem.prompts import read_prompts
 
 
 @dataclass(frozen=True)

@@ -11,23 +11,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from memkit import encoders
+from memkit import encoders, training
 from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
 from memkit.encoders import Encoder, MemoryGate
 from memkit.errors import InputError
 from memkit.generation import make_scheduler
 from memkit.retrievers import TextEmbedder, TextRetriever
-from recipes.common import backbones
 from recipes.dit_mem.presets import Config
 
 
 def load_backbone(config: Config, device: torch.device | None = None) -> WanBackbone:
-    """The frozen pipeline of a run with the sampler's shift set; see `recipes.common.backbones.load_backbone`.
+    """The frozen pipeline of a run with the sampler's shift set; see `memkit.training.load_backbone`.
 
     With ``config.shard`` among several processes, the transformers are spread over them.
     """
-    backbone = backbones.load_backbone(config, device, shard=config.shard and torch.distributed.is_initialized())
+    backbone = training.load_backbone(config, device, shard=config.shard and torch.distributed.is_initialized())
     if config.flow_shift is not None:
         pipe = backbone.pipeline()
         pipe.scheduler = make_scheduler(pipe, config.flow_shift)

@@ -15,8 +15,7 @@ import tyro
 
 from memkit.encoders import EncoderName, EncoderSize
 from memkit.retrievers import DEFAULT_MODEL
-from recipes.common.commands import SAMPLES, parse_with
-from recipes.common.settings import DataSettings, SampleSettings, Settings, TrainSettings
+from memkit.training import SAMPLES, DataSettings, SampleSettings, Settings, TrainSettings, parse_with
 
 NEGATIVE_PROMPT = (
     "Bright tones, overexposed, static, blurred details, subtitles, style, works, paintings, images, static, overall "
@@ -221,4 +220,4 @@ class Command:
 
 
 parse = partial(parse_with, PRESETS)
-"""The command line of a command of this recipe; see `recipes.common.commands.parse_with`."""
+"""The command line of a command of this recipe; see `memkit.training.parse_with`."""

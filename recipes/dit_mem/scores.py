@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 
+from memkit.evaluation import Cells, Measure, Table, exactly, field, interval, intervals, values
 from memkit.metrics import correlation, measure_law
 from memkit.metrics.states import frame_shares
-from recipes.common.tables import Cells, Measure, Table, exactly, field, interval, intervals, values
-from recipes.dit_mem.laws import constants_of, law_of
+from memkit.worlds.law_clips import constants_of, law_of
 
 
 @dataclass(frozen=True)

@@ -19,23 +19,32 @@ import torch
 from accelerate import Accelerator
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from memkit import training
 from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
 from memkit.encoders import Encoder
 from memkit.errors import InputError
 from memkit.generation import TextCache
-from recipes.common import settings
-from recipes.common.checkpoint import TrainState, run_settings, save_checkpoint
-from recipes.common.commands import TRAINS, report_done, run_command
-from recipes.common.launch import launch, micro_batches, report_sharding, sharded
-from recipes.common.run_log import RunLog, check_disk, gathered_losses
-from recipes.common.training import (
+from memkit.training import (
+    TRAINS,
+    RunLog,
+    TrainState,
     adamw,
+    check_disk,
     clip_gradients,
     fingerprint,
+    gathered_losses,
+    launch,
     lr_multiplier,
+    micro_batches,
     prepared,
+    report_done,
+    report_sharding,
+    run_command,
+    run_settings,
+    save_checkpoint,
     set_learning_rate,
+    sharded,
     zero_missing_gradients,
 )
 from recipes.dit_mem.data import TrainingSet
@@ -43,7 +52,7 @@ from recipes.dit_mem.parts import load_backbone, new_encoder
 from recipes.dit_mem.presets import Command, Config, parse
 from recipes.dit_mem.step import Objective, weighted_mean
 
-RESUME_OVERRIDES = settings.RESUME_OVERRIDES | {
+RESUME_OVERRIDES = training.RESUME_OVERRIDES | {
     "flow_shift",
     "negative_prompt",
     "videos_at_once",

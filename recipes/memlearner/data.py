@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -17,8 +16,8 @@ from memkit.errors import InputError
 from memkit.flow import NUM_TRAIN_TIMESTEPS, release_timesteps
 from memkit.rollout import History, Selection
 from memkit.rollout.base import Keeps
+from memkit.rollout.long_videos import ChunkIndex, LongVideos, chunk_id
 from recipes.memlearner.presets import Annotation, Config
-from recipes.memlearner.videos import chunk_id, frames_id, name_of
 
 
 @dataclass(frozen=True)
@@ -38,51 +37,14 @@ class Batch:
     """Of the noise of context frames, if they are to have some."""
 
 
-class Target(NamedTuple):
-    """Chunk ``index`` of a video, and how many chunks before it are its past."""
-
-    name: str
-    index: int
-    past: int
-
-
-class Videos:
-    """The long videos of a bank: names, and how many chunks each has."""
+class Videos(LongVideos):
+    """The long videos of a bank of this recipe, and how the poses of all of them are known."""
 
     def __init__(self, bank: MemoryBank) -> None:
-        self.bank = bank
         if bank.info.get("recipe") != "memlearner":
             raise InputError(f"{bank.path} is no bank of chunks with cameras; see recipes.memlearner.prepare.")
         self.annotation: Annotation = bank.info.get("poses", "exact")
-        there = set(bank.ids)
-        self.counts = dict.fromkeys((name_of(id) for id in bank.ids), 0)
-        for name in self.counts:
-            while {chunk_id(name, self.counts[name]), frames_id(name, self.counts[name])} <= there:
-                self.counts[name] += 1
-
-    def chunks(self, ids: list[str]) -> tuple[Tensor, Cameras | None]:
-        """Latents [B,C,F,H,W], fp32, and cameras [B,F] where the bank has some."""
-        clips = [self.bank.clip(id) for id in ids]
-        latents = torch.stack([clip.latents for clip in clips]).float()
-        cameras = [clip.cameras for clip in clips if clip.cameras is not None]
-        if self.annotation == "none" or len(cameras) < len(clips):
-            return latents, None
-        c2w, intrinsics = (torch.stack([getattr(each, name) for each in cameras]) for name in ("c2w", "intrinsics"))
-        return latents, Cameras(c2w, intrinsics)
-
-    def history(self, targets: list[Target], keeps: Keeps) -> History:
-        """The past of targets that have equally much."""
-        history, time = History(), 0
-        for back in range(targets[0].past, 0, -1):
-            named = chunk_id if keeps == "chunks" else frames_id
-            latents, at = self.chunks([named(target.name, target.index - back) for target in targets])
-            kept = slice(1 if keeps == "frames" and len(history) else 0, None)  # chunks share a frame
-            count = latents.shape[2]
-            times = range(time, time + count)[kept]
-            seen = at and Cameras(at.c2w[:, kept], at.intrinsics[:, kept])
-            history.add(latents[:, :, kept], seen, list(times))
-            time += count - 1
-        return history
+        super().__init__(bank, posed=self.annotation != "none")
 
 
 class TrainingSet:
@@ -155,9 +117,9 @@ class TrainingSet:
         return selection._replace(latents=mixed), NUM_TRAIN_TIMESTEPS * sigma
 
 
-def _target(videos: Videos, past: int, rng: random.Random) -> Target:
+def _target(videos: Videos, past: int, rng: random.Random) -> ChunkIndex:
     name = rng.choice([name for name, count in videos.counts.items() if count > past])
-    return Target(name, rng.randrange(past, videos.counts[name]), past)
+    return ChunkIndex(name, rng.randrange(past, videos.counts[name]), past)
 
 
 def _generator(rng: random.Random) -> torch.Generator:

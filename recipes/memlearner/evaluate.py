@@ -31,14 +31,11 @@ from tqdm import tqdm
 from memkit.backbones import WanBackbone
 from memkit.cameras import Cameras
 from memkit.errors import InputError
+from memkit.evaluation import ResultStore, write_tables
 from memkit.injectors import AttentionRecorder
 from memkit.rollout import ContextMethod, LearnedContext, Rollout, SeparateContext
+from memkit.training import fingerprint, load_backbone, report_done, run_command
 from memkit.video import from_model, to_model, write_video
-from recipes.common.backbones import load_backbone
-from recipes.common.commands import report_done, run_command
-from recipes.common.results import ResultStore
-from recipes.common.tables import write_tables
-from recipes.common.training import fingerprint
 from recipes.memlearner.methods import load_method
 from recipes.memlearner.presets import Command, parse
 from recipes.memlearner.scores import COMPARISONS, Clip, Comparison, Row, Run, clip_of, score, tables, test_rooms, truth

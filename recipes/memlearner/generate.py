@@ -27,12 +27,11 @@ from memkit.backbones import WanBackbone
 from memkit.cameras import Cameras, cameras_from_keys, hold_last_camera, level_camera, read_poses, write_poses
 from memkit.errors import InputError
 from memkit.rollout import Rollout
+from memkit.training import load_backbone, report_done, run_command
 from memkit.video import VideoWriter, first_frame
 from memkit.worlds.paths import FOV_DEGREES
 from memkit.worlds.paths import Path as WalkedPath
 from memkit.worlds.rooms import Room, RoomClip
-from recipes.common.backbones import load_backbone
-from recipes.common.commands import report_done, run_command
 from recipes.memlearner.methods import load_method
 from recipes.memlearner.presets import Command, parse
 

@@ -22,22 +22,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import torch
-from torch import Tensor
-
 from memkit.backbones import WanCodec
-from memkit.banks import MemoryBank, read_captions
-from memkit.cameras import latent_cameras
-from memkit.video import to_model
+from memkit.banks import fill_bank, read_captions
+from memkit.rollout.long_videos import add_video, frames_id, name_of
+from memkit.training import PREPARES, load_codec, report_done, run_command
 from memkit.worlds.constants import Split
-from recipes.common.backbones import load_codec
-from recipes.common.commands import PREPARES, report_done, run_command
-from recipes.common.own_videos import OwnVideos, fill_bank
+from recipes.common.own_videos import OwnVideos
 from recipes.memlearner.presets import Annotation, Command, Config, parse
-from recipes.memlearner.videos import Chunk, FileVideo, LongVideo, RoomVideo, chunk_id, frames_id, name_of, room_names
-
-DTYPE = torch.float16
-"""Of the stored latents: Wan's lie well inside its range, and it keeps three bits more than bf16."""
+from recipes.memlearner.videos import FileVideo, LongVideo, RoomVideo, room_names
 
 
 @dataclass(frozen=True)
@@ -87,28 +79,9 @@ def fill_videos(
         info,
         items,
         lambda bank, id: count is not None and id in bank,
-        lambda bank, video: add_video(bank, video, codec),
+        lambda bank, video: add_video(bank, video.name, video.chunks(), codec),
     )
     return None if bad is None else {name_of(id): reason for id, reason in bad.items()}
-
-
-def add_video(bank: MemoryBank, video: LongVideo, codec: WanCodec) -> None:
-    """Add the chunks of a video that a bank lacks, in order."""
-    for index, chunk in enumerate(video.chunks()):
-        latents, frames = chunk_id(video.name, index), frames_id(video.name, index)
-        cameras = chunk.cameras and latent_cameras(chunk.cameras, codec.vae.config.scale_factor_temporal)
-        if latents not in bank:
-            made = codec.encode_video(to_model(chunk.frames))[0]
-            bank.add(latents, made.to(DTYPE).cpu(), chunk.caption, video.name, cameras)
-        if frames not in bank:
-            bank.add(frames, encode_alone(codec, chunk).to(DTYPE).cpu(), chunk.caption, video.name, cameras)
-
-
-def encode_alone(codec: WanCodec, chunk: Chunk) -> Tensor:
-    """Latents [C,F,H,W] of the frames that stand at latent frames, each as an image."""
-    frames = chunk.frames[:: codec.vae.config.scale_factor_temporal]
-    images = to_model(frames)[0].movedim(1, 0)[:, :, None]
-    return torch.cat([codec.encode_video(image[None])[0] for image in images], dim=1)
 
 
 def _ingest(command: Prepare, folder: Path, captions: Path, codec: WanCodec) -> int:

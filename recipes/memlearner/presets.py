@@ -13,8 +13,7 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from recipes.common.commands import SAMPLES, parse_with
-from recipes.common.settings import DataSettings, SampleSettings, Settings, TrainSettings
+from memkit.training import SAMPLES, DataSettings, SampleSettings, Settings, TrainSettings, parse_with
 
 Annotation = Literal["exact", "estimated", "none"]
 """How the poses of a bank's videos are known: rendered or measured, estimated from the pictures, not at all."""
@@ -154,4 +153,4 @@ class Command:
 
 
 parse = partial(parse_with, PRESETS)
-"""The command line of a command of this recipe; see `recipes.common.commands.parse_with`."""
+"""The command line of a command of this recipe; see `memkit.training.parse_with`."""

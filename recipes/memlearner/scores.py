@@ -14,11 +14,11 @@ from torch import Tensor
 
 from memkit.backbones import VideoFormat
 from memkit.cameras import Cameras
+from memkit.evaluation import Cells, Measure, Table, field, intervals
 from memkit.metrics import mean_psnr, psnr, revisit_pairs
 from memkit.worlds.paths import Path as WalkedPath
 from memkit.worlds.paths import turn_and_return
 from memkit.worlds.rooms import Room, RoomClip
-from recipes.common.tables import Cells, Measure, Table, field, intervals
 from recipes.memlearner.presets import Config
 from recipes.memlearner.videos import RoomVideo, room_names
 

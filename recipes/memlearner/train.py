@@ -21,24 +21,35 @@ from typing import Any, ClassVar
 import torch
 from accelerate import Accelerator
 
+from memkit import training
 from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
 from memkit.errors import InputError
 from memkit.generation import short_texts
 from memkit.rollout import ContextMethod, SeparateContext
-from recipes.common import settings
-from recipes.common.backbones import load_trainable
-from recipes.common.checkpoint import TrainState, run_settings, save_checkpoint, save_part
-from recipes.common.commands import TRAINS, report_done, run_command
-from recipes.common.launch import distribute, launch, micro_batches, report_sharding, sharded
-from recipes.common.run_log import RunLog, check_disk, gathered_losses
-from recipes.common.training import (
+from memkit.training import (
+    TRAINS,
+    RunLog,
+    TrainState,
     adamw,
+    check_disk,
     clip_gradients,
+    distribute,
     fingerprint,
+    gathered_losses,
+    launch,
+    load_trainable,
     lr_multiplier,
+    micro_batches,
     prepared,
+    report_done,
+    report_sharding,
+    run_command,
+    run_settings,
+    save_checkpoint,
+    save_part,
     set_learning_rate,
+    sharded,
     zero_missing_gradients,
 )
 from recipes.memlearner.data import TrainingSet
@@ -46,7 +57,7 @@ from recipes.memlearner.methods import make_method, parts_of, start_from
 from recipes.memlearner.presets import Command, Config, parse
 from recipes.memlearner.step import Objective
 
-RESUME_OVERRIDES = settings.RESUME_OVERRIDES | {
+RESUME_OVERRIDES = training.RESUME_OVERRIDES | {
     "start",
     "more_banks",
     "history_guidance",

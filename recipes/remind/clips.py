@@ -7,24 +7,24 @@ rendering or decoding.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 
-import torch
 from torch import Tensor
 
 from memkit.banks import posed_clip
 from memkit.banks.captions import Row
 from memkit.cameras import Cameras
 from memkit.errors import InputError
-from memkit.interruptions import KINDS, Fog, Interruption, LookAway, Timing, interrupt
+from memkit.interruptions import KINDS, Fog, Interruption, Phases, PosedFrames, Timing, interrupt, interrupt_posed
 from memkit.interruptions.kinds import TRAINING_KINDS
+from memkit.interruptions.timing import frames_of
 from memkit.worlds import Interrupted, sample_interruption
 from memkit.worlds.constants import Split
 from memkit.worlds.event import camera, times
 from memkit.worlds.interruptions import KINDS as WORLD_KINDS
 from recipes.remind.presets import Config
-from recipes.remind.records import Phases, PosedFrames, Record, caption_of, chunk_spans, frames_of, sample_fitting
+from recipes.remind.records import Record, chunk_spans, sample_fitting
 
 FOG = "fog"
 """The kind of interruption that is held out from training."""
@@ -91,7 +91,7 @@ class WorldClip:
             frames = frames_of(span)
             seconds = (frames.start / config.fps, (frames.stop - 1) / config.fps)
             if self.by == FOG:
-                captions.append(caption_of(plain, self.fog, (start, clear), span))
+                captions.append(_caption(plain, self.fog, (start, clear), span))
             else:
                 captions.append(" ".join(part.text for part in self.interrupted.parts(*seconds)))
         return Record(self.id, self.by, (start, stop), clear, tuple(captions), plain)
@@ -145,18 +145,16 @@ class FileClip:
     def record(self) -> Record:
         start, stop, clear = Phases.of(self.interruption.timing.amount(self.config.frames))
         spans, caption = chunk_spans(self.config), self.row.caption
-        captions = tuple(caption_of(caption, self.interruption, (start, clear), span) for span in spans)
+        captions = tuple(_caption(caption, self.interruption, (start, clear), span) for span in spans)
         return Record(self.id, self.interruption.NAME, (start, stop), clear, captions, caption)
 
     def videos(self) -> tuple[PosedFrames, PosedFrames]:
         """Decode. Raises `InputError` or `MediaError` naming a file that is too short or unreadable, or whose poses do
         not fit."""
         frames, cameras = posed_clip(self.row.file, self.config.form)
-        by = self.interruption
-        if isinstance(by, LookAway) and cameras is not None and (fx := float(cameras.intrinsics[0, 0])) > 0:
-            by = replace(by, fov_degrees=float(torch.tensor(0.5 / fx).atan().rad2deg() * 2))
-        clip = interrupt(frames, self.config.fps, by)
-        own = cameras or Cameras(torch.eye(4).repeat(len(frames), 1, 1), torch.zeros(len(frames), 4))
-        intrinsics = (clip.intrinsics if isinstance(by, LookAway) else own.intrinsics).to(own.intrinsics)
-        rotated = Cameras(own.c2w @ clip.c2w.to(own.c2w), intrinsics)
-        return PosedFrames(clip.video, rotated), PosedFrames(clip.twin, Cameras(own.c2w, intrinsics))
+        return interrupt_posed(frames, cameras, self.config.fps, self.interruption)
+
+
+def _caption(caption: str, by: Interruption, touched: tuple[int, int], span: tuple[int, int]) -> str:
+    """The caption of the chunk ``span``; it tells of the interruption where that is seen, in the frames ``touched``."""
+    return by.caption(caption) if touched[0] < span[1] and span[0] < touched[1] else caption

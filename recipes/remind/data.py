@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from memkit.banks import MemoryBank
 from memkit.cameras import Cameras
-from memkit.errors import InputError
 from memkit.flow import shift_sigma
 from memkit.frame_graph import (
     Compose,
@@ -24,7 +21,7 @@ from memkit.frame_graph import (
     Transform,
 )
 from recipes.remind.presets import Config
-from recipes.remind.records import Record, chunk_spans, read_records, twin_of
+from recipes.remind.records import ClipBank, Record, chunk_spans, twin_of
 
 Hidden = tuple[int, int] | None
 """Latent frames [start, stop) in which the view is hidden; None for undisturbed clips."""
@@ -46,35 +43,7 @@ class Batch:
     sigma: Float[Tensor, "batch chunks"]
 
 
-class Clips:
-    """The clips of a bank with their records, grouped by their hidden frames."""
-
-    def __init__(self, bank: MemoryBank, config: Config) -> None:
-        info = bank.info
-        if info.get("recipe") != "remind" or info.get("chunk") != config.chunk:
-            raise InputError(
-                f"{bank.path} is not a bank of clips in chunks of {config.chunk}; run recipes.remind.prepare."
-            )
-        self.bank, self.config = bank, config
-        there = set(bank.ids)
-        self.records = {r.id: r for r in read_records(bank.path) if {r.id, twin_of(r.id)} <= there}
-        if not self.records:
-            raise InputError(f"The bank {bank.path} has no complete clip; run recipes.remind.prepare.")
-        self.by_hidden: dict[tuple[int, int], list[str]] = defaultdict(list)
-        for record in self.records.values():
-            self.by_hidden[record.hidden].append(record.id)
-
-    def load(self, ids: list[str]) -> tuple[Tensor, Cameras]:
-        """Latents [B,C,F,H,W], fp32, and cameras [B,F]."""
-        clips = [self.bank.clip(id) for id in ids]
-        cameras = [clip.cameras for clip in clips if clip.cameras is not None]
-        c2w, intrinsics = (
-            torch.stack([getattr(each, name).float() for each in cameras]) for name in ("c2w", "intrinsics")
-        )
-        return torch.stack([clip.latents for clip in clips]).float(), Cameras(c2w, intrinsics)
-
-
-class TrainingSet(Clips):
+class TrainingSet(ClipBank):
     """Batches of a bank. Each is a function of the seed and the step alone, so a run can resume at any step, and
     several processes split the batch that a single process would have."""
 

@@ -29,25 +29,21 @@ from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
 from memkit.cameras import Cameras
 from memkit.errors import InputError
+from memkit.evaluation import ResultStore, write_tables
 from memkit.generation import generate_latents
 from memkit.injectors import AttentionRecorder, recovery_attention
+from memkit.interruptions.timing import frames_of
 from memkit.positions import PMRoPE
 from memkit.report import contact_sheet
 from memkit.streaming import Stream, read_everything
 from memkit.streaming.read_policies import Read
+from memkit.training import fingerprint, load_backbone, report_done, run_command
 from memkit.video import from_model, to_model, write_video
-from recipes.common.backbones import load_backbone
-from recipes.common.commands import report_done, run_command
-from recipes.common.results import ResultStore
-from recipes.common.tables import write_tables
-from recipes.common.training import fingerprint
 from recipes.remind.clips import WorldClip
-from recipes.remind.data import Clips
 from recipes.remind.presets import STRIDE, Command, Config, parse
-from recipes.remind.records import Record, chunk_spans, frames_of, twin_of
-from recipes.remind.sampler import Chunk, Latents, open_stream, sample_chunks
+from recipes.remind.records import ClipBank, Record, chunk_spans, twin_of
+from recipes.remind.sampler import Chunk, Latents, load_cameras, open_stream, sample_chunks
 from recipes.remind.scores import CONTROLS, OWN, PLAIN_CONTROLS, Row, Run, Truth, score, tables, truth_of
-from recipes.remind.train import load_cameras
 
 
 @dataclass(frozen=True)
@@ -92,12 +88,12 @@ def _settings(command: Evaluate) -> dict[str, object]:
     return {**{name: getattr(command.config, name) for name in names}, "noise_seed": command.noise_seed}
 
 
-def open_clips(config: Config) -> Clips:
+def open_clips(config: Config) -> ClipBank:
     """The test bank. Raises `InputError` where there is none."""
     path = config.folder / "test"
     if not (path / "bank.json").exists():
         raise InputError(f"There is no bank {path}; run recipes.remind.prepare first (--into test, of your videos).")
-    return Clips(MemoryBank.open(path), config)
+    return ClipBank(MemoryBank.open(path), config)
 
 
 class Attention(NamedTuple):
@@ -111,7 +107,9 @@ class Attention(NamedTuple):
 class Evaluator:
     """Generates the test clips, by a run or by the base model (whose ``positions`` are None), and scores them."""
 
-    def __init__(self, command: Evaluate, clips: Clips, backbone: WanBackbone, positions: PMRoPE | None = None) -> None:
+    def __init__(
+        self, command: Evaluate, clips: ClipBank, backbone: WanBackbone, positions: PMRoPE | None = None
+    ) -> None:
         self.command, self.config, self.clips = command, command.config, clips
         self.backbone, self.positions = backbone, positions
         self.ids = list(clips.records)[: command.clips]

@@ -28,16 +28,15 @@ from memkit.cameras import (
     write_poses,
 )
 from memkit.errors import InputError
+from memkit.interruptions import InterruptionName
 from memkit.report import contact_sheet
 from memkit.streaming import read_everything, read_packed, read_window
 from memkit.streaming.read_policies import Read
+from memkit.training import load_backbone, report_done, run_command
 from memkit.video import read_clip, resize, write_video
 from memkit.worlds.paths import FOV_DEGREES
-from recipes.common.backbones import load_backbone
-from recipes.common.commands import report_done, run_command
 from recipes.remind.presets import STRIDE, Command, Config, parse
-from recipes.remind.sampler import EventName, Frames, plan_video, sample_video, with_event
-from recipes.remind.train import load_cameras
+from recipes.remind.sampler import Frames, load_cameras, plan_video, sample_video, with_event
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Generate(Command):
     """Camera path: a pose file with one pose per frame."""
     fov_degrees: float = FOV_DEGREES
     """Horizontal field of view of the picture; keys need it."""
-    event: EventName | None = None
+    event: InterruptionName | None = None
     """An interruption that is given, not generated."""
     event_chunks: tuple[int, int] | None = None
     """Chunks of the interruption: the first, and the first after it."""

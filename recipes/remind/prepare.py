@@ -24,12 +24,11 @@ from typing import ClassVar, Literal
 import torch
 
 from memkit.backbones import WanCodec
-from memkit.banks import MemoryBank, read_captions
+from memkit.banks import MemoryBank, fill_bank, read_captions
 from memkit.cameras import latent_cameras
+from memkit.training import PREPARES, load_codec, report_done, run_command
 from memkit.video import to_model
-from recipes.common.backbones import load_codec
-from recipes.common.commands import PREPARES, report_done, run_command
-from recipes.common.own_videos import OwnVideos, fill_bank
+from recipes.common.own_videos import OwnVideos
 from recipes.remind.clips import FileClip, WorldClip
 from recipes.remind.presets import Command, Config, parse
 from recipes.remind.records import RECORDS, Clip, read_records, twin_of, write_records
@@ -61,7 +60,7 @@ def main(command: Prepare) -> int:
 
 
 def fill_clips(path: Path, config: Config, codec: WanCodec, clips: Mapping[str, Clip]) -> dict[str, str] | None:
-    """Add the clips that the bank ``path`` lacks; see `recipes.common.own_videos.fill_bank`."""
+    """Add the clips that the bank ``path`` lacks; see `memkit.banks.fill_bank`."""
     source = "the interruptions world" if any(isinstance(clip, WorldClip) for clip in clips.values()) else "videos"
     info = {"recipe": "remind", "model": config.model, **asdict(config.form), "chunk": config.chunk, "of": source}
     # the twin is added last: if it is there, the clip is complete

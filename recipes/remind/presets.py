@@ -16,8 +16,7 @@ import tyro
 
 from memkit.backbones import VideoFormat
 from memkit.errors import InputError
-from recipes.common.commands import SAMPLES, parse_with
-from recipes.common.settings import DataSettings, SampleSettings, Settings, TrainSettings
+from memkit.training import SAMPLES, DataSettings, SampleSettings, Settings, TrainSettings, parse_with
 
 CameraMode = Literal["off", "phase", "full"]
 STRIDE = 4  # video frames of a latent frame but the first, in every Wan
@@ -175,4 +174,4 @@ class Command:
 
 
 parse = partial(parse_with, PRESETS)
-"""The command line of a command of this recipe; see `recipes.common.commands.parse_with`."""
+"""The command line of a command of this recipe; see `memkit.training.parse_with`."""

@@ -1,55 +1,28 @@
-"""Records of interrupted clips: which latent frames the interruption hides, and the captions of the chunks."""
+"""A bank of interrupted clips, and their records: the latent frames that are hidden, and one caption per chunk."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
-from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from memkit.banks import MemoryBank, stack_clips
 from memkit.cameras import Cameras
 from memkit.errors import InputError
 from memkit.files import atomic_write
-from memkit.interruptions import Interruption, Occluder
-from memkit.interruptions.timing import Spans
-from recipes.remind.presets import STRIDE, Config
+from memkit.interruptions import Phases, PosedFrames
+from recipes.remind.presets import Config
 
-Frames = UInt8[Tensor, "frames height width 3"]
 TWIN = "/twin"
 RECORDS = "records.jsonl"
 """File of the records, in the folder of a bank."""
 _TRIES = 200
-_PHRASES = {
-    "occluder": "while a {} hides the view",
-    "lights-off": "while the light goes out and on again",
-    "look-away": "while the camera looks away and back",
-    "camera-loop": "while the camera turns away and back",
-    "camera-off": "while the camera is off for a moment",
-    "fog": "while fog thickens and clears",
-}
 Sample = TypeVar("Sample")
-
-
-class Phases(NamedTuple):
-    """An interruption in latent frames: the view is hidden in [start, stop) and fully visible again from ``clear`` on.
-
-    In [stop, clear) the view comes back and already shows how the world has changed. These frames belong to the
-    recovery: they are never conditioning frames where recovery is evaluated.
-    """
-
-    start: int
-    stop: int
-    clear: int
-
-    @classmethod
-    def of(cls, amount: Float[Tensor, " frames"]) -> Phases:
-        """From how much of the view is hidden in each video frame; ``stop`` follows the last frame of the maximum."""
-        start, clear = Spans.of(amount).latent().degraded
-        return cls(start, int((amount >= amount.max()).nonzero().max()) // STRIDE + 1, clear)
 
 
 class Record(NamedTuple):
@@ -64,13 +37,6 @@ class Record(NamedTuple):
     captions: tuple[str, ...]
     """One caption per chunk of the interrupted clip."""
     twin_caption: str
-
-
-class PosedFrames(NamedTuple):
-    """Video frames with one camera per frame."""
-
-    frames: Frames
-    cameras: Cameras
 
 
 class Clip(Protocol):
@@ -92,23 +58,10 @@ def twin_of(id: str) -> str:
     return id + TWIN
 
 
-def caption_of(caption: str, by: Interruption, touched: Sequence[int], span: Sequence[int]) -> str:
-    """The caption of the chunk ``span``, which names the interruption where it is seen, in the frames ``touched``."""
-    if not (touched[0] < span[1] and span[0] < touched[1]):
-        return caption
-    phrase = _PHRASES[by.NAME].format(by.look if isinstance(by, Occluder) else "")
-    return f"{caption.rstrip('. ')} {phrase}"
-
-
 def chunk_spans(config: Config) -> list[tuple[int, int]]:
     """The latent frames [start, stop) of each chunk."""
     starts = [0, *range(config.first, config.latents, config.chunk)]
     return list(zip(starts, [*starts[1:], config.latents], strict=True))
-
-
-def frames_of(latents: tuple[int, int]) -> slice:
-    """The video frames of latent frames [start, stop): latent frame 0 is frame 0, i > 0 is frames 4i − 3 to 4i."""
-    return slice(max(0, STRIDE * (latents[0] - 1) + 1), STRIDE * (latents[1] - 1) + 1)
 
 
 def sample_fitting(
@@ -155,3 +108,28 @@ def read_records(bank: Path) -> list[Record]:
 def records_hash(bank: Path) -> str:
     """SHA-256 of the records file."""
     return hashlib.sha256((bank / RECORDS).read_bytes()).hexdigest()
+
+
+class ClipBank:
+    """The clips of a bank with their records, grouped by their hidden frames."""
+
+    def __init__(self, bank: MemoryBank, config: Config) -> None:
+        info = bank.info
+        if info.get("recipe") != "remind" or info.get("chunk") != config.chunk:
+            raise InputError(
+                f"{bank.path} is not a bank of clips in chunks of {config.chunk}; run recipes.remind.prepare."
+            )
+        self.bank, self.config = bank, config
+        there = set(bank.ids)
+        self.records = {r.id: r for r in read_records(bank.path) if {r.id, twin_of(r.id)} <= there}
+        if not self.records:
+            raise InputError(f"The bank {bank.path} has no complete clip; run recipes.remind.prepare.")
+        self.by_hidden: dict[tuple[int, int], list[str]] = defaultdict(list)
+        for record in self.records.values():
+            self.by_hidden[record.hidden].append(record.id)
+
+    def load(self, ids: list[str]) -> tuple[Tensor, Cameras]:
+        """Latents [B,C,F,H,W], fp32, and cameras [B,F]."""
+        latents, cameras = stack_clips([self.bank.clip(id) for id in ids])
+        assert cameras is not None  # `prepare` has stored them
+        return latents, Cameras(cameras.c2w.float(), cameras.intrinsics.float())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, UInt8
@@ -16,7 +17,7 @@ from memkit.backbones import WanBackbone
 from memkit.cameras import Cameras, level_camera
 from memkit.errors import InputError
 from memkit.injectors import AttentionRecorder, frame_bytes
-from memkit.interruptions import KINDS, CameraOff, InterruptedClip, LookAway, Occluder, Timing, interrupt
+from memkit.interruptions import InterruptionName, interrupt_still
 from memkit.positions import PMRoPE
 from memkit.streaming import Stream, StreamConfig, read_everything
 from memkit.streaming.read_policies import Read
@@ -24,11 +25,9 @@ from memkit.video import from_model, to_model
 from memkit.worlds.paths import FOV_DEGREES
 from recipes.remind.presets import STRIDE, Config
 
-EventName = Literal["occluder", "lights-off", "look-away", "camera-loop", "camera-off", "fog"]
 Frames = UInt8[Tensor, "frames height width 3"]
 Latents = Float[Tensor, "batch channels frames height width"]
 _VAE_PAST = 21  # frames that an event is encoded after: more than the VAE looks back
-_RAMP = 4  # frames in which an event comes and goes
 
 
 class Chunk(NamedTuple):
@@ -37,6 +36,16 @@ class Chunk(NamedTuple):
     prompts: Sequence[str]
     frames: int
     conditioning: Latents | None = None
+
+
+def load_cameras(config: Config, backbone: WanBackbone, folder: Path) -> PMRoPE:
+    """The PM-RoPE that training has saved in ``folder``. Raises `InputError` if it has another mode."""
+    if not (folder / "cameras" / "config.json").exists():
+        raise InputError(f"There is no {folder / 'cameras'}; run recipes.remind.train first.")
+    cameras = PMRoPE.from_pretrained(folder / "cameras").to(backbone.device)
+    if cameras.config.mode != config.cameras:
+        raise InputError(f"{folder} was trained with --cameras {cameras.config.mode}, not {config.cameras}.")
+    return cameras
 
 
 def open_stream(
@@ -102,7 +111,7 @@ class VideoPlan:
     prompts: Sequence[str]
     spans: Sequence[tuple[int, int]]
     cameras: Cameras
-    event: EventName | None = None
+    event: InterruptionName | None = None
     event_chunks: range = range(0)
 
 
@@ -141,7 +150,7 @@ def plan_video(
     )
 
 
-def with_event(config: Config, plan: VideoPlan, event: EventName, chunks: tuple[int, int]) -> VideoPlan:
+def with_event(config: Config, plan: VideoPlan, event: InterruptionName, chunks: tuple[int, int]) -> VideoPlan:
     """The plan with an interruption in the chunks [start, stop); one that turns the camera turns that of the plan."""
     start, stop = chunks
     if not 0 < start < stop < len(plan.spans) or plan.spans[start][0] < plan.conditioning.shape[2]:
@@ -151,24 +160,11 @@ def with_event(config: Config, plan: VideoPlan, event: EventName, chunks: tuple[
         )
     a, b = plan.spans[start][0], plan.spans[stop - 1][1]
     frame = torch.zeros(config.height, config.width, 3, dtype=torch.uint8)
-    turned = interrupted(event, frame, STRIDE * (b - a), config.fps).c2w[STRIDE::STRIDE][: b - a]
+    turned = interrupt_still(event, frame, STRIDE * (b - a), config.fps).c2w[STRIDE::STRIDE][: b - a]
     c2w = plan.cameras.c2w.clone()
     c2w[a:b] = c2w[a:b] @ turned.to(c2w)
     cameras = Cameras(c2w, plan.cameras.intrinsics)
     return replace(plan, cameras=cameras, event=event, event_chunks=range(start, stop))
-
-
-def interrupted(event: EventName, frame: UInt8[Tensor, "height width 3"], count: int, fps: float) -> InterruptedClip:
-    """``frame`` held, interrupted in the frames 1 to ``count``; frame 0 is clean, and so are some at the end."""
-    kind = next(kind for kind in KINDS if event == kind.NAME)
-    frames = count + 10  # so that the end, which `interrupt` keeps clean, is behind the event
-    ramp = 0 if kind is CameraOff else min(_RAMP, count // 2)
-    timing = Timing(*(x / (frames - 1) for x in (0, ramp, count + 1 - ramp, count + 1)))
-    if issubclass(kind, Occluder):
-        by = kind(timing=timing, cover=1.0)
-    else:
-        by = kind(timing=timing, keep=1.0) if issubclass(kind, LookAway) else kind(timing=timing)
-    return interrupt(frame.expand(frames, *frame.shape), fps, by)
 
 
 @torch.no_grad()
@@ -198,9 +194,11 @@ def sample_video(
     return from_model(backbone.decode_latents(latents)).cpu()
 
 
-def _event_latents(config: Config, backbone: WanBackbone, latents: Tensor, event: EventName, count: int) -> Tensor:
+def _event_latents(
+    config: Config, backbone: WanBackbone, latents: Tensor, event: InterruptionName, count: int
+) -> Tensor:
     """Latents of an event over the last frame of ``latents``."""
     before = from_model(backbone.decode_latents(latents)).cpu()
-    over = interrupted(event, before[-1], STRIDE * count, config.fps).video[1 : STRIDE * count + 1]
+    over = interrupt_still(event, before[-1], STRIDE * count, config.fps).video[1 : STRIDE * count + 1]
     both = torch.cat([before[-_VAE_PAST:], over])
     return backbone.encode_video(to_model(both).to(backbone.device))[:, :, -count:]

@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 
+from memkit.evaluation import Table, compare, field, intervals
 from memkit.metrics import HiddenProcess, measure_hidden_process
 from memkit.worlds import Event
 from memkit.worlds.event import times
-from recipes.common.tables import Table, compare, field, intervals
 from recipes.remind.clips import WorldClip
 
 Frames = UInt8[Tensor, "frames height width 3"]

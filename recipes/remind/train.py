@@ -16,13 +16,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from memkit import training
 from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
 from memkit.cameras import CameraPath
@@ -31,42 +31,42 @@ from memkit.generation import TextCache
 from memkit.injectors import TeacherForcing, stream_cameras
 from memkit.injectors.teacher_forcing.step import ForcedStep
 from memkit.positions import PMRoPE, PMRoPEConfig
-from recipes.common import settings
-from recipes.common.backbones import load_trainable
-from recipes.common.checkpoint import TrainState, run_settings, save_checkpoint, save_part
-from recipes.common.commands import TRAINS, report_done, run_command
-from recipes.common.launch import distribute, launch, micro_batches, report_sharding, sharded
-from recipes.common.run_log import RunLog, check_disk, gathered_losses
-from recipes.common.training import (
+from memkit.training import (
+    TRAINS,
+    RunLog,
+    TrainState,
     adamw,
+    check_disk,
     clip_gradients,
+    distribute,
     fingerprint,
+    gathered_losses,
+    launch,
+    load_trainable,
     lr_multiplier,
+    micro_batches,
     prepared,
+    report_done,
+    report_sharding,
+    run_command,
+    run_settings,
+    save_checkpoint,
+    save_part,
     set_learning_rate,
+    sharded,
     zero_missing_gradients,
 )
 from recipes.remind.data import Batch, TrainingSet
 from recipes.remind.presets import Command, Config, parse
 from recipes.remind.records import records_hash
 
-RESUME_OVERRIDES = settings.RESUME_OVERRIDES | {"cache_frames", "train_clips", "test_clips"}
+RESUME_OVERRIDES = training.RESUME_OVERRIDES | {"cache_frames", "train_clips", "test_clips"}
 """Settings that a resumed run may change; the others would make it another run."""
 
 
 def make_cameras(config: Config, backbone: WanBackbone) -> PMRoPE:
     """A fresh PM-RoPE, which changes nothing yet."""
     return PMRoPE(PMRoPEConfig.of(backbone.transformer, config.cameras)).to(backbone.device)
-
-
-def load_cameras(config: Config, backbone: WanBackbone, folder: Path) -> PMRoPE:
-    """The PM-RoPE that training has saved in ``folder``. Raises `InputError` if it has another mode."""
-    if not (folder / "cameras" / "config.json").exists():
-        raise InputError(f"There is no {folder / 'cameras'}; run recipes.remind.train first.")
-    cameras = PMRoPE.from_pretrained(folder / "cameras").to(backbone.device)
-    if cameras.config.mode != config.cameras:
-        raise InputError(f"{folder} was trained with --cameras {cameras.config.mode}, not {config.cameras}.")
-    return cameras
 
 
 class Objective(nn.Module):

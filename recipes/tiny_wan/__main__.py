@@ -14,7 +14,7 @@ from pathlib import Path
 
 import tyro
 
-from recipes.common.run_log import Phase, estimate_cost, timed
+from memkit.training import Phase, estimate_cost, timed
 from recipes.tiny_wan import data, evaluate, transformer, vae
 
 

@@ -23,9 +23,17 @@ import tyro
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from recipes.common.checkpoint import load_checkpoint, run_settings, save_checkpoint
-from recipes.common.run_log import Phase, RunLog, by_noise_level, estimate_cost, timed
-from recipes.common.training import pick_device
+from memkit.training import (
+    Phase,
+    RunLog,
+    by_noise_level,
+    estimate_cost,
+    load_checkpoint,
+    pick_device,
+    run_settings,
+    save_checkpoint,
+    timed,
+)
 from recipes.tiny_wan.batches import Batch, batch, encode_clips
 from recipes.tiny_wan.captions import train_tokenizer
 from recipes.tiny_wan.data import Clips

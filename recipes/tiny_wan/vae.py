@@ -19,10 +19,17 @@ from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 from torch import Tensor
 
+from memkit.training import (
+    Phase,
+    RunLog,
+    estimate_cost,
+    load_checkpoint,
+    pick_device,
+    run_settings,
+    save_checkpoint,
+    timed,
+)
 from memkit.video import to_model as video_to_model
-from recipes.common.checkpoint import load_checkpoint, run_settings, save_checkpoint
-from recipes.common.run_log import Phase, RunLog, estimate_cost, timed
-from recipes.common.training import pick_device
 from recipes.tiny_wan.data import Clips
 from recipes.tiny_wan.initialise import initialise
 from recipes.tiny_wan.optim import MuonAdam

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -193,3 +195,25 @@ def test_by_default_an_adapter_is_for_memory_tokens_alone():
         model(LATENTS, TIMES)
     with pytest.raises(InputError, match="a Transformer: its adapter does not say"):
         KVCache(10**6).attach(model)
+
+
+KIND_OF_COLUMN = {
+    "`SelfAttentionConcat`": "memory tokens",
+    "`KVCache`": "a KV cache",
+    "`PMRoPE`, `PRoPE`": "camera positions",
+    "`TeacherForcing`": "teacher forcing",
+    "`QueryLayers`": "query layers",
+    "`FrameContext`": "frame context",
+}
+
+
+def test_the_page_lists_what_the_adapters_say():
+    page = (Path(__file__).parents[2] / "docs" / "backbones.md").read_text()
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in re.findall(r"^\|.*\|$", page, re.M)]
+    kinds = [KIND_OF_COLUMN[cell] for cell in rows[0][1:]]
+    listed = {row[0]: dict(zip(kinds, row[1:], strict=True)) for row in rows[2:]}
+    said = {
+        f"`{adapter.model_class.__name__}`": {kind: "–" if kind in adapter.unsupported else "yes" for kind in kinds}
+        for adapter in ADAPTERS
+    }
+    assert listed == said

@@ -114,6 +114,8 @@ def test_bad_requests_name_the_clips_and_the_remedy(tmp_path):
         ("\udcff", latents(0), None, "Unicode"),
         ("cams", latents(0), cameras(5), "'cams' has 3 latent frames.*5, 4, 4"),
         ("nancam", latents(0), Cameras(torch.full((3, 4, 4), torch.nan), torch.ones(3, 4)), "'nancam'.*c2w.*finite"),
+        ("scaled", latents(0), Cameras(cameras(3).c2w * 2, cameras(3).intrinsics), "'scaled': pose 0 is not a rigid"),
+        ("pixels", latents(0), Cameras(cameras(3).c2w, cameras(3).intrinsics * 500), "'pixels': the intrinsics of c"),
     ],
 )
 @pytest.mark.parametrize("buffered", [False, True])

@@ -230,6 +230,26 @@ def test_the_columns_of_the_release_are_known(tmp_path, made, column, encoding):
     assert not bad and good == [(2, made / "a.mp4", "é, ü", "a.mp4", "a")]
 
 
+@pytest.mark.parametrize(
+    "row, reason",
+    [
+        ('a.mp4,"never closed', "unexpected end"),
+        ('a.mp4,"a \\"red\\" ball, falls"', "expected after"),
+        (f'a.mp4,"{"x" * 200_000}"', "field larger than"),
+        ("a.mp4,a red ball, falls", "more fields than columns"),
+    ],
+)
+def test_a_bad_row_is_named_and_the_rows_around_it_are_read(tmp_path, made, row, reason):
+    path = tmp_path / "c.csv"
+    path.write_text(f'video,caption\nb.mp4,"in two\nlines"\n{row}\n\nsub/a.mp4,last\n')
+    good, bad = read_captions(path, made)
+    assert [(one.line, one.id, one.caption) for one in good] == [
+        (2, "b.mp4", "in two\nlines"),
+        (6, "sub/a.mp4", "last"),
+    ]
+    assert [one.line for one in bad] == [4] and reason in bad[0].reason
+
+
 def test_a_file_that_is_no_caption_file_is_refused(tmp_path, made):
     path = tmp_path / "c.csv"
     for content, match in (
@@ -237,7 +257,9 @@ def test_a_file_that_is_no_caption_file_is_refused(tmp_path, made):
         (b"file,text\n", "columns video and caption.*file, text"),
         (b"video,text\n", "columns video and caption"),
         (b"video,caption\na.mp4,\xff\n", "not UTF-8"),
-        (b'video,caption\na.mp4,"never closed\n', "not a CSV"),
+        (b'video,"caption\na.mp4,never closed\n', "it is not a row of a CSV"),
+        (b"video,caption,Caption\n", "column caption twice"),
+        (b"video,caption,video_path\n", "column video twice"),
     ):
         path.write_bytes(content)
         with pytest.raises(InputError, match=f"c.csv .*{match}"):

@@ -12,6 +12,7 @@ import torch
 
 from memkit import cli
 from memkit.banks import MemoryBank, import_dit_mem
+from memkit.cli import bank as bank_commands
 from memkit.encoders import DitMemConfig, DitMemEncoder
 from memkit.errors import BankError, InputError
 from memkit.retrievers import TextEmbedder, TextRetriever
@@ -237,7 +238,7 @@ def test_videos_are_encoded_as_bank_build_does(folder, tmp_path, monkeypatch, ca
         (folder / "latents" / f"{Path(name).stem}.pt").unlink()
         film(folder / name, 60 + 90 * i)
     encoder = Encoder()
-    monkeypatch.setattr(cli, "_load_encoder", lambda model: encoder)
+    monkeypatch.setattr(bank_commands, "_load_encoder", lambda model: encoder)
     command = ["bank", "import-dit-mem", str(folder), "--out", str(tmp_path / "b"), "--model", "some-wan"]
     assert cli.main(command) == 0
     bank = MemoryBank.open(tmp_path / "b")

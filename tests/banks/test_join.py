@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memkit import MemoryBank, join_banks
-from memkit.cameras import Cameras
 from memkit.errors import BankError, InputError
 from tests.helpers.dying import dying_after
+from tests.helpers.small_banks import cameras
 
 INFO = {"model": "tiny", "fps": 8}
 
@@ -33,8 +33,8 @@ def fill(bank: MemoryBank, ids: str) -> None:
         for id in ids:
             n = ord(id)
             value = torch.randn(2, 3, 2, 1 + n % 2, generator=torch.Generator().manual_seed(n))
-            cameras = Cameras(torch.full((3, 4, 4), float(n)), torch.ones(3, 4)) if n % 3 == 0 else None
-            bank.add(id, value.half() if n % 5 == 0 else value, f"größe {id}", None if n % 7 == 0 else id, cameras)
+            posed = cameras(3, n) if n % 3 == 0 else None
+            bank.add(id, value.half() if n % 5 == 0 else value, f"größe {id}", None if n % 7 == 0 else id, posed)
 
 
 def made(path: Path, *shards: str, info: dict | None = None) -> Path:

@@ -137,6 +137,20 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path):
     assert [p.name for p in tmp_path.rglob("*")] == ["p.npz", "kept"]
 
 
+@pytest.mark.parametrize(
+    "k, message",
+    [
+        ([[0.78, 0, 0.5], [0, 1.04, 0.5], [0, 0, 1]], "not in pixels; write it as intrinsics"),
+        ([[500, 0, 240], [0, 500, 320], [0, 0, 1]], "exchange width and height"),
+        ([[500, 0, 700], [0, 500, 240], [0, 0, 1]], "the intrinsics of camera 0"),
+        ([[5, 0, 320], [0, 5, 240], [0, 0, 1]], "the intrinsics of camera 0"),
+    ],
+)
+def test_a_matrix_that_is_not_in_pixels_of_the_image_is_refused(tmp_path, k, message):
+    with pytest.raises(InputError, match=message):
+        read_poses(npz(tmp_path / "p.npz", intrinsics=None, K=k, width=640, height=480))
+
+
 # -- beside a video ----------------------------------------------------------------------------------------------------
 
 
@@ -154,7 +168,18 @@ def test_poses_beside_a_video(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "caption", [b"", b"a ball falls", b"a ball falls\nand bounces 3 times\n", b"\xff\n\xff", b"a\n\n"]
+    "caption",
+    [
+        b"",
+        b"a ball falls",
+        b"a ball falls\nand bounces 3 times\n",
+        b"\xff\n\xff",
+        b"a\n\n",
+        b"A street.\n3 people walk by.\n",
+        b"A walk.\n2024, a wide road.\n",
+        b"A villa\ninfinity pool seen from above\n",
+        b"A year\n2024\n",
+    ],
 )
 def test_a_caption_is_no_pose_file(tmp_path, caption):
     (tmp_path / "walk.txt").write_bytes(caption)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,10 +45,19 @@ def call(model: Any, x: Tensor | None = None, timestep: Tensor | None = None) ->
 
 @dataclass(frozen=True)
 class Attachable:
-    """A thing, and a forward with it attached, of a model as a caller has it (wrapped, perhaps)."""
+    """A thing, and a forward with it attached, of a model as a caller has it (wrapped, perhaps).
+
+    ``inside`` opens what its forwards need, of a model and of what ``attach`` returned: a chunk, most often.
+    """
 
     thing: Any
-    forward: Callable[[Any, Any], Tensor]
+    inside: Callable[[Any, Any], AbstractContextManager] = lambda model, attached: nullcontext()
+    inputs: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, model: Any, attached: Any) -> Tensor:
+        """A forward of two samples of three frames."""
+        with self.inside(model, attached):
+            return call(model, *(self.inputs or ()))
 
 
 def _cameras() -> CameraPath:
@@ -65,89 +75,73 @@ def _drawn(module: nn.Module) -> Any:
     return module.requires_grad_(False)
 
 
-def _tokens() -> Memory:
-    return Memory(seeded(1, 5, 48, seed=4))
+def _width(changes: dict[str, Any]) -> int:
+    shape = {**SMALL, **changes}
+    return shape["num_attention_heads"] * shape["attention_head_dim"]
 
 
-def memory_tokens() -> Attachable:
-    return Attachable(SelfAttentionConcat(_tokens()), lambda model, _: call(model))
+def _latents(changes: dict[str, Any], frames: int, seed: int) -> Tensor:
+    return seeded(2, {**SMALL, **changes}["in_channels"], frames, 4, 4, seed=seed)
 
 
-def guided_memory() -> Attachable:
-    def forward(model: Any, _: Any) -> Tensor:
-        with _innermost(model).cache_context("cond"):
-            return call(model)
-
-    return Attachable(GuidedMemory(SelfAttentionConcat(_tokens()), "conditional"), forward)
+def _tokens(changes: dict[str, Any]) -> Memory:
+    return Memory(seeded(1, 5, _width(changes), seed=4))
 
 
-def kv_cache() -> Attachable:
-    cache = KVCache(40 * frame_bytes(random_transformer(), 4, 4, 2))
+def memory_tokens(**changes: Any) -> Attachable:
+    return Attachable(SelfAttentionConcat(_tokens(changes)))
 
-    def forward(model: Any, attached: Any) -> Tensor:
+
+def guided_memory(**changes: Any) -> Attachable:
+    injector = SelfAttentionConcat(_tokens(changes))
+    return Attachable(GuidedMemory(injector, "conditional"), lambda model, _: _innermost(model).cache_context("cond"))
+
+
+def kv_cache(**changes: Any) -> Attachable:
+    cache = KVCache(40 * frame_bytes(random_transformer(**changes), 4, 4, 2))
+
+    def after_a_chunk(model: Any, attached: Any) -> AbstractContextManager:
         cache.reset()
         with torch.no_grad(), attached.chunk(range(FRAMES), write=True):
-            call(model, seeded(2, 16, FRAMES, 4, 4, seed=7))
-        with attached.chunk([5, 6, 7]):
-            return call(model)
+            call(model, _latents(changes, FRAMES, seed=7))
+        return attached.chunk([5, 6, 7])
 
-    return Attachable(cache, forward)
-
-
-def frame_context() -> Attachable:
-    context = _drawn(FrameContext(FrameContextConfig.of(random_transformer())))
-    frames, poses = seeded(2, 16, 2, 4, 4, seed=2), seeded(1, FRAMES, 12, seed=6)
-
-    def forward(model: Any, attached: Any) -> Tensor:
-        with attached.chunk(frames, context_positions=[-7, -1], cameras=poses):
-            return call(model)
-
-    return Attachable(context, forward)
+    return Attachable(cache, after_a_chunk)
 
 
-def query_layers() -> Attachable:
-    query = _drawn(QueryLayers(QueryLayersConfig(dim=48, blocks=3, layers=2)))
-    frames, poses = seeded(2, 16, 2, 4, 4, seed=2), seeded(1, FRAMES, 12, seed=6)
-
-    def forward(model: Any, attached: Any) -> Tensor:
-        with attached.chunk(frames, cameras=poses):
-            return call(model)
-
-    return Attachable(query, forward)
+def frame_context(**changes: Any) -> Attachable:
+    context = _drawn(FrameContext(FrameContextConfig.of(random_transformer(**changes))))
+    frames, poses = _latents(changes, 2, seed=2), seeded(1, FRAMES, 12, seed=6)
+    return Attachable(context, lambda _, on: on.chunk(frames, context_positions=[-7, -1], cameras=poses))
 
 
-def teacher_forcing() -> Attachable:
+def query_layers(**changes: Any) -> Attachable:
+    blocks = {**SMALL, **changes}["num_layers"]
+    query = _drawn(QueryLayers(QueryLayersConfig(dim=_width(changes), blocks=blocks, layers=min(2, blocks))))
+    frames, poses = _latents(changes, 2, seed=2), seeded(1, FRAMES, 12, seed=6)
+    return Attachable(query, lambda _, on: on.chunk(frames, cameras=poses))
+
+
+def teacher_forcing(**changes: Any) -> Attachable:
     graph = FrameGraph.chunks(FRAMES, chunk=1)
-
-    def forward(model: Any, attached: Any) -> Tensor:
-        x = seeded(2, 16, 2 * FRAMES, 4, 4, seed=1)
-        with attached.chunk(graph):
-            return call(model, x, torch.tensor([[0.0] * FRAMES + [600.0] * FRAMES] * 2))
-
-    return Attachable(TeacherForcing(), forward)
+    streams = seeded(2, 16, 2 * FRAMES, 4, 4, seed=1), torch.tensor([[0.0] * FRAMES + [600.0] * FRAMES] * 2)
+    return Attachable(TeacherForcing(), lambda _, on: on.chunk(graph), streams)
 
 
-def pm_rope() -> Attachable:
-    return _posed(_drawn(PMRoPE(PMRoPEConfig.of(random_transformer()))))
+def pm_rope(**changes: Any) -> Attachable:
+    positions = _drawn(PMRoPE(PMRoPEConfig.of(random_transformer(**changes))))
+    return Attachable(positions, lambda _, on: on.chunk(_cameras()))
 
 
-def prope() -> Attachable:
-    return _posed(PRoPE())
-
-
-def _posed(positions: Any) -> Attachable:
-    def forward(model: Any, attached: Any) -> Tensor:
-        with attached.chunk(_cameras()):
-            return call(model)
-
-    return Attachable(positions, forward)
+def prope(**changes: Any) -> Attachable:
+    return Attachable(PRoPE(), lambda _, on: on.chunk(_cameras()))
 
 
 def _innermost(model: nn.Module) -> Any:
     return next(module for module in model.modules() if isinstance(module, ModelMixin))
 
 
-ATTACHABLES: dict[str, Callable[[], Attachable]] = {
+ATTACHABLES: dict[str, Callable[..., Attachable]] = {
     make.__name__: make
     for make in (
         memory_tokens,

@@ -15,7 +15,8 @@ def cameras(frames: int = 5, seed: int = 0, dtype=torch.float64) -> Cameras:
     rotation = torch.linalg.qr(torch.randn(frames, 3, 3, generator=generator, dtype=torch.float64))[0]
     c2w[:, :3, :3] = rotation * torch.linalg.det(rotation)[:, None, None]
     c2w[:, :3, 3] = 5 * torch.randn(frames, 3, generator=generator, dtype=torch.float64)
-    intrinsics = torch.rand(frames, 4, generator=generator, dtype=torch.float64) + 0.2
+    intrinsics = torch.rand(frames, 4, generator=generator, dtype=torch.float64)
+    intrinsics[:, :2] += 0.2
     return Cameras(c2w.to(dtype), intrinsics.to(dtype))
 
 

@@ -6,6 +6,7 @@ import torch
 
 from memkit.banks import MemoryBank
 from memkit.cameras import Cameras
+from tests.helpers.pose_files import cameras as random_cameras
 
 
 def bits(tensor: torch.Tensor) -> torch.Tensor:
@@ -17,8 +18,7 @@ def latents(seed: int, shape=(2, 3, 2, 2), dtype=torch.float32) -> torch.Tensor:
 
 
 def cameras(frames: int, seed: int = 0) -> Cameras:
-    generator = torch.Generator().manual_seed(seed)
-    return Cameras(torch.randn(frames, 4, 4, generator=generator), torch.randn(frames, 4, generator=generator))
+    return random_cameras(frames, seed, torch.float32)
 
 
 def filled(path: Path, count: int = 3) -> MemoryBank:

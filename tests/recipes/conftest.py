@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from recipes.common import tables
+from memkit.evaluation import tables
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from memkit.backbones import WanBackbone
 from memkit.errors import InputError
 from memkit.flow import flow_loss
 from memkit.generation.short_text import short_text
-from recipes.common.run_log import Phase, RunLog, duration, estimate_cost, timed
+from memkit.training import Phase, RunLog, duration, estimate_cost, timed
 from recipes.tiny_wan import batches, data, evaluate, ship, transformer, vae
 from recipes.tiny_wan.__main__ import TinyWanConfig, main
 from recipes.tiny_wan.batches import Batch

@@ -6,8 +6,8 @@ import pytest
 
 from memkit.worlds import sample_interruption, sample_law
 from memkit.worlds.constants import MATERIALS, PLANETS, SPLITS, SUBSTANCES
+from memkit.worlds.law_clips import clip_ids, constants_of, law_of, names_of
 from memkit.worlds.rooms import Room
-from recipes.dit_mem.laws import clip_ids, constants_of, law_of, names_of
 from recipes.tiny_wan.data import SUITES, DataConfig, draw
 
 NAMES = {split: {*PLANETS[split], *MATERIALS[split], *SUBSTANCES[split]} for split in SPLITS}

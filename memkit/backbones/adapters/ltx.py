@@ -49,8 +49,9 @@ class LTXVideoAdapter(BackboneAdapter):
 
         def carry(_rope: nn.Module, args: tuple[Any, ...], tables: tuple[Tensor, Tensor]) -> Carrier:
             tokens, frames, height, width, scale, coords = args
-            told = coords is None and frames is not None
-            grid = Grid(frames, height, width, (tokens.device, scale)) if told else None
+            grid = None
+            if coords is None and frames is not None:
+                grid = Grid(frames, height, width, (tokens.device, scale))
             return begin(grid, self.carrier(tuple(table.unflatten(-1, (heads, -1)) for table in tables)))
 
         return [model.rope.register_forward_hook(carry)]
@@ -72,6 +73,10 @@ class LTXVideoAdapter(BackboneAdapter):
 
     def modulation_of(self, temb: Tensor, span: slice) -> Tensor:
         return temb if temb.shape[1] == 1 else temb[:, span]
+
+    def fused(self, attn: Model) -> bool:
+        """Never: the stock processor reads the separate projections even after ``fuse_qkv_projections``."""
+        return False
 
     def rotary_at(self, model: Model, positions: Sequence[int], grid: Grid) -> tuple[Tensor, Tensor]:
         """By the model's own formula, which knows frames, rows and columns as coordinates of any value."""

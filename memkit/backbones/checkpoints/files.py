@@ -16,7 +16,7 @@ from memkit.errors import InputError
 from memkit.file_format import check_torch_checksums, weights_format
 from memkit.tensor_file import list_names, read_torch
 
-_DTYPES = {
+_DTYPES: dict[str, str] = {
     "F64": "float64",
     "F32": "float32",
     "F16": "float16",
@@ -99,7 +99,7 @@ def _open_safetensors(path: Path) -> Source:
     for name, info in header.items():
         if name != "__metadata__":
             begin, end = info["data_offsets"]
-            dtype = _DTYPES.get(info["dtype"], info["dtype"].lower())
+            dtype = _DTYPES.get(info["dtype"]) or info["dtype"].lower()
             infos[name] = TensorInfo(dtype, tuple(info["shape"]), end - begin)
     opened: list[Any] = []
 
@@ -189,5 +189,6 @@ def _open_gguf(path: Path) -> Source:
 
 
 def _gguf_dtype(tensor: Any) -> str:
-    plain = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
-    return plain.get(tensor.tensor_type.name, tensor.tensor_type.name)
+    plain: dict[str, str] = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
+    name: str = tensor.tensor_type.name
+    return plain.get(name, name)

@@ -38,7 +38,12 @@ def _open_folder(folder: Path) -> Source:
     _refuse_experts(folder, [p.name for p in folder.iterdir() if p.is_dir()])
     if (folder / "model_index.json").is_file():
         raise InputError(f"{folder} is a pipeline in diffusers' format; load it with WanBackbone.from_pretrained.")
-    indices = sorted(folder.glob("*.index.json"))
+    if any(folder.glob("*.distcp")):
+        raise InputError(
+            f"{folder} is a checkpoint of torch.distributed.checkpoint, in parts per process; join them with "
+            "`python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER FILE`, and give the file."
+        )
+    indices = sorted(folder.glob("*.safetensors.index.json")) or sorted(folder.glob("*.index.json"))
     if len(indices) > 1:
         _refuse_experts(folder, [p.name for p in indices])
         raise InputError(f"{folder} holds several sharded checkpoints; give the index of one: {_names(indices)}.")
@@ -47,6 +52,7 @@ def _open_folder(folder: Path) -> Source:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         files = sorted(file for pattern in _OTHER_WEIGHTS for file in folder.glob(pattern))
+        _refuse_experts(folder, [p.name for p in files])
         if len(files) > 1:
             raise InputError(f"{folder} holds several files of weights; give one of them: {_names(files)}.")
     if not files:
@@ -122,8 +128,10 @@ def _check_numbers(folder: Path, files: Sequence[Path]) -> None:
 
 def _refuse_experts(folder: Path, names: Sequence[str]) -> None:
     """Both experts of an A14B are two models."""
-    high = sorted(name for name in names if re.search(r"high[-_ ]?noise", name, re.IGNORECASE))
-    low = sorted(name for name in names if re.search(r"low[-_ ]?noise", name, re.IGNORECASE))
+    high, low = (
+        sorted(name for name in names if re.search(rf"(?<![a-z]){level}(noise|[^a-z])", name, re.IGNORECASE))
+        for level in ("high", "low")
+    )
     if high and low:
         raise InputError(
             f"{folder} holds both experts of a Wan2.2 A14B, {high[0]} and {low[0]}, which are two models; load each by "

@@ -63,7 +63,7 @@ def _load(decided: Plan, torch_dtype: torch.dtype | None) -> WanTransformer3DMod
     dtype = torch_dtype or read(decided.names["patch_embedding.weight"]).dtype
     weights = {}
     for name, full in decided.names.items():
-        stored = read(full)
+        stored = read(full).detach()
         value = stored.to(torch.float32 if _stays_fp32(name) else dtype)
         _check_finite(decided, full, value)
         in_memory = decided.source.format == "a state dict in memory"
@@ -80,7 +80,7 @@ def _load_gguf(decided: Plan, torch_dtype: torch.dtype | None) -> WanTransformer
     from diffusers.quantizers.gguf.utils import dequantize_gguf_tensor
 
     linear = {f"{name}.weight" for name, part in decided.model.named_modules() if isinstance(part, torch.nn.Linear)}
-    weights = {}
+    weights: Any = {}
     for name, full in decided.names.items():
         value = decided.source.read(full)
         weights[name] = value if name in linear else dequantize_gguf_tensor(value)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusers import WanPipeline, WanTransformer3DModel
+from diffusers.utils import is_peft_available
 
 from memkit.backbones.checkpoints.files import verify
 from memkit.backbones.checkpoints.names import unwrapped
@@ -29,6 +30,8 @@ def add_lora(model: WanTransformer3DModel, source: str | Path | Mapping[str, Any
     Raises:
         InputError: the file is no LoRA, holds several, or layers of it do not fit the model; the message names them.
     """
+    if not is_peft_available():
+        raise InputError("To load a LoRA, `pip install peft`.")
     opened = open_source(source)
     verify(opened)
     if not is_lora(opened.tensors):

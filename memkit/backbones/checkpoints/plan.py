@@ -29,7 +29,7 @@ from memkit.backbones.checkpoints.source import Source, TensorInfo
 from memkit.errors import InputError
 from memkit.tensor_file import list_names
 
-_LATER_NAMES = {"img_emb.emb_pos": "condition_embedder.image_embedder.pos_embed"}
+_LATER_NAMES: dict[str, str] = {"img_emb.emb_pos": "condition_embedder.image_embedder.pos_embed"}
 """Parameters that diffusers' conversion leaves as they are: that of first-last-frame-to-video."""
 
 
@@ -75,8 +75,8 @@ def plan(
         _say_what_is_left(source, sets, chosen, rest)
     settings = {**infer_config(tensors, source.where), **(config or {})}
     model = _on_meta(settings)
-    converted = convert_wan_transformer_to_diffusers(dict(chosen.names))
-    names = {_LATER_NAMES.get(name, name): full for name, full in converted.items()}
+    converted: dict[str, str] = convert_wan_transformer_to_diffusers(dict(chosen.names))
+    names: dict[str, str] = {_LATER_NAMES.get(name, name): full for name, full in converted.items()}
     _check_fit(source, names, model, settings)
     return Plan(source, chosen, settings, names, model)
 

@@ -25,6 +25,7 @@ from memkit.backbones.adapters.choice import adapter_of
 from memkit.backbones.attached import Attached, Running
 from memkit.backbones.base import FRAME_CONTEXT, Carrier
 from memkit.backbones.protocol import Grid, Model
+from memkit.backbones.refusals import refuse_cache
 from memkit.backbones.rotary import checked_positions
 from memkit.errors import InputError, MemkitError
 from memkit.injectors.frame_context.chunk import ChunkInputs, FrameChunk, Pass, check_fit
@@ -52,7 +53,7 @@ class AttachedFrames(Attached):
         cameras: nn.ModuleDict,
     ) -> None:
         self._config, self._embed, self._cameras = config, embed, cameras
-        self.running: Running[FrameChunk] = Running(self.kind)
+        self.running: Running[FrameChunk] = Running(self.kind, self.begin_chunk)
         self._pass: Pass | None = None  # the current forward pass
         self._fresh = False  # whether _pass belongs to a forward pass that has not reached the rotary embedding yet
         super().__init__(owner, models)
@@ -145,6 +146,8 @@ class AttachedFrames(Attached):
         _, down, across = self._config.patch_size
         height, width = x.shape[3] // down, x.shape[4] // across
         with_context = inputs.context is not None and inputs.guidance != 0
+        if with_context and inputs.guidance != 1:
+            refuse_cache(model, "history guidance runs two forward passes in one, which the cache would take for steps")
         self._pass = Pass(inputs, inputs.plan.tokens(height, width) if with_context else ())
         self._fresh = True
         if not with_context:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from memkit.backbones.attached import Running
+from memkit.backbones.refusals import several_videos
 from memkit.errors import InputError
 from memkit.injectors.frame_context.packing import Plan
 
@@ -68,6 +69,7 @@ def check_fit(inputs: ChunkInputs, x: Tensor) -> None:
         raise InputError(
             f"The context has latents {list(context.shape)}, the prediction {list(x.shape)}; "
             "give one context for all samples or one per sample, of the same channels and size."
+            + several_videos(context.shape[0], x.shape[0], "give latents.repeat_interleave({n}, dim=0)")
         )
     for name, value in (("poses", inputs.poses), ("poses", inputs.context_poses), ("timesteps", inputs.timesteps)):
         if value is not None and value.shape[0] not in rows:

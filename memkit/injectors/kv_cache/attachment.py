@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -11,12 +12,14 @@ from torch import Tensor, nn
 from memkit.backbones.adapters.choice import adapter_of
 from memkit.backbones.attached import Attached, Running
 from memkit.backbones.base import KV_CACHE, VIDEO, Carrier, Table
+from memkit.backbones.cache_context import listen
 from memkit.backbones.protocol import Grid, Model
+from memkit.backbones.refusals import refuse_cache
 from memkit.errors import InputError, MemkitError
 from memkit.injectors.attention_recorder import AttentionRecorder, Row
 from memkit.injectors.attention_shares import frame_shares
 from memkit.injectors.kv_cache.branches import Branches
-from memkit.injectors.kv_cache.chunk import Chunk
+from memkit.injectors.kv_cache.chunk import Chunk, ChunkPass
 
 SHARES = "cache"
 """Series of an `AttentionRecorder`: the share of each frame's attention on each cached frame."""
@@ -35,13 +38,14 @@ class AttachedCache(Attached):
             start = self.layers[-1].stop if self.layers else 0
             self.layers.append(range(start, start + len(adapter_of(model).blocks(model))))
         self._layers_of = {id(model): span for model, span in zip(models, self.layers, strict=True)}
-        self.running: Running[Chunk] = Running(self.kind)
+        self.running: Running[Chunk] = Running(self.kind, self.begin_chunk)
+        self._undo: list[Callable[[], None]] = []
         super().__init__(branches, models)
 
     def chunk(
         self,
         positions: Sequence[int],
-        branch: str | None = None,
+        branch: str | Sequence[str] | None = None,
         read: Sequence[int] | None = None,
         write: bool = False,
         pin: bool = False,
@@ -53,7 +57,9 @@ class AttachedCache(Attached):
 
         Args:
             positions: whole numbers, one per latent frame (per patch in time), with any values and in any order.
-            branch: name of the branch to read and write; optional if the cache has only one.
+            branch: name of the branch to read and write. Optional if the cache has only one, or inside the
+                transformer's ``cache_context`` of that name. With several names, each forward pass reads and writes
+                the branch that its ``cache_context`` names, as in the stock pipelines ("cond" and "uncond").
             read: positions of the cached frames to attend to: any selection, such as ``cache.branch().window(n)``; by
                 default all. A chunk never attends to cached frames at its own positions.
             write: at the end, unless an exception was raised, write the keys and values of the last forward pass of
@@ -62,14 +68,34 @@ class AttachedCache(Attached):
             recorder: if given, records the share of each frame's attention on each cached frame, as the series "cache".
 
         Raises:
-            InputError: a position is not a whole number, is not in the cache, or is both read and written.
+            InputError: there is no such branch, or a position is not a whole number, is not in the cache, or is both
+                read and written.
             BudgetError: the frames to be written do not fit beside the pinned frames.
             MemkitError: the cache is detached.
         """
         if not self.models:
             raise MemkitError("The cache is not attached any more; open chunks inside `with cache.attach(...)`.")
-        history = self.owner.one(branch)
-        return Chunk(self.running, self.layers, history, positions, read, write, pin, recorder)
+        names = [self.owner.name(branch)] if branch is None or isinstance(branch, str) else branch
+        branches = {self.owner.name(name): self.owner.one(name) for name in names}
+        return Chunk(self.running, self.layers, branches, positions, read, write, pin, recorder)
+
+    def install(self, model: Model) -> None:
+        """Hear the ``cache_context`` of each forward pass."""
+        self._undo.append(listen(model, self._in_context))
+
+    def detach(self) -> None:
+        """Detach from all transformers; other attachments stay."""
+        while self._undo:
+            self._undo.pop()()
+        super().detach()
+
+    @contextmanager
+    def _in_context(self, name: str, _about: dict[str, Any]) -> Iterator[None]:
+        before, self.owner.context = self.owner.context, name
+        try:
+            yield
+        finally:
+            self.owner.context = before
 
     def part(self, model: Model, layer: int) -> _CacheLayer:
         return _CacheLayer(self._layers_of[id(model)][layer], self.running, self.key)
@@ -83,15 +109,18 @@ class AttachedCache(Attached):
                 f"The chunk has {len(chunk.positions)} positions, the latents {grid.frames} frames (of patches); "
                 "give one position per frame."
             )
-        row = chunk.begin(self._layers_of[id(model)])
+        if chunk.recorder is not None:
+            refuse_cache(model, "a recorder would miss shares of attention")
+        each, row = chunk.begin(self._layers_of[id(model)], self.owner.context)
         cos, sin = adapter_of(model).rotary_at(model, chunk.positions, grid)
-        return carrier._replace(cos=cos, sin=sin).with_state(self.key, _Forward(chunk, row))
+        return carrier._replace(cos=cos, sin=sin).with_state(self.key, _Forward(chunk, each, row))
 
 
 class _Forward(NamedTuple):
     """One forward pass of a transformer in a chunk."""
 
     chunk: Chunk
+    each: ChunkPass
     row: Row | None
 
 
@@ -113,11 +142,11 @@ class _CacheLayer:
 
     def extend(self, table: Table, attn: nn.Module, prepared: _Forward) -> str:
         """Add the cached frames to read, and collect the video's keys and values, to be written at the chunk's end."""
-        chunk, (k, v) = prepared.chunk, table.kv[VIDEO]
+        chunk, (k, v) = prepared.each, table.kv[VIDEO]
         chunk.collect(self.layer, k, v)
         if not chunk.read:
             return VIDEO
-        keys, values = chunk.branch.get(self.layer, chunk.read)
+        keys, values = chunk.branch.layer(self.layer).get(chunk.read)
         per_frame = k.shape[1] // len(chunk.positions)
         if (keys.shape, keys.dtype) != ((k.shape[0], len(chunk.read) * per_frame, *k.shape[2:]), k.dtype):
             raise InputError(
@@ -136,7 +165,7 @@ class _CacheLayer:
         """Record the shares of attention, now that the table is complete; the output is left unchanged."""
         if prepared.row is None:
             return
-        chunk, shares = prepared.chunk, []
+        chunk, shares = prepared.each, []
         for q in table.q[VIDEO].chunk(len(chunk.positions), dim=1):
             frame = Table({VIDEO: q}, table.kv, {VIDEO: table.sees[VIDEO]}, table.log_weight)
             shares.append(frame_shares(frame, VIDEO, group, len(chunk.read)))

@@ -15,25 +15,46 @@ class Branches:
         InputError: there are no names, a name is repeated, or the budget is not positive.
     """
 
-    def __init__(self, budget_bytes: int, names: Sequence[str]) -> None:
+    def __init__(self, budget_bytes: int, names: Sequence[str], layers: int = 0) -> None:
         if not names or len(set(names)) != len(names):
             raise InputError(f"branches = {tuple(names)}; give at least one name, and each only once.")
-        self.budget_bytes = budget_bytes
-        self.by_name = {name: SlotCache(budget_bytes // len(names)) for name in names}
+        self.budget_bytes, self.layers = budget_bytes, layers
+        self.context: str | None = None
+        """Name of the ``cache_context`` that an attached transformer is in."""
+        self.by_name = {name: SlotCache(budget_bytes // len(names), layers) for name in names}
 
     def one(self, name: str | None = None) -> SlotCache:
-        """The branch with this name; without a name, the only one. Raises `InputError` if there is no such branch."""
-        if name is None and len(self.by_name) == 1:
-            name = next(iter(self.by_name))
-        if name not in self.by_name:
-            raise InputError(f"There is no branch {name!r}; the cache has {list(self.by_name)}, name one of them.")
-        return self.by_name[name]
+        """The branch with this name; see `name`."""
+        return self.by_name[self.name(name)]
 
-    def check_layers(self, layers: int) -> None:
-        """Raise `InputError` if a branch has frames with another number of layers."""
+    def name(self, name: str | None = None) -> str:
+        """The name itself; without one, that of the only branch, else of the open ``cache_context``.
+
+        Raises:
+            InputError: there is no such branch.
+        """
+        if name is None:
+            name = next(iter(self.by_name)) if len(self.by_name) == 1 else self.context
+        if name not in self.by_name:
+            raise InputError(
+                f"There is no branch {name!r}; the cache has {list(self.by_name)}, name one of them, or call the "
+                "attached transformer inside its cache_context of that name."
+            )
+        return name
+
+    def expect_layers(self, layers: int) -> None:
+        """Prepare for transformers with this number of layers in all.
+
+        Raises:
+            InputError: the cache was made for another number, or a branch has frames with another number of layers.
+        """
+        if self.layers not in (0, layers):
+            raise InputError(f"The cache was made with num_layers={self.layers}, the transformers have {layers}.")
         for name, branch in self.by_name.items():
             if branch.positions and branch.layers != layers:
                 raise InputError(
                     f"Branch {name!r} holds frames of {branch.layers} layers, the transformers have {layers}; "
                     "attach the cache to the transformers that wrote them, or reset() it."
                 )
+        for branch in self.by_name.values():
+            branch.expect_layers(layers)

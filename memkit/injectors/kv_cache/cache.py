@@ -23,6 +23,7 @@ from memkit.backbones.unwrap import Attachable, transformer_of, transformers_of
 from memkit.errors import InputError
 from memkit.injectors.kv_cache.attachment import AttachedCache
 from memkit.injectors.kv_cache.branches import Branches
+from memkit.injectors.kv_cache.layer import KV, Keys, LayerCache
 from memkit.injectors.kv_cache.session import load_branches, save_branches
 from memkit.injectors.kv_cache.slots import SlotCache
 
@@ -61,10 +62,15 @@ class KVCache:
         branches: names of the branches, which are independent caches. Classifier-free guidance with two calls needs
             two: ``("cond", "uncond")``. The two experts of an A14B use the same branch, with the same positions, but
             each with its own keys and values.
+        num_layers: number of layers of all transformers together. It is needed only to `update` single layers of a
+            cache that was not attached yet.
+
+    The cache is an explicit object: what an attached transformer does with it, a processor of your own can do with
+    `get` and `update`, layer by layer.
     """
 
-    def __init__(self, budget_bytes: int, branches: Sequence[str] = ("main",)) -> None:
-        self._branches = Branches(budget_bytes, branches)
+    def __init__(self, budget_bytes: int, branches: Sequence[str] = ("main",), num_layers: int = 0) -> None:
+        self._branches = Branches(budget_bytes, branches, num_layers)
         self._attached: AttachedCache | None = None
 
     @property
@@ -78,11 +84,26 @@ class KVCache:
         return tuple(self._branches.by_name)
 
     def branch(self, name: str | None = None) -> SlotCache:
-        """One branch, to inspect, pin, drop or reset its frames; without a name, the only branch.
+        """One branch, to inspect, pin, drop or reset its frames; without a name, the only branch, or that of the open
+        ``cache_context`` of an attached transformer.
 
         Its layers are those of the first transformer, followed by those of the second.
         """
         return self._branches.one(name)
+
+    def layer(self, layer: int, branch: str | None = None) -> LayerCache:
+        """One layer of a branch (see `branch`), which has ``update``, ``get`` and ``reset`` of its own."""
+        return self.branch(branch).layer(layer)
+
+    def update(
+        self, layer: int, positions: Sequence[int], k: Keys, v: Keys, branch: str | None = None, pin: bool = False
+    ) -> tuple[int, ...]:
+        """Write the keys, rotated to their positions, and values of frames in one layer; see `LayerCache.update`."""
+        return self.layer(layer, branch).update(positions, k, v, pin)
+
+    def get(self, layer: int, positions: Sequence[int] | None = None, branch: str | None = None) -> KV:
+        """The keys and values of frames in one layer, by default of all; see `LayerCache.get`."""
+        return self.branch(branch).get(layer, positions)
 
     def reset(self) -> None:
         """Drop all frames of all branches."""
@@ -103,7 +124,7 @@ class KVCache:
         transformers = transformers_of(models, KV_CACHE)
         if self._attached is not None and self._attached.models:
             raise InputError("This cache is attached already; detach it first, or create another cache.")
-        self._branches.check_layers(sum(len(adapter_of(model).blocks(model)) for model in transformers))
+        self._branches.expect_layers(sum(len(adapter_of(model).blocks(model)) for model in transformers))
         self._attached = AttachedCache(self._branches, transformers)
         return self._attached
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -13,18 +13,81 @@ from memkit.injectors.attention_recorder import AttentionRecorder, Row
 from memkit.injectors.kv_cache.slots import SlotCache
 
 
-class Chunk:
-    """One chunk while it runs: its positions and the frames that it reads and writes; see `AttachedCache.chunk`.
+class ChunkPass:
+    """What a chunk reads and writes in one branch; ``positions`` are those of the chunk.
 
-    ``read`` holds the positions of the cached frames that are read, fixed at creation. After the exit of a writing
-    chunk, ``evicted`` holds the positions of the frames that were evicted for it.
+    ``read`` holds the positions of the cached frames that are read, fixed at creation.
+    """
+
+    def __init__(
+        self, branch: SlotCache, positions: tuple[int, ...], read: Sequence[int] | None, write: bool, name: str
+    ) -> None:
+        self.branch, self.positions, self.write, self.name = branch, positions, write, name
+        self._pending: dict[int, tuple[Tensor, Tensor]] = {}
+        self._contexts: tuple[str | None, str | None] = (
+            None,
+            None,
+        )  # cache_context of the first named pass, of the last
+        if read is None:
+            self.read = tuple(p for p in branch.positions if p not in positions)
+        else:
+            self.read = branch.require(read)
+            if overlap := [p for p in self.read if p in positions]:
+                raise InputError(f"The chunk would read {overlap}, which it generates itself; leave them out of read.")
+        if write and branch.positions:
+            branch.plan_eviction(positions)
+
+    def begin(self, layers: range, context: str | None) -> None:
+        """Begin a forward pass over ``layers``, which discards the keys and values that an earlier one collected."""
+        self._contexts = (self._contexts[0] or context, context)
+        for layer in layers:
+            self._pending.pop(layer, None)
+
+    def collect(self, layer: int, k: Tensor, v: Tensor) -> None:
+        """Keep the chunk's own keys and values of a layer; a recomputed block gives the same ones again."""
+        if self.write:
+            self._pending[layer] = (k.detach(), v.detach())
+
+    def collected(self, layers: Sequence[range]) -> list[tuple[Tensor, Tensor]]:
+        """The keys and values of all layers, of the last forward pass.
+
+        Raises:
+            MemkitError: a transformer did not run to its end.
+            InputError: the last pass was another one of the pipeline than the first, as "uncond" after "cond".
+        """
+        first, last = self._contexts
+        if last not in (None, first):
+            raise InputError(
+                f"The writing chunk at {list(self.positions)} has the one branch {self.name!r}, and the transformer "
+                f"was called in the cache contexts {first!r} and, last, {last!r}; nothing was written. Create the "
+                'cache with a branch for each, such as branches=("cond", "uncond"), and open the chunk for both.'
+            )
+        for number, span in enumerate(layers):
+            if not self._pending.keys() >= set(span):
+                raise MemkitError(
+                    f"The writing chunk at {list(self.positions)} ended, but transformer {number} of {len(layers)} did "
+                    f"not run to its end in it on branch {self.name!r}; nothing was written. Run every attached "
+                    "transformer inside the chunk, on each of its branches."
+                )
+        return [self._pending[layer] for layer in sorted(self._pending)]
+
+    def clear(self) -> None:
+        """Release what was collected."""
+        self._pending.clear()
+
+
+class Chunk:
+    """One chunk while it runs; see `AttachedCache.chunk`.
+
+    ``read`` holds the positions of the cached frames that are read in its branches, fixed at creation. After the exit
+    of a writing chunk, ``evicted`` holds the positions of the frames that were evicted for it.
     """
 
     def __init__(
         self,
         running: Running[Chunk],
         layers: Sequence[range],
-        branch: SlotCache,
+        branches: Mapping[str, SlotCache],
         positions: Sequence[int],
         read: Sequence[int] | None,
         write: bool,
@@ -32,21 +95,18 @@ class Chunk:
         recorder: AttentionRecorder | None,
     ) -> None:
         self.positions = checked_positions(positions)
-        self.branch = branch
-        self.write = write
         self.pin = pin
         self.recorder = recorder
         self.evicted: tuple[int, ...] = ()
         self._running, self._layers = running, layers
-        self._pending: dict[int, tuple[Tensor, Tensor]] = {}
-        if read is None:
-            self.read = tuple(p for p in branch.positions if p not in self.positions)
-        else:
-            self.read = branch.require(read)
-            if overlap := [p for p in self.read if p in self.positions]:
-                raise InputError(f"The chunk would read {overlap}, which it generates itself; leave them out of read.")
-        if write and branch.positions:
-            branch.plan_eviction(self.positions)
+        self._passes = {name: ChunkPass(branch, self.positions, read, write, name) for name, branch in branches.items()}
+        self._write = write
+
+    @property
+    def read(self) -> tuple[int, ...]:
+        """Positions of the cached frames that are read, in any branch."""
+        passes = list(self._passes.values())
+        return passes[0].read if len(passes) == 1 else tuple(sorted({p for each in passes for p in each.read}))
 
     def __enter__(self) -> Chunk:
         self._running.enter(self)
@@ -54,30 +114,31 @@ class Chunk:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._running.leave()
-        if self.write and kind is None:
-            self.evicted = self.branch.update(self.positions, self._collected(), self.pin)
-        self._pending.clear()
+        if self._write and kind is None:
+            collected = {name: each.collected(self._layers) for name, each in self._passes.items()}
+            evicted = set()
+            for name, each in self._passes.items():
+                evicted.update(each.branch.update(self.positions, collected[name], self.pin))
+            self.evicted = tuple(sorted(evicted))
+        for each in self._passes.values():
+            each.clear()
 
-    def begin(self, layers: range) -> Row | None:
-        """Begin a forward pass over ``layers``, which discards the keys and values that an earlier one collected.
+    def begin(self, layers: range, context: str | None) -> tuple[ChunkPass, Row | None]:
+        """Begin a forward pass over ``layers``, in the open ``cache_context``.
 
-        Returns the recorder's row for its shares of attention, or None without a recorder.
+        Returns what it reads and writes, and the recorder's row for its shares of attention, or None without a
+        recorder.
+
+        Raises:
+            InputError: the chunk has several branches, and the context names none of them.
         """
-        for layer in layers:
-            self._pending.pop(layer, None)
-        return None if self.recorder is None else self.recorder.begin(len(layers), self.positions, self.read)
-
-    def collect(self, layer: int, k: Tensor, v: Tensor) -> None:
-        """Keep the chunk's own keys and values of a layer; a recomputed block gives the same ones again."""
-        if self.write:
-            self._pending[layer] = (k.detach(), v.detach())
-
-    def _collected(self) -> list[tuple[Tensor, Tensor]]:
-        for number, layers in enumerate(self._layers):
-            if not self._pending.keys() >= set(layers):
-                raise MemkitError(
-                    f"The writing chunk at {list(self.positions)} ended, but transformer {number} of "
-                    f"{len(self._layers)} did not run to its end in it; nothing was written. Run every attached "
-                    "transformer inside the chunk."
-                )
-        return [self._pending[layer] for layer in sorted(self._pending)]
+        each = next(iter(self._passes.values())) if len(self._passes) == 1 else self._passes.get(context or "")
+        if each is None:
+            found = "outside of any cache_context" if context is None else f"in the cache_context {context!r}"
+            raise InputError(
+                f"The chunk is open for the branches {list(self._passes)}, and the transformer was called {found}; "
+                f"call it inside that of a branch, such as transformer.cache_context({min(self._passes)!r})."
+            )
+        each.begin(layers, context)
+        row = None if self.recorder is None else self.recorder.begin(len(layers), self.positions, each.read)
+        return each, row

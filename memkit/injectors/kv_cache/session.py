@@ -21,8 +21,9 @@ def save_branches(path: Path, budget_bytes: int, branches: Mapping[str, SlotCach
     """
     tensors, saved = {}, {}
     for number, (name, branch) in enumerate(branches.items()):
-        saved[name] = {"positions": branch.positions, "pinned": branch.pinned, "layers": branch.layers}
-        for layer in range(branch.layers if branch.positions else 0):
+        layers = branch.layers if branch.positions else 0
+        saved[name] = {"positions": branch.positions, "pinned": branch.pinned, "layers": layers}
+        for layer in range(layers):
             for kind, x in zip("kv", branch.get(layer), strict=True):
                 tensors[f"{number}.{layer}.{kind}"] = x
     save_tensors(path, KIND, KEY, {"budget_bytes": budget_bytes, "branches": saved}, tensors)

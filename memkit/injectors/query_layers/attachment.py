@@ -35,6 +35,7 @@ class AttachedQueries(Attached):
 
     kind = QUERY_LAYERS
     places_frames = True
+    needs_every_block = True  # the pass of the context keeps the keys and values of each
 
     def __init__(
         self,
@@ -45,7 +46,7 @@ class AttachedQueries(Attached):
         cameras: nn.ModuleDict,
     ) -> None:
         self.config, self._start, self._cameras = config, start, cameras
-        self.running: Running[QueryChunk] = Running(self.kind)
+        self.running: Running[QueryChunk] = Running(self.kind, self.begin_chunk)
         self._next: Pass | None = None  # the pass whose forward has begun
         super().__init__(owner, models)
 

@@ -14,6 +14,7 @@ from memkit.backbones.unwrap import transformer_of
 from memkit.errors import InputError
 from memkit.injectors.attention_recorder import AttentionRecorder
 from memkit.injectors.query_layers.attachment import AttachedQueries
+from memkit.injectors.query_layers.injection import uncompiled
 
 
 class _QueryLayersDone(Exception):
@@ -70,9 +71,10 @@ def attend_with(
 
     # The pass of the context ends inside this block, so the hook is called only in the pass of Q and P.
     model = transformer_of(transformer)
-    hook = adapter_of(model).blocks(model)[attached.config.layers - 1].register_forward_hook(stop)
+    last = adapter_of(model).blocks(model)[attached.config.layers - 1]
+    hook = last.register_forward_hook(stop)
     try:
-        with torch.no_grad(), chunk, contextlib.suppress(_QueryLayersDone):
+        with torch.no_grad(), chunk, uncompiled(last), contextlib.suppress(_QueryLayersDone):
             transformer(latents, timestep, text)
     finally:
         hook.remove()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from memkit.backbones.adapters.choice import adapter_of
 from memkit.backbones.attached import Running
+from memkit.backbones.refusals import several_videos
 from memkit.errors import InputError
 from memkit.injectors.attention_recorder import AttentionRecorder, Row
 
@@ -103,6 +104,7 @@ class QueryChunk:
             raise InputError(
                 f"The context has latents {list(latents.shape)}, the prediction {list(x.shape)}; "
                 "give one context for all samples or one per sample, of the same channels and size."
+                + several_videos(latents.shape[0], x.shape[0], "give context.repeat_interleave({n}, dim=0)")
             )
         t = named["timestep"]
         timestep = (t if t.ndim == 1 else t[:, -1]).expand(x.shape[0])

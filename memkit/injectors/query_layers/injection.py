@@ -28,14 +28,25 @@ class ContextDone(Exception):
 
 
 @contextlib.contextmanager
+def uncompiled(block: Any) -> Iterator[None]:
+    """Run a block that was compiled by itself (``compile_repeated_blocks``) as it is: no exception leaves a graph."""
+    compiled, block._compiled_call_impl = block._compiled_call_impl, None
+    try:
+        yield
+    finally:
+        block._compiled_call_impl = compiled
+
+
+@contextlib.contextmanager
 def leaving(block: Any, kept: dict[int, KeysAndValues], layer: int) -> Iterator[None]:
-    """Let a block that is sharded by FSDP return normally when the pass of the context ends inside it.
+    """Let the pass of the context end inside a block, also one that is compiled by itself or sharded by FSDP.
 
     FSDP frees the weights of a block after its forward, and gathers them again for the backward pass when the gradients
     of its outputs arrive. So the block returns the keys and values, and the pass ends after FSDP's own hook.
     """
     if not isinstance(block, FSDPModule):
-        yield
+        with uncompiled(block):
+            yield
         return
     stock = block.forward
 
@@ -50,7 +61,8 @@ def leaving(block: Any, kept: dict[int, KeysAndValues], layer: int) -> Iterator[
 
     block.forward, hook = forward, block.register_forward_hook(leave)
     try:
-        yield
+        with uncompiled(block):
+            yield
     finally:
         hook.remove()
         del block.forward

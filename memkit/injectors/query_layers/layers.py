@@ -57,7 +57,7 @@ class QueryLayers(Pretrained, nn.Module):
         ``with`` statement.
 
         While attached, a transformer runs only inside `AttachedQueries.chunk`. It can be combined with non-reentrant
-        gradient checkpointing and with other injections, but not with ``torch.compile``.
+        gradient checkpointing and with other injections, but not with diffusers' caches, which skip blocks.
 
         Raises:
             InputError: no transformer is given, one is repeated, cannot have query layers or already has them, or has

@@ -40,7 +40,7 @@ class AttachedForcing(Attached):
                 raise InputError(
                     "This model patches latent frames together; teacher forcing needs a patch size of one latent frame."
                 )
-        self.running: Running[ForcedStep] = Running(self.kind)
+        self.running: Running[ForcedStep] = Running(self.kind, self.begin_chunk)
         self._replaced: list[tuple[Any, _ReadByChunk]] = []
         super().__init__(owner, models)
 

@@ -24,16 +24,14 @@ from tqdm import tqdm
 
 from memkit.banks import MemoryBank
 from memkit.encoders import Encoder, PatchEncoder, load_encoder
+from memkit.evaluation import ResultStore, Table, field, interval, intervals, values, write_tables
 from memkit.generation import generate_videos
 from memkit.memory import Memory
 from memkit.metrics import body_found, correlation, measure_law
 from memkit.metrics.states import frame_shares
+from memkit.training import fingerprint, report_done, run_command
+from memkit.worlds.law_clips import constants_of, law_of
 from memkit.worlds.solids import Fall
-from recipes.common.commands import report_done, run_command
-from recipes.common.results import ResultStore
-from recipes.common.tables import Table, field, interval, intervals, values, write_tables
-from recipes.common.training import fingerprint
-from recipes.dit_mem.laws import constants_of, law_of
 from recipes.dit_mem.memories import encode
 from recipes.dit_mem.parts import digest, load_backbone
 from recipes.dit_mem.presets import Command, parse

@@ -21,9 +21,8 @@ from functools import partial
 from typing import Any, Literal, get_args
 
 from memkit.encoders import EncoderName
-from recipes.common.commands import run_command
-from recipes.common.study import Study, StudyFlags
-from recipes.common.tables import Table
+from memkit.evaluation import Study, StudyFlags, Table
+from memkit.training import run_command
 from recipes.dit_mem import evaluate, prepare, train
 from recipes.dit_mem.presets import Command, Config, parse
 from recipes.dit_mem.scores import UNITS, Run, constant_table, constants_in, digits, error_differences, overall, tables

@@ -34,17 +34,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from memkit.backbones import WanBackbone
-from memkit.files import atomic_write
+from memkit.evaluation import Table, check_settings, from_json, table_to_json, to_json, to_markdown
+from memkit.files import atomic_write, write_json
 from memkit.generation import generate_videos
 from memkit.report import contact_sheet
+from memkit.training import fingerprint, report_done, run_command
 from memkit.video import read_clip, write_video
 from memkit.worlds import Event, sample_law
-from recipes.common.commands import report_done, run_command
-from recipes.common.json_file import write_json
-from recipes.common.results import check_settings, from_json, to_json
-from recipes.common.tables import Table, table_to_json, to_markdown
-from recipes.common.training import fingerprint
-from recipes.dit_mem.laws import FALLS
+from memkit.worlds.law_clips import FALLS
 from recipes.dit_mem.parts import load_backbone
 from recipes.dit_mem.presets import Command, parse
 from recipes.dit_mem.studies.hidden_filters import BANDS, Place, filter_hidden_states

@@ -34,21 +34,17 @@ from torch import Tensor
 from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
 from memkit.errors import InputError
+from memkit.evaluation import Cells, ResultStore, Table, exactly, interval, parallel_map, write_tables
 from memkit.flow import NUM_TRAIN_TIMESTEPS
 from memkit.generation import TextCache
 from memkit.generation.short_text import PIPELINE_TEXT_LENGTH
+from memkit.training import fingerprint, report_done, run_command, run_settings
 from memkit.video import to_model
 from memkit.worlds import LAWS, sample_law
-from recipes.common.checkpoint import run_settings
-from recipes.common.commands import report_done, run_command
-from recipes.common.results import ResultStore
-from recipes.common.study import parallel_map
-from recipes.common.tables import Cells, Table, exactly, interval, write_tables
-from recipes.common.training import fingerprint
+from memkit.worlds.law_clips import FALLS, PROCESSES
 from recipes.dit_mem.conditions import Condition
 from recipes.dit_mem.data import Samples, draw_noise
 from recipes.dit_mem.evaluate import Evaluator, Prompts, open_evaluator
-from recipes.dit_mem.laws import FALLS, PROCESSES
 from recipes.dit_mem.presets import Config, parse
 from recipes.dit_mem.scores import UNITS, Row, Run, digits
 from recipes.dit_mem.scores import tables as score_tables

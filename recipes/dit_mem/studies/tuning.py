@@ -15,9 +15,16 @@ from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
 from memkit.errors import InputError
 from memkit.generation import TextCache
-from recipes.common.checkpoint import load_checkpoint, save_checkpoint
-from recipes.common.run_log import RunLog, by_noise_level, check_disk
-from recipes.common.training import adamw, prepared, set_learning_rate
+from memkit.training import (
+    RunLog,
+    adamw,
+    by_noise_level,
+    check_disk,
+    load_checkpoint,
+    prepared,
+    save_checkpoint,
+    set_learning_rate,
+)
 from recipes.dit_mem.data import Samples, draw_conditioning_frames, draw_level, draw_noise
 from recipes.dit_mem.presets import Config
 from recipes.dit_mem.step import flow_losses, weighted_mean
@@ -47,7 +54,7 @@ class Clips:
 class Tuning:
     """A backbone in training, which goes on where the checkpoint of its folder is.
 
-    ``run`` is what must not have changed since; see `recipes.common.checkpoint.run_settings`. ``kept`` are figures by
+    ``run`` is what must not have changed since; see `memkit.training.run_settings`. ``kept`` are figures by
     step that each checkpoint takes along.
 
     Raises `InputError` for weights in bf16, most of which so small steps would not move at all.

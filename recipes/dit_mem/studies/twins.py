@@ -12,11 +12,11 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from memkit.encoders import HighPass
+from memkit.evaluation import Table, interval
 from memkit.metrics import Interval, body_found, measure_law, measure_state, track_body
 from memkit.metrics.fit import FOUND, state_distance
 from memkit.metrics.states import frame_shares
 from memkit.worlds import Event
-from recipes.common.tables import Table, interval
 
 UNFILTERED = "unfiltered"
 FINE = HighPass(math.inf, 0.25, "ideal")  # cycles per pixel

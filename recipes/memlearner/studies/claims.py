@@ -21,8 +21,8 @@ from typing import Any, Literal
 
 from diffusers import WanTransformer3DModel
 
-from recipes.common.commands import run_command
-from recipes.common.study import Study, StudyFlags
+from memkit.evaluation import Study, StudyFlags
+from memkit.training import run_command
 from recipes.memlearner import evaluate, prepare, train
 from recipes.memlearner.presets import Command, Config, parse
 from recipes.memlearner.scores import COMPARISONS, Comparison, Run, tables

@@ -24,10 +24,10 @@ from memkit.backbones import VideoFormat
 from memkit.banks import MemoryBank
 from memkit.cameras import Cameras
 from memkit.errors import InputError
+from memkit.evaluation import read_rows
 from memkit.report import ContextAttention, GeneratedVideo, RolloutSection, contact_sheet, render_rollouts
+from memkit.training import report_done, run_command
 from memkit.video import read_video
-from recipes.common.commands import report_done, run_command
-from recipes.common.results import read_rows
 from recipes.memlearner.presets import Command, parse
 from recipes.memlearner.scores import Clip, Row, Run, clip_of, has_people, test_rooms, truth
 

@@ -16,9 +16,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
-from recipes.common.commands import run_command
-from recipes.common.study import Study, StudyFlags
-from recipes.common.tables import Table, compare
+from memkit.evaluation import Study, StudyFlags, Table, compare
+from memkit.training import run_command
 from recipes.remind import evaluate, prepare, scores, train
 from recipes.remind.presets import Command, Config, parse
 from recipes.remind.scores import FORGETFUL, MEASURES, Run

@@ -14,10 +14,10 @@ from pathlib import Path
 from torch import Tensor
 
 from memkit.errors import InputError
+from memkit.evaluation import run_config
 from memkit.report import contact_sheet
+from memkit.training import report_done, run_command
 from memkit.video import read_video
-from recipes.common.commands import report_done, run_command
-from recipes.common.study import run_config
 from recipes.remind.evaluate import open_clips
 from recipes.remind.presets import Command, parse
 from recipes.remind.studies.claims import Claim, variants

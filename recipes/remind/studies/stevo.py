@@ -4,40 +4,31 @@
 
 DIR holds the published tasks at any depth: ``NAME/NAME.yaml`` with its first frame ``NAME_init_frame.png`` beside it.
 A run without cameras answers every task with ``video_WM``. A run with cameras answers one variant of each scene with
-``camera_WM`` and the path of ``camera_control``, as the benchmark does it (`camera_tasks`). The scorers are
-STEVO-Bench's own; nothing is judged here.
+``camera_WM`` and the path of ``camera_control``, as the benchmark does it (`memkit.prompts.stevo.camera_tasks`). The
+scorers are STEVO-Bench's own; nothing is judged here.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
 
-import yaml
 from tqdm import tqdm
 
 from memkit.backbones import WanBackbone
-from memkit.cameras import cameras_from_stevo_keys, latent_cameras, level_camera, steps_from_stevo_keys
+from memkit.cameras import cameras_from_stevo_keys, latent_cameras, level_camera
 from memkit.errors import InputError
+from memkit.files import write_json
 from memkit.positions import PMRoPE
+from memkit.prompts.stevo import Control, Task, camera_tasks, check_names, read_tasks
+from memkit.training import load_backbone, report_done, run_command
 from memkit.video import first_frame, write_video
 from memkit.worlds.paths import FOV_DEGREES
-from recipes.common.backbones import load_backbone
-from recipes.common.commands import report_done, run_command
-from recipes.common.json_file import write_json
 from recipes.remind.presets import STRIDE, Command, Config, parse
-from recipes.remind.sampler import Frames, plan_video, sample_video
-from recipes.remind.train import load_cameras
-
-Control = Literal["HY-WorldPlay", "lingbot", "Genie"]
+from recipes.remind.sampler import Frames, load_cameras, plan_video, sample_video
 
 OUTPUT_MAP = "output_map.json"
-DEFAULT_KEYS = "s-3, right-10, left-20, right-10"
-"""The path of the benchmark's own runner where a task states none."""
-_VARIANT = re.compile(r"_(cardboard|curtain|lightoff|00)$")
 
 
 @dataclass(frozen=True)
@@ -52,127 +43,9 @@ class Stevo(Command):
     """Seed of the noise of every task."""
 
 
-@dataclass(frozen=True)
-class Task:
-    """One task. ``camera_prompt`` may be empty; ``keys`` are those of `memkit.cameras.cameras_from_stevo_keys`."""
-
-    id: str
-    frame: Path
-    video_prompt: str
-    camera_prompt: str
-    keys: str
-
-    @property
-    def file(self) -> str:
-        """The name of its video."""
-        return "".join(c if c.isalnum() or c in "-_." else "_" for c in self.id) + ".mp4"
-
-
-def read_tasks(folder: Path, control: Control = "HY-WorldPlay") -> list[Task]:
-    """All tasks of a folder and its subfolders, by file.
-
-    Raises `InputError` naming the file and the field that is missing or of another kind, or two tasks with one id.
-    """
-    files = sorted(file for file in folder.rglob("*") if file.suffix in (".yaml", ".yml"))
-    if not files:
-        raise InputError(f"{folder} holds no task (*.yaml); give the folder of STEVO-Bench's tasks.")
-    tasks = [read_task(file, control) for file in files]
-    seen: dict[str, Path] = {}
-    for task, file in zip(tasks, files, strict=True):
-        if seen.setdefault(task.id, file) != file:
-            raise InputError(f"{seen[task.id]} and {file} have the id {task.id!r} both; give each its own.")
-    return tasks
-
-
-def read_task(file: Path, control: Control = "HY-WorldPlay") -> Task:
-    """One task. Its id is ``id``, else the name of its file; names of prompts and of models match in any case.
-
-    Where ``camera_WM`` is missing, ``video_WM`` stands for it; it may be empty, where nothing has to be set going.
-
-    Raises `InputError` as `read_tasks` does.
-    """
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{file} cannot be read as YAML ({error}).") from error
-    content = _a(Mapping, file, "the task", content)
-    prompts = _any_case(file, "prompts", content.get("prompts"))
-    video = _a(str, file, "prompts.video_WM", prompts.get("video_wm"))
-    if not video.strip():
-        raise InputError(f"{file}: prompts.video_WM is {video!r}; give a text that is not blank.")
-    camera = prompts.get("camera_wm")
-    id = content.get("id")
-    return Task(
-        id=file.stem if id is None or not str(id).strip() else str(id),
-        video_prompt=video,
-        camera_prompt=video if camera is None else _a(str, file, "prompts.camera_WM", camera),
-        keys=_keys(file, content.get("camera_control"), control),
-        frame=_frame(file),
-    )
-
-
-def _a(kind: type, file: Path, name: str, value: Any) -> Any:
-    if not isinstance(value, kind):
-        what = "missing" if value is None else f"{value!r}, not text" if kind is str else f"{type(value).__name__}"
-        raise InputError(f"{file}: {name} is {what}; a task is a mapping that has prompts with video_WM.")
-    return value
-
-
-def _any_case(file: Path, name: str, value: Any) -> dict[str, Any]:
-    """A mapping with its names in lower case."""
-    found: dict[str, Any] = {}
-    for key, item in _a(Mapping, file, name, value).items():
-        if found.setdefault(str(key).lower(), item) != item:
-            raise InputError(f"{file}: {name} has {key} twice, in other letter cases; keep one.")
-    return found
-
-
-def _keys(file: Path, controls: Any, control: Control) -> str:
-    if controls is not None and not isinstance(controls, Mapping):
-        raise InputError(
-            f"{file}: camera_control is {controls!r}; it maps names of models ({', '.join(get_args(Control))}) to keys."
-        )
-    name = f"camera_control.{control}"
-    stated = _any_case(file, "camera_control", controls or {}).get(control.lower())
-    keys = ("" if stated is None else _a(str, file, name, stated)).strip() or DEFAULT_KEYS
-    try:
-        steps_from_stevo_keys(keys)
-    except InputError as error:
-        raise InputError(f"{file}: {name}: {error}") from error
-    return keys
-
-
-def _frame(file: Path) -> Path:
-    names = [f"{file.stem}_init_frame{suffix}" for suffix in (".png", ".jpg", ".jpeg")]
-    if found := [file.parent / name for name in names if (file.parent / name).is_file()]:
-        return found[0]
-    raise InputError(f"{file}: its first frame {names[0]} is missing; put it beside the task.")
-
-
-def camera_tasks(tasks: Sequence[Task]) -> list[Task]:
-    """The tasks of a run with cameras: the first variant of each scene, by id, under the id of the scene.
-
-    Variants differ in what interrupts the view (``_cardboard``, ``_curtain``, ``_lightoff``, or nothing, ``_00``), and
-    here the camera interrupts it.
-    """
-    scenes: dict[str, Task] = {}
-    for task in sorted(tasks, key=lambda task: task.id):
-        scene = _VARIANT.sub("", task.id)
-        scenes.setdefault(scene, replace(task, id=scene))
-    return list(scenes.values())
-
-
 def output_folder(config: Config) -> Path:
     """Where a run writes. The scorers take a folder for one with cameras by a name such as worldplay in its name."""
     return config.out / ("stevo" if config.cameras == "off" else "stevo-worldplay-keys")
-
-
-def check_names(tasks: Sequence[Task]) -> None:
-    """Raise `InputError` where two tasks would have one file."""
-    names: dict[str, str] = {}
-    for task in tasks:
-        if (other := names.setdefault(task.file, task.id)) != task.id:
-            raise InputError(f"The tasks {other!r} and {task.id!r} would both be {task.file}; rename one.")
 
 
 def write_map(folder: Path, tasks: Sequence[Task]) -> Path:

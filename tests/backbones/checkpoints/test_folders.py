@@ -86,6 +86,7 @@ def test_files_that_hold_the_same_tensor_are_refused_and_others_are_joined(tmp_p
     [
         ("wan2.2_t2v_high_noise_14B_fp16.safetensors", "wan2.2_t2v_low_noise_14B_fp16.safetensors"),
         ("Wan2_2-T2V-A14B-HIGH-noise.safetensors", "Wan2_2-T2V-A14B-LOW-noise.safetensors"),
+        ("Wan2_2-I2V-A14B-HIGH_bf16.safetensors", "Wan2_2-I2V-A14B-LOW_bf16.safetensors"),
         ("high_noise_model", "low_noise_model"),
     ],
 )
@@ -144,3 +145,26 @@ def test_folders_without_a_checkpoint(tmp_path, random_folder):
         load(random_folder)
     with pytest.raises(InputError, match="own format.*from_pretrained"):
         load(random_folder / "transformer")
+    (tmp_path / "__0_0.distcp").write_bytes(b"x")
+    with pytest.raises(InputError, match="torch.distributed.checkpoint.*dcp_to_torch"):
+        load(tmp_path)
+
+
+def test_both_experts_as_torch_files_and_a_folder_with_both_kinds_of_index(tmp_path):
+    for name in ("HighNoise-Q8_0.gguf", "LowNoise-Q8_0.gguf"):
+        (tmp_path / name).write_bytes(b"GGUF")
+    with pytest.raises(InputError, match="both experts of a Wan2.2 A14B, HighNoise-Q8_0.gguf and LowNoise"):
+        load(tmp_path)
+    write_shards(tmp_path)
+    (tmp_path / "pytorch_model.bin.index.json").write_text("{}")
+    assert is_model(load(tmp_path))
+
+
+def test_shards_as_torch_files(tmp_path):
+    state = random_state()
+    names = sorted(state)
+    for i in (0, 1):
+        torch.save({name: state[name] for name in names[i::2]}, tmp_path / f"pytorch_model-0000{i + 1}-of-00002.bin")
+    where = {name: f"pytorch_model-0000{i % 2 + 1}-of-00002.bin" for i, name in enumerate(names)}
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": where}))
+    assert is_model(load(tmp_path))

@@ -108,6 +108,12 @@ def test_what_lies_beside_the_transformer_is_not_read():
         assert is_model(load({"generator": random_state(), "generator_lora": layers}))
 
 
+def test_parameters_are_read_without_their_graph():
+    state = {name: torch.nn.Parameter(value) for name, value in random_state().items()}
+    model = load({"model": state})
+    assert is_model(model) and all(parameter.is_leaf for parameter in model.parameters())
+
+
 def test_the_file_may_go_away_after_it_was_read(tmp_path):
     torch.save({"model": random_state()}, tmp_path / "a.pt")
     model = load(tmp_path / "a.pt")

@@ -1,4 +1,4 @@
-"""What the recipes' commands share: help that fits the command, settings that all accept, models in the run's dtype."""
+"""What the recipes' commands share: help that fits the command, settings that all accept, and a report at the end."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import dataclasses
 import re
 
 import pytest
-import torch
 
-from recipes.common.backbones import load_backbone, load_trainable
-from recipes.common.commands import report_done
+from memkit.training import report_done
 from recipes.dit_mem import generate as dit_mem_generate
 from recipes.dit_mem import presets as dit_mem
 from recipes.memlearner import generate as memlearner_generate
@@ -62,21 +60,3 @@ def test_one_process_of_a_launch_reports(tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.setenv("RANK", "1")
     report_done(tmp_path)
     assert not capsys.readouterr().out
-
-
-def test_models_are_loaded_in_the_dtype_of_the_run(random_folder) -> None:
-    config = dataclasses.replace(remind.tiny(), model=str(random_folder), dtype="bf16", device="cpu")
-    pipe = load_backbone(config).pipeline()
-    assert pipe.transformer.patch_embedding.weight.dtype == pipe.text_encoder.dtype == torch.bfloat16
-    assert not any(p.requires_grad for part in (pipe.transformer, pipe.vae) for p in part.parameters())
-
-
-def test_what_training_does_not_use_stays_on_the_cpu(random_folder) -> None:
-    config = dataclasses.replace(remind.tiny(), model=str(random_folder), dtype="bf16")
-    meta = torch.device("meta")  # any other than the CPU
-    for sharded in (False, True):
-        pipe = load_trainable(config, meta, sharded).pipeline()
-        assert pipe.vae.device.type == "cpu" and pipe.text_encoder.device == meta
-        assert pipe.transformer.device.type == ("cpu" if sharded else "meta")
-        assert {p.dtype for p in pipe.transformer.parameters()} == {torch.float32}
-        assert pipe.text_encoder.dtype == torch.bfloat16 and all(p.requires_grad for p in pipe.transformer.parameters())

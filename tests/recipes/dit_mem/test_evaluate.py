@@ -14,12 +14,12 @@ import torch
 from memkit.banks import MemoryBank
 from memkit.encoders import EncoderName, load_encoder, make_encoder
 from memkit.errors import InputError
-from recipes.common.results import ResultStore
+from memkit.evaluation import ResultStore
+from memkit.worlds.law_clips import law_of, names_of
 from recipes.dit_mem import evaluate, prepare
 from recipes.dit_mem.conditions import STUDIES, Condition, knowledge, mixture, plug
 from recipes.dit_mem.data import TrainingSet
 from recipes.dit_mem.evaluate import CEILINGS, Evaluate, Evaluator
-from recipes.dit_mem.laws import law_of, names_of
 from recipes.dit_mem.memories import encode
 from recipes.dit_mem.parts import load_backbone, new_encoder
 from recipes.dit_mem.prepare import Prepare
@@ -169,7 +169,7 @@ def test_a_table_pairs_what_was_found_and_counts_what_was_not() -> None:
 
 
 def test_the_interval_holds_what_another_run_might_give(monkeypatch) -> None:
-    monkeypatch.setattr("recipes.common.tables.RESAMPLES", 2000)
+    monkeypatch.setattr("memkit.evaluation.tables.RESAMPLES", 2000)
     none = {g: (float(g), math.nan) for g in range(2, 12)}
     alike = [_run(none=none, retrieved={g: (g + 1.0, float(g)) for g in none}) for _ in range(3)]
     apart = [_run(none=none, retrieved={g: (g + off, float(g)) for g in none}) for off in (0.0, 1.0, 2.0)]

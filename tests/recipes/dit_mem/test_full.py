@@ -14,10 +14,10 @@ from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
 from memkit.errors import InputError
 from memkit.generation import TextCache, conditioning_frames
-from recipes.common.training import fingerprint, prepared
+from memkit.training import fingerprint, prepared
+from memkit.worlds.law_clips import FALLS, PROCESSES, clip_ids, law_of
 from recipes.dit_mem.data import Samples
 from recipes.dit_mem.evaluate import CEILINGS, Evaluate, open_evaluator
-from recipes.dit_mem.laws import FALLS, PROCESSES, clip_ids, law_of
 from recipes.dit_mem.parts import load_backbone
 from recipes.dit_mem.prepare import render_bank
 from recipes.dit_mem.presets import Config, parse, tiny

@@ -23,7 +23,6 @@ from recipes.dit_mem.memories import find
 from recipes.dit_mem.parts import load_backbone, new_encoder
 from recipes.dit_mem.prepare import Prepare
 from recipes.dit_mem.presets import PRESETS, Command, Config, parse, tiny
-from recipes.dit_mem.prompts import read_prompts
 
 
 @pytest.fixture(scope="module")
@@ -177,27 +176,3 @@ def test_a_prompt_from_a_file_never_gets_its_own_clip(config, tmp_path) -> None:
     hits = [hit["id"] for hit in json.loads(made.with_suffix(".json").read_text())["hits"]]
     assert bank.ids[0] not in hits and len(hits) == config.k
     assert find(config, bank, bank.captions[:1], "retrieved")[0].ids[0] == bank.ids[0]  # it would come first
-
-
-def test_names_are_safe_and_the_same_each_time(tmp_path) -> None:
-    texts = ["../../etc/passwd", "a" * 500, "ein Bär läuft", "...", "A b", "A  b"]
-    names = [prompt.name for prompt in read_prompts(texts, None)]
-    assert names == [prompt.name for prompt in read_prompts(texts, None)]
-    assert len(set(names)) == len(texts)
-    assert all(name == Path(name).name and len(name) < 100 and not name.startswith(".") for name in names)
-    assert len(read_prompts(["a", "a"], None)) == 1
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("name\nx\n", "caption"),
-        ("caption\n", "no row"),
-        ("video,caption\na.mp4,x\na.mp4,y\n", "named"),
-        ("caption\n \n", "blank"),
-    ],
-)
-def test_a_bad_prompt_file_is_named(tmp_path, content: str, message: str) -> None:
-    (tmp_path / "p.csv").write_text(content)
-    with pytest.raises(InputError, match=message):
-        read_prompts([], tmp_path / "p.csv")

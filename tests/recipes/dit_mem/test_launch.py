@@ -16,10 +16,10 @@ from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
 from memkit.encoders import FrequencyEncoder
 from memkit.errors import InputError
-from recipes.common.launch import launch
+from memkit.training import launch
+from memkit.worlds.law_clips import clip_ids
 from recipes.dit_mem import train
 from recipes.dit_mem.data import TrainingSet
-from recipes.dit_mem.laws import clip_ids
 from recipes.dit_mem.parts import load_backbone
 from recipes.dit_mem.prepare import render_bank
 from recipes.dit_mem.presets import PRESETS, Config, tiny

@@ -18,10 +18,9 @@ from memkit.errors import BankError, InputError
 from memkit.generation import TextCache
 from memkit.generation.short_text import short_text
 from memkit.injectors import SelfAttentionConcat
-from memkit.worlds.constants import MATERIALS, PLANETS, SUBSTANCES
-from recipes.common.training import clip_gradients, prepared, set_learning_rate
+from memkit.training import clip_gradients, prepared, set_learning_rate
+from memkit.worlds.law_clips import clip_ids
 from recipes.dit_mem.data import Batch, TrainingSet
-from recipes.dit_mem.laws import MADE_UP, clip_ids, constants_of, law_of, names_of
 from recipes.dit_mem.parts import load_backbone, new_encoder, queries
 from recipes.dit_mem.prepare import render_bank
 from recipes.dit_mem.presets import Config, tiny
@@ -66,38 +65,6 @@ def bank(config: Config, backbone: WanBackbone) -> MemoryBank:
 @pytest.fixture(scope="module")
 def data(config: Config, bank: MemoryBank) -> TrainingSet:
     return TrainingSet(bank, config)
-
-
-def test_no_name_of_training_is_one_that_the_backbone_knows_or_that_tests() -> None:
-    laws = [law_of(id) for id in clip_ids("train", 4 * 48 * 6, 0)]
-    named = {}
-    for law in laws:
-        for name, constant in zip(names_of(law), list(constants_of(law).values())[::-1], strict=True):
-            assert named.setdefault(name, constant) == constant  # a name stands for one constant
-    assert len(named) == len(set(named.values())) == 24 + 12 + 13
-    tables = (PLANETS, MATERIALS, SUBSTANCES)
-    assert not set(named) & {name for table in tables for split in ("train", "test") for name in table[split]}
-    assert not set(MADE_UP.values()) & {name for table in tables for names in table.values() for name in names}
-    test = [law_of(id) for id in clip_ids("test", 4 * 8 * 4, 0)]
-    assert {name for law in test for name in names_of(law)} == {name for table in tables for name in table["test"]}
-    pairs = [names_of(law) for law in test if len(names_of(law)) == 2]
-    assert {pairs.count(pair) for pair in pairs} == {4}  # every material on every planet, as often
-
-
-def test_the_clips_of_a_law_are_what_its_caption_says() -> None:
-    for id in clip_ids("train", 40, 3):
-        law = law_of(id)
-        assert all(name in law.caption.split() for name in names_of(law))
-        assert names_of(law) == names_of(law_of(id)) and set(constants_of(law)) == set(law.constants)
-        if law.kind == "toss":
-            state = law.state(torch.linspace(0, 2 * law.lift / law.gravity, 200, dtype=torch.float64))
-            assert 1.79 < (state["z"].max() - law.half) < 2.71  # no lighter a planet, no higher a toss
-
-
-def test_a_clip_is_a_function_of_its_id() -> None:
-    assert law_of("train-0-00003") == law_of("train-0-00003") != law_of("train-1-00003")
-    with pytest.raises(InputError, match="no clip of the laws world"):
-        law_of("my-video")
 
 
 def test_an_interrupted_bank_is_completed_and_another_refused(tmp_path, config, backbone) -> None:

@@ -9,11 +9,12 @@ import torch
 
 from memkit.banks import MemoryBank
 from memkit.errors import InputError
+from memkit.rollout.long_videos import ChunkIndex, chunk_id, frames_id
+from memkit.training import load_backbone
 from memkit.worlds.rooms import Room
-from recipes.common.backbones import load_backbone
 from recipes.memlearner import prepare
-from recipes.memlearner.data import Target, TrainingSet, Videos
-from recipes.memlearner.videos import RoomVideo, chunk_id, frames_id, room_names
+from recipes.memlearner.data import TrainingSet, Videos
+from recipes.memlearner.videos import RoomVideo, room_names
 from tests.helpers.memlearner_runs import CHUNKS, videos_in
 
 
@@ -79,7 +80,7 @@ def test_a_batch_is_a_function_of_its_step_and_shared_by_processes(config, bank)
 @pytest.mark.parametrize("keeps", ["chunks", "frames"])
 def test_the_past_is_what_came_before(bank, keeps) -> None:
     videos = Videos(bank)
-    history = videos.history([Target("train-00000", 2, 2)], keeps)
+    history = videos.history([ChunkIndex("train-00000", 2, 2)], keeps)
     target = bank.clip(chunk_id("train-00000", 2))
     assert target.cameras is not None and history.cameras is not None
     assert torch.equal(history.cameras.c2w[0, -1], target.cameras.c2w[0])  # its last frame is the chunk's first

@@ -13,9 +13,8 @@ import pytest
 import torch
 
 from memkit.errors import InputError
-from recipes.common.backbones import load_backbone
-from recipes.common.results import read_rows
-from recipes.common.tables import write_tables
+from memkit.evaluation import read_rows, write_tables
+from memkit.training import load_backbone
 from recipes.memlearner import evaluate, scores
 from recipes.memlearner.presets import tiny
 from recipes.memlearner.scores import Row, Run, clip_of, score, tables, truth

@@ -16,10 +16,16 @@ from torch.distributed.tensor import DTensor
 from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
 from memkit.injectors import QueryLayers
-from recipes.common.backbones import load_trainable
-from recipes.common.checkpoint import TrainState
-from recipes.common.launch import shard
-from recipes.common.training import adamw, clip_gradients, prepared, set_learning_rate, zero_missing_gradients
+from memkit.training import (
+    TrainState,
+    adamw,
+    clip_gradients,
+    load_trainable,
+    prepared,
+    set_learning_rate,
+    shard,
+    zero_missing_gradients,
+)
 from recipes.memlearner import prepare, train
 from recipes.memlearner.data import TrainingSet
 from recipes.memlearner.methods import make_method

@@ -15,8 +15,7 @@ from memkit.errors import InputError
 from memkit.flow import add_noise
 from memkit.generation import TextCache, conditioning_frames
 from memkit.rollout import ContextMethod
-from recipes.common.backbones import load_trainable
-from recipes.common.training import prepared
+from memkit.training import load_trainable, prepared
 from recipes.memlearner.data import Batch, TrainingSet
 from recipes.memlearner.methods import make_method
 from recipes.memlearner.presets import Config

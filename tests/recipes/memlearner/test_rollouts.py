@@ -11,8 +11,8 @@ import torch
 
 from memkit.cameras import Cameras, read_poses, write_poses
 from memkit.errors import InputError
+from memkit.training import load_backbone
 from memkit.video import read_video, write_video
-from recipes.common.backbones import load_backbone
 from recipes.memlearner import generate
 from recipes.memlearner.videos import RoomVideo
 from tests.helpers.memlearner_runs import trained

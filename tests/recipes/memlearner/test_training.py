@@ -10,8 +10,7 @@ import torch
 
 from memkit.banks import MemoryBank
 from memkit.errors import InputError
-from recipes.common.backbones import load_trainable
-from recipes.common.launch import launch
+from memkit.training import launch, load_trainable
 from recipes.memlearner import train
 from recipes.memlearner.data import TrainingSet
 from recipes.memlearner.methods import camera_encoders, load_method, make_method, start_from

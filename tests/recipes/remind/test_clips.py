@@ -14,12 +14,13 @@ from memkit.banks.captions import Row
 from memkit.cameras import Cameras, write_poses
 from memkit.errors import InputError
 from memkit.interruptions import Fog
+from memkit.interruptions.timing import frames_of
 from memkit.video import write_video
 from recipes.remind import prepare, records
 from recipes.remind.clips import FileClip, WorldClip
 from recipes.remind.data import TrainingSet
 from recipes.remind.presets import Config
-from recipes.remind.records import chunk_spans, frames_of, twin_of
+from recipes.remind.records import chunk_spans, twin_of
 
 
 @pytest.fixture

@@ -11,14 +11,15 @@ import torch
 
 from memkit.cameras import Cameras
 from memkit.errors import InputError
+from memkit.evaluation import intervals
+from memkit.interruptions.timing import frames_of
 from memkit.metrics.hidden_process import moving_pixels
+from memkit.training import load_backbone
 from memkit.video import read_video, write_video
-from recipes.common.backbones import load_backbone
-from recipes.common.tables import intervals
-from recipes.remind import evaluate, prepare, scores, train
+from recipes.remind import evaluate, prepare, sampler, scores
 from recipes.remind.clips import WorldClip
 from recipes.remind.presets import tiny
-from recipes.remind.records import chunk_spans, frames_of
+from recipes.remind.records import chunk_spans
 from recipes.remind.sampler import Chunk, open_stream, sample_chunks
 from recipes.remind.scores import score, truth_of
 
@@ -109,7 +110,7 @@ def test_what_is_given_stays_and_the_rest_follows_the_seed(config) -> None:
     def roll(rows: slice, seeds: list[int], **changes: object) -> torch.Tensor:
         own = dataclasses.replace(config, **changes)
         at = Cameras(cameras.c2w[rows], cameras.intrinsics[rows])
-        positions = train.load_cameras(config, backbone, config.out)
+        positions = sampler.load_cameras(config, backbone, config.out)
         stream = open_stream(own, backbone, positions, seeds, at, (4, 4), 13)
         mine = [
             Chunk(c.prompts[rows], c.frames, None if c.conditioning is None else c.conditioning[rows]) for c in chunks
@@ -138,7 +139,7 @@ def test_without_the_past_nothing_from_before_the_interruption_is_known(config, 
 
         monkeypatch.setattr(clips, "load", other)
         backbone = load_backbone(config, trained=config.out)
-        positions = train.load_cameras(config, backbone, config.out)
+        positions = sampler.load_cameras(config, backbone, config.out)
         evaluator = evaluate.Evaluator(evaluate.Evaluate(config, clips=5), clips, backbone, positions)
         for who in ("", "without the past"):
             made[who, changed] = evaluator._recover([id], who, hidden)[0][:, :, hidden[1] :]

@@ -11,7 +11,7 @@ import torch
 from memkit.cameras import Cameras, read_poses, write_poses
 from memkit.errors import InputError
 from memkit.video import read_video
-from recipes.remind import generate, sampler
+from recipes.remind import generate
 
 
 def test_generate_from_an_image_with_prompts_and_keys(config, picture, capsys) -> None:
@@ -33,14 +33,6 @@ def test_generate_goes_on_from_a_video_past_its_length(config, picture) -> None:
     )  # fmt: skip
     assert generate.main(command) == 0
     assert len(read_video(config.out / "long.mp4").frames) == 4 * 21 + 1
-
-
-@pytest.mark.parametrize("event", ["occluder", "lights-off", "look-away", "camera-off", "fog"])
-def test_an_interruption_is_given_over_the_last_frame(config, event) -> None:
-    frame = torch.randint(1, 256, (32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    clip = sampler.interrupted(event, frame, 24, 8.0)
-    differ = (clip.video != frame).flatten(1).any(1)
-    assert clip.spans.degraded == (1, 25) and differ[2:24].all() and not differ[0] and not differ[25:].any()
 
 
 def test_generate_with_an_interruption(config, picture) -> None:

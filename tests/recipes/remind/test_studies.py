@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from memkit.errors import InputError
-from recipes.common.study import run_config
+from memkit.evaluation import run_config
 from recipes.remind import evaluate, scores
 from recipes.remind.presets import tiny
 from recipes.remind.studies import claims, sheet

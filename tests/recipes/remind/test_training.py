@@ -14,8 +14,7 @@ from memkit.cameras import CameraPath, Cameras
 from memkit.errors import InputError
 from memkit.generation import TextCache
 from memkit.injectors import TeacherForcing, stream_cameras
-from recipes.common.backbones import load_trainable
-from recipes.common.training import prepared
+from memkit.training import load_trainable, prepared
 from recipes.remind import train
 from recipes.remind.data import TrainingSet
 from recipes.remind.presets import PRESETS, Config, tiny

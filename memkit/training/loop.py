@@ -14,8 +14,8 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 
-from memkit.backbones import WanBackbone
-from memkit.generation import short_texts
+from memkit.backbones.wan import WanBackbone
+from memkit.generation.short_text import short_texts
 
 LEAST_LR = 0.05  # where the cosine ends
 

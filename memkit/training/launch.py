@@ -1,4 +1,4 @@
-"""Several processes, weights in pieces, and an experiment tracker; accelerate's and torch's.
+"""Training in several processes, with sharded weights and an experiment tracker, on accelerate's and torch's own API.
 
 accelerate launch -m recipes.dit_mem.train --preset wan2.1-1.3b
 torchrun --nproc-per-node 8 -m recipes.dit_mem.train --preset wan2.1-1.3b
@@ -15,12 +15,12 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from memkit.errors import InputError
-from recipes.common.settings import Settings
-from recipes.common.training import pick_device
+from memkit.training.loop import pick_device
+from memkit.training.settings import Settings
 
 
-def launch(settings: Settings, project: str, told: dict[str, Any]) -> Accelerator:
-    """The `Accelerator` of this process; its tracker, if there is one, is ``told`` the settings of the run.
+def launch(settings: Settings, project: str, config: dict[str, Any]) -> Accelerator:
+    """The `Accelerator` of this process; its tracker, if there is one, is given ``config``, the settings of the run.
 
     Raises `InputError` if the tracker is not installed.
     """
@@ -39,15 +39,15 @@ def launch(settings: Settings, project: str, told: dict[str, Any]) -> Accelerato
         ],
     )
     if tracker != "none":
-        accelerator.init_trackers(project, {name: _plain(value) for name, value in told.items()})
+        accelerator.init_trackers(project, {name: _plain(value) for name, value in config.items()})
     return accelerator
 
 
 def micro_batches(accelerator: Accelerator) -> list[tuple[int, int]]:
     """The shares (index, count) of a step's batch that this process computes, one after the other.
 
-    The batch of a step is parted by processes and by gradient accumulation alike, so that two processes, or two
-    accumulated passes, make the step that one makes with twice the batch.
+    Processes and accumulated passes divide the batch in the same way: two processes, or two accumulated passes,
+    compute the step of a single process with twice the batch.
     """
     processes, accumulated = accelerator.num_processes, accelerator.gradient_accumulation_steps
     return [(accelerator.process_index + i * processes, processes * accumulated) for i in range(accumulated)]

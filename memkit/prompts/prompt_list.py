@@ -1,7 +1,7 @@
-"""The prompts of a command line and of a CSV file, with the names of the videos to generate.
+"""Prompts from a list and from a CSV file, with safe names for the videos to generate.
 
-The CSV has the column caption and, where the videos should be named by it, video (or Video, video_path). A clip of the
-bank with that name, and all of its source, is kept out of the prompt's memory.
+The CSV has a column ``caption`` and, to name the videos by it, a column ``video`` (or ``Video``, ``video_path``).
+`Prompt.own` has the ids that clips of this video would have in a bank, which can so be kept out of its own memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from memkit.errors import InputError
 
 
 class Prompt(NamedTuple):
-    """``name`` is the file name without suffix; ``own`` are the ids that clips of the same video would have."""
+    """A prompt; ``name`` is the name of its video without suffix, ``own`` the ids that clips of the same video have."""
 
     name: str
     text: str
@@ -25,7 +25,10 @@ class Prompt(NamedTuple):
 
 
 def read_prompts(prompts: Sequence[str], file: Path | None) -> list[Prompt]:
-    """All prompts, equal ones once. Raises `InputError` for a bad file, a blank prompt or a name used twice."""
+    """All prompts of a list and of a CSV file, equal ones once.
+
+    Raises `InputError` for no prompt at all, a bad file, a blank prompt, or two prompts of one name.
+    """
     found = [Prompt(_slug(text), text, []) for text in prompts]
     if file is not None:
         found += _read_csv(file)

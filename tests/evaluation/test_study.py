@@ -13,9 +13,18 @@ from pathlib import Path
 import pytest
 
 from memkit.errors import InputError
-from recipes.common.results import ResultStore
-from recipes.common.study import Study, StudyFlags
-from recipes.common.tables import Run, Table, compare, field, intervals, to_markdown, write_tables
+from memkit.evaluation import (
+    ResultStore,
+    Run,
+    Study,
+    StudyFlags,
+    Table,
+    compare,
+    field,
+    intervals,
+    to_markdown,
+    write_tables,
+)
 
 
 @dataclass(frozen=True)

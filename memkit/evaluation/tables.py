@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from memkit.metrics import Interval, bootstrap_runs
-from recipes.common.results import to_json
+from memkit.evaluation.results import to_json
+from memkit.metrics.bootstrap import Interval, bootstrap_runs
 
 Run = Mapping[tuple[str, str], Any]
 """Rows of one training run, by condition and id."""

@@ -10,12 +10,12 @@ import torch
 from diffusers import WanPipeline, WanTransformer3DModel
 from torch import nn
 
-from memkit.backbones import WanBackbone, WanCodec
-from memkit.backbones.codec import tiny_folder
+from memkit.backbones.codec import WanCodec, tiny_folder
+from memkit.backbones.wan import WanBackbone
 from memkit.errors import InputError
-from recipes.common.launch import shard as shard_weights
-from recipes.common.settings import RunSettings
-from recipes.common.training import pick_device
+from memkit.training.launch import shard as shard_weights
+from memkit.training.loop import pick_device
+from memkit.training.settings import RunSettings
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import tyro
 
 from memkit.errors import MemkitError
-from recipes.common.settings import DataSettings, RunSettings, SampleSettings, TrainSettings
+from memkit.training.settings import DataSettings, RunSettings, SampleSettings, TrainSettings
 
 AnyCommand = TypeVar("AnyCommand")
 SAMPLES, TRAINS, PREPARES = (SampleSettings,), (TrainSettings,), (DataSettings,)

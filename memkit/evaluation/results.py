@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 from tqdm import tqdm
 
@@ -16,6 +16,7 @@ from memkit.errors import InputError
 from memkit.files import atomic_write
 
 
+@runtime_checkable
 class Row(Protocol):
     """A dataclass whose fields can be written as JSON. NaN is written as null."""
 
@@ -28,6 +29,7 @@ class Row(Protocol):
 
 
 AnyRow = TypeVar("AnyRow", bound=Row)
+Value = TypeVar("Value")
 
 
 class ResultStore(Generic[AnyRow]):
@@ -36,7 +38,7 @@ class ResultStore(Generic[AnyRow]):
     Raises `InputError` if the file was measured with other settings: it is never overwritten.
     """
 
-    def __init__(self, file: Path, settings: dict[str, Any], kind: type[AnyRow]) -> None:
+    def __init__(self, file: Path, settings: dict[str, Any], kind: Callable[..., AnyRow]) -> None:
         self.file = file
         file.parent.mkdir(parents=True, exist_ok=True)
         if not file.exists():
@@ -71,7 +73,7 @@ class ResultStore(Generic[AnyRow]):
         self.rows[row.condition, row.id] = row
 
 
-def read_rows(file: Path, kind: type[AnyRow]) -> dict[tuple[str, str], AnyRow]:
+def read_rows(file: Path, kind: Callable[..., AnyRow]) -> dict[tuple[str, str], AnyRow]:
     """The rows of a `ResultStore`'s file, without a last line that a crash cut short."""
     lines = file.read_text().split("\n")[1:-1]
     rows = [from_json(kind, json.loads(line)) for line in lines]
@@ -87,7 +89,7 @@ def check_settings(file: Path, before: dict[str, Any], now: dict[str, Any]) -> N
         raise InputError(f"{file} was measured with other settings: {what}; give another --out, or move it away.")
 
 
-def from_json(kind: type[Any], values: dict[str, Any]) -> Any:
+def from_json(kind: Callable[..., Value], values: dict[str, Any]) -> Value:
     """A row of the dataclass ``kind`` from its JSON object."""
     return kind(**{name: math.nan if value is None else value for name, value in values.items()})
 

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from memkit.errors import InputError
-from recipes.common.checkpoint import load_checkpoint, run_settings, save_checkpoint
-from recipes.common.settings import RESUME_OVERRIDES
+from memkit.training import RESUME_OVERRIDES, load_checkpoint, run_settings, save_checkpoint
 from recipes.dit_mem.presets import tiny
 
 

@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 
-from recipes.common.commands import TRAINS, report_done
-from recipes.common.tables import NO_UNITS, Table, two, write_tables
+from memkit.evaluation.tables import NO_UNITS, Table, two, write_tables
+from memkit.training.command_line import TRAINS, report_done
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")

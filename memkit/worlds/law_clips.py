@@ -1,11 +1,11 @@
-"""The clips of the laws world that the tiny preset is about, each drawn from its own generator by its id.
+"""Clips of the laws world by id, for memory to learn from: only other clips of a name reveal its constant.
 
-Three of four are of bodies that drop, are thrown or are tossed up: the planet's gravity and the material's restitution
-govern them. One of four is of a process at the rate of its substance. tiny-wan was trained on the names of the "train"
-split, so it may know their constants without memory. What it knows nothing of are names it has not seen. So the
-encoder is trained on such names: those of the "memory" split, and those of "train" under names made up for them, so
-that twice as many constants occur and only other clips of a name tell its own. A made-up name stays with its constant,
-so captions find clips of the same one. The names of the "test" split are for evaluation alone.
+Three of four clips show a body that drops, is thrown or is tossed up, governed by the planet's gravity and the
+material's restitution; one of four shows a process at the rate of its substance. tiny-wan was trained on the names of
+the "train" split and may know their constants without memory, so clips to train on have names that it has not seen:
+those of the "memory" split, and invented names for those of "train", which doubles the number of constants. An invented
+name always stands for the same constant, so that captions find clips of the same one. The names of the "test" split are
+for evaluation alone.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from dataclasses import replace
 from typing import Any
 
 from memkit.errors import InputError
-from memkit.worlds import Event, sample_law
 from memkit.worlds.constants import MATERIALS, PLANETS, SUBSTANCES, Split
+from memkit.worlds.event import Event
+from memkit.worlds.laws import sample_law
 from memkit.worlds.processes import Process
 from memkit.worlds.solids import Fall
 
-MADE_UP = {
+INVENTED_NAMES = {
     "Arda": "Abdera", "Boro": "Belisar", "Cyra": "Corvus", "Dune": "Delmar",
     "Eron": "Elspet", "Fenn": "Farrow", "Gaia": "Gesk", "Hera": "Hollin",
     "Ilya": "Immer", "Jarn": "Jubal", "Koth": "Kesh", "Lume": "Umbra",
@@ -30,7 +31,7 @@ MADE_UP = {
     "wax": "ablin", "ice": "borat", "tallow": "cinnel", "resin": "dravite",
     "butter": "elixin", "sugar": "fluore", "salt": "gorgon",
 }  # fmt: skip
-"""Names for those of the "train" split."""
+"""An invented name for each name of the "train" split."""
 
 FALLS = ("drop", "throw", "toss")
 PROCESSES = ("fill", "drain", "melt", "rise")
@@ -39,16 +40,16 @@ PROCESSES = ("fill", "drain", "melt", "rise")
 def clip_ids(part: str, count: int, seed: int) -> list[str]:
     """Ids of ``count`` clips; ``part`` is "train" (24 planets, 12 materials, 13 substances) or "test" (6, 4, 4).
 
-    Names take turns: of falls first the planets, and with each round of them the materials.
+    Falls take the planets in turn, and after each round of planets the next material.
     """
     return [f"{part}-{seed}-{i:05d}" for i in range(count)]
 
 
 def law_of(id: str) -> Event:
-    """The clip of an id that ``clip_ids`` made, always the same; InputError for any other id."""
+    """The event of an id of `clip_ids`, always the same; raises `InputError` for any other id."""
     part, seed, index = (id.split("-") + ["", ""])[:3]
     if part not in ("train", "test") or not seed.isdigit() or not index.isdigit():
-        raise InputError(f"{id!r} is no clip of the laws world; use a bank that `prepare` made without --videos.")
+        raise InputError(f"{id!r} is no clip of the laws world; use the ids of `memkit.worlds.law_clips.clip_ids`.")
     splits: tuple[Split, ...] = ("train", "memory") if part == "train" else ("test",)
     round, turn = divmod(int(index), 4)
     rng = random.Random(f"dit-mem/{id}")
@@ -64,8 +65,8 @@ def _fall(rng: random.Random, splits: tuple[Split, ...], number: int) -> Fall:
     lift = made.lift * (PLANETS[split][planet] / made.gravity) ** 0.5  # as high as it was to go
     return replace(
         made,
-        planet=MADE_UP.get(planet, planet),
-        material=MADE_UP.get(material, material),
+        planet=INVENTED_NAMES.get(planet, planet),
+        material=INVENTED_NAMES.get(material, material),
         gravity=PLANETS[split][planet],
         restitution=constants.restitution,
         friction=constants.friction,
@@ -77,19 +78,19 @@ def _process(rng: random.Random, splits: tuple[Split, ...], number: int) -> Proc
     substances: list[tuple[Split, str]] = [(split, name) for split in splits for name in SUBSTANCES[split]]
     split, substance = substances[number % len(substances)]
     made: Any = sample_law(rng, split, PROCESSES)
-    return replace(made, substance=MADE_UP.get(substance, substance), rate=SUBSTANCES[split][substance])
+    return replace(made, substance=INVENTED_NAMES.get(substance, substance), rate=SUBSTANCES[split][substance])
 
 
 def constants_of(law: Event) -> dict[str, float]:
-    """The constants that the names of its caption stand for."""
+    """The constants that the names in the caption of an event stand for, by name."""
     return {name: float(getattr(law, name)) for name in law.constants}
 
 
 def names_of(law: Event) -> tuple[str, ...]:
-    """The names in its caption that stand for constants: of a fall planet and material, of a process the substance."""
+    """The names in a caption that stand for constants: planet and material of a fall, substance of a process."""
     return tuple(part.name for part in law.parts() if part.name is not None)
 
 
-def kin(law: Event, ids: Iterable[str]) -> list[str]:
-    """Those of the clips that obey a law of the same constants, whatever their values."""
+def same_constants(law: Event, ids: Iterable[str]) -> list[str]:
+    """The ids of clips that are governed by the same constants as ``law``, whatever their values."""
     return [id for id in ids if law_of(id).constants == law.constants]

@@ -1,0 +1,98 @@
+"""What a model with attachments is not run with, and diffusers' caches, whose state belongs to what was attached.
+
+diffusers' caches (PyramidAttentionBroadcast, FirstBlockCache, MagCache, TaylorSeer, FasterCache, SeaCache) keep outputs
+of some layers and give them again at later calls. What they kept with one memory must not be given with another, so
+they are reset whenever something is attached or detached, or a chunk begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from diffusers.hooks import ModelHook
+from diffusers.hooks.hooks import StateManager
+from torch import nn
+
+from memkit.errors import MemkitError
+
+
+@runtime_checkable
+class Needs(Protocol):
+    """What an attachment says of itself."""
+
+    kind: str
+    needs_every_block: bool
+    differs_by_pass: bool
+
+
+def check_runnable(model: Any, attachments: Sequence[Needs]) -> None:
+    """Raise `MemkitError` if the model has a feature enabled with which the attachments would give wrong results."""
+    kinds = " and ".join(attachment.kind for attachment in attachments)
+    if getattr(model, "_parallel_config", None) is not None:
+        raise MemkitError(
+            f"The transformer runs in parallel over its tokens or heads (enable_parallelism), while {kinds} would act "
+            "on each part as if it were whole. Load it without a parallel_config; to use several GPUs, run one video "
+            "on each, or shard the weights with FSDP2."
+        )
+    for hook in (hook for _, hook in _caches(model)):
+        for attachment in attachments:
+            if attachment.needs_every_block:
+                raise MemkitError(
+                    f"The transformer has a cache of diffusers enabled ({_name(hook)}), which skips blocks, and "
+                    f"{attachment.kind} attached, which needs every block to run; call transformer.disable_cache()."
+                )
+            if attachment.differs_by_pass and not _state_managers(hook):
+                raise MemkitError(
+                    f"{_name(hook)} counts calls and does not tell the passes of guidance apart, of which "
+                    f"{attachment.kind} shows memory to one only: it would reuse the attention of another pass. Use a "
+                    "cache that keeps them apart, such as FirstBlockCacheConfig, or transformer.disable_cache()."
+                )
+
+
+def refuse_cache(model: nn.Module, what: str) -> None:
+    """Raise `MemkitError`, with ``what`` as the reason, if one of diffusers' caches is enabled."""
+    for _, hook in _caches(model):
+        raise MemkitError(
+            f"The transformer has a cache of diffusers enabled ({_name(hook)}), which skips blocks: {what}; call "
+            "transformer.disable_cache()."
+        )
+
+
+def reset_caches(model: nn.Module) -> None:
+    """Forget what diffusers' caches kept; a ``cache_context`` that is open stays open."""
+    for module, hook in _caches(model):
+        managers = _state_managers(hook)
+        contexts = [manager._context for manager in managers]
+        hook.reset_state(module)
+        for manager, context in zip(managers, contexts, strict=True):
+            manager.set_context(context)
+
+
+def several_videos(rows: int, batch: int, remedy: str) -> str:
+    """The end of an error about ``rows`` samples of something in a batch of which each prompt has several videos.
+
+    ``remedy`` says what to repeat, with ``{n}`` for the number of videos; the result is empty in other cases.
+    """
+    videos, rest = divmod(batch, rows)
+    if rest or videos < 2:
+        return ""
+    return f" For num_videos_per_prompt={videos}, the batch is ordered prompt by prompt: {remedy.format(n=videos)}."
+
+
+def _caches(model: nn.Module) -> Iterator[tuple[nn.Module, ModelHook]]:
+    """The stateful hooks of the model's modules; caches have no public list."""
+    for module in model.modules():
+        registry = vars(module).get("_diffusers_hook")
+        for hook in () if registry is None else tuple(registry.hooks.values()):
+            if hook._is_stateful:
+                yield module, hook
+
+
+def _state_managers(hook: ModelHook) -> list[StateManager]:
+    """Where a hook keeps its state for each ``cache_context``; empty for a hook that keeps one for all calls."""
+    return [value for value in vars(hook).values() if isinstance(value, StateManager)]
+
+
+def _name(hook: ModelHook) -> str:
+    return type(hook).__name__.removesuffix("Hook")

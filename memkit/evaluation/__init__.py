@@ -1,0 +1,44 @@
+"""Evaluation: measured rows that survive interruption, tables with confidence intervals, studies of variants."""
+
+from memkit.evaluation.results import ResultStore, check_settings, from_json, read_rows, to_json
+from memkit.evaluation.study import Study, StudyFlags, parallel_map, run_config
+from memkit.evaluation.tables import (
+    Cells,
+    Measure,
+    Run,
+    Table,
+    compare,
+    exactly,
+    field,
+    interval,
+    intervals,
+    table_to_json,
+    to_markdown,
+    values,
+    write_tables,
+)
+
+__all__ = [
+    "Cells",
+    "Measure",
+    "ResultStore",
+    "Run",
+    "Study",
+    "StudyFlags",
+    "Table",
+    "check_settings",
+    "compare",
+    "exactly",
+    "field",
+    "from_json",
+    "interval",
+    "intervals",
+    "parallel_map",
+    "read_rows",
+    "run_config",
+    "table_to_json",
+    "to_json",
+    "to_markdown",
+    "values",
+    "write_tables",
+]

@@ -1,0 +1,65 @@
+"""Interrupted clips with cameras, and a still that is interrupted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from memkit.cameras.cameras import Cameras
+from memkit.interruptions.apply import InterruptedClip, interrupt
+from memkit.interruptions.kinds import KINDS, CameraOff, Interruption, LookAway, Occluder
+from memkit.interruptions.timing import Timing
+
+InterruptionName = Literal["occluder", "lights-off", "look-away", "camera-loop", "camera-off", "fog"]
+_RAMP = 4  # frames in which a still's interruption comes and goes
+_AFTER = 10  # frames beyond the interruption, whose end `interrupt` keeps clean
+
+
+class PosedFrames(NamedTuple):
+    """Video frames with one camera per frame."""
+
+    frames: UInt8[Tensor, "frames height width 3"]
+    cameras: Cameras
+
+
+def interrupt_posed(
+    frames: UInt8[Tensor, "frames height width 3"], cameras: Cameras | None, fps: float, by: Interruption
+) -> tuple[PosedFrames, PosedFrames]:
+    """A clip that is interrupted, and its twin, each with cameras.
+
+    A virtual camera that turns (`LookAway`) turns the given ``cameras`` [frames] and has their field of view, if it is
+    known. Without ``cameras`` the camera is taken to stand still, at the identity.
+
+    Raises `InputError` as `interrupt` does.
+    """
+    turns = isinstance(by, LookAway)
+    if turns and cameras is not None and (fx := float(cameras.intrinsics[0, 0])) > 0:
+        by = replace(by, fov_degrees=float(torch.tensor(0.5 / fx).atan().rad2deg() * 2))
+    clip = interrupt(frames, fps, by)
+    own = cameras or Cameras(torch.eye(4).repeat(len(frames), 1, 1), torch.zeros(len(frames), 4))
+    intrinsics = (clip.intrinsics if turns else own.intrinsics).to(own.intrinsics)
+    turned = Cameras(own.c2w @ clip.c2w.to(own.c2w), intrinsics)
+    return PosedFrames(clip.video, turned), PosedFrames(clip.twin, Cameras(own.c2w, intrinsics))
+
+
+def interrupt_still(
+    kind: InterruptionName, frame: UInt8[Tensor, "height width 3"], count: int, fps: float
+) -> InterruptedClip:
+    """``frame`` held, and interrupted in the frames 1 to ``count``; frame 0 and the last 9 frames are clean.
+
+    The interruption hides all that it can: an occluder covers the whole frame, a camera that turns looks from the whole
+    frame.
+    """
+    cls = next(each for each in KINDS if kind == each.NAME)
+    frames = count + _AFTER
+    ramp = 0 if cls is CameraOff else min(_RAMP, count // 2)
+    timing = Timing(*(x / (frames - 1) for x in (0, ramp, count + 1 - ramp, count + 1)))
+    if issubclass(cls, Occluder):
+        by = cls(timing=timing, cover=1.0)
+    else:
+        by = cls(timing=timing, keep=1.0) if issubclass(cls, LookAway) else cls(timing=timing)
+    return interrupt(frame.expand(frames, *frame.shape), fps, by)

@@ -1,0 +1,17 @@
+"""Prompts from a list or a CSV file, and those of published benchmarks with the file names of their videos."""
+
+from memkit.prompts.phygenbench import PhyGenBenchPrompt, plan_phygenbench, read_phygenbench
+from memkit.prompts.plan import PlannedVideo
+from memkit.prompts.prompt_list import Prompt, read_prompts
+from memkit.prompts.vbench import plan_vbench, read_vbench
+
+__all__ = [
+    "PhyGenBenchPrompt",
+    "PlannedVideo",
+    "Prompt",
+    "plan_phygenbench",
+    "plan_vbench",
+    "read_phygenbench",
+    "read_prompts",
+    "read_vbench",
+]

@@ -1,0 +1,80 @@
+"""Training: settings and command lines of a run, launching, loading, checkpoints and a log that survives resumption.
+
+The loop itself is the caller's: batch, forward, loss, backward, step, log, save.
+"""
+
+from memkit.training.checkpoint import TrainState, load_checkpoint, run_settings, save_checkpoint, save_part
+from memkit.training.command_line import PREPARES, SAMPLES, TRAINS, parse_with, report_done, run_command
+from memkit.training.launch import distribute, launch, micro_batches, report_sharding, shard, sharded
+from memkit.training.load import load_backbone, load_codec, load_trainable
+from memkit.training.loop import (
+    adamw,
+    clip_gradients,
+    fingerprint,
+    lr_multiplier,
+    pick_device,
+    prepared,
+    set_learning_rate,
+    zero_missing_gradients,
+)
+from memkit.training.run_log import (
+    Phase,
+    RunLog,
+    by_noise_level,
+    check_disk,
+    estimate_cost,
+    gathered_losses,
+    timed,
+)
+from memkit.training.settings import (
+    RESUME_OVERRIDES,
+    DataSettings,
+    RunSettings,
+    SampleSettings,
+    Settings,
+    TrainSettings,
+)
+
+__all__ = [
+    "DataSettings",
+    "PREPARES",
+    "Phase",
+    "RESUME_OVERRIDES",
+    "RunLog",
+    "RunSettings",
+    "SAMPLES",
+    "SampleSettings",
+    "Settings",
+    "TRAINS",
+    "TrainSettings",
+    "TrainState",
+    "adamw",
+    "by_noise_level",
+    "check_disk",
+    "clip_gradients",
+    "distribute",
+    "estimate_cost",
+    "fingerprint",
+    "gathered_losses",
+    "launch",
+    "load_backbone",
+    "load_checkpoint",
+    "load_codec",
+    "load_trainable",
+    "lr_multiplier",
+    "micro_batches",
+    "parse_with",
+    "pick_device",
+    "prepared",
+    "report_done",
+    "report_sharding",
+    "run_command",
+    "run_settings",
+    "save_checkpoint",
+    "save_part",
+    "set_learning_rate",
+    "shard",
+    "sharded",
+    "timed",
+    "zero_missing_gradients",
+]

@@ -1,0 +1,69 @@
+"""Everything that attaches to a model, with every feature of diffusers and torch that changes how a model runs.
+
+A cell of this matrix holds if the model with the feature and the attachment gives what a plain model of the same
+weights gives with the attachment, in either order of attaching and applying; or if it is refused by a typed error.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from memkit.errors import MemkitError
+from tests.compat.declared import Feature
+from tests.compat.execution import EXECUTION
+from tests.compat.weights import LORA, OFFLOADING, WEIGHTS
+from tests.helpers.attachables import ATTACHABLES, Attachable, call
+from tests.helpers.random_wan import random_transformer
+
+FEATURES: dict[str, Feature] = {**LORA, **WEIGHTS, **OFFLOADING, **EXECUTION}
+CELLS = [
+    pytest.param(feature, name, first, id=f"{name}-{feature}-{'attached' if first == 'thing' else 'applied'}_first")
+    for feature in FEATURES
+    for name in ATTACHABLES
+    for first in (("feature", "thing") if FEATURES[feature].both_orders else ("feature",))
+]
+
+
+@pytest.mark.parametrize(("row", "name", "first"), CELLS)
+def test_cell(row: str, name: str, first: str, tmp_path: Any) -> None:
+    feature = FEATURES[row]
+    if name in feature.refused:
+        with pytest.raises(MemkitError, match=feature.refused[name].match):
+            run(feature, name, first, tmp_path)
+        return
+    model, got, without = run(feature, name, first, tmp_path)
+    plain = feature.plain(model, **feature.changes)
+    own = observed(feature, plain)
+    one = ATTACHABLES[name](**feature.changes)
+    with one.thing.attach(plain) as attached:
+        want = observed(feature, plain, one, attached)
+    assert (without - own).abs().max() <= feature.atol, "without memory it is not what the plain model gives"
+    assert (got - want).abs().max() <= feature.atol
+    if want.shape == own.shape:
+        assert (want - own).abs().max() > 10 * feature.atol, "memory changes no more than the tolerance"
+
+
+def run(feature: Feature, name: str, first: str, folder: Any) -> tuple[Any, Tensor, Tensor]:
+    """The model with the feature, its output with the attachment, and its output after that is detached."""
+    model: Any = random_transformer(**feature.changes)
+    one = ATTACHABLES[name](**feature.changes)
+    called = feature.apply(model, folder) if first == "feature" else model
+    with one.thing.attach(called) as attached:
+        called = feature.apply(model, folder) if first == "thing" else called
+        with feature.around():
+            got = observed(feature, called, one, attached)
+    with feature.around():
+        return called, got, observed(feature, called)
+
+
+def observed(feature: Feature, model: Any, one: Attachable | None = None, attached: Any = None) -> Tensor:
+    """What the feature compares of a forward, with or without something attached."""
+    with torch.set_grad_enabled(feature.gradients):
+        if one is None:
+            return feature.observe(model, call(model))
+        with one.inside(model, attached):
+            return feature.observe(model, call(model, *(one.inputs or ())))
