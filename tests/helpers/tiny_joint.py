@@ -11,7 +11,17 @@ from diffusers import CogVideoXTransformer3DModel, HunyuanVideo15Transformer3DMo
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from torch import Tensor
 
-from tests.helpers.tiny_backbones import LATENTS, SIDE, TEXT, TIMESTEP, Dense, TinyBackbone, seeded, seeded_model, turned
+from tests.helpers.tiny_backbones import (
+    LATENTS,
+    SIDE,
+    TEXT,
+    TIMESTEP,
+    Dense,
+    TinyBackbone,
+    seeded,
+    seeded_model,
+    turned,
+)
 
 MASK = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]])
 """Which tokens of `TEXT` are real."""
@@ -41,7 +51,12 @@ class JointDense(Dense):
         return norms[0](q).double(), norms[1](k).double(), v.double()
 
     def __call__(  # type: ignore[override]
-        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, attention_mask=None, image_rotary_emb=None
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        attention_mask=None,
+        image_rotary_emb=None,
     ) -> tuple[Tensor, Tensor]:
         batch, length, size = *encoder_hidden_states.shape[:2], hidden_states.shape[1]
         q, k, v = self.parts(attn, hidden_states)

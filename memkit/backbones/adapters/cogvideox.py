@@ -33,9 +33,7 @@ class CogVideoXAdapter(BackboneAdapter):
 
     model_class: ClassVar[type[nn.Module]] = CogVideoXTransformer3DModel
     processors: ClassVar[tuple[type, ...]] = (CogVideoXAttnProcessor2_0, FusedCogVideoXAttnProcessor2_0)
-    block_arguments: ClassVar[tuple[str, ...]] = (
-        *("hidden_states", "encoder_hidden_states", "temb", "image_rotary_emb", "attention_kwargs"),
-    )
+    block_arguments: ClassVar[tuple[str, ...]] = ("hidden_states", "encoder_hidden_states", "temb", "image_rotary_emb")
     rotary_argument: ClassVar[str] = "image_rotary_emb"
     norms_each_head: ClassVar[bool] = True
     unsupported: ClassVar[Mapping[str, str]] = {
@@ -104,6 +102,10 @@ class CogVideoXAdapter(BackboneAdapter):
             frames[own] = given[[positions[i] for i in own]]
             tables.append(frames.flatten(0, 1))
         return self.tables((tables[0], tables[1]))
+
+    def fused(self, attn: Model) -> bool:
+        """As the stock processor says: ``unfuse_qkv_projections`` leaves the fused weights there."""
+        return isinstance(getattr(attn.processor, "inner", attn.processor), FusedCogVideoXAttnProcessor2_0)
 
     def join(self, attn: Model, table: Table, call: Call) -> None:
         if call.mask is not None:

@@ -37,7 +37,6 @@ class HunyuanVideoAdapter(BackboneAdapter):
     processors: ClassVar[tuple[type, ...]] = (HunyuanVideoAttnProcessor2_0,)
     block_arguments: ClassVar[tuple[str, ...]] = (
         *("hidden_states", "encoder_hidden_states", "temb", "attention_mask", "image_rotary_emb"),
-        *("token_replace_emb", "num_tokens"),
     )
     rotary_argument: ClassVar[str] = "image_rotary_emb"
     norms_each_head: ClassVar[bool] = True
@@ -85,15 +84,18 @@ class HunyuanVideoAdapter(BackboneAdapter):
     def rotary_at(self, model: Model, positions: Sequence[int], grid: Grid) -> tuple[Tensor, Tensor]:
         """By the model's own formula, which takes any positions."""
         axes = (checked_positions(positions), range(grid.height), range(grid.width))
-        cells = torch.meshgrid(
-            *(torch.tensor(list(axis), dtype=torch.float32, device=grid.own) for axis in axes), indexing="ij"
-        )
+        numbers = [torch.tensor([*axis], dtype=torch.float32, device=grid.own) for axis in axes]
+        cells = torch.meshgrid(*numbers, indexing="ij")
         tables = [
             get_1d_rotary_pos_embed(size, cell.reshape(-1), model.rope.theta, use_real=True)
             for size, cell in zip(model.rope.rope_dim, cells, strict=True)
         ]
         cos, sin = (torch.cat(parts, dim=1) for parts in zip(*tables, strict=True))
         return self.tables((cos, sin))
+
+    def fused(self, attn: Model) -> bool:
+        """Never: the stock processor reads the separate projections even after ``fuse_qkv_projections``."""
+        return False
 
     def join(self, attn: Model, table: Table, call: Call) -> None:
         text: Any = call.text
