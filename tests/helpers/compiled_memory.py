@@ -13,9 +13,8 @@ from memkit.generation import GuidedMemory
 from memkit.injectors import SelfAttentionConcat
 from memkit.memory import Memory
 from memkit.positions import PMRoPE, PMRoPEConfig
-from tests.helpers.random_wan import SMALL, random_transformer
 from tests.helpers.backbones import BACKBONES
-
+from tests.helpers.random_wan import SMALL, random_transformer
 
 SPLIT = {"cogvideox", "cogvideox_2b"}
 """Models with a hook on the model itself, which torch.compile traces apart from it."""

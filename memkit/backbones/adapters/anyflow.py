@@ -62,10 +62,6 @@ class AnyFlowAdapter(WanAdapter):
         space = space[0, 0, :, channels // 2 :].expand(len(positions), -1, -1)
         return as_tables(torch.cat([time, space], dim=-1).flatten(0, 1)[None, None])
 
-    def fused(self, attn: Model) -> bool:
-        """Never: the stock processor reads the separate projections even after ``fuse_qkv_projections``."""
-        return False
-
     def _normed(self, attn: Model, norm: nn.Module | None, x: Tensor) -> Tensor:
         return super()._normed(attn, norm, x).type_as(x)  # the norm's output may be in float32
 
