@@ -192,9 +192,9 @@ class _Register:
         self._thread, self._depth = 0, 0
         carry = modulation_hook(adapter)
         self._handles = [
+            *adapter.watch(model, self._carry),
             model.register_forward_pre_hook(self._begin, prepend=True),
             model.register_forward_hook(self._end, always_call=True),
-            *adapter.watch(model, self._carry),
             *(block.register_forward_pre_hook(carry, with_kwargs=True) for block in self.blocks),
         ]
 

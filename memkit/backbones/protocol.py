@@ -201,9 +201,13 @@ class BackboneAdapter(ABC):
 
     # -- the attention -------------------------------------------------------------------------------------------------
 
+    def fused(self, attn: Model) -> bool:
+        """Whether the model's processor reads the fused ``to_qkv`` instead of ``to_q``, ``to_k`` and ``to_v``."""
+        return getattr(attn, "fused_projections", False)
+
     def project(self, attn: Model, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries and keys (normalised, without position) and values [B,S,H,D] of ``hidden`` [B,S,D]."""
-        if getattr(attn, "fused_projections", False):
+        if self.fused(attn):
             q, k, v = attn.to_qkv(hidden).chunk(3, dim=-1)
         else:
             q, k, v = attn.to_q(hidden), attn.to_k(hidden), attn.to_v(hidden)
@@ -214,7 +218,7 @@ class BackboneAdapter(ABC):
 
         Fused projections compute the queries too: slicing their weight would bypass a LoRA or a cast on them.
         """
-        if getattr(attn, "fused_projections", False):
+        if self.fused(attn):
             _, k, v = attn.to_qkv(hidden).chunk(3, dim=-1)
         else:
             k, v = attn.to_k(hidden), attn.to_v(hidden)

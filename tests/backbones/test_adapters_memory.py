@@ -71,6 +71,29 @@ def test_two_memories_are_one_and_a_mask_leaves_tokens_out(backbone):
         torch.testing.assert_close(backbone.call(model), whole, rtol=0, atol=1e-5)
 
 
+@torch.no_grad()
+def test_memory_reads_the_projections_that_the_model_reads(backbone):
+    model = backbone.make()
+    memory = SelfAttentionConcat(Memory(tokens_for(model)))
+    model.fuse_qkv_projections()
+
+    def with_memory():
+        with memory.attach(model):
+            return backbone.call(model)
+
+    plain, seen = backbone.call(model), with_memory()
+    for block in adapter_of(model).blocks(model):
+        attn = adapter_of(model).attention(block)
+        for i, linear in enumerate((attn.to_k, attn.to_v)):
+            linear.weight += 0.1 * seeded(*linear.weight.shape, seed=i)
+    if torch.equal(backbone.call(model), plain):  # the model reads to_qkv, which did not change
+        assert torch.equal(with_memory(), seen)
+    else:
+        with by_definition(backbone, model, tokens_for(model)):
+            want = backbone.call(model)
+        torch.testing.assert_close(with_memory(), want, rtol=0, atol=1e-5)
+
+
 def test_gradients_of_memory_are_the_same_with_checkpointing(backbone):
     model, gradients = backbone.make().train(), []
     for checkpointing in (False, True):

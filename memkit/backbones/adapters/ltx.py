@@ -74,6 +74,10 @@ class LTXVideoAdapter(BackboneAdapter):
     def modulation_of(self, temb: Tensor, span: slice) -> Tensor:
         return temb if temb.shape[1] == 1 else temb[:, span]
 
+    def fused(self, attn: Model) -> bool:
+        """Never: the stock processor reads the separate projections even after ``fuse_qkv_projections``."""
+        return False
+
     def rotary_at(self, model: Model, positions: Sequence[int], grid: Grid) -> tuple[Tensor, Tensor]:
         """By the model's own formula, which knows frames, rows and columns as coordinates of any value."""
         rope, (device, scale) = model.rope, grid.own
