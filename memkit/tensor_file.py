@@ -101,8 +101,10 @@ def read_torch(
             check_torch_checksums(path)
         choice = values if zipfile.is_zipfile(path) else "read"
         try:
-            with torch.serialization.skip_data() if choice == "skipped" else nullcontext():
-                return torch.load(path, map_location="cpu", weights_only=True, mmap=choice == "mapped")
+            if choice == "mapped" and not os.fspath(path).endswith(".safetensors"):  # torch would go by the name
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            with torch.serialization.skip_data() if choice == "skipped" else nullcontext(), open(path, "rb") as file:
+                return torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:  # not torch's own text: it advises to let the file run code
             asked = re.search(r"GLOBAL (\S+)", str(error))
             if asked is None:

@@ -140,6 +140,8 @@ def _flattened(content: Mapping[Any, Any], where: str) -> dict[str, Tensor]:
     """All tensors of nested dictionaries, their keys joined by dots; other values, such as a step, are left out."""
     tensors: dict[str, Tensor] = {}
     for name, tensor in _leaves(content, ""):
+        if tensor.layout is not torch.strided:
+            raise InputError(f"{where} holds {name} as a sparse tensor; give it dense, as tensor.to_dense().")
         if name in tensors:
             raise InputError(f"{where} holds two tensors of the name {name}; give one of the dictionaries alone.")
         tensors[name] = tensor
