@@ -70,9 +70,12 @@ def test_cell(row: str, name: str) -> None:
     pipe = pipeline.make()
     experts, without = experts_of(pipe), pipeline.call(pipe)
     if name in pipeline.refused:
-        with pytest.raises(MemkitError, match=pipeline.refused[name].match), one.thing.attach(pipe) as attached:
-            with inside(pipeline, name, one, experts, attached):
-                pipeline.call(pipe)
+        with (
+            pytest.raises(MemkitError, match=pipeline.refused[name].match),
+            one.thing.attach(pipe) as attached,
+            inside(pipeline, name, one, experts, attached),
+        ):
+            pipeline.call(pipe)
         return
     with one.thing.attach(pipe) as attached, inside(pipeline, name, one, experts, attached), ExitStack() as stack:
         calls = Calls(stack, experts)
