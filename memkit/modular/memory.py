@@ -128,7 +128,7 @@ class ShowMemory(WanDenoiseLoopWrapper):
             raise InputError("There is no memory; put RetrieveMemoryStep before the denoising loop, or give memory.")
         rows = memory.tokens.shape[0]
         if rows not in (1, batch) and batch % rows == 0:  # num_videos_per_prompt: prompt by prompt
-            memory = memory.rows(torch.arange(rows).repeat_interleave(batch // rows))
+            memory = memory.repeat_interleave(batch // rows)
         models = [components.transformer, getattr(components, "transformer_2", None)]
         with SelfAttentionConcat(memory).attach(*(model for model in models if model is not None)):
             return super().__call__(components, state)
