@@ -81,12 +81,14 @@ class AttachedCache(Attached):
 
     def install(self, model: Model) -> None:
         """Hear the ``cache_context`` of each forward pass."""
+        self.owner.attached = True
         self._undo.append(listen(model, self._in_context))
 
     def detach(self) -> None:
         """Detach from all transformers; other attachments stay."""
         while self._undo:
             self._undo.pop()()
+        self.owner.attached = False
         super().detach()
 
     @contextmanager
