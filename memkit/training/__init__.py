@@ -17,6 +17,7 @@ from memkit.training.loop import (
     set_learning_rate,
     zero_missing_gradients,
 )
+from memkit.training.muon import Muon, MuonAdam
 from memkit.training.run_log import (
     Phase,
     RunLog,
@@ -38,6 +39,8 @@ from memkit.training.settings import (
 __all__ = [
     "DataSettings",
     "PREPARES",
+    "Muon",
+    "MuonAdam",
     "Phase",
     "RESUME_OVERRIDES",
     "RunLog",
