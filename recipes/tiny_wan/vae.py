@@ -23,6 +23,7 @@ from memkit.training import (
     Phase,
     RunLog,
     estimate_cost,
+    initialise_vae,
     load_checkpoint,
     pick_device,
     run_settings,
@@ -32,7 +33,6 @@ from memkit.training import (
 from memkit.training.muon import MuonAdam
 from memkit.video import to_model as video_to_model
 from memkit.worlds.clip_set import ClipSet
-from recipes.tiny_wan.initialise import initialise
 
 RESUME_OVERRIDES = ("data", "held_out", "out", "device", "threads", "save_every")
 """Between a run and its resumption."""
@@ -204,7 +204,7 @@ def main(config: VAEConfig) -> None:
     config.out.mkdir(parents=True, exist_ok=True)
     clips, held_out = ClipSet(config.data), ClipSet(config.held_out)
     vae = build(config.base_dim)
-    initialise(vae)
+    initialise_vae(vae)
     vae.to(pick_device(config.device))  # pyright: ignore  # drawn on the CPU, the same for every device
     optimizer = MuonAdam(vae, config.muon_lr, config.adam_lr, _is_matrix)
     start, checkpoint, run = 0, config.out / "checkpoint.pt", run_settings(config, RESUME_OVERRIDES)
