@@ -41,6 +41,7 @@ from memkit.files import atomic_write, write_json
 from memkit.generation import generate_videos
 from memkit.injectors import filter_hidden_states
 from memkit.injectors.hidden_filters import Place
+from memkit.metrics import compare_with_twin
 from memkit.report import contact_sheet
 from memkit.training import fingerprint, report_done, run_command
 from memkit.video import read_clip, write_video
@@ -48,7 +49,7 @@ from memkit.worlds import Event, sample_law
 from memkit.worlds.law_clips import FALLS
 from recipes.dit_mem.parts import load_backbone
 from recipes.dit_mem.presets import Command, parse
-from recipes.dit_mem.studies.twins import UNFILTERED, Row, measure, tabulate
+from recipes.dit_mem.studies.twins import UNFILTERED, Row, tabulate
 
 ANOTHER = "another seed"
 OTHER_SEED = 1_000_000  # what the second unfiltered run adds to the seeds
@@ -147,9 +148,8 @@ class FilteredClips:
                 if condition.name == UNFILTERED:
                     with atomic_write(self.twin(i)) as partial:
                         save_file({"video": video.contiguous()}, partial)
-                known = {"condition": condition.name, "prompt": i, "changed": dose}
-                twin = load_file(self.twin(i))["video"]
-                self.rows[condition.name, i] = measure(video, twin, law_of(i), fps, **known)
+                compared = compare_with_twin(video, load_file(self.twin(i))["video"], law_of(i), fps)
+                self.rows[condition.name, i] = Row(condition.name, i, dose, **compared._asdict())
                 if i < self.command.keep:
                     write_video(self.kept(condition, i), video, fps)
             self.write({})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import random
 from pathlib import Path
 
 import pytest
@@ -16,12 +15,10 @@ from safetensors.torch import load_file
 from memkit.encoders import HighPass
 from memkit.errors import InputError
 from memkit.generation import generate_videos
-from memkit.metrics.states import FRAME
-from memkit.worlds import sample_law
 from recipes.dit_mem.presets import parse, tiny
 from recipes.dit_mem.studies import filtering
 from recipes.dit_mem.studies.filtering import ANOTHER, BANDS, Filtering, WithMean, conditions, law_of
-from recipes.dit_mem.studies.twins import UNFILTERED, measure
+from recipes.dit_mem.studies.twins import UNFILTERED
 
 GRID = 3, 2, 4
 
@@ -36,38 +33,7 @@ def test_low_and_high_make_the_whole_and_the_mean_stays_if_told() -> None:
     assert half.dtype == torch.bfloat16
 
 
-# -- what is measured
-
-
-def test_a_twin_that_is_the_same_moved_or_of_another_colour() -> None:
-    law = sample_law(random.Random(3), "test", ("drop",))
-    known = {"condition": "c", "prompt": 0, "changed": 0.0}
-    video = law.video()
-    same = measure(video, video, law, 8.0, **known)
-    assert (same.path_distance, same.colour_distance, same.squared_error, same.found) == (0, 0, 0, True)
-    assert same.law_residual < 0.005
-    moved = dataclasses.replace(law, x=law.x - math.copysign(0.4, law.x))
-    off = measure(moved.video(), video, law, 8.0, **known)
-    assert off.path_distance == pytest.approx(0.4 / FRAME, rel=0.05) and off.colour_distance < 0.05
-    assert off.law_residual < 0.005 and off.squared_error > 0  # the law says nothing of where it starts
-    hidden = video.clone()
-    hidden[6:] = 128
-    assert math.isnan(measure(hidden, video, law, 8.0, **known).path_distance)  # six frames of 17 tell too little
-    hue = next(colour for colour in ("red", "blue") if colour != law.colour)
-    other = measure(dataclasses.replace(law, colour=hue).video(), video, law, 8.0, **known)
-    assert not other.found and math.isnan(other.path_distance) and math.isnan(other.colour_distance)
-
-
-def test_detail_and_motion_are_told_apart() -> None:
-    law = sample_law(random.Random(3), "test", ("drop",))
-    known = {"condition": "c", "prompt": 0, "changed": 0.0}
-    stripes = torch.zeros(6, 32, 32, 3, dtype=torch.uint8)
-    stripes[:, :, ::2] = 255  # half a cycle a pixel
-    slow = (127 + 100 * (2 * math.pi * torch.arange(32) / 32).sin()).to(torch.uint8).expand(6, 32, 32)[..., None]
-    fine, coarse = (measure(v, v, law, 8.0, **known) for v in (stripes, slow.expand(-1, -1, -1, 3).contiguous()))
-    assert fine.fine > 0.99 and coarse.fine < 0.01 and fine.motion == coarse.motion == 0
-    blinking = torch.stack([torch.full((32, 32, 3), 51 * (i % 2), dtype=torch.uint8) for i in range(6)])
-    assert measure(blinking, blinking, law, 8.0, **known).motion == pytest.approx(0.2)
+# -- conditions
 
 
 def test_conditions_of_a_model() -> None:

@@ -12,9 +12,10 @@ from memkit.errors import InputError
 from memkit.rollout.long_videos import chunk_id, frames_id
 from memkit.training import load_backbone
 from memkit.worlds.rooms import Room
+from memkit.worlds.tours import room_names
 from recipes.memlearner import prepare
 from recipes.memlearner.data import TrainingSet
-from recipes.memlearner.videos import RoomVideo, room_names
+from recipes.memlearner.videos import RoomVideo
 from tests.helpers.memlearner_runs import CHUNKS, videos_in
 
 
