@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import hashlib
 import json
 import os
 import platform
@@ -45,6 +46,14 @@ def write_json(file: Path, content: Any) -> None:
     """Write ``content`` as indented JSON; see `atomic_write`."""
     with atomic_write(file) as partial:
         partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def hash_files(*files: Path) -> str:
+    """SHA-256 of the contents of files, one after the other."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def sync_folder(path: Path) -> None:

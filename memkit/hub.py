@@ -24,7 +24,7 @@ def find_folder(
     force_download: bool = False,
 ) -> Path:
     """The local folder itself or, where there is none, that of the files fetched from the Hugging Face Hub."""
-    folder = Path(folder_or_id)
+    folder, subfolder = Path(folder_or_id), subfolder or None
     if not folder.is_dir():
         from huggingface_hub import snapshot_download
 

@@ -77,11 +77,12 @@ class Pretrained:
         token: str | bool | None = None,
         local_files_only: bool = False,
         force_download: bool = False,
+        dtype: torch.dtype | None = None,
+        variant: None = None,
     ) -> Part:
         """The module saved in a folder or, where no such folder exists, under a Hugging Face Hub id; in eval mode.
 
-        Weights keep the dtypes they were saved in, and the global random state is left as it was. Fields that the
-        config lacks take the defaults of the config class.
+        The global random state is left as it was. Fields that the config lacks take the defaults of the config class.
 
         Args:
             folder_or_id: a local folder, or the id of a Hub repository.
@@ -91,6 +92,8 @@ class Pretrained:
             token: Hub token; by default that of ``hf auth login``. False sends none.
             local_files_only: use what the cache has and connect to nothing.
             force_download: fetch the files again even if the cache has them.
+            dtype: of the weights; by default, they keep the dtypes they were saved in.
+            variant: always None, which diffusers passes for the components of a modular pipeline: there are none.
 
         Raises:
             InputError: names the file and the item when the folder or a tensor is missing, or a file, a key of the
@@ -106,7 +109,8 @@ class Pretrained:
             local_files_only=local_files_only,
             force_download=force_download,
         )
-        return cls._load(folder)
+        module = cls._load(folder)
+        return module if dtype is None else module.to(dtype)
 
     def push_to_hub(
         self,

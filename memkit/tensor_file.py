@@ -8,8 +8,8 @@ import pickle
 import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from contextlib import contextmanager, nullcontext
+from typing import Any, Literal, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -84,21 +84,27 @@ def open_tensors(
         yield header, file
 
 
-def read_torch(path: str | os.PathLike[str], remedy: str, mmap: bool = False) -> object:
+def read_torch(
+    path: str | os.PathLike[str], remedy: str, values: Literal["read", "mapped", "skipped"] = "read"
+) -> object:
     """What a file of ``torch.save`` holds, on the CPU: tensors and plain values only, so that nothing in it is run.
 
-    With ``mmap``, tensors are read from the file when they are used, and checksums are not compared.
+    Values are read and compared with the checksums; or "mapped", to be read when they are used; or "skipped", so that
+    tensors have their shape and dtype alone. Files in torch's format from before 1.6 are read in any case.
 
     Raises `InputError`, which ends in ``remedy``, where it cannot be read or asks for anything else.
     """
     with _remedy(remedy):
         if (found := weights_format(path)) != "torch":
             raise InputError(f"{path} cannot be read: it is a {found} file, not one of torch.")
-        if not mmap:
+        if values == "read":
             check_torch_checksums(path)
+        choice = values if zipfile.is_zipfile(path) else "read"
         try:
-            mmap = mmap and zipfile.is_zipfile(path)  # older formats have to be read whole
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+            if choice == "mapped" and not os.fspath(path).endswith(".safetensors"):  # torch would go by the name
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            with torch.serialization.skip_data() if choice == "skipped" else nullcontext(), open(path, "rb") as file:
+                return torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:  # not torch's own text: it advises to let the file run code
             asked = re.search(r"GLOBAL (\S+)", str(error))
             if asked is None:
@@ -108,6 +114,8 @@ def read_torch(path: str | os.PathLike[str], remedy: str, mmap: bool = False) ->
                 "refused, and nothing was executed."
             ) from None
         except Exception as error:  # torch has a dozen types for a damaged file, and advice of its own
+            if "allocate memory" in str(error):
+                raise InputError(f"{path} cannot be read: it is larger than the memory of this machine.") from None
             raise InputError(f"{path} cannot be read, and may be damaged ({type(error).__name__}).") from None
 
 

@@ -15,7 +15,7 @@ FLOORS = (
     {"banks", "injectors", "metrics", "positions"},
     {"generation", "prompts"},
     {"rollout", "streaming", "training"},
-    {"evaluation"},
+    {"evaluation", "modular"},
     {"memkit"},  # the public names
     {"demo"},
     {"cli"},

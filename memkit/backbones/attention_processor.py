@@ -154,7 +154,18 @@ class GroupedSelfAttention:
         return out
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        return self.adapter.attend(q, k, v, mask, getattr(self.inner, "_attention_backend", None))
+        backend = getattr(self.inner, "_attention_backend", None)
+        try:
+            return self.adapter.attend(q, k, v, mask, backend)
+        except ValueError as error:
+            if mask is None:
+                raise
+            name = getattr(backend, "value", backend) or "in use"
+            raise MemkitError(
+                f"The attention backend {name} cannot add log-weights to keys, as memory that is masked or weighted "
+                f"needs ({error}); call transformer.set_attention_backend('native') or, for weights of "
+                "ln(n), attach memory.expand()."
+            ) from error
 
 
 def _tables_of(groups: Groups, q: Tensor, k: Tensor, v: Tensor) -> list[Table]:

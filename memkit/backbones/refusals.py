@@ -8,7 +8,7 @@ they are reset whenever something is attached or detached, or a chunk begins.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from diffusers.hooks import ModelHook
 from diffusers.hooks.hooks import StateManager
@@ -21,9 +21,9 @@ from memkit.errors import MemkitError
 class Needs(Protocol):
     """What an attachment says of itself."""
 
-    kind: str
-    needs_every_block: bool
-    differs_by_pass: bool
+    kind: ClassVar[str]
+    needs_every_block: ClassVar[bool]
+    differs_by_pass: ClassVar[bool]
 
 
 def check_runnable(model: Any, attachments: Sequence[Needs]) -> None:

@@ -7,6 +7,7 @@ from memkit.banks.clip import BankReport, Clip, stack_clips
 from memkit.banks.dit_mem_import import ImportReport, import_dit_mem
 from memkit.banks.fill import fill_bank
 from memkit.banks.join import join_banks
+from memkit.banks.padding import padded_latents
 from memkit.banks.parallel import fill_together, parts_of
 from memkit.banks.posed_clips import posed_chunks, posed_clip
 
@@ -21,6 +22,7 @@ __all__ = [
     "fill_together",
     "import_dit_mem",
     "join_banks",
+    "padded_latents",
     "parts_of",
     "posed_chunks",
     "posed_clip",

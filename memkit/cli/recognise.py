@@ -27,8 +27,8 @@ _PARTS = {name: room for room in (memkit.encoders, memkit.injectors, memkit.posi
 """Where the classes are public that a ``config.json`` of memkit may name."""
 
 _SAVED = {
-    "memkit-kv-cache": ("a saved KV cache", "memkit.KVCache.load({path!r})"),
-    "memkit-history": ("a saved history of frames", "memkit.History.load({path!r})"),
+    "memkit-kv-cache": ("a saved KV cache", "from memkit import KVCache; KVCache.load({path!r})"),
+    "memkit-history": ("a saved history of frames", "from memkit import History; History.load({path!r})"),
 }
 
 
@@ -48,7 +48,7 @@ def _folder(folder: Path) -> Report | None:
     if (folder / "bank.json").is_file():
         return _bank(folder)
     if (folder / "stream.json").is_file():
-        return Report("a saved stream", (), f"memkit.Stream.load({str(folder)!r}, backbone)")
+        return Report("a saved stream", (), f"from memkit import Stream; Stream.load({str(folder)!r}, backbone)")
     if (folder / "model_index.json").is_file():
         return _diffusers_folder(folder, read_config(folder / "model_index.json").get(CLASS_KEY))
     if not (folder / CONFIG_FILE).is_file():
@@ -77,7 +77,7 @@ def _file(path: Path) -> Report | None:
 def _bank(folder: Path) -> Report:
     bank = MemoryBank.open(folder)
     facts = (("clips", str(len(bank))), *((name, str(value)) for name, value in bank.info.items()))
-    return Report("a memory bank", facts, f"memkit.MemoryBank.open({str(folder)!r})")
+    return Report("a memory bank", facts, f"from memkit import MemoryBank; MemoryBank.open({str(folder)!r})")
 
 
 def _part(folder: Path, name: str) -> Report:
@@ -85,8 +85,8 @@ def _part(folder: Path, name: str) -> Report:
     config = {key: value for key, value in read_config(folder / CONFIG_FILE).items() if not key.startswith("_")}
     source = open_source(folder / WEIGHTS_FILE)
     facts = (("tensors", sizes(source.tensors.values())), ("configuration", json.dumps(config)))
-    room = _PARTS[name].__name__
-    return Report(f"a {name} of memkit", facts, f"{room}.{name}.from_pretrained({str(folder)!r})")
+    line = f"from {_PARTS[name].__name__} import {name}; {name}.from_pretrained({str(folder)!r})"
+    return Report(f"a {name} of memkit", facts, line)
 
 
 def _dit_mem(path: Path, source: Source) -> Report:
@@ -103,11 +103,11 @@ def _dit_mem(path: Path, source: Source) -> Report:
             return Report(what, tuple(facts), "", str(error))
     facts.append(("configuration", str(encoder.config)))
     facts += [("note", str(each.message)) for each in caught if "BatchNorm" in str(each.message)]
-    return Report(what, tuple(facts), f"memkit.load_dit_mem({str(path)!r})")
+    return Report(what, tuple(facts), f"from memkit import load_dit_mem; load_dit_mem({str(path)!r})")
 
 
 def _diffusers_folder(folder: Path, name: Any) -> Report:
-    line = f"WanBackbone.from_pretrained({str(folder)!r})"
+    line = f"from memkit import WanBackbone; WanBackbone.from_pretrained({str(folder)!r})"
     if name in ("WanPipeline", "WanImageToVideoPipeline", "WanTransformer3DModel"):
         return Report(f"a {name} in diffusers' format", (), line)
     problem = f"WanBackbone holds a WanTransformer3DModel; load this with diffusers' {name}.from_pretrained."

@@ -7,11 +7,13 @@ from memkit.generation.noise import frame_noise
 from memkit.generation.scheduler import make_scheduler
 from memkit.generation.short_text import embed_short, short_texts
 from memkit.generation.text_cache import TextCache
+from memkit.generation.video_job import VideoJob
 
 __all__ = [
     "GuidedMemory",
     "MemoryGuidance",
     "TextCache",
+    "VideoJob",
     "conditioning_frames",
     "embed_short",
     "frame_noise",

@@ -3,6 +3,7 @@
 from memkit.injectors.attention_recorder import AttentionRecorder
 from memkit.injectors.camera_encoder import CameraEncoder
 from memkit.injectors.frame_context import FrameContext, FrameContextConfig
+from memkit.injectors.hidden_filters import filter_hidden_states
 from memkit.injectors.kv_cache import BudgetError, KVCache, frame_bytes, recovery_attention
 from memkit.injectors.query_layers import QueryLayers, QueryLayersConfig, attend_with
 from memkit.injectors.query_module import QueryModule, QueryModuleConfig
@@ -23,6 +24,7 @@ __all__ = [
     "SelfAttentionConcat",
     "TeacherForcing",
     "attend_with",
+    "filter_hidden_states",
     "frame_bytes",
     "recovery_attention",
     "stream_cameras",

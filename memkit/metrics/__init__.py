@@ -9,6 +9,7 @@ from memkit.metrics.quality import Lpips, mean_psnr, psnr, ssim
 from memkit.metrics.revisit import Comparison, compare, revisit_pairs
 from memkit.metrics.states import measure_state
 from memkit.metrics.track import Track, track_body
+from memkit.metrics.twin import TwinComparison, compare_with_twin
 
 __all__ = [
     "Comparison",
@@ -19,10 +20,12 @@ __all__ = [
     "Lpips",
     "StateScore",
     "Track",
+    "TwinComparison",
     "body_found",
     "bootstrap",
     "bootstrap_runs",
     "compare",
+    "compare_with_twin",
     "correlation",
     "evolution_score",
     "fit_event",

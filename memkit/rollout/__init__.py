@@ -1,8 +1,10 @@
 """Rollouts: long videos chunk by chunk, with any context method."""
 
+from memkit.rollout.attention import RolloutAttention
 from memkit.rollout.base import ContextMethod
 from memkit.rollout.frames import Selection
 from memkit.rollout.history import History
+from memkit.rollout.long_videos import LongVideos
 from memkit.rollout.methods import (
     LearnedContext,
     NewestContext,
@@ -17,11 +19,13 @@ __all__ = [
     "ContextMethod",
     "History",
     "LearnedContext",
+    "LongVideos",
     "NewestContext",
     "NoContext",
     "PackedContext",
     "RetrievedContext",
     "Rollout",
+    "RolloutAttention",
     "SeparateContext",
     "Selection",
 ]

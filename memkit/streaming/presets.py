@@ -42,7 +42,7 @@ def causal_forcing() -> StreamConfig:
 
 
 def causal_forcing_framewise() -> StreamConfig:
-    """Causal-Forcing, its frame-wise checkpoint: chunks of one frame. The rest is our reading, as in `causal_forcing`."""
+    """Causal-Forcing, its frame-wise checkpoint: chunks of 1 frame. The rest is our reading, as in `causal_forcing`."""
     return replace(self_forcing(), chunk=1)
 
 
@@ -51,8 +51,8 @@ def causvid() -> StreamConfig:
 
     Chunks of 3 frames; the timesteps 1000, 757 and 522, which contain a shift of 8 already, so that there is none here;
     21 frames, which are the whole video. These numbers are our reading of its configuration, whose list of timesteps
-    ends in a 0 for training alone. Its noise level of a timestep t is the nearest on a grid of 1000, at most 0.0003 away
-    from the t / 1000 here. That longer videos let go of the oldest frames is our reading too.
+    ends in a 0 for training alone. Its noise level of a timestep t is the nearest on a grid of 1000, at most 0.0003 off
+    the t / 1000 here. That longer videos let go of the oldest frames is our reading too.
     """
     return replace(self_forcing(), steps=3, shift=None, timesteps=(1000, 757, 522))
 

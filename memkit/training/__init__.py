@@ -17,6 +17,8 @@ from memkit.training.loop import (
     set_learning_rate,
     zero_missing_gradients,
 )
+from memkit.training.muon import Muon, MuonAdam
+from memkit.training.own_videos import OwnVideos
 from memkit.training.run_log import (
     Phase,
     RunLog,
@@ -34,10 +36,14 @@ from memkit.training.settings import (
     Settings,
     TrainSettings,
 )
+from memkit.training.vae_init import initialise_vae
 
 __all__ = [
     "DataSettings",
     "PREPARES",
+    "Muon",
+    "MuonAdam",
+    "OwnVideos",
     "Phase",
     "RESUME_OVERRIDES",
     "RunLog",
@@ -56,6 +62,7 @@ __all__ = [
     "estimate_cost",
     "fingerprint",
     "gathered_losses",
+    "initialise_vae",
     "launch",
     "load_backbone",
     "load_checkpoint",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import av
 import torch
@@ -37,7 +38,8 @@ def upright(frame: av.VideoFrame, pixel_aspect: Fraction | None) -> UInt8[Tensor
     else:
         square = frame.reformat(width, height, "rgb24", interpolation="BICUBIC")
         image = torch.from_numpy(square.to_ndarray(format="rgb24"))
-    matrix = next((side for side in frame.side_data if side.type is Type.DISPLAYMATRIX), None)
+    sides: Any = frame.side_data
+    matrix = next((side for side in sides if side.type is Type.DISPLAYMATRIX), None)
     return image if matrix is None else _shown(image, bytes(matrix))
 
 

@@ -11,10 +11,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from memkit.banks import MemoryBank
+from memkit.banks import MemoryBank, padded_latents
 from memkit.errors import InputError
 from memkit.flow import NUM_TRAIN_TIMESTEPS, release_timesteps
-from recipes.dit_mem.memories import padded_latents
 from recipes.dit_mem.parts import queries, text_retriever
 from recipes.dit_mem.presets import Config
 

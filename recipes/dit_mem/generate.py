@@ -9,13 +9,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 from tqdm import tqdm
@@ -23,13 +21,12 @@ from tqdm import tqdm
 from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
 from memkit.encoders import Encoder, load_encoder
-from memkit.errors import InputError
-from memkit.files import write_json
-from memkit.generation import generate_videos
+from memkit.files import hash_files
+from memkit.generation import VideoJob, generate_videos
 from memkit.prompts import read_prompts
 from memkit.retrievers import Hits
 from memkit.training import report_done, run_command
-from memkit.video import first_frame, to_model, write_video
+from memkit.video import first_frame, to_model
 from recipes.dit_mem.memories import Source, encode, find
 from recipes.dit_mem.parts import digest, load_backbone
 from recipes.dit_mem.presets import Command, Config, parse
@@ -56,21 +53,14 @@ class Generate(Command):
     """Folder of the videos; by default OUT/videos-MEMORY."""
 
 
-class Job(NamedTuple):
-    """A video to make and its file of facts; ``own`` are ids that a clip of the same video would have."""
-
-    prompt: str
-    seed: int
-    video: Path
-    about: Path
-    own: Sequence[str] = ()
-
-
 def settings_of(
     config: Config, memory: Source, encoder: Path, bank: MemoryBank | None, image: Path | None = None
 ) -> dict[str, Any]:
     """All that a video depends on besides its prompt and its own seed; it goes into the JSON file."""
-    first = {} if image is None else {"image": _checksum(image)}
+    try:
+        first = {} if image is None else {"image": hash_files(image)}
+    except OSError as error:
+        raise InputError(f"{image} cannot be read ({error}); give a picture or a video.") from error
     with_memory = {} if bank is None else {"encoder": digest(encoder), "k": config.k, "bank": bank.fingerprint}
     asked = {"text_model": config.text_model, "query_pattern": config.query_pattern}
     return {
@@ -88,35 +78,9 @@ def settings_of(
     }
 
 
-def _checksum(image: Path) -> str:
-    try:
-        return hashlib.sha256(image.read_bytes()).hexdigest()
-    except OSError as error:
-        raise InputError(f"{image} cannot be read ({error}); give a picture or a video.") from error
-
-
-def is_done(job: Job, settings: dict[str, Any]) -> bool:
-    """Whether the video is there and whole; `InputError` if it was made in another way, for it is never overwritten."""
-    try:
-        before = json.loads(job.about.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):  # not begun, or cut short by a crash of the machine
-        return False
-    try:
-        name, size = before.get("file", job.video.name), before.get("bytes")
-        asked = {"prompt": before["prompt"], "its seed": before["seed"], "its file": name, **before["settings"]}
-    except (AttributeError, KeyError, TypeError) as error:
-        raise InputError(f"{job.about} is not of this recipe; give another --videos-to, or remove it.") from error
-    now = {"prompt": job.prompt, "its seed": job.seed, "its file": job.video.name, **settings}
-    changed = [key for key, value in now.items() if asked.get(key) != value]
-    if changed:
-        what = ", ".join(changed)
-        raise InputError(f"{job.about} was made with other settings ({what}); give another --videos-to, or remove it.")
-    return job.video.exists() and size in (None, job.video.stat().st_size)
-
-
 def generate_missing(
     config: Config,
-    jobs: Sequence[Job],
+    jobs: Sequence[VideoJob],
     memory: Source,
     bank: Path | None,
     encoder: Path | None,
@@ -130,7 +94,7 @@ def generate_missing(
     place = encoder or config.encoder_folder
     opened = None if memory == "none" else MemoryBank.open(bank or config.bank)
     settings = settings_of(config, memory, place, opened, image)
-    todo = [job for job in jobs if not is_done(job, settings)]
+    todo = [job for job in jobs if not job.is_done(settings)]
     print(f"{len(todo)} videos to make, {len(jobs) - len(todo)} are there", file=sys.stderr)
     if not todo:
         return
@@ -154,7 +118,7 @@ def conditioning_latents_of(backbone: WanBackbone, image: Path) -> Tensor:
     return backbone.encode_video(to_model(first_frame(image, form.height, form.width)).to(backbone.device))
 
 
-def _own(bank: MemoryBank, job: Job) -> list[str]:
+def _own(bank: MemoryBank, job: VideoJob) -> list[str]:
     """Clips of the bank that are the prompt's own video, or cut from it."""
     return [id for id, source in zip(bank.ids, bank.sources, strict=True) if id in job.own or source in job.own]
 
@@ -164,12 +128,12 @@ def _generate_batch(
     backbone: WanBackbone,
     encoder: Encoder | None,
     bank: MemoryBank | None,
-    jobs: Sequence[Job],
+    jobs: Sequence[VideoJob],
     hits: Sequence[Hits],
     settings: dict[str, Any],
     conditioning: Tensor | None,
 ) -> None:
-    """One batch; a video's JSON file is written last, so one without it is made again."""
+    """Generate and write one batch."""
     memory = None if bank is None or encoder is None else encode(encoder, bank, [found.ids for found in hits])
     videos = generate_videos(
         backbone,
@@ -183,12 +147,12 @@ def _generate_batch(
     )
     captions = {} if bank is None else dict(zip(bank.ids, bank.captions, strict=True))
     for job, found, frames in zip(jobs, hits, videos, strict=True):
-        if is_done(job, settings):  # made meanwhile; or the file system ignores case, and this was another prompt's
-            continue
-        write_video(job.video, frames, backbone.video_format.fps)
-        shown = [{"id": i, "score": s, "caption": captions[i]} for i, s in zip(found.ids, found.scores, strict=True)]
-        facts = {"prompt": job.prompt, "seed": job.seed, "file": job.video.name, "bytes": job.video.stat().st_size}
-        write_json(job.about, {**facts, "hits": shown, "settings": settings})
+        # made meanwhile; or the file system ignores case, and this was another prompt's
+        if not job.is_done(settings):
+            shown = [
+                {"id": i, "score": s, "caption": captions[i]} for i, s in zip(found.ids, found.scores, strict=True)
+            ]
+            job.write(frames, backbone.video_format.fps, settings, hits=shown)
 
 
 def main(command: Generate) -> int:
@@ -196,7 +160,7 @@ def main(command: Generate) -> int:
     config = command.config
     folder = command.videos_to or config.out / f"videos-{command.memory}"
     jobs = [
-        Job(prompt.text, config.seed, folder / f"{prompt.name}.mp4", folder / f"{prompt.name}.json", prompt.own)
+        VideoJob(prompt.text, config.seed, folder / f"{prompt.name}.mp4", folder / f"{prompt.name}.json", prompt.own)
         for prompt in read_prompts(command.prompts, command.csv)
     ]
     generate_missing(config, jobs, command.memory, command.bank, command.encoder_from, command.image)

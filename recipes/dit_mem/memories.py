@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor
 
-from memkit.banks import MemoryBank
+from memkit.banks import MemoryBank, padded_latents
 from memkit.encoders import Encoder, PatchEncoder, mix_branches
 from memkit.errors import InputError
 from memkit.memory import Memory
@@ -65,13 +64,3 @@ def encode(
     parts = [[[pair[i] for pair in row] for row in pairs] for i in (0, 1)]
     (low, mask), (other, _) = (padded_latents(bank, part, count) for part in parts)
     return mix_branches(encoder, low.to(device), other.to(device), mask.to(device))
-
-
-def padded_latents(bank: MemoryBank, clips: Sequence[Sequence[str]], count: int) -> tuple[Tensor, Tensor]:
-    """Latents [B,count,C,T,H,W] of lists of clip ids, zero where a list is shorter, and mask [B,count]."""
-    shape = bank.latents([id for row in clips for id in row][:1]).shape[2:]
-    latents = torch.zeros(len(clips), count, *shape)
-    for i, row in enumerate(clips):
-        if row:
-            latents[i, : len(row)] = bank.latents(list(row))[0]
-    return latents, torch.tensor([[j < len(row) for j in range(count)] for row in clips])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
@@ -16,6 +15,7 @@ from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
 from memkit.encoders import Encoder, MemoryGate
 from memkit.errors import InputError
+from memkit.files import hash_files
 from memkit.generation import make_scheduler
 from memkit.retrievers import TextEmbedder, TextRetriever
 from recipes.dit_mem.presets import Config
@@ -48,7 +48,7 @@ def new_encoder(config: Config, backbone: WanBackbone) -> Encoder:
 def digest(encoder: Path) -> str:
     """SHA-256 of the encoder's weights in a local folder; a hub id stands for itself."""
     files = sorted(encoder.glob("*.safetensors"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest() if files else str(encoder)
+    return hash_files(*files) if files else str(encoder)
 
 
 class _RememberingEmbedder(TextEmbedder):

@@ -25,10 +25,9 @@ from memkit.backbones import WanBackbone, WanCodec
 from memkit.banks import BuildReport, MemoryBank, fill_together, parts_of, read_captions
 from memkit.banks.build import VideoEncoder, add_rows, bank_for, clip_settings, encode_file
 from memkit.errors import BankError, InputError
-from memkit.training import PREPARES, load_codec, report_done, run_command
+from memkit.training import PREPARES, OwnVideos, load_codec, report_done, run_command
 from memkit.video import to_model
 from memkit.worlds.law_clips import clip_ids, law_of
-from recipes.common.own_videos import OwnVideos
 from recipes.dit_mem.presets import Command, Config, parse
 
 COMMIT_EVERY = 32  # clips

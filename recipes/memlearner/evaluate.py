@@ -18,10 +18,8 @@ Intervals are 95 % bootstraps over rooms, for one training run; studies.claims h
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
@@ -32,8 +30,7 @@ from memkit.backbones import WanBackbone
 from memkit.cameras import Cameras
 from memkit.errors import InputError
 from memkit.evaluation import ResultStore, write_tables
-from memkit.injectors import AttentionRecorder
-from memkit.rollout import ContextMethod, LearnedContext, Rollout, SeparateContext
+from memkit.rollout import ContextMethod, Rollout, RolloutAttention
 from memkit.training import fingerprint, load_backbone, report_done, run_command
 from memkit.video import from_model, to_model, write_video
 from recipes.memlearner.methods import load_method
@@ -102,7 +99,7 @@ class Evaluator:
         truths = [truth(clip, self.form) for clip in clips.values()]
         real = torch.stack([frames for frames, _ in truths])
         c2w, intrinsics = (torch.stack([getattr(at, f) for _, at in truths]) for f in ("c2w", "intrinsics"))
-        attention = Attention(method)
+        attention = RolloutAttention(method)
         videos = self._roll_out(list(clips), list(clips.values()), real, Cameras(c2w, intrinsics), attention)
         for i, (name, clip) in enumerate(clips.items()):
             given, cameras = clip.given(self.form), truths[i][1]
@@ -121,7 +118,7 @@ class Evaluator:
         clips: Sequence[Clip],
         real: UInt8[Tensor, "batch frames h w 3"],
         cameras: Cameras,
-        attention: Attention,
+        attention: RolloutAttention,
     ) -> UInt8[Tensor, "batch frames h w 3"]:
         """The given frames, and what is generated after them, chunk by chunk."""
         config, given, stride = self.config, clips[0].given(self.form), self.form.num_frames - 1
@@ -141,9 +138,8 @@ class Evaluator:
             part = slice(start, start + stride + 1)
             prompts = [clip.caption(start / self.form.fps) for clip in clips]
             with_cameras = Cameras(cameras.c2w[:, part], cameras.intrinsics[:, part])
-            attention.start_chunk()
-            frames = rollout.generate(prompts, with_cameras, [seed + 1000 * chunk for seed in seeds])
-            attention.end_chunk(rollout.shown_times)
+            with attention.chunk(rollout):
+                frames = rollout.generate(prompts, with_cameras, [seed + 1000 * chunk for seed in seeds])
             video.append(frames[:, 1:])
         return torch.cat(video, dim=1)
 
@@ -165,44 +161,6 @@ class Evaluator:
             video: Float[Tensor, "1 3 t h w"] = to_model(real[start : start + stride + 1]).to(self.backbone.device)
             out.append(from_model(self.backbone.decode_latents(self.backbone.encode_video(video))).cpu()[1:])
         return torch.cat(out)
-
-
-class Attention:
-    """What the queries of a method attend to, chunk by chunk; empty for a method without queries."""
-
-    def __init__(self, method: ContextMethod) -> None:
-        self.method = method
-        self.chunks: list[tuple[list[int], Tensor, Tensor]] = []
-        """Times of the context's frames, the queries' shares on them [B,k], the share of the chunk's on queries [B]."""
-
-    def start_chunk(self) -> None:
-        """Record the next chunk."""
-        learned = isinstance(self.method, LearnedContext)
-        self.context = AttentionRecorder(queries=learned)
-        self.queries = self.context if learned else AttentionRecorder()
-        if isinstance(self.method, LearnedContext | SeparateContext):
-            self.method.recorder = self.context
-        if isinstance(self.method, SeparateContext):
-            self.method.followed = self.queries
-
-    def end_chunk(self, times: Tensor | None) -> None:
-        """Keep the shares of the chunk, generated from context frames of these times [B,k]."""
-        if times is not None and isinstance(self.method, LearnedContext | SeparateContext):
-            shares = self.context.shares("context").mean((0, 1))
-            followed = self.queries.shares("queries" if self.queries is self.context else "memory").mean((0, 1))
-            self.chunks.append((times[0].tolist(), shares, followed))
-
-    def means(self, sample: int) -> tuple[float, float]:
-        """Mean shares over the chunks: of the queries on the context, and of the chunk on the queries."""
-        if not self.chunks:
-            return math.nan, math.nan
-        context = [shares[sample].sum().item() for _, shares, _ in self.chunks]
-        queries = [followed[sample].item() for _, _, followed in self.chunks]
-        return sum(context) / len(context), sum(queries) / len(queries)
-
-    def by_chunk(self, sample: int) -> list[dict[str, Any]]:
-        """Times and shares of each chunk, for JSON."""
-        return [{"times": times, "shares": shares[sample].tolist()} for times, shares, _ in self.chunks]
 
 
 def main(command: Evaluate) -> int:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from memkit.backbones import WanBackbone
-from memkit.errors import InputError
 from memkit.injectors import (
     FrameContext,
     FrameContextConfig,
@@ -17,7 +15,6 @@ from memkit.injectors import (
     QueryModule,
     QueryModuleConfig,
 )
-from memkit.pretrained import Pretrained
 from memkit.rollout import (
     ContextMethod,
     LearnedContext,
@@ -27,6 +24,7 @@ from memkit.rollout import (
     RetrievedContext,
     SeparateContext,
 )
+from memkit.rollout.saved import load_parts
 from recipes.memlearner.presets import Config
 
 FRAMEPACK = ((1, 1), (2, 2), (16, 4))
@@ -84,38 +82,8 @@ def _method(config: Config, backbone: WanBackbone) -> ContextMethod:
     return NoContext(context)
 
 
-def parts_of(method: ContextMethod) -> dict[str, Pretrained]:
-    """What a method trains, by the name of its folder."""
-    return {name: part for name, part in method.named_children() if isinstance(part, Pretrained)}
-
-
 def load_method(config: Config, backbone: WanBackbone, folder: Path) -> ContextMethod:
     """The method that training has saved. Raises `InputError` for a folder of another method or of other settings."""
     method = make_method(config, backbone)
-    for name, part in parts_of(method).items():
-        if not (folder / name / "config.json").exists():
-            raise InputError(f"{folder} holds no {config.method!r} method: there is no {folder / name}.")
-        saved = type(part).from_pretrained(folder / name)
-        if saved.config != part.config:  # type: ignore[attr-defined]
-            raise InputError(f"{folder / name} was trained with {saved.config}, the settings say {part.config}.")  # type: ignore[attr-defined]
-        part.load_state_dict(saved.state_dict())  # type: ignore[attr-defined]
+    load_parts(method, folder)
     return method
-
-
-def camera_encoders(method: ContextMethod) -> nn.ModuleDict:
-    """Of the chunk's own frames, which every method has, by the kind of the poses."""
-    part = method.query if isinstance(method, LearnedContext) else method.context
-    assert isinstance(part, QueryLayers | FrameContext)
-    return part.cameras
-
-
-def start_from(method: ContextMethod, folder: Path) -> None:
-    """Take over the camera encoders of another run, whatever its method; kinds that it does not know stay fresh."""
-    for name, kind in (("query", QueryLayers), ("context", FrameContext)):
-        if (folder / name / "config.json").exists():
-            known = kind.from_pretrained(folder / name).cameras
-            for annotation, encoder in camera_encoders(method).items():
-                if annotation in known:
-                    encoder.load_state_dict(known[annotation].state_dict())
-            return
-    raise InputError(f"{folder} holds no method of this recipe; give the folder of a run that was trained.")

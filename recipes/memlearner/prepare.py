@@ -25,11 +25,11 @@ from typing import ClassVar, Literal
 from memkit.backbones import WanCodec
 from memkit.banks import fill_bank, read_captions
 from memkit.rollout.long_videos import add_video, frames_id, name_of
-from memkit.training import PREPARES, load_codec, report_done, run_command
+from memkit.training import PREPARES, OwnVideos, load_codec, report_done, run_command
 from memkit.worlds.constants import Split
-from recipes.common.own_videos import OwnVideos
+from memkit.worlds.tours import room_names
 from recipes.memlearner.presets import Annotation, Command, Config, parse
-from recipes.memlearner.videos import FileVideo, LongVideo, RoomVideo, room_names
+from recipes.memlearner.videos import FileVideo, LongVideo, RoomVideo
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,11 +15,9 @@ from memkit.backbones import VideoFormat
 from memkit.cameras import Cameras
 from memkit.evaluation import Cells, Measure, Table, field, intervals
 from memkit.metrics import mean_psnr, psnr, revisit_pairs
-from memkit.worlds.paths import Path as WalkedPath
-from memkit.worlds.paths import turn_and_return
-from memkit.worlds.rooms import Room, RoomClip
+from memkit.worlds.rooms import RoomClip
+from memkit.worlds.tours import RoomTour, has_people, look_back, room_names
 from recipes.memlearner.presets import Config
-from recipes.memlearner.videos import RoomVideo, room_names
 
 Comparison = Literal["truth", "revisit"]
 COMPARISONS: tuple[Comparison, ...] = ("truth", "revisit")
@@ -81,20 +78,13 @@ def test_rooms(count: int) -> list[str]:
     return room_names("test", 2 * count, both=True)
 
 
-def has_people(name: str) -> bool:
-    """Whether there are people in the room of that name."""
-    return name.endswith("-dynamic")
-
-
 def clip_of(comparison: Comparison, name: str, config: Config, form: VideoFormat) -> Clip:
     """The clip of a room: its video with the last chunk to generate, or from one frame a turn away and back."""
-    if comparison == "truth":
-        return Clip(RoomVideo(name, config.video_chunks, form).clip(0), config.video_chunks - 1, 1)
-    rng = random.Random(f"{name.removesuffix('-dynamic')}/revisit")
-    path = WalkedPath(Room.named(name).start)
-    path = path.then(*turn_and_return(5.0 * rng.randint(18, 36), rng.choice(("left", "right"))))
     seconds = (form.num_frames - 1) / form.fps
-    return Clip(RoomClip(Room.named(name), path, 0.0, seconds), 0, math.ceil(path.duration / seconds))
+    if comparison == "truth":
+        return Clip(RoomTour(name, config.video_chunks, seconds).part(0), config.video_chunks - 1, 1)
+    room = look_back(name, seconds)
+    return Clip(room, 0, math.ceil(room.path.duration / seconds))
 
 
 def score(

@@ -27,6 +27,7 @@ from memkit.banks import MemoryBank
 from memkit.errors import InputError
 from memkit.generation import short_texts
 from memkit.rollout import ContextMethod, SeparateContext
+from memkit.rollout.saved import copy_camera_encoders, parts_of
 from memkit.training import (
     TRAINS,
     RunLog,
@@ -53,7 +54,7 @@ from memkit.training import (
     zero_missing_gradients,
 )
 from recipes.memlearner.data import TrainingSet
-from recipes.memlearner.methods import make_method, parts_of, start_from
+from recipes.memlearner.methods import make_method
 from recipes.memlearner.presets import Command, Config, parse
 from recipes.memlearner.step import Objective
 
@@ -78,7 +79,7 @@ def train(
     check(config)
     method = make_method(config, backbone)
     if config.start is not None:
-        start_from(method, config.start / "method")
+        copy_camera_encoders(method, config.start / "method")
     data, shares = TrainingSet(banks, config, method.keeps), micro_batches(accelerator)
     run = run_settings(
         config,

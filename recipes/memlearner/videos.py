@@ -5,7 +5,6 @@ A chunk begins with the last frame of the one before, as in a rollout; see `memk
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,8 +15,7 @@ from memkit.banks.captions import Row
 from memkit.cameras import poses_beside
 from memkit.errors import InputError
 from memkit.rollout.long_videos import Chunk
-from memkit.worlds.constants import Split
-from memkit.worlds.rooms import Room, RoomClip
+from memkit.worlds.tours import RoomTour
 
 
 class LongVideo(Protocol):
@@ -44,27 +42,14 @@ class RoomVideo:
         if self.form.height != self.form.width:
             raise InputError(f"Rooms are rendered square, the model generates {self.form.width}×{self.form.height}.")
 
-    def clip(self, index: int) -> RoomClip:
-        """The part of the tour that a chunk shows."""
-        room = Room.named(self.name)
-        seconds = (self.form.num_frames - 1) / self.form.fps
-        path = room.tour(random.Random(f"{self.name.removesuffix('-dynamic')}/tour"), self.count * seconds)
-        return RoomClip(room, path, index * seconds, seconds)
-
     def chunks(self) -> Iterator[Chunk]:
         """Captions tell what the camera does and nothing of the room, which is for memory to know."""
         form = self.form
+        tour = RoomTour(self.name, self.count, (form.num_frames - 1) / form.fps)
         for index in range(self.count):
-            clip = self.clip(index)
+            clip = tour.part(index)
             video = clip.video(form.num_frames, form.fps, form.height)
             yield Chunk(video, clip.motion, clip.cameras(form.num_frames, form.fps))
-
-
-def room_names(split: Split, count: int, both: bool = False) -> list[str]:
-    """Names of rooms, without people and with people in turn; with ``both``, each room without and with them."""
-    if both:
-        return [f"{split}-{i // 2:05d}" + "-dynamic" * (i % 2) for i in range(count)]
-    return [f"{split}-{i:05d}" + "-dynamic" * (i % 2) for i in range(count)]
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from memkit.training import load_backbone, report_done, run_command
 from memkit.video import read_clip, resize, write_video
 from memkit.worlds.paths import FOV_DEGREES
 from recipes.remind.presets import STRIDE, Command, Config, parse
-from recipes.remind.sampler import Frames, load_cameras, plan_video, sample_video, with_event
+from recipes.remind.sampler import Frames, load_cameras, plan_video, sample_video
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,11 @@ def main(command: Generate) -> int:
     path = camera_path(command, config)
     plan = plan_video(config, backbone, given, command.prompts, path, command.chunks)
     if command.event is not None and command.event_chunks is not None:
-        plan = with_event(config, plan, command.event, command.event_chunks)
+        start, stop = command.event_chunks
+        try:
+            plan = plan.with_interruption(command.event, start, stop, config.fps)
+        except InputError as error:
+            raise InputError(f"--event-chunks {start} {stop}: {error}") from error
     frames = sample_video(config, backbone, positions, plan, command.noise_seed, read_of(command))
     file = command.to or config.out / "generated.mp4"
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -26,9 +26,8 @@ import torch
 from memkit.backbones import WanCodec
 from memkit.banks import MemoryBank, fill_bank, read_captions
 from memkit.cameras import latent_cameras
-from memkit.training import PREPARES, load_codec, report_done, run_command
+from memkit.training import PREPARES, OwnVideos, load_codec, report_done, run_command
 from memkit.video import to_model
-from recipes.common.own_videos import OwnVideos
 from recipes.remind.clips import FileClip, WorldClip
 from recipes.remind.presets import Command, Config, parse
 from recipes.remind.records import RECORDS, Clip, read_records, twin_of, write_records

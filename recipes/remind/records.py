@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -103,11 +102,6 @@ def read_records(bank: Path) -> list[Record]:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"{file}, line {i} is not a record ({error!r}); run recipes.remind.prepare.") from error
     return records
-
-
-def records_hash(bank: Path) -> str:
-    """SHA-256 of the records file."""
-    return hashlib.sha256((bank / RECORDS).read_bytes()).hexdigest()
 
 
 class ClipBank:

@@ -15,6 +15,7 @@ from pathlib import Path
 import tyro
 
 from memkit.training import Phase, estimate_cost, timed
+from memkit.worlds import clip_set
 from recipes.tiny_wan import data, evaluate, transformer, vae
 
 
@@ -48,12 +49,12 @@ def main(config: TinyWanConfig) -> None:
 
 
 def _render(config: data.DataConfig) -> None:
-    if clips := data.missing(config):
-        suites = [suite for suite in data.SUITES if getattr(config, suite)]
-        each = timed(lambda: [data.draw(config, suite, 0).render() for suite in suites]) / len(suites)
+    if clips := clip_set.missing(config):
+        suites = [suite for suite in clip_set.SUITES if getattr(config, suite)]
+        each = timed(lambda: [clip_set.draw(config, suite, 0).render() for suite in suites]) / len(suites)
         phases = [Phase("render", clips, each / config.workers)]
         estimate_cost(f"clips of the {config.split} split", phases, config.bytes, config.out)
-        data.main(config)
+        clip_set.render_clip_set(config)
 
 
 if __name__ == "__main__":

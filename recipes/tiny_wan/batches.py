@@ -17,8 +17,8 @@ from transformers import PreTrainedTokenizerFast
 
 from memkit.files import atomic_write
 from memkit.flow import shift_sigma
+from memkit.worlds.clip_set import ClipSet
 from recipes.tiny_wan.captions import vary_caption
-from recipes.tiny_wan.data import Clips
 from recipes.tiny_wan.stages import FALLS, Stage, TransformerConfig, stage_of
 from recipes.tiny_wan.vae import to_model
 
@@ -29,7 +29,7 @@ def encode_clips(config: TransformerConfig) -> Tensor:
     """Normalised latents of all clips [clips,16,5,8,8] in fp16; kept in ``latents/`` beside the autoencoder."""
     folder = config.vae / "latents"
     folder.mkdir(exist_ok=True)
-    files = [folder / f"{i:05d}.pt" for i in range(0, len(Clips(config.data)), _CLIPS_A_FILE)]
+    files = [folder / f"{i:05d}.pt" for i in range(0, len(ClipSet(config.data)), _CLIPS_A_FILE)]
     missing = [file for file in files if not file.exists()]
     if missing:
         torch.set_num_threads(1)
@@ -42,7 +42,7 @@ def encode_clips(config: TransformerConfig) -> Tensor:
 def _encode(file: Path, config: TransformerConfig) -> None:
     vae = AutoencoderKLWan.from_pretrained(config.vae).eval()
     mean, std = (torch.tensor(x).view(1, -1, 1, 1, 1) for x in (vae.config.latents_mean, vae.config.latents_std))
-    clips, first = Clips(config.data), int(file.stem)
+    clips, first = ClipSet(config.data), int(file.stem)
     out = []
     for i in range(first, min(first + _CLIPS_A_FILE, len(clips)), 4):
         video = to_model([clips[j] for j in range(i, min(i + 4, first + _CLIPS_A_FILE, len(clips)))])

@@ -26,7 +26,7 @@ from memkit.generation import generate_videos
 from memkit.metrics import body_found, bootstrap, correlation, mean_psnr, measure_law, psnr
 from memkit.video import from_model, to_model
 from memkit.worlds import Event, sample_law
-from recipes.tiny_wan.data import SUITES, Clips
+from memkit.worlds.clip_set import SUITES, ClipSet
 
 _BATCH = 16
 
@@ -52,7 +52,7 @@ class Evaluator:
 
     config: EvaluateConfig
     backbone: WanBackbone
-    clips: Clips
+    clips: ClipSet
 
     def generate(self, captions: Sequence[str], known: Tensor | None = None) -> Iterator[Tensor]:
         """A video a caption; seeds count from the configured one."""
@@ -160,7 +160,7 @@ def main(config: EvaluateConfig) -> dict[str, Any]:
     config.out.mkdir(parents=True, exist_ok=True)
     file = config.out / "figures.json"
     figures: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-    bench = Evaluator(config, WanBackbone.from_pretrained(config.model), Clips(config.data))
+    bench = Evaluator(config, WanBackbone.from_pretrained(config.model), ClipSet(config.data))
     bench.backbone.pipeline().set_progress_bar_config(leave=False)
     for name, part in PARTS.items():
         if name not in figures:

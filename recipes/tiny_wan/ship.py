@@ -17,8 +17,8 @@ import tyro
 from safetensors import safe_open
 
 from memkit.backbones.codec import tiny_folder
+from memkit.worlds.clip_set import SUITES, ClipSet
 from memkit.worlds.constants import MATERIALS, PLANETS, SUBSTANCES
-from recipes.tiny_wan.data import SUITES, Clips
 from recipes.tiny_wan.evaluate import EvaluateConfig
 from recipes.tiny_wan.stages import Stage, TransformerConfig
 from recipes.tiny_wan.vae import VAEConfig
@@ -56,7 +56,7 @@ def main(config: ShipConfig) -> None:
 
 def costs(config: ShipConfig) -> dict[str, str]:
     """What it is made of and what making it took."""
-    words = {f"{suite}_clips": str(len(Clips(config.run / "worlds", [suite]))) for suite in SUITES}
+    words = {f"{suite}_clips": str(len(ClipSet(config.run / "worlds", [suite]))) for suite in SUITES}
     for part, steps in (("vae", VAEConfig().steps), ("transformer", TransformerConfig().steps)):
         minutes, loss = minutes_and_loss(config.run / part)
         words |= {f"{part}_steps": str(steps), f"{part}_minutes": f"{minutes:.0f}", f"{part}_loss": f"{loss:.3f}"}

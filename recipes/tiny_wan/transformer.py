@@ -34,11 +34,11 @@ from memkit.training import (
     save_checkpoint,
     timed,
 )
+from memkit.training.muon import MuonAdam
+from memkit.worlds.clip_set import ClipSet
 from recipes.tiny_wan.batches import Batch, batch, encode_clips
 from recipes.tiny_wan.captions import train_tokenizer
-from recipes.tiny_wan.data import Clips
 from recipes.tiny_wan.model import TextAndVideo, loss_of, write_pipeline
-from recipes.tiny_wan.optim import MuonAdam
 from recipes.tiny_wan.stages import TransformerConfig, schedule
 
 RESUME_OVERRIDES = ("data", "vae", "out", "device", "threads", "workers", "save_every")
@@ -94,7 +94,7 @@ def train(config: TransformerConfig) -> tuple[TextAndVideo, PreTrainedTokenizerF
     """Train, or resume; returns the averaged model."""
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    latents, rows = encode_clips(config), Clips(config.data).rows
+    latents, rows = encode_clips(config), ClipSet(config.data).rows
     tokenizer = train_tokenizer([row["caption"] for row in rows])
     model = TextAndVideo(config, len(tokenizer)).to(pick_device(config.device))
     run = Run(config, model, tokenizer, latents, rows)

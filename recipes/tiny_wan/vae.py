@@ -23,16 +23,16 @@ from memkit.training import (
     Phase,
     RunLog,
     estimate_cost,
+    initialise_vae,
     load_checkpoint,
     pick_device,
     run_settings,
     save_checkpoint,
     timed,
 )
+from memkit.training.muon import MuonAdam
 from memkit.video import to_model as video_to_model
-from recipes.tiny_wan.data import Clips
-from recipes.tiny_wan.initialise import initialise
-from recipes.tiny_wan.optim import MuonAdam
+from memkit.worlds.clip_set import ClipSet
 
 RESUME_OVERRIDES = ("data", "held_out", "out", "device", "threads", "save_every")
 """Between a run and its resumption."""
@@ -96,7 +96,7 @@ def schedule(config: VAEConfig, step: int) -> float:
     return config.video_scale * (0.1 + 0.45 * (1 + math.cos(math.pi * min(max(2 * done - 1, 0.0), 1.0))))
 
 
-def batch(clips: Clips, config: VAEConfig, step: int) -> tuple[Tensor, Tensor]:
+def batch(clips: ClipSet, config: VAEConfig, step: int) -> tuple[Tensor, Tensor]:
     """Clips in [-1, 1] [B,3,T,H,W] and the weight of each pixel: what moves counts more than what stays."""
     rng = np.random.default_rng((config.seed, step))
     frames_only = step < config.frame_steps
@@ -141,14 +141,14 @@ def to_model(clips: Sequence[np.ndarray]) -> Tensor:
 
 
 @torch.no_grad()
-def video_psnr(vae: AutoencoderKLWan, clips: Clips, count: int = 12) -> float:
+def video_psnr(vae: AutoencoderKLWan, clips: ClipSet, count: int = 12) -> float:
     """Video PSNR over ``count`` clips, evenly spread over all suites."""
     chosen = [clips[i] for i in np.linspace(0, len(clips) - 1, min(count, len(clips))).astype(int)]
     videos = to_model(chosen).to(vae.device).split(2)
     return psnr(torch.cat([reconstruct(vae, video)[0] for video in videos]), torch.cat(videos))
 
 
-def finish(vae: AutoencoderKLWan, clips: Clips, out: Path) -> None:
+def finish(vae: AutoencoderKLWan, clips: ClipSet, out: Path) -> None:
     """Write the latents' mean and standard deviation a channel, over 96 clips of all suites, into the config; save."""
     chosen = np.linspace(0, len(clips) - 1, min(96, len(clips))).astype(int)
     video = to_model([clips[i] for i in chosen])
@@ -164,7 +164,7 @@ def _is_matrix(name: str, parameter: Tensor) -> bool:
 
 
 def train_step(
-    vae: AutoencoderKLWan, optimizer: MuonAdam, clips: Clips, config: VAEConfig, step: int
+    vae: AutoencoderKLWan, optimizer: MuonAdam, clips: ClipSet, config: VAEConfig, step: int
 ) -> dict[str, float]:
     """One update, a function of the weights, the seed and the step alone; what there is to log."""
     torch.manual_seed(config.seed * 1_000_003 + step)
@@ -179,7 +179,7 @@ def train_step(
     return {**figures, "latent_std": latents.std().item()}
 
 
-def report_cost(config: VAEConfig, clips: Clips, start: int) -> None:
+def report_cost(config: VAEConfig, clips: ClipSet, start: int) -> None:
     """Say what the steps from ``start`` on will cost, from steps of another autoencoder of the same size."""
     with torch.random.fork_rng():
         vae = build(config.base_dim).to(pick_device(config.device))  # pyright: ignore
@@ -202,9 +202,9 @@ def main(config: VAEConfig) -> None:
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     config.out.mkdir(parents=True, exist_ok=True)
-    clips, held_out = Clips(config.data), Clips(config.held_out)
+    clips, held_out = ClipSet(config.data), ClipSet(config.held_out)
     vae = build(config.base_dim)
-    initialise(vae)
+    initialise_vae(vae)
     vae.to(pick_device(config.device))  # pyright: ignore  # drawn on the CPU, the same for every device
     optimizer = MuonAdam(vae, config.muon_lr, config.adam_lr, _is_matrix)
     start, checkpoint, run = 0, config.out / "checkpoint.pt", run_settings(config, RESUME_OVERRIDES)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from memkit.backbones import VideoFormat
-from memkit.banks import posed_clip
+from memkit.banks import posed_chunks, posed_clip
 from memkit.banks.posed_clips import cropped
 from memkit.cameras import Cameras, write_poses
 from memkit.errors import InputError
@@ -62,3 +62,17 @@ def test_cropping_keeps_the_rays_of_pixels() -> None:
     torch.testing.assert_close(
         torch.stack([(after[0] * x + after[2]) * 32, (after[1] * y + after[3]) * 32]), before * scale - shift
     )
+
+
+def test_chunks_share_a_frame_and_are_whole(video: Path) -> None:
+    path = cameras(20)
+    write_poses(video.with_suffix(".npz"), path)
+    form = VideoFormat(4, 16, 16, 4.0)
+    posed = list(posed_chunks(video, form, video.with_suffix(".npz")))
+    plain = list(posed_chunks(video, form, None))
+    assert len(posed) == len(plain) == 3  # 20 frames at 8 per second are 10 at 4, of which the chunks take 1 + 3·3
+    for i, ((frames, seen), (same, none)) in enumerate(zip(posed, plain, strict=True)):
+        assert none is None and torch.equal(frames, same)
+        at = slice(6 * i, 6 * i + 7, 2)
+        assert torch.equal(frames, resize(read_video(video).frames[at], 16, 16))
+        assert seen is not None and torch.equal(seen.c2w, path.c2w[at])

@@ -23,6 +23,19 @@ class Refused:
     """Why, and what to do instead, as the page says it."""
 
 
+def wrong_cells(
+    found: Mapping[str, float | str], refused: Mapping[str, Refused], atol: float
+) -> dict[str, float | str]:
+    """The cells ("attachable-order") that are not as declared, of the largest differences or errors that were found."""
+
+    def right(name: str, got: float | str) -> bool:
+        if name in refused:
+            return isinstance(got, str) and refused[name].match in got
+        return isinstance(got, float) and got <= atol
+
+    return {cell: got for cell, got in found.items() if not right(cell.split("-")[0], got)}
+
+
 def unchanged(featured: Any, **changes: Any) -> Any:
     """The plain model of features that do not change what a model computes."""
     return random_transformer(**changes)

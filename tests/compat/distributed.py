@@ -65,15 +65,11 @@ def mesh() -> DeviceMesh:
 
 
 def measure() -> None:
-    """Print, by row, attachable and order, the largest difference from the plain model, or the error's message."""
+    """Print, by row and cell, the largest difference from the plain model, or the error's message."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    found: dict[str, Any] = {}
-    for row in PARALLEL:
-        for name in ATTACHABLES:
-            for first in ("feature", "thing"):
-                found[f"{name}-{row}-{first}"] = measured(row, name, first)
-    print(json.dumps(found))
+    cells = {f"{name}-{first}_first": (name, first) for name in ATTACHABLES for first in ("applied", "attached")}
+    print(json.dumps({row: {cell: measured(row, *how) for cell, how in cells.items()} for row in PARALLEL}))
     dist.barrier()  # the first process holds what the others meet at
     dist.destroy_process_group()
 
@@ -84,10 +80,10 @@ def measured(row: str, name: str, first: str) -> float | str:
         want = one.forward(model, attached)
     own, one = call(model), ATTACHABLES[name]()
     try:
-        called = put(row, model) if first == "feature" else model
+        called = put(row, model) if first == "applied" else model
         with torch.no_grad():
             with one.thing.attach(called) as attached:
-                called = put(row, model) if first == "thing" else called
+                called = put(row, model) if first == "attached" else called
                 difference = (one.forward(called, attached) - want).abs().max()
             return max(difference, (call(called) - own).abs().max()).item()
     except MemkitError as error:

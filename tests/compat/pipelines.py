@@ -1,4 +1,4 @@
-"""diffusers' pipelines around a transformer, at the size of `random_pipeline`: two videos, two steps, with guidance."""
+"""diffusers' pipelines around a transformer, at the size of `random_pipeline`: two steps, with guidance."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers import WanImageToVideoPipeline, WanVideoToVideoPipeline
+from diffusers import (
+    WanImageToVideoPipeline,
+    WanVACEPipeline,
+    WanVACETransformer3DModel,
+    WanVideoToVideoPipeline,
+)
 from diffusers.guiders import (
     AdaptiveProjectedGuidance,
     ClassifierFreeGuidance,
@@ -18,11 +23,13 @@ from diffusers.modular_pipelines import WanBlocks
 from PIL import Image
 
 from tests.compat.declared import Refused
-from tests.helpers.random_wan import random_pipeline, random_transformer
+from tests.helpers.random_wan import SMALL, random_pipeline, random_transformer
 
 PROMPTS = ["a red ball falls", "a blue cube bounces"]
 SHORT = {"num_inference_steps": 2, "max_sequence_length": 8}
 SMALLEST = {"height": 32, "width": 32, "num_frames": 9}
+HALF = {"height": 16, "width": 16, "num_frames": 9}
+"""The same for pipelines that reckon the VAE's scale from its stages that scale time, as large VAEs have them."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +39,14 @@ class Pipeline:
     title: str
     make: Callable[[], Any]
     call: Callable[[Any], Any]
-    """Runs it on two videos."""
+    """Runs it on ``videos`` videos."""
+    videos: int = 2
     changes: Mapping[str, Any] = field(default_factory=dict)
     """Sizes of its transformer."""
+    transformer: Callable[..., Any] = random_transformer
+    """Makes a plain one of these sizes."""
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of the transformer."""
     refused: Mapping[str, Refused] = field(default_factory=dict)
     note: str = ""
 
@@ -77,13 +89,29 @@ def from_image(pipe: Any) -> Any:
 
 def video_to_video() -> Any:
     pipe = WanVideoToVideoPipeline(**_parts(), transformer=random_transformer())
-    pipe.vae_scale_factor_spatial = 8  # it reckons with the number of stages that scale time, as large models have it
+    pipe.vae_scale_factor_spatial = 8  # it would reckon 4; see HALF
     return pipe
 
 
 def from_video(pipe: Any) -> Any:
     about = {"guidance_scale": 3.0, "generator": generators(), "output_type": "latent", "strength": 1.0}
     return pipe([_frames(), _frames()], PROMPTS, height=32, width=32, **SHORT, **about).frames
+
+
+def vace_transformer() -> Any:
+    torch.manual_seed(0)
+    return WanVACETransformer3DModel(**SMALL, vace_layers=[0, 2], vace_in_channels=96).eval()
+
+
+def with_control() -> Any:
+    pipe = WanVACEPipeline(**_parts(), transformer=vace_transformer())
+    pipe.vae_scale_factor_spatial = 8  # it would reckon 4; see HALF
+    return pipe
+
+
+def from_control(pipe: Any) -> Any:
+    about = {"guidance_scale": 3.0, "generator": seed(0), "output_type": "latent"}
+    return pipe(video=_frames(), prompt=PROMPTS[0], **SMALLEST, **SHORT, **about).frames
 
 
 def modular(guider: Callable[[], Any]) -> Callable[[], Any]:
@@ -96,8 +124,7 @@ def modular(guider: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def by_blocks(pipe: Any) -> Any:
-    half = {"height": 16, "width": 16, "num_frames": 9}  # as of `video_to_video`
-    return pipe(prompt=PROMPTS, **half, **SHORT, generator=generators(), output="latents")
+    return pipe(prompt=PROMPTS, **HALF, **SHORT, generator=generators(), output="latents")
 
 
 TRAINING = Refused(
@@ -111,6 +138,14 @@ UNNAMED = Refused(
 )
 USUAL = {"teacher_forcing": TRAINING}
 SILENT = {**USUAL, "guided_memory": UNNAMED}
+
+VACE = {
+    "frame_context": Refused("cannot be attached to a WanVACE", "VACE takes one timestep per sample, not per token."),
+    "teacher_forcing": Refused("cannot be attached to a WanVACE", "VACE takes one timestep per sample, not per token."),
+    "query_layers": Refused(
+        "cannot be attached to a WanVACE", "There are no control latents for the frames of the queries."
+    ),
+}
 
 PIPELINES = {
     "t2v": Pipeline("`WanPipeline`, with guidance", random_pipeline, from_text, refused=USUAL),
@@ -128,9 +163,18 @@ PIPELINES = {
         "`WanImageToVideoPipeline`",
         image_to_video,
         from_image,
-        {"in_channels": 36},
-        USUAL,
-        "Context frames need the channels of the image condition too.",
+        changes={"in_channels": 36},
+        refused=USUAL,
+        note="Context frames need the channels of the image condition too.",
+    ),
+    "vace": Pipeline(
+        "`WanVACEPipeline`",
+        with_control,
+        from_control,
+        transformer=vace_transformer,
+        more={"control_hidden_states": torch.zeros(1, 96, 3, 4, 4)},
+        videos=1,
+        refused=VACE,
     ),
     "v2v": Pipeline("`WanVideoToVideoPipeline`", video_to_video, from_video, refused=SILENT),
     "modular_cfg": Pipeline(

@@ -128,17 +128,23 @@ def test_shares_of_attention_are_not_recorded_where_blocks_may_be_skipped() -> N
     memory = SelfAttentionConcat(Memory(seeded(1, 5, 48)), recorder)
     with memory.attach(model), model.cache_context("cond"), pytest.raises(MemkitError, match="recorder"):
         call(model)
-    with cache.attach(model) as attached, pytest.raises(MemkitError, match="recorder"):
-        with attached.chunk(range(3), recorder=recorder), model.cache_context("cond"):
-            call(model)
+    with (
+        cache.attach(model) as attached,
+        pytest.raises(MemkitError, match="recorder"),
+        attached.chunk(range(3), recorder=recorder),
+    ):
+        call(model)
 
 
 def test_history_guidance_is_refused_with_a_cache() -> None:
     model, one = random_transformer(), ATTACHABLES["frame_context"]()
     model.enable_cache(FirstBlockCacheConfig())
-    with one.thing.attach(model) as attached, pytest.raises(MemkitError, match="history"):
-        with attached.chunk(seeded(2, 16, 2, 4, 4), history_guidance=2.0), model.cache_context("cond"):
-            call(model)
+    with (
+        one.thing.attach(model) as attached,
+        pytest.raises(MemkitError, match="history"),
+        attached.chunk(seeded(2, 16, 2, 4, 4), history_guidance=2.0),
+    ):
+        call(model)
 
 
 def test_a_write_that_a_cache_would_skip_is_refused() -> None:

@@ -17,29 +17,30 @@ from memkit.errors import InputError, MemkitError
 from memkit.generation import GuidedMemory
 from memkit.injectors import SelfAttentionConcat
 from memkit.memory import Memory
-from tests.compat.pipelines import PIPELINES, PROMPTS, SHORT, SMALLEST, from_text, seed
+from tests.compat.pipelines import PIPELINES, PROMPTS, SHORT, SMALLEST, Pipeline, from_text, seed
 from tests.helpers.attachables import ATTACHABLES, Attachable, seeded
-from tests.helpers.random_wan import random_pipeline, random_transformer
+from tests.helpers.random_wan import random_pipeline
 
 
 class Together(nn.Module):
-    """The experts of a pipeline as one model, all of which run in a call."""
+    """The experts of a pipeline as one model, all of which run in a call, on as many videos as the pipeline does."""
 
-    def __init__(self, experts: list[Any]) -> None:
+    def __init__(self, pipeline: Pipeline, experts: list[Any]) -> None:
         super().__init__()
-        self.experts = nn.ModuleList(experts)
+        self.pipeline, self.experts = pipeline, nn.ModuleList(experts)
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return [expert(*args, **kwargs) for expert in self.experts][-1]
+    def forward(self, *args: Tensor, **kwargs: Any) -> Any:
+        args = tuple(x[: self.pipeline.videos] for x in args)
+        return [expert(*args, **kwargs, **self.pipeline.more) for expert in self.experts][-1]
 
 
 def experts_of(pipe: Any) -> list[Any]:
     return [x for x in (pipe.transformer, getattr(pipe, "transformer_2", None)) if x is not None]
 
 
-def inside(name: str, one: Attachable, experts: list[Any], attached: Any) -> Any:
+def inside(pipeline: Pipeline, name: str, one: Attachable, experts: list[Any], attached: Any) -> Any:
     """What the attachment needs around the calls; the pipelines name the passes of guidance themselves."""
-    return nullcontext() if name == "guided_memory" else one.inside(Together(experts), attached)
+    return nullcontext() if name == "guided_memory" else one.inside(Together(pipeline, experts), attached)
 
 
 class Calls:
@@ -68,28 +69,30 @@ def test_cell(row: str, name: str) -> None:
     pipeline, one = PIPELINES[row], ATTACHABLES[name](**PIPELINES[row].changes)
     pipe = pipeline.make()
     experts, without = experts_of(pipe), pipeline.call(pipe)
-    with ExitStack() as stack:
-        attached = stack.enter_context(one.thing.attach(pipe))
-        stack.enter_context(inside(name, one, experts, attached))
+    if name in pipeline.refused:
+        with (
+            pytest.raises(MemkitError, match=pipeline.refused[name].match),
+            one.thing.attach(pipe) as attached,
+            inside(pipeline, name, one, experts, attached),
+        ):
+            pipeline.call(pipe)
+        return
+    with one.thing.attach(pipe) as attached, inside(pipeline, name, one, experts, attached), ExitStack() as stack:
         calls = Calls(stack, experts)
-        if name in pipeline.refused:
-            with pytest.raises(MemkitError, match=pipeline.refused[name].match):
-                pipeline.call(pipe)
-            return
         got = pipeline.call(pipe)
     assert torch.equal(pipeline.call(pipe), without) and not torch.equal(got, without)
     replayed(pipeline, name, experts, calls)
 
 
-def replayed(pipeline: Any, name: str, experts: list[Any], calls: Calls) -> None:
+def replayed(pipeline: Pipeline, name: str, experts: list[Any], calls: Calls) -> None:
     """Make the calls again on plain transformers."""
     one, plain = ATTACHABLES[name](**pipeline.changes), []
     for expert in experts:
-        plain.append(random_transformer(**pipeline.changes))
+        plain.append(pipeline.transformer(**pipeline.changes))
         plain[-1].load_state_dict(expert.state_dict())
     assert len(calls.made) == 4  # two passes in two steps
     assert {i for i, *_ in calls.made} == set(range(len(experts)))
-    with one.thing.attach(*plain) as attached, inside(name, one, plain, attached):
+    with one.thing.attach(*plain) as attached, inside(pipeline, name, one, plain, attached):
         for n, (i, args, kwargs, out) in enumerate(calls.made):
             with plain[i].cache_context(("cond", "uncond")[n % 2]):
                 assert torch.equal(plain[i](*args, **kwargs)[0], out)

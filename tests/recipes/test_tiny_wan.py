@@ -13,75 +13,20 @@ from memkit.backbones import WanBackbone
 from memkit.errors import InputError
 from memkit.flow import flow_loss
 from memkit.generation.short_text import short_text
-from memkit.training import Phase, RunLog, duration, estimate_cost, timed
+from memkit.worlds.clip_set import ClipSet, ClipSetConfig, render_clip_set
 from recipes.tiny_wan import batches, data, evaluate, ship, transformer, vae
 from recipes.tiny_wan.__main__ import TinyWanConfig, main
 from recipes.tiny_wan.batches import Batch
 from recipes.tiny_wan.captions import train_tokenizer, vary_caption
-from recipes.tiny_wan.initialise import initialise
 from recipes.tiny_wan.model import TextAndVideo, loss_of, write_pipeline
-from recipes.tiny_wan.optim import orthogonalise
 from recipes.tiny_wan.stages import FALLS, Stage, TransformerConfig, schedule
 
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     folder = tmp_path_factory.mktemp("worlds")
-    data.main(data.DataConfig(out=folder, laws=3, interruptions=2, rooms=1, workers=1))
+    render_clip_set(ClipSetConfig(out=folder, laws=3, interruptions=2, rooms=1, workers=1))
     return folder
-
-
-def test_clips_can_be_made_again_one_by_one(clips):
-    videos, config = data.Clips(clips), data.DataConfig(out=clips)
-    assert len(videos) == 6 and data.missing(config) == 0
-    for place, suite, i in ((0, "laws", 0), (2, "laws", 2), (4, "interruptions", 1), (5, "rooms", 0)):
-        drawn = data.draw(config, suite, i)
-        assert videos.rows[place] == drawn.row and videos.rows[place]["caption"]
-        assert (videos[place] == drawn.render().numpy()).all()
-
-
-def test_a_stopped_rendering_goes_on_where_it_was(clips, tmp_path, monkeypatch):
-    config = data.DataConfig(out=tmp_path, laws=3, interruptions=0, rooms=0, workers=1)
-    monkeypatch.setattr(data, "_CHUNK", 1)
-    rendered = []
-
-    class Here:  # the pool, in this process
-        def map(self, function, jobs, chunksize):
-            return map(function, jobs)
-
-    def render(job):
-        if len(rendered) == 2:
-            raise KeyboardInterrupt
-        rendered.append(job[2])
-        return data.draw(*job).render().numpy()
-
-    monkeypatch.setattr(data, "_render", render)
-    with pytest.raises(KeyboardInterrupt):
-        data._write(config, "laws", 3, Here())
-    assert (tmp_path / "laws.done").read_text() == "2" and data.missing(config) == 3
-    rendered.clear()
-    data._write(config, "laws", 3, Here())
-    assert rendered == [2] and not (tmp_path / "laws.done").exists()
-    whole, again = data.Clips(clips, ["laws"]), data.Clips(tmp_path)
-    assert again.rows == whole.rows and all((again[i] == whole[i]).all() for i in range(3))
-
-
-def test_an_initialised_autoencoder_already_treats_a_still_video_as_one_frame():
-    torch.manual_seed(0)
-    model = vae.build()
-    initialise(model)
-    image = torch.rand(1, 3, 1, 32, 32) * 2 - 1
-    with torch.no_grad():
-        one = model.encode(image).latent_dist.mode()
-        still = model.encode(image.expand(-1, -1, 9, -1, -1)).latent_dist.mode()
-    correlation = torch.nn.functional.cosine_similarity(still[:, :, -1].flatten(), one.flatten(), dim=0)
-    assert correlation > 0.9
-
-
-def test_orthogonalise_moves_all_singular_values_near_one():
-    for shape in ((20, 50), (50, 20)):
-        values = torch.linalg.svdvals(orthogonalise(torch.randn(shape)))
-        assert ((values > 0.5) & (values < 1.4)).all()
 
 
 def test_the_hook_before_the_clamp_gives_what_decode_gives_inside_the_range():
@@ -175,7 +120,7 @@ def test_one_padding_token_with_a_weight_is_the_pipelines_padding(trained):
 
 
 def test_captions_keep_what_is_needed_and_often_leave_out_the_rest(clips):
-    rows, rng = data.Clips(clips).rows, random.Random(0)
+    rows, rng = ClipSet(clips).rows, random.Random(0)
     for row in rows:
         varied = [vary_caption(row["parts"], rng) for _ in range(300)]
         for text, needed, name in row["parts"]:
@@ -213,7 +158,7 @@ def test_the_loss_is_plain_flow_matching_and_known_frames_carry_none(trained):
 
 
 def test_known_frames_come_in_their_share_of_steps_and_a_step_is_a_function_of_its_number(trained, clips):
-    rows = data.Clips(clips).rows
+    rows = ClipSet(clips).rows
     tokenizer = train_tokenizer([row["caption"] for row in rows])
     config = replace(trained, batch=4, stages=(Stage(200, (1.0, 1.0), known=0.4),))
     drawn = [batches.batch(config, step, rows, tokenizer) for step in range(200)]
@@ -228,7 +173,7 @@ def test_known_frames_come_in_their_share_of_steps_and_a_step_is_a_function_of_i
 
 
 def test_falls_come_alone_or_in_their_share(trained, clips):
-    rows = data.Clips(clips).rows
+    rows = ClipSet(clips).rows
     rows[1], rows[2] = {**rows[1], "kind": "toss"}, {**rows[2], "kind": "drop"}
     rows[4] = {**rows[4], "kind": "drop"}  # of another suite: seen in the dark, it teaches nothing of a planet
     falls = {i for i in range(3) if rows[i]["kind"] in FALLS}
@@ -294,29 +239,3 @@ def test_any_text_has_tokens_and_the_empty_one_has_its_end():
     assert tokenizer("").input_ids == [1]
     assert len(tokenizer("a red ball falls").input_ids) == 5
     assert tokenizer.decode(tokenizer("Ünïcode ≠ seen").input_ids, skip_special_tokens=True).strip() == "Ünïcode ≠ seen"
-
-
-def test_the_log_drops_what_came_after_the_checkpoint(tmp_path):
-    log = RunLog(tmp_path, "run", 0, 6)
-    for step in range(5):
-        log.step({"step": step})
-    log.close()
-    log = RunLog(tmp_path, "run", 3, 6)
-    log.step({"step": 3})
-    log.close()
-    assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [0, 1, 2, 3]
-
-
-def test_the_cost_is_told_and_a_full_disk_refused(tmp_path, capsys):
-    estimate_cost("run", [Phase("a", 10, 6.0), Phase("b", 3000, 2.0)], 5_000_000, tmp_path / "new")
-    said = capsys.readouterr().out
-    assert "a: 10 steps of 6.00 s, about 60 s" in said and "about 1 h 41 min in all; 5 MB on disk" in said
-    with pytest.raises(InputError, match="make room"):
-        estimate_cost("run", [], 10**18, tmp_path)
-    assert [duration(s) for s in (3, 100, 3600)] == ["3 s", "2 min", "1 h 0 min"]
-
-
-def test_timing_a_step_leaves_random_states_as_they_were():
-    state, calls = torch.get_rng_state(), []
-    assert timed(lambda: calls.append(torch.rand(3))) >= 0
-    assert len(calls) == 2 and torch.equal(torch.get_rng_state(), state)

@@ -7,6 +7,7 @@ import torch
 
 from memkit.errors import InputError
 from memkit.generation.noise import frame_noise
+from memkit.injectors.kv_cache import SlotCache
 from memkit.streaming import STREAM_PRESETS, Stream, StreamConfig, read_local, window_bytes
 from memkit.streaming.presets import longlive, self_forcing
 from tests.helpers.causal_wan import CausalWan, rollout, warped
@@ -146,6 +147,25 @@ def test_the_window_decides_the_budget():
         Stream(stream.backbone, SEEDS, needed - 1, longlive(), size=(4, 4))
     with pytest.raises(InputError, match="Without a window"):
         Stream(stream.backbone, SEEDS, config=StreamConfig(), size=(4, 4))
+
+
+def test_the_window_is_counted_with_the_chunk_and_the_sink():
+    held = SlotCache(10**6)
+    held.update(range(12), [(torch.zeros(1, 12, 1, 1),) * 2])
+    assert read_local(8, 2)(held, [12, 13]) == (0, 1, 8, 9, 10, 11)
+    assert read_local(8, 2)(held, [5, 6]) == (0, 1, 2, 3, 4) and read_local(8, 2)(held, [0, 1]) == ()
+    assert read_local(8)(held, [12, 13]) == (6, 7, 8, 9, 10, 11) and read_local(4, 2)(held, [12, 13]) == (0, 1)
+    held.pin([3])
+    assert read_local(8, 2)(held, [12, 13]) == (0, 1, 3, 8, 9, 10, 11)
+
+
+def test_a_larger_budget_changes_nothing():
+    _, _, stream = streamed(load(random_state()), longlive(), [PROMPTS])
+    large = Stream(stream.backbone, SEEDS, 4 * stream.cache.budget_bytes, longlive(), size=(4, 4))
+    small = Stream(stream.backbone, SEEDS, None, longlive(), size=(4, 4))
+    for _ in range(6):
+        assert torch.equal(large.generate(PROMPTS), small.generate(PROMPTS))
+    assert len(large.cache.branch("cond").positions) == 18
 
 
 @pytest.mark.parametrize(

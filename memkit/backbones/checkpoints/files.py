@@ -120,18 +120,28 @@ def _open_safetensors(path: Path) -> Source:
 
 
 def _open_torch(path: Path) -> Source:
-    content = read_torch(path, _TORCH_REMEDY, mmap=True)
+    content = read_torch(path, _TORCH_REMEDY, values="skipped")
     if not isinstance(content, Mapping):
         raise InputError(f"{path} holds a {type(content).__name__}, not a state dict; {_TORCH_REMEDY}.")
-    tensors = _flattened(content, str(path))
-    infos = {name: TensorInfo.of(tensor) for name, tensor in tensors.items()}
-    return Source(str(path), "torch", infos, tensors.__getitem__, (path,))
+    infos = {name: TensorInfo.of(tensor) for name, tensor in _flattened(content, str(path)).items()}
+    mapped: dict[str, Tensor] = {}
+
+    def read(name: str) -> Tensor:
+        if not mapped:
+            again = read_torch(path, _TORCH_REMEDY, values="mapped")
+            assert isinstance(again, Mapping)
+            mapped.update(_flattened(again, str(path)))
+        return mapped[name]
+
+    return Source(str(path), "torch", infos, read, (path,))
 
 
 def _flattened(content: Mapping[Any, Any], where: str) -> dict[str, Tensor]:
     """All tensors of nested dictionaries, their keys joined by dots; other values, such as a step, are left out."""
     tensors: dict[str, Tensor] = {}
     for name, tensor in _leaves(content, ""):
+        if tensor.layout is not torch.strided:
+            raise InputError(f"{where} holds {name} as a sparse tensor; give it dense, as tensor.to_dense().")
         if name in tensors:
             raise InputError(f"{where} holds two tensors of the name {name}; give one of the dictionaries alone.")
         tensors[name] = tensor

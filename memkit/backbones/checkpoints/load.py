@@ -66,8 +66,9 @@ def _load(decided: Plan, torch_dtype: torch.dtype | None) -> WanTransformer3DMod
         stored = read(full).detach()
         value = stored.to(torch.float32 if _stays_fp32(name) else dtype)
         _check_finite(decided, full, value)
-        in_memory = decided.source.format == "a state dict in memory"
-        weights[name] = value if in_memory or value is not stored else value.clone()  # the file may go away
+        # torch.save overwrites files in place, under the feet of a mapping; safetensors stay mapped, as in diffusers
+        mapped = decided.source.format == "torch" and value.dtype == stored.dtype
+        weights[name] = value.clone() if mapped else value
     model = decided.model
     model.load_state_dict(weights, strict=True, assign=True)
     # The rotary tables are buffers that no checkpoint contains.
@@ -100,6 +101,8 @@ def _stays_fp32(name: str) -> bool:
 
 
 def _check_finite(decided: Plan, name: str, value: Tensor) -> None:
+    if value.is_meta:
+        raise InputError(f"{name} of {decided.source.where} is on the meta device, without values; give real weights.")
     if value.sum(dtype=torch.float32).isfinite():  # one pass without a mask; any NaN or infinity would show
         return
     if bad := int((~value.isfinite()).sum()):

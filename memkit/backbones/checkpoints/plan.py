@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,7 @@ def plan(
     if weights is None:
         _say_what_is_left(source, sets, chosen, rest)
     settings = {**infer_config(tensors, source.where), **(config or {})}
+    _check_blocks(source, tensors)
     model = _on_meta(settings)
     converted: dict[str, str] = convert_wan_transformer_to_diffusers(dict(chosen.names))
     names: dict[str, str] = {_LATER_NAMES.get(name, name): full for name, full in converted.items()}
@@ -124,6 +127,17 @@ def _differ(source: Source, one: WeightSet, other: WeightSet) -> bool:
 def _bits(tensor: Tensor) -> Tensor:
     """The tensor as bytes, so that NaN equals itself and every dtype can be compared."""
     return tensor.detach().contiguous().flatten().view(torch.uint8)
+
+
+def _check_blocks(source: Source, names: Iterable[str]) -> None:
+    """All blocks up to the last one must be there: a damaged number could ask for a model of any size."""
+    numbers = {int(found[1]) for name in names if (found := re.match(r"blocks\.(\d+)\.", name))}
+    if len(numbers) <= max(numbers):
+        missing = islice((str(n) for n in count() if n not in numbers), 4)
+        raise InputError(
+            f"{source.where} has blocks up to {max(numbers)}, but lacks blocks {', '.join(missing)}…; give the whole "
+            "checkpoint, for a sharded one its folder."
+        )
 
 
 def _on_meta(settings: Mapping[str, Any]) -> WanTransformer3DModel:

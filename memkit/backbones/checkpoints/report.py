@@ -84,7 +84,8 @@ def _of_wan(
     options += ', lora="…"' if lora else ""
     kind = {16: "text-to-video", 36: "image-to-video", 48: "text- and image-to-video"}
     what = kind.get(decided.settings["in_channels"], "video") if _is_plain(decided.settings) else "controllable video"
-    line = f"WanBackbone.from_original({path!r}{options})"
+    line = f"from memkit import WanBackbone; WanBackbone.from_original({path!r}{options})"
+    line = f"import torch; {line}" if needs_dtype else line
     return Report(f"a {what} Wan with its original parameter names", tuple(facts), line)
 
 

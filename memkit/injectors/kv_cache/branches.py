@@ -19,6 +19,7 @@ class Branches:
         if not names or len(set(names)) != len(names):
             raise InputError(f"branches = {tuple(names)}; give at least one name, and each only once.")
         self.budget_bytes, self.layers = budget_bytes, layers
+        self.attached = False
         self.context: str | None = None
         """Name of the ``cache_context`` that an attached transformer is in."""
         self.by_name = {name: SlotCache(budget_bytes // len(names), layers) for name in names}

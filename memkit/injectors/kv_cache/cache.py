@@ -71,7 +71,6 @@ class KVCache:
 
     def __init__(self, budget_bytes: int, branches: Sequence[str] = ("main",), num_layers: int = 0) -> None:
         self._branches = Branches(budget_bytes, branches, num_layers)
-        self._attached: AttachedCache | None = None
 
     @property
     def budget_bytes(self) -> int:
@@ -122,11 +121,10 @@ class KVCache:
                 is attached already, or its frames have another number of layers.
         """
         transformers = transformers_of(models, KV_CACHE)
-        if self._attached is not None and self._attached.models:
+        if self._branches.attached:
             raise InputError("This cache is attached already; detach it first, or create another cache.")
         self._branches.expect_layers(sum(len(adapter_of(model).blocks(model)) for model in transformers))
-        self._attached = AttachedCache(self._branches, transformers)
-        return self._attached
+        return AttachedCache(self._branches, transformers)
 
     def save(self, path: str | Path) -> None:
         """Write all branches to one safetensors file, with the positions as JSON in its header."""

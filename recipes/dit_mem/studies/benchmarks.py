@@ -16,11 +16,12 @@ from typing import Literal
 
 from memkit.errors import InputError
 from memkit.files import write_json
+from memkit.generation import VideoJob
 from memkit.prompts import PlannedVideo, plan_phygenbench, plan_vbench, read_phygenbench, read_vbench
 from memkit.prompts.phygenbench import VIDEO_NAME
 from memkit.prompts.vbench import VIDEOS_PER_PROMPT
 from memkit.training import report_done, run_command
-from recipes.dit_mem.generate import Job, generate_missing
+from recipes.dit_mem.generate import generate_missing
 from recipes.dit_mem.memories import Source
 from recipes.dit_mem.presets import Command, parse
 
@@ -69,7 +70,7 @@ def main(options: Benchmarks) -> int:
     folder = options.videos_to or config.out / f"{options.benchmark}-{options.memory}"
     print(f"{options.benchmark}: {len({video.prompt for video in planned})} prompts, {len(planned)} videos")
     jobs = [
-        Job(video.prompt, video.seed, folder / "videos" / video.file, folder / "about" / f"{video.key}.json")
+        VideoJob(video.prompt, video.seed, folder / "videos" / video.file, folder / "about" / f"{video.key}.json")
         for video in planned
     ]
     generate_missing(config, jobs, options.memory, options.bank, options.encoder_from)

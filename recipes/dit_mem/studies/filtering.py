@@ -21,22 +21,27 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from memkit.backbones import WanBackbone
+from memkit.encoders import HighPass, LowPass
 from memkit.evaluation import Table, check_settings, from_json, table_to_json, to_json, to_markdown
 from memkit.files import atomic_write, write_json
 from memkit.generation import generate_videos
+from memkit.injectors import filter_hidden_states
+from memkit.injectors.hidden_filters import Place
+from memkit.metrics import compare_with_twin
 from memkit.report import contact_sheet
 from memkit.training import fingerprint, report_done, run_command
 from memkit.video import read_clip, write_video
@@ -44,8 +49,7 @@ from memkit.worlds import Event, sample_law
 from memkit.worlds.law_clips import FALLS
 from recipes.dit_mem.parts import load_backbone
 from recipes.dit_mem.presets import Command, parse
-from recipes.dit_mem.studies.hidden_filters import BANDS, Place, filter_hidden_states
-from recipes.dit_mem.studies.twins import UNFILTERED, Row, measure, tabulate
+from recipes.dit_mem.studies.twins import UNFILTERED, Row, tabulate
 
 ANOTHER = "another seed"
 OTHER_SEED = 1_000_000  # what the second unfiltered run adds to the seeds
@@ -65,6 +69,25 @@ class Filtering(Command):
     """Blocks to filter after, besides the embeddings; by default the first, the middle and a late one."""
     keep: int = 4
     """Number of videos per condition to keep in OUT/filtering."""
+
+
+class WithMean(nn.Module):
+    """What a filter keeps plus the mean over the clip, which a high-pass filter removes."""
+
+    def __init__(self, keep: nn.Module) -> None:
+        super().__init__()
+        self.keep = keep
+
+    def forward(self, x: Float[Tensor, "*n t h w"]) -> Float[Tensor, "*n t h w"]:
+        return self.keep(x) + x.mean((-3, -2, -1), keepdim=True)
+
+
+BANDS: dict[str, Callable[[float], nn.Module]] = {
+    "low": lambda cutoff: LowPass(cutoff, cutoff),
+    "high": lambda cutoff: HighPass(cutoff, cutoff),
+    "high and mean": lambda cutoff: WithMean(HighPass(cutoff, cutoff)),
+}
+"""Filters by name, as functions of the cut-off in cycles per patch, in time and in space."""
 
 
 class Condition(NamedTuple):
@@ -125,9 +148,8 @@ class FilteredClips:
                 if condition.name == UNFILTERED:
                     with atomic_write(self.twin(i)) as partial:
                         save_file({"video": video.contiguous()}, partial)
-                known = {"condition": condition.name, "prompt": i, "changed": dose}
-                twin = load_file(self.twin(i))["video"]
-                self.rows[condition.name, i] = measure(video, twin, law_of(i), fps, **known)
+                compared = compare_with_twin(video, load_file(self.twin(i))["video"], law_of(i), fps)
+                self.rows[condition.name, i] = Row(condition.name, i, dose, **compared._asdict())
                 if i < self.command.keep:
                     write_video(self.kept(condition, i), video, fps)
             self.write({})

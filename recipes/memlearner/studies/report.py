@@ -28,8 +28,9 @@ from memkit.evaluation import read_rows
 from memkit.report import ContextAttention, GeneratedVideo, RolloutSection, contact_sheet, render_rollouts
 from memkit.training import report_done, run_command
 from memkit.video import read_video
+from memkit.worlds.tours import has_people
 from recipes.memlearner.presets import Command, parse
-from recipes.memlearner.scores import Clip, Row, Run, clip_of, has_people, test_rooms, truth
+from recipes.memlearner.scores import Clip, Row, Run, clip_of, test_rooms, truth
 
 INTRO = (
     "Each rollout begins with the same frame of a room that nothing was trained on. The camera turns away, waits and "

@@ -150,6 +150,18 @@ def test_other_zip_archives_and_torchscript_are_named(tmp_path):
         load(tmp_path / "script.pt")
 
 
+def test_the_content_decides_not_the_name(tmp_path):
+    torch.save(random_state(), tmp_path / "a.safetensors")
+    save_file(random_state(), tmp_path / "b.pt")
+    assert is_model(load(tmp_path / "a.safetensors")) and is_model(load(tmp_path / "b.pt"))
+
+
+def test_sparse_tensors_are_refused():
+    state = random_state()
+    with pytest.raises(InputError, match="head.head.bias as a sparse tensor"):
+        load({**state, "head.head.bias": state["head.head.bias"].to_sparse()})
+
+
 def test_files_written_without_checksums_are_read(tmp_path):
     torch.serialization.set_crc32_options(False)
     try:

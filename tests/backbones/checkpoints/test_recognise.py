@@ -105,6 +105,19 @@ def test_an_incomplete_checkpoint_is_named(lost):
         load({name: value for name, value in random_state().items() if "blocks" not in name})
 
 
+def test_missing_blocks_are_named_before_a_model_of_that_size_is_built():
+    state = random_state()
+    with pytest.raises(InputError, match="has blocks up to 99999999, but lacks blocks 2, 3, 4, 5…"):
+        load({**state, "blocks.99999999.modulation": torch.zeros(1)})
+    with pytest.raises(InputError, match="lacks blocks 1…|lacks blocks 1, 2"):
+        load({name.replace("blocks.1.", "blocks.7."): value for name, value in state.items()})
+
+
+def test_weights_without_values_are_refused():
+    with pytest.raises(InputError, match="on the meta device"):
+        load({name: value.to("meta") for name, value in random_state().items()})
+
+
 def test_shapes_of_no_wan_and_settings_of_no_model_are_refused():
     state = random_state()
     with pytest.raises(InputError, match="other shapes than a Wan"):

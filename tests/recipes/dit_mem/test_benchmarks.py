@@ -12,9 +12,10 @@ import torch
 
 from memkit.banks import MemoryBank
 from memkit.errors import InputError
+from memkit.generation import VideoJob
 from memkit.prompts import PlannedVideo
 from memkit.video import read_video
-from recipes.dit_mem.generate import Job, generate_missing
+from recipes.dit_mem.generate import generate_missing
 from recipes.dit_mem.parts import load_backbone, new_encoder
 from recipes.dit_mem.presets import Config, parse, tiny
 from recipes.dit_mem.studies.benchmarks import (
@@ -203,7 +204,7 @@ def test_nothing_is_overwritten_or_mixed(config, tmp_path, phygenbench) -> None:
 def test_two_prompts_of_one_file_do_not_overwrite_each_other(config, tmp_path) -> None:
     """As they would where a file system ignores case."""
     place = tmp_path / "videos" / "a.mp4", tmp_path / "about" / "a.json"
-    jobs = [Job("A fantasy landscape", 42, *place), Job("a fantasy landscape", 42, *place)]
+    jobs = [VideoJob("A fantasy landscape", 42, *place), VideoJob("a fantasy landscape", 42, *place)]
     with pytest.raises(InputError, match="prompt"):
         generate_missing(config, jobs, "none", None, None)
     assert _json(place[1])["prompt"] == "A fantasy landscape"

@@ -9,12 +9,13 @@ import torch
 
 from memkit.banks import MemoryBank
 from memkit.errors import InputError
-from memkit.rollout.long_videos import ChunkIndex, chunk_id, frames_id
+from memkit.rollout.long_videos import chunk_id, frames_id
 from memkit.training import load_backbone
 from memkit.worlds.rooms import Room
+from memkit.worlds.tours import room_names
 from recipes.memlearner import prepare
-from recipes.memlearner.data import TrainingSet, Videos
-from recipes.memlearner.videos import RoomVideo, room_names
+from recipes.memlearner.data import TrainingSet
+from recipes.memlearner.videos import RoomVideo
 from tests.helpers.memlearner_runs import CHUNKS, videos_in
 
 
@@ -75,19 +76,6 @@ def test_a_batch_is_a_function_of_its_step_and_shared_by_processes(config, bank)
         pasts.add(len(whole.history))
         assert not torch.equal(whole.noise, whole.query_noise)
     assert pasts == {0, 3, 6}  # latent frames of 0, 1 and 2 chunks
-
-
-@pytest.mark.parametrize("keeps", ["chunks", "frames"])
-def test_the_past_is_what_came_before(bank, keeps) -> None:
-    videos = Videos(bank)
-    history = videos.history([ChunkIndex("train-00000", 2, 2)], keeps)
-    target = bank.clip(chunk_id("train-00000", 2))
-    assert target.cameras is not None and history.cameras is not None
-    assert torch.equal(history.cameras.c2w[0, -1], target.cameras.c2w[0])  # its last frame is the chunk's first
-    assert history.times == ((0, 1, 2, 2, 3, 4) if keeps == "chunks" else (0, 1, 2, 3, 4))
-    named = chunk_id if keeps == "chunks" else frames_id
-    first = bank.clip(named("train-00000", 0)).latents.float()
-    assert torch.equal(history.latents[0, :, :3], first)
 
 
 def test_a_bank_of_something_else_is_refused(config, tmp_path) -> None:

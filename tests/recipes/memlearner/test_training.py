@@ -10,10 +10,11 @@ import torch
 
 from memkit.banks import MemoryBank
 from memkit.errors import InputError
+from memkit.rollout.saved import camera_encoders, copy_camera_encoders
 from memkit.training import launch, load_trainable
 from recipes.memlearner import train
 from recipes.memlearner.data import TrainingSet
-from recipes.memlearner.methods import camera_encoders, load_method, make_method, start_from
+from recipes.memlearner.methods import load_method, make_method
 from recipes.memlearner.presets import PRESETS, MethodName
 from tests.helpers.memlearner_runs import trained
 from tests.helpers.training_runs import stop_once_saved
@@ -43,14 +44,14 @@ def test_a_run_starts_from_another_run_s_cameras(config, tmp_path) -> None:
     own = dataclasses.replace(config, method="learned", start=tmp_path / "base")
     backbone = load_trainable(own, torch.device("cpu"), False, own.start)
     method = make_method(own, backbone)
-    start_from(method, tmp_path / "base" / "method")
+    copy_camera_encoders(method, tmp_path / "base" / "method")
     base = load_method(dataclasses.replace(config, method="none"), backbone, tmp_path / "base" / "method")
     assert torch.equal(method.query.cameras.exact.layers[0].weight, base.context.cameras.exact.layers[0].weight)
     assert method.query.cameras.exact.layers[0].weight.any()
     with pytest.raises(InputError, match="method"):
         load_method(own, backbone, tmp_path / "base" / "method")
     with pytest.raises(InputError, match="no method"):
-        start_from(method, tmp_path)
+        copy_camera_encoders(method, tmp_path)
 
 
 @pytest.mark.parametrize("method", ["learned", "separate"])
@@ -69,7 +70,7 @@ def test_each_kind_of_poses_has_an_encoder_and_unknown_ones_are_zeros(config, wa
         assert encoder.layers[0].bias.any()  # all of them start at zero
         assert encoder.layers[0].weight.any() == (name != "none")
     plain = make_method(dataclasses.replace(own, annotations=("estimated",)), backbone)
-    start_from(plain, tmp_path / "method")
+    copy_camera_encoders(plain, tmp_path / "method")
     assert torch.equal(camera_encoders(plain)["estimated"].layers[0].weight, encoders["estimated"].layers[0].weight)
 
 

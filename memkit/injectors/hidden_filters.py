@@ -1,4 +1,4 @@
-"""Filter the hidden states of a frozen backbone while it runs, by forward hooks that are removed afterwards."""
+"""`filter_hidden_states`: filter a model's hidden states while it runs, to study what their frequencies carry."""
 
 from __future__ import annotations
 
@@ -7,41 +7,20 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from memkit.backbones import WanBackbone
-from memkit.encoders import HighPass, LowPass
+from memkit.backbones.wan import WanBackbone
 from memkit.errors import InputError
 
 Place = int | Literal["embedding"]
 """Where to filter: the output of the block with this index, or of the patch embedding."""
 
 
-class WithMean(nn.Module):
-    """What a filter keeps plus the mean over the clip, which a high-pass filter removes."""
-
-    def __init__(self, keep: nn.Module) -> None:
-        super().__init__()
-        self.keep = keep
-
-    def forward(self, x: Float[Tensor, "*n t h w"]) -> Float[Tensor, "*n t h w"]:
-        return self.keep(x) + x.mean((-3, -2, -1), keepdim=True)
-
-
-BANDS: dict[str, Callable[[float], nn.Module]] = {
-    "low": lambda cutoff: LowPass(cutoff, cutoff),
-    "high": lambda cutoff: HighPass(cutoff, cutoff),
-    "high and mean": lambda cutoff: WithMean(HighPass(cutoff, cutoff)),
-}
-"""Filters by name, as functions of the cut-off in cycles per patch, in time and in space."""
-
-
 @contextmanager
 def filter_hidden_states(
     backbone: WanBackbone, keep: Callable[[Tensor], Tensor], place: Place, strength: float = 1.0
 ) -> Iterator[list[Tensor]]:
-    """Within, every expert's hidden state x at ``place`` is x + strength·(keep(x) − x); afterwards all is as before.
+    """Inside, every expert's hidden state x at ``place`` is x + strength·(keep(x) − x); afterwards all is as before.
 
     ``keep`` maps [B, D, T, H, W] over the grid of patches to the same shape. Yields a list to which each call of an
     expert adds the mean square [B] of the change, as a share of the state's.

@@ -1,4 +1,4 @@
-"""A start for AutoencoderKLWan from which a small one learns quickly.
+"""`initialise_vae`: a start for `AutoencoderKLWan` from which a small one learns quickly.
 
 At torch's default initialisation the causal convolutions see mostly zero padding and the signal shrinks at every layer:
 after 600 steps on single frames the reconstruction was still the background without the body (20 dB). Here every
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 
 @torch.no_grad()
-def initialise(vae: AutoencoderKLWan) -> None:
-    """Re-initialise all convolutions of ``vae`` in place (draws from torch's global generator)."""
+def initialise_vae(vae: AutoencoderKLWan) -> None:
+    """Initialise all convolutions of ``vae`` anew, in place; draws from torch's global generator."""
     for name, module in vae.named_modules():
         if not isinstance(module, nn.Conv2d | nn.Conv3d):
             continue

@@ -1,0 +1,26 @@
+"""`padded_latents`: the latents of lists of clips of any lengths, as an encoder takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from memkit.banks.bank import MemoryBank
+
+
+def padded_latents(
+    bank: MemoryBank, ids: Sequence[Sequence[str]], count: int
+) -> tuple[Float[Tensor, "batch clips channels time height width"], Bool[Tensor, "batch clips"]]:
+    """Latents [B, count, C, T, H, W] of a list of clip ids per sample, and a mask, True for clips.
+
+    Where a list has fewer than ``count`` ids, the latents are zero and the mask is False. At least one list has a clip.
+    """
+    shape = bank.latents([id for row in ids for id in row][:1]).shape[2:]
+    latents = torch.zeros(len(ids), count, *shape)
+    for i, row in enumerate(ids):
+        if row:
+            latents[i, : len(row)] = bank.latents(list(row))[0]
+    return latents, torch.tensor([[j < len(row) for j in range(count)] for row in ids])

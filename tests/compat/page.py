@@ -1,0 +1,93 @@
+"""The tables of docs/compatibility.md, from what the matrix is declared with.
+
+python -m tests.compat.page    # writes them into the page
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.compat.caches import CACHES
+from tests.compat.compiled import ATOL, COMPILED
+from tests.compat.declared import Refused
+from tests.compat.distributed import PARALLEL
+from tests.compat.execution import EXECUTION
+from tests.compat.pipelines import PIPELINES
+from tests.compat.weights import LORA, OFFLOADING, WEIGHTS
+from tests.helpers.attachables import ATTACHABLES
+
+PAGE = Path(__file__).parents[2] / "docs" / "compatibility.md"
+BEGIN, END = "<!-- tables: written by python -m tests.compat.page -->\n", "<!-- end of the tables -->\n"
+
+COLUMNS = {
+    "memory_tokens": "`SelfAttentionConcat`",
+    "guided_memory": "`GuidedMemory`",
+    "kv_cache": "`KVCache`",
+    "frame_context": "`FrameContext`",
+    "query_layers": "`QueryLayers`",
+    "teacher_forcing": "`TeacherForcing`",
+    "pm_rope": "`PMRoPE`",
+    "prope": "`PRoPE`",
+}
+SECTIONS: dict[str, Mapping[str, Any]] = {
+    "LoRA and fused projections": LORA,
+    "Casting and quantisation": WEIGHTS,
+    "Offloading": OFFLOADING,
+    "Attention backends, training and autocast": EXECUTION,
+    "torch.compile": COMPILED,
+    "diffusers' caches": CACHES,
+    "Several processes": PARALLEL,
+    "Pipelines and guiders": PIPELINES,
+}
+DEFAULT_ATOL = {"torch.compile": ATOL, "diffusers' caches": 1e-6}
+
+
+def tables() -> str:
+    """All sections: a table, then why cells are refused and what to do instead, and notes."""
+    assert list(COLUMNS) == list(ATTACHABLES)
+    return "\n".join(_section(title, rows) for title, rows in SECTIONS.items())
+
+
+def _section(title: str, rows: Mapping[str, Any]) -> str:
+    header = f"| | {' | '.join(COLUMNS.values())} |\n|---|{'---|' * len(COLUMNS)}"
+    lines = [f"| {row.title} | {' | '.join(_cells(row, DEFAULT_ATOL.get(title, 0.0)))} |" for row in rows.values()]
+    parts = [f"### {title}", "\n".join([header, *lines]), *_reasons(rows), *_notes(rows.values())]
+    return "\n\n".join(parts) + "\n"
+
+
+def _cells(row: Any, default: float) -> list[str]:
+    atol = getattr(row, "atol", default)
+    works = "exact" if atol == 0 else f"within {atol:g}".replace("e-0", "e-")
+    return ["refused" if name in row.refused else works for name in COLUMNS]
+
+
+def _reasons(rows: Mapping[str, Any]) -> list[str]:
+    """Each reason once, with the cells that it explains."""
+    found: dict[Refused, dict[str, list[str]]] = {}
+    for row in rows.values():
+        for name, refused in row.refused.items():
+            found.setdefault(refused, {}).setdefault(name, []).append(row.title)
+    return [f"- *Refused: {_which(cells, rows)}.* {refused.why}" for refused, cells in found.items()]
+
+
+def _which(cells: Mapping[str, list[str]], rows: Mapping[str, Any]) -> str:
+    names = "everything" if len(cells) == len(COLUMNS) else " and ".join(COLUMNS[name] for name in cells)
+    titles = next(iter(cells.values()))
+    return names if len(titles) == len(rows) else f"{names} with {'; '.join(titles)}"
+
+
+def _notes(rows: Iterable[Any]) -> list[str]:
+    return [f"- *{row.title}.* {row.note}" for row in rows if getattr(row, "note", "")]
+
+
+def page_with(text: str) -> str:
+    """The page with these tables in place of its own."""
+    page = PAGE.read_text()
+    start, end = page.index(BEGIN) + len(BEGIN), page.index(END)
+    return page[:start] + "\n" + text + "\n" + page[end:]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page_with(tables()))
