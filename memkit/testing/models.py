@@ -1,0 +1,44 @@
+"""Models under test: one forward of random inputs, and what an attachment may not leave behind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from memkit.testing.measures import normal
+
+HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks", "_state_dict_hooks")
+
+
+def call(model: Any, seed: int = 0) -> Tensor:
+    """A plain forward of two samples of three latent frames, each at its own timestep."""
+    config = model.config
+    latents, text = normal(seed, 2, config.in_channels, 3, 4, 4), normal(seed + 1, 2, 6, config.text_dim)
+    return model(latents, torch.tensor([700.0, 150.0]), text, return_dict=False)[0]
+
+
+def width_of(model: Any) -> int:
+    """Width of the hidden states of a transformer, and of its memory tokens."""
+    return model.config.num_attention_heads * model.config.attention_head_dim
+
+
+def state_of(model: nn.Module) -> dict[str, tuple[Any, ...]]:
+    """Of each module: the names of its attributes, its hooks, and its attention processor.
+
+    Not counted is the registry that diffusers creates when a model first enters a ``cache_context``.
+    """
+    return {
+        name: (
+            sorted(vars(module).keys() - {"_diffusers_hook"}),
+            [list(getattr(module, each)) for each in HOOKS],
+            getattr(module, "processor", None),
+        )
+        for name, module in model.named_modules()
+    }
+
+
+def differences(before: dict[str, tuple[Any, ...]], after: dict[str, tuple[Any, ...]]) -> int:
+    """In how many modules two states differ."""
+    return sum(before.get(name) != after.get(name) for name in before.keys() | after.keys())
