@@ -17,6 +17,7 @@ try:
 except ImportError as error:
     raise MemkitError("memkit.testing needs hypothesis; install it: pip install 'memkit[testing]'") from error
 
+from memkit.testing.backbone import check_backbone
 from memkit.testing.disentanglement import check_disentanglement
 from memkit.testing.encoder import check_encoder
 from memkit.testing.filters import check_filters
@@ -32,6 +33,7 @@ __all__ = [
     "Report",
     "VisibilityTable",
     "cameras",
+    "check_backbone",
     "check_disentanglement",
     "check_encoder",
     "check_filters",

@@ -7,21 +7,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from memkit.backbones.adapters.choice import adapter_of
 from memkit.testing.measures import normal
 
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks", "_state_dict_hooks")
 
 
 def call(model: Any, seed: int = 0) -> Tensor:
-    """A plain forward of two samples of three latent frames, each at its own timestep."""
-    config = model.config
+    """A forward of two samples of three latent frames, each at its own timestep, of a backbone or a transformer."""
+    transformer = getattr(model, "transformer", model)
+    config = transformer.config
     latents, text = normal(seed, 2, config.in_channels, 3, 4, 4), normal(seed + 1, 2, 6, config.text_dim)
-    return model(latents, torch.tensor([700.0, 150.0]), text, return_dict=False)[0]
+    timestep = torch.tensor([700.0, 150.0])
+    if hasattr(model, "velocity"):
+        return model.velocity(latents, timestep, text)
+    return transformer(latents, timestep, text, return_dict=False)[0]
 
 
 def width_of(model: Any) -> int:
     """Width of the hidden states of a transformer, and of its memory tokens."""
-    return model.config.num_attention_heads * model.config.attention_head_dim
+    return adapter_of(model).sizes(model).width
 
 
 def state_of(model: nn.Module) -> dict[str, tuple[Any, ...]]:
