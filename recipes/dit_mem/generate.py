@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
-from memkit.encoders import Encoder, load_encoder
+from memkit.encoders import MemoryEncoder, load_encoder
 from memkit.errors import InputError
 from memkit.files import write_json
 from memkit.generation import generate_videos
@@ -137,7 +137,7 @@ def generate_missing(
     for folder in {path.parent for job in todo for path in (job.video, job.about)}:
         folder.mkdir(parents=True, exist_ok=True)
     backbone = load_backbone(config)
-    encoding = None if opened is None else load_encoder(place).to(backbone.device)
+    encoding = None if opened is None else load_encoder(place, config.encoder).to(backbone.device)
     hits = [Hits([], [])] * len(todo)
     if opened is not None:
         hits = find(config, opened, [job.prompt for job in todo], memory, [_own(opened, job) for job in todo])
@@ -162,7 +162,7 @@ def _own(bank: MemoryBank, job: Job) -> list[str]:
 def _generate_batch(
     config: Config,
     backbone: WanBackbone,
-    encoder: Encoder | None,
+    encoder: MemoryEncoder | None,
     bank: MemoryBank | None,
     jobs: Sequence[Job],
     hits: Sequence[Hits],
