@@ -93,10 +93,13 @@ def _check_model(properties: Properties, model: Any, forward: Callable[[Any], Te
 def _check_adapter(
     properties: Properties, adapter: BackboneAdapter, model: Model, forward: Callable[[], Tensor]
 ) -> None:
-    plain, blocks = forward(), adapter.blocks(model)
-    with _AttachedProbe(_Probe(), [model]) as probe:
-        probed = forward()
-    sizes, seen = adapter.sizes(model), probe.owner
+    plain, blocks, probed = forward(), adapter.blocks(model), []
+    sizes, seen = adapter.sizes(model), _Probe()
+
+    def unreached() -> int:
+        with _AttachedProbe(seen, [model]):
+            probed.append(forward())
+        return abs(len(seen.block_inputs) - len(blocks)) + abs(len(seen.attention_inputs) - len(blocks))
 
     def wrong_sizes() -> int:
         width = {hidden.shape[-1] for hidden in seen.attention_inputs}
@@ -119,8 +122,8 @@ def _check_adapter(
     layers = range(len(blocks))
     properties.none(
         "every block is reached once",
-        lambda: abs(len(seen.block_inputs) - len(blocks)) + abs(len(seen.attention_inputs) - len(blocks)),
-        "watch() must pass what begin() returns to every block of blocks(), in its rotary argument.",
+        unreached,
+        "blocks() must have all blocks, and watch() pass what begin() returns to each of them, in its rotary argument.",
     )
     properties.none(
         "sizes are those of the blocks", wrong_sizes, "Correct sizes(): layers, heads, head_dim, patch_size."
@@ -140,7 +143,7 @@ def _check_adapter(
     properties.at_most(
         "attention by the adapter is the model's own",
         ERROR,
-        lambda: apart(probed, plain),
+        lambda: apart(probed[0], plain),
         "Compare project(), tables(), join(), attend(), project_out() and output() with the model's own processor.",
     )
     try:

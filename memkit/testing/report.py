@@ -153,6 +153,7 @@ class Properties:
         except Exception:  # hypothesis' own too: it calls a part "flaky" that fails only sometimes
             if not failures:
                 raise
+            vars(failures[-1]).pop("__notes__", None)  # the message has the inputs already
             raise failures[-1] from failures[-1].__cause__
         figure = max(figures) if worst.at_most else min(figures)
         done = Property(worst.name, figure, worst.bound, worst.at_most, worst.unit)
