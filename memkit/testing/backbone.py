@@ -10,7 +10,16 @@ from torch import Tensor, nn
 
 from memkit.backbones.adapters.choice import adapter_of
 from memkit.backbones.attached import Attached
-from memkit.backbones.base import MEMORY_TOKENS, VIDEO, Carrier, Table
+from memkit.backbones.base import (
+    FRAME_CONTEXT,
+    KV_CACHE,
+    MEMORY_TOKENS,
+    QUERY_LAYERS,
+    TEACHER_FORCING,
+    VIDEO,
+    Carrier,
+    Table,
+)
 from memkit.backbones.protocol import BackboneAdapter, Grid, Model
 from memkit.backbones.unwrap import transformers_of
 from memkit.errors import MemkitError
@@ -22,6 +31,8 @@ from memkit.testing.report import Properties, Report
 
 ERROR = 1e-5
 """Largest difference between values that are equal but for rounding, in shares of the largest value."""
+NEED_ROTARY = (KV_CACHE, FRAME_CONTEXT, QUERY_LAYERS, TEACHER_FORCING)
+"""Kinds of attachment that ask the adapter for the rotary tables of frames at any position."""
 
 
 def check_backbone(model: Any, forward: Callable[[Any], Tensor] | None = None, *, seed: int = 0) -> Report:
@@ -146,17 +157,23 @@ def _check_adapter(
         lambda: apart(probed[0], plain),
         "Compare project(), tables(), join(), attend(), project_out() and output() with the model's own processor.",
     )
+    if seen.grid is None:
+        properties.skip("rotary_at (the call does not tell the grid)")
+        return
     try:
-        assert seen.grid is not None
         adapter.rotary_at(model, [0], seen.grid)
-    except (MemkitError, AssertionError):
-        properties.skip("rotary_at (the adapter does not have it, or the call does not tell the grid)")
-    else:
+    except MemkitError:
         properties.none(
-            "rotary_at() gives the model's own tables",
-            rotary,
-            "Compute the tables as the model does for frames 0, 1, 2, …, bit for bit.",
+            "what needs rotary_at() is unsupported without it",
+            lambda: sum(adapter.why_not(model, kind) is None for kind in NEED_ROTARY),
+            f"Add rotary_at(), or name {', '.join(NEED_ROTARY)} in unsupported, with the reason.",
         )
+        return
+    properties.none(
+        "rotary_at() gives the model's own tables",
+        rotary,
+        "Compute the tables as the model does for frames 0, 1, 2, …, bit for bit.",
+    )
 
 
 class _Probe:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from memkit.backbones import Sizes, WanAdapter, WanBackbone
-from memkit.errors import InputError
+from memkit.errors import InputError, MemkitError
 from memkit.testing import CheckFailed, check_backbone
 from tests.helpers.random_wan import random_pipeline, random_transformer
 
@@ -43,6 +43,11 @@ class ShiftsFrames(WanAdapter):
         return super().rotary_at(model, [p + 1 for p in positions], grid)
 
 
+class ClaimsWhatItCannot(WanAdapter):
+    def rotary_at(self, model, positions, grid):
+        raise MemkitError("not this one")
+
+
 class MissesABlock(WanAdapter):
     def blocks(self, model):
         return tuple(model.blocks)[:-1]
@@ -72,6 +77,7 @@ BROKEN = {
     RotatesTheOtherWay: "attention by the adapter is the model's own",
     ScalesTheOutput: "attention by the adapter is the model's own",
     ShiftsFrames: r"rotary_at\(\) gives the model's own tables",
+    ClaimsWhatItCannot: r"what needs rotary_at\(\) is unsupported",
     MissesABlock: "every block is reached once' could not be measured",
     WrongWidth: "sizes are those of the blocks",
     LeavesAHook: "detached, the model is as before",
