@@ -128,7 +128,8 @@ def _check_adapter(
     def rotary() -> int:
         assert seen.grid is not None
         tables = adapter.rotary_at(model, range(seen.grid.frames), seen.grid)
-        return sum(unequal(a, b) for a, b in zip(tables, seen.rotary, strict=True))
+        pairs = (torch.broadcast_tensors(a, b) for a, b in zip(tables, seen.rotary, strict=True))
+        return sum(unequal(a, b) for a, b in pairs)
 
     layers = range(len(blocks))
     properties.none(

@@ -131,7 +131,7 @@ def _check_attachment(properties: Properties, injector: Any, model: Any, run: Fo
     )
     properties.at_least(
         "changes the output",
-        1e-4,
+        1e-3,
         change,
         "With the injector attached, the output is that of the model: check that forward= uses it, and give its "
         "parameters values other than zero.",
@@ -226,7 +226,7 @@ def _check_checkpointing(properties: Properties, injector: Any, model: Any, run:
 
     properties.at_most(
         "gradient checkpointing changes no gradient",
-        1e-4,
+        1e-6,
         changed,
         "A block runs twice: keep no state between its runs, and put what a forward computes into the Carrier.",
     )
