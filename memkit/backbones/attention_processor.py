@@ -127,7 +127,7 @@ class GroupedSelfAttention:
         unchanged = all(value is None for row in prepared for value in row)
         if unchanged and self.positioning is None and self.grouping is None:
             return adapter.stock(self.inner, attn, call)
-        q, k, v = adapter.project(attn, hidden_states)
+        q, k, v = adapter.project_own(attn, call)
         if self.positioning is not None:
             q, k, v = self.positioning.enter(q, k, v, carrier.rotary, position)
         elif carrier.cos is not None:

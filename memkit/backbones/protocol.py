@@ -213,6 +213,10 @@ class BackboneAdapter(ABC):
             q, k, v = attn.to_q(hidden), attn.to_k(hidden), attn.to_v(hidden)
         return self._normed(attn, attn.norm_q, q), self._normed(attn, attn.norm_k, k), v.unflatten(2, (attn.heads, -1))
 
+    def project_own(self, attn: Model, call: Call) -> tuple[Tensor, Tensor, Tensor]:
+        """`project` of the video's own tokens. A model with a cache of its own writes to it here."""
+        return self.project(attn, call.hidden)
+
     def project_kv(self, attn: Model, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values as of `project`, by the attention's own modules.
 

@@ -9,7 +9,8 @@ from memkit.backbones import adapter_of
 from memkit.backbones.attached import attached_to
 from memkit.injectors import SelfAttentionConcat
 from memkit.memory import Memory
-from tests.helpers.tiny_backbones import BACKBONES, by_definition, seeded
+from tests.helpers.backbones import BACKBONES
+from tests.helpers.tiny_backbones import by_definition, seeded
 
 
 def tokens_for(model, batch=2, count=5):
@@ -51,7 +52,8 @@ def test_masked_memory_and_detaching_are_bit_identical_to_no_memory(backbone):
     one_without = torch.tensor([[True] * 5, [False] * 5])
     with SelfAttentionConcat(Memory(tokens, mask=one_without)).attach(model):
         out = backbone.call(model)
-        assert torch.equal(out[1], base[1]) and not torch.equal(out[0], base[0])
+        assert torch.equal(out[1], base[1]) if backbone.exact else torch.allclose(out[1], base[1], rtol=0, atol=1e-5)
+        assert not torch.equal(out[0], base[0])
     assert torch.equal(backbone.call(model), base)
     assert attached_to(model) == () and not [name for name in vars(model) if "memkit" in name]
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
@@ -75,7 +77,8 @@ def test_two_memories_are_one_and_a_mask_leaves_tokens_out(backbone):
 def test_memory_reads_the_projections_that_the_model_reads(backbone):
     model = backbone.make()
     memory = SelfAttentionConcat(Memory(tokens_for(model)))
-    model.fuse_qkv_projections()
+    if hasattr(model, "fuse_qkv_projections"):  # AnyFlow cannot fuse them
+        model.fuse_qkv_projections()
 
     def with_memory():
         with memory.attach(model):

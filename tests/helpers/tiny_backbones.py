@@ -1,7 +1,7 @@
 """Tiny random models of diffusers' stock classes, each with a self-attention by its definition to compare with.
 
 To add a model: write `make`, `call` and `modulated` for it, a `Dense` processor if its attention is not Wan's, and add
-an entry to `BACKBONES` (in `tests/helpers/backbones.py`).
+an entry to `BACKBONES` in `tests/helpers/backbones.py`.
 """
 
 from __future__ import annotations
@@ -50,6 +50,11 @@ class TinyBackbone:
     num_frames: int = FRAMES
     control: Callable[[Any], tuple[nn.Module, ...]] = lambda model: ()
     """Blocks that memory does not join and in which, while streaming, each chunk sees itself alone."""
+    joint: bool = False
+    """Whether it attends to text and video jointly."""
+    exact: bool = True
+    """Whether a sample without memory is bit-identical to the stock model's beside one with memory, not up to rounding.
+    """
     dense: type[Dense] | None = None
     """The processor of its self-attention by definition; by default `Dense`."""
 
@@ -237,11 +242,3 @@ LTX = TinyBackbone(
     refused=dict.fromkeys(("frame_context", "teacher_forcing", "query_layers"), "sequence of tokens"),
     frame_dim=1,
 )
-
-BACKBONES: dict[str, TinyBackbone] = {
-    "wan": WAN,
-    "wan_vace": WAN_VACE,
-    "wan_animate": WAN_ANIMATE,
-    "skyreels_v2": SKYREELS_V2,
-    "ltx": LTX,
-}

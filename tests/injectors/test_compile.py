@@ -17,5 +17,7 @@ def test_one_graph_for_the_model_and_the_same_for_all_blocks():
         assert difference < 1e-5, name
         if name.startswith("whole"):
             assert graphs == 1, name
+        if name.startswith("split"):
+            assert graphs == 2, name
     assert results["guided"][0] == 2
     assert results["1 block"][0] == results["5 blocks"][0]

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from memkit.backbones.adapters.anyflow import AnyFlowAdapter
+from memkit.backbones.adapters.anyflow_far import AnyFlowFARAdapter
+from memkit.backbones.adapters.cogvideox import CogVideoXAdapter
+from memkit.backbones.adapters.hunyuan_video import HunyuanVideoAdapter
+from memkit.backbones.adapters.hunyuan_video15 import HunyuanVideo15Adapter
 from memkit.backbones.adapters.ltx import LTXVideoAdapter
 from memkit.backbones.adapters.skyreels_v2 import SkyReelsV2Adapter
 from memkit.backbones.adapters.wan import WAN
@@ -16,6 +21,11 @@ ADAPTERS: tuple[BackboneAdapter, ...] = (
     WanAnimateAdapter(),
     SkyReelsV2Adapter(),
     LTXVideoAdapter(),
+    CogVideoXAdapter(),
+    HunyuanVideoAdapter(),
+    HunyuanVideo15Adapter(),
+    AnyFlowAdapter(),
+    AnyFlowFARAdapter(),
 )
 """The adapters that come with memkit."""
 
