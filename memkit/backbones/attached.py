@@ -11,8 +11,8 @@ forward pass travels with it in a `Carrier`; each attachment has one `Running`, 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import nn
@@ -30,7 +30,6 @@ _REGISTER = "_memkit_attached"
 """Name of the attribute that holds a model's `_Register` while something is attached to it."""
 
 AttachedType = TypeVar("AttachedType", bound="Attached")
-Chunk = TypeVar("Chunk")
 
 
 class Attached:
@@ -143,38 +142,6 @@ def attached_to(model: nn.Module) -> tuple[Attached, ...]:
     """The attachments of a transformer, in the order in which they were attached."""
     register = vars(model).get(_REGISTER)
     return () if register is None else tuple(register.attached)
-
-
-class Running(Generic[Chunk]):
-    """The chunk that is open for an attachment; at most one at a time."""
-
-    def __init__(self, kind: str, begin: Callable[[], None]) -> None:
-        self._kind, self._begin = kind, begin
-        self._chunk: Chunk | None = None
-
-    def enter(self, chunk: Chunk) -> None:
-        """Open a chunk. Raises `MemkitError` if another one is open."""
-        if self._chunk is not None:
-            raise MemkitError(f"A chunk of {self._kind} is open already; chunks do not nest.")
-        self._begin()
-        self._chunk = chunk
-
-    def leave(self) -> None:
-        """Close the chunk."""
-        self._chunk = None
-
-    def current(self) -> Chunk:
-        """The open chunk. Raises `MemkitError` if there is none."""
-        if self._chunk is None:
-            raise MemkitError(
-                f"A transformer with {self._kind} ran outside a chunk; call it inside `with attached.chunk(...):`, or "
-                f"detach {self._kind}."
-            )
-        return self._chunk
-
-    def is_running(self, chunk: object) -> bool:
-        """Whether this chunk is the open one."""
-        return self._chunk is chunk
 
 
 class _Register:

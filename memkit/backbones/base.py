@@ -25,6 +25,9 @@ MEMORY_TOKENS, KV_CACHE, FRAME_CONTEXT = "memory tokens", "a KV cache", "frame c
 QUERY_LAYERS, TEACHER_FORCING, CAMERA_POSITIONS = "query layers", "teacher forcing", "camera positions"
 """Kinds of attachment, as they are called in error messages; an adapter says which of them its model cannot have."""
 
+BEYOND_MEMORY_TOKENS = (KV_CACHE, CAMERA_POSITIONS, TEACHER_FORCING, QUERY_LAYERS, FRAME_CONTEXT)
+"""The kinds that need more of a model than memory tokens do."""
+
 
 class Carrier(NamedTuple):
     """State of one forward pass, passed in place of the rotary embedding to the self-attention of every block.

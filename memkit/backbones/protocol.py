@@ -26,16 +26,7 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from memkit.backbones.base import (
-    CAMERA_POSITIONS,
-    FRAME_CONTEXT,
-    KV_CACHE,
-    QUERY_LAYERS,
-    TEACHER_FORCING,
-    Carrier,
-    Groups,
-    Table,
-)
+from memkit.backbones.base import BEYOND_MEMORY_TOKENS, Carrier, Groups, Table
 from memkit.errors import MemkitError
 
 Model = Any
@@ -43,10 +34,6 @@ Model = Any
 
 Tables = tuple[Tensor | None, Tensor | None]
 """Rotary tables (cos, sin), each [B or 1, S, H or 1, D] with the two channels of a pair adjacent; None without any."""
-
-
-KINDS = (KV_CACHE, CAMERA_POSITIONS, TEACHER_FORCING, QUERY_LAYERS, FRAME_CONTEXT)
-"""The kinds of attachment that need more of a model than memory tokens do."""
 
 
 class Sizes(NamedTuple):
@@ -108,7 +95,9 @@ class BackboneAdapter(ABC):
     """The argument of a block from which it computes its modulation."""
     rotary_argument: ClassVar[str] = "rotary_emb"
     """The argument that a block passes to its self-attention unchanged; the `Carrier` travels in it."""
-    unsupported: ClassVar[Mapping[str, str]] = dict.fromkeys(KINDS, "its adapter does not say that it can be")
+    unsupported: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        BEYOND_MEMORY_TOKENS, "its adapter does not say that it can be"
+    )
     """Kinds of attachment that the model cannot have, with the reason as a clause for the error; by default all but
     memory tokens. Frame context and query layers rely on more of Wan's forward than an adapter describes."""
     norms_each_head: ClassVar[bool] = False

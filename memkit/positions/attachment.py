@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from memkit.backbones.attached import Attached, Running
+from memkit.backbones.attached import Attached
 from memkit.backbones.base import CAMERA_POSITIONS, Carrier, Positioning
 from memkit.backbones.protocol import Grid, Model
 from memkit.backbones.refusals import several_videos
+from memkit.backbones.running import Running
 from memkit.cameras.path import CameraPath
 from memkit.errors import InputError
 

@@ -22,11 +22,12 @@ from diffusers.models.transformers.transformer_wan import WanTimeTextImageEmbedd
 from torch import Tensor, nn
 
 from memkit.backbones.adapters.choice import adapter_of
-from memkit.backbones.attached import Attached, Running
+from memkit.backbones.attached import Attached
 from memkit.backbones.base import FRAME_CONTEXT, Carrier
 from memkit.backbones.protocol import Grid, Model
 from memkit.backbones.refusals import refuse_cache
 from memkit.backbones.rotary import checked_positions
+from memkit.backbones.running import Running
 from memkit.errors import InputError, MemkitError
 from memkit.injectors.frame_context.chunk import ChunkInputs, FrameChunk, Pass, check_fit
 from memkit.injectors.frame_context.config import FrameContextConfig

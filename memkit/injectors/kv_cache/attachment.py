@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from memkit.backbones.adapters.choice import adapter_of
-from memkit.backbones.attached import Attached, Running
+from memkit.backbones.attached import Attached
 from memkit.backbones.base import KV_CACHE, VIDEO, Carrier, Table
 from memkit.backbones.cache_context import listen
 from memkit.backbones.protocol import Grid, Model
 from memkit.backbones.refusals import refuse_cache
+from memkit.backbones.running import Running
 from memkit.errors import InputError, MemkitError
 from memkit.injectors.attention_recorder import AttentionRecorder, Row
 from memkit.injectors.attention_shares import frame_shares

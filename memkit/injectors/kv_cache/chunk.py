@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from memkit.backbones.attached import Running
 from memkit.backbones.rotary import checked_positions
+from memkit.backbones.running import Running
 from memkit.errors import InputError, MemkitError
 from memkit.injectors.attention_recorder import AttentionRecorder, Row
 from memkit.injectors.kv_cache.slots import SlotCache

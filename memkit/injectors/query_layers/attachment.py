@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from memkit.backbones.adapters.choice import adapter_of
-from memkit.backbones.attached import Attached, Running
+from memkit.backbones.attached import Attached
 from memkit.backbones.base import QUERY_LAYERS, Carrier
 from memkit.backbones.protocol import Grid, Model
 from memkit.backbones.rotary import checked_positions
+from memkit.backbones.running import Running
 from memkit.errors import InputError
 from memkit.injectors.attention_recorder import AttentionRecorder
 from memkit.injectors.query_layers.chunk import ChunkInputs, KeysAndValues, Pass, QueryChunk

@@ -14,9 +14,10 @@ from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from torch import Tensor, nn
 
 from memkit.backbones.adapters.choice import adapter_of
-from memkit.backbones.attached import Attached, Running
+from memkit.backbones.attached import Attached
 from memkit.backbones.base import TEACHER_FORCING, Carrier, Grouping, Groups
 from memkit.backbones.protocol import Grid, Model
+from memkit.backbones.running import Running
 from memkit.errors import InputError
 from memkit.frame_graph.graph import FrameGraph
 from memkit.frame_graph.layout import StreamLayout

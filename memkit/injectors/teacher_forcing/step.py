@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from memkit.backbones.attached import Running
+from memkit.backbones.running import Running
 from memkit.errors import InputError
 from memkit.flow import NUM_TRAIN_TIMESTEPS
 from memkit.frame_graph.graph import FrameGraph
