@@ -14,7 +14,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 importlib.import_module("tests.helpers.type_checks")  # the hook only names it
 install_import_hook("memkit", "tests.helpers.type_checks.checked")
 # a machine that does other work too is slow at everything; it says nothing of the strategies
-settings.register_profile("memkit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# the checks of memkit.testing draw inputs themselves, also for parts whose settings a test draws
+SUPPRESSED = [HealthCheck.too_slow, HealthCheck.nested_given]
+settings.register_profile("memkit", deadline=None, suppress_health_check=SUPPRESSED)
 settings.load_profile("memkit")
 
 

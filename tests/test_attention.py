@@ -5,12 +5,11 @@ import math
 import pytest
 import torch
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from memkit.attention import attention_share, grouped_attention, sdpa
 from memkit.errors import InputError
+from memkit.testing import tables
 
-GROUPS = ("a", "b", "c")
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 
 
@@ -36,34 +35,11 @@ def dense(q, kv, sees, log_weight):
     return out
 
 
-@st.composite
-def problems(draw):
-    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
-    dtype = draw(st.sampled_from(list(TOLERANCE)))
-    batch, heads, dim, vdim = (draw(st.integers(1, 3)) for _ in range(4))
-    asked = draw(st.lists(st.sampled_from(GROUPS), unique=True, min_size=1))
-    held = draw(st.lists(st.sampled_from(GROUPS), unique=True, min_size=1))
-    sizes = {g: draw(st.integers(0, 5)) for g in GROUPS}
-
-    def normal(*shape):
-        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
-
-    q = {g: normal(batch, sizes[g], heads, dim) for g in asked}
-    kv = {g: (normal(batch, sizes[g], heads, dim), normal(batch, sizes[g], heads, vdim)) for g in held}
-    sees = {g: tuple(draw(st.lists(st.sampled_from(held), unique=True))) for g in asked}
-    log_weight = {}
-    for g in held:
-        if draw(st.booleans()):
-            weight = normal(batch, sizes[g])
-            hide = torch.rand(weight.shape, generator=generator) < draw(st.sampled_from([0.0, 0.4, 1.0]))
-            log_weight[g] = weight.masked_fill(hide, -torch.inf)
-    return dtype, q, kv, sees, log_weight
-
-
-@given(problems())
+@given(tables(dtypes=list(TOLERANCE)))
 @settings(max_examples=200, deadline=None)
-def test_equals_a_dense_masked_softmax(problem):
-    dtype, q, kv, sees, log_weight = problem
+def test_equals_a_dense_masked_softmax(table):
+    q, kv, sees, log_weight = table
+    dtype = next(iter(q.values())).dtype
     got = grouped_attention(q, kv, sees, log_weight)
     want = dense(q, kv, sees, log_weight)
     assert got.keys() == want.keys()
@@ -72,10 +48,10 @@ def test_equals_a_dense_masked_softmax(problem):
         torch.testing.assert_close(got[name].double(), want[name], rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
 
 
-@given(problems())
+@given(tables(dtypes=list(TOLERANCE)))
 @settings(max_examples=50, deadline=None)
-def test_shares_of_the_groups_seen_sum_to_one(problem):
-    _, q, kv, sees, log_weight = problem
+def test_shares_of_the_groups_seen_sum_to_one(table):
+    q, kv, sees, log_weight = table
     for name in q:
         row = sees[name]
         total = sum(attention_share({name: q[name]}, kv, sees, g, log_weight)[name] for g in row) if row else 0

@@ -13,7 +13,7 @@ FLOORS = (
     {"attention", "cameras", "dit_mem_release", "frame_graph", "memory", "pretrained", "video"},
     {"backbones", "encoders", "interruptions", "report", "retrievers", "worlds"},
     {"banks", "injectors", "metrics", "positions"},
-    {"generation", "prompts"},
+    {"generation", "prompts", "testing"},
     {"rollout", "streaming", "training"},
     {"evaluation", "modular"},
     {"memkit"},  # the public names

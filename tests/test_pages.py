@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,12 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from memkit.backbones import PRESETS
+from memkit.encoders import load_encoder, make_encoder
 from memkit.injectors import frame_bytes
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = ("kv-cache", "composition")
+PAGES = ("kv-cache", "composition", "write-your-own")
 CARDS = sorted((ROOT / "memkit" / "weights").glob("*/README.md"))
 ALL_PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *CARDS]
 
@@ -47,10 +49,38 @@ def test_the_code_of_a_page_runs(ran, page):
         assert names["guided"].branch("uncond").positions == (0, 1, 2, 3, 4, 5)
         assert torch.equal(names["k"], names["cache"].get(names["layers"] - 1, [1, 2], "cond")[0])
         assert names["recorder"].shares().shape == (1, len(model.blocks), 1, 3, 3)
+    elif page == "write-your-own":
+        assert names["velocity"].shape == (1, 16, 3, 8, 8)
+        reports = {name: len(it.properties) for name, it in names.items() if name.endswith("_report")}
+        counts = {"retriever": 10, "encoder": 13, "filters": 19, "bands": 3, "injector": 15, "text": 11, "backbone": 13}
+        assert reports == {f"{name}_report": count for name, count in {**counts, "adapted": 15}.items()}
     else:
         assert names["video"].shape == (1, 3, 45, 64, 64) and names["latents"].shape == (1, 16, 12, 8, 8)
         assert any(p.grad.abs().max() > 0 for p in names["pm_rope"].parameters())
         assert torch.equal(names["latents"][:, :, :1], names["chunks"][0][:, :, :1])
+
+
+def test_the_encoder_of_the_page_is_created_by_its_path_from_a_file(tmp_path, monkeypatch):
+    """As the page says, in my_encoder.py."""
+    blocks = re.findall(r"```python\n(.*?)```", read("write-your-own"), re.S)
+    (source,) = [block for block in blocks if "class FrameEncoder(" in block]
+    (tmp_path / "my_encoder.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    for path in ("my_encoder:FrameEncoder", "my_encoder.FrameEncoder"):
+        encoder = make_encoder(path, "tiny", dim=192, latent_channels=16)
+        encoder.save_pretrained(tmp_path / "saved")
+        loaded = load_encoder(tmp_path / "saved", path)
+        latents = torch.randn(1, 2, 16, 3, 4, 4)
+        assert torch.equal(loaded(latents).tokens, encoder(latents).tokens)
+    del sys.modules["my_encoder"]
+
+
+def test_the_retriever_of_the_page_has_eight_lines():
+    (source,) = [
+        block for block in re.findall(r"```python\n(.*?)```", read("write-your-own"), re.S) if "Retriever[str]" in block
+    ]
+    body = source[source.index("class WordRetriever") :].splitlines()[1:]
+    assert len([line for line in body if line.strip()]) <= 8
 
 
 @pytest.mark.parametrize("page", PAGES)

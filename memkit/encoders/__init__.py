@@ -1,7 +1,8 @@
 """Encoders: modules that encode the latents of memory clips [B, N, C, T, H, W] as `Memory`."""
 
 from memkit.encoders.base import MemoryEncoder
-from memkit.encoders.choice import Encoder, EncoderName, EncoderSize, load_encoder, make_encoder
+from memkit.encoders.choice import EncoderName, EncoderSize, load_encoder, make_encoder
+from memkit.encoders.clips import check_clips, encode_clips
 from memkit.encoders.dit_mem import DitMemConfig, DitMemEncoder, load_dit_mem
 from memkit.encoders.filters import HighPass, LowPass
 from memkit.encoders.frequency import (
@@ -18,7 +19,6 @@ from memkit.encoders.patch import PatchEncoder, PatchEncoderConfig
 __all__ = [
     "DitMemConfig",
     "DitMemEncoder",
-    "Encoder",
     "EncoderName",
     "EncoderSize",
     "FrequencyEncoder",
@@ -32,6 +32,8 @@ __all__ = [
     "NoFilterEncoder",
     "PatchEncoder",
     "PatchEncoderConfig",
+    "check_clips",
+    "encode_clips",
     "load_dit_mem",
     "load_encoder",
     "make_encoder",

@@ -151,6 +151,12 @@ class DitMemEncoder(MemoryEncoder):
         weight = torch.full(tokens.shape[:2], math.log(self.config.copies), device=tokens.device)
         return self.with_gate(Memory(tokens, None if mask is None else mask.repeat(1, 2), weight))
 
+    def low_and_high(
+        self, memory: Memory, clips: int = 1
+    ) -> tuple[Float[Tensor, "batch low dim"], Float[Tensor, "batch high dim"]]:
+        """The tokens of each branch in the memory that this encoder gives for so many clips."""
+        return memory.tokens[:, clips:], memory.tokens[:, :clips]
+
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
         """Like `Pretrained.save_pretrained`; the config is updated with the filters that are stored in the weights."""
         stored = tuple(module.stored for module in self.modules() if isinstance(module, ReleaseFilter))

@@ -142,6 +142,13 @@ class FrequencyEncoder(MemoryEncoder):
         check_clips(latents, mask, self.config.latent_channels)
         return self.with_gate(encode_clips(self._encode, self.out.weight.dtype, mask, latents))
 
+    def low_and_high(
+        self, memory: Memory, clips: int = 1
+    ) -> tuple[Float[Tensor, "batch low dim"], Float[Tensor, "batch high dim"]]:
+        """The tokens of each branch in the memory that this encoder gives for so many clips."""
+        tokens = memory.tokens.unflatten(1, (clips, 2, -1))
+        return tokens[:, :, 0].flatten(1, 2), tokens[:, :, 1].flatten(1, 2)
+
     def _encode(self, clips: Float[Tensor, "clips channels time height width"]) -> Float[Tensor, "clips tokens dim"]:
         features = self.stem(clips)
         return self.join(self.low(features), self.high(features))

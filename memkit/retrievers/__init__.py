@@ -5,7 +5,7 @@ from memkit.retrievers.embedders import DEFAULT_MODEL, TextEmbedder
 from memkit.retrievers.fov import FOVRetriever, View
 from memkit.retrievers.fov_points import Points
 from memkit.retrievers.fov_rules import Rays, Sector
-from memkit.retrievers.hits import Hits, Retriever
+from memkit.retrievers.hits import ClipTable, Hits, Retriever, rank
 from memkit.retrievers.index import ClipBank
 from memkit.retrievers.learned_query import LearnedQuery
 from memkit.retrievers.text import TextRetriever
@@ -14,6 +14,7 @@ from memkit.retrievers.visual import VisualRetriever
 __all__ = [
     "DEFAULT_MODEL",
     "ClipBank",
+    "ClipTable",
     "FOVRetriever",
     "Hits",
     "LearnedQuery",
@@ -28,4 +29,5 @@ __all__ = [
     "TextRetriever",
     "View",
     "VisualRetriever",
+    "rank",
 ]

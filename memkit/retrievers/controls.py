@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from memkit.errors import InputError
-from memkit.retrievers.hits import ClipTable, Retriever, check_text
+from memkit.retrievers.hits import ClipTable, Retriever, check_text, rank
 from memkit.retrievers.index import ClipBank
 
 
@@ -42,9 +42,7 @@ class RandomRetriever(_Control):
     ) -> tuple[Int[np.ndarray, " hits"], Float[np.ndarray, " hits"]]:
         digest = hashlib.sha256(f"{self.seed} {query}".encode()).digest()
         scores = np.random.default_rng(list(digest)).random(len(allowed))
-        rows = np.flatnonzero(allowed)
-        rows = rows[np.argsort(-scores[rows], kind="stable")[:k]]
-        return rows, scores[rows]
+        return rank(scores, k, allowed)
 
 
 class NewestRetriever(_Control):

@@ -125,6 +125,15 @@ class Retriever(ABC, Generic[Query]):
         """Rows of the table and scores of at most ``k`` allowed clips, best first."""
 
 
+def rank(
+    scores: Float[np.ndarray, " clips"], k: int, allowed: Bool[np.ndarray, " clips"]
+) -> tuple[Int[np.ndarray, " hits"], Float[np.ndarray, " hits"]]:
+    """What `Retriever._best` returns for a score per clip: the ``k`` highest that are allowed, equal ones in order."""
+    rows = np.flatnonzero(allowed)
+    rows = rows[np.argsort(-scores[rows], kind="stable")[:k]]
+    return rows, scores[rows]
+
+
 def check_text(text: object, name: str) -> None:
     """Raises `InputError` unless ``text`` is a non-blank string of valid Unicode."""
     if not isinstance(text, str):

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from memkit.errors import InputError
-from memkit.retrievers.hits import ClipTable, Query, Retriever
+from memkit.retrievers.hits import ClipTable, Query, Retriever, rank
 
 
 class LearnedQuery(Retriever[Query]):
@@ -70,9 +70,7 @@ class LearnedQuery(Retriever[Query]):
     ) -> tuple[Int[np.ndarray, " hits"], Float[np.ndarray, " hits"]]:
         scores = np.zeros(len(self._clips))
         np.add.at(scores, self._rows, self._shares(query))
-        rows = np.flatnonzero(allowed)
-        rows = rows[np.argsort(-scores[rows], kind="stable")[:k]]
-        return rows, scores[rows]
+        return rank(scores, k, allowed)
 
     def _shares(self, query: Query) -> Float[np.ndarray, " frames"]:
         found = self.attend(query)

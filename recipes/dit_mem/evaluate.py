@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
-from memkit.encoders import Encoder, load_encoder
+from memkit.encoders import MemoryEncoder, load_encoder
 from memkit.errors import InputError
 from memkit.evaluation import ResultStore, write_tables
 from memkit.generation import generate_videos
@@ -71,7 +71,7 @@ class Evaluate(Prompts):
 def evaluate(command: Evaluate) -> tuple[Run, list[str]]:
     """All rows of a study and of "knowledge", and the names of the study's conditions; what is missing is measured."""
     config, evaluator = command.config, open_evaluator(command)
-    encoder = load_encoder(config.encoder_folder).to(evaluator.backbone.device)
+    encoder = load_encoder(config.encoder_folder, config.encoder).to(evaluator.backbone.device)
     evaluator = replace(evaluator, encoder=encoder)
     before = fingerprint(*evaluator.backbone.transformers)
     rows = evaluator.measure_without_memory()
@@ -110,7 +110,7 @@ class Evaluator:
     command: Prompts
     backbone: WanBackbone
     bank: MemoryBank
-    encoder: Encoder | None = None
+    encoder: MemoryEncoder | None = None
     """None for what no memory changes."""
 
     @property

@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
-from memkit.encoders import Encoder, load_encoder
+from memkit.encoders import MemoryEncoder, load_encoder
+from memkit.errors import InputError
 from memkit.files import hash_files
 from memkit.generation import VideoJob, generate_videos
 from memkit.prompts import read_prompts
@@ -101,7 +102,7 @@ def generate_missing(
     for folder in {path.parent for job in todo for path in (job.video, job.about)}:
         folder.mkdir(parents=True, exist_ok=True)
     backbone = load_backbone(config)
-    encoding = None if opened is None else load_encoder(place).to(backbone.device)
+    encoding = None if opened is None else load_encoder(place, config.encoder).to(backbone.device)
     hits = [Hits([], [])] * len(todo)
     if opened is not None:
         hits = find(config, opened, [job.prompt for job in todo], memory, [_own(opened, job) for job in todo])
@@ -126,7 +127,7 @@ def _own(bank: MemoryBank, job: VideoJob) -> list[str]:
 def _generate_batch(
     config: Config,
     backbone: WanBackbone,
-    encoder: Encoder | None,
+    encoder: MemoryEncoder | None,
     bank: MemoryBank | None,
     jobs: Sequence[VideoJob],
     hits: Sequence[Hits],

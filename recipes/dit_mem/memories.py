@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from memkit.banks import MemoryBank, padded_latents
-from memkit.encoders import Encoder, PatchEncoder, mix_branches
+from memkit.encoders import DitMemEncoder, FrequencyEncoder, MemoryEncoder, mix_branches
 from memkit.errors import InputError
 from memkit.memory import Memory
 from memkit.retrievers import Hits, RandomRetriever
@@ -45,7 +45,10 @@ def find(
 
 @torch.no_grad()
 def encode(
-    encoder: Encoder, bank: MemoryBank, clips: Sequence[Sequence[str]], high: Sequence[Sequence[str]] | None = None
+    encoder: MemoryEncoder,
+    bank: MemoryBank,
+    clips: Sequence[Sequence[str]],
+    high: Sequence[Sequence[str]] | None = None,
 ) -> Memory | None:
     """The memory of a batch, one row per list of clip ids; shorter lists are masked. None if all are empty.
 
@@ -56,8 +59,9 @@ def encode(
     if high is None:
         count = max(map(len, clips))
         return encoder(*(x.to(device) for x in padded_latents(bank, clips, count))) if count else None
-    if isinstance(encoder, PatchEncoder):
-        raise InputError("Patches have no low and high tokens to mix; use an encoder with two branches.")
+    if not isinstance(encoder, FrequencyEncoder | DitMemEncoder):
+        name = type(encoder).__name__
+        raise InputError(f"{name} has no low and high tokens to mix; use an encoder with two branches.")
     pairs = [list(zip(a, b, strict=False)) for a, b in zip(clips, high, strict=True)]
     if not (count := max(map(len, pairs))):
         return None

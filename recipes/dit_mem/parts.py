@@ -13,7 +13,7 @@ from torch import Tensor
 from memkit import encoders, training
 from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
-from memkit.encoders import Encoder, MemoryGate
+from memkit.encoders import MemoryEncoder, MemoryGate
 from memkit.errors import InputError
 from memkit.files import hash_files
 from memkit.generation import make_scheduler
@@ -33,7 +33,7 @@ def load_backbone(config: Config, device: torch.device | None = None) -> WanBack
     return backbone
 
 
-def new_encoder(config: Config, backbone: WanBackbone) -> Encoder:
+def new_encoder(config: Config, backbone: WanBackbone) -> MemoryEncoder:
     """A new encoder, with a gate if ``config.gate``; in fp32 whatever the backbone's dtype, drawn from the seed."""
     transformer = backbone.transformer.config
     with torch.random.fork_rng(devices=[]):

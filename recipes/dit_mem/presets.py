@@ -36,8 +36,8 @@ LAWS_QUERY = (
 class Training(TrainSettings):
     """Training. A comment says where a default is not the release's."""
 
-    encoder: EncoderName = "frequency"
-    """What makes the tokens; "dit_mem" is the release's."""
+    encoder: EncoderName | str = "frequency"
+    """What makes the tokens; "dit_mem" is the release's, and mypackage.module:MyEncoder a class of your own."""
     encoder_size: EncoderSize = "tiny"
     """Its width and latent channels are always the backbone's."""
     gate: bool = False

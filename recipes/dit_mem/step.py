@@ -9,7 +9,7 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 
 from memkit.backbones import WanBackbone
-from memkit.encoders import Encoder
+from memkit.encoders import MemoryEncoder
 from memkit.flow import NUM_TRAIN_TIMESTEPS, add_noise, bell_weight, flow_loss
 from memkit.generation import TextCache, conditioning_frames
 from memkit.injectors import SelfAttentionConcat
@@ -23,7 +23,7 @@ class Objective(nn.Module):
     ``lockstep`` runs every expert, needed or not, as processes must that share the weights of each.
     """
 
-    def __init__(self, encoder: Encoder, lockstep: bool = False) -> None:
+    def __init__(self, encoder: MemoryEncoder, lockstep: bool = False) -> None:
         super().__init__()
         self.encoder, self.lockstep = encoder, lockstep
 

@@ -22,7 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from memkit import training
 from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
-from memkit.encoders import Encoder
+from memkit.encoders import MemoryEncoder
 from memkit.errors import InputError
 from memkit.generation import TextCache
 from memkit.training import (
@@ -62,7 +62,7 @@ RESUME_OVERRIDES = training.RESUME_OVERRIDES | {
 """Settings that a resumed run may change; the others would make it another run."""
 
 
-def train(config: Config, backbone: WanBackbone, data: TrainingSet, accelerator: Accelerator) -> Encoder:
+def train(config: Config, backbone: WanBackbone, data: TrainingSet, accelerator: Accelerator) -> MemoryEncoder:
     """Train to ``config.steps``, from the checkpoint in ``config.out`` if there is one.
 
     All processes call it; only the main one writes.
@@ -113,7 +113,7 @@ def train(config: Config, backbone: WanBackbone, data: TrainingSet, accelerator:
     return trained_encoder(objective, average).eval()
 
 
-def save(config: Config, encoder: Encoder, state: TrainState, step: int, run: dict[str, Any]) -> None:
+def save(config: Config, encoder: MemoryEncoder, state: TrainState, step: int, run: dict[str, Any]) -> None:
     """Write the encoder for use, then the checkpoint. All processes call it; the main one writes."""
     if (whole := state.state_dict()) is not None:
         encoder.save_pretrained(config.encoder_folder)
@@ -125,7 +125,7 @@ def learning_rate(config: Config, step: int) -> float:
     return config.lr * lr_multiplier(step, config.steps, config.warmup, config.schedule)
 
 
-def make_optimizer(config: Config, encoder: Encoder) -> torch.optim.AdamW:
+def make_optimizer(config: Config, encoder: MemoryEncoder) -> torch.optim.AdamW:
     """AdamW over the encoder and its gate, with rates relative to the encoder's."""
     gate = [] if encoder.gate is None else [*encoder.gate.parameters()]
     others = [p for name, p in encoder.named_parameters() if not name.startswith("gate.")]
@@ -139,7 +139,7 @@ def make_average(config: Config, objective: Objective) -> AveragedModel | None:
     return AveragedModel(objective, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
 
 
-def trained_encoder(objective: Objective, average: AveragedModel | None) -> Encoder:
+def trained_encoder(objective: Objective, average: AveragedModel | None) -> MemoryEncoder:
     """The encoder for use: the average, if one is kept."""
     return (objective if average is None else cast(Objective, average.module)).encoder
 

@@ -12,6 +12,7 @@ from memkit.cameras import Cameras
 from memkit.errors import InputError
 from memkit.retrievers import FOVRetriever, Hits, Points, Rays, Sector
 from memkit.retrievers.fov_select import cover, one_per_run
+from memkit.testing import check_retriever
 from tests.helpers.fov_cameras import (
     FEW,
     RULES,
@@ -36,6 +37,18 @@ def test_top_hits_are_the_most_overlapping_frames(rule):
     both = retriever([one(), one(yaw=1)], 4, exclude=[[], [ids[order[1]]]])
     assert both == [retriever(one(), 4), retriever(one(yaw=1), 4, exclude=[ids[order[1]]])]
     assert retriever(one(z=500, x=500)).ids == []
+
+
+SELECTIONS = [(rule, select) for rule in ("sector", "points", "rays") for select in ("top", "non_adjacent", "cover")]
+
+
+@pytest.mark.parametrize(("rule", "select"), SELECTIONS[:-1])  # rays have no area to cover
+def test_it_has_the_properties_of_a_retriever(rule, select):
+    places = circle() + [(0.3 * i, 2, 0, -0.4) for i in range(9)]
+    sources = {str(i): f"film{i % 3}" for i in range(len(places))}
+    retriever = FOVRetriever(cameras(places), RULES[rule], sources=list(sources.values()), select=select)
+    queries = [one(), one(yaw=1), one(0.5, 2, 0, -0.3)]
+    check_retriever(retriever, queries, sources=sources, ranks=select == "top", examples=6)
 
 
 def test_overlaps_under_the_threshold_are_no_hits():

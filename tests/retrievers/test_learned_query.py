@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from memkit.errors import InputError
 from memkit.injectors import QueryLayers, QueryLayersConfig, attend_with
 from memkit.retrievers import Hits, LearnedQuery
+from memkit.testing import check_retriever
 from tests.helpers.random_wan import random_transformer
 
 CLIPS = 6
@@ -41,6 +42,14 @@ def test_clips_are_ranked_by_the_sum_over_their_frames(stored, k, exclude, sourc
         min_score=least,
     )
     assert hits == Hits([id for id, _ in left], [score for _, score in left])
+
+
+def test_it_has_the_properties_of_a_retriever():
+    ids = [f"clip{i // 2}" for i in range(12)]
+    sources = [f"film{i // 6}" for i in range(12)]
+    queries = [torch.rand(12, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
+    retriever = LearnedQuery(lambda query: query, ids, sources)
+    check_retriever(retriever, [*queries, torch.ones(12)], sources=dict(zip(ids, sources, strict=True)))
 
 
 def test_each_query_of_a_list_is_asked_by_itself():

@@ -16,6 +16,7 @@ from memkit.banks import MemoryBank
 from memkit.dit_mem_release import read_released_latents
 from memkit.errors import InputError
 from memkit.retrievers import Hits, TextEmbedder, TextRetriever
+from memkit.testing import check_retriever
 
 CAPTIONS = [
     "a ball falls on the moon",
@@ -79,6 +80,11 @@ def test_the_nearest_captions_come_first_and_equal_ones_in_bank_order(retriever)
     assert hits.ids[:2] == ["clip0", "clip4"] and hits.scores[0] == hits.scores[1] == pytest.approx(1)
     assert retriever("a glass of water", 1).ids == ["clip3"]
     assert retriever("it is getting hot and the snow thaws", 1).ids == ["clip5"]
+
+
+def test_it_has_the_properties_of_a_retriever(retriever):
+    sources = {f"clip{i}": source for i, source in enumerate(SOURCES) if source is not None}
+    check_retriever(retriever, PROMPTS, sources=sources)
 
 
 def test_blank_captions_never_come_back(retriever):

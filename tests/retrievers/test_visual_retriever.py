@@ -10,6 +10,7 @@ import torch
 from memkit.banks import MemoryBank
 from memkit.errors import InputError, MemkitError
 from memkit.retrievers import Hits, VisualRetriever
+from memkit.testing import check_retriever
 from memkit.video import from_model
 from memkit.worlds import sample_law
 
@@ -52,6 +53,11 @@ def test_each_clip_is_its_own_best_hit(retriever, videos):
         assert hits.ids[0] == f"clip{i}" and hits.scores[0] == pytest.approx(1, abs=1e-5)
         assert hits.scores[1] < 1 - 1e-7
     assert retriever(videos[2], 3) == retriever(videos, 3)[2]
+
+
+def test_it_has_the_properties_of_a_retriever(bank, retriever, videos):
+    report = check_retriever(retriever, videos[:3], sources=dict(zip(bank.ids, bank.sources, strict=True)), examples=6)
+    assert len(report.properties) == 10
 
 
 def test_hits_are_those_of_brute_force_with_the_same_exclusions(retriever, videos):

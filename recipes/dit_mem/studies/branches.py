@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from memkit.banks import MemoryBank
-from memkit.encoders import Encoder, PatchEncoder, load_encoder
+from memkit.encoders import DitMemEncoder, FrequencyEncoder, MemoryEncoder, load_encoder
 from memkit.evaluation import ResultStore, Table, field, interval, intervals, values, write_tables
 from memkit.generation import generate_videos
 from memkit.memory import Memory
@@ -104,22 +104,22 @@ def still(video: UInt8[Tensor, "t h w c"]) -> Float[Tensor, "h w c"]:
     return video.float().median(dim=0).values
 
 
-def memory_of(encoder: Encoder, bank: MemoryBank, low: Sequence[str], high: Sequence[str]) -> Memory | None:
-    """One clip per row: its low tokens, with the high tokens of the other; patches have the one clip alone."""
+def memory_of(encoder: MemoryEncoder, bank: MemoryBank, low: Sequence[str], high: Sequence[str]) -> Memory | None:
+    """One clip per row: its low tokens, with the high tokens of the other; alone if the encoder has no two branches."""
     a, b = ([[id] for id in ids] for ids in (low, high))
-    return encode(encoder, bank, a, None if isinstance(encoder, PatchEncoder) else b)
+    return encode(encoder, bank, a, b if isinstance(encoder, FrequencyEncoder | DitMemEncoder) else None)
 
 
 def compare(command: Branches) -> list[Likeness]:
     """All rows of a run; what is missing is generated and measured."""
     config = command.config
     bank, backbone = MemoryBank.open(config.test_bank), load_backbone(config)
-    encoder = load_encoder(config.encoder_folder).to(backbone.device)
+    encoder = load_encoder(config.encoder_folder, config.encoder).to(backbone.device)
     settings = {"bank": bank.fingerprint, "noise_seed": command.noise_seed, "sampling_steps": config.sampling_steps}
     settings |= {"encoder": digest(config.encoder_folder), "backbone": fingerprint(*backbone.transformers)}
     rows = ResultStore(config.out / "branches.jsonl", settings, Likeness)
     fps = backbone.video_format.fps
-    mixed = [] if isinstance(encoder, PatchEncoder) else [(0, 1), (1, 0)]
+    mixed = [(0, 1), (1, 0)] if isinstance(encoder, FrequencyEncoder | DitMemEncoder) else []
     for i, pair in enumerate(tqdm(pairs_of(bank, command.pairs), desc="pairs")):
         todo = [which for which in [(0, 0), (1, 1), *mixed] if rows.missing(_roles(which)[1], [_name(pair, which)])]
         if not todo:

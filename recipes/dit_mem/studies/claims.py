@@ -41,7 +41,7 @@ class Claims(StudyFlags, Command):
 
     claim: Claim = "knowledge"
     """The claim to test."""
-    encoders: tuple[EncoderName, ...] = ()
+    encoders: tuple[EncoderName | str, ...] = ()
     """Encoders of "encoders", "branches" and "appearance", instead of all; the other claims are about --encoder."""
     clips: int = evaluate.Evaluate.clips
     """Number of prompts; of "branches" and "appearance" see --pairs."""
@@ -56,7 +56,7 @@ class Claims(StudyFlags, Command):
         return evaluate.Evaluate(config, study=study, clips=self.clips, from_frame=self.from_frame)
 
 
-def variants(claim: Claim, encoders: Sequence[EncoderName]) -> dict[str, dict[str, Any]]:
+def variants(claim: Claim, encoders: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Settings by name. All claims but "appearance" share the runs of an encoder."""
     if claim == "appearance":
         return {f"own-{encoder}": {"encoder": encoder, **ITSELF} for encoder in encoders}
