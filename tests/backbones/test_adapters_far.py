@@ -77,8 +77,9 @@ def test_training_with_its_clean_stream():
 @torch.no_grad()
 def test_a_mask_of_the_models_own_is_followed_and_another_one_refused():
     model, partition = ANYFLOW_FAR.make(), list(PARTITION)
-    own = model.build_attention_mask(chunk_partition=partition, height=4, width=4, device="cpu")
-    other = model.build_attention_mask(chunk_partition=partition, height=4, width=4, device="cpu", has_clean_context=True)
+    layout = {"chunk_partition": partition, "height": 4, "width": 4, "device": torch.device("cpu")}
+    own = model.build_attention_mask(**layout)
+    other = model.build_attention_mask(**layout, has_clean_context=True)
     with SelfAttentionConcat(Memory(TOKENS)).attach(model):
         want = call(model, chunk_partition=partition)
         assert torch.equal(call(model, chunk_partition=partition, attention_mask=own), want)

@@ -136,6 +136,24 @@ def test_memory_and_chunks_of_cogvideox_15_which_patches_two_frames_together():
     torch.testing.assert_close(torch.cat(parts, 1), want, rtol=0, atol=1e-5)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["cogvideox", "hunyuan"])
+def test_memory_reads_separate_projections_where_the_model_reads_them_in_spite_of_fused_ones(name):
+    backbone = BACKBONES[name]
+    model = backbone.make()
+    attentions = [adapter_of(model).attention(block) for block in adapter_of(model).blocks(model)]
+    if name == "cogvideox":
+        model.fuse_qkv_projections()
+        model.unfuse_qkv_projections()
+    for attn in attentions:
+        attn.fuse_projections()
+        attn.to_k.weight += 0.1 * seeded(48, 48)
+    with by_definition(backbone, model, TOKENS):
+        want = backbone.call(model)
+    with SelfAttentionConcat(Memory(TOKENS)).attach(model):
+        torch.testing.assert_close(backbone.call(model), want, rtol=0, atol=1e-5)
+
+
 # -- pipelines and offloading ------------------------------------------------------------------------------------------
 
 PIXELS = {"height": 8 * SIDE, "width": 8 * SIDE, "num_frames": 4 * FRAMES - 3, "num_inference_steps": 2}

@@ -18,17 +18,18 @@ from memkit.backbones.rotary import checked_positions
 from memkit.errors import InputError
 
 _TIMESTEPS = "it needs timesteps per token, and CogVideoX takes one per sample"
-_SAME_FREQUENCIES = 1e-2  # tables in bf16 differ from the formula by up to 4e-3, those with another base by about 1
+_SAME_FREQUENCIES = 1e-2  # tables in bf16 differ by up to 4e-3, those with another base by about 1
 
 
 class CogVideoXAdapter(BackboneAdapter):
     """Memory tokens get the norm and modulation of video tokens, and both text and video see them.
 
-    Text tokens see memory because in this model they see all that the video sees, and the video reads their state in
-    the next block. DiT-Mem (arXiv 2511.19229) has no joint attention, so this is our reading.
+    Text tokens see all that the video sees in this model, whose next block reads their state, so they see memory and,
+    with a KV cache, the cached frames. Each chunk computes the text anew, as in one causal pass in which each chunk has
+    a copy of the text. DiT-Mem (arXiv 2511.19229) has no joint attention: this is our reading.
 
-    With a KV cache, too, text sees what the video sees: each chunk computes the text anew, from the chunk and the
-    cached frames. Chunks give the same as one causal pass in which each chunk has a copy of the text of its own.
+    Text and video are projected apart, so that in a batch of which only some samples have memory, those without it get
+    the stock model's results up to the rounding of its matrix products.
     """
 
     model_class: ClassVar[type[nn.Module]] = CogVideoXTransformer3DModel
@@ -45,9 +46,8 @@ class CogVideoXAdapter(BackboneAdapter):
     def why_not(self, model: Model, kind: str) -> str | None:
         """Also a KV cache, in models whose patch embedding adds positions."""
         config = model.config
-        if kind == KV_CACHE and (
-            config.use_learned_positional_embeddings or not config.use_rotary_positional_embeddings
-        ):
+        added = config.use_learned_positional_embeddings or not config.use_rotary_positional_embeddings
+        if kind == KV_CACHE and added:
             return "the patch embedding of this model adds positions, which are those of frames 0, 1, … in every call"
         return super().why_not(model, kind)
 

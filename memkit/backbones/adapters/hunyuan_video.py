@@ -22,15 +22,14 @@ _TIMESTEPS = "it needs timesteps per token, and HunyuanVideo takes one per sampl
 class HunyuanVideoAdapter(BackboneAdapter):
     """The layers are the dual-stream blocks, in which text has projections of its own, then the single-stream blocks.
 
-    Memory tokens get the norm and modulation of video tokens that are being denoised, and both text and video see them:
-    text tokens see all that the video sees in this model, and the video reads their state in the next block. DiT-Mem
-    (arXiv 2511.19229) has no joint attention, so this is our reading. Padding of the text stays masked.
+    Memory tokens get the norm and modulation of video tokens that are being denoised. Padding of the text stays masked.
+    Text tokens see all that the video sees in this model, whose next block reads their state, so they see memory and,
+    with a KV cache, the cached frames. Each chunk computes the text anew, as in one causal pass in which each chunk has
+    a copy of the text. DiT-Mem (arXiv 2511.19229) has no joint attention: this is our reading.
 
-    With a KV cache, too, text sees what the video sees: each chunk computes the text anew, from the chunk and the
-    cached frames. Chunks give the same as one causal pass in which each chunk has a copy of the text of its own.
-
-    Single-stream blocks project the attention's output together with that of their MLP; what `PMRoPE` adds to the
-    output is added before.
+    Text and video are projected apart, so that in a batch of which only some samples have memory, those without it get
+    the stock model's results up to the rounding of its matrix products. Single-stream blocks project
+    the attention's output together with that of their MLP; what `PMRoPE` adds to the output is added before.
     """
 
     model_class: ClassVar[type[nn.Module]] = HunyuanVideoTransformer3DModel
