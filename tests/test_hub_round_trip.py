@@ -28,11 +28,12 @@ def gated():
     return encoder
 
 
+LEARNED = QueryLayersConfig(dim=48, blocks=3, layers=2, query="learned", query_shape=(16, 2, 4, 4))
 PARTS = {
     "frequency encoder with a gate": gated,
     "dit_mem encoder": lambda: make_encoder("dit_mem", "tiny", dim=48),
     "patch encoder": lambda: make_encoder("patch", "tiny", dim=48),
-    "query layers": lambda: QueryLayers(QueryLayersConfig(dim=48, blocks=3, layers=2, query="learned", query_shape=(16, 2, 4, 4))),
+    "query layers": lambda: QueryLayers(LEARNED),
     "query module": lambda: QueryModule(QueryModuleConfig(layers=1, heads=2, head_dim=24, ffn_dim=64, text_dim=32)),
     "PM-RoPE": lambda: PMRoPE(PMRoPEConfig(3, 2, 24)),
     "frame context": lambda: FrameContext(FrameContextConfig(dim=48, blocks=3, packing=((1, 1), (2, 2)))),

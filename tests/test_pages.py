@@ -15,7 +15,7 @@ from memkit.injectors import frame_bytes
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = ("kv-cache", "composition", "write-your-own")
+PAGES = ("kv-cache", "composition", "diffusers", "write-your-own")
 CARDS = sorted((ROOT / "memkit" / "weights").glob("*/README.md"))
 ALL_PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *CARDS]
 
@@ -30,7 +30,9 @@ def ran(tmp_path_factory):
     found = {}
     for page in PAGES:
         with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(tmp_path_factory.mktemp(page))
+            folder = tmp_path_factory.mktemp(page)
+            patch.chdir(folder)
+            patch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(folder / "modules"))
             names = found[page] = {}
             for block in re.findall(r"```python\n(.*?)```", read(page), re.S):
                 exec(block.replace("set_timesteps(4)", "set_timesteps(1)").replace("steps=4", "steps=1"), names)
@@ -40,7 +42,7 @@ def ran(tmp_path_factory):
 @pytest.mark.parametrize("page", PAGES)
 def test_the_code_of_a_page_runs(ran, page):
     names = ran[page]
-    model = names["transformer"]
+    model = names["pipe"].transformer if page == "diffusers" else names["transformer"]
     assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
     if page == "kv-cache":
         assert names["video"].shape == (1, 16, 24, 8, 8) and names["video"].isfinite().all()
@@ -54,6 +56,10 @@ def test_the_code_of_a_page_runs(ran, page):
         reports = {name: len(it.properties) for name, it in names.items() if name.endswith("_report")}
         counts = {"retriever": 10, "encoder": 13, "filters": 19, "bands": 3, "injector": 15, "text": 11, "backbone": 13}
         assert reports == {f"{name}_report": count for name, count in {**counts, "adapted": 15}.items()}
+    elif page == "diffusers":
+        assert names["video"].shape == (1, 17, 3, 64, 64) and names["state"].get("memory_ids") == [["mira-3", "mira-0"]]
+        assert names["latents"].shape == (1, 16, 12, 8, 8) and names["second"].get("position") == 12
+        assert type(names["blocks"].sub_blocks["memory"]).__name__ == "RetrieveMemoryStep"
     else:
         assert names["video"].shape == (1, 3, 45, 64, 64) and names["latents"].shape == (1, 16, 12, 8, 8)
         assert any(p.grad.abs().max() > 0 for p in names["pm_rope"].parameters())

@@ -151,9 +151,7 @@ class DitMemEncoder(MemoryEncoder):
         weight = torch.full(tokens.shape[:2], math.log(self.config.copies), device=tokens.device)
         return self.with_gate(Memory(tokens, None if mask is None else mask.repeat(1, 2), weight))
 
-    def low_and_high(
-        self, memory: Memory, clips: int = 1
-    ) -> tuple[Float[Tensor, "batch low dim"], Float[Tensor, "batch high dim"]]:
+    def low_and_high(self, memory: Memory, clips: int = 1) -> tuple[Tensor, Tensor]:
         """The tokens of each branch in the memory that this encoder gives for so many clips."""
         return memory.tokens[:, clips:], memory.tokens[:, :clips]
 
@@ -191,7 +189,9 @@ def load_dit_mem(
     """
     source = "The state dict" if isinstance(path_or_state_dict, Mapping) else str(path_or_state_dict)
     if not isinstance(path_or_state_dict, Mapping):
-        path_or_state_dict = _read(path_or_state_dict)
+        if not os.path.isfile(source):
+            raise InputError(f"{source} is not a file; give a DiT-Mem checkpoint.")
+        path_or_state_dict = read_state_dict(source, "give a DiT-Mem checkpoint as a state dict of tensors")
     tensors = _encoder_tensors(path_or_state_dict, source)
     encoder = DitMemEncoder(config or _infer(tensors, source))
     statistics = dict(encoder.named_buffers())  # initial values: mean 0, variance 1
@@ -212,12 +212,6 @@ def load_dit_mem(
             stacklevel=2,
         )
     return encoder
-
-
-def _read(path: str | os.PathLike[str]) -> Mapping[str, Tensor]:
-    if not os.path.isfile(path):
-        raise InputError(f"{path} is not a file; give a DiT-Mem checkpoint.")
-    return read_state_dict(path, "give a DiT-Mem checkpoint as a state dict of tensors")
 
 
 def _encoder_tensors(state_dict: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from diffusers.modular_pipelines.modular_pipeline import PipelineState
 from diffusers.modular_pipelines.modular_pipeline_utils import ComponentSpec, ConfigSpec, InputParam, OutputParam
-from diffusers.modular_pipelines.wan.before_denoise import WanPrepareLatentsStep, WanSetTimestepsStep, WanTextInputStep
+from diffusers.modular_pipelines.wan.before_denoise import WanSetTimestepsStep, WanTextInputStep
 from diffusers.modular_pipelines.wan.decoders import WanVaeDecoderStep
 from diffusers.modular_pipelines.wan.denoise import Wan22DenoiseStep, WanDenoiseLoopWrapper, WanDenoiseStep
 from diffusers.modular_pipelines.wan.modular_blocks_wan import WanBlocks, WanCoreDenoiseStep
@@ -31,7 +31,7 @@ from memkit.errors import InputError
 from memkit.injectors.self_attention import SelfAttentionConcat
 from memkit.memory import Memory
 from memkit.modular.saving import MemkitBlocks
-from memkit.modular.text import TextStep
+from memkit.modular.steps import LatentsStep, TextStep
 from memkit.retrievers.embedders import DEFAULT_MODEL
 from memkit.retrievers.hits import Retriever
 from memkit.retrievers.text import TextRetriever
@@ -123,7 +123,8 @@ class ShowMemory(WanDenoiseLoopWrapper):
 
     @torch.no_grad()
     def __call__(self, components: Any, state: PipelineState) -> tuple[Any, PipelineState]:
-        memory, batch = state.get("memory"), len(state.get("latents"))
+        memory: Any = state.get("memory")
+        batch = len(state.get("latents"))
         if memory is None:
             raise InputError("There is no memory; put RetrieveMemoryStep before the denoising loop, or give memory.")
         rows = memory.tokens.shape[0]
@@ -145,13 +146,13 @@ class Wan22MemoryDenoiseStep(MemkitBlocks, ShowMemory, Wan22DenoiseStep):
 class WanMemoryCoreDenoiseStep(WanCoreDenoiseStep):
     """`WanCoreDenoiseStep` with memory in its loop."""
 
-    block_classes = [WanTextInputStep, WanSetTimestepsStep, WanPrepareLatentsStep, WanMemoryDenoiseStep]
+    block_classes = [WanTextInputStep, WanSetTimestepsStep, LatentsStep, WanMemoryDenoiseStep]
 
 
 class Wan22MemoryCoreDenoiseStep(Wan22CoreDenoiseStep):
     """`Wan22CoreDenoiseStep` with memory in its loop."""
 
-    block_classes = [WanTextInputStep, WanSetTimestepsStep, WanPrepareLatentsStep, Wan22MemoryDenoiseStep]
+    block_classes = [WanTextInputStep, WanSetTimestepsStep, LatentsStep, Wan22MemoryDenoiseStep]
 
 
 class WanMemoryBlocks(MemkitBlocks, WanBlocks):

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from diffusers.modular_pipelines.modular_pipeline import BlockState, PipelineState
 from diffusers.modular_pipelines.modular_pipeline_utils import InputParam, OutputParam
-from diffusers.modular_pipelines.wan.before_denoise import WanPrepareLatentsStep, WanSetTimestepsStep, WanTextInputStep
+from diffusers.modular_pipelines.wan.before_denoise import WanSetTimestepsStep, WanTextInputStep
 from diffusers.modular_pipelines.wan.decoders import WanVaeDecoderStep
 from diffusers.modular_pipelines.wan.denoise import (
     WanDenoiseLoopWrapper,
@@ -32,7 +32,7 @@ from memkit.errors import InputError
 from memkit.injectors.kv_cache.attachment import AttachedCache
 from memkit.injectors.kv_cache.cache import KVCache, frame_bytes
 from memkit.modular.saving import MemkitBlocks
-from memkit.modular.text import TextStep
+from memkit.modular.steps import LatentsStep, TextStep
 from memkit.streaming.read_policies import Read, read_everything
 from memkit.streaming.steps import COND, UNCOND
 
@@ -179,10 +179,10 @@ def _read(block_state: Any, cache: KVCache, at: range) -> tuple[int, ...]:
 class WanStreamCoreDenoiseStep(WanCoreDenoiseStep):
     """`WanCoreDenoiseStep` chunk by chunk."""
 
-    block_classes = [WanTextInputStep, WanSetTimestepsStep, WanPrepareLatentsStep, WanStreamDenoiseStep]
+    block_classes = [WanTextInputStep, WanSetTimestepsStep, LatentsStep, WanStreamDenoiseStep]
 
     @property
-    def outputs(self) -> list[OutputParam]:
+    def outputs(self) -> list[Any]:
         return self.intermediate_outputs
 
 

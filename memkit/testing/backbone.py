@@ -26,7 +26,7 @@ from memkit.errors import MemkitError
 from memkit.injectors.self_attention import SelfAttentionConcat
 from memkit.testing.measures import apart, unequal
 from memkit.testing.memory import check_masked_memory
-from memkit.testing.models import call, differences, state_of
+from memkit.testing.models import call, differences, evaluating, state_of
 from memkit.testing.report import Properties, Report
 
 ERROR = 1e-5
@@ -60,21 +60,16 @@ def check_backbone(model: Any, forward: Callable[[Any], Tensor] | None = None, *
     adapter = adapter_of(transformer)
     subject = forward or (lambda model: call(model, seed))
     properties = Properties("check_backbone", type(transformer).__name__, seed, examples=4, shrink=False)
-    training = transformer.training
-    transformer.eval()
-    try:
-        with torch.no_grad():
-            _check_model(properties, model, subject)
-            _check_adapter(properties, adapter, transformer, lambda: subject(model))
-            before = state_of(transformer)
-            check_masked_memory(properties, SelfAttentionConcat, transformer, lambda _model, _attached: subject(model))
-            properties.none(
-                "detached, the model is as before",
-                lambda: differences(before, state_of(transformer)),
-                "Register hooks in watch() alone and return all of their handles.",
-            )
-    finally:
-        transformer.train(training)
+    with evaluating(transformer), torch.no_grad():
+        _check_model(properties, model, subject)
+        _check_adapter(properties, adapter, transformer, lambda: subject(model))
+        before = state_of(transformer)
+        check_masked_memory(properties, SelfAttentionConcat, transformer, lambda _model, _attached: subject(model))
+        properties.none(
+            "detached, the model is as before",
+            lambda: differences(before, state_of(transformer)),
+            "Register hooks in watch() alone and return all of their handles.",
+        )
     return properties.report
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from memkit.errors import InputError
 from memkit.memory import Memory
 from memkit.testing.measures import normal
+from memkit.testing.models import evaluating
 from memkit.testing.report import Properties, Report
 
 Split = Callable[[Memory], tuple[Tensor, Tensor]]
@@ -58,8 +59,9 @@ def check_disentanglement(
         CheckFailed: the low or the high tokens are less selective than that; the message has all three figures.
         InputError: there is no way to tell low tokens from high ones, or ``size`` has no fast frequency.
     """
-    channels = getattr(getattr(encoder, "config", None), "latent_channels", 16) if channels is None else channels
-    low_db, high_db = _selectivity(encoder, _split_of(encoder, split), channels, size, slow, fast, clips, seed)
+    count = channels or getattr(getattr(encoder, "config", None), "latent_channels", 16)
+    with evaluating(encoder):
+        low_db, high_db = _selectivity(encoder, _split_of(encoder, split), count, size, slow, fast, clips, seed)
     mean = (low_db + high_db) / 2
     remedy = (
         f"The selectivity of the low tokens is {low_db:.1f} dB, that of the high tokens {high_db:.1f} dB, their mean "
@@ -103,9 +105,6 @@ def _selectivity(
         raise InputError(f"Clips of {size[0]} frames have no frequency from {fast[0]} to {fast[1]}; set size or fast.")
     seeds = iter(range(1000 * seed, 1000 * seed + 3 * clips))
     moved = torch.zeros(2, 2)  # of low and high tokens, by slow and fast content: sums of squares
-    training = getattr(encoder, "training", False)
-    if isinstance(encoder, torch.nn.Module):
-        encoder.eval()
     for _ in range(clips):
         clip = _noise(next(seeds), channels, is_slow)
         before = split(encoder(clip))
@@ -113,8 +112,6 @@ def _selectivity(
             after = split(encoder(clip + STEP * _noise(next(seeds), channels, content)))
             for i in range(2):
                 moved[i, j] += (after[i] - before[i]).float().square().sum()
-    if isinstance(encoder, torch.nn.Module):
-        encoder.train(training)
     level = 10 * moved.clamp(min=1e-30).log10()
     return float(level[0, 0] - level[0, 1]), float(level[1, 1] - level[1, 0])
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from memkit.memory import Memory
 from memkit.pretrained import Pretrained
 from memkit.testing.measures import apart, largest, normal, unequal
+from memkit.testing.models import evaluating
 from memkit.testing.report import Properties, Report
 from memkit.testing.strategies import Clips, clips
 
@@ -59,9 +60,7 @@ def check_encoder(
     channels = getattr(getattr(encoder, "config", None), "latent_channels", 16)
     drawn = clips(channels) if inputs is None else inputs
     properties = Properties("check_encoder", type(encoder).__name__, seed, examples)
-    training = getattr(encoder, "training", False)
-    _mode(encoder, False)
-    try:
+    with evaluating(encoder):
         with torch.no_grad():
             _check_tokens(properties, encoder, drawn, tolerance)
             _check_masks(properties, encoder, drawn, tolerance)
@@ -72,8 +71,6 @@ def check_encoder(
             _check_saving(properties, encoder, drawn)
         else:
             properties.skip("saving (inherit from memkit.MemoryEncoder)")
-    finally:
-        _mode(encoder, training)
     return properties.report
 
 
@@ -125,7 +122,7 @@ def _check_masks(properties: Properties, encoder: Encoder, drawn: SearchStrategy
     def influenced(x: Clips) -> float:
         memory, found = encoder(x.latents, x.mask), 0.0
         for i, row in enumerate(x.mask):
-            real, own = encoder(x.latents[i : i + 1, row]).tokens[0], memory.tokens[i][memory.mask[i]]
+            real, own = encoder(x.latents[i : i + 1, row]).tokens[0], memory.tokens[i][_mask(memory)[i]]
             found = max(found, apart(own, real))
         return found
 
@@ -155,7 +152,7 @@ def _check_order(properties: Properties, encoder: Encoder, drawn: SearchStrategy
         """Which tokens are those of a clip is seen from the mask of its memory when all other clips are masked."""
         count = x.latents.shape[1]
         order = torch.randperm(count, generator=torch.Generator().manual_seed(shuffle))
-        place = [encoder(x.latents[:1], torch.arange(count)[None] == n).mask[0] for n in range(count)]
+        place = [_mask(encoder(x.latents[:1], torch.arange(count)[None] == n))[0] for n in range(count)]
         before, after = encoder(x.latents).tokens, encoder(x.latents[:, order]).tokens
         return max(apart(after[:, place[n]], before[:, place[int(order[n])]]) for n in range(count))
 
@@ -238,9 +235,9 @@ def _hidden(x: Clips) -> Tensor:
     return ~x.mask[:, :, None, None, None, None]
 
 
-def _mode(encoder: object, training: bool) -> None:
-    if isinstance(encoder, nn.Module):
-        encoder.train(training)
+def _mask(memory: Memory) -> Tensor:
+    assert memory.mask is not None, "the memory has no mask"
+    return memory.mask
 
 
 def _refuses(encoder: Encoder, *arguments: Any) -> bool:

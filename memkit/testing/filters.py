@@ -215,7 +215,7 @@ def _tone(bins: list[int], dtype: torch.dtype) -> Tensor:
     return torch.cos(phases[0][:, None, None] + phases[1][:, None] + phases[2] + 0.3).to(dtype)
 
 
-def _gain(f: Filter, size: tuple[int, int, int], dtype: torch.dtype) -> Tensor:
+def _gain(f: Filter, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """The complex gain of every frequency of ``fftn``: the spectrum of the impulse response."""
     impulse = torch.zeros(size, dtype=dtype)
     impulse[0, 0, 0] = 1

@@ -17,7 +17,7 @@ from memkit.injectors.self_attention import SelfAttentionConcat
 from memkit.memory import Memory
 from memkit.testing.measures import apart, largest, normal, unequal
 from memkit.testing.memory import check_masked_memory
-from memkit.testing.models import call, differences, state_of, width_of
+from memkit.testing.models import call, differences, evaluating, state_of, width_of
 from memkit.testing.report import Properties, Report
 
 Forward = Callable[[Any, Any], Tensor]
@@ -65,9 +65,7 @@ def check_injector(
     properties = Properties("check_injector", type(injector).__name__, seed, examples=4, shrink=False)
     alone = plain or (lambda model: call(model, seed))
     run = forward or (lambda model, _: alone(model))
-    training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         with torch.no_grad():
             _check_attachment(properties, injector, model, run, alone)
             _check_composition(properties, injector, model, run, alone)
@@ -80,8 +78,6 @@ def check_injector(
             _check_checkpointing(properties, injector, model, run)
         else:
             properties.skip("checkpointing (trains=False)")
-    finally:
-        model.train(training)
     return properties.report
 
 

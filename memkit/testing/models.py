@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -22,6 +24,19 @@ def call(model: Any, seed: int = 0) -> Tensor:
     if hasattr(model, "velocity"):
         return model.velocity(latents, timestep, text)
     return transformer(latents, timestep, text, return_dict=False)[0]
+
+
+@contextmanager
+def evaluating(part: object) -> Iterator[None]:
+    """A module is in eval mode within, and in its own mode again afterwards; anything else is left alone."""
+    training = part.training if isinstance(part, nn.Module) else False
+    try:
+        if isinstance(part, nn.Module):
+            part.eval()
+        yield
+    finally:
+        if isinstance(part, nn.Module):
+            part.train(training)
 
 
 def width_of(model: Any) -> int:

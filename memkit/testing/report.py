@@ -15,6 +15,7 @@ from torch import Tensor
 from memkit.errors import MemkitError
 
 VIOLATIONS = "violations"
+SUPPRESSED = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much, HealthCheck.nested_given)
 
 
 class CheckFailed(MemkitError, AssertionError):
@@ -92,7 +93,7 @@ class Properties:
             deadline=None,
             derandomize=False,
             phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=SUPPRESSED,
             report_multiple_bugs=False,
             print_blob=False,
         )

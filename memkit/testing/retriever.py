@@ -173,7 +173,8 @@ def _check_exclusions(
         return _different(hits, left[:k])
 
     remedy = "Leave excluded clips out before the ranking is cut to k, so that the next best replace them."
-    drawn = {"i": st.integers(0, len(queries) - 1), "k": st.integers(1, 12) | st.just(_MANY)}
+    drawn: dict[str, st.SearchStrategy] = {"i": st.integers(0, len(queries) - 1)}
+    drawn["k"] = st.integers(1, 12) | st.just(_MANY)
     drawn["without"] = st.sets(st.sampled_from([*ids, "an unknown id"]))
     properties.none("excluded clips never come back", returned, remedy, **drawn, films=st.just(set()))
     if films:

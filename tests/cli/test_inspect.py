@@ -4,6 +4,7 @@ import json
 import re
 import struct
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -98,17 +99,18 @@ def test_28_gb_are_inspected_by_their_header(tmp_path, capsys, monkeypatch):
     assert f"{size / 1e9:.2f} GB: bfloat16" in said and "heads are smaller" not in said
 
 
+@pytest.mark.skipif(not hasattr(psutil.Process, "io_counters"), reason="the system does not count what is read")
 def test_a_large_torch_file_is_inspected_without_reading_its_values(tmp_path, capsys):
-    """torch.save leaves holes in the file; memory is claimed, but never touched."""
-    state = {name: torch.empty(1) for name in random_state(layers=40)}
-    state = {name: torch.empty(48, 1, dtype=torch.bfloat16).expand(48, 48) for name in state}
-    state |= {f"blocks.{i}.ffn.0.weight": torch.empty(5120, 13824, dtype=torch.bfloat16) for i in range(40)}
-    state |= {f"blocks.{i}.ffn.2.weight": torch.empty(13824, 5120, dtype=torch.bfloat16) for i in range(40)}
+    """torch.save leaves holes in the file here, so that it takes no room."""
+    state = {name: torch.zeros(1) for name in random_state(layers=4)}
+    state |= {f"blocks.{i}.ffn.{n}.weight": torch.empty(5120, 13824).bfloat16() for i in range(4) for n in (0, 2)}
     with torch.serialization.skip_data():
-        torch.save({"generator": state, "generator_ema": state}, tmp_path / "big.pt")
-    assert (tmp_path / "big.pt").stat().st_size > 11e9
+        torch.save({"generator": state, "step": 3}, tmp_path / "big.pt")
+    assert (tmp_path / "big.pt").stat().st_size > 1e9
+    before = psutil.Process().io_counters().read_chars
     code, said = inspect(capsys, tmp_path / "big.pt")
-    assert code == 1 and "11.33 GB: bfloat16" in said and "other shapes than a Wan" in said
+    assert psutil.Process().io_counters().read_chars - before < 50e6
+    assert code == 1 and "1.13 GB: bfloat16" in said and "other shapes than a Wan" in said
 
 
 @pytest.mark.parametrize("form", ["fp8", "lora", "vace", "incomplete"])

@@ -49,7 +49,6 @@ EXECUTION = {
     "backend_native": Feature("attention backend `native`", backend("native")),
     "backend_math": Feature("attention backend `_native_math`", backend("_native_math"), atol=1e-5),
     "backend_flash": Feature("attention backend `_native_flash`", backend("_native_flash"), atol=1e-5),
-    "backend_flex": Feature("attention backend `flex`", backend("flex"), atol=1e-5, both_orders=False),
     "checkpointing": Feature(
         "gradient checkpointing", checkpointing(reentrant=False), atol=1e-6, gradients=True, observe=gradients
     ),

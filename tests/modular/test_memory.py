@@ -140,3 +140,11 @@ def test_a_pipeline_remembers_where_its_encoder_came_from(loaded, encoder, tmp_p
     assert all(torch.equal(weights[name], want[name].to(torch.bfloat16)) for name in want)
     assert again.transformer.dtype == torch.bfloat16
     assert again.config.memory_text_model == "minilm"
+
+
+def test_a_vae_that_patchifies_makes_videos_of_the_size_that_is_asked_for(stock, random_folder):
+    pipe = WanMemoryBlocks().init_pipeline(str(random_folder))
+    pipe.load_components()
+    memory, made = Memory(torch.randn(1, 5, 48)), {"generator": torch.Generator().manual_seed(0), "output_type": "pt"}
+    assert stock.vae.config.patch_size == 2 and pipe.vae_scale_factor_spatial == 4  # as diffusers counts
+    assert pipe(prompt=PROMPT, memory=memory, output="videos", **SIZE, **made).shape == (1, 9, 3, 32, 32)

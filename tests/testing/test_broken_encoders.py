@@ -1,38 +1,15 @@
 """Encoders with one fault each: the suite names the property that fails."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from memkit.encoders import MemoryEncoder, MemoryGate, check_clips, encode_clips
+from memkit.encoders import MemoryGate, check_clips, encode_clips
 from memkit.memory import Memory
 from memkit.testing import CheckFailed, check_encoder, clips
-
-
-@dataclass(frozen=True)
-class SmallConfig:
-    latent_channels: int = 3
-    dim: int = 8
-
-
-class Small(MemoryEncoder):
-    """An encoder that has every property: one token per clip, of its mean."""
-
-    config_class = SmallConfig
-
-    def __init__(self, config=SmallConfig()):  # noqa: B008 (frozen)
-        super().__init__()
-        self.config = config
-        self.out = nn.Linear(config.latent_channels, config.dim)
-
-    def forward(self, latents, mask=None):
-        check_clips(latents, mask, self.config.latent_channels)
-        return self.with_gate(encode_clips(self.encode, self.out.weight.dtype, mask, latents))
-
-    def encode(self, clips):
-        return self.out(clips.mean((-3, -2, -1)))[:, None]
+from tests.helpers.own_encoder import Small, SmallConfig
 
 
 class IgnoresTheMask(Small):

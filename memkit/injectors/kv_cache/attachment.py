@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -83,7 +82,7 @@ class AttachedCache(Attached):
     def install(self, model: Model) -> None:
         """Hear the ``cache_context`` of each forward pass."""
         self.owner.attached = True
-        self._undo.append(listen(model, self._in_context))
+        self._undo.append(listen(model, self.owner.in_context))
 
     def detach(self) -> None:
         """Detach from all transformers; other attachments stay."""
@@ -91,14 +90,6 @@ class AttachedCache(Attached):
             self._undo.pop()()
         self.owner.attached = False
         super().detach()
-
-    @contextmanager
-    def _in_context(self, name: str, _about: dict[str, Any]) -> Iterator[None]:
-        before, self.owner.context = self.owner.context, name
-        try:
-            yield
-        finally:
-            self.owner.context = before
 
     def part(self, model: Model, layer: int) -> _CacheLayer:
         return _CacheLayer(self._layers_of[id(model)][layer], self.running, self.key)

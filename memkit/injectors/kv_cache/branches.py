@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from memkit.errors import InputError
 from memkit.injectors.kv_cache.slots import SlotCache
@@ -21,7 +23,7 @@ class Branches:
         self.budget_bytes, self.layers = budget_bytes, layers
         self.attached = False
         self.context: str | None = None
-        """Name of the ``cache_context`` that an attached transformer is in."""
+        """Name of the ``cache_context`` that a transformer is in, if it is attached or followed."""
         self.by_name = {name: SlotCache(budget_bytes // len(names), layers) for name in names}
 
     def one(self, name: str | None = None) -> SlotCache:
@@ -39,9 +41,18 @@ class Branches:
         if name not in self.by_name:
             raise InputError(
                 f"There is no branch {name!r}; the cache has {list(self.by_name)}, name one of them, or call the "
-                "attached transformer inside its cache_context of that name."
+                "attached or followed transformer inside its cache_context of that name."
             )
         return name
+
+    @contextmanager
+    def in_context(self, name: str, _about: dict[str, Any]) -> Iterator[None]:
+        """Inside, a transformer is in the ``cache_context`` of this name; see `memkit.backbones.cache_context`."""
+        before, self.context = self.context, name
+        try:
+            yield
+        finally:
+            self.context = before
 
     def expect_layers(self, layers: int) -> None:
         """Prepare for transformers with this number of layers in all.

@@ -11,7 +11,8 @@ recompute them, write their chunks again, each with ``read=branch.window(n, befo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from torch import nn
 
 from memkit.backbones.adapters.choice import adapter_of
 from memkit.backbones.base import KV_CACHE
+from memkit.backbones.cache_context import listen
 from memkit.backbones.unwrap import Attachable, transformer_of, transformers_of
 from memkit.errors import InputError
 from memkit.injectors.kv_cache.attachment import AttachedCache
@@ -84,7 +86,7 @@ class KVCache:
 
     def branch(self, name: str | None = None) -> SlotCache:
         """One branch, to inspect, pin, drop or reset its frames; without a name, the only branch, or that of the open
-        ``cache_context`` of an attached transformer.
+        ``cache_context`` of a transformer that is attached or that the cache follows.
 
         Its layers are those of the first transformer, followed by those of the second.
         """
@@ -108,6 +110,18 @@ class KVCache:
         """Drop all frames of all branches."""
         for branch in self._branches.by_name.values():
             branch.reset()
+
+    @contextmanager
+    def follow(self, *models: nn.Module) -> Iterator[None]:
+        """Inside, the ``cache_context`` of these models names the branch where none is named.
+
+        For processors of your own in a pipeline with guidance; `attach` does the same for the transformers that it
+        attaches to.
+        """
+        with ExitStack() as stack:
+            for model in models:
+                stack.callback(listen(model, self._branches.in_context))
+            yield
 
     def attach(self, *models: Attachable) -> AttachedCache:
         """Attach to transformers, or to all experts of a pipeline or backbone, until ``detach()`` or the end of the

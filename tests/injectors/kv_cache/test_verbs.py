@@ -149,6 +149,20 @@ def test_a_context_names_the_branch(model):
         assert same_slots(by_name.branch(name), by_context.branch(name))
 
 
+def test_a_cache_that_follows_a_model_hears_its_contexts(model):
+    cache, kv = KVCache(10**6, BOTH, num_layers=1), {name: random_kv(1, seed) for seed, name in enumerate(BOTH)}
+    own = model.cache_context
+    with cache.follow(model):
+        for name in BOTH:
+            with model.cache_context(name):
+                cache.update(0, [4], *kv[name])
+        with model.cache_context("uncond"):
+            assert torch.equal(cache.get(0)[0], kv["uncond"][0])
+    assert torch.equal(cache.get(0, branch="cond")[0], kv["cond"][0]) and model.cache_context == own
+    with model.cache_context("cond"), pytest.raises(InputError, match="name one"):
+        cache.get(0)
+
+
 def test_the_stock_pipeline_streams_with_guidance(model):
     """One chunk around the whole pipeline; each of its passes reads its own branch."""
     pipe = random_pipeline()

@@ -27,6 +27,7 @@ from recipes.dit_mem.presets import Config, tiny
 from recipes.dit_mem.step import Objective, weighted_mean
 from recipes.dit_mem.train import learning_rate, make_optimizer
 from recipes.dit_mem.train import train as train_launched
+from tests.helpers.own_encoder import Small
 
 
 def train(config: Config, backbone: WanBackbone, data: TrainingSet) -> FrequencyEncoder:
@@ -77,6 +78,17 @@ def test_an_interrupted_bank_is_completed_and_another_refused(tmp_path, config, 
     assert torch.equal(bank.latents(ids[:2]), first)
     with pytest.raises(BankError, match="other|made with"):
         render_bank(tmp_path / "bank", ids, "another model", backbone)
+
+
+def test_an_encoder_of_ones_own_is_trained_saved_and_loaded(bank, config, backbone, tmp_path) -> None:
+    own = dataclasses.replace(config, encoder="tests.helpers.own_encoder:Small", out=tmp_path, steps=2)
+    trained = train(own, backbone, TrainingSet(bank, own))
+    loaded = load_encoder(own.encoder_folder, own.encoder)
+    assert type(loaded) is type(trained) is Small and loaded.config.dim == backbone.width
+    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), trained.parameters(), strict=True))
+    assert (loaded.out.weight != new_encoder(own, backbone).out.weight).any()
+    with pytest.raises(InputError, match="or your class"):
+        load_encoder(own.encoder_folder)
 
 
 def test_the_target_is_never_its_own_memory_once_eased_in(data, config) -> None:
