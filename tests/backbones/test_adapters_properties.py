@@ -3,7 +3,7 @@
 import pytest
 
 from memkit.testing import check_backbone
-from tests.helpers.tiny_backbones import BACKBONES
+from tests.helpers.backbones import BACKBONES
 
 
 @pytest.mark.parametrize("name", BACKBONES)
