@@ -89,7 +89,7 @@ class CogVideoXAdapter(BackboneAdapter):
         if grid.own is None:
             raise InputError("This call has no image_rotary_emb, and frames have no positions without; give it.")
         positions, size = checked_positions(positions), grid.own[0].shape[1] // 4  # time has a quarter of the head
-        at = torch.tensor([*range(grid.frames), *positions], dtype=torch.float32)
+        at: Any = torch.tensor([*range(grid.frames), *positions], dtype=torch.float32)
         tables = []
         for given, formula in zip(grid.own, get_1d_rotary_pos_embed(size, at, use_real=True), strict=True):
             given = given.unflatten(0, (grid.frames, -1))

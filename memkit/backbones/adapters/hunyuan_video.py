@@ -84,7 +84,7 @@ class HunyuanVideoAdapter(BackboneAdapter):
         """By the model's own formula, which takes any positions."""
         axes = (checked_positions(positions), range(grid.height), range(grid.width))
         numbers = [torch.tensor([*axis], dtype=torch.float32, device=grid.own) for axis in axes]
-        cells = torch.meshgrid(*numbers, indexing="ij")
+        cells: Any = torch.meshgrid(*numbers, indexing="ij")
         tables = [
             get_1d_rotary_pos_embed(size, cell.reshape(-1), model.rope.theta, use_real=True)
             for size, cell in zip(model.rope.rope_dim, cells, strict=True)
