@@ -46,7 +46,7 @@ def check_encoder(
     An `nn.Module` is checked in eval mode; its gradients are checked in training mode.
 
     Args:
-        encoder: the encoder; its weights stay as they are.
+        encoder: the encoder, on the CPU; its weights stay as they are.
         inputs: draws the clips; by default `memkit.testing.clips` of up to 6 × 9 × 9 latent cells, with
             ``encoder.config.latent_channels`` channels, or 16. Narrow it for an encoder that needs larger clips:
             ``clips(sizes=st.just((21, 20, 34)))``.

@@ -15,16 +15,21 @@ from memkit.testing.models import width_of
 from memkit.testing.report import Properties
 from memkit.testing.strategies import memories
 
+ROUNDING = 1e-5
+"""Largest difference by rounding, in shares of the largest value."""
+
 
 def check_masked_memory(
     properties: Properties,
     with_memory: Callable[[Memory], Any],
     model: Any,
     run: Callable[[Any, Any], Tensor],
+    exact: bool = True,
 ) -> None:
     """Masked memory changes no bit, whatever it contains, and memory that is not masked counts.
 
-    ``run(model, attached)`` is a forward of two samples; ``attached`` is None without memory.
+    ``run(model, attached)`` is a forward of two samples; ``attached`` is None without memory. Without ``exact``, a
+    sample without memory beside one with memory may differ from the model's own output by rounding.
     """
     base, drawn = run(model, None), memories(width_of(model))
 
@@ -43,16 +48,17 @@ def check_masked_memory(
         outs = [output(Memory(memory.tokens.masked_fill(~mask[..., None], value), mask)) for value in (0.0, torch.nan)]
         return unequal(*outs)
 
-    def without_any(memory: Memory) -> int:
+    def without_any(memory: Memory) -> float:
         mask = torch.ones(memory.tokens.shape[:2], dtype=torch.bool)
         mask[1] = False
-        return unequal(output(Memory(memory.tokens, mask))[1], base[1])
+        out = output(Memory(memory.tokens, mask))[1]
+        return float(unequal(out, base[1])) if exact else float(apart(out, base[1]) > ROUNDING)
 
     hide = "Leave masked tokens out of the attention: −inf as log-weight in the table, and zeros in their place."
     properties.none("fully masked memory changes no bit", masked, hide, memory=drawn, empty=st.booleans())
     properties.none("masked tokens are never read", read, hide, memory=drawn)
     properties.none(
-        "a sample without memory keeps its output to the bit",
+        f"a sample without memory keeps its output{' to the bit' if exact else ''}",
         without_any,
         "Compute the attention of such a sample without the memory group, as the model does alone.",
         memory=drawn,

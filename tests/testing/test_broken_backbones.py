@@ -78,7 +78,7 @@ BROKEN = {
     ScalesTheOutput: "attention by the adapter is the model's own",
     ShiftsFrames: r"rotary_at\(\) gives the model's own tables",
     ClaimsWhatItCannot: r"what needs rotary_at\(\) is unsupported",
-    MissesABlock: "every block is reached once' could not be measured",
+    MissesABlock: "every block is reached, with all of its tokens' could not be measured",
     WrongWidth: "sizes are those of the blocks",
     LeavesAHook: "detached, the model is as before",
 }

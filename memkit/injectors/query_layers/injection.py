@@ -30,7 +30,10 @@ class ContextDone(Exception):
 @contextlib.contextmanager
 def uncompiled(block: Any) -> Iterator[None]:
     """Run a block that was compiled by itself (``compile_repeated_blocks``) as it is: no exception leaves a graph."""
-    compiled, block._compiled_call_impl = block._compiled_call_impl, None
+    if (compiled := block._compiled_call_impl) is None:
+        yield
+        return
+    block._compiled_call_impl = None
     try:
         yield
     finally:
