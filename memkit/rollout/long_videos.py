@@ -7,6 +7,7 @@ which methods such as `RetrievedContext` choose among.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 

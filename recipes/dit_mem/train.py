@@ -30,13 +30,8 @@ from recipes.dit_mem.parts import load_backbone, new_encoder
 from recipes.dit_mem.presets import Command, Config, parse
 from recipes.dit_mem.step import Objective, weighted_mean
 
-RESUME_OVERRIDES = training.RESUME_OVERRIDES | {
-    "flow_shift",
-    "negative_prompt",
-    "videos_at_once",
-    "test_clips",
-    "train_clips",
-}
+RESUME_OVERRIDES = training.RESUME_OVERRIDES | {"flow_shift", "negative_prompt", "videos_at_once"}
+RESUME_OVERRIDES |= {"test_clips", "train_clips"}
 """Settings that a resumed run may change; the others would make it another run."""
 
 

@@ -33,14 +33,8 @@ from recipes.memlearner.methods import make_method
 from recipes.memlearner.presets import Command, Config, parse
 from recipes.memlearner.step import Objective
 
-RESUME_OVERRIDES = training.RESUME_OVERRIDES | {
-    "start",
-    "more_banks",
-    "history_guidance",
-    "budget",
-    "train_videos",
-    "test_videos",
-}
+RESUME_OVERRIDES = training.RESUME_OVERRIDES | {"start", "more_banks", "history_guidance", "budget"}
+RESUME_OVERRIDES |= {"train_videos", "test_videos"}
 """Settings that a resumed run may change; the others would make it another run."""
 
 

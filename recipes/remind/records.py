@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from torch import Tensor
 
+from memkit import frame_graph
 from memkit.banks import MemoryBank, stack_clips
 from memkit.cameras import Cameras
 from memkit.errors import InputError
@@ -59,8 +60,7 @@ def twin_of(id: str) -> str:
 
 def chunk_spans(config: Config) -> list[tuple[int, int]]:
     """The latent frames [start, stop) of each chunk."""
-    starts = [0, *range(config.first, config.latents, config.chunk)]
-    return list(zip(starts, [*starts[1:], config.latents], strict=True))
+    return frame_graph.chunk_spans(config.latents, config.chunk, config.first)
 
 
 def sample_fitting(

@@ -182,9 +182,8 @@ def report_cost(config: VAEConfig, clips: ClipSet, start: int) -> None:
             phases.append(training.Phase(name, end - done, seconds))
             done = end
     weights = sum(p.numel() for p in vae.parameters()) * 4
-    training.estimate_cost(
-        "autoencoder", phases, 5 * weights, config.out
-    )  # checkpoint: weights and up to two moments; twice in flight
+    # checkpoint: weights and up to two moments; twice in flight
+    training.estimate_cost("autoencoder", phases, 5 * weights, config.out)
 
 
 def main(config: VAEConfig) -> None:
