@@ -16,9 +16,9 @@ from memkit.errors import InputError
 from memkit.flow import NUM_TRAIN_TIMESTEPS, release_timesteps
 from memkit.rollout import History, Selection
 from memkit.rollout.base import Keeps
-from memkit.rollout.long_videos import ChunkIndex, LongVideos, chunk_id
+from memkit.rollout.long_videos import LongVideos, chunk_id
 from memkit.rollout.noisy import noisy_selection
-from memkit.training.loop import generator_of
+from memkit.training import generator_of
 from recipes.memlearner.presets import Annotation, Config
 
 
@@ -76,7 +76,7 @@ class TrainingSet:
         config, whole = self.config, self.config.batch * processes
         videos, past = self.source(step), self.past(step)
         rngs = [random.Random(f"{config.seed}/{step}/{place}") for place in range(rank, whole, processes)]
-        targets = [_target(videos, past, rng) for rng in rngs]
+        targets = [videos.draw(past, rng) for rng in rngs]
         ids = [chunk_id(target.name, target.index) for target in targets]
         latents, cameras = videos.chunks(ids)
         captions = {id: videos.bank.clip(id).caption for id in ids}
@@ -110,8 +110,3 @@ class TrainingSet:
     def noisy(self, selection: Selection, seeds: Sequence[int]) -> tuple[Selection, Float[Tensor, "batch k"]]:
         """Context frames, each at a noise level of its own, and their timesteps (DFoT, arXiv 2502.06764)."""
         return noisy_selection(selection, seeds, self._grid)
-
-
-def _target(videos: Videos, past: int, rng: random.Random) -> ChunkIndex:
-    name = rng.choice([name for name, count in videos.counts.items() if count > past])
-    return ChunkIndex(name, rng.randrange(past, videos.counts[name]), past)

@@ -21,6 +21,7 @@ from memkit.frame_graph import (
     Transform,
     interrupted_graph,
 )
+from memkit.training import generator_of
 from recipes.remind.presets import Config
 from recipes.remind.records import ClipBank, Record, chunk_spans, twin_of
 
