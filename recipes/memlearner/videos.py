@@ -25,7 +25,6 @@ class LongVideo(Protocol):
     def name(self) -> str: ...
     def chunks(self) -> Iterator[Chunk]:
         """All chunks, in order."""
-        ...
 
 
 @dataclass(frozen=True)

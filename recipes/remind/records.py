@@ -50,7 +50,6 @@ class Clip(Protocol):
     def record(self) -> Record: ...
     def videos(self) -> tuple[PosedFrames, PosedFrames]:
         """The interrupted clip and its twin."""
-        ...
 
 
 def twin_of(id: str) -> str:

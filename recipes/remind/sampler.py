@@ -119,6 +119,6 @@ def sample_video(
     read: Read = read_everything,
 ) -> Frames:
     """The frames of a plan."""
-    size, total = (plan.conditioning.shape[3], plan.conditioning.shape[4]), plan.spans[-1][1]
-    cameras = Cameras(plan.cameras.c2w[None], plan.cameras.intrinsics[None])
-    return plan.sample(open_stream(config, backbone, positions, [seed], cameras, size, total, read))
+    *_, height, width = plan.conditioning.shape
+    cameras, total = Cameras(plan.cameras.c2w[None], plan.cameras.intrinsics[None]), plan.spans[-1][1]
+    return plan.sample(open_stream(config, backbone, positions, [seed], cameras, (height, width), total, read))
