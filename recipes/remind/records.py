@@ -48,8 +48,7 @@ class Clip(Protocol):
     def source(self) -> str: ...
     @property
     def record(self) -> Record: ...
-    def videos(self) -> tuple[PosedFrames, PosedFrames]:
-        """The interrupted clip and its twin."""
+    def videos(self) -> tuple[PosedFrames, PosedFrames]: ...  # the interrupted clip and its twin
 
 
 def twin_of(id: str) -> str:
