@@ -108,3 +108,14 @@ def test_a_recipe_does_not_depend_on_its_studies(paper):
     assert FILES.keys() >= set(commands)
     own = {name: others for name, others in GRAPH.items() if name.startswith("recipes.") and ".studies" not in name}
     assert not [(name, other) for name, others in own.items() for other in others if ".studies" in other]
+
+
+@pytest.mark.parametrize("command", ["prepare", "train", "generate", "evaluate"])
+@pytest.mark.parametrize("paper", ["dit_mem", "memlearner", "remind"])
+def test_a_command_is_read_in_at_most_6_files_outside_memkit(paper, command):
+    todo, read = [f"recipes.{paper}.{command}"], set()
+    while todo:
+        read.add(name := todo.pop())
+        todo += [other for other in GRAPH[name] - read if other.startswith("recipes.")]
+    files = {name for name in read if FILES[name].name != "__init__.py"}
+    assert len(files) <= 6, sorted(files)

@@ -5,7 +5,7 @@ from memkit.banks.build import BuildReport, build_bank
 from memkit.banks.captions import read_captions
 from memkit.banks.clip import BankReport, Clip, stack_clips
 from memkit.banks.dit_mem_import import ImportReport, import_dit_mem
-from memkit.banks.fill import fill_bank
+from memkit.banks.fill import build_bank_together, fill_bank
 from memkit.banks.join import join_banks
 from memkit.banks.padding import padded_latents
 from memkit.banks.parallel import fill_together, parts_of
@@ -18,6 +18,7 @@ __all__ = [
     "ImportReport",
     "MemoryBank",
     "build_bank",
+    "build_bank_together",
     "fill_bank",
     "fill_together",
     "import_dit_mem",

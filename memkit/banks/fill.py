@@ -1,7 +1,8 @@
-"""`fill_bank`: add items of any kind to a bank; those that cannot be used are reported, not fatal."""
+"""Banks that several processes fill, with items of any kind or from a caption file; bad items are reported."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,7 +10,8 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from memkit.banks.bank import MemoryBank
-from memkit.banks.build import bank_for
+from memkit.banks.build import BuildReport, VideoEncoder, add_rows, bank_for, clip_settings, encode_file
+from memkit.banks.captions import read_captions
 from memkit.banks.parallel import fill_together
 from memkit.errors import BankError, MemkitError
 
@@ -54,3 +56,28 @@ def fill_bank(
         return True
 
     return None if fill_together(path, list(items), fill) is None else bad
+
+
+def build_bank_together(
+    videos: str | os.PathLike[str], captions: str | os.PathLike[str], out: Path, backbone: VideoEncoder, model: str
+) -> BuildReport | None:
+    """`build_bank`, with the work shared by the processes of a launch; None in all of them but rank 0.
+
+    Raises what `build_bank` and `fill_together` raise.
+    """
+    rows, bad = read_captions(captions, videos)
+    by_id = {row.id: row for row in rows}
+    settings = clip_settings(backbone, model)
+    before = set(MemoryBank.open(out).ids) if (out / "bank.json").exists() else set()
+
+    def fill(into: Path, ids: Sequence[str]) -> BuildReport:
+        with bank_for(into, settings) as bank:
+            some = [by_id[id] for id in ids]
+            return add_rows(bank, some, lambda row: encode_file(row.file, backbone, settings), into == out)
+
+    report = fill_together(out, list(by_id), fill)
+    if report is None:
+        return None
+    there = [*report.added, *report.present]
+    added = [id for id in there if id not in before]
+    return BuildReport(added, [id for id in there if id in before], sorted(bad + report.bad))

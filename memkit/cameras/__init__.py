@@ -3,7 +3,7 @@
 from memkit.cameras.cameras import Cameras
 from memkit.cameras.checks import check_cameras, check_rigid
 from memkit.cameras.keys import cameras_from_keys, steps_from_keys
-from memkit.cameras.level import hold_last_camera, level_camera
+from memkit.cameras.level import hold_last_camera, level_camera, yaw_degrees
 from memkit.cameras.path import CameraPath
 from memkit.cameras.pose_files import latent_cameras, poses_beside, read_poses, write_poses
 from memkit.cameras.relative import POSE_VECTOR_SIZE, relative_pose_vectors
@@ -26,4 +26,5 @@ __all__ = [
     "steps_from_keys",
     "steps_from_stevo_keys",
     "write_poses",
+    "yaw_degrees",
 ]

@@ -43,3 +43,14 @@ def hold_last_camera(cameras: Cameras, stride: int) -> Cameras:
     missing = max(1, math.ceil((count - 1) / stride)) * stride + 1 - count
     c2w, intrinsics = (torch.cat([x, x[-1:].expand(missing, *x.shape[1:])]) for x in (cameras.c2w, cameras.intrinsics))
     return Cameras(c2w, intrinsics)
+
+
+def yaw_degrees(cameras: Cameras) -> list[float]:
+    """Rotation to the left since the first camera, in degrees, of cameras [frames] of a world whose z axis points up.
+
+    A turn of more than 180° goes on counting.
+    """
+    forward = cameras.c2w[:, :3, 2]
+    yaw = torch.atan2(forward[:, 1], forward[:, 0])
+    steps = torch.remainder(yaw.diff() + math.pi, 2 * math.pi) - math.pi
+    return [0.0, *torch.rad2deg(steps.cumsum(0)).tolist()]

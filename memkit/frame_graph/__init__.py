@@ -10,6 +10,7 @@ from memkit.frame_graph.curriculum import (
     Transform,
 )
 from memkit.frame_graph.graph import FrameGraph
+from memkit.frame_graph.interrupted import chunk_spans, interrupted_graph
 from memkit.frame_graph.layout import StreamLayout
 from memkit.frame_graph.node import Node, Role
 from memkit.frame_graph.picture import draw_graph
@@ -26,5 +27,7 @@ __all__ = [
     "Role",
     "StreamLayout",
     "Transform",
+    "chunk_spans",
     "draw_graph",
+    "interrupted_graph",
 ]

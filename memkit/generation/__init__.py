@@ -3,6 +3,7 @@
 from memkit.generation.conditioning import conditioning_frames, write_conditioning_frames
 from memkit.generation.generate import generate_latents, generate_video, generate_videos
 from memkit.generation.guidance import GuidedMemory, MemoryGuidance
+from memkit.generation.negative_prompt import WAN_NEGATIVE_PROMPT
 from memkit.generation.noise import frame_noise
 from memkit.generation.scheduler import make_scheduler
 from memkit.generation.short_text import embed_short, short_texts
@@ -10,6 +11,7 @@ from memkit.generation.text_cache import TextCache
 from memkit.generation.video_job import VideoJob
 
 __all__ = [
+    "WAN_NEGATIVE_PROMPT",
     "GuidedMemory",
     "MemoryGuidance",
     "TextCache",

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from memkit.backbones.wan import WanBackbone
@@ -60,3 +61,14 @@ class _Hooks:
         change, own = (x.detach().float().square().mean((1, 2, 3, 4)) for x in (new - out, out))
         self.changes.append(change / own)
         return new
+
+
+class WithMean(nn.Module):
+    """What a filter keeps plus the mean over the clip, which a high-pass filter removes."""
+
+    def __init__(self, keep: nn.Module) -> None:
+        super().__init__()
+        self.keep = keep
+
+    def forward(self, x: Float[Tensor, "*n t h w"]) -> Float[Tensor, "*n t h w"]:
+        return self.keep(x) + x.mean((-3, -2, -1), keepdim=True)

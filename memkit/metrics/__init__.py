@@ -9,7 +9,7 @@ from memkit.metrics.quality import Lpips, mean_psnr, psnr, ssim
 from memkit.metrics.revisit import Comparison, compare, revisit_pairs
 from memkit.metrics.states import measure_state
 from memkit.metrics.track import Track, track_body
-from memkit.metrics.twin import TwinComparison, compare_with_twin
+from memkit.metrics.twin import TwinComparison, compare_with_twin, scene_distance
 
 __all__ = [
     "Comparison",
@@ -36,6 +36,7 @@ __all__ = [
     "measure_state",
     "psnr",
     "revisit_pairs",
+    "scene_distance",
     "ssim",
     "state_evolution",
     "track_body",

@@ -59,6 +59,12 @@ def compare_with_twin(video: Frames, twin: Frames, event: Event, fps: float) -> 
     )
 
 
+def scene_distance(video: Frames, other: Frames) -> float:
+    """Mean distance of what stands still in two clips, each pixel's median over time, in shares of the colour range."""
+    still, other_still = (each.float().median(dim=0).values for each in (video, other))
+    return (still - other_still).abs().mean().item() / 255
+
+
 def _seen(video: Frames, event: Event) -> tuple[Tensor, Tensor]:
     """The body's state [variables, frames] and colour [frames, 3]."""
     state = measure_state(video, event)

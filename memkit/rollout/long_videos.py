@@ -7,6 +7,7 @@ which methods such as `RetrievedContext` choose among.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -89,6 +90,11 @@ class LongVideos:
         for name in self.counts:
             while {chunk_id(name, self.counts[name]), frames_id(name, self.counts[name])} <= present:
                 self.counts[name] += 1
+
+    def draw(self, past: int, rng: random.Random) -> ChunkIndex:
+        """A random chunk that has ``past`` chunks before it, of a random one of the videos that are long enough."""
+        name = rng.choice([name for name, count in self.counts.items() if count > past])
+        return ChunkIndex(name, rng.randrange(past, self.counts[name]), past)
 
     def chunks(self, ids: Sequence[str]) -> tuple[Float[Tensor, "batch channels frames height width"], Cameras | None]:
         """Latents in float32, and cameras [batch, frames] if they are known."""

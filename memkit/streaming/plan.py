@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from memkit.cameras.cameras import Cameras
 from memkit.errors import InputError
+from memkit.frame_graph.interrupted import chunk_spans
 from memkit.interruptions.posed import InterruptionName, interrupt_still
 from memkit.interruptions.timing import STRIDE
 from memkit.streaming.stream import Stream
@@ -80,11 +81,10 @@ class VideoPlan:
         if len(prompts) > chunks:
             raise InputError(f"There are {len(prompts)} prompts for {chunks} chunks; give at most one per chunk.")
         rows = torch.arange(total).clamp(max=len(path.c2w) - 1)  # cut where there are fewer chunks
-        starts = [0, *range(first, total, chunk)]
         return cls(
             conditioning=conditioning,
             prompts=[*prompts, *[prompts[-1]] * (chunks - len(prompts))],
-            spans=list(zip(starts, [*starts[1:], total], strict=True)),
+            spans=chunk_spans(total, chunk, first),
             cameras=Cameras(path.c2w[rows], path.intrinsics[rows]),
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import random
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
@@ -49,6 +50,11 @@ def fingerprint(*modules: nn.Module) -> str:
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def generator_of(rng: random.Random) -> torch.Generator:
+    """A generator of torch on the CPU, seeded by the next 63 bits of ``rng``."""
+    return torch.Generator().manual_seed(rng.getrandbits(63))
 
 
 def lr_multiplier(step: int, steps: int, warmup: int, schedule: Literal["constant", "cosine"]) -> float:

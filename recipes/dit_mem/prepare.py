@@ -22,8 +22,8 @@ from typing import Any, ClassVar
 from tqdm import tqdm
 
 from memkit.backbones import WanBackbone, WanCodec
-from memkit.banks import BuildReport, MemoryBank, fill_together, parts_of, read_captions
-from memkit.banks.build import VideoEncoder, add_rows, bank_for, clip_settings, encode_file
+from memkit.banks import build_bank_together, fill_together, parts_of
+from memkit.banks.build import bank_for
 from memkit.errors import BankError, InputError
 from memkit.training import PREPARES, OwnVideos, load_codec, report_done, run_command
 from memkit.video import to_model
@@ -75,27 +75,14 @@ def render_bank(path: Path, ids: list[str], model: str, encoder: WanCodec | WanB
     fill_together(path, ids, fill)
 
 
-def _ingest(config: Config, videos: Path, captions: Path, skip_bad: bool, encoder: VideoEncoder) -> int:
-    rows, bad = read_captions(captions, videos)
-    by_id = {row.id: row for row in rows}
-    settings = clip_settings(encoder, config.model)
-    before = MemoryBank.open(config.bank).ids if (config.bank / "bank.json").exists() else []
-
-    def fill(into: Path, ids: Sequence[str]) -> BuildReport:
-        with bank_for(into, settings) as bank:
-            some = [by_id[id] for id in ids]
-            return add_rows(bank, some, lambda row: encode_file(row.file, encoder, settings), into == config.bank)
-
-    report = fill_together(config.bank, list(by_id), fill)
+def _ingest(config: Config, videos: Path, captions: Path, skip_bad: bool, encoder: WanCodec) -> int:
+    report = build_bank_together(videos, captions, config.bank, encoder, config.model)
     if report is None:
         return 0
-    bad = sorted(bad + report.bad)
-    for item in bad:
+    for item in report.bad:
         print(f"{captions}:{item.line}: {item.name}: {item.reason}", file=sys.stderr)
-    added = {*report.added, *report.present}.difference(before)
-    present = len(report.added) + len(report.present) - len(added)
-    print(f"{config.bank}: {len(added)} clips added, {present} were there, {len(bad)} bad")
-    return 1 if bad and not skip_bad else 0
+    print(f"{config.bank}: {len(report.added)} clips added, {len(report.present)} were there, {len(report.bad)} bad")
+    return 1 if report.bad and not skip_bad else 0
 
 
 if __name__ == "__main__":

@@ -14,16 +14,9 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 from memkit.encoders import EncoderName, EncoderSize
+from memkit.generation import WAN_NEGATIVE_PROMPT
 from memkit.retrievers import DEFAULT_MODEL
 from memkit.training import SAMPLES, DataSettings, SampleSettings, Settings, TrainSettings, parse_with
-
-NEGATIVE_PROMPT = (
-    "Bright tones, overexposed, static, blurred details, subtitles, style, works, paintings, images, static, overall "
-    "gray, worst quality, low quality, JPEG compression residue, ugly, incomplete, extra fingers, poorly drawn hands, "
-    "poorly drawn faces, deformed, disfigured, misshapen limbs, fused fingers, still picture, messy background, three "
-    "legs, many people in the background, walking backwards"
-)
-"""Wan's standard one, in its English form."""
 
 LAWS_QUERY = (
     r"(\w+) (?:ball|cube) .*(planet \w+)"
@@ -170,7 +163,7 @@ def wan2_1_1_3b() -> Config:
         text_model="Alibaba-NLP/gte-base-en-v1.5",
         checkpointing=True,
         flow_shift=5.0,
-        negative_prompt=NEGATIVE_PROMPT,
+        negative_prompt=WAN_NEGATIVE_PROMPT,
     )
 
 
@@ -220,4 +213,3 @@ class Command:
 
 
 parse = partial(parse_with, PRESETS)
-"""The command line of a command of this recipe; see `memkit.training.parse_with`."""

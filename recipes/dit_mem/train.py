@@ -25,40 +25,13 @@ from memkit.banks import MemoryBank
 from memkit.encoders import MemoryEncoder
 from memkit.errors import InputError
 from memkit.generation import TextCache
-from memkit.training import (
-    TRAINS,
-    RunLog,
-    TrainState,
-    adamw,
-    check_disk,
-    clip_gradients,
-    fingerprint,
-    gathered_losses,
-    launch,
-    lr_multiplier,
-    micro_batches,
-    prepared,
-    report_done,
-    report_sharding,
-    run_command,
-    run_settings,
-    save_checkpoint,
-    set_learning_rate,
-    sharded,
-    zero_missing_gradients,
-)
 from recipes.dit_mem.data import TrainingSet
 from recipes.dit_mem.parts import load_backbone, new_encoder
 from recipes.dit_mem.presets import Command, Config, parse
 from recipes.dit_mem.step import Objective, weighted_mean
 
-RESUME_OVERRIDES = training.RESUME_OVERRIDES | {
-    "flow_shift",
-    "negative_prompt",
-    "videos_at_once",
-    "test_clips",
-    "train_clips",
-}
+RESUME_OVERRIDES = training.RESUME_OVERRIDES | {"flow_shift", "negative_prompt", "videos_at_once"}
+RESUME_OVERRIDES |= {"test_clips", "train_clips"}
 """Settings that a resumed run may change; the others would make it another run."""
 
 
@@ -67,26 +40,26 @@ def train(config: Config, backbone: WanBackbone, data: TrainingSet, accelerator:
 
     All processes call it; only the main one writes.
     """
-    shares, text = micro_batches(accelerator), TextCache(backbone, config.text_length)
-    run = run_settings(
+    shares, text = training.micro_batches(accelerator), TextCache(backbone, config.text_length)
+    run = training.run_settings(
         config,
         RESUME_OVERRIDES,
         processes=shares[0][1],  # shares of a step's batch, which its noise depends on
         bank=data.bank.fingerprint,
         # the weights themselves, not their name alone; of a sharded model no process has the whole
-        backbone=None if config.shard else fingerprint(*backbone.transformers),
+        backbone=None if config.shard else training.fingerprint(*backbone.transformers),
     )
-    objective = Objective(new_encoder(config, backbone), lockstep=sharded(accelerator, config.shard))
+    objective = Objective(new_encoder(config, backbone), lockstep=training.sharded(accelerator, config.shard))
     objective.encoder.train()
     model = accelerator.prepare(objective)
     optimizer = accelerator.prepare(make_optimizer(config, objective.encoder))
     average = make_average(config, objective)
-    state = TrainState(objective, optimizer, accelerator, average)
+    state = training.TrainState(objective, optimizer, accelerator, average)
     start = state.resume(config.out / "checkpoint.pt", run)
     # weights, their average and two moments, twice while one checkpoint replaces the other, and the encoder for use
-    check_disk("dit-mem", config.out, 10 * 4 * sum(p.numel() for p in objective.parameters()))
-    log = RunLog(config.out, "dit-mem", start, config.steps, accelerator)
-    with prepared(backbone, config.text_length, config.checkpointing):
+    training.check_disk("dit-mem", config.out, 10 * 4 * sum(p.numel() for p in objective.parameters()))
+    log = training.RunLog(config.out, "dit-mem", start, config.steps, accelerator)
+    with training.prepared(backbone, config.text_length, config.checkpointing):
         for step in range(start, config.steps):
             losses = []
             for share in shares:
@@ -96,16 +69,16 @@ def train(config: Config, backbone: WanBackbone, data: TrainingSet, accelerator:
                     loss = model(backbone, text, batch, attached)
                     accelerator.backward(weighted_mean(loss, batch.sigma, config.weighting))
                 losses.append((loss, batch.sigma))
-            zero_missing_gradients(objective)
-            norm = clip_gradients(accelerator, objective, config.clip_norm)
-            set_learning_rate(optimizer, learning_rate(config, step))
+            training.zero_missing_gradients(objective)
+            norm = training.clip_gradients(accelerator, objective, config.clip_norm)
+            training.set_learning_rate(optimizer, learning_rate(config, step))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             if average is not None:
                 average.update_parameters(objective)
             row = None
             if step % config.log_every == 0:
-                row = {"step": step, **gathered_losses(accelerator, losses), "norm": norm}
+                row = {"step": step, **training.gathered_losses(accelerator, losses), "norm": norm}
             log.step(row)
             if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
                 save(config, trained_encoder(objective, average), state, step + 1, run)
@@ -113,23 +86,23 @@ def train(config: Config, backbone: WanBackbone, data: TrainingSet, accelerator:
     return trained_encoder(objective, average).eval()
 
 
-def save(config: Config, encoder: MemoryEncoder, state: TrainState, step: int, run: dict[str, Any]) -> None:
+def save(config: Config, encoder: MemoryEncoder, state: training.TrainState, step: int, run: dict[str, Any]) -> None:
     """Write the encoder for use, then the checkpoint. All processes call it; the main one writes."""
     if (whole := state.state_dict()) is not None:
         encoder.save_pretrained(config.encoder_folder)
-        save_checkpoint({**whole, "step": step}, config.out / "checkpoint.pt", run)
+        training.save_checkpoint({**whole, "step": step}, config.out / "checkpoint.pt", run)
 
 
 def learning_rate(config: Config, step: int) -> float:
     """The encoder's learning rate at a step."""
-    return config.lr * lr_multiplier(step, config.steps, config.warmup, config.schedule)
+    return config.lr * training.lr_multiplier(step, config.steps, config.warmup, config.schedule)
 
 
 def make_optimizer(config: Config, encoder: MemoryEncoder) -> torch.optim.AdamW:
     """AdamW over the encoder and its gate, with rates relative to the encoder's."""
     gate = [] if encoder.gate is None else [*encoder.gate.parameters()]
     others = [p for name, p in encoder.named_parameters() if not name.startswith("gate.")]
-    return adamw([(others, 1.0), (gate, config.gate_lr / config.lr)])
+    return training.adamw([(others, 1.0), (gate, config.gate_lr / config.lr)])
 
 
 def make_average(config: Config, objective: Objective) -> AveragedModel | None:
@@ -148,7 +121,7 @@ def trained_encoder(objective: Objective, average: AveragedModel | None) -> Memo
 class Train(Command):
     """The command line."""
 
-    shows: ClassVar[tuple[type, ...]] = TRAINS
+    shows: ClassVar[tuple[type, ...]] = training.TRAINS
 
 
 def main(command: Command) -> int:
@@ -156,16 +129,16 @@ def main(command: Command) -> int:
     config = command.config
     if not (config.bank / "bank.json").exists():
         raise InputError(f"There is no bank {config.bank}; run recipes.dit_mem.prepare first.")
-    accelerator = launch(config, "memkit-dit-mem", asdict(config))
+    accelerator = training.launch(config, "memkit-dit-mem", asdict(config))
     backbone = load_backbone(config, accelerator.device)
     data = TrainingSet(MemoryBank.open(config.bank), config)
     accelerator.print(f"{len(data.ids)} targets, {data.short} of them with fewer than {config.k} clips of memory")
-    report_sharding(accelerator, *backbone.transformers)
+    training.report_sharding(accelerator, *backbone.transformers)
     train(config, backbone, data, accelerator)
     accelerator.end_training()
-    report_done(config.out, "python -m recipes.dit_mem.evaluate with the same --preset and flags")
+    training.report_done(config.out, "python -m recipes.dit_mem.evaluate with the same --preset and flags")
     return 0
 
 
 if __name__ == "__main__":
-    run_command(lambda: main(parse(Train, __doc__)))
+    training.run_command(lambda: main(parse(Train, __doc__)))

@@ -16,7 +16,9 @@ from memkit.errors import InputError
 from memkit.flow import NUM_TRAIN_TIMESTEPS, release_timesteps
 from memkit.rollout import History, Selection
 from memkit.rollout.base import Keeps
-from memkit.rollout.long_videos import ChunkIndex, LongVideos, chunk_id
+from memkit.rollout.long_videos import LongVideos, chunk_id
+from memkit.rollout.noisy import noisy_selection
+from memkit.training import generator_of
 from recipes.memlearner.presets import Annotation, Config
 
 
@@ -74,12 +76,12 @@ class TrainingSet:
         config, whole = self.config, self.config.batch * processes
         videos, past = self.source(step), self.past(step)
         rngs = [random.Random(f"{config.seed}/{step}/{place}") for place in range(rank, whole, processes)]
-        targets = [_target(videos, past, rng) for rng in rngs]
+        targets = [videos.draw(past, rng) for rng in rngs]
         ids = [chunk_id(target.name, target.index) for target in targets]
         latents, cameras = videos.chunks(ids)
         captions = {id: videos.bank.clip(id).caption for id in ids}
         levels = [int((rank + i * processes + rng.random()) / whole * len(self._grid)) for i, rng in enumerate(rngs)]
-        noise = [torch.randn(2, *latents[0].shape, generator=_generator(rng)) for rng in rngs]
+        noise = [torch.randn(2, *latents[0].shape, generator=generator_of(rng)) for rng in rngs]
         return Batch(
             captions=[
                 "" if rng.random() < config.drop_text else captions[id] for id, rng in zip(ids, rngs, strict=True)
@@ -107,20 +109,4 @@ class TrainingSet:
 
     def noisy(self, selection: Selection, seeds: Sequence[int]) -> tuple[Selection, Float[Tensor, "batch k"]]:
         """Context frames, each at a noise level of its own, and their timesteps (DFoT, arXiv 2502.06764)."""
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        count, some = selection.latents.shape[2], self._grid.new_ones(len(self._grid))
-        levels = [torch.multinomial(some, count, replacement=True, generator=each) for each in generators]
-        noise = torch.stack([torch.randn(selection.latents.shape[1:], generator=each) for each in generators])
-        sigma = self._grid[torch.stack(levels)]
-        share = sigma[:, None, :, None, None].to(selection.latents)
-        mixed = (1 - share) * selection.latents + share * noise.to(selection.latents)
-        return selection._replace(latents=mixed), NUM_TRAIN_TIMESTEPS * sigma
-
-
-def _target(videos: Videos, past: int, rng: random.Random) -> ChunkIndex:
-    name = rng.choice([name for name, count in videos.counts.items() if count > past])
-    return ChunkIndex(name, rng.randrange(past, videos.counts[name]), past)
-
-
-def _generator(rng: random.Random) -> torch.Generator:
-    return torch.Generator().manual_seed(rng.getrandbits(63))
+        return noisy_selection(selection, seeds, self._grid)

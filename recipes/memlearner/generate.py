@@ -78,12 +78,12 @@ def main(command: Generate) -> int:
     with VideoWriter(file, form.fps) as video:
         for chunk, cameras in enumerate(tqdm(chunks(command, start, backbone), desc="chunks")):
             if not chunk:
-                first = _part(cameras, slice(0, 1))
+                first = Cameras(cameras.c2w[:, :1], cameras.intrinsics[:, :1])
                 rollout.observe(frame[None, None], first)
                 video.add(frame[None])
                 seen.append(first)
             video.add(rollout.generate([command.prompt], cameras, [command.noise_seed + chunk])[0, 1:])
-            seen.append(_part(cameras, slice(1, None)))
+            seen.append(Cameras(cameras.c2w[:, 1:], cameras.intrinsics[:, 1:]))
     if not seen:
         raise InputError("No keys were given; write some, such as right-5.")
     whole = Cameras(torch.cat([at.c2w[0] for at in seen]), torch.cat([at.intrinsics[0] for at in seen]))
@@ -115,10 +115,6 @@ def paths(command: Generate, start: Cameras, backbone: WanBackbone) -> Iterator[
             path = cameras_from_keys(line.strip(), start, frames_per_latent=stride)
             start = Cameras(path.c2w[-1], path.intrinsics[-1])
             yield path
-
-
-def _part(cameras: Cameras, part: slice) -> Cameras:
-    return Cameras(cameras.c2w[:, part], cameras.intrinsics[:, part])
 
 
 def first_view(command: Generate, height: int, width: int) -> tuple[UInt8[Tensor, "{height} {width} 3"], Cameras]:

@@ -84,6 +84,5 @@ def _method(config: Config, backbone: WanBackbone) -> ContextMethod:
 
 def load_method(config: Config, backbone: WanBackbone, folder: Path) -> ContextMethod:
     """The method that training has saved. Raises `InputError` for a folder of another method or of other settings."""
-    method = make_method(config, backbone)
-    load_parts(method, folder)
+    load_parts(method := make_method(config, backbone), folder)
     return method

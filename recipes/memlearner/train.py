@@ -28,44 +28,13 @@ from memkit.errors import InputError
 from memkit.generation import short_texts
 from memkit.rollout import ContextMethod, SeparateContext
 from memkit.rollout.saved import copy_camera_encoders, parts_of
-from memkit.training import (
-    TRAINS,
-    RunLog,
-    TrainState,
-    adamw,
-    check_disk,
-    clip_gradients,
-    distribute,
-    fingerprint,
-    gathered_losses,
-    launch,
-    load_trainable,
-    lr_multiplier,
-    micro_batches,
-    prepared,
-    report_done,
-    report_sharding,
-    run_command,
-    run_settings,
-    save_checkpoint,
-    save_part,
-    set_learning_rate,
-    sharded,
-    zero_missing_gradients,
-)
 from recipes.memlearner.data import TrainingSet
 from recipes.memlearner.methods import make_method
 from recipes.memlearner.presets import Command, Config, parse
 from recipes.memlearner.step import Objective
 
-RESUME_OVERRIDES = training.RESUME_OVERRIDES | {
-    "start",
-    "more_banks",
-    "history_guidance",
-    "budget",
-    "train_videos",
-    "test_videos",
-}
+RESUME_OVERRIDES = training.RESUME_OVERRIDES | {"start", "more_banks", "history_guidance", "budget"}
+RESUME_OVERRIDES |= {"train_videos", "test_videos"}
 """Settings that a resumed run may change; the others would make it another run."""
 
 
@@ -80,25 +49,25 @@ def train(
     method = make_method(config, backbone)
     if config.start is not None:
         copy_camera_encoders(method, config.start / "method")
-    data, shares = TrainingSet(banks, config, method.keeps), micro_batches(accelerator)
-    run = run_settings(
+    data, shares = TrainingSet(banks, config, method.keeps), training.micro_batches(accelerator)
+    run = training.run_settings(
         config,
         RESUME_OVERRIDES,
         processes=shares[0][1],  # shares of a step's batch, which its noise depends on
         bank=[bank.fingerprint for bank in banks],
-        weights=fingerprint(backbone.transformer, method),
+        weights=training.fingerprint(backbone.transformer, method),
     )
     objective = Objective(config, backbone, method, data)
-    model = distribute(accelerator, objective, backbone.transformer, config.shard)
+    model = training.distribute(accelerator, objective, backbone.transformer, config.shard)
     optimizer = accelerator.prepare(
-        adamw([(objective.transformer.parameters(), config.lr), (method.parameters(), config.camera_lr)])
+        training.adamw([(objective.transformer.parameters(), config.lr), (method.parameters(), config.camera_lr)])
     )
-    state = TrainState(objective, optimizer, accelerator)
+    state = training.TrainState(objective, optimizer, accelerator)
     start, total = state.resume(config.out / "checkpoint.pt", run), config.pretrain_steps + config.steps
-    check_disk("memlearner", config.out, 8 * 4 * sum(p.numel() for p in objective.parameters()))
-    log = RunLog(config.out, f"memlearner {config.method}", start, total, accelerator)
+    training.check_disk("memlearner", config.out, 8 * 4 * sum(p.numel() for p in objective.parameters()))
+    log = training.RunLog(config.out, f"memlearner {config.method}", start, total, accelerator)
     with ExitStack() as stack:
-        stack.enter_context(prepared(backbone, config.text_length, config.checkpointing))
+        stack.enter_context(training.prepared(backbone, config.text_length, config.checkpointing))
         if isinstance(method, SeparateContext):
             stack.enter_context(short_texts([method.module.wan], config.text_length))
         for step in range(start, total):
@@ -110,14 +79,19 @@ def train(
                     loss, errors = model(batch, accelerator.device, attached, alone)
                     accelerator.backward(loss)
                 losses.append((errors, batch.sigma))
-            zero_missing_gradients(objective)
-            norm = clip_gradients(accelerator, objective, config.clip_norm)
-            set_learning_rate(optimizer, learning_rate(config, step))
+            training.zero_missing_gradients(objective)
+            norm = training.clip_gradients(accelerator, objective, config.clip_norm)
+            training.set_learning_rate(optimizer, learning_rate(config, step))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             row = None
             if step % config.log_every == 0:
-                row = {"step": step, **gathered_losses(accelerator, losses), "norm": norm, "past": len(batch.history)}
+                row = {
+                    "step": step,
+                    **training.gathered_losses(accelerator, losses),
+                    "norm": norm,
+                    "past": len(batch.history),
+                }
             log.step(row)
             if (step + 1) % config.save_every == 0 or step + 1 == total:
                 save(config, objective, state, step + 1, run)
@@ -143,23 +117,23 @@ def learning_rate(config: Config, step: int) -> float:
     """The multiplier of a step; steps in which a module learns alone have a schedule of their own."""
     first = config.pretrain_steps
     at, steps = (step, first) if step < first else (step - first, config.steps)
-    return lr_multiplier(at, steps, config.warmup, config.schedule)
+    return training.lr_multiplier(at, steps, config.warmup, config.schedule)
 
 
-def save(config: Config, objective: Objective, state: TrainState, step: int, run: dict[str, Any]) -> None:
+def save(config: Config, objective: Objective, state: training.TrainState, step: int, run: dict[str, Any]) -> None:
     """Write transformer and method for use, then the checkpoint. All processes call it; the main one writes."""
     if (whole := state.state_dict()) is not None:
-        save_part(objective.transformer, whole["modules"], "transformer.", config.out / "transformer")
+        training.save_part(objective.transformer, whole["modules"], "transformer.", config.out / "transformer")
         for name, part in parts_of(objective.method).items():
-            save_part(part, whole["modules"], f"method.{name}.", config.out / "method" / name)
-        save_checkpoint({**whole, "step": step}, config.out / "checkpoint.pt", run)
+            training.save_part(part, whole["modules"], f"method.{name}.", config.out / "method" / name)
+        training.save_checkpoint({**whole, "step": step}, config.out / "checkpoint.pt", run)
 
 
 @dataclass(frozen=True)
 class Train(Command):
     """The command line."""
 
-    shows: ClassVar[tuple[type, ...]] = TRAINS
+    shows: ClassVar[tuple[type, ...]] = training.TRAINS
 
 
 def main(command: Command) -> int:
@@ -169,14 +143,16 @@ def main(command: Command) -> int:
     for bank in banks:
         if not (bank / "bank.json").exists():
             raise InputError(f"There is no bank {bank}; run recipes.memlearner.prepare first.")
-    accelerator = launch(config, "memkit-memlearner", asdict(config))
-    backbone = load_trainable(config, accelerator.device, sharded(accelerator, config.shard), config.start)
+    accelerator = training.launch(config, "memkit-memlearner", asdict(config))
+    backbone = training.load_trainable(
+        config, accelerator.device, training.sharded(accelerator, config.shard), config.start
+    )
     train(config, backbone, [MemoryBank.open(bank) for bank in banks], accelerator)
-    report_sharding(accelerator, backbone.transformer)
+    training.report_sharding(accelerator, backbone.transformer)
     accelerator.end_training()
-    report_done(config.out, "python -m recipes.memlearner.evaluate with the same --preset and flags")
+    training.report_done(config.out, "python -m recipes.memlearner.evaluate with the same --preset and flags")
     return 0
 
 
 if __name__ == "__main__":
-    run_command(lambda: main(parse(Train, __doc__)))
+    training.run_command(lambda: main(parse(Train, __doc__)))

@@ -23,9 +23,7 @@ class LongVideo(Protocol):
 
     @property
     def name(self) -> str: ...
-    def chunks(self) -> Iterator[Chunk]:
-        """All chunks, in order."""
-        ...
+    def chunks(self) -> Iterator[Chunk]: ...  # all of them, in order
 
 
 @dataclass(frozen=True)

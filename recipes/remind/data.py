@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -19,7 +19,9 @@ from memkit.frame_graph import (
     NoisyMemory,
     ReferenceCache,
     Transform,
+    interrupted_graph,
 )
+from memkit.training import generator_of
 from recipes.remind.presets import Config
 from recipes.remind.records import ClipBank, Record, chunk_spans, twin_of
 
@@ -63,7 +65,7 @@ class TrainingSet(ClipBank):
             [((rank + i * processes + rng.random()) / whole + offset) % 1.0 for offset in offsets]
             for i, rng in enumerate(rngs)
         ]
-        noise = [torch.randn(2, *latents[0].shape, generator=_generator(rng)) for rng in rngs]
+        noise = [torch.randn(2, *latents[0].shape, generator=generator_of(rng)) for rng in rngs]
         captions = [
             [""] * len(graph.nodes)
             if rng.random() < config.drop_text
@@ -90,34 +92,12 @@ class TrainingSet(ClipBank):
 
 
 def clip_graph(config: Config, hidden: Hidden, conditioning_frames: int | None = None) -> FrameGraph:
-    """The graph of a whole clip before any random transform.
-
-    The chunks from the one in which the interruption begins are degraded. A chunk in which it ends belongs to the
-    recovery, and its hidden frames are conditioning frames.
-    """
-    spans = chunk_spans(config)
-    conditioning_frames = config.conditioning_frames if conditioning_frames is None else conditioning_frames
-    shared = {"first": config.first, "conditioning_frames": conditioning_frames, "cameras": True}
+    """The graph of a whole clip before any random transform."""
+    given = config.conditioning_frames if conditioning_frames is None else conditioning_frames
+    shared = {"first": config.first, "conditioning_frames": given, "cameras": True}
     if hidden is None:
         return FrameGraph.chunks(config.latents, config.chunk, **shared)
-    start, stop = hidden
-    begins = next(i for i, (a, b) in enumerate(spans) if a <= start < b)
-    ends = max(b for a, b in spans if b <= stop)
-    graph = FrameGraph.chunks(
-        config.latents,
-        config.chunk,
-        degraded=[(spans[begins][0], ends)],
-        anchors=[spans[begins - 1]] if config.anchor else (),
-        **shared,
-    )
-    return FrameGraph(
-        tuple(
-            replace(node, conditioning_frames=max(node.conditioning_frames, stop - node.time))
-            if node.time < stop < node.stop
-            else node
-            for node in graph.nodes
-        )
-    )
+    return interrupted_graph(config.latents, config.chunk, hidden, anchor=config.anchor, **shared)
 
 
 def curriculum(config: Config) -> Transform:
@@ -145,7 +125,3 @@ def chunk_captions(config: Config, record: Record, graph: FrameGraph, interrupte
         return [record.twin_caption] * len(graph.nodes)
     index = {start: i for i, (start, _) in enumerate(chunk_spans(config))}
     return [record.captions[index[node.shows]] for node in graph.nodes]
-
-
-def _generator(rng: random.Random) -> torch.Generator:
-    return torch.Generator().manual_seed(rng.getrandbits(63))

@@ -174,4 +174,3 @@ class Command:
 
 
 parse = partial(parse_with, PRESETS)
-"""The command line of a command of this recipe; see `memkit.training.parse_with`."""

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from torch import Tensor
 
+from memkit import frame_graph
 from memkit.banks import MemoryBank, stack_clips
 from memkit.cameras import Cameras
 from memkit.errors import InputError
@@ -47,9 +48,7 @@ class Clip(Protocol):
     def source(self) -> str: ...
     @property
     def record(self) -> Record: ...
-    def videos(self) -> tuple[PosedFrames, PosedFrames]:
-        """The interrupted clip and its twin."""
-        ...
+    def videos(self) -> tuple[PosedFrames, PosedFrames]: ...  # the interrupted clip and its twin
 
 
 def twin_of(id: str) -> str:
@@ -59,8 +58,7 @@ def twin_of(id: str) -> str:
 
 def chunk_spans(config: Config) -> list[tuple[int, int]]:
     """The latent frames [start, stop) of each chunk."""
-    starts = [0, *range(config.first, config.latents, config.chunk)]
-    return list(zip(starts, [*starts[1:], config.latents], strict=True))
+    return frame_graph.chunk_spans(config.latents, config.chunk, config.first)
 
 
 def sample_fitting(

@@ -80,12 +80,6 @@ def open_stream(
     )
 
 
-def sample_chunk(stream: Stream, chunk: Chunk, recorder: AttentionRecorder | None = None) -> Latents:
-    """The latents of the next chunk of a stream."""
-    conditioning = None if chunk.conditioning is None else chunk.conditioning.to(stream.backbone.device)
-    return stream.generate(chunk.prompts, conditioning, chunk.frames, recorder=recorder)
-
-
 def sample_chunks(
     stream: Stream, chunks: Sequence[Chunk], record: bool = False
 ) -> tuple[Latents, list[AttentionRecorder]]:
@@ -93,7 +87,8 @@ def sample_chunks(
     latents, recorders = [], []
     for chunk in chunks:
         recorder = AttentionRecorder() if record and chunk.conditioning is None else None
-        latents.append(sample_chunk(stream, chunk, recorder))
+        given = None if chunk.conditioning is None else chunk.conditioning.to(stream.backbone.device)
+        latents.append(stream.generate(chunk.prompts, given, chunk.frames, recorder=recorder))
         recorders += [] if recorder is None else [recorder]
     return torch.cat(latents, dim=2), recorders
 
@@ -124,6 +119,6 @@ def sample_video(
     read: Read = read_everything,
 ) -> Frames:
     """The frames of a plan."""
-    size, total = (plan.conditioning.shape[3], plan.conditioning.shape[4]), plan.spans[-1][1]
-    cameras = Cameras(plan.cameras.c2w[None], plan.cameras.intrinsics[None])
-    return plan.sample(open_stream(config, backbone, positions, [seed], cameras, size, total, read))
+    *_, height, width = plan.conditioning.shape
+    cameras, total = Cameras(plan.cameras.c2w[None], plan.cameras.intrinsics[None]), plan.spans[-1][1]
+    return plan.sample(open_stream(config, backbone, positions, [seed], cameras, (height, width), total, read))

@@ -32,31 +32,6 @@ from memkit.generation import TextCache
 from memkit.injectors import TeacherForcing, stream_cameras
 from memkit.injectors.teacher_forcing.step import ForcedStep
 from memkit.positions import PMRoPE, PMRoPEConfig
-from memkit.training import (
-    TRAINS,
-    RunLog,
-    TrainState,
-    adamw,
-    check_disk,
-    clip_gradients,
-    distribute,
-    fingerprint,
-    gathered_losses,
-    launch,
-    load_trainable,
-    lr_multiplier,
-    micro_batches,
-    prepared,
-    report_done,
-    report_sharding,
-    run_command,
-    run_settings,
-    save_checkpoint,
-    save_part,
-    set_learning_rate,
-    sharded,
-    zero_missing_gradients,
-)
 from recipes.remind.data import Batch, TrainingSet
 from recipes.remind.presets import Command, Config, parse
 from recipes.remind.records import RECORDS
@@ -105,25 +80,25 @@ def train(config: Config, backbone: WanBackbone, bank: MemoryBank, accelerator: 
     All processes call it; only the main one writes.
     """
     cameras, data = make_cameras(config, backbone), TrainingSet(bank, config)
-    shares = micro_batches(accelerator)
-    run = run_settings(
+    shares = training.micro_batches(accelerator)
+    run = training.run_settings(
         config,
         RESUME_OVERRIDES,
         processes=shares[0][1],  # shares of a step's batch, which its noise depends on
         bank=bank.fingerprint,
         records=hash_files(bank.path / RECORDS),
-        weights=fingerprint(backbone.transformer),
+        weights=training.fingerprint(backbone.transformer),
     )
     objective = Objective(config, backbone, cameras)
-    model = distribute(accelerator, objective, backbone.transformer, config.shard)
+    model = training.distribute(accelerator, objective, backbone.transformer, config.shard)
     rates = [(objective.transformer.parameters(), config.lr), (cameras.parameters(), config.camera_lr)]
-    optimizer = accelerator.prepare(adamw(rates))
-    state = TrainState(objective, optimizer, accelerator)
+    optimizer = accelerator.prepare(training.adamw(rates))
+    state = training.TrainState(objective, optimizer, accelerator)
     start = state.resume(config.out / "checkpoint.pt", run)
-    check_disk("remind", config.out, 8 * 4 * sum(p.numel() for p in objective.parameters()))
-    log = RunLog(config.out, "remind", start, config.steps, accelerator)
+    training.check_disk("remind", config.out, 8 * 4 * sum(p.numel() for p in objective.parameters()))
+    log = training.RunLog(config.out, "remind", start, config.steps, accelerator)
     with ExitStack() as stack:
-        stack.enter_context(prepared(backbone, config.text_length, config.checkpointing))
+        stack.enter_context(training.prepared(backbone, config.text_length, config.checkpointing))
         forcing = stack.enter_context(TeacherForcing().attach(backbone.transformer))
         positions = stack.enter_context(cameras.attach(backbone.transformer))
         for step in range(start, config.steps):
@@ -139,14 +114,21 @@ def train(config: Config, backbone: WanBackbone, bank: MemoryBank, accelerator: 
                     error, sigma = model(batch, forced, accelerator.device)
                     accelerator.backward(error.mean())
                 losses.append((error, sigma))
-            zero_missing_gradients(objective)
-            norm = clip_gradients(accelerator, objective, config.clip_norm)
-            set_learning_rate(optimizer, lr_multiplier(step, config.steps, config.warmup, config.schedule))
+            training.zero_missing_gradients(objective)
+            norm = training.clip_gradients(accelerator, objective, config.clip_norm)
+            training.set_learning_rate(
+                optimizer, training.lr_multiplier(step, config.steps, config.warmup, config.schedule)
+            )
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             row = None
             if step % config.log_every == 0:
-                row = {"step": step, **gathered_losses(accelerator, losses), "norm": norm, "graph": summary(batch)}
+                row = {
+                    "step": step,
+                    **training.gathered_losses(accelerator, losses),
+                    "norm": norm,
+                    "graph": summary(batch),
+                }
             log.step(row)
             if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
                 save(config, objective, state, step + 1, run)
@@ -154,12 +136,12 @@ def train(config: Config, backbone: WanBackbone, bank: MemoryBank, accelerator: 
     return cameras.eval()
 
 
-def save(config: Config, objective: Objective, state: TrainState, step: int, run: dict[str, Any]) -> None:
+def save(config: Config, objective: Objective, state: training.TrainState, step: int, run: dict[str, Any]) -> None:
     """Write transformer and PM-RoPE for use, then the checkpoint. All processes call it; the main one writes."""
     if (whole := state.state_dict()) is not None:
-        save_part(objective.transformer, whole["modules"], "transformer.", config.out / "transformer")
-        save_part(objective.cameras, whole["modules"], "cameras.", config.out / "cameras")
-        save_checkpoint({**whole, "step": step}, config.out / "checkpoint.pt", run)
+        training.save_part(objective.transformer, whole["modules"], "transformer.", config.out / "transformer")
+        training.save_part(objective.cameras, whole["modules"], "cameras.", config.out / "cameras")
+        training.save_checkpoint({**whole, "step": step}, config.out / "checkpoint.pt", run)
 
 
 def summary(batch: Batch) -> str:
@@ -175,7 +157,7 @@ def summary(batch: Batch) -> str:
 class Train(Command):
     """The command line."""
 
-    shows: ClassVar[tuple[type, ...]] = TRAINS
+    shows: ClassVar[tuple[type, ...]] = training.TRAINS
 
 
 def main(command: Command) -> int:
@@ -183,14 +165,14 @@ def main(command: Command) -> int:
     config = command.config
     if not (config.folder / "train" / "bank.json").exists():
         raise InputError(f"There is no bank {config.folder / 'train'}; run recipes.remind.prepare first.")
-    accelerator = launch(config, "memkit-remind", asdict(config))
-    backbone = load_trainable(config, accelerator.device, sharded(accelerator, config.shard))
+    accelerator = training.launch(config, "memkit-remind", asdict(config))
+    backbone = training.load_trainable(config, accelerator.device, training.sharded(accelerator, config.shard))
     train(config, backbone, MemoryBank.open(config.folder / "train"), accelerator)
-    report_sharding(accelerator, backbone.transformer)
+    training.report_sharding(accelerator, backbone.transformer)
     accelerator.end_training()
-    report_done(config.out, "python -m recipes.remind.evaluate with the same --preset and flags")
+    training.report_done(config.out, "python -m recipes.remind.evaluate with the same --preset and flags")
     return 0
 
 
 if __name__ == "__main__":
-    run_command(lambda: main(parse(Train, __doc__)))
+    training.run_command(lambda: main(parse(Train, __doc__)))

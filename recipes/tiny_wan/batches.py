@@ -17,8 +17,8 @@ from transformers import PreTrainedTokenizerFast
 
 from memkit.files import atomic_write
 from memkit.flow import shift_sigma
+from memkit.worlds.captions import vary_caption
 from memkit.worlds.clip_set import ClipSet
-from recipes.tiny_wan.captions import vary_caption
 from recipes.tiny_wan.stages import FALLS, Stage, TransformerConfig, stage_of
 from recipes.tiny_wan.vae import to_model
 

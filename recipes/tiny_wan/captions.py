@@ -1,30 +1,9 @@
-"""Captions for the training of tiny-wan: any part may be missing; and the tokenizer made from them."""
+"""The tokenizer of tiny-wan, made from the captions of its clips."""
 
 from __future__ import annotations
 
-import random
-
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
-
-_CONSONANTS, _VOWELS = "bdfghjklmnprstv", "aeiou"
-
-
-def vary_caption(parts: list[list], rng: random.Random) -> str:
-    """A caption with pieces that are not needed left out, a fifth each; ``parts`` are those of a clip's row.
-
-    A name that stands for a constant is replaced by one made up, a fifth of the time: so the model learns that a name
-    it does not know says nothing of the constant.
-    """
-    words = []
-    for text, needed, name in parts:
-        if not needed and rng.random() < 0.2:
-            continue
-        if name and rng.random() < 0.2:
-            made_up = "".join(rng.choice(_CONSONANTS) + rng.choice(_VOWELS) for _ in range(2))
-            text = text.replace(name, made_up.capitalize() if name[0].isupper() else made_up)
-        words.append(text)
-    return " ".join(words)
 
 
 def train_tokenizer(captions: list[str]) -> PreTrainedTokenizerFast:

@@ -103,7 +103,10 @@ def named_body(bench: Evaluator) -> dict[str, Any]:
     found = [body_found(video, event) for video, event in zip(videos, events, strict=True)]
     truth = [body_found(event.video(), event) for event in events]
     other = [body_found(video, event) for video, event in zip(videos[1:], events, strict=False)]
-    kinds = {kind: [f for f, e in zip(found, events, strict=True) if e.kind == kind] for kind in _kinds(events)}
+    kinds = {
+        kind: [f for f, e in zip(found, events, strict=True) if e.kind == kind]
+        for kind in sorted({e.kind for e in events})
+    }
     _sheet(videos[:16], config.out / "samples.png")
     (config.out / "samples.txt").write_text("\n".join(event.caption for event in events[:16]) + "\n")
     return {
@@ -135,12 +138,13 @@ def continuation(bench: Evaluator) -> dict[str, Any]:
         made = list(bench.generate(captions, known))
         pairs = list(zip(made, videos, strict=True))
         still = [video[given - 1 : given].expand(len(video) - given, -1, -1, -1).contiguous() for video in videos]
+        rest = [mean_psnr(psnr(a[given:], b[given:])) for a, b in pairs]
+        stills = [mean_psnr(psnr(a, b[given:])) for a, b in zip(still, videos, strict=True)]
         result[f"{given} known"] = {
             "given frames": interval([mean_psnr(psnr(a[:given], b[:given])) for a, b in pairs]),
-            "the rest against the truth": _middle([mean_psnr(psnr(a[given:], b[given:])) for a, b in pairs]),
-            "a still of the last given frame": _middle(
-                [mean_psnr(psnr(a, b[given:])) for a, b in zip(still, videos, strict=True)]
-            ),
+            # PSNR is infinite where nothing moves, hence the median
+            "the rest against the truth": interval(rest, statistic=np.median),
+            "a still of the last given frame": interval(stills, statistic=np.median),
         }
         eight = [pairs[i] for i in np.linspace(0, len(pairs) - 1, min(8, len(pairs))).astype(int)]
         _sheet([video for made, truth in eight for video in (truth, made)], bench.config.out / f"known-{given}.png")
@@ -180,15 +184,6 @@ def _gravity(events: Sequence[Event], videos: Sequence[Tensor]) -> dict[str, Any
         "correlation": interval(true, made, statistic=correlation),
         "mean absolute error": interval(np.abs(true - made)),
     }
-
-
-def _middle(values: Sequence[float]) -> list[float | None]:
-    """Of PSNRs, which are infinite where nothing moves, the median."""
-    return interval(values, statistic=np.median)
-
-
-def _kinds(events: Sequence[Event]) -> list[str]:
-    return sorted({event.kind for event in events})
 
 
 def _sheet(videos: Sequence[Tensor], path: Path) -> None:

@@ -23,17 +23,7 @@ import tyro
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from memkit.training import (
-    Phase,
-    RunLog,
-    by_noise_level,
-    estimate_cost,
-    load_checkpoint,
-    pick_device,
-    run_settings,
-    save_checkpoint,
-    timed,
-)
+from memkit import training
 from memkit.training.muon import MuonAdam
 from memkit.worlds.clip_set import ClipSet
 from recipes.tiny_wan.batches import Batch, batch, encode_clips
@@ -86,7 +76,11 @@ class Run:
         for name, value in self.model.state_dict().items():
             mean = self.average[name]
             mean.lerp_(value, 1 - rate) if value.is_floating_point() else mean.copy_(value)
-        figures = {"loss": loss.mean().item(), **by_noise_level(loss.detach(), drawn.sigma), "norm": norm.item()}
+        figures = {
+            "loss": loss.mean().item(),
+            **training.by_noise_level(loss.detach(), drawn.sigma),
+            "norm": norm.item(),
+        }
         return {**figures, "known": float(drawn.known.any())}
 
 
@@ -96,20 +90,20 @@ def train(config: TransformerConfig) -> tuple[TextAndVideo, PreTrainedTokenizerF
     torch.manual_seed(config.seed)
     latents, rows = encode_clips(config), ClipSet(config.data).rows
     tokenizer = train_tokenizer([row["caption"] for row in rows])
-    model = TextAndVideo(config, len(tokenizer)).to(pick_device(config.device))
+    model = TextAndVideo(config, len(tokenizer)).to(training.pick_device(config.device))
     run = Run(config, model, tokenizer, latents, rows)
-    checkpoint, start, settings = config.out / "checkpoint.pt", 0, run_settings(config, RESUME_OVERRIDES)
-    if state := load_checkpoint(checkpoint, settings):
+    checkpoint, start, settings = config.out / "checkpoint.pt", 0, training.run_settings(config, RESUME_OVERRIDES)
+    if state := training.load_checkpoint(checkpoint, settings):
         run.load(state)
         start = state["step"]
     if start < config.steps:
         report_cost(run, start)
-    log = RunLog(config.out, "transformer", start, config.steps)
+    log = training.RunLog(config.out, "transformer", start, config.steps)
     for step in range(start, config.steps):
         figures = run.step(step)
         log.step({"step": step, **figures} if step % 10 == 0 else None)
         if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
-            save_checkpoint({**run.state(), "step": step + 1}, checkpoint, settings)
+            training.save_checkpoint({**run.state(), "step": step + 1}, checkpoint, settings)
     log.close()
     run.model.load_state_dict(run.average)
     return run.model.cpu(), tokenizer
@@ -118,10 +112,12 @@ def train(config: TransformerConfig) -> tuple[TextAndVideo, PreTrainedTokenizerF
 def report_cost(run: Run, start: int) -> None:
     """Print what the steps from ``start`` on will cost, measured with a copy of the model."""
     other = Run(run.config, copy.deepcopy(run.model), run.tokenizer, run.latents, run.rows)
-    seconds = timed(lambda: other.step(start))
+    seconds = training.timed(lambda: other.step(start))
     weights = sum(p.numel() for p in run.model.parameters()) * 4
     # a checkpoint is the weights, their average and up to two moments; two lie there while one replaces the other
-    estimate_cost("transformer", [Phase("all", run.config.steps - start, seconds)], 8 * weights, run.config.out)
+    training.estimate_cost(
+        "transformer", [training.Phase("all", run.config.steps - start, seconds)], 8 * weights, run.config.out
+    )
 
 
 def _is_matrix(name: str, parameter: Tensor) -> bool:

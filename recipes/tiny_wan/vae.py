@@ -19,17 +19,7 @@ from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 from torch import Tensor
 
-from memkit.training import (
-    Phase,
-    RunLog,
-    estimate_cost,
-    initialise_vae,
-    load_checkpoint,
-    pick_device,
-    run_settings,
-    save_checkpoint,
-    timed,
-)
+from memkit import training
 from memkit.training.muon import MuonAdam
 from memkit.video import to_model as video_to_model
 from memkit.worlds.clip_set import ClipSet
@@ -182,19 +172,18 @@ def train_step(
 def report_cost(config: VAEConfig, clips: ClipSet, start: int) -> None:
     """Say what the steps from ``start`` on will cost, from steps of another autoencoder of the same size."""
     with torch.random.fork_rng():
-        vae = build(config.base_dim).to(pick_device(config.device))  # pyright: ignore
+        vae = build(config.base_dim).to(training.pick_device(config.device))  # pyright: ignore
     optimizer = MuonAdam(vae, config.muon_lr, config.adam_lr, _is_matrix)
     phases, done = [], start
     for name, end in (("frames", config.frame_steps), ("video", config.steps)):
         if end > done:
             first = 0 if name == "frames" else config.frame_steps
-            seconds = timed(lambda first=first: train_step(vae, optimizer, clips, config, first))
-            phases.append(Phase(name, end - done, seconds))
+            seconds = training.timed(lambda first=first: train_step(vae, optimizer, clips, config, first))
+            phases.append(training.Phase(name, end - done, seconds))
             done = end
     weights = sum(p.numel() for p in vae.parameters()) * 4
-    estimate_cost(
-        "autoencoder", phases, 5 * weights, config.out
-    )  # checkpoint: weights and up to two moments; twice in flight
+    # checkpoint: weights and up to two moments; twice in flight
+    training.estimate_cost("autoencoder", phases, 5 * weights, config.out)
 
 
 def main(config: VAEConfig) -> None:
@@ -204,11 +193,11 @@ def main(config: VAEConfig) -> None:
     config.out.mkdir(parents=True, exist_ok=True)
     clips, held_out = ClipSet(config.data), ClipSet(config.held_out)
     vae = build(config.base_dim)
-    initialise_vae(vae)
-    vae.to(pick_device(config.device))  # pyright: ignore  # drawn on the CPU, the same for every device
+    training.initialise_vae(vae)
+    vae.to(training.pick_device(config.device))  # pyright: ignore  # drawn on the CPU, the same for every device
     optimizer = MuonAdam(vae, config.muon_lr, config.adam_lr, _is_matrix)
-    start, checkpoint, run = 0, config.out / "checkpoint.pt", run_settings(config, RESUME_OVERRIDES)
-    if state := load_checkpoint(checkpoint, run):
+    start, checkpoint, run = 0, config.out / "checkpoint.pt", training.run_settings(config, RESUME_OVERRIDES)
+    if state := training.load_checkpoint(checkpoint, run):
         vae.load_state_dict(state["vae"])
         optimizer.load_state_dict(state["optimizer"])
         start = state["step"]
@@ -216,7 +205,7 @@ def main(config: VAEConfig) -> None:
         return
     report_cost(config, clips, start)
     frozen_at = config.frame_steps + config.video_steps
-    log = RunLog(config.out, "autoencoder", start, config.steps)
+    log = training.RunLog(config.out, "autoencoder", start, config.steps)
     for step in range(start, config.steps):
         if step >= frozen_at:
             if not (config.out / "config.json").exists():
@@ -230,7 +219,7 @@ def main(config: VAEConfig) -> None:
         log.step(row)
         if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
             state = {"vae": vae.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
-            save_checkpoint(state, checkpoint, run)
+            training.save_checkpoint(state, checkpoint, run)
     log.close()
     finish(vae, clips, config.out)
 

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from memkit import training
+
 
 def finished(train: Any, config: Any, out: Path, **changes: object) -> dict[str, torch.Tensor]:
     """The weights of a run in ``out`` with these changes, begun or gone on with."""
@@ -19,7 +21,7 @@ def finished(train: Any, config: Any, out: Path, **changes: object) -> dict[str,
 
 def stop_once_saved(train: Any, config: Any, step: int) -> None:
     """Interrupt a run as a user would, as soon as the checkpoint of this step is on disk."""
-    save = train.save_checkpoint
+    save = training.save_checkpoint
 
     def stopping(state: dict[str, Any], path: Path, run: dict[str, Any]) -> None:
         save(state, path, run)
@@ -27,5 +29,5 @@ def stop_once_saved(train: Any, config: Any, step: int) -> None:
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(train, "save_checkpoint", stopping)
+        patch.setattr(training, "save_checkpoint", stopping)
         train.main(train.Command(config))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 
@@ -73,3 +75,8 @@ def test_cameras_are_given_where_all_are_known_and_wanted(bank, codec, tmp_path)
     with MemoryBank.create(tmp_path / "bank") as unposed:
         add_video(unposed, "walk", chunks(1, posed=False), codec)
     assert LongVideos(unposed).chunks([chunk_id("walk", 0)])[1] is None
+
+
+def test_a_chunk_that_is_drawn_has_its_past(bank) -> None:
+    drawn = {LongVideos(bank).draw(past, random.Random(seed)) for past in range(3) for seed in range(20)}
+    assert drawn == {ChunkIndex("walk", index, past) for past in range(3) for index in range(past, 3)}

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 from tqdm import tqdm
 
@@ -27,7 +27,7 @@ from memkit.encoders import DitMemEncoder, FrequencyEncoder, MemoryEncoder, load
 from memkit.evaluation import ResultStore, Table, field, interval, intervals, values, write_tables
 from memkit.generation import generate_videos
 from memkit.memory import Memory
-from memkit.metrics import body_found, correlation, measure_law
+from memkit.metrics import body_found, correlation, measure_law, scene_distance
 from memkit.metrics.states import frame_shares
 from memkit.training import fingerprint, report_done, run_command
 from memkit.worlds.law_clips import constants_of, law_of
@@ -90,18 +90,13 @@ def likeness(video: UInt8[Tensor, "t h w c"], clip: str, other: str, role: Role,
     """How like ``clip`` a video is; the body may have the colour of either clip of the pair."""
     law, strange = law_of(clip), law_of(other)
     gravity = constants_of(law)["gravity"]
-    scene = (still(video) - still(law.video(len(video), fps, video.shape[1]))).abs().mean().item() / 255
+    scene = scene_distance(video, law.video(len(video), fps, video.shape[1]))
     recoloured = replace(law, colour=strange.colour)
     found, found_other = body_found(video, law), body_found(video, recoloured)
     if not found and not found_other:
         return Likeness(pair, role, False, math.nan, math.nan, gravity, scene)
     fit = measure_law(video, law if found else recoloured, fps)
     return Likeness(pair, role, found, fit.state_error * frame_shares(law), fit.gravity, gravity, scene)
-
-
-def still(video: UInt8[Tensor, "t h w c"]) -> Float[Tensor, "h w c"]:
-    """Each pixel's median over time: the scene without what passes through it."""
-    return video.float().median(dim=0).values
 
 
 def memory_of(encoder: MemoryEncoder, bank: MemoryBank, low: Sequence[str], high: Sequence[str]) -> Memory | None:

@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -40,7 +39,7 @@ from memkit.evaluation import Table, check_settings, from_json, table_to_json, t
 from memkit.files import atomic_write, write_json
 from memkit.generation import generate_videos
 from memkit.injectors import filter_hidden_states
-from memkit.injectors.hidden_filters import Place
+from memkit.injectors.hidden_filters import Place, WithMean
 from memkit.metrics import compare_with_twin
 from memkit.report import contact_sheet
 from memkit.training import fingerprint, report_done, run_command
@@ -69,17 +68,6 @@ class Filtering(Command):
     """Blocks to filter after, besides the embeddings; by default the first, the middle and a late one."""
     keep: int = 4
     """Number of videos per condition to keep in OUT/filtering."""
-
-
-class WithMean(nn.Module):
-    """What a filter keeps plus the mean over the clip, which a high-pass filter removes."""
-
-    def __init__(self, keep: nn.Module) -> None:
-        super().__init__()
-        self.keep = keep
-
-    def forward(self, x: Float[Tensor, "*n t h w"]) -> Float[Tensor, "*n t h w"]:
-        return self.keep(x) + x.mean((-3, -2, -1), keepdim=True)
 
 
 BANDS: dict[str, Callable[[float], nn.Module]] = {

@@ -11,20 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from memkit import training
 from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
 from memkit.errors import InputError
 from memkit.generation import TextCache
-from memkit.training import (
-    RunLog,
-    adamw,
-    by_noise_level,
-    check_disk,
-    load_checkpoint,
-    prepared,
-    save_checkpoint,
-    set_learning_rate,
-)
 from recipes.dit_mem.data import Samples, draw_conditioning_frames, draw_level, draw_noise
 from recipes.dit_mem.presets import Config
 from recipes.dit_mem.step import flow_losses, weighted_mean
@@ -65,12 +56,12 @@ class Tuning:
             raise InputError("All weights are trained in fp32; give --dtype fp32.")
         self.backbone, self.data, self.config, self.run = backbone, data, data.config, run
         self.weights = nn.ModuleList(backbone.transformers).requires_grad_(True)
-        self.optimizer = adamw([(self.weights.parameters(), 1.0)])
+        self.optimizer = training.adamw([(self.weights.parameters(), 1.0)])
         self.text = TextCache(backbone, self.config.text_length)
         self.file = self.config.out / "checkpoint.pt"
         self.step = 0
         self.kept: dict[int, Tensor] = {}
-        if state := load_checkpoint(self.file, run):
+        if state := training.load_checkpoint(self.file, run):
             self.weights.load_state_dict(state["weights"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step, self.kept = state["step"], state["kept"]
@@ -86,22 +77,22 @@ class Tuning:
             return
         config = self.config
         # the weights and two moments, twice while one checkpoint replaces the other
-        check_disk("full", config.out, 24 * self.parameters)
-        log = RunLog(config.out, "full", self.step, config.steps)
-        with prepared(self.backbone, config.text_length, config.checkpointing):
+        training.check_disk("full", config.out, 24 * self.parameters)
+        log = training.RunLog(config.out, "full", self.step, config.steps)
+        with training.prepared(self.backbone, config.text_length, config.checkpointing):
             for step in range(self.step, end):
                 samples = self.data.batch(step)
                 with ExitStack() as attached:
                     losses = flow_losses(self.backbone, self.text, samples, attached)
                     weighted_mean(losses, samples.sigma, config.weighting).backward()
                 norm = nn.utils.clip_grad_norm_(self.weights.parameters(), config.clip_norm)
-                set_learning_rate(self.optimizer, learning_rate(config, step))
+                training.set_learning_rate(self.optimizer, learning_rate(config, step))
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
                 self.step = step + 1
                 saves, row = self.step % config.save_every == 0 or self.step == end, None
                 if saves or step % config.log_every == 0:
-                    row = {"step": step, "loss": losses.mean().item(), **by_noise_level(losses, samples.sigma)}
+                    row = {"step": step, "loss": losses.mean().item(), **training.by_noise_level(losses, samples.sigma)}
                     row["norm"] = norm.item()
                 log.step(row)
                 if saves:
@@ -111,7 +102,7 @@ class Tuning:
     def save(self) -> None:
         """Write the checkpoint."""
         state = {"weights": self.weights.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
-        save_checkpoint({**state, "kept": self.kept}, self.file, self.run)
+        training.save_checkpoint({**state, "kept": self.kept}, self.file, self.run)
 
     def seconds(self, step: int) -> float:
         """Seconds of training to a step where it was saved, over all resumes; what is done between is left out."""

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from memkit.backbones import VideoFormat
 from memkit.banks import MemoryBank
-from memkit.cameras import Cameras
+from memkit.cameras import yaw_degrees
 from memkit.errors import InputError
 from memkit.evaluation import read_rows
 from memkit.report import ContextAttention, GeneratedVideo, RolloutSection, contact_sheet, render_rollouts
@@ -116,14 +116,6 @@ def section(
         frame_marks=[f"{y:.0f}°" for y in yaw],
         attention=[found for m in methods for found in m.attention(room, form, latent_frames)],
     )
-
-
-def yaw_degrees(cameras: Cameras) -> list[float]:
-    """Rotation to the left since the first frame, of a camera that only turns."""
-    forward = cameras.c2w[:, :3, 2]
-    yaw = torch.atan2(forward[:, 1], forward[:, 0])
-    steps = torch.remainder(yaw.diff() + math.pi, 2 * math.pi) - math.pi
-    return [0.0, *torch.rad2deg(steps.cumsum(0)).tolist()]
 
 
 def evaluated(command: Report) -> list[MethodVideos]:

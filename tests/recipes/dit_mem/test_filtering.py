@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 from memkit.encoders import HighPass
 from memkit.errors import InputError
 from memkit.generation import generate_videos
+from memkit.injectors.hidden_filters import WithMean
 from recipes.dit_mem.presets import parse, tiny
 from recipes.dit_mem.studies import filtering
-from recipes.dit_mem.studies.filtering import ANOTHER, BANDS, Filtering, WithMean, conditions, law_of
+from recipes.dit_mem.studies.filtering import ANOTHER, BANDS, Filtering, conditions, law_of
 from recipes.dit_mem.studies.twins import UNFILTERED
 
 GRID = 3, 2, 4
