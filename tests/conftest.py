@@ -26,3 +26,18 @@ def random_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.helpers.random_wan import write_random_pipeline
 
     return write_random_pipeline(tmp_path_factory.mktemp("random-wan"))
+
+
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run what uses flex attention in a process of its own.
+
+    torch starts threads for autograd when it traces flex attention, and then refuses backward passes in all processes
+    that are forked later, as some tests do.
+    """
+    if not any(word in pyfuncitem.nodeid for word in ("anyflow_far", "test_adapters_far", "flex")):
+        return None
+    from tests.helpers.forked import code_of, process
+
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    assert code_of(process(lambda: pyfuncitem.obj(**arguments))) == 0, "see the traceback in the captured stderr"
+    return True

@@ -48,11 +48,11 @@ def check_masked_memory(
         outs = [output(Memory(memory.tokens.masked_fill(~mask[..., None], value), mask)) for value in (0.0, torch.nan)]
         return unequal(*outs)
 
-    def without_any(memory: Memory) -> float:
+    def without_any(memory: Memory) -> int:
         mask = torch.ones(memory.tokens.shape[:2], dtype=torch.bool)
         mask[1] = False
         out = output(Memory(memory.tokens, mask))[1]
-        return float(unequal(out, base[1])) if exact else float(apart(out, base[1]) > ROUNDING)
+        return int(unequal(out, base[1])) if exact else int(apart(out, base[1]) > ROUNDING)
 
     hide = "Leave masked tokens out of the attention: −inf as log-weight in the table, and zeros in their place."
     properties.none("fully masked memory changes no bit", masked, hide, memory=drawn, empty=st.booleans())

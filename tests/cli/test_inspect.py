@@ -15,6 +15,7 @@ from memkit.banks import MemoryBank
 from memkit.encoders import FrequencyEncoder, FrequencyEncoderConfig
 from memkit.injectors import KVCache, QueryLayers, QueryLayersConfig
 from memkit.positions import PMRoPE, PMRoPEConfig
+from tests.helpers import original_wan
 from tests.helpers.original_wan import random_state
 from tests.helpers.random_wan import random_transformer
 from tests.helpers.wan_files import HEADS, is_model
@@ -90,7 +91,7 @@ def write_header(path, shapes, dtype="BF16", width=2):
 
 
 def test_28_gb_are_inspected_by_their_header(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(torch, "randn", lambda *shape, generator=None: torch.empty(*shape, device="meta"))
+    monkeypatch.setattr(original_wan, "normal", lambda *shape, generator: torch.empty(*shape, device="meta"))
     shapes = {n: v.shape for n, v in random_state(dim=5120, ffn=13824, layers=40, text=4096).items()}
     size = write_header(tmp_path / "14b.safetensors", shapes)
     assert size > 28e9

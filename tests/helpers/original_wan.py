@@ -6,6 +6,11 @@ import torch
 import torch.nn.functional as F
 
 
+def normal(*shape, generator):
+    """Normally distributed values; tests of large sizes replace it by tensors without values."""
+    return torch.randn(*shape, generator=generator)
+
+
 def random_state(
     dim=48, heads=2, ffn=64, layers=2, in_channels=16, out_channels=16, text=32, freq=256, image=None, seed=0
 ):
@@ -14,11 +19,11 @@ def random_state(
     state = {}
 
     def linear(name, out, inp):
-        state[f"{name}.weight"] = torch.randn(out, inp, generator=generator) / inp**0.5
-        state[f"{name}.bias"] = torch.randn(out, generator=generator) * 0.1
+        state[f"{name}.weight"] = normal(out, inp, generator=generator) / inp**0.5
+        state[f"{name}.bias"] = normal(out, generator=generator) * 0.1
 
     def vector(name, *shape):
-        state[name] = torch.randn(*shape, generator=generator) * 0.3
+        state[name] = normal(*shape, generator=generator) * 0.3
 
     vector("patch_embedding.weight", dim, in_channels, 1, 2, 2)
     vector("patch_embedding.bias", dim)

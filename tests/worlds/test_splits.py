@@ -5,10 +5,11 @@ import random
 import pytest
 
 from memkit.worlds import sample_interruption, sample_law
+from memkit.worlds.clip_set import SUITES, draw
 from memkit.worlds.constants import MATERIALS, PLANETS, SPLITS, SUBSTANCES
 from memkit.worlds.law_clips import clip_ids, constants_of, law_of, names_of
 from memkit.worlds.rooms import Room
-from recipes.tiny_wan.data import SUITES, DataConfig, draw
+from recipes.tiny_wan.data import DataConfig
 
 NAMES = {split: {*PLANETS[split], *MATERIALS[split], *SUBSTANCES[split]} for split in SPLITS}
 HELD_OUT = NAMES["memory"] | NAMES["test"]

@@ -7,6 +7,7 @@ from memkit.backbones import PRESETS, WanBackbone
 from memkit.backbones.checkpoints import matching_presets
 from memkit.backbones.checkpoints.files import open_mapping
 from memkit.backbones.checkpoints.plan import plan
+from tests.helpers import original_wan
 from tests.helpers.original_wan import random_state
 from tests.helpers.wan_files import HEADS, load
 
@@ -14,7 +15,7 @@ from tests.helpers.wan_files import HEADS, load
 @pytest.fixture
 def without_values(monkeypatch):
     """Makes `random_state` give tensors without values, which may be of any size."""
-    monkeypatch.setattr(torch, "randn", lambda *shape, generator=None: torch.empty(*shape, device="meta"))
+    monkeypatch.setattr(original_wan, "normal", lambda *shape, generator: torch.empty(*shape, device="meta"))
 
 
 def state_of(transformer, image=None):
