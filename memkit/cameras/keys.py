@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, get_args
@@ -70,17 +71,39 @@ def steps_from_keys(text: str) -> list[Step]:
     Raises:
         InputError: an item that is not ``KEY-N``; the message names it and the valid keys.
     """
+
+    def step_of(item: str) -> Step:
+        match = _ITEM.fullmatch(re.sub(r"\s*([+-])\s*", r"\1", item.lower()))
+        if match is None:
+            raise InputError(f"{item!r} is not KEY-N, such as w-3, w+left-5 or wait-4; keys are {_KEYS}.")
+        keys = () if match[1] == "wait" else match[1].split("+")
+        return Step(tuple(keys), int(match[2]))  # pyright: ignore[reportArgumentType]
+
+    return parse_items(text, step_of)
+
+
+def parse_items(text: str, step_of: Callable[[str], Step]) -> list[Step]:
+    """The steps of items separated by commas; an `InputError` of ``step_of`` gets the number of its item."""
     steps = []
     for number, item in enumerate(text.split(","), 1):
-        match = _ITEM.fullmatch(re.sub(r"\s*([+-])\s*", r"\1", item.strip().lower()))
         try:
-            if match is None:
-                raise InputError(f"{item.strip()!r} is not KEY-N, such as w-3, w+left-5 or wait-4; keys are {_KEYS}.")
-            keys = () if match[1] == "wait" else match[1].split("+")
-            steps.append(Step(tuple(keys), int(match[2])))  # pyright: ignore[reportArgumentType]
+            steps.append(step_of(item.strip()))
         except InputError as error:
             raise InputError(f"Item {number} of {text!r}: {error}") from None
     return steps
+
+
+def check_motion(start: Cameras, speed: float, unit: str, degrees: float, frames_per_latent: int) -> None:
+    """Raise `InputError` unless ``start`` is one rigid pose, the speeds per latent frame are finite and not negative,
+    and a latent frame has at least one frame. ``unit`` is that of ``speed``."""
+    if not all(0 <= each < math.inf for each in (speed, degrees)) or frames_per_latent < 1:
+        raise InputError(
+            f"{speed} {unit} and {degrees}° per latent frame of {frames_per_latent} frames: give finite speeds of 0 or "
+            "more, and at least one frame."
+        )
+    if start.c2w.shape != (4, 4) or start.intrinsics.shape != (4,):
+        raise InputError(f"The start is {list(start.c2w.shape[:-2])} cameras; give one, fields [4, 4] and [4].")
+    check_rigid(start.c2w, "The start")
 
 
 def cameras_from_keys(
@@ -109,17 +132,9 @@ def cameras_from_keys(
         InputError: keys that cannot be parsed, a setting out of range, or a start that is not one rigid pose or is
             pitched by more than 85°, so that it has no heading.
     """
-    speeds = metres_per_latent, degrees_per_latent
-    if not all(0 <= speed < math.inf for speed in speeds) or frames_per_latent < 1:
-        raise InputError(
-            f"{metres_per_latent} metres and {degrees_per_latent}° per latent frame of {frames_per_latent} frames: "
-            "give finite speeds of 0 or more, and at least one frame."
-        )
-    if start.c2w.shape != (4, 4) or start.intrinsics.shape != (4,):
-        raise InputError(f"The start is {list(start.c2w.shape[:-2])} cameras; give one, fields [4, 4] and [4].")
-    check_rigid(start.c2w, "The start")
+    check_motion(start, metres_per_latent, "metres", degrees_per_latent, frames_per_latent)
     pose = start.c2w.detach().cpu().double()
-    metres, degrees = (Fraction(speed) / frames_per_latent for speed in speeds)
+    metres, degrees = (Fraction(speed) / frames_per_latent for speed in (metres_per_latent, degrees_per_latent))
     walk = _Walk(pose)
     for step in steps_from_keys(text):
         for _ in range(step.latents * frames_per_latent):

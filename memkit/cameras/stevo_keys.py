@@ -24,8 +24,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
-from memkit.cameras.checks import check_rigid
-from memkit.cameras.keys import Key, Step
+from memkit.cameras.keys import Key, Step, check_motion, parse_items
 from memkit.errors import InputError
 
 _KEYS = "|".join(sorted(get_args(Key), key=len, reverse=True))  # "down" before "d"
@@ -39,19 +38,17 @@ def steps_from_stevo_keys(text: str) -> list[Step]:
         InputError: an item that is not ``ACTION-N``, such as the ``w+d-3`` and ``wait-4`` of memkit's own keys; the
             message names it and the valid keys.
     """
-    steps = []
-    for number, item in enumerate(text.split(","), 1):
-        match = _ITEM.fullmatch(re.sub(r"\s*-\s*", "-", item.strip().lower()))
-        try:
-            if match is None:
-                raise InputError(
-                    f"{item.strip()!r} is not ACTION-N as in STEVO-Bench, such as s-3, wd-2 or right-20; "
-                    f"keys are {', '.join(get_args(Key))}."
-                )
-            steps.append(Step(tuple(re.findall(_KEYS, match[1])), int(match[2])))  # pyright: ignore[reportArgumentType]
-        except InputError as error:
-            raise InputError(f"Item {number} of {text!r}: {error}") from None
-    return steps
+
+    def step_of(item: str) -> Step:
+        match = _ITEM.fullmatch(re.sub(r"\s*-\s*", "-", item.lower()))
+        if match is None:
+            raise InputError(
+                f"{item!r} is not ACTION-N as in STEVO-Bench, such as s-3, wd-2 or right-20; "
+                f"keys are {', '.join(get_args(Key))}."
+            )
+        return Step(tuple(re.findall(_KEYS, match[1])), int(match[2]))  # pyright: ignore[reportArgumentType]
+
+    return parse_items(text, step_of)
 
 
 def cameras_from_stevo_keys(
@@ -78,15 +75,7 @@ def cameras_from_stevo_keys(
     Raises:
         InputError: keys that cannot be parsed, a setting out of range, or a start that is not one rigid pose.
     """
-    speeds = units_per_latent, degrees_per_latent
-    if not all(0 <= speed < math.inf for speed in speeds) or frames_per_latent < 1:
-        raise InputError(
-            f"{units_per_latent} units and {degrees_per_latent}° per latent frame of {frames_per_latent} frames: "
-            "give finite speeds of 0 or more, and at least one frame."
-        )
-    if start.c2w.shape != (4, 4) or start.intrinsics.shape != (4,):
-        raise InputError(f"The start is {list(start.c2w.shape[:-2])} cameras; give one, fields [4, 4] and [4].")
-    check_rigid(start.c2w, "The start")
+    check_motion(start, units_per_latent, "units", degrees_per_latent, frames_per_latent)
     poses = [start.c2w.detach().cpu().double()[None]]
     for step in steps_from_stevo_keys(text):
         times = torch.arange(1, step.latents * frames_per_latent + 1, dtype=torch.float64) / frames_per_latent
