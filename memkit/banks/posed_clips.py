@@ -6,16 +6,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from jaxtyping import Float64, Int, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 from memkit.banks.build import Format
 from memkit.cameras.cameras import Cameras
 from memkit.cameras.pose_files import poses_beside, read_poses
 from memkit.errors import InputError
-from memkit.video.frames import read_clip, read_frames, resize
-
-_SAME_TIME = 1e-6  # seconds; times closer than this are equal
+from memkit.video.frames import frames_at, read_clip, read_frames, resize
 
 
 def posed_clip(file: Path, form: Format) -> tuple[UInt8[Tensor, "frames height width 3"], Cameras | None]:
@@ -78,19 +76,6 @@ def check_count(poses: Path, cameras: Cameras, file: Path, frames: int) -> None:
     """Raise `InputError` unless the pose file ``poses`` has one camera for each of the ``frames`` of a video."""
     if len(cameras.c2w) != frames:
         raise InputError(f"{poses} has {len(cameras.c2w)} poses, {file} {frames} frames; give one pose per frame.")
-
-
-def frames_at(count: int, fps: float, times: Float64[Tensor, " frames"]) -> Int[Tensor, " {count}"]:
-    """Indices of the frames nearest in time to 0 / fps, 1 / fps, …, (count - 1) / fps seconds after the first frame.
-
-    ``times`` are those of the frames in seconds, ascending. Of two equally near frames the earlier is taken.
-    """
-    wanted = torch.arange(count, dtype=torch.float64) / fps
-    times = times - times[0]
-    after = torch.searchsorted(times, wanted).clamp(max=len(times) - 1)
-    before = (after - 1).clamp(min=0)
-    earlier = wanted - times[before] <= times[after] - wanted + _SAME_TIME
-    return torch.where(earlier, before, after)
 
 
 def cropped(intrinsics: Tensor, before: Sequence[int], after: Sequence[int]) -> Tensor:

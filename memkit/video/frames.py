@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import av
 import torch
 from av.error import FFmpegError
-from jaxtyping import Float, Float64, UInt8
+from jaxtyping import Float, Float64, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -113,6 +113,19 @@ def resample(
     start = _start(times, rate, fps, num_frames, cut)
     picked, last = _pick(zip(times, frames, strict=True), start, rate, fps, num_frames)
     return torch.stack(_padded(picked, last, num_frames, pad, "The clip"))
+
+
+def frames_at(count: int, fps: float, times: Float64[Tensor, " frames"]) -> Int[Tensor, " {count}"]:
+    """Indices of the frames nearest in time to 0 / fps, 1 / fps, …, (count - 1) / fps seconds after the first frame.
+
+    ``times`` are those of the frames in seconds, ascending. Of two equally near frames the earlier is taken.
+    """
+    wanted = torch.arange(count, dtype=torch.float64) / fps
+    times = times - times[0]
+    after = torch.searchsorted(times, wanted).clamp(max=len(times) - 1)
+    before = (after - 1).clamp(min=0)
+    earlier = wanted - times[before] <= times[after] - wanted + _SAME_TIME
+    return torch.where(earlier, before, after)
 
 
 def write_video(path: str | os.PathLike[str], frames: UInt8[Tensor, "time height width 3"], fps: float) -> None:
