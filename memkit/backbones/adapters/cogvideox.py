@@ -12,36 +12,22 @@ from diffusers.models.embeddings import get_1d_rotary_pos_embed
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from memkit.backbones.base import FRAME_CONTEXT, KV_CACHE, QUERY_LAYERS, TEACHER_FORCING, TEXT, VIDEO, Carrier, Table
-from memkit.backbones.protocol import BackboneAdapter, Call, Grid, Model
+from memkit.backbones.adapters.joint import JointAdapter, unsupported_by
+from memkit.backbones.base import KV_CACHE, TEXT, VIDEO, Carrier, Table
+from memkit.backbones.protocol import Call, Grid, Model
 from memkit.backbones.rotary import checked_positions
 from memkit.errors import InputError
 
-_TIMESTEPS = "it needs timesteps per token, and CogVideoX takes one per sample"
 _SAME_FREQUENCIES = 1e-2  # tables in bf16 differ by up to 4e-3, those with another base by about 1
 
 
-class CogVideoXAdapter(BackboneAdapter):
-    """Memory tokens get the norm and modulation of video tokens, and both text and video see them.
-
-    Text tokens see all that the video sees in this model, whose next block reads their state, so they see memory and,
-    with a KV cache, the cached frames. Each chunk computes the text anew, as in one causal pass in which each chunk has
-    a copy of the text. DiT-Mem (arXiv 2511.19229) has no joint attention: this is our reading.
-
-    Text and video are projected apart, so that in a batch of which only some samples have memory, those without it get
-    the stock model's results up to the rounding of its matrix products.
-    """
+class CogVideoXAdapter(JointAdapter):
+    """Memory tokens get the norm and modulation of video tokens."""
 
     model_class: ClassVar[type[nn.Module]] = CogVideoXTransformer3DModel
     processors: ClassVar[tuple[type, ...]] = (CogVideoXAttnProcessor2_0, FusedCogVideoXAttnProcessor2_0)
     block_arguments: ClassVar[tuple[str, ...]] = ("hidden_states", "encoder_hidden_states", "temb", "image_rotary_emb")
-    rotary_argument: ClassVar[str] = "image_rotary_emb"
-    norms_each_head: ClassVar[bool] = True
-    unsupported: ClassVar[Mapping[str, str]] = {
-        FRAME_CONTEXT: _TIMESTEPS,
-        TEACHER_FORCING: _TIMESTEPS,
-        QUERY_LAYERS: "they leave open what text sees, which this model attends to jointly with the video",
-    }
+    unsupported: ClassVar[Mapping[str, str]] = unsupported_by("CogVideoX")
 
     def why_not(self, model: Model, kind: str) -> str | None:
         """Also a KV cache, in models whose patch embedding adds positions."""
@@ -69,10 +55,6 @@ class CogVideoXAdapter(BackboneAdapter):
             return (), {**named, "image_rotary_emb": begin(grid, carrier)}
 
         return [model.register_forward_pre_hook(carry, with_kwargs=True)]
-
-    def tables(self, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """The pipelines' own are [S,D]."""
-        return rotary[0][None, :, None], rotary[1][None, :, None]
 
     def own_rotary(self, carrier: Carrier) -> Any:
         return carrier.own

@@ -12,24 +12,18 @@ from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideo
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from memkit.backbones.base import FRAME_CONTEXT, KV_CACHE, QUERY_LAYERS, TEACHER_FORCING, TEXT, VIDEO, Carrier, Table
-from memkit.backbones.protocol import BackboneAdapter, Call, Grid, Model
+from memkit.backbones.adapters.joint import JointAdapter, unsupported_by
+from memkit.backbones.base import KV_CACHE, TEXT, VIDEO, Carrier, Table
+from memkit.backbones.protocol import Call, Grid, Model
 from memkit.backbones.rotary import checked_positions
 
-_TIMESTEPS = "it needs timesteps per token, and HunyuanVideo takes one per sample"
 
-
-class HunyuanVideoAdapter(BackboneAdapter):
+class HunyuanVideoAdapter(JointAdapter):
     """The layers are the dual-stream blocks, in which text has projections of its own, then the single-stream blocks.
 
     Memory tokens get the norm and modulation of video tokens that are being denoised. Padding of the text stays masked.
-    Text tokens see all that the video sees in this model, whose next block reads their state, so they see memory and,
-    with a KV cache, the cached frames. Each chunk computes the text anew, as in one causal pass in which each chunk has
-    a copy of the text. DiT-Mem (arXiv 2511.19229) has no joint attention: this is our reading.
-
-    Text and video are projected apart, so that in a batch of which only some samples have memory, those without it get
-    the stock model's results up to the rounding of its matrix products. Single-stream blocks project
-    the attention's output together with that of their MLP; what `PMRoPE` adds to the output is added before.
+    Single-stream blocks project the attention's output together with that of their MLP; what `PMRoPE` adds to the
+    output is added before.
     """
 
     model_class: ClassVar[type[nn.Module]] = HunyuanVideoTransformer3DModel
@@ -37,13 +31,7 @@ class HunyuanVideoAdapter(BackboneAdapter):
     block_arguments: ClassVar[tuple[str, ...]] = (
         *("hidden_states", "encoder_hidden_states", "temb", "attention_mask", "image_rotary_emb"),
     )
-    rotary_argument: ClassVar[str] = "image_rotary_emb"
-    norms_each_head: ClassVar[bool] = True
-    unsupported: ClassVar[Mapping[str, str]] = {
-        FRAME_CONTEXT: _TIMESTEPS,
-        TEACHER_FORCING: _TIMESTEPS,
-        QUERY_LAYERS: "they leave open what text sees, which this model attends to jointly with the video",
-    }
+    unsupported: ClassVar[Mapping[str, str]] = unsupported_by("HunyuanVideo")
 
     def why_not(self, model: Model, kind: str) -> str | None:
         """Also a KV cache, in image-to-video models that replace the tokens of the first frame."""
@@ -66,10 +54,6 @@ class HunyuanVideoAdapter(BackboneAdapter):
             return begin(grid, self.carrier(tables))
 
         return [model.rope.register_forward_hook(carry)]
-
-    def tables(self, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """The model's own are [S,D]."""
-        return rotary[0][None, :, None], rotary[1][None, :, None]
 
     def own_rotary(self, carrier: Carrier) -> tuple[Tensor, Tensor]:
         cos, sin = carrier.rotary
