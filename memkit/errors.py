@@ -9,6 +9,10 @@ class InputError(MemkitError, ValueError):
     """An argument, a caption file or a tensor that cannot be used as given."""
 
 
+class FileError(InputError, OSError):
+    """A file that cannot be read or written: missing, damaged, no access, or a disk that is full."""
+
+
 class BankError(MemkitError):
     """A memory bank on disk that is missing, damaged or incompatible."""
 

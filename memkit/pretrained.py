@@ -22,13 +22,14 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from memkit.errors import InputError
-from memkit.files import atomic_write
+from memkit.errors import FileError, InputError
+from memkit.files.atomic import atomic_write, reading, writing
+from memkit.files.checksums import verify_checksum, without_checksum
+from memkit.files.json_files import parse_json, read_json
+from memkit.files.tensors import list_names, load_exactly, write_safetensors
 from memkit.hub import find_folder, upload_folder
-from memkit.tensor_file import list_names, load_exactly
 from memkit.version import __version__
 
 CONFIG_FILE = "config.json"
@@ -53,17 +54,19 @@ class Pretrained:
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
         """Writes both files into ``folder``, made if needed, and returns it; other files there are left alone.
 
-        Each file appears whole or not at all. The weights carry a copy of the config, so that a save that was
-        interrupted between the two files is noticed when loading.
+        Each file appears whole or not at all. The weights carry a checksum and a copy of the config, so that damage and
+        a save that was interrupted between the two files are noticed when loading.
+
+        Raises:
+            FileError: the folder cannot be written.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         content = {CLASS_KEY: type(self).__name__, **dataclasses.asdict(self.config)}
-        text = json.dumps({VERSION_KEY: __version__, **content}, indent=2)
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self._tensors().items()}
-        # One key of metadata: safetensors writes several in random order, and equal modules should give equal files.
-        _write(folder / WEIGHTS_FILE, save(tensors, metadata={"config": json.dumps(content)}))
-        _write(folder / CONFIG_FILE, text.encode() + b"\n")
+        write_safetensors(folder / WEIGHTS_FILE, self._tensors(), "config", content)
+        with atomic_write(folder / CONFIG_FILE) as partial:
+            partial.write_text(json.dumps({VERSION_KEY: __version__, **content}, indent=2) + "\n", encoding="utf-8")
         return folder
 
     @classmethod
@@ -172,22 +175,9 @@ class Pretrained:
         return self.state_dict()
 
 
-def _write(path: Path, data: bytes) -> None:
-    with atomic_write(path) as partial:
-        partial.write_bytes(data)
-
-
 def read_config(path: Path) -> dict[str, Any]:
     """The content of a ``config.json``; raises ``InputError`` where it is missing or no JSON object."""
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is missing; give a folder written by save_pretrained.") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}); save the module again.") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} does not hold a JSON object; save the module again.")
-    return content
+    return read_json(path, "give a folder written by save_pretrained, or save the module again")
 
 
 def _build_config(cls: type[Pretrained], content: dict[str, Any], source: str) -> Any:
@@ -227,12 +217,13 @@ def _as_tuples(value: Any) -> Any:
 
 def _read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """The tensors, and the copy of the config that they were saved with, if there is one."""
-    if not path.is_file():
-        raise InputError(f"{path} is missing; give a folder written by save_pretrained.")
+    with reading(path, "give a folder written by save_pretrained"):
+        verified = verify_checksum(path)
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = file.metadata() or {}
+            text = (file.metadata() or {}).get("config")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
-        raise InputError(f"{path} is damaged ({error}); save the module again or fetch the file again.") from error
-    return tensors, json.loads(metadata["config"]) if "config" in metadata else None
+        config = None if text is None else dict(parse_json(text))
+    except (OSError, SafetensorError, ValueError, TypeError) as error:
+        raise FileError(f"{path} is damaged ({error}); save the module again or fetch the file again.") from error
+    return tensors, None if config is None else without_checksum(config, verified, path)

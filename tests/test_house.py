@@ -7,9 +7,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = (
-    {"errors", "files", "flow", "version"},
-    {"file_format", "hub"},
-    {"tensor_file"},
+    {"errors", "version"},
+    {"files", "flow"},
+    {"hub"},
     {"attention", "cameras", "dit_mem_release", "frame_graph", "memory", "pretrained", "video"},
     {"backbones", "encoders", "interruptions", "report", "retrievers", "worlds"},
     {"banks", "injectors", "metrics", "positions"},

@@ -19,7 +19,7 @@ from memkit.banks.bank import SHARD_BYTES, MemoryBank
 from memkit.banks.manifest import Manifest
 from memkit.banks.shards import DTYPES, Entry, Shard, Shards, shard_name
 from memkit.errors import BankError, InputError
-from memkit.files import atomic_write, sync_folder
+from memkit.files.atomic import atomic_write, sync_folder
 
 
 class _Clip(NamedTuple):

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from memkit.banks.shards import DTYPES, Entry, Shard, append_synced, shard_name
 from memkit.errors import BankError, InputError
-from memkit.files import atomic_write, sync_folder
+from memkit.files.atomic import atomic_write, sync_folder
 
 FORMAT, VERSION = "memkit-bank", 1
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from memkit.cameras.cameras import Cameras
 from memkit.cameras.checks import check_cameras
 from memkit.errors import BankError, InputError
-from memkit.files import atomic_write, sync_folder
+from memkit.files.atomic import atomic_write, sync_folder
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "fp64": torch.float64}
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}

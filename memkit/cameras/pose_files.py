@@ -18,7 +18,7 @@ from memkit.cameras.cameras import Cameras
 from memkit.cameras.checks import check_cameras
 from memkit.cameras.pose_formats import has_rows, parse_npz, parse_text, text_of
 from memkit.errors import InputError
-from memkit.files import atomic_write
+from memkit.files.atomic import atomic_write
 
 _FORMATS = (".npz", ".txt")
 

@@ -20,7 +20,7 @@ from memkit.backbones.checkpoints.source import Source
 from memkit.banks.bank import MemoryBank
 from memkit.encoders.dit_mem import load_dit_mem
 from memkit.errors import MemkitError
-from memkit.file_format import weights_format
+from memkit.files.weights_format import weights_format
 from memkit.pretrained import CLASS_KEY, CONFIG_FILE, WEIGHTS_FILE, read_config
 
 _PARTS = {name: room for room in (memkit.encoders, memkit.injectors, memkit.positions) for name in room.__all__}

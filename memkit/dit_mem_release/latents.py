@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from memkit.errors import InputError
-from memkit.tensor_file import read_torch
+from memkit.files.tensors import read_torch
 
 
 class ReleasedLatents(NamedTuple):

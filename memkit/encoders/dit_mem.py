@@ -28,8 +28,8 @@ from memkit.encoders.base import MemoryEncoder
 from memkit.encoders.clips import check_clips, check_sizes
 from memkit.encoders.dit_mem_layers import ReleaseAttention, ReleaseBlock, ReleaseFilter
 from memkit.errors import InputError
+from memkit.files.tensors import load_exactly, read_state_dict
 from memkit.memory import Memory
-from memkit.tensor_file import load_exactly, read_state_dict
 
 SMALLEST = 13  # minimum of latent frames, rows and columns: one cell is left after stride 4 and two poolings by 2
 

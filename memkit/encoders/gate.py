@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from memkit.files import atomic_write
+from memkit.files.checksums import verify_checksum
+from memkit.files.tensors import load_exactly, read_state_dict, write_safetensors
 
 GATE_FILE = "gate.safetensors"
 
@@ -44,12 +44,13 @@ class MemoryGate(nn.Module):
         file = Path(folder, GATE_FILE)
         if not file.exists():
             return None
-        weight = load_file(file)["weight"]
-        gate = MemoryGate(*weight.shape)
-        gate.load_state_dict({"weight": weight})
+        verify_checksum(file)
+        tensors = read_state_dict(file, "save the encoder again")
+        shape = tensors["weight"].shape if "weight" in tensors else ()
+        gate = MemoryGate(*shape) if len(shape) == 2 else MemoryGate(1, 1)
+        load_exactly(gate, tensors, file)
         return gate
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the gate to the folder of an encoder, atomically."""
-        with atomic_write(Path(folder, GATE_FILE)) as partial:
-            save_file({"weight": self.weight.detach().cpu()}, partial)
+        write_safetensors(Path(folder, GATE_FILE), {"weight": self.weight}, "gate", {})

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 from tqdm import tqdm
 
 from memkit.errors import InputError
-from memkit.files import atomic_write
+from memkit.files.atomic import atomic_write
 
 
 @runtime_checkable

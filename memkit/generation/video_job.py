@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from memkit.errors import InputError
-from memkit.files import write_json
+from memkit.files.json_files import write_json
 from memkit.video.frames import write_video
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from memkit.errors import InputError
-from memkit.tensor_file import load_exactly, read_state_dict
+from memkit.files.tensors import load_exactly, read_state_dict
 
 Net = Literal["alex", "vgg", "squeeze"]
 Frames = Shaped[Tensor, "..."]

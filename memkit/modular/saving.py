@@ -8,7 +8,7 @@ from typing import Any
 
 from diffusers.modular_pipelines import ModularPipelineBlocks
 
-from memkit.files import atomic_write
+from memkit.files.atomic import atomic_write
 from memkit.version import __version__
 
 CODE_FILE = "block.py"

@@ -16,7 +16,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from memkit.errors import BankError
-from memkit.files import atomic_write
+from memkit.files.atomic import atomic_write
 from memkit.retrievers.hits import ClipTable
 from memkit.retrievers.vectors import VectorIndex, are_unit, read_flat_ip
 

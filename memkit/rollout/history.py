@@ -11,8 +11,8 @@ from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
 from memkit.errors import InputError
+from memkit.files.tensors import FileKind, open_tensors, save_tensors
 from memkit.rollout.frames import Frame, Selection, bytes_of, copy_to, frames_of, layout_of
-from memkit.tensor_file import FileKind, open_tensors, save_tensors
 
 KIND, KEY = FileKind("saved history", "memkit-history", 1), "history"
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from memkit.errors import InputError
-from memkit.files import atomic_write
+from memkit.errors import FileError
+from memkit.files.atomic import writing
+from memkit.files.json_files import read_json, write_json
+from memkit.files.tensors import FileKind
 from memkit.injectors.kv_cache.cache import KVCache
-from memkit.tensor_file import FileKind
 
 KIND = FileKind("saved stream", "memkit-stream", 1)
 
@@ -19,19 +19,16 @@ KIND = FileKind("saved stream", "memkit-stream", 1)
 def save_stream(folder: Path, cache: KVCache, content: dict[str, Any]) -> None:
     """Write both to ``folder``; until all is written, `load_stream` finds what was saved there before.
 
-    Raises `InputError` where it cannot be written.
+    Raises `FileError` where it cannot be written.
     """
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "stream.json"
-        before = file.read_text() if file.exists() else ""
-        name, other = ("b", "a") if '"cache": "a.safetensors"' in before else ("a", "b")
+        before = file.read_bytes() if file.exists() else b""
+        name, other = ("b", "a") if b'"cache": "a.safetensors"' in before else ("a", "b")
         cache.save(folder / f"{name}.safetensors")
-        with atomic_write(file) as partial:
-            partial.write_text(json.dumps(KIND.header({"cache": f"{name}.safetensors", **content}), indent=2))
+        write_json(file, KIND.header({"cache": f"{name}.safetensors", **content}))
         (folder / f"{other}.safetensors").unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"Cannot write {folder} ({error}); give a folder that can be written.") from error
 
 
 def load_stream(folder: Path, device: torch.device) -> tuple[KVCache, dict[str, Any]]:
@@ -41,8 +38,10 @@ def load_stream(folder: Path, device: torch.device) -> tuple[KVCache, dict[str, 
     """
     file = folder / "stream.json"
     if not file.exists():
-        raise InputError(f"There is no saved stream at {folder}.")
+        raise FileError(f"There is no saved stream at {folder}; check the path.")
     with KIND.reading(folder):
-        content = json.loads(file.read_text())
+        content = read_json(file, "save the stream again")
         KIND.check(content, folder)
+        if content["cache"] not in ("a.safetensors", "b.safetensors"):  # it must not lead out of the folder
+            raise FileError(f"{file} names the cache {content['cache']!r}, which save() does not write; save it again.")
         return KVCache.load(folder / content["cache"], device), content

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
-from memkit.errors import InputError
-from memkit.files import atomic_write
+from memkit.errors import FileError, InputError
+from memkit.files.atomic import atomic_write
+from memkit.files.json_files import parse_json
+from memkit.files.tensors import read_torch
 
 
 def run_settings(config: Any, overrides: Collection[str], **more: Any) -> dict[str, Any]:
@@ -29,8 +31,11 @@ def run_settings(config: Any, overrides: Collection[str], **more: Any) -> dict[s
 
 def save_checkpoint(state: dict[str, Any], path: Path, run: dict[str, Any]) -> None:
     """Write a checkpoint of the run with these `run_settings`; a crash leaves the old file or the new one."""
-    with atomic_write(path) as partial:
-        torch.save({**state, "about": json.dumps(run)}, partial)
+    with atomic_write(path) as partial, partial.open("wb") as file:
+        try:
+            torch.save({**state, "about": json.dumps(run)}, file)
+        except RuntimeError as error:  # what torch makes of a full disk
+            raise FileError(f"Cannot write {path} ({error}); make room on the disk.") from error
 
 
 def load_checkpoint(path: Path, run: dict[str, Any]) -> dict[str, Any] | None:
@@ -40,8 +45,11 @@ def load_checkpoint(path: Path, run: dict[str, Any]) -> dict[str, Any] | None:
     """
     if not path.exists():
         return None
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    before = json.loads(state.pop("about"))
+    remedy = "move it away to train from the start, or restore it from a copy"
+    state = read_torch(path, remedy)
+    if not isinstance(state, dict) or not isinstance(state.get("about"), str):
+        raise FileError(f"{path} is no checkpoint of a training; {remedy}.")
+    before = dict(parse_json(state.pop("about")))
     names = [name for name in {**before, **run} if before.get(name) != run.get(name)]
     if names:
         changed = ", ".join(f"{name} ({before.get(name)} before, {run.get(name)} now)" for name in names)

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from memkit.errors import InputError
-from memkit.files import atomic_write
+from memkit.files.atomic import atomic_write
 
 TIMED_STEPS = range(2, 6)  # steps of a run whose mean time makes the estimate; the first one warms up
 

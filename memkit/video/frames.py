@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from memkit.errors import InputError, MediaError
-from memkit.files import atomic_write
+from memkit.files.atomic import atomic_write
 from memkit.video.reader import VideoReader
 from memkit.video.writer import same_bytes
 

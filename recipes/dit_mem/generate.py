@@ -22,7 +22,7 @@ from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
 from memkit.encoders import MemoryEncoder, load_encoder
 from memkit.errors import InputError
-from memkit.files import hash_files
+from memkit.files.atomic import hash_files
 from memkit.generation import VideoJob, generate_videos
 from memkit.prompts import read_prompts
 from memkit.retrievers import Hits

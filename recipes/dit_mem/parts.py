@@ -15,7 +15,7 @@ from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
 from memkit.encoders import MemoryEncoder, MemoryGate
 from memkit.errors import InputError
-from memkit.files import hash_files
+from memkit.files.atomic import hash_files
 from memkit.generation import make_scheduler
 from memkit.retrievers import TextEmbedder, TextRetriever
 from recipes.dit_mem.presets import Config

@@ -14,7 +14,7 @@ from memkit import frame_graph
 from memkit.banks import MemoryBank, stack_clips
 from memkit.cameras import Cameras
 from memkit.errors import InputError
-from memkit.files import atomic_write
+from memkit.files.atomic import atomic_write
 from memkit.interruptions import Phases, PosedFrames
 from recipes.remind.presets import Config
 

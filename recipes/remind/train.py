@@ -27,7 +27,7 @@ from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
 from memkit.cameras import CameraPath
 from memkit.errors import InputError
-from memkit.files import hash_files
+from memkit.files.atomic import hash_files
 from memkit.generation import TextCache
 from memkit.injectors import TeacherForcing, stream_cameras
 from memkit.injectors.teacher_forcing.step import ForcedStep

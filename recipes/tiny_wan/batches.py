@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from memkit.files import atomic_write
+from memkit.files.atomic import atomic_write
 from memkit.flow import shift_sigma
 from memkit.worlds.captions import vary_caption
 from memkit.worlds.clip_set import ClipSet

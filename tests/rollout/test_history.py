@@ -1,7 +1,6 @@
 """The history holds what a plain list would, no more bytes than it may, and nothing that others can change."""
 
 import gc
-import json
 import tempfile
 from pathlib import Path
 
@@ -10,11 +9,12 @@ import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from memkit.cameras import Cameras
 from memkit.errors import InputError
 from memkit.rollout import History
+from tests.helpers.edited_files import edit_header
 
 BATCH = 2
 LATENT = BATCH * 3 * 2 * 2 * 4  # bytes of a frame [B, 3, 2, 2] in fp32
@@ -293,14 +293,6 @@ def test_a_save_that_fails_leaves_the_old_file_and_no_other(tmp_path):
     assert [p.name for p in tmp_path.rglob("*")] == ["folder", "kept"]
 
 
-def edited(path: Path, **changes) -> None:
-    """The saved history with other fields in its header."""
-    with open(path, "rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(json.loads(file.read(size))["__metadata__"]["history"])
-    save_file(load_file(path), path, metadata={"history": json.dumps(header | changes)})
-
-
 @pytest.mark.parametrize(
     "changes",
     [{"version": 2}, {"format": "other"}, {"times": [0, 1]}, {"times": ["a"] * 5}, {"budget": 3 * LATENT}]
@@ -309,9 +301,9 @@ def edited(path: Path, **changes) -> None:
 )
 def test_a_file_with_a_wrong_header_is_refused(tmp_path, changes):
     filled().save(tmp_path / "h")
-    edited(tmp_path / "h")
+    edit_header(tmp_path / "h", "history")
     assert len(History.load(tmp_path / "h")) == 5
-    edited(tmp_path / "h", **changes)
+    edit_header(tmp_path / "h", "history", **changes)
     with pytest.raises(InputError):
         History.load(tmp_path / "h")
 
@@ -324,5 +316,5 @@ def test_a_file_that_is_no_history_is_refused(tmp_path):
     filled().save(tmp_path / "cut")
     (tmp_path / "cut").write_bytes((tmp_path / "cut").read_bytes()[:-9])
     for name in ("plain", "junk", "cut"):
-        with pytest.raises(InputError, match="no saved history, or is damaged"):
+        with pytest.raises(InputError, match=r"no saved history, or is damaged|cut is damaged"):
             History.load(tmp_path / name)

@@ -10,6 +10,7 @@ from memkit.errors import InputError
 from memkit.injectors.kv_cache import SlotCache
 from memkit.streaming import Stream, StreamConfig, read_everything, read_packed, read_window
 from tests.helpers.differ import differ
+from tests.helpers.edited_files import edit_json
 from tests.helpers.streams import GUIDED, PROMPTS, cameras, seeded, stream, trained
 
 
@@ -99,7 +100,7 @@ def test_what_is_no_saved_stream_is_named(backbone, tmp_path):
         ({"config": {"x": 1}}, "damaged"),
         ({"size": 3}, "damaged"),
     ):
-        (tmp_path / "stream.json").write_text(json.dumps({**content, **change}))
+        edit_json(tmp_path / "stream.json", **content | change)
         with pytest.raises(InputError, match=message):
             Stream.load(tmp_path, backbone)
     (tmp_path / "stream.json").write_text("{")

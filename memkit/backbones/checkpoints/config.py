@@ -15,7 +15,7 @@ from torch import Tensor
 from memkit.backbones.checkpoints.source import TensorInfo
 from memkit.backbones.presets import PRESETS
 from memkit.errors import InputError
-from memkit.tensor_file import list_names
+from memkit.files.tensors import list_names
 
 HEAD_DIM = 128
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from memkit.backbones.checkpoints.source import Source, TensorInfo
 from memkit.errors import InputError
-from memkit.file_format import check_torch_checksums, weights_format
-from memkit.tensor_file import list_names, read_torch
+from memkit.files.tensors import list_names, read_torch
+from memkit.files.weights_format import check_torch_checksums, weights_format
 
 _DTYPES: dict[str, str] = {
     "F64": "float64",

@@ -12,7 +12,7 @@ from torch import Tensor
 from memkit.backbones.checkpoints.files import open_file
 from memkit.backbones.checkpoints.source import Source
 from memkit.errors import InputError
-from memkit.tensor_file import list_names
+from memkit.files.tensors import list_names
 
 _SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)\.\w+")
 _OTHER_WEIGHTS = ("*.gguf", "*.pt", "*.pth", "*.ckpt", "*.bin")

@@ -16,7 +16,7 @@ from memkit.backbones.checkpoints.names import unwrapped
 from memkit.backbones.checkpoints.plan import open_source
 from memkit.backbones.checkpoints.recognise import is_lora
 from memkit.errors import InputError
-from memkit.tensor_file import list_names
+from memkit.files.tensors import list_names
 
 _FRONT = re.compile(r"^(?:(?:base_model|model|diffusion_model|generator|dit|pipe|transformer)\.)+")
 _ADAPTER = re.compile(r"\.(lora_[AB])\.[^.]+\.(weight|bias)$")

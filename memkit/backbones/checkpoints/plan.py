@@ -29,7 +29,7 @@ from memkit.backbones.checkpoints.recognise import (
 )
 from memkit.backbones.checkpoints.source import Source, TensorInfo
 from memkit.errors import InputError
-from memkit.tensor_file import list_names
+from memkit.files.tensors import list_names
 
 _LATER_NAMES: dict[str, str] = {"img_emb.emb_pos": "condition_embedder.image_embedder.pos_embed"}
 """Parameters that diffusers' conversion leaves as they are: that of first-last-frame-to-video."""

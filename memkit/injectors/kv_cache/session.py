@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from memkit.files.tensors import FileKind, open_tensors, save_tensors
 from memkit.injectors.kv_cache.slots import SlotCache
-from memkit.tensor_file import FileKind, open_tensors, save_tensors
 
 KIND, KEY = FileKind("saved cache", "memkit-kv-cache", 1), "session"
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from memkit.errors import InputError
-from memkit.files import write_json
+from memkit.files.json_files import write_json
 from memkit.generation import VideoJob
 from memkit.prompts import PlannedVideo, plan_phygenbench, plan_vbench, read_phygenbench, read_vbench
 from memkit.prompts.phygenbench import VIDEO_NAME

@@ -36,7 +36,8 @@ from tqdm import tqdm
 from memkit.backbones import WanBackbone
 from memkit.encoders import HighPass, LowPass
 from memkit.evaluation import Table, check_settings, from_json, table_to_json, to_json, to_markdown
-from memkit.files import atomic_write, write_json
+from memkit.files.atomic import atomic_write
+from memkit.files.json_files import write_json
 from memkit.generation import generate_videos
 from memkit.injectors import filter_hidden_states
 from memkit.injectors.hidden_filters import Place, WithMean

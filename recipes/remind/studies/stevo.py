@@ -19,7 +19,7 @@ from tqdm import tqdm
 from memkit.backbones import WanBackbone
 from memkit.cameras import cameras_from_stevo_keys, latent_cameras, level_camera
 from memkit.errors import InputError
-from memkit.files import write_json
+from memkit.files.json_files import write_json
 from memkit.positions import PMRoPE
 from memkit.prompts.stevo import Control, Task, camera_tasks, check_names, read_tasks
 from memkit.training import load_backbone, report_done, run_command

@@ -78,7 +78,7 @@ def test_a_flipped_bit_in_a_tensor_of_a_torch_file_is_refused(folder):
     at = whole.index(torch.ones(100).numpy().tobytes()) + 50
     whole[at] ^= 0x40
     (folder / "ones.pt").write_bytes(bytes(whole))
-    from memkit.tensor_file import read_torch
+    from memkit.files.tensors import read_torch
 
     with pytest.raises(InputError, match="ones.pt cannot be read: it is damaged .*checksums.*; do this"):
         read_torch(folder / "ones.pt", "do this")

@@ -16,9 +16,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from memkit.errors import InputError
-from memkit.file_format import check_torch_checksums, weights_format
-from memkit.files import atomic_write
+from memkit.errors import FileError, InputError
+from memkit.files.atomic import atomic_write
+from memkit.files.checksums import set_checksum, verify_checksum, with_checksum, without_checksum
+from memkit.files.json_files import parse_json
+from memkit.files.weights_format import check_torch_checksums, weights_format
 
 
 class FileKind(NamedTuple):
@@ -46,9 +48,9 @@ class FileKind(NamedTuple):
         except InputError:
             raise
         except FileNotFoundError as error:
-            raise InputError(f"There is no {self.what} at {path}.") from error
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{path} is no {self.what}, or is damaged ({error}); save it again.") from error
+            raise FileError(f"There is no {self.what} at {path}; check the path.") from error
+        except Exception as error:  # what the content of a damaged file leads to has no end of types
+            raise FileError(f"{path} is no {self.what}, or is damaged ({error}); save it again.") from error
 
 
 def save_tensors(
@@ -56,17 +58,27 @@ def save_tensors(
 ) -> None:
     """Write one safetensors file with ``content`` as JSON under ``key`` of its metadata; whole or not at all.
 
-    Raises `InputError` where it cannot be written.
+    Raises `FileError` where it cannot be written.
     """
-    try:
-        with atomic_write(path) as partial:
-            save_file(
-                {name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
-                partial,
-                metadata={key: json.dumps(kind.header(content))},
-            )
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"Cannot write {path} ({error}); give a file in a folder that can be written.") from error
+    write_safetensors(path, tensors, key, kind.header(content))
+
+
+def write_safetensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], key: str, content: Mapping[str, Any]
+) -> None:
+    """Write a safetensors file whole or not at all, with ``content`` and a checksum as JSON under ``key``.
+
+    There is one key of metadata: safetensors writes several in random order, and equal content should give equal files.
+
+    Raises `FileError` where it cannot be written.
+    """
+    metadata = {key: json.dumps(with_checksum(dict(content)))}
+    with atomic_write(path) as partial:
+        try:
+            save_file({name: x.detach().cpu().contiguous() for name, x in tensors.items()}, partial, metadata)
+        except SafetensorError as error:  # also where the disk is full
+            raise FileError(f"Cannot write {path} ({error}); give a place that can be written and has room.") from error
+        set_checksum(partial)
 
 
 @contextmanager
@@ -75,13 +87,17 @@ def open_tensors(
 ) -> Iterator[tuple[dict[str, Any], safe_open]]:
     """The header that `save_tensors` wrote, and the open file, whose ``get_tensor`` reads one by its name.
 
+    The whole file is compared with its checksum first.
+
     Raises `InputError` where there is no such file, or it is of another format or version, or damaged, which may show
     as late as what the block makes of it.
     """
-    with kind.reading(path), safe_open(path, "pt", device=str(device)) as file:
-        header = json.loads(file.metadata()[key])
-        kind.check(header, path)
-        yield header, file
+    with kind.reading(path):
+        verified = os.path.exists(path) and verify_checksum(path)
+        with safe_open(path, "pt", device=str(device)) as file:
+            header = without_checksum(parse_json(file.metadata()[key]), verified, path)
+            kind.check(header, path)
+            yield header, file
 
 
 def read_torch(

@@ -7,8 +7,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from memkit.files import atomic_write
+from memkit.errors import FileError
+from memkit.files.atomic import atomic_write
 
 
 @pytest.mark.parametrize("before", [None, b"before"])
@@ -40,7 +43,7 @@ def test_a_killed_process_leaves_what_was_there(tmp_path) -> None:
     file = tmp_path / "a.bin"
     file.write_bytes(b"before")
     code = (
-        "import os, sys; from memkit.files import atomic_write\n"
+        "import os, sys; from memkit.files.atomic import atomic_write\n"
         "with atomic_write(sys.argv[1]) as partial: partial.write_bytes(b'af'); os._exit(9)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(file)], check=False).returncode == 9
@@ -66,7 +69,7 @@ def test_two_that_write_one_file_at_a_time_leave_a_whole_one(tmp_path) -> None:
 def test_another_process_that_writes_the_same_file_is_left_alone(tmp_path) -> None:
     file = tmp_path / "a.bin"
     code = (
-        "import sys; from memkit.files import atomic_write\n"
+        "import sys; from memkit.files.atomic import atomic_write\n"
         "with atomic_write(sys.argv[1]) as partial:\n"
         "    partial.write_bytes(b'other'); print('ready', flush=True); input()"
     )
@@ -104,3 +107,44 @@ def test_a_place_that_cannot_be_written(tmp_path, place) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OSError, match="a.bin"), atomic_write(tmp_path / place) as partial:
         partial.write_bytes(b"after")
+
+
+def test_files_get_the_permissions_of_the_user_whoever_writes_them(tmp_path) -> None:
+    before = os.umask(0o027)
+    try:
+        with atomic_write(tmp_path / "a.safetensors") as partial:
+            save_file({"x": torch.zeros(2)}, partial)  # which makes files that nobody else may read
+        with atomic_write(tmp_path / "b.txt") as partial:
+            partial.write_text("b")
+    finally:
+        os.umask(before)
+    assert {oct(file.stat().st_mode & 0o777) for file in tmp_path.iterdir()} == {"0o640"}
+
+
+def test_a_link_in_the_way_is_not_followed(tmp_path, monkeypatch) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    monkeypatch.setattr("memkit.files.atomic.secrets.token_hex", lambda n: "0" * 2 * n)  # as if it could be guessed
+    with atomic_write(tmp_path / "a") as partial:
+        name = partial.name
+    (tmp_path / name).symlink_to(victim)
+    with pytest.raises(FileError, match="Cannot write"), atomic_write(tmp_path / "a") as partial:
+        partial.write_text("x")
+    assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize("place", ["missing/a", "file/a", "x" * 300])
+def test_a_place_that_cannot_be_written_is_a_typed_error(tmp_path, place) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(FileError, match="Cannot write .*; give a place"), atomic_write(tmp_path / place) as partial:
+        partial.write_text("x")
+
+
+def test_a_full_disk_is_a_typed_error_and_leaves_what_was_there(tmp_path) -> None:
+    file = tmp_path / "a.bin"
+    file.write_bytes(b"before")
+    with pytest.raises(FileError, match="No space left on device"), atomic_write(file) as partial:
+        with open("/dev/full", "wb", buffering=0) as full:
+            full.write(b"x")
+        partial.write_bytes(b"after")
+    assert file.read_bytes() == b"before"

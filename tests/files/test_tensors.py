@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from memkit.errors import InputError
-from memkit.tensor_file import FileKind, open_tensors, read_state_dict, read_torch, save_tensors
+from memkit.files.tensors import FileKind, open_tensors, read_state_dict, read_torch, save_tensors
 
 KIND = FileKind("saved thing", "memkit-thing", 3)
 
@@ -32,7 +32,7 @@ def opened(path: Path) -> None:
 
 
 def test_what_is_no_such_file_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"^There is no saved thing at .*nowhere\.$"):
+    with pytest.raises(InputError, match=r"^There is no saved thing at .*nowhere; check the path\.$"):
         opened(tmp_path / "nowhere")
     for other in (KIND._replace(version=2), KIND._replace(format="memkit-other")):
         with pytest.raises(InputError, match="t is no memkit-thing of version 3; save it with this memkit"):
@@ -47,7 +47,7 @@ def test_what_is_no_such_file_is_named(tmp_path):
         open_tensors(saved(tmp_path / "t"), KIND, "thing") as (header, _),
     ):
         _ = header["missing"]  # what the reader finds wrong counts too
-    with pytest.raises(InputError, match="Cannot write .*; give a file in a folder"):
+    with pytest.raises(InputError, match="Cannot write .*; give a place that can be written"):
         saved(tmp_path / "no" / "folder")
 
 
