@@ -127,7 +127,7 @@ def test_turned_view_is_the_projection_of_its_cameras_rays(
     inside = (u > 0.5 / 64) & (u < 1 - 0.5 / 64) & (v > 0.5 / 48) & (v < 1 - 0.5 / 48)
     outside = (u < -0.5 / 64) | (u > 1 + 0.5 / 64) | (v < -0.5 / 48) | (v > 1 + 0.5 / 48)
     expected = torch.stack([255 * u, 255 * v, torch.zeros_like(u)], -1)
-    assert inside.any((1, 2)).all()
+    assert inside[0].any()  # a strong turn leaves nothing of the picture in view
     assert (result.video.float() - expected)[inside].abs().max() <= 1.01
     assert (result.video[outside] == 0).all()
 
