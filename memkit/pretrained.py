@@ -177,7 +177,7 @@ class Pretrained:
 
 def read_config(path: Path) -> dict[str, Any]:
     """The content of a ``config.json``; raises ``InputError`` where it is missing or no JSON object."""
-    return read_json(path, "give a folder written by save_pretrained, or save the module again")
+    return read_json(path, "give a folder written by save_pretrained, or save the module again", finite=False)
 
 
 def _build_config(cls: type[Pretrained], content: dict[str, Any], source: str) -> Any:
@@ -223,7 +223,7 @@ def _read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]
         with safe_open(path, framework="pt", device="cpu") as file:
             text = (file.metadata() or {}).get("config")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        config = None if text is None else dict(parse_json(text))
+        config = None if text is None else dict(parse_json(text, finite=False))
     except (OSError, SafetensorError, ValueError, TypeError) as error:
         raise FileError(f"{path} is damaged ({error}); save the module again or fetch the file again.") from error
     return tensors, None if config is None else without_checksum(config, verified, path)

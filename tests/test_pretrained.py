@@ -1,6 +1,7 @@
 """Saving and loading: bit for bit, and every damage is named."""
 
 import json
+import math
 from dataclasses import dataclass
 
 import pytest
@@ -61,6 +62,11 @@ def test_round_trip_is_bit_exact(tmp_path, dtype):
     assert torch.equal(loaded.linear.weight.view(bits), part.linear.weight.view(bits))
     assert loaded.linear.weight.dtype == dtype and loaded.steps == 7
     assert all(p.requires_grad for p in loaded.parameters())
+
+
+def test_a_config_may_have_no_bound(tmp_path):
+    make(rate=math.inf).save_pretrained(tmp_path)  # as the cut-off of a filter
+    assert Part.from_pretrained(tmp_path).config.rate == math.inf
 
 
 def test_the_folder_holds_two_files_and_foreign_files_survive(tmp_path):

@@ -33,8 +33,10 @@ def write_json(file: str | os.PathLike[str], content: Any) -> None:
             set_checksum(partial)
 
 
-def read_json(file: str | os.PathLike[str], remedy: str) -> dict[str, Any]:
+def read_json(file: str | os.PathLike[str], remedy: str, finite: bool = True) -> dict[str, Any]:
     """The object in a JSON file, without its checksum, which is compared where there is one.
+
+    Unless ``finite``, numbers may be infinite, as a cut-off in a configuration may be.
 
     Raises:
         FileError: ends in ``remedy``. The file is missing, damaged, larger than 1 GiB, or holds something other than
@@ -44,16 +46,16 @@ def read_json(file: str | os.PathLike[str], remedy: str) -> dict[str, Any]:
         verified = verify_checksum(file)
         if os.path.getsize(file) > LARGEST:
             raise FileError(f"it has {os.path.getsize(file):,} bytes")
-        content = parse_json(Path(file).read_bytes())
+        content = parse_json(Path(file).read_bytes(), finite)
         if not isinstance(content, dict):
             raise FileError("it holds no JSON object")
     return without_checksum(content, verified, file)
 
 
-def parse_json(text: str | bytes) -> Any:
-    """JSON of finite numbers; `FileError` for anything else, also for what is nested too deeply to be read."""
+def parse_json(text: str | bytes, finite: bool = True) -> Any:
+    """JSON of (finite) numbers; `FileError` for anything else, also for what is nested too deeply to be read."""
     try:
-        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        return json.loads(text, parse_constant=_refuse_constant if finite else None, parse_float=_finite)
     except RecursionError:
         raise FileError("it is nested too deeply") from None
     except ValueError as error:  # UnicodeDecodeError and the limit on digits are ValueErrors too
