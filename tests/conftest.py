@@ -16,7 +16,10 @@ install_import_hook("memkit", "tests.helpers.type_checks.checked")
 # a machine that does other work too is slow at everything; it says nothing of the strategies
 # the checks of memkit.testing draw inputs themselves, also for parts whose settings a test draws
 SUPPRESSED = [HealthCheck.too_slow, HealthCheck.nested_given]
-settings.register_profile("memkit", deadline=None, suppress_health_check=SUPPRESSED)
+settings.register_profile("explore", deadline=None, suppress_health_check=SUPPRESSED)
+# the same examples in each run, so that a change is not blamed for what it did not do; "explore" looks for new ones:
+# pytest --hypothesis-profile explore
+settings.register_profile("memkit", settings.get_profile("explore"), max_examples=50, derandomize=True)
 settings.load_profile("memkit")
 
 

@@ -58,6 +58,13 @@ def verify_checksum(path: str | os.PathLike[str]) -> bool:
     return True
 
 
+def stated_checksum(path: str | os.PathLike[str]) -> str | None:
+    """The checksum that a file states of itself, by which another file can name it; None without one."""
+    with reading(path, "check the path"), open(path, "rb") as file:
+        place = _PLACE.search(file.read(_START))
+    return None if place is None else place[0].decode()
+
+
 def without_checksum(content: dict[str, Any], verified: bool, path: str | os.PathLike[str]) -> dict[str, Any]:
     """The content of a file less its checksum; `FileError` if that could not be found by `verify_checksum`."""
     if CHECKSUM_KEY in content and not verified:

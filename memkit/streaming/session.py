@@ -9,6 +9,7 @@ import torch
 
 from memkit.errors import FileError
 from memkit.files.atomic import writing
+from memkit.files.checksums import stated_checksum
 from memkit.files.json_files import read_json, write_json
 from memkit.files.tensors import FileKind
 from memkit.injectors.kv_cache.cache import KVCache
@@ -26,8 +27,9 @@ def save_stream(folder: Path, cache: KVCache, content: dict[str, Any]) -> None:
         file = folder / "stream.json"
         before = file.read_bytes() if file.exists() else b""
         name, other = ("b", "a") if b'"cache": "a.safetensors"' in before else ("a", "b")
-        cache.save(folder / f"{name}.safetensors")
-        write_json(file, KIND.header({"cache": f"{name}.safetensors", **content}))
+        cache.save(path := folder / f"{name}.safetensors")
+        saved = {"cache": path.name, "cache_is": stated_checksum(path)}
+        write_json(file, KIND.header({**saved, **content}))
         (folder / f"{other}.safetensors").unlink(missing_ok=True)
 
 
@@ -44,4 +46,7 @@ def load_stream(folder: Path, device: torch.device) -> tuple[KVCache, dict[str, 
         KIND.check(content, folder)
         if content["cache"] not in ("a.safetensors", "b.safetensors"):  # it must not lead out of the folder
             raise FileError(f"{file} names the cache {content['cache']!r}, which save() does not write; save it again.")
-        return KVCache.load(folder / content["cache"], device), content
+        path = folder / content["cache"]
+        if path.exists() and content.get("cache_is") not in (None, stated_checksum(path)):
+            raise FileError(f"{path} is not the cache that {file} was saved with; restore both from one copy.")
+        return KVCache.load(path, device), content

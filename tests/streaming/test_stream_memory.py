@@ -90,6 +90,18 @@ def test_a_saved_stream_goes_on_to_the_bit(backbone, tmp_path, guidance):
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["a.safetensors", "stream.json"]
 
 
+def test_a_cache_of_another_stream_is_refused(backbone, tmp_path):
+    for name, frames in (("one", 1), ("other", 2)):
+        it = stream(backbone)
+        for _ in range(frames):
+            it.generate(PROMPTS)
+        it.save(tmp_path / name)
+    Stream.load(tmp_path / "one", backbone)
+    (tmp_path / "other/a.safetensors").replace(tmp_path / "one/a.safetensors")
+    with pytest.raises(InputError, match="is not the cache that .*stream.json was saved with"):
+        Stream.load(tmp_path / "one", backbone)
+
+
 def test_what_is_no_saved_stream_is_named(backbone, tmp_path):
     with pytest.raises(InputError, match="no saved stream at"):
         Stream.load(tmp_path, backbone)
