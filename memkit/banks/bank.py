@@ -2,18 +2,20 @@
 
 On disk::
 
-    bank.json                header: format, version and the free `info` (model, fps, num_frames, …)
+    bank.json                header: format, version, the free `info` (model, fps, num_frames, …), what is committed
     clips.jsonl              the manifest: one line per commit with one shard, its checksum and its clips
     shards/000000.safetensors …
     .lock                    held by the one writer
 
-Readers need no lock. `memkit.banks.manifest` explains why a crash loses nothing that was committed.
+Readers need no lock. `memkit.banks.manifest` explains why a crash loses nothing that was committed, and how a manifest
+that was cut or changed is noticed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import operator
 import os
 from collections.abc import Iterator, Sequence
@@ -26,10 +28,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from memkit.banks.clip import BankReport, Clip, hint, summary
+from memkit.banks.entries import DTYPES, Entry, checked
 from memkit.banks.manifest import Manifest
-from memkit.banks.shards import DTYPES, Entry, Shards, checked
+from memkit.banks.shards import Shards
 from memkit.cameras.cameras import Cameras
 from memkit.errors import BankError, InputError
+
+log = logging.getLogger(__name__)
 
 SHARD_BYTES = 64 * 2**20
 
@@ -213,15 +218,25 @@ class MemoryBank:
     def verify(self) -> BankReport:
         """Read every committed shard and compare it with the manifest: size, checksum, shapes, dtypes, finite values.
 
+        The manifest is read again too, and compared with the header. Shards that it does not name are damage, except
+        for what an interrupted write has left, which the next one replaces: that is logged as a warning.
+
         Raises `BankError` with one line per damaged item.
         """
         entries, shards = self._manifest.entries.values(), self._manifest.shards
         damage: list[str] = []
+        try:
+            left, orphans = self._manifest.orphans()
+            damage += [f"shard {name}: the manifest does not name it, and may be an older copy" for name in orphans]
+        except BankError as error:
+            left, damage = [], [str(error)]
         for number, group in groupby(entries, key=lambda entry: entry.shard):
             damage += self._shards.damage(number, shards[number], list(group))
         if damage:
             remedy = "restore these from a copy, or build the bank anew"
             raise BankError(f"{self.path} has {len(damage)} damaged items ({remedy}):\n  " + "\n  ".join(damage))
+        for name in left:
+            log.warning("%s/shards/%s is of an unfinished write; the next one replaces or removes it.", self.path, name)
         return BankReport(len(entries), len(shards), sum(shard.bytes for shard in shards))
 
     def _entries(self) -> dict[str, Entry]:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from memkit.banks.shards import Entry
+from memkit.banks.entries import Entry
 from memkit.cameras.cameras import Cameras
 
 _INFO_LENGTH = 200  # characters of a bank's info in its repr

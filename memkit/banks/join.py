@@ -6,7 +6,6 @@ order splits a shard, its clips are read and written again, one shard at a time.
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 from collections import defaultdict
@@ -16,8 +15,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from memkit.banks.bank import SHARD_BYTES, MemoryBank
-from memkit.banks.manifest import Manifest
-from memkit.banks.shards import DTYPES, Entry, Shard, Shards, shard_name
+from memkit.banks.entries import Entry, Shard
+from memkit.banks.header import HEADER
+from memkit.banks.manifest import JOINING, Manifest
+from memkit.banks.shards import Shards
 from memkit.errors import BankError, InputError
 from memkit.files.atomic import atomic_write, sync_folder
 
@@ -51,15 +52,13 @@ def join_banks(
     info = manifests[0].info
     _same_info(manifests)
     clips = _in_order(_by_id(manifests), order)
-    target = Manifest.open(out) if (out / "bank.json").exists() else Manifest.create(out, info)
+    target = Manifest.open(out) if (out / HEADER).exists() else Manifest.create(out, info)
     _same_info([manifests[0], target])
     with target.writing(keep=False):
         new = [clip for clip in clips if not _has(target, clip)]
-        scratch = target.path / "joining"
-        shutil.rmtree(scratch, ignore_errors=True)  # left by a call that was killed
         try:
             if new:
-                _append(target, list(_pieces(new, manifests)), Manifest(scratch, target.info))
+                _append(target, list(_pieces(new, manifests)))
         except OSError as error:
             raise BankError(f"Cannot join banks into {out} ({error}); it has what it had before.") from error
     return MemoryBank.open(out)
@@ -125,7 +124,7 @@ def _pieces(clips: Sequence[_Clip], manifests: Sequence[Manifest]) -> Iterator[t
             loose, size = [], 0
         for clip in [] if whole else piece:
             loose.append(clip)
-            size += DTYPES[clip.entry.dtype].itemsize * math.prod(clip.entry.shape)
+            size += clip.entry.nbytes
             if size >= SHARD_BYTES:
                 yield loose, False
                 loose, size = [], 0
@@ -133,19 +132,20 @@ def _pieces(clips: Sequence[_Clip], manifests: Sequence[Manifest]) -> Iterator[t
         yield loose, False
 
 
-def _append(target: Manifest, pieces: Sequence[tuple[list[_Clip], bool]], scratch: Manifest) -> None:
-    """Add the shards to ``target`` under its next numbers, then all their lines to its manifest at once."""
-    shards = [_place(target, len(target.shards) + n, *piece) for n, piece in enumerate(pieces)]
-    sync_folder(target.path / "shards")
-    scratch.path.mkdir()
-    listed = target.path / "clips.jsonl"
-    shutil.copyfile(listed, scratch.path / listed.name)
-    scratch.read()
-    for shard, (clips, _) in zip(shards, pieces, strict=True):
-        scratch.append(shard, [clip.entry for clip in clips])
-    os.replace(scratch.path / listed.name, listed)
+def _append(target: Manifest, pieces: Sequence[tuple[list[_Clip], bool]]) -> None:
+    """Add the shards to ``target`` under its next numbers, then all their lines to its manifest at once.
+
+    If it is killed before the lines are there, the folder `JOINING` lets the next writer know whose these shards are.
+    """
+    (target.path / JOINING).mkdir()
     sync_folder(target.path)
-    scratch.path.rmdir()
+    try:
+        shards = [_place(target, len(target.shards) + n, *piece) for n, piece in enumerate(pieces)]
+        sync_folder(target.path / "shards")
+        target.extend([(shard, [c.entry for c in clips]) for shard, (clips, _) in zip(shards, pieces, strict=True)])
+    finally:
+        target.read()  # what is committed after an error too, so that only what is not is removed
+        target.settle()
 
 
 def _place(target: Manifest, number: int, clips: list[_Clip], whole: bool) -> Shard:
@@ -158,8 +158,9 @@ def _place(target: Manifest, number: int, clips: list[_Clip], whole: bool) -> Sh
     file = bank.path / "shards" / shard.name
     if not file.exists() or file.stat().st_size != shard.bytes:
         raise BankError(f"{file} is missing or not as its manifest says; run verify() on {bank.path}.")
-    _link(file, target.path / "shards" / shard_name(number))
-    return shard._replace(name=shard_name(number))
+    to = Shards(target.path).place(number)
+    _link(file, to)
+    return shard._replace(name=to.name)
 
 
 def _link(file: Path, to: Path) -> None:

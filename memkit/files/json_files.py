@@ -118,13 +118,14 @@ def _rows(file: str | os.PathLike[str], lines: list[bytes], remedy: str) -> list
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(_row(line))
+            rows.append(row_of(line))
         except FileError as error:
             raise FileError(f"Line {number} of {file} is damaged: {error}; {remedy}.") from None
     return rows
 
 
-def _row(line: bytes) -> dict[str, Any]:
+def row_of(line: bytes) -> dict[str, Any]:
+    """The row of a line of text, without its checksum; `FileError` where it is damaged."""
     row = parse_json(line)
     if not isinstance(row, dict):
         raise FileError("it holds no JSON object")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from memkit.banks import MemoryBank
 from memkit.errors import BankError
 from tests.helpers.dying import dying_after
-from tests.helpers.small_banks import filled, latents
+from tests.helpers.small_banks import filled, latents, without_checksums
 
 
 def last_line(path: Path) -> bytes:
@@ -62,7 +62,7 @@ def test_verify_lists_every_damaged_item(tmp_path):
     shards = tmp_path / "b" / "shards"
     (shards / "000001.safetensors").unlink()
     os.truncate(shards / "000003.safetensors", 100)
-    manifest = tmp_path / "b" / "clips.jsonl"
+    manifest = without_checksums(tmp_path / "b") / "clips.jsonl"  # with them, open() refuses it
     manifest.write_text(manifest.read_text().replace("caption 4", "caption 5"))
     with pytest.raises(BankError) as caught:
         MemoryBank.open(tmp_path / "b").verify()
@@ -84,7 +84,10 @@ def test_a_damaged_manifest_line_is_refused_not_dropped(tmp_path):
 
 
 def test_every_torn_manifest_line_is_dropped_and_written_over(tmp_path):
-    filled(tmp_path / "b")
+    """As an interrupted write leaves it: the header is that of the line before."""
+    header = (filled(tmp_path / "b", 2).path / "bank.json").read_bytes()
+    MemoryBank.open(tmp_path / "b").add("clip2", latents(2), "caption 2")
+    (tmp_path / "b" / "bank.json").write_bytes(header)
     manifest = tmp_path / "b" / "clips.jsonl"
     line, whole = last_line(tmp_path / "b"), manifest.read_bytes()
     for torn in range(1, len(line) + 1):

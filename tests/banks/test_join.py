@@ -58,7 +58,8 @@ def same(path: Path, ids: str, scratch: Path) -> bool:
 def test_parts_in_turn_are_linked_not_copied(tmp_path):
     parts = [made(tmp_path / "0", "abc", "d"), made(tmp_path / "1", "efg"), made(tmp_path / "2")]
     MemoryBank.create(tmp_path / "out", INFO)
-    (tmp_path / "out" / "shards" / "000001.safetensors").touch()  # as a joining that was killed leaves it
+    (tmp_path / "out" / "joining").mkdir()  # as a joining that was killed leaves it
+    (tmp_path / "out" / "shards" / "000001.safetensors").touch()
     bank = join_banks(parts, tmp_path / "out")
     assert same(tmp_path / "out", "abcdefg", tmp_path / "whole") and bank.info == INFO
     assert inodes(tmp_path / "out") == inodes(parts[0]) + inodes(parts[1])
