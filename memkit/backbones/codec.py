@@ -13,6 +13,7 @@ from torch import Tensor
 
 from memkit.backbones.presets import VideoFormat, format_of
 from memkit.errors import InputError
+from memkit.files.checksums import verify_sums
 
 FORMAT_FILE = "video_format.json"
 """File in a model folder with the format of the videos that the model generates: num_frames, height, width, fps."""
@@ -30,14 +31,15 @@ class WanCodec:
         """Load the VAE of a diffusers pipeline from a folder or the hub; no other component is read or downloaded.
 
         The video format is read from `FORMAT_FILE` in the folder; without it, it is that of the Wan with the same
-        number of latent channels.
+        number of latent channels. A folder with ``SHA256SUMS``, such as tiny-wan's, is compared with it as a whole.
 
         Raises:
-            InputError: the folder has no ``vae/config.json``.
+            InputError: the folder has no ``vae/config.json``, or a file that differs from its checksum.
             OSError: diffusers cannot load the VAE, or there is no such id on the hub.
         """
         if Path(name).is_dir() and not (Path(name) / "vae" / "config.json").exists():
             raise InputError(f"{name} has no vae/config.json; give the folder of a diffusers Wan pipeline.")
+        verify_sums(Path(name))
         vae = AutoencoderKLWan.from_pretrained(name, subfolder="vae", local_files_only=local_files_only)
         return cls(vae, read_format(name))
 

@@ -15,6 +15,7 @@ from memkit.backbones.checkpoints.load import load_original
 from memkit.backbones.codec import WanCodec, tiny_folder
 from memkit.backbones.presets import VideoFormat, format_of
 from memkit.errors import InputError
+from memkit.files.checksums import verify_sums
 
 
 class WanBackbone:
@@ -67,8 +68,9 @@ class WanBackbone:
                     f"{folder} has neither model_index.json (a pipeline) nor config.json (a transformer); give a "
                     "diffusers folder or a hub id."
                 )
+            verify_sums(folder)
             return cls(WanTransformer3DModel.from_pretrained(folder, dtype=torch_dtype))
-        codec = WanCodec.from_pretrained(name, local_files_only)
+        codec = WanCodec.from_pretrained(name, local_files_only)  # which compares the folder with its checksums
         dtype = torch_dtype or torch.float32  # explicit: otherwise transformers uses the dtype of the files
         pipe = WanPipeline.from_pretrained(name, vae=codec.vae, dtype=dtype, local_files_only=local_files_only)
         return cls.from_pipeline(pipe, codec.video_format)

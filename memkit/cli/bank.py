@@ -180,8 +180,10 @@ def _load_encoder(model: str) -> Any:
 
 
 def _finish(bank: Path, report: BuildReport | ImportReport, skip_bad: bool, left_out: str = "") -> int:
-    """Say what a bank has got and what comes next; the exit code."""
+    """Say what a bank has got and what comes next; the exit code. Raises `InputError` where it has got nothing."""
     there = f", {len(report.present)} were there" if report.present else ""
     print(f"{bank}: {len(report.added)} clips added{there}{left_out}, {len(report.bad)} could not be used")
+    if not report.added and not report.present:
+        raise InputError(f"No item could be added to {bank}; list videos that can be used.")
     print(f'Next: memkit retrieve {bank} "what to search for"')
     return 1 if report.bad and not skip_bad else 0

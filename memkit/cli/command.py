@@ -22,6 +22,7 @@ import tyro
 from memkit.cli.bank import Bank
 from memkit.cli.inspect import Inspect
 from memkit.cli.retrieve import Retrieve
+from memkit.cli.text import one_line
 from memkit.demo.demo import Demo
 from memkit.errors import MemkitError
 
@@ -40,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = tyro.cli(parser, args=arguments, prog="memkit", description="Memory for video diffusion.", config=config)
     try:
         return command.run()
-    except MemkitError as error:
-        print(f"memkit: {error}", file=sys.stderr)
+    except (MemkitError, OSError) as error:  # of the system: no access, a full disk
+        print(f"memkit: {one_line(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("memkit: interrupted; what was encoded is kept, and the same command resumes from there", file=sys.stderr)

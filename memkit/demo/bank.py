@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import memkit
 from memkit.errors import BankError
+from memkit.files.checksums import verify_sums
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +20,7 @@ def demo_bank(folder: Path, model: str, backbone: memkit.WanBackbone) -> memkit.
     from memkit.banks.build import build_bank
     from memkit.banks.captions import read_captions
 
+    verify_sums(CLIPS)
     captions = CLIPS / "captions.csv"
     built = build_bank(CLIPS, captions, folder, backbone, model)
     bank = memkit.MemoryBank.open(folder)

@@ -8,6 +8,7 @@ It writes ``report.html`` and ``contact_sheet.png`` into ``--out`` and keeps its
 
 from __future__ import annotations
 
+import math
 import platform
 import re
 import sys
@@ -23,6 +24,7 @@ import memkit
 from memkit.demo.bank import CLIPS, demo_bank, frames_of
 from memkit.demo.summary import print_summary, rows, video_tokens, what_to_see
 from memkit.errors import InputError, MemkitError
+from memkit.files.atomic import atomic_write, write_text, writing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,6 +52,7 @@ PLANETS_CAVEAT = (
     "it closer to theirs; on average it is still off by several m/s², so a single pair may or may not show it "
     "(docs/dit-mem.md)."
 )
+_MOST = 100_000  # steps, or clips per prompt
 
 
 @dataclass(frozen=True)
@@ -92,14 +95,18 @@ def main(demo: Demo | None = None) -> int:
     from memkit.report.sheet import contact_sheet
 
     demo = demo or Demo()
-    if demo.steps < 1:
-        raise InputError(f"--steps is {demo.steps}; give 1 or more.")
+    for option, value in (("--steps", demo.steps), ("--k", demo.k)):
+        if not 1 <= value <= _MOST:
+            raise InputError(f"{option} is {value}; give 1 or more, up to {_MOST}.")
+    if not math.isfinite(demo.guidance_scale):
+        raise InputError(f"--guidance-scale is {demo.guidance_scale}; give a finite number.")
     started = time.perf_counter()
     _quiet()
     prompts = demo.prompt or PROMPTS
     backbone, encoder = _load(demo)
     backbone.pipeline().set_progress_bar_config(disable=True)
-    demo.out.mkdir(parents=True, exist_ok=True)
+    with writing(demo.out):
+        demo.out.mkdir(parents=True, exist_ok=True)
     print(f"bank: {CLIPS} -> {demo.out / 'bank'}", flush=True)
     bank = demo_bank(demo.out / "bank", str(demo.model or "tiny"), backbone)
     conditioning_latents = _first_frame(demo, backbone)
@@ -114,8 +121,9 @@ def main(demo: Demo | None = None) -> int:
     intro, caveat = (f"{INTRO} {PLANETS_INTRO}", f"{CAVEAT} {PLANETS_CAVEAT}") if ours else (INTRO, CAVEAT)
     page = render_report(TITLE, intro, caveat, comparisons, _settings(demo, backbone, bank, seconds), fps)
     report, sheet = demo.out / "report.html", demo.out / "contact_sheet.png"
-    report.write_text(page, encoding="utf-8")
-    contact_sheet([(c.prompt, rows(c)) for c in comparisons]).save(sheet)
+    write_text(report, page)
+    with atomic_write(sheet) as partial:
+        contact_sheet([(c.prompt, rows(c)) for c in comparisons]).save(partial, "PNG")
     print_summary(comparisons)
     print(f"{seconds:.0f} s. Report: {report}  Contact sheet: {sheet}")
     return 0
@@ -232,7 +240,7 @@ def _quiet() -> None:
 def _command() -> int:
     try:
         return main(tyro.cli(Demo, prog="python -m memkit.demo"))
-    except MemkitError as error:
+    except (MemkitError, OSError) as error:
         print(f"memkit: {error}", file=sys.stderr)
         return 2
 

@@ -1,6 +1,6 @@
 """Evaluation: measured rows that survive interruption, tables with confidence intervals, studies of variants."""
 
-from memkit.evaluation.results import ResultStore, check_settings, from_json, read_rows, to_json
+from memkit.evaluation.results import ResultStore, check_settings, from_json, read_rows
 from memkit.evaluation.study import Study, StudyFlags, parallel_map, run_config
 from memkit.evaluation.tables import (
     Cells,
@@ -17,6 +17,7 @@ from memkit.evaluation.tables import (
     values,
     write_tables,
 )
+from memkit.files.non_finite import to_json
 
 __all__ = [
     "Cells",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
@@ -12,13 +12,15 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 from tqdm import tqdm
 
-from memkit.errors import InputError
-from memkit.files.atomic import atomic_write
+from memkit.errors import FileError, InputError
+from memkit.files.atomic import atomic_write, writing
+from memkit.files.json_files import append_row, line_of, read_log
+from memkit.files.non_finite import to_float, to_json
 
 
 @runtime_checkable
 class Row(Protocol):
-    """A dataclass whose fields can be written as JSON. NaN is written as null."""
+    """A dataclass whose fields can be written as JSON: see `memkit.files.non_finite` for NaN and infinities."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -35,20 +37,30 @@ Value = TypeVar("Value")
 class ResultStore(Generic[AnyRow]):
     """The rows of a JSONL file, by condition and id. Its first line holds the settings they were measured with.
 
-    Raises `InputError` if the file was measured with other settings: it is never overwritten.
+    A last line that a crash has cut short is dropped, and measured again. The file is never overwritten.
+
+    Raises:
+        InputError: the file was measured with other settings.
+        FileError: a line is damaged or no row of ``kind``, or the file cannot be read or written.
     """
 
     def __init__(self, file: Path, settings: dict[str, Any], kind: Callable[..., AnyRow]) -> None:
         self.file = file
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if not file.exists():
-            file.write_text(json.dumps(json.loads(json.dumps(settings, default=str)), ensure_ascii=False) + "\n")
-        first, *lines = file.read_text().split("\n")
-        check_settings(file, json.loads(first), settings)
-        self.rows = read_rows(file, kind)
-        if lines[-1]:  # the last line was cut short by a crash
-            with atomic_write(file) as partial:
-                partial.write_text("\n".join([first, *lines[:-1]]) + "\n")
+        with writing(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if not file.exists():
+                with atomic_write(file) as partial:
+                    partial.write_text(line_of(_plain(settings)), encoding="utf-8")
+        before, self.rows = _read(file, kind)
+        check_settings(file, before, settings)
+        self._drop_torn_line()
+
+    def _drop_torn_line(self) -> None:
+        whole, newline, torn = self.file.read_bytes().rpartition(b"\n")
+        if torn:
+            print(f"{self.file}: the last line was cut short; it is dropped and measured again.", file=sys.stderr)
+            with atomic_write(self.file) as partial:
+                partial.write_bytes(whole + newline)
 
     def missing(self, condition: str, ids: Iterable[str]) -> list[str]:
         """The ids that have no row under a condition yet."""
@@ -68,36 +80,63 @@ class ResultStore(Generic[AnyRow]):
 
     def add(self, row: AnyRow) -> None:
         """Append a row to the file."""
-        with self.file.open("a") as opened:
-            opened.write(json.dumps(to_json(asdict(row)), ensure_ascii=False, allow_nan=False) + "\n")
+        append_row(self.file, to_json(asdict(row)))
         self.rows[row.condition, row.id] = row
 
 
 def read_rows(file: Path, kind: Callable[..., AnyRow]) -> dict[tuple[str, str], AnyRow]:
-    """The rows of a `ResultStore`'s file, without a last line that a crash cut short."""
-    lines = file.read_text().split("\n")[1:-1]
-    rows = [from_json(kind, json.loads(line)) for line in lines]
-    return {(row.condition, row.id): row for row in rows}
+    """The rows of a `ResultStore`'s file, without a last line that a crash cut short.
+
+    Raises `FileError` where a line is damaged or no row of ``kind``.
+    """
+    return _read(file, kind)[1]
+
+
+def _read(file: Path, kind: Callable[..., AnyRow]) -> tuple[dict[str, Any], dict[tuple[str, str], AnyRow]]:
+    """The settings and the rows."""
+    remedy = "restore it from a copy, or move it away to measure again"
+    lines, rows = read_log(file, remedy), {}
+    if not lines:
+        raise FileError(f"{file} is empty or cut short: line 1, of settings, is missing; {remedy}.")
+    for number, values in enumerate(lines[1:], 2):
+        try:
+            row = from_json(kind, values)
+        except InputError as error:
+            why = str(error).removesuffix(".")
+            raise FileError(f"Line {number} of {file} is no row of this evaluation: {why}; {remedy}.") from error
+        rows[row.condition, row.id] = row
+    return lines[0], rows
 
 
 def check_settings(file: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     """Raise `InputError` naming the settings in which ``now`` differs from what the file was measured with."""
-    now = json.loads(json.dumps(now, default=str))
+    now = _plain(now)
     changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if changed:
         what = ", ".join(f"{name} ({before.get(name)} before, {now.get(name)} now)" for name in changed)
         raise InputError(f"{file} was measured with other settings: {what}; give another --out, or move it away.")
 
 
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as they come back from a file."""
+    return to_json(json.loads(json.dumps(settings, default=str)))
+
+
 def from_json(kind: Callable[..., Value], values: dict[str, Any]) -> Value:
-    """A row of the dataclass ``kind`` from its JSON object."""
-    return kind(**{name: math.nan if value is None else value for name, value in values.items()})
+    """A row of the dataclass ``kind`` from its JSON object; `InputError` where that has other fields or values."""
+    fields = getattr(kind, "__dataclass_fields__", {})
+    try:
+        return kind(**{name: _value(value, getattr(fields.get(name), "type", "")) for name, value in values.items()})
+    except (TypeError, ValueError) as error:
+        raise InputError(f"A row has other fields or values than {kind.__name__} ({error}).") from error
 
 
-def to_json(value: Any) -> Any:
-    """A JSON value in which NaN is null."""
-    if isinstance(value, dict):
-        return {key: to_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_json(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+def _value(value: Any, annotation: Any) -> Any:
+    match annotation.__name__ if isinstance(annotation, type) else str(annotation):
+        case "float":
+            return to_float(value)
+        case "dict[str, float]":
+            return {name: to_float(number) for name, number in dict(value).items()}
+        case "str" if not isinstance(value, str):
+            raise ValueError(f"{value!r} is no text")
+    return to_float(value) if value is None else value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from memkit.evaluation.results import to_json
+from memkit.files.json_files import write_json
+from memkit.files.non_finite import to_json
 from memkit.metrics.bootstrap import Interval, bootstrap_runs
 
 Run = Mapping[tuple[str, str], Any]
@@ -111,7 +111,7 @@ def write_tables(
         unit = f", {units[title]}" if title in units else ""
         print(f"**{_heading(title) or 'all'}{unit}**\n\n{to_markdown(table, digits(title))}\n")
     numbers = {title or "all": table_to_json(table) for title, table in tables.items()}
-    file.write_text(json.dumps(to_json(numbers), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_json(file, to_json(numbers))
 
 
 def table_to_json(table: Table) -> dict[str, Any]:

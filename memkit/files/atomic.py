@@ -49,6 +49,12 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     _remove_abandoned(path.parent, start)
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all; `FileError` where it cannot be written."""
+    with atomic_write(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
 @contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[None]:
     """Inside, an `OSError` becomes a `FileError` that names ``path``."""

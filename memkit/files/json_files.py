@@ -102,31 +102,32 @@ def read_rows(file: str | os.PathLike[str], remedy: str) -> list[dict[str, Any]]
     return others if without_checksum(first, verified, file) != first else [first, *others]
 
 
-def read_log(file: str | os.PathLike[str], remedy: str) -> list[dict[str, Any]]:
+def read_log(file: str | os.PathLike[str], remedy: str, finite: bool = True) -> list[dict[str, Any]]:
     """The rows that `append_row` wrote, each without its checksum.
 
-    A last line without a newline at its end is left out: a crash or a full disk has cut it short.
+    A last line without a newline at its end is left out: a crash or a full disk has cut it short. Without ``finite``,
+    rows may hold Python's NaN and Infinity.
 
     Raises:
         FileError: ends in ``remedy``. The file is missing, or one of its lines is damaged.
     """
     with reading(file, remedy):
-        return _rows(file, Path(file).read_bytes().split(b"\n")[:-1], remedy)
+        return _rows(file, Path(file).read_bytes().split(b"\n")[:-1], remedy, finite)
 
 
-def _rows(file: str | os.PathLike[str], lines: list[bytes], remedy: str) -> list[dict[str, Any]]:
+def _rows(file: str | os.PathLike[str], lines: list[bytes], remedy: str, finite: bool = True) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(row_of(line))
+            rows.append(row_of(line, finite))
         except FileError as error:
             raise FileError(f"Line {number} of {file} is damaged: {error}; {remedy}.") from None
     return rows
 
 
-def row_of(line: bytes) -> dict[str, Any]:
+def row_of(line: bytes, finite: bool = True) -> dict[str, Any]:
     """The row of a line of text, without its checksum; `FileError` where it is damaged."""
-    row = parse_json(line)
+    row = parse_json(line, finite)
     if not isinstance(row, dict):
         raise FileError("it holds no JSON object")
     if (stated := row.pop(ROW_CHECKSUM_KEY, None)) is not None:

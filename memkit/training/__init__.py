@@ -3,9 +3,19 @@
 The loop itself is the caller's: batch, forward, loss, backward, step, log, save.
 """
 
-from memkit.training.checkpoint import TrainState, load_checkpoint, run_settings, save_checkpoint, save_part
+from memkit.training.checkpoint import (
+    TrainState,
+    load_checkpoint,
+    restoring,
+    run_settings,
+    save_checkpoint,
+    save_part,
+    save_torch,
+    steps_done,
+)
 from memkit.training.command_line import PREPARES, SAMPLES, TRAINS, parse_with, report_done, run_command
 from memkit.training.launch import distribute, launch, micro_batches, report_sharding, shard, sharded
+from memkit.training.limits import CheckedSettings
 from memkit.training.load import load_backbone, load_codec, load_trainable
 from memkit.training.loop import (
     adamw,
@@ -19,6 +29,7 @@ from memkit.training.loop import (
     zero_missing_gradients,
 )
 from memkit.training.muon import Muon, MuonAdam
+from memkit.training.optimizer_state import load_optimizer
 from memkit.training.own_videos import OwnVideos
 from memkit.training.run_log import (
     Phase,
@@ -27,6 +38,7 @@ from memkit.training.run_log import (
     check_disk,
     estimate_cost,
     gathered_losses,
+    read_run_log,
     timed,
 )
 from memkit.training.settings import (
@@ -40,6 +52,7 @@ from memkit.training.settings import (
 from memkit.training.vae_init import initialise_vae
 
 __all__ = [
+    "CheckedSettings",
     "DataSettings",
     "PREPARES",
     "Muon",
@@ -69,6 +82,7 @@ __all__ = [
     "load_backbone",
     "load_checkpoint",
     "load_codec",
+    "load_optimizer",
     "load_trainable",
     "lr_multiplier",
     "micro_batches",
@@ -76,14 +90,18 @@ __all__ = [
     "pick_device",
     "prepared",
     "report_done",
+    "read_run_log",
     "report_sharding",
+    "restoring",
     "run_command",
     "run_settings",
     "save_checkpoint",
     "save_part",
+    "save_torch",
     "set_learning_rate",
     "shard",
     "sharded",
+    "steps_done",
     "timed",
     "zero_missing_gradients",
 ]

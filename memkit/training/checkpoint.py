@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Collection, Mapping
+import os
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
-from memkit.errors import FileError, InputError
-from memkit.files.atomic import atomic_write
+from memkit.errors import FileError, InputError, MemkitError
+from memkit.files.atomic import atomic_write, reading, writing
+from memkit.files.checksums import write_sums
 from memkit.files.json_files import parse_json
 from memkit.files.tensors import read_torch
+from memkit.files.weights_format import check_torch_checksums
+from memkit.pretrained import Pretrained
+from memkit.training.optimizer_state import load_optimizer
+
+REMEDY = "move it away to train from the start, or restore it from a copy"
 
 
 def run_settings(config: Any, overrides: Collection[str], **more: Any) -> dict[str, Any]:
@@ -30,10 +39,18 @@ def run_settings(config: Any, overrides: Collection[str], **more: Any) -> dict[s
 
 
 def save_checkpoint(state: dict[str, Any], path: Path, run: dict[str, Any]) -> None:
-    """Write a checkpoint of the run with these `run_settings`; a crash leaves the old file or the new one."""
+    """Write a checkpoint of the run with these `run_settings`; a crash leaves the old file or the new one.
+
+    Of ``state``, "step" is the number of steps that are done. Raises `FileError` where the file cannot be written.
+    """
+    save_torch({**state, "about": json.dumps(run)}, path)
+
+
+def save_torch(content: object, path: str | os.PathLike[str]) -> None:
+    """``torch.save``, whole or not at all; `FileError` where the file cannot be written."""
     with atomic_write(path) as partial, partial.open("wb") as file:
         try:
-            torch.save({**state, "about": json.dumps(run)}, file)
+            torch.save(content, file)
         except RuntimeError as error:  # what torch makes of a full disk
             raise FileError(f"Cannot write {path} ({error}); make room on the disk.") from error
 
@@ -41,20 +58,53 @@ def save_checkpoint(state: dict[str, Any], path: Path, run: dict[str, Any]) -> N
 def load_checkpoint(path: Path, run: dict[str, Any]) -> dict[str, Any] | None:
     """The checkpoint, or None if there is none yet. Only tensors and plain values are read, never a pickle.
 
-    Raises `InputError` naming the settings that differ if it belongs to a run with other `run_settings`.
+    Raises `InputError` naming the settings that differ if it belongs to a run with other `run_settings`, and where the
+    file is damaged or no checkpoint.
     """
     if not path.exists():
         return None
-    remedy = "move it away to train from the start, or restore it from a copy"
-    state = read_torch(path, remedy)
-    if not isinstance(state, dict) or not isinstance(state.get("about"), str):
-        raise FileError(f"{path} is no checkpoint of a training; {remedy}.")
-    before = dict(parse_json(state.pop("about")))
+    state = _state(read_torch(path, REMEDY), path)
+    with reading(path, REMEDY):
+        before = parse_json(state.pop("about"))
+    if not isinstance(before, dict):
+        raise FileError(f"{path} is no checkpoint of a training; {REMEDY}.")
     names = [name for name in {**before, **run} if before.get(name) != run.get(name)]
     if names:
         changed = ", ".join(f"{name} ({before.get(name)} before, {run.get(name)} now)" for name in names)
         raise InputError(f"{path} is of a run with other settings: {changed}; set them back, or give another --out.")
     return state
+
+
+def steps_done(path: Path) -> int:
+    """The number of steps behind a checkpoint, whose tensors are compared with their checksums but not kept.
+
+    Raises `InputError` where the file is damaged or no checkpoint.
+    """
+    with reading(path, REMEDY):
+        check_torch_checksums(path)
+    return _state(read_torch(path, REMEDY, values="skipped"), path)["step"]
+
+
+def _state(content: object, path: Path) -> dict[str, Any]:
+    """What `save_checkpoint` wrote."""
+    if not isinstance(content, dict) or not isinstance(content.get("about"), str):
+        raise FileError(f"{path} is no checkpoint of a training; {REMEDY}.")
+    step = content.get("step")
+    if type(step) is not int or step < 0:
+        raise FileError(f"{path} does not say how many steps are done (its step is {step!r}); {REMEDY}.")
+    return content
+
+
+@contextmanager
+def restoring(path: Path) -> Iterator[None]:
+    """Inside, what a checkpoint of another model or optimizer raises becomes a `FileError` that names ``path``."""
+    try:
+        yield
+    except MemkitError as error:
+        raise FileError(f"{path} does not fit this run: {str(error).removesuffix('.')}; {REMEDY}.") from error
+    except Exception as error:  # torch has many types for a state dict of another model
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:400]
+        raise FileError(f"{path} does not fit the model of this run ({why}); {REMEDY}.") from error
 
 
 class TrainState:
@@ -86,28 +136,41 @@ class TrainState:
             i: {name: _like(value, parameters[i]) for name, value in of.items()}
             for i, of in state["optimizer"]["state"].items()
         }
-        self.optimizer.load_state_dict({**state["optimizer"], "state": moments})
+        load_optimizer(self.optimizer, {**state["optimizer"], "state": moments})
         if self.average is not None:
             self.average.load_state_dict(state["average"])
 
     def resume(self, path: Path, run: dict[str, Any]) -> int:
-        """Load the checkpoint if there is one; the step to go on with. All processes call it."""
+        """Load the checkpoint if there is one; the step to go on with. All processes call it.
+
+        Raises `InputError` where it is damaged, of another run, or of another model or optimizer.
+        """
         state = load_checkpoint(path, run)
         if state is not None:
-            self.load_state_dict(state)
+            with restoring(path):
+                self.load_state_dict(state)
         self.accelerator.wait_for_everyone()  # the main process will write where the others have just read
         return 0 if state is None else state["step"]
 
 
 def save_part(part: Any, weights: Mapping[str, Tensor], prefix: str, folder: Path) -> None:
-    """``part.save_pretrained(folder)``, also if it is sharded; its whole weights are those under ``prefix``."""
+    """``part.save_pretrained(folder)``, also if it is sharded; its whole weights are those under ``prefix``.
+
+    What diffusers saves gets its checksums beside it. Raises `FileError` where the folder cannot be written.
+    """
     if any(isinstance(p, DTensor) for p in part.parameters()):
         kind = next(base for base in type(part).__mro__ if base.__module__ != "torch.distributed.fsdp")
         with torch.device("meta"):
             part = kind.from_config(part.config) if hasattr(kind, "from_config") else kind(part.config)
         own = {name.removeprefix(prefix): x for name, x in weights.items() if name.startswith(prefix)}
         part.load_state_dict(own, assign=True)
-    part.save_pretrained(folder)
+    with writing(folder):
+        try:
+            part.save_pretrained(folder)
+        except SafetensorError as error:  # what safetensors makes of a full disk
+            raise OSError(str(error)) from error
+        if not isinstance(part, Pretrained):
+            write_sums(folder)
 
 
 def gathered(state: Any, keep: bool) -> Any:

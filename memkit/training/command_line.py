@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
+from safetensors import SafetensorError
 
 from memkit.errors import MemkitError
 from memkit.training.settings import DataSettings, RunSettings, SampleSettings, TrainSettings
@@ -78,10 +79,14 @@ def report_done(out: Path, next_command: str | None = None) -> None:
             print(f"Next: {next_command}")
 
 
-def run_command(command: Callable[[], int]) -> None:
-    """Exit with the command's code; an error that memkit raises on purpose is one line, not a traceback."""
+def run_command(command: Callable[[], object]) -> None:
+    """Exit with the command's code, 0 where it returns no number; an expected error is one line, not a traceback."""
     try:
-        sys.exit(command())
-    except MemkitError as error:
-        print(f"error: {error}", file=sys.stderr)
+        code = command()
+        sys.exit(code if isinstance(code, int) else 0)
+    except (MemkitError, OSError, SafetensorError) as error:  # of the system: no access, a full disk
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from what is saved", file=sys.stderr)
+        sys.exit(130)

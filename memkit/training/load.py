@@ -12,7 +12,8 @@ from torch import nn
 
 from memkit.backbones.codec import WanCodec, tiny_folder
 from memkit.backbones.wan import WanBackbone
-from memkit.errors import InputError
+from memkit.errors import FileError, InputError
+from memkit.files.checksums import verify_sums
 from memkit.training.launch import shard as shard_weights
 from memkit.training.loop import pick_device
 from memkit.training.settings import RunSettings
@@ -82,10 +83,18 @@ def _load(settings: RunSettings, transformer: WanTransformer3DModel | None) -> W
 
 
 def _transformer(folder: Path | str, dtype: torch.dtype) -> WanTransformer3DModel:
-    """The transformer of a run or of a pipeline."""
-    if Path(folder).is_dir() and not (Path(folder) / "transformer" / "config.json").exists():
+    """The transformer of a run or of a pipeline; `FileError` where a folder of it is damaged."""
+    if not Path(folder).is_dir():
+        return WanTransformer3DModel.from_pretrained(folder, subfolder="transformer", dtype=dtype)
+    part = Path(folder) / "transformer"
+    if not (part / "config.json").exists():
         raise InputError(f"There is no trained transformer in {folder}; run this recipe's train first.")
-    return WanTransformer3DModel.from_pretrained(folder, subfolder="transformer", dtype=dtype)
+    verify_sums(part)
+    try:
+        return WanTransformer3DModel.from_pretrained(part, dtype=dtype)
+    except Exception as error:  # diffusers has many types for a damaged folder
+        why = " ".join(str(error).split())[:300]
+        raise FileError(f"{part} cannot be loaded ({why}); train again, or restore the folder from a copy.") from error
 
 
 def set_threads(settings: RunSettings) -> None:

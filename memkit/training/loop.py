@@ -16,14 +16,25 @@ from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 
 from memkit.backbones.wan import WanBackbone
+from memkit.errors import InputError
 from memkit.generation.short_text import short_texts
 
 LEAST_LR = 0.05  # where the cosine ends
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of that name; "auto" is CUDA if it is available."""
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    """The device of that name; "auto" is CUDA if it is available. Raises `InputError` for one that is not there."""
+    remedy = "give auto, cpu, or a device of this machine"
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        if device.type != "cuda":  # whose first use would take memory of the first GPU in each process of a launch
+            torch.empty(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises them all
+        why = str(error).partition("\n")[0][:200]
+        raise InputError(f"There is no device {name!r} ({why}); {remedy}.") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"There is no device {name!r} among {torch.cuda.device_count()} of CUDA; {remedy}.")
+    return device
 
 
 @contextmanager

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from memkit.training.optimizer_state import load_optimizer
+
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
@@ -70,6 +72,6 @@ class MuonAdam:
         return {"muon": self._muon.state_dict(), "adam": self._adam.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
-        """Load what `state_dict` returned."""
-        self._muon.load_state_dict(state["muon"])
-        self._adam.load_state_dict(state["adam"])
+        """Load what `state_dict` returned. Raises `InputError` for that of other parameters."""
+        load_optimizer(self._muon, state["muon"])
+        load_optimizer(self._adam, state["adam"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -15,8 +14,12 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
-from memkit.errors import InputError
-from memkit.files.atomic import atomic_write
+from memkit.errors import FileError, InputError
+from memkit.files.atomic import atomic_write, writing
+from memkit.files.json_files import append_row, line_of, read_log
+from memkit.files.non_finite import to_json
+
+LOG = "log.jsonl"
 
 TIMED_STEPS = range(2, 6)  # steps of a run whose mean time makes the estimate; the first one warms up
 
@@ -35,12 +38,30 @@ def gathered_losses(accelerator: Accelerator, losses: Sequence[tuple[Tensor, Ten
     return {"loss": loss.mean().item(), **by_noise_level(loss, sigma)}
 
 
+def read_run_log(folder: Path) -> list[dict[str, Any]]:
+    """The rows of the ``log.jsonl`` that a `RunLog` wrote into a folder, without a last line that was cut short.
+
+    Raises `FileError` where there is none, or a line is damaged or no row of a log.
+    """
+    file = folder / LOG
+    remedy = f"remove that line, or move {LOG} away: training resumes without it"
+    rows = read_log(file, remedy, finite=False)  # once, NaN was written as NaN
+    for number, row in enumerate(rows, 1):
+        if type(row.get("step")) is not int or type(row.get("seconds")) not in (int, float):
+            raise FileError(f"Line {number} of {file} is no row of a log, with step and seconds; {remedy}.")
+    return rows
+
+
 class RunLog:
     """Progress bar and ``log.jsonl`` of a run of ``total`` steps that begins, or resumes, at ``start``.
 
     A resumed run first drops the rows written after its checkpoint, so that each step is logged once. After a few steps
     it prints how long the rest will take. With an ``accelerator`` only the main process logs, and its tracker gets
-    every row too.
+    every row too. In the file, NaN is null and infinity "inf".
+
+    Raises:
+        InputError: there are no steps to make.
+        FileError: the log cannot be written, or a line of it other than the last is damaged.
     """
 
     def __init__(self, folder: Path, name: str, start: int, total: int, accelerator: Accelerator | None = None) -> None:
@@ -48,16 +69,20 @@ class RunLog:
         self._accelerator, self._name, self._steps = accelerator, name, 0
         self._left = total - start
         self._clock = time.monotonic()
+        if total < 1:
+            raise InputError(f"{name}: there is nothing to train in {total} steps; give 1 or more.")
         if not self._main:
             return
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "log.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        kept = [line for line in lines if json.loads(line)["step"] < start]
-        with atomic_write(path) as partial:
-            partial.write_text("".join(line + "\n" for line in kept))
-        self._before = json.loads(kept[-1])["seconds"] if kept else 0.0
-        self._file = path.open("a")
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._file = folder / LOG
+        rows = read_run_log(folder) if self._file.exists() else []
+        if rows and not self._file.read_bytes().endswith(b"\n"):
+            tqdm.write(f"{self._file}: the last line was cut short and is dropped.")
+        kept = [row for row in rows if row["step"] < start]
+        with atomic_write(self._file) as partial:
+            partial.write_text("".join(line_of(to_json(row)) for row in kept), encoding="utf-8")
+        self._before = kept[-1]["seconds"] if kept else 0.0
         self._bar = tqdm(total=total, initial=start, desc=name)
 
     def step(self, row: dict[str, Any] | None = None) -> None:
@@ -69,8 +94,7 @@ class RunLog:
         if row is None:
             return
         row["seconds"] = round(self._before + time.monotonic() - self._clock, 1)
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+        append_row(self._file, to_json(row))
         if self._accelerator is not None:  # which without a tracker does nothing
             self._accelerator.log({name: value for name, value in row.items() if name != "step"}, step=row["step"])
         self._bar.set_postfix({k: f"{v:.4g}" for k, v in row.items() if isinstance(v, float) and k != "seconds"})
@@ -84,10 +108,9 @@ class RunLog:
             tqdm.write(f"{self._name}: {left} more steps of {seconds:.2f} s, about {duration(left * seconds)}")
 
     def close(self) -> None:
-        """Close the bar and the file."""
+        """Close the bar."""
         if self._main:
             self._bar.close()
-            self._file.close()
 
 
 @dataclass(frozen=True)
@@ -125,7 +148,8 @@ def estimate_cost(name: str, phases: Sequence[Phase], bytes_needed: int, folder:
 
 def check_disk(name: str, folder: Path, bytes_needed: int) -> None:
     """Print what ``name`` takes on the disk of ``folder``; `InputError`, before anything is spent, if it has less."""
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     print(f"{name}; {bytes_needed / 1e6:.0f} MB on disk of {free / 1e9:.0f} GB free", flush=True)
     if bytes_needed > free:

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from memkit.training.limits import CheckedSettings
+
 Tracker = Literal["none", "trackio", "wandb", "tensorboard"]
 
 
 @dataclass(frozen=True)
-class RunSettings:
+class RunSettings(CheckedSettings):
     """Settings of every command of a run."""
 
     model: str = "tiny"

@@ -17,7 +17,7 @@ import tyro
 from jaxtyping import UInt8
 from torch import Tensor
 
-from memkit.errors import MemkitError
+from memkit.errors import InputError, MemkitError
 from memkit.video.frames import write_video
 from memkit.worlds import interruptions
 from memkit.worlds.constants import Split
@@ -27,6 +27,7 @@ from memkit.worlds.laws import sample_law
 from memkit.worlds.rooms import RoomClip, sample_room
 
 _LONG = {"laws": 33, "interruptions": interruptions.NUM_FRAMES, "rooms": 160}
+_MOST_PIXELS = 1 << 28  # of all frames together; as floats they are 3 GiB
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,10 @@ class Show:
 
 
 def clip(show: Show) -> tuple[str, Callable[[], UInt8[Tensor, "frames size size 3"]]]:
-    """The caption, and a function that renders the video."""
-    rng, frames = random.Random(show.seed), show.num_frames or _LONG[show.suite]
+    """The caption, and a function that renders the video; `InputError` for sizes that cannot be rendered."""
+    rng, frames = random.Random(show.seed), _LONG[show.suite] if show.num_frames is None else show.num_frames
+    if frames < 1 or show.size < 2 or frames * show.size**2 > _MOST_PIXELS:
+        raise InputError(f"{frames} frames of {show.size}×{show.size} cannot be rendered; give other sizes.")
     if show.suite == "laws":
         event = sample_law(rng, show.split, None if show.kind is None else (show.kind,))
         return f"{event.caption} [{event.law}]", lambda: event.video(frames, size=show.size)
@@ -72,7 +75,7 @@ def main(show: Show) -> int:
     try:
         caption, render = clip(show)
         write_video(show.out, render(), FPS)
-    except MemkitError as error:
+    except (MemkitError, OSError) as error:
         print(f"memkit.worlds: {error}", file=sys.stderr)
         return 2
     print(f"{show.out}: {caption}")

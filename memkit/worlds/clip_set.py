@@ -1,5 +1,7 @@
 """A set of rendered clips on disk: one uint8 array per suite of the worlds, with the captions beside it.
 
+Each row of the captions has the CRC-32 of its clip, which is compared when the clip is read.
+
 Clips have 17 frames. Those of the suite `laws` show an event from its beginning; those of `interruptions` and `rooms`
 are windows of longer clips. Clip i of a suite and seed is drawn from a generator of its own, so any part of a set can
 be rendered again alone.
@@ -7,21 +9,25 @@ be rendered again alone.
 
 from __future__ import annotations
 
-import json
 import operator
 import os
 import random
+import shutil
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, SupportsIndex
+from typing import Any, Literal, NamedTuple, SupportsIndex
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
 from tqdm import tqdm
 
+from memkit.errors import FileError, InputError
+from memkit.files.atomic import reading, write_text, writing
+from memkit.files.json_files import read_rows, write_rows
 from memkit.worlds.constants import Split
 from memkit.worlds.event import FPS, IMAGE_SIZE, NUM_FRAMES, Part, caption_of
 from memkit.worlds.interruptions import NUM_FRAMES as WHOLE
@@ -31,6 +37,10 @@ from memkit.worlds.rooms import sample_clip
 
 SUITES = ("laws", "interruptions", "rooms")
 _SHAPE = (NUM_FRAMES, IMAGE_SIZE, IMAGE_SIZE, 3)
+_MOST = 10**6  # clips of a suite
+_CRC = "frames_crc32"
+_NAMES = {"id", "kind", "source", "caption", "parts"}
+_AGAIN = "remove the suite's files and render it again"
 _CHUNK = 50  # clips that are rendered between two records of how far it is
 
 
@@ -52,6 +62,13 @@ class ClipSetConfig:
     """Seed of all clips."""
     workers: int = 2
     """Number of processes that render."""
+
+    def __post_init__(self) -> None:
+        counts = [getattr(self, suite) for suite in SUITES]
+        if min(counts) < 0 or max(counts) > _MOST or not any(counts):
+            raise InputError(f"A set cannot have {counts} clips; give 1 to {_MOST} of one suite at least, else 0.")
+        if not 1 <= self.workers <= 1024:
+            raise InputError(f"{self.workers} workers cannot render; give 1 or more.")
 
     @property
     def bytes(self) -> int:
@@ -101,20 +118,30 @@ def render_clip_set(config: ClipSetConfig) -> None:
     """Write ``SUITE.npy`` [clips, frames, height, width, 3] and ``SUITE.jsonl`` for each suite that is not complete.
 
     A call that was stopped is continued by the next one.
+
+    Raises:
+        InputError: the folder has clips of other settings, cannot be written, or has no room.
     """
-    config.out.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(config.workers) as pool:
-        for suite in SUITES:
-            count = getattr(config, suite)
-            if count and not (config.out / f"{suite}.npy").exists():
-                _write(config, suite, count, pool)
+    with writing(config.out):
+        config.out.mkdir(parents=True, exist_ok=True)
+        if (free := shutil.disk_usage(config.out).free) < config.bytes:  # a full disk would end the process
+            raise InputError(f"{config.out} has {free:,} bytes free and {config.bytes:,} are needed; make room.")
+        with ProcessPoolExecutor(config.workers) as pool:
+            for suite in SUITES:
+                count = getattr(config, suite)
+                if count and not (config.out / f"{suite}.npy").exists():
+                    _write(config, suite, count, pool)
 
 
 def _write(config: ClipSetConfig, suite: str, count: int, pool: Executor) -> None:
     partial, mark = config.out / f"{suite}.partial.npy", config.out / f"{suite}.done"
-    done = int(mark.read_text()) if mark.exists() and partial.exists() else 0
-    mode = "r+" if done else "w+"
-    clips = np.lib.format.open_memmap(partial, mode=mode, dtype=np.uint8, shape=None if done else (count, *_SHAPE))
+    done = _done(mark) if mark.exists() and partial.exists() else 0
+    if done:
+        clips = _open(partial, "r+")
+        if clips.shape != (count, *_SHAPE) or not (clips[0] == draw(config, suite, 0).render().numpy()).all():
+            raise InputError(f"{partial} has clips of other settings; set them back, or {_AGAIN}.")
+    else:
+        clips = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(count, *_SHAPE))
     with tqdm(total=count, initial=done, desc=f"render {suite}") as bar:
         for start in range(done, count, _CHUNK):
             jobs = [(config, suite, i) for i in range(start, min(start + _CHUNK, count))]
@@ -122,11 +149,30 @@ def _write(config: ClipSetConfig, suite: str, count: int, pool: Executor) -> Non
                 clips[job[2]] = frames
                 bar.update()
             clips.flush()
-            mark.write_text(str(start + len(jobs)))
-    rows = (json.dumps(draw(config, suite, i).row) for i in range(count))
-    (config.out / f"{suite}.jsonl").write_text("\n".join(rows) + "\n")
+            write_text(mark, str(start + len(jobs)))
+    rows = ({**draw(config, suite, i).row, _CRC: zlib.crc32(clips[i])} for i in range(count))
+    write_rows(config.out / f"{suite}.jsonl", rows)
     os.replace(partial, config.out / f"{suite}.npy")
     mark.unlink()
+
+
+def _done(mark: Path) -> int:
+    text = mark.read_text(encoding="utf-8", errors="replace")
+    if not text.isdecimal():
+        raise FileError(f"{mark} is damaged: it does not say how many clips are rendered; {_AGAIN}.")
+    return int(text)
+
+
+def _open(file: Path, mode: Literal["r", "r+"]) -> np.ndarray:
+    """The clips of a file, memory-mapped."""
+    with reading(file, _AGAIN):
+        try:
+            clips = np.load(file, mmap_mode=mode, allow_pickle=False)
+        except Exception as error:  # numpy has many types for a damaged file
+            raise FileError(f"{file} is damaged ({error}); {_AGAIN}.") from error
+    if clips.dtype != np.uint8 or clips.shape[1:] != _SHAPE:
+        raise FileError(f"{file} holds {clips.dtype} of {clips.shape} instead of clips; {_AGAIN}.")
+    return clips
 
 
 class ClipSet:
@@ -136,17 +182,27 @@ class ClipSet:
     """
 
     def __init__(self, folder: Path, suites: Sequence[str] = SUITES) -> None:
+        if not any((folder / f"{suite}.npy").exists() for suite in SUITES):
+            raise FileError(f"There are no clips in {folder}; render them, or give the folder that has them.")
         suites = [suite for suite in suites if (folder / f"{suite}.npy").exists()]
-        self._arrays = [np.load(folder / f"{suite}.npy", mmap_mode="r") for suite in suites]
+        self.folder = folder
+        self._arrays = [_open(folder / f"{suite}.npy", "r") for suite in suites]
         self._starts = np.cumsum([0, *(len(array) for array in self._arrays)])
-        lines = [line for suite in suites for line in (folder / f"{suite}.jsonl").read_text().splitlines()]
-        self.rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        rows = [read_rows(folder / f"{suite}.jsonl", _AGAIN) for suite in suites]
+        for suite, array, some in zip(suites, self._arrays, rows, strict=True):
+            if len(array) != len(some) or not all(row.keys() >= _NAMES for row in some):
+                raise FileError(f"{folder / suite}.jsonl does not describe the {len(array)} clips; {_AGAIN}.")
+        self.rows: list[dict[str, Any]] = [row for some in rows for row in some]
+        self._crcs = [row.pop(_CRC, None) for row in self.rows]  # which older sets do not have
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: SupportsIndex) -> UInt8[np.ndarray, "frames height width 3"]:
-        """A clip."""
+        """A clip. Raises `FileError` where it is damaged."""
         index = operator.index(index)
         suite = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return self._arrays[suite][index - self._starts[suite]]
+        clip = self._arrays[suite][index - self._starts[suite]]
+        if self._crcs[index] not in (None, zlib.crc32(clip)):
+            raise FileError(f"Clip {self.rows[index]['id']} in {self.folder} is damaged; {_AGAIN}.")
+        return clip

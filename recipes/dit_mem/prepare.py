@@ -13,7 +13,6 @@ and make the bank that one would have made; see `memkit.banks.fill_together`.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from memkit.errors import BankError, InputError
 from memkit.training import PREPARES, OwnVideos, load_codec, report_done, run_command
 from memkit.video import to_model
 from memkit.worlds.law_clips import clip_ids, law_of
-from recipes.dit_mem.presets import Command, Config, parse
+from recipes.dit_mem.presets import Command, parse
 
 COMMIT_EVERY = 32  # clips
 
@@ -42,10 +41,10 @@ class Prepare(OwnVideos, Command):
 
 def main(command: Prepare) -> int:
     """Build what is missing; the exit code."""
-    config, own = command.config, command.source(command.config.model)
-    codec = load_codec(config)
+    config = command.config
+    own, codec = command.source(config.model, config.train_clips + config.test_clips), load_codec(config)
     if own is not None:
-        return _ingest(config, *own, command.skip_bad, codec)
+        return _ingest(command, *own, codec)
     render_bank(config.bank, clip_ids("train", config.train_clips, config.seed), config.model, codec)
     render_bank(config.test_bank, clip_ids("test", config.test_clips, config.seed), config.model, codec)
     report_done(config.folder, "python -m recipes.dit_mem.train with the same --preset and flags")
@@ -75,14 +74,14 @@ def render_bank(path: Path, ids: list[str], model: str, encoder: WanCodec | WanB
     fill_together(path, ids, fill)
 
 
-def _ingest(config: Config, videos: Path, captions: Path, skip_bad: bool, encoder: WanCodec) -> int:
+def _ingest(command: Prepare, videos: Path, captions: Path, encoder: WanCodec) -> int:
+    config = command.config
     report = build_bank_together(videos, captions, config.bank, encoder, config.model)
     if report is None:
         return 0
-    for item in report.bad:
-        print(f"{captions}:{item.line}: {item.name}: {item.reason}", file=sys.stderr)
-    print(f"{config.bank}: {len(report.added)} clips added, {len(report.present)} were there, {len(report.bad)} bad")
-    return 1 if report.bad and not skip_bad else 0
+    added, present = len(report.added), len(report.present)
+    print(f"{config.bank}: {added} clips added, {present} were there, {len(report.bad)} bad")
+    return command.report(config.bank, added + present, report.bad, {})
 
 
 if __name__ == "__main__":

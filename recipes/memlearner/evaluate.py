@@ -17,7 +17,6 @@ Intervals are 95 % bootstraps over rooms, for one training run; studies.claims h
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,6 +29,8 @@ from memkit.backbones import WanBackbone
 from memkit.cameras import Cameras
 from memkit.errors import InputError
 from memkit.evaluation import ResultStore, write_tables
+from memkit.files.atomic import write_text
+from memkit.files.json_files import line_of
 from memkit.rollout import ContextMethod, Rollout, RolloutAttention
 from memkit.training import fingerprint, load_backbone, report_done, run_command
 from memkit.video import from_model, to_model, write_video
@@ -109,7 +110,7 @@ class Evaluator:
                 file.parent.mkdir(exist_ok=True)
                 write_video(file, torch.cat([videos[i], real[i]], dim=2), self.form.fps)
                 if shares := attention.by_chunk(i):
-                    file.with_suffix(".json").write_text(json.dumps(shares) + "\n")
+                    write_text(file.with_suffix(".json"), f"[{','.join(line_of(chunk) for chunk in shares)}]\n")
             rows.add(row)
 
     def _roll_out(

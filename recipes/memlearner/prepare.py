@@ -46,16 +46,18 @@ class Prepare(OwnVideos, Command):
 def main(command: Prepare) -> int:
     """Build what is missing; the exit code."""
     config = command.config
-    own, codec = command.source(config.model), load_codec(config)
+    own, codec = command.source(config.model, config.train_videos + config.test_videos), load_codec(config)
     if own is not None:
         return _ingest(command, *own, codec)
     splits: tuple[tuple[Split, int], ...] = (("train", config.train_videos), ("test", config.test_videos))
+    codes = []
     for split, count in splits:
         names = room_names(split, count, both=split == "test")
         videos = [RoomVideo(name, config.video_chunks, codec.video_format) for name in names]
-        fill_videos(config.folder / split, config, codec, videos, config.video_chunks)
+        bad = fill_videos(config.folder / split, config, codec, videos, config.video_chunks)
+        codes.append(command.report(config.folder / split, len(videos), [], bad) if videos else 0)
     report_done(config.folder, "python -m recipes.memlearner.train with the same --preset and flags")
-    return 0
+    return max(codes)
 
 
 def fill_videos(

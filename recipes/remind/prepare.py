@@ -48,14 +48,16 @@ class Prepare(OwnVideos, Command):
 def main(command: Prepare) -> int:
     """Build what is missing; return the exit code."""
     config = command.config
-    own, codec = command.source(config.model), load_codec(config)
+    own, codec = command.source(config.model, config.train_clips + config.test_clips), load_codec(config)
     if own is not None:
         return _ingest(command, *own, codec)
+    codes = []
     for split, count in (("train", config.train_clips), ("test", config.test_clips)):
         clips = [WorldClip(f"{split}-{i:05d}", config) for i in range(count)]
-        fill_clips(config.folder / split, config, codec, {clip.id: clip for clip in clips})
+        bad = fill_clips(config.folder / split, config, codec, {clip.id: clip for clip in clips})
+        codes.append(command.report(config.folder / split, count, [], bad) if count else 0)
     report_done(config.folder, "python -m recipes.remind.train with the same --preset and flags")
-    return 0
+    return max(codes)
 
 
 def fill_clips(path: Path, config: Config, codec: WanCodec, clips: Mapping[str, Clip]) -> dict[str, str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from memkit import frame_graph
 from memkit.banks import MemoryBank, stack_clips
 from memkit.cameras import Cameras
 from memkit.errors import InputError
-from memkit.files.atomic import atomic_write
+from memkit.files.json_files import read_rows, write_rows
 from memkit.interruptions import Phases, PosedFrames
 from recipes.remind.presets import Config
 
@@ -82,24 +83,25 @@ def sample_fitting(
 
 def write_records(bank: Path, records: Sequence[Record]) -> None:
     """Write the records into the bank's folder; a crash leaves the old file or the new one."""
-    with atomic_write(bank / RECORDS) as partial:
-        partial.write_text("".join(json.dumps(record._asdict(), ensure_ascii=False) + "\n" for record in records))
+    write_rows(bank / RECORDS, [record._asdict() for record in records])
 
 
 def read_records(bank: Path) -> list[Record]:
-    """Read what `write_records` wrote. Raises `InputError` naming the line that is not a record."""
-    file = bank / RECORDS
-    if not file.exists():
-        raise InputError(f"There is no {file}; run recipes.remind.prepare, which writes it once the bank is complete.")
-    records = []
-    for i, line in enumerate(file.read_text().splitlines(), 1):
+    """Read what `write_records` wrote. Raises `InputError` naming the line that is damaged or not a record."""
+    file, records, remedy = bank / RECORDS, [], "run recipes.remind.prepare, which writes it once the bank is complete"
+    for i, row in enumerate(read_rows(file, remedy), 1):
         try:
-            row = json.loads(line)
             start, stop = (int(x) for x in row.pop("hidden"))
             records.append(Record(**{**row, "captions": tuple(row["captions"])}, hidden=(start, stop)))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise InputError(f"{file}, line {i} is not a record ({error!r}); run recipes.remind.prepare.") from error
+            raise InputError(f"{file}, line {i} is not a record ({error!r}); {remedy}.") from error
     return records
+
+
+def digest(records: Sequence[Record]) -> str:
+    """SHA-256 of all records, whatever checksums are in their file."""
+    lines = (json.dumps(record._asdict(), ensure_ascii=False) + "\n" for record in records)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 class ClipBank:

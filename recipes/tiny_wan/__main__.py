@@ -14,13 +14,13 @@ from pathlib import Path
 
 import tyro
 
-from memkit.training import Phase, estimate_cost, timed
+from memkit.training import CheckedSettings, Phase, estimate_cost, run_command, timed
 from memkit.worlds import clip_set
 from recipes.tiny_wan import data, evaluate, transformer, vae
 
 
 @dataclass(frozen=True)
-class TinyWanConfig:
+class TinyWanConfig(CheckedSettings):
     """Everything. The folders of the parts are below ``out``, whatever they say; seed and threads are those here."""
 
     out: Path = Path("runs/tiny-wan")
@@ -58,4 +58,4 @@ def _render(config: data.DataConfig) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(TinyWanConfig, description=__doc__))
+    run_command(lambda: main(tyro.cli(TinyWanConfig, description=__doc__)))

@@ -15,8 +15,10 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from memkit.files.atomic import atomic_write
+from memkit.errors import InputError
+from memkit.files.tensors import read_torch
 from memkit.flow import shift_sigma
+from memkit.training import save_torch
 from memkit.worlds.captions import vary_caption
 from memkit.worlds.clip_set import ClipSet
 from recipes.tiny_wan.stages import FALLS, Stage, TransformerConfig, stage_of
@@ -35,7 +37,14 @@ def encode_clips(config: TransformerConfig) -> Tensor:
         torch.set_num_threads(1)
         with ProcessPoolExecutor(config.workers) as pool:
             list(tqdm(pool.map(_encode, missing, repeat(config)), total=len(missing), desc="latents"))
-    return torch.cat([torch.load(file, weights_only=True) for file in files])
+    return torch.cat([_read(file) for file in files])
+
+
+def _read(file: Path) -> Tensor:
+    latents = read_torch(file, remedy := "remove it to encode its clips again")
+    if not isinstance(latents, Tensor) or latents.ndim != 5:
+        raise InputError(f"{file} holds no latents of clips; {remedy}.")
+    return latents
 
 
 @torch.no_grad()
@@ -47,8 +56,7 @@ def _encode(file: Path, config: TransformerConfig) -> None:
     for i in range(first, min(first + _CLIPS_A_FILE, len(clips)), 4):
         video = to_model([clips[j] for j in range(i, min(i + 4, first + _CLIPS_A_FILE, len(clips)))])
         out.append(((vae.encode(video).latent_dist.mode() - mean) / std).half())
-    with atomic_write(file) as partial:
-        torch.save(torch.cat(out), partial)
+    save_torch(torch.cat(out), file)
 
 
 class Batch(NamedTuple):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import tyro
 
+from memkit.training import run_command
 from memkit.worlds.clip_set import ClipSetConfig, render_clip_set
 
 
@@ -24,4 +25,4 @@ class DataConfig(ClipSetConfig):
 
 
 if __name__ == "__main__":
-    render_clip_set(tyro.cli(DataConfig))
+    run_command(lambda: render_clip_set(tyro.cli(DataConfig)))

@@ -19,6 +19,8 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+from memkit.files.checksums import write_sums
+from memkit.training import run_command
 from memkit.video import write_video
 from memkit.worlds import Event, sample_law
 from memkit.worlds.constants import MATERIALS, PLANETS
@@ -54,7 +56,7 @@ def start() -> UInt8[Tensor, "height width 3"]:
 
 
 def main(config: DemoClipsConfig) -> None:
-    """Write the mp4 files, ``captions.csv`` beside them, and ``start.png``."""
+    """Write the mp4 files, ``captions.csv`` beside them, ``start.png``, and the checksums of all."""
     config.out.mkdir(parents=True, exist_ok=True)
     Image.fromarray(start().numpy()).save(config.out / "start.png")
     laws = draw(config)
@@ -64,7 +66,8 @@ def main(config: DemoClipsConfig) -> None:
         for name, law in laws.items():
             write_video(config.out / name, law.video(), FPS)
             rows.writerow((name, law.caption, Path(name).stem))
+    write_sums(config.out)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(DemoClipsConfig))
+    run_command(lambda: main(tyro.cli(DemoClipsConfig)))

@@ -22,8 +22,11 @@ from PIL import Image
 from torch import Tensor
 
 from memkit.backbones import WanBackbone
+from memkit.files.atomic import write_text
+from memkit.files.json_files import read_json, write_json
 from memkit.generation import generate_videos
 from memkit.metrics import body_found, bootstrap, correlation, mean_psnr, measure_law, psnr
+from memkit.training import CheckedSettings, run_command
 from memkit.video import from_model, to_model
 from memkit.worlds import Event, sample_law
 from memkit.worlds.clip_set import SUITES, ClipSet
@@ -32,7 +35,7 @@ _BATCH = 16
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(CheckedSettings):
     """What to measure and with what settings."""
 
     model: Path = Path("runs/tiny-wan/transformer/pipeline")
@@ -108,7 +111,7 @@ def named_body(bench: Evaluator) -> dict[str, Any]:
         for kind in sorted({e.kind for e in events})
     }
     _sheet(videos[:16], config.out / "samples.png")
-    (config.out / "samples.txt").write_text("\n".join(event.caption for event in events[:16]) + "\n")
+    write_text(config.out / "samples.txt", "\n".join(event.caption for event in events[:16]) + "\n")
     return {
         "found": interval(found),
         "on rendered truth": interval(truth),
@@ -163,13 +166,13 @@ def main(config: EvaluateConfig) -> dict[str, Any]:
     """Measure what ``figures.json`` lacks."""
     config.out.mkdir(parents=True, exist_ok=True)
     file = config.out / "figures.json"
-    figures: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    figures = read_json(file, "move it away to measure again") if file.exists() else {}
     bench = Evaluator(config, WanBackbone.from_pretrained(config.model), ClipSet(config.data))
     bench.backbone.pipeline().set_progress_bar_config(leave=False)
     for name, part in PARTS.items():
         if name not in figures:
             figures[name] = part(bench)
-            file.write_text(json.dumps(figures, indent=2) + "\n")
+            write_json(file, figures)
     print(json.dumps(figures, indent=2))
     return figures
 
@@ -193,4 +196,4 @@ def _sheet(videos: Sequence[Tensor], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(EvaluateConfig))
+    run_command(lambda: main(tyro.cli(EvaluateConfig)))

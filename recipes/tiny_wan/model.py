@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from memkit.backbones.codec import FORMAT_FILE
+from memkit.files.atomic import write_text
+from memkit.files.checksums import write_sums
 from memkit.flow import NUM_TRAIN_TIMESTEPS
 from memkit.generation.short_text import short_text
 from memkit.worlds.event import FPS, IMAGE_SIZE, NUM_FRAMES
@@ -90,5 +92,6 @@ def write_pipeline(config: TransformerConfig, model: TextAndVideo, tokenizer: Pr
     pipe.vae.register_to_config(_name_or_path="tiny-wan")  # not the folder it happens to come from
     pipe.save_pretrained(folder)
     video_format = {"num_frames": NUM_FRAMES, "height": IMAGE_SIZE, "width": IMAGE_SIZE, "fps": FPS}
-    (folder / FORMAT_FILE).write_text(json.dumps(video_format) + "\n")
+    write_text(folder / FORMAT_FILE, json.dumps(video_format) + "\n")
+    write_sums(folder)
     return folder

@@ -5,7 +5,6 @@ python -m recipes.tiny_wan.ship --machine "2 cores of an AMD EPYC, no accelerato
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,10 @@ import tyro
 from safetensors import safe_open
 
 from memkit.backbones.codec import tiny_folder
+from memkit.files.atomic import write_text
+from memkit.files.checksums import verify_sums, write_sums
+from memkit.files.json_files import read_json
+from memkit.training import read_run_log, run_command
 from memkit.worlds.clip_set import SUITES, ClipSet
 from memkit.worlds.constants import MATERIALS, PLANETS, SUBSTANCES
 from recipes.tiny_wan.evaluate import EvaluateConfig
@@ -37,19 +40,21 @@ class ShipConfig:
 
 
 def main(config: ShipConfig) -> None:
-    """Copy the pipeline, the logs and the contact sheets; write the card and the page."""
+    """Copy the pipeline, the logs and the contact sheets; write the card, the page and the checksums."""
     evaluation, pipeline = config.run / "evaluation", config.run / "transformer" / "pipeline"
-    figures = json.loads((evaluation / "figures.json").read_text())
+    figures = read_json(evaluation / "figures.json", "run recipes.tiny_wan.evaluate")
+    verify_sums(pipeline)
     if config.out.exists():
         shutil.rmtree(config.out)
     shutil.copytree(pipeline, config.out)
     for part in ("vae", "transformer"):
         shutil.copy(config.run / part / "log.jsonl", config.out / f"{part}_log.jsonl")
     words = {**costs(config), **results(figures), "machine": config.machine}
-    (config.out / "README.md").write_text(TEMPLATES["card"].read_text().format(**words))
+    write_text(config.out / "README.md", TEMPLATES["card"].read_text().format(**words))
+    write_sums(config.out)
     captions = (evaluation / "samples.txt").read_text().splitlines()
     words["captions"] = "\n".join(f"{i}. {caption}" for i, caption in enumerate(captions))
-    (config.docs / "tiny-wan.md").write_text(TEMPLATES["page"].read_text().format(**words))
+    write_text(config.docs / "tiny-wan.md", TEMPLATES["page"].read_text().format(**words))
     for sheet in evaluation.glob("*.png"):
         shutil.copy(sheet, config.docs / f"tiny-wan-{sheet.name}")
 
@@ -104,7 +109,7 @@ def results(figures: dict[str, Any]) -> dict[str, str]:
 
 def minutes_and_loss(folder: Path) -> tuple[float, float]:
     """Minutes over all resumes, and the mean loss of the last ten rows."""
-    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    rows = read_run_log(folder)
     return rows[-1]["seconds"] / 60, float(np.mean([row["loss"] for row in rows[-10:]]))
 
 
@@ -128,4 +133,4 @@ def _gravity(row: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(ShipConfig))
+    run_command(lambda: main(tyro.cli(ShipConfig)))

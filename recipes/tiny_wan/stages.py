@@ -7,6 +7,8 @@ from pathlib import Path
 
 import tyro
 
+from memkit.training import CheckedSettings
+
 FALLS = ("drop", "throw", "toss")
 
 
@@ -44,7 +46,7 @@ STAGES = (
 
 
 @dataclass(frozen=True)
-class TransformerConfig:
+class TransformerConfig(CheckedSettings):
     """Sizes and schedule."""
 
     data: Path = Path("runs/tiny-wan/worlds")

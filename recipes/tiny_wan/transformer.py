@@ -94,7 +94,8 @@ def train(config: TransformerConfig) -> tuple[TextAndVideo, PreTrainedTokenizerF
     run = Run(config, model, tokenizer, latents, rows)
     checkpoint, start, settings = config.out / "checkpoint.pt", 0, training.run_settings(config, RESUME_OVERRIDES)
     if state := training.load_checkpoint(checkpoint, settings):
-        run.load(state)
+        with training.restoring(checkpoint):
+            run.load(state)
         start = state["step"]
     if start < config.steps:
         report_cost(run, start)
@@ -126,4 +127,4 @@ def _is_matrix(name: str, parameter: Tensor) -> bool:
 
 if __name__ == "__main__":
     settings = tyro.cli(TransformerConfig)
-    print(write_pipeline(settings, *train(settings)))
+    training.run_command(lambda: print(write_pipeline(settings, *train(settings))))

@@ -29,7 +29,7 @@ RESUME_OVERRIDES = ("data", "held_out", "out", "device", "threads", "save_every"
 
 
 @dataclass(frozen=True)
-class VAEConfig:
+class VAEConfig(training.CheckedSettings):
     """Sizes and schedule. The last ``decoder_steps`` leave the encoder, and so the latents, as they are."""
 
     data: Path = Path("runs/tiny-wan/worlds")
@@ -190,7 +190,6 @@ def main(config: VAEConfig) -> None:
     """Train, with a checkpoint every ``save_every`` steps and a JSONL log; the encoder freezes for the last phase."""
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    config.out.mkdir(parents=True, exist_ok=True)
     clips, held_out = ClipSet(config.data), ClipSet(config.held_out)
     vae = build(config.base_dim)
     training.initialise_vae(vae)
@@ -198,8 +197,9 @@ def main(config: VAEConfig) -> None:
     optimizer = MuonAdam(vae, config.muon_lr, config.adam_lr, _is_matrix)
     start, checkpoint, run = 0, config.out / "checkpoint.pt", training.run_settings(config, RESUME_OVERRIDES)
     if state := training.load_checkpoint(checkpoint, run):
-        vae.load_state_dict(state["vae"])
-        optimizer.load_state_dict(state["optimizer"])
+        with training.restoring(checkpoint):
+            vae.load_state_dict(state["vae"])
+            optimizer.load_state_dict(state["optimizer"])
         start = state["step"]
     if start == config.steps:
         return
@@ -225,4 +225,4 @@ def main(config: VAEConfig) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(VAEConfig))
+    training.run_command(lambda: main(tyro.cli(VAEConfig)))

@@ -19,7 +19,6 @@ the first prompt under those of the greatest strength.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -29,15 +28,15 @@ from typing import NamedTuple
 
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from memkit.backbones import WanBackbone
 from memkit.encoders import HighPass, LowPass
 from memkit.evaluation import Table, check_settings, from_json, table_to_json, to_json, to_markdown
-from memkit.files.atomic import atomic_write
-from memkit.files.json_files import write_json
+from memkit.files.checksums import verify_checksum
+from memkit.files.json_files import read_json, write_json
+from memkit.files.tensors import read_state_dict, write_safetensors
 from memkit.generation import generate_videos
 from memkit.injectors import filter_hidden_states
 from memkit.injectors.hidden_filters import Place, WithMean
@@ -52,6 +51,7 @@ from recipes.dit_mem.presets import Command, parse
 from recipes.dit_mem.studies.twins import UNFILTERED, Row, tabulate
 
 ANOTHER = "another seed"
+AGAIN = "remove it to generate the clips again"
 OTHER_SEED = 1_000_000  # what the second unfiltered run adds to the seeds
 
 
@@ -119,9 +119,10 @@ class FilteredClips:
         self.settings |= {"backbone": fingerprint(*backbone.transformers, backbone.pipeline().vae)}
         self.rows: dict[tuple[str, int], Row] = {}
         if self.file.exists():
-            before = json.loads(self.file.read_text(encoding="utf-8"))
-            check_settings(self.file, before["made_with"], self.settings)
-            self.rows = {(clip["condition"], clip["prompt"]): from_json(Row, clip) for clip in before["clips"]}
+            before = read_json(self.file, AGAIN)
+            check_settings(self.file, before.get("made_with", {}), self.settings)
+            rows = [from_json(Row, clip) for clip in before.get("clips", [])]
+            self.rows = {(row.condition, row.prompt): row for row in rows}
 
     def add(self, condition: Condition) -> None:
         """Add the missing rows of a condition. A batch is generated again as a whole, to be the same to the bit."""
@@ -135,9 +136,10 @@ class FilteredClips:
                 if not self.lacks(condition, i):
                     continue
                 if condition.name == UNFILTERED:
-                    with atomic_write(self.twin(i)) as partial:
-                        save_file({"video": video.contiguous()}, partial)
-                compared = compare_with_twin(video, load_file(self.twin(i))["video"], law_of(i), fps)
+                    write_safetensors(self.twin(i), {"video": video}, "twin", {})
+                verify_checksum(self.twin(i))
+                twin = read_state_dict(self.twin(i), AGAIN)["video"]
+                compared = compare_with_twin(video, twin, law_of(i), fps)
                 self.rows[condition.name, i] = Row(condition.name, i, dose, **compared._asdict())
                 if i < self.command.keep:
                     write_video(self.kept(condition, i), video, fps)

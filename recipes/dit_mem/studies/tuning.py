@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -62,9 +61,10 @@ class Tuning:
         self.step = 0
         self.kept: dict[int, Tensor] = {}
         if state := training.load_checkpoint(self.file, run):
-            self.weights.load_state_dict(state["weights"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.step, self.kept = state["step"], state["kept"]
+            with training.restoring(self.file):
+                self.weights.load_state_dict(state["weights"])
+                training.load_optimizer(self.optimizer, state["optimizer"])
+                self.step, self.kept = state["step"], state["kept"]
 
     @property
     def parameters(self) -> int:
@@ -106,5 +106,4 @@ class Tuning:
 
     def seconds(self, step: int) -> float:
         """Seconds of training to a step where it was saved, over all resumes; what is done between is left out."""
-        rows = [json.loads(line) for line in (self.config.out / "log.jsonl").read_text().splitlines()]
-        return max(row["seconds"] for row in rows if row["step"] < step)
+        return max(row["seconds"] for row in training.read_run_log(self.config.out) if row["step"] < step)

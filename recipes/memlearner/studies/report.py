@@ -10,7 +10,6 @@ which loads nothing from elsewhere, and OUT/report.png.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -25,8 +24,10 @@ from memkit.banks import MemoryBank
 from memkit.cameras import yaw_degrees
 from memkit.errors import InputError
 from memkit.evaluation import read_rows
+from memkit.files.atomic import reading, write_text
+from memkit.files.json_files import ROW_CHECKSUM_KEY, line_of, parse_json
 from memkit.report import ContextAttention, GeneratedVideo, RolloutSection, contact_sheet, render_rollouts
-from memkit.training import report_done, run_command
+from memkit.training import read_run_log, report_done, run_command, steps_done
 from memkit.video import read_video
 from memkit.worlds.tours import has_people
 from recipes.memlearner.presets import Command, parse
@@ -72,15 +73,20 @@ class MethodVideos:
 
     def note(self, room: str) -> str:
         """Its PSNR."""
-        row = self.rows.get(("revisit", room))
-        return "" if row is None or math.isnan(row.psnr) else f"{row.psnr:.1f} dB"
+        if (row := self.rows.get(("revisit", room))) is None:
+            raise InputError(f"{self.folder} has no row of the revisit of {room}; run studies.claims again.")
+        return "" if math.isnan(row.psnr) else f"{row.psnr:.1f} dB"
 
     def attention(self, room: str, form: VideoFormat, latent_frames: int) -> list[ContextAttention]:
         """What the queries attended to in the last chunk; empty for a method without queries."""
         file = self.folder / "evaluation" / f"{room}-revisit.json"
         if not file.exists():
             return []
-        last = json.loads(file.read_text())[-1]
+        with reading(file, again := "evaluate the run again"):
+            last = parse_json(file.read_bytes())[-1]
+        crc = last.pop(ROW_CHECKSUM_KEY, None)  # which older files do not have
+        if crc not in (None, parse_json(line_of(last))[ROW_CHECKSUM_KEY]):
+            raise InputError(f"{file} is damaged; {again}.")
         shares, stride = torch.tensor(last["shares"]), (form.num_frames - 1) // (latent_frames - 1)
         own = latent_frames / (latent_frames + len(shares))
         note = (
@@ -94,9 +100,8 @@ class MethodVideos:
 
     def training(self) -> str:
         """Steps and seconds of the training."""
-        last = json.loads((self.folder / "log.jsonl").read_text().splitlines()[-1])
-        state = torch.load(self.folder / "checkpoint.pt", map_location="cpu", weights_only=True, mmap=True)
-        return f"{state['step']} steps, {last['seconds']:.0f} s"
+        rows = read_run_log(self.folder)
+        return f"{steps_done(self.folder / 'checkpoint.pt')} steps, {rows[-1]['seconds']:.0f} s"
 
 
 def section(
@@ -142,7 +147,7 @@ def main(command: Report) -> int:
     sections = [section(room, clip, form, latent_frames, methods) for room, clip in clips.items()]
     training = {method.name: method.training() for method in methods}
     page = render_rollouts("Turning away and coming back", INTRO, CAVEAT, sections, training, form.fps)
-    (config.out / "report.html").write_text(page, encoding="utf-8")
+    write_text(config.out / "report.html", page)
     rows = [(f"{s.title}: {s.note}", [(f"{r.name}\n{r.note}", r.frames) for r in s.rollouts]) for s in sections]
     contact_sheet(rows, columns=13, height=form.height).save(config.out / "report.png")
     report_done(config.out / "report.html")

@@ -10,6 +10,7 @@ scorers are STEVO-Bench's own; nothing is judged here.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from memkit.backbones import WanBackbone
 from memkit.cameras import cameras_from_stevo_keys, latent_cameras, level_camera
 from memkit.errors import InputError
-from memkit.files.json_files import write_json
+from memkit.files.atomic import write_text
 from memkit.positions import PMRoPE
 from memkit.prompts.stevo import Control, Task, camera_tasks, check_names, read_tasks
 from memkit.training import load_backbone, report_done, run_command
@@ -56,7 +57,8 @@ def write_map(folder: Path, tasks: Sequence[Task]) -> Path:
     file = folder / OUTPUT_MAP
     if others := sorted(other.name for other in folder.glob("*.json") if other != file):
         raise InputError(f"{folder} holds {others[0]}; the map is the only .json that may lie there. Move it away.")
-    write_json(file, {task.id: task.file for task in tasks if (folder / task.file).exists()})
+    done = {task.id: task.file for task in tasks if (folder / task.file).exists()}
+    write_text(file, json.dumps(done, indent=1, ensure_ascii=False) + "\n")  # a checksum would be a task to them
     return file
 
 
