@@ -28,7 +28,9 @@ from memkit.errors import FileError, InputError
 from memkit.files.atomic import atomic_write, reading, writing
 from memkit.files.checksums import verify_checksum, without_checksum
 from memkit.files.json_files import parse_json, read_json
-from memkit.files.tensors import list_names, load_exactly, write_safetensors
+from memkit.files.models import loading, on_meta
+from memkit.files.tensors import check_shapes, list_names, load_exactly, write_safetensors
+from memkit.files.values import check_types, hints_of
 from memkit.hub import find_folder, upload_folder
 from memkit.version import __version__
 
@@ -163,7 +165,10 @@ class Pretrained:
                 f"{folder / WEIGHTS_FILE} was saved with another configuration than {path} states: an interrupted "
                 f"save or an edited file; save the module again, or restore the configuration."
             )
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), loading(path, "restore it, or save the module again"):
+            sketch = on_meta(lambda: cls(config), len(tensors))  # type: ignore[call-arg]
+            if sketch is not None:  # before a size in the configuration claims memory
+                check_shapes(sketch, tensors, folder / WEIGHTS_FILE)
             module = cls(config)  # type: ignore[call-arg]
         assert isinstance(module, nn.Module)
         load_exactly(module, tensors, folder / WEIGHTS_FILE)
@@ -177,6 +182,8 @@ class Pretrained:
 
 def read_config(path: Path) -> dict[str, Any]:
     """The content of a ``config.json``; raises ``InputError`` where it is missing or no JSON object."""
+    if not path.exists():
+        raise FileError(f"{path} is missing; give a folder written by save_pretrained.")
     return read_json(path, "give a folder written by save_pretrained, or save the module again", finite=False)
 
 
@@ -198,10 +205,11 @@ def _build_config(cls: type[Pretrained], content: dict[str, Any], source: str) -
     required = [name for name, field in fields.items() if (field.default, field.default_factory) == without_default]
     if missing := [name for name in required if name not in values]:
         raise InputError(f"{source} lacks {list_names(missing)}; add the values that the weights were trained with.")
+    check_types(values, hints_of(cls.config_class), source, "restore it, or save the module again")
     try:
         return cls.config_class(**{name: _as_tuples(value) for name, value in values.items()})
-    except TypeError as error:
-        raise InputError(f"{source} has a value of the wrong type: {error}.") from error
+    except Exception as error:  # a class of one's own raises any type; memkit's do not name the file
+        raise InputError(f"{source} has a value that cannot be used: {error}") from error
 
 
 def _describes(cls: type[Pretrained], content: dict[str, Any], config: Any) -> bool:

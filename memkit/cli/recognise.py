@@ -13,13 +13,13 @@ import torch
 import memkit.encoders
 import memkit.injectors
 import memkit.positions
-from memkit.backbones.checkpoints.files import safetensors_header
 from memkit.backbones.checkpoints.plan import open_source
 from memkit.backbones.checkpoints.report import Report, sizes
 from memkit.backbones.checkpoints.source import Source
 from memkit.banks.bank import MemoryBank
 from memkit.encoders.dit_mem import load_dit_mem
 from memkit.errors import MemkitError
+from memkit.files.headers import safetensors_header
 from memkit.files.weights_format import weights_format
 from memkit.pretrained import CLASS_KEY, CONFIG_FILE, WEIGHTS_FILE, read_config
 

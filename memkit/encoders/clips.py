@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from memkit.errors import InputError
+from memkit.files.values import check_counts, is_count, shown
 from memkit.memory import Memory
 
 POSITION_BASE = 100.0  # wavelengths of 6 to 600 tokens: grids are small
@@ -35,14 +36,14 @@ def check_clips(latents: Float[Tensor, "*shape"], mask: Bool[Tensor, "*clips"] |
         raise InputError(f"mask is {mask.dtype} {tuple(mask.shape)}; give torch.bool {shape[:2]}, True for real clips.")
 
 
-def check_sizes(config: object, counts: Sequence[str], triples: Sequence[str]) -> None:
-    """Raise `InputError` unless the fields ``counts`` of a config are 1 or more, and ``triples`` three such numbers."""
-    for name in counts:
-        if getattr(config, name) < 1:
-            raise InputError(f"{name} is {getattr(config, name)}; give 1 or more.")
-    for name in triples:
-        if len(getattr(config, name)) != 3 or min(getattr(config, name)) < 1:
-            raise InputError(f"{name} is {getattr(config, name)}; give three sizes of 1 or more: time, height, width.")
+def check_sizes(config: object, counts: Sequence[str], triples: Sequence[str], pairs: Sequence[str] = ()) -> None:
+    """Raise `InputError` unless fields of a config are sizes: ``counts`` one, ``triples`` three, ``pairs`` two each."""
+    check_counts(config, counts)
+    for name in (*triples, *pairs):
+        value, length = getattr(config, name), 3 if name in triples else 2
+        if not isinstance(value, tuple | list) or len(value) != length or not all(map(is_count, value)):
+            what = "three sizes of 1 or more: time, height, width" if name in triples else "two sizes of 1 or more"
+            raise InputError(f"{name} is {shown(value)}; give {what}.")
 
 
 def encode_clips(

@@ -28,10 +28,15 @@ from memkit.encoders.base import MemoryEncoder
 from memkit.encoders.clips import check_clips, check_sizes
 from memkit.encoders.dit_mem_layers import ReleaseAttention, ReleaseBlock, ReleaseFilter
 from memkit.errors import InputError
-from memkit.files.tensors import load_exactly, read_state_dict
+from memkit.files.models import on_meta
+from memkit.files.tensors import check_shapes, load_exactly, read_state_dict
+from memkit.files.values import fits, is_count, shown
 from memkit.memory import Memory
 
 SMALLEST = 13  # minimum of latent frames, rows and columns: one cell is left after stride 4 and two poolings by 2
+
+
+_Stored = tuple[int, int, int] | None
 
 
 @dataclass(frozen=True)
@@ -58,11 +63,19 @@ class DitMemConfig:
     of the release, at any size. Set by ``save_pretrained``; the values are saved with the weights."""
 
     def __post_init__(self) -> None:
-        check_sizes(self, ("latent_channels", "dim", "heads", "copies"), ())
+        check_sizes(self, ("latent_channels", "dim", "heads", "copies"), triples=(), pairs=("channels", "grid"))
         if self.dim % self.heads:
             raise InputError(f"dim={self.dim} is not a multiple of heads={self.heads}; change one of them.")
-        if self.resize_to is not None and (len(self.resize_to) != 3 or min(self.resize_to) < SMALLEST):
-            raise InputError(f"resize_to is {self.resize_to}; give time, height and width of {SMALLEST} or more.")
+        if self.resize_to is not None:
+            check_sizes(self, (), triples=("resize_to",))
+            if min(self.resize_to) < SMALLEST:
+                raise InputError(f"resize_to is {self.resize_to}; give time, height and width of {SMALLEST} or more.")
+        if not fits(self.stored_filters, tuple[_Stored, _Stored, _Stored, _Stored]) or not all(
+            is_count(size) for stored in self.stored_filters for size in stored or ()
+        ):
+            raise InputError(
+                f"stored_filters is {shown(self.stored_filters)}; give None or three sizes of each of four."
+            )
 
     @classmethod
     def tiny(cls) -> DitMemConfig:
@@ -193,24 +206,36 @@ def load_dit_mem(
             raise InputError(f"{source} is not a file; give a DiT-Mem checkpoint.")
         path_or_state_dict = read_state_dict(source, "give a DiT-Mem checkpoint as a state dict of tensors")
     tensors = _encoder_tensors(path_or_state_dict, source)
-    encoder = DitMemEncoder(config or _infer(tensors, source))
-    statistics = dict(encoder.named_buffers())  # initial values: mean 0, variance 1
-    lacking_statistics = sum(name not in tensors for name in statistics if "running" in name)
-    lacking_filters = 0
-    for name, module in encoder.named_modules():
-        if isinstance(module, ReleaseFilter):
-            module.complex_weight = weight = tensors.get(f"{name}.complex_weight")
-            lacking_filters += weight is None
-            if weight is not None and (weight.ndim != 5 or weight.shape[::4] != (module.norm.num_features, 2)):
-                shape = tuple(weight.shape)
-                raise InputError(f"{source} has {name}.complex_weight of shape {shape}; give a config that fits.")
-    load_exactly(encoder, {**statistics, **tensors}, source)
+    config = config or _infer(tensors, source)
+    sketch = on_meta(lambda: _with_filters(DitMemEncoder(config), tensors, source), len(tensors))
+    if sketch is not None:  # before sizes in the file claim memory
+        check_shapes(sketch, {**_statistics(sketch), **tensors}, source)
+    encoder = _with_filters(DitMemEncoder(config), tensors, source)
+    load_exactly(encoder, {**_statistics(encoder), **tensors}, source)
+    lacking_statistics = sum(name not in tensors for name in _statistics(encoder) if "running" in name)
+    lacking_filters = sum(module.stored is None for module in encoder.modules() if isinstance(module, ReleaseFilter))
     if lacking_filters or lacking_statistics:
         warnings.warn(
             f"{source} lacks {lacking_statistics} of 8 BatchNorm statistics (using mean 0, variance 1) and "
             f"{lacking_filters} of 4 filters (using the release's curve without its noise).",
             stacklevel=2,
         )
+    return encoder
+
+
+def _statistics(encoder: nn.Module) -> dict[str, Tensor]:
+    """The statistics of BatchNorm, initially mean 0 and variance 1, which a checkpoint may lack."""
+    return {name: value for name, value in encoder.named_buffers() if not name.endswith("complex_weight")}
+
+
+def _with_filters(encoder: DitMemEncoder, tensors: Mapping[str, Tensor], source: str) -> DitMemEncoder:
+    """The encoder with the filters of a checkpoint, which are of any size."""
+    for name, module in encoder.named_modules():
+        if isinstance(module, ReleaseFilter):
+            module.complex_weight = weight = tensors.get(f"{name}.complex_weight")
+            if weight is not None and (weight.ndim != 5 or weight.shape[::4] != (module.norm.num_features, 2)):
+                shape = tuple(weight.shape)
+                raise InputError(f"{source} has {name}.complex_weight of shape {shape}; give a config that fits.")
     return encoder
 
 
@@ -236,6 +261,9 @@ def _infer(tensors: Mapping[str, Tensor], source: str) -> DitMemConfig:
     names = [f"{branch}.{part}.weight" for part in ("conv_block1.conv", "conv_block2.conv", "feature_proj")]
     if missing := [name for name in names if name not in tensors]:
         raise InputError(f"{source} lacks {', '.join(missing)}; give a DiT-Mem checkpoint.")
+    if [tensors[name].ndim for name in names] != [5, 5, 2] or not all(tensors[name].numel() for name in names):
+        shapes = {name: tuple(tensors[name].shape) for name in names}
+        raise InputError(f"{source} has other shapes than the encoder of DiT-Mem: {shapes}; give a DiT-Mem checkpoint.")
     (first, latent_channels, *_), (second, *_), (dim, inputs) = (tensors[name].shape for name in names)
     grid, cells = DitMemConfig().grid, inputs // second
     stored = tensors.get(f"{branch}.conv_block2.fft_filter.complex_weight")

@@ -29,6 +29,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from memkit.errors import InputError
+from memkit.files.values import is_number, shown
 
 FILTER_SHAPES = ("gaussian", "butterworth", "ideal")
 
@@ -55,12 +56,12 @@ class FrequencyFilter(nn.Module):
     ) -> None:
         super().__init__()
         for name, value in (("cutoff_time", cutoff_time), ("cutoff_space", cutoff_space)):
-            if not value > 0:  # also refuses NaN
-                raise InputError(f"{name} is {value}; give a frequency above 0, at most 0.5 to have an effect.")
+            if not is_number(value, above=0):
+                raise InputError(f"{name} is {shown(value)}; give a frequency above 0, at most 0.5 to have an effect.")
         if shape not in FILTER_SHAPES:
             raise InputError(f"Unknown filter shape {shape!r}; choose one of {', '.join(FILTER_SHAPES)}.")
-        if order < 1:
-            raise InputError(f"order is {order}; give 1 or more.")
+        if not is_number(order, above=0) or not 1 <= order < math.inf:
+            raise InputError(f"order is {shown(order)}; give 1 or more.")
         self.cutoff_time, self.cutoff_space = float(cutoff_time), float(cutoff_space)
         self.shape = shape
         self.order = order

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from memkit.encoders.base import MemoryEncoder
 from memkit.encoders.clips import check_clips, check_sizes, encode_clips, positions, unit_linear, whole_patches
-from memkit.encoders.filters import HighPass, LowPass
+from memkit.encoders.filters import FrequencyFilter, HighPass, LowPass
 from memkit.errors import InputError
 from memkit.memory import Memory
 
@@ -72,6 +72,7 @@ class FrequencyEncoderConfig:
                 raise InputError(
                     f"{name}={getattr(self, name)} is not a multiple of {by}={getattr(self, by)}; change one of them."
                 )
+        FrequencyFilter(self.cutoff_time, self.cutoff_space, self.filter_shape)  # which checks them
 
     @classmethod
     def tiny(cls) -> FrequencyEncoderConfig:

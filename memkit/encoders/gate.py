@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from memkit.errors import InputError
 from memkit.files.checksums import verify_checksum
 from memkit.files.tensors import load_exactly, read_state_dict, write_safetensors
+from memkit.files.values import is_count, is_number, shown
 
 GATE_FILE = "gate.safetensors"
 
@@ -32,6 +35,11 @@ class MemoryGate(nn.Module):
 
     def __init__(self, num_layers: int, num_heads: int, start: float = 0.0) -> None:
         super().__init__()
+        if not (is_count(num_layers) and is_count(num_heads) and is_number(start, -math.inf) and abs(start) < math.inf):
+            raise InputError(
+                f"A gate of {shown(num_layers)} layers and {shown(num_heads)} heads that starts at {shown(start)} "
+                "cannot be created; give the numbers of the transformer, and a finite start."
+            )
         self.weight = nn.Parameter(torch.full((num_layers, num_heads), start))
 
     def forward(self) -> Float[Tensor, "layers heads"]:
@@ -47,7 +55,7 @@ class MemoryGate(nn.Module):
         verify_checksum(file)
         tensors = read_state_dict(file, "save the encoder again")
         shape = tensors["weight"].shape if "weight" in tensors else ()
-        gate = MemoryGate(*shape) if len(shape) == 2 else MemoryGate(1, 1)
+        gate = MemoryGate(*shape) if len(shape) == 2 and all(map(is_count, shape)) else MemoryGate(1, 1)
         load_exactly(gate, tensors, file)
         return gate
 

@@ -22,10 +22,11 @@ def own_encoder(path: str) -> type[MemoryEncoder]:
         raise InputError(f"{path!r} is no path to a class; give one such as 'mypackage.encoders:MyEncoder'.")
     try:
         module = import_module(module_name)
-    except ImportError as error:
+    except Exception as error:  # whatever its code raises
         raise InputError(
-            f"The module {module_name!r} of the encoder {path!r} cannot be imported ({error}); install its package, "
-            "run from the folder that contains it with `python -m`, or add that folder to PYTHONPATH."
+            f"The module {module_name!r} of the encoder {path!r} cannot be imported ({type(error).__name__}: {error}); "
+            "install its package, run from the folder that contains it with `python -m`, or add that folder to "
+            "PYTHONPATH."
         ) from error
     found = getattr(module, class_name, None)
     if not isinstance(found, type) or not issubclass(found, MemoryEncoder):

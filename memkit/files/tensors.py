@@ -22,6 +22,9 @@ from memkit.files.checksums import set_checksum, verify_checksum, with_checksum,
 from memkit.files.json_files import parse_json
 from memkit.files.weights_format import check_torch_checksums, weights_format
 
+_WEIGHTS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+"""The dtypes that weights may have."""
+
 
 class FileKind(NamedTuple):
     """A format of memkit's own, by what its files' headers state."""
@@ -163,24 +166,54 @@ def _remedy(remedy: str) -> Iterator[None]:
         raise InputError(f"{str(error).removesuffix('.')}; {remedy}.") from error.__cause__
 
 
-def load_exactly(module: nn.Module, tensors: dict[str, Tensor], source: str | os.PathLike[str]) -> None:
-    """Gives a module its tensors, with the dtypes they come in; raises ``InputError`` unless names and shapes agree.
+def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], source: str | os.PathLike[str]) -> None:
+    """Gives a module its tensors, with the dtypes they come in; raises ``InputError`` unless they are those it needs.
 
-    ``source`` is what the error calls the origin of the tensors.
+    That is: names and shapes agree, weights are of a floating-point dtype, and all values are finite, except in buffers
+    that hold infinities from the beginning. Of tensors on the meta device, names and shapes alone count. ``source`` is
+    what the error calls the origin of the tensors.
     """
-    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    check_shapes(module, tensors, source)
+    masks = {name for name, buffer in module.named_buffers() if not buffer.is_meta and bool(buffer.isinf().any())}
+    given = ((name, tensor) for name, tensor in tensors.items() if not tensor.is_meta and name not in masks)
+    check_values(given, source)
+    module.load_state_dict(tensors, assign=True)
+
+
+def check_shapes(module: nn.Module, tensors: Mapping[str, Tensor], source: str | os.PathLike[str]) -> None:
+    """Raises ``InputError`` unless names, shapes and kinds of dtype agree; the module may be on the meta device."""
+    expected = module.state_dict()
     problems = []
     if missing := sorted(expected.keys() - tensors.keys()):
         problems.append(f"lacks {list_names(missing)}")
     if unexpected := sorted(tensors.keys() - expected.keys()):
         problems.append(f"has unknown {list_names(unexpected)}")
     for name in sorted(expected.keys() & tensors.keys()):
-        if tuple(tensors[name].shape) != expected[name]:
-            problems.append(f"has {name} of shape {tuple(tensors[name].shape)} instead of {expected[name]}")
+        given, wanted = tensors[name], expected[name]
+        if given.shape != wanted.shape:
+            problems.append(f"has {name} of shape {tuple(given.shape)} instead of {tuple(wanted.shape)}")
+        elif not given.is_meta and given.dtype not in (_WEIGHTS if wanted.dtype in _WEIGHTS else (wanted.dtype,)):
+            problems.append(f"has {name} of {given.dtype} instead of {wanted.dtype}")
     if problems:
         remedy = f"give tensors that fit this configuration of {type(module).__name__}"
         raise InputError(f"{source} {'; '.join(problems[:5])}: {remedy}.")
-    module.load_state_dict(tensors, assign=True)
+
+
+def check_values(tensors: Iterable[tuple[str, Tensor]], source: str | os.PathLike[str]) -> None:
+    """Raises ``InputError`` where a tensor holds NaN or an infinity, or has no values, on the meta device."""
+    for name, tensor in tensors:
+        if tensor.is_meta:
+            raise InputError(f"{name} of {source} is on the meta device, without values; give real weights.")
+        if not (tensor.is_floating_point() or tensor.is_complex()):
+            continue
+        wide = tensor.detach().float() if tensor.itemsize == 1 else tensor.detach()
+        if not wide.is_complex() and wide.sum(dtype=torch.float32).isfinite():  # one pass without a mask
+            continue
+        if bad := int((~wide.isfinite()).sum()):
+            raise InputError(
+                f"{source} holds {bad} NaN or infinite values of {tensor.numel()} in {name}; it is damaged, or its "
+                "training diverged: restore or fetch it again, or give an earlier one."
+            )
 
 
 def list_names(names: Iterable[str]) -> str:

@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
-from memkit.backbones.checkpoints.source import TensorInfo
 from memkit.backbones.presets import PRESETS
 from memkit.errors import InputError
+from memkit.files.headers import TensorInfo
 from memkit.files.tensors import list_names
 
 HEAD_DIM = 128

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,26 +10,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from memkit.backbones.checkpoints.source import Source, TensorInfo
+from memkit.backbones.checkpoints.source import Source
 from memkit.errors import InputError
+from memkit.files.headers import TensorInfo, tensors_in
 from memkit.files.tensors import list_names, read_torch
 from memkit.files.weights_format import check_torch_checksums, weights_format
-
-_DTYPES: dict[str, str] = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-    "I64": "int64",
-    "I32": "int32",
-    "I16": "int16",
-    "I8": "int8",
-    "U8": "uint8",
-    "BOOL": "bool",
-}
-"""The names of safetensors; others are left as they are, in lower case."""
 
 _TORCH_REMEDY = "give a checkpoint of an original Wan that holds tensors and plain values alone, or fetch it again"
 
@@ -63,44 +47,8 @@ def verify(source: Source) -> None:
 # -- safetensors -------------------------------------------------------------------------------------------------------
 
 
-def safetensors_header(path: Path) -> dict[str, Any]:
-    """The header of a safetensors file: its tensors by name, and ``__metadata__`` where there is some.
-
-    Raises `InputError` where it is damaged, or the file is cut short.
-    """
-    try:
-        with safe_open(path, "np"):  # checks the header and the length; for torch it would claim memory for the file
-            pass
-        with open(path, "rb") as file:
-            return json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {_why_unreadable(path, error)}.") from None
-
-
-def _why_unreadable(path: Path, error: Exception) -> str:
-    """What is wrong with a safetensors file that was refused."""
-    again = "download the file again, for example with `hf download`"
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
-        end = 8 + length + max(info["data_offsets"][1] for name, info in header.items() if name != "__metadata__")
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OSError):
-        return f"it is a safetensors file with a damaged header; {again}"
-    if size < end:
-        return f"it is a safetensors file that is cut short ({size:,} of {end:,} bytes); {again}"
-    return f"it is a damaged safetensors file ({error}); {again}"
-
-
 def _open_safetensors(path: Path) -> Source:
-    header = safetensors_header(path)
-    infos = {}
-    for name, info in header.items():
-        if name != "__metadata__":
-            begin, end = info["data_offsets"]
-            dtype = _DTYPES.get(info["dtype"]) or info["dtype"].lower()
-            infos[name] = TensorInfo(dtype, tuple(info["shape"]), end - begin)
+    infos = tensors_in(path)
     opened: list[Any] = []
 
     def read(name: str) -> Tensor:

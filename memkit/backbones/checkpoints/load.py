@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 from diffusers import GGUFQuantizationConfig, WanTransformer3DModel
-from torch import Tensor
 
 from memkit.backbones.checkpoints.files import verify
 from memkit.backbones.checkpoints.lora import add_lora
 from memkit.backbones.checkpoints.plan import Plan, open_source, plan
-from memkit.errors import InputError
+from memkit.files.tensors import check_values
 
 
 def load_original(
@@ -65,7 +64,7 @@ def _load(decided: Plan, torch_dtype: torch.dtype | None) -> WanTransformer3DMod
     for name, full in decided.names.items():
         stored = read(full).detach()
         value = stored.to(torch.float32 if _stays_fp32(name) else dtype)
-        _check_finite(decided, full, value)
+        check_values([(full, value)], decided.source.where)
         # torch.save overwrites files in place, under the feet of a mapping; safetensors stay mapped, as in diffusers
         mapped = decided.source.format == "torch" and value.dtype == stored.dtype
         weights[name] = value.clone() if mapped else value
@@ -86,7 +85,7 @@ def _load_gguf(decided: Plan, torch_dtype: torch.dtype | None) -> WanTransformer
         value = decided.source.read(full)
         weights[name] = value if name in linear else dequantize_gguf_tensor(value)
         if not hasattr(weights[name], "quant_type"):
-            _check_finite(decided, full, weights[name])
+            check_values([(full, weights[name])], decided.source.where)
     dtype = torch_dtype or torch.bfloat16
     with tempfile.TemporaryDirectory() as folder:
         decided.model.save_config(folder)
@@ -98,15 +97,3 @@ def _load_gguf(decided: Plan, torch_dtype: torch.dtype | None) -> WanTransformer
 def _stays_fp32(name: str) -> bool:
     keep = WanTransformer3DModel._keep_in_fp32_modules or []
     return any(part in keep for part in name.split("."))
-
-
-def _check_finite(decided: Plan, name: str, value: Tensor) -> None:
-    if value.is_meta:
-        raise InputError(f"{name} of {decided.source.where} is on the meta device, without values; give real weights.")
-    if value.sum(dtype=torch.float32).isfinite():  # one pass without a mask; any NaN or infinity would show
-        return
-    if bad := int((~value.isfinite()).sum()):
-        raise InputError(
-            f"{decided.source.where} holds {bad} NaN or infinite values of {value.numel()} in {name}; the checkpoint "
-            "is damaged, or its training diverged: fetch it again, or give an earlier one."
-        )

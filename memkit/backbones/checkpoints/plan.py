@@ -27,8 +27,9 @@ from memkit.backbones.checkpoints.recognise import (
     other_kind,
     quantised_without_scales,
 )
-from memkit.backbones.checkpoints.source import Source, TensorInfo
+from memkit.backbones.checkpoints.source import Source
 from memkit.errors import InputError
+from memkit.files.headers import TensorInfo
 from memkit.files.tensors import list_names
 
 _LATER_NAMES: dict[str, str] = {"img_emb.emb_pos": "condition_embedder.image_embedder.pos_embed"}

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from memkit.backbones.checkpoints.source import TensorInfo
+from memkit.files.headers import TensorInfo
 
 
 class Kind(NamedTuple):

@@ -14,9 +14,10 @@ from memkit.backbones.checkpoints.config import HEAD_DIM, matching_presets
 from memkit.backbones.checkpoints.names import WeightSet, choose, weight_sets
 from memkit.backbones.checkpoints.plan import open_source, plan, refused_kind, tensors_of
 from memkit.backbones.checkpoints.recognise import is_lora, other_kind, quantised_without_scales
-from memkit.backbones.checkpoints.source import Source, TensorInfo
+from memkit.backbones.checkpoints.source import Source
 from memkit.backbones.presets import PRESETS
 from memkit.errors import InputError
+from memkit.files.headers import TensorInfo
 
 
 @dataclass(frozen=True)

@@ -2,32 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from torch import Tensor
 
-
-class TensorInfo(NamedTuple):
-    """One tensor, as the header of its file describes it."""
-
-    dtype: str
-    """As in torch, such as "bfloat16"; for GGUF the quantization type, such as "Q4_K"."""
-    shape: tuple[int, ...]
-    nbytes: int
-
-    @property
-    def numel(self) -> int:
-        """Number of values."""
-        return math.prod(self.shape)
-
-    @classmethod
-    def of(cls, tensor: Tensor) -> TensorInfo:
-        """The description of a tensor in memory."""
-        return cls(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), tensor.nbytes)
+from memkit.files.headers import TensorInfo
 
 
 @dataclass(frozen=True)

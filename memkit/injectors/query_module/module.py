@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from memkit.backbones.adapters.wan import WAN
 from memkit.backbones.rotary import checked_positions, rotary_at
 from memkit.errors import InputError
+from memkit.files.values import check_counts
 from memkit.injectors.attention_recorder import AttentionRecorder
 from memkit.injectors.camera_encoder import CameraEncoder
 from memkit.injectors.query_layers.chunk import Pass
@@ -53,9 +54,7 @@ class QueryModuleConfig:
     """Kinds of pose annotation, such as rendered ("exact") or estimated; each kind has its own encoder."""
 
     def __post_init__(self) -> None:
-        for name in ("layers", "heads", "head_dim", "ffn_dim", "channels", "text_dim"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; give at least 1.")
+        check_counts(self, ("layers", "heads", "head_dim", "ffn_dim", "channels", "text_dim"))
 
     @property
     def dim(self) -> int:
