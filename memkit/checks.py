@@ -9,7 +9,7 @@ forward pass. Tensors without values that can be looked at, such as those on the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from numbers import Integral, Real
@@ -39,16 +39,16 @@ Number = TypeVar("Number", int, float)
 # -- numbers -----------------------------------------------------------------------------------------------------------
 
 
-def check_whole(name: str, value: object, low: int = 0, high: int = MOST) -> None:
+def check_whole(name: str, value: object, low: int = 0, high: int = MOST, unit: str = "") -> None:
     """Raise `InputError` unless ``value`` is a whole number from ``low`` to ``high``; True and 1.0 are none."""
     if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:
-        raise InputError(f"{name} is {shown(value)}; give a whole number from {low:,} to {high:,}.")
+        raise InputError(f"{name} is {shown(value)}{unit and ' '}{unit}; give a whole number from {low:,} to {high:,}.")
 
 
 def check_number(name: str, value: object, low: float = 0.0, high: float = MOST) -> None:
     """Raise `InputError` unless ``value`` is a number from ``low`` to ``high``; NaN and True are none."""
     if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high:
-        raise InputError(f"{name} is {shown(value)}; give a number from {low:,g} to {high:,g}.")
+        raise InputError(f"{name} is {shown(value)}; give a finite number from {low:,g} to {high:,g}.")
 
 
 def check_scale(name: str, value: object) -> None:
@@ -188,6 +188,17 @@ def check_finite(name: str, value: object, layout: str = "", hidden: Tensor | No
         )
 
 
+def check_all_finite(tensors: Mapping[str, Tensor]) -> None:
+    """`check_finite` of many tensors by their names, with one wait for their device."""
+    for name, x in tensors.items():
+        check_floats(name, x)
+    seen = [x.detach() for x in tensors.values() if x.numel() and has_values(x)]
+    ends = [torch.stack(torch.aminmax(x if x.element_size() > 1 else x.float())) for x in seen]
+    if ends and not bool(torch.stack([end.to(ends[0].device, torch.float64) for end in ends]).isfinite().all()):
+        for name, x in tensors.items():
+            check_finite(name, x)
+
+
 def check_within(name: str, value: object, low: float, high: float, layout: str = "") -> None:
     """Raise `InputError` unless ``value`` is as in `check_floats`, and from ``low`` to ``high`` everywhere."""
     check_floats(name, value, layout)
@@ -237,8 +248,10 @@ def check_room(what: str, nbytes: int, device: torch.device | str = "cpu") -> No
 
 def check_budget(name: str, value: object) -> None:
     """Raise `InputError` unless ``value`` is a number of bytes that this machine, or one of its GPUs, has in all."""
-    devices = [torch.device("cpu"), *(torch.device("cuda", i) for i in range(torch.cuda.device_count()))]
-    check_whole(name, value, 1, max(map(total_memory, devices)))
+    most = total_memory(torch.device("cpu"))
+    if isinstance(value, Integral) and value > most:  # only then: to ask a GPU starts CUDA, which takes seconds
+        most = max([most, *(total_memory(torch.device("cuda", i)) for i in range(torch.cuda.device_count()))])
+    check_whole(name, value, 1, most, "bytes")
 
 
 def total_memory(device: torch.device) -> int:

@@ -72,8 +72,8 @@ def check_cameras(cameras: Cameras, name: str, unknown_focal: bool = False) -> N
         where = f"camera {index[0] if len(index) == 1 else index}" if index else "the camera"
         raise InputError(
             f"{name}: the intrinsics of {where}, {cameras.intrinsics[tuple(index)].tolist()}, are not fx, fy, cx, cy "
-            f"over the image's width and height (focal lengths of {low:g} to {high:g}, the principal point inside the "
-            "image); divide intrinsics in pixels by the width and height once, or write them to an .npz as K, with "
+            f"over the image's width and height. Focal lengths are {low:g} to {high:g}, the principal point is inside "
+            "the image; divide intrinsics in pixels by the width and height once, or write them to an .npz as K, with "
             "width and height."
         )
 

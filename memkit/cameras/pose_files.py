@@ -38,8 +38,9 @@ def read_poses(path: str | os.PathLike[str]) -> Cameras:
 
     Raises:
         InputError: there is no such file, it is larger than 1 GiB or its format is another one; an array is missing,
-            ambiguous or of another shape or size than it states; a line is not as above; there is distortion or skew; ``K`` is not in pixels of an image of that width
-            and height; or a camera is not plausible, see `check_cameras`.
+            ambiguous or of another shape or size than it states; a line is not as above; there is distortion or skew;
+            ``K`` is not in pixels of an image of that width and height; or a camera is not plausible, see
+            `check_cameras`.
     """
     path = Path(path)
     _check_format(path)
