@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from memkit.checks import check_floats
 from memkit.errors import InputError
 
 Group = TypeVar("Group", bound=Hashable)
@@ -50,8 +51,9 @@ def grouped_attention(
         or all at −inf), the output is 0.
 
     Raises:
-        InputError: a group of queries has no row in ``sees``, a row names unknown or repeated groups, or a log-weight
-            has no keys or another shape than they have.
+        InputError: a group of queries has no row in ``sees``, a row names unknown or repeated groups, a log-weight has
+            no keys or another shape than they have, or a tensor has another shape or dtype. Values are not looked at,
+            as this runs in every layer; a log-weight of NaN gives NaN.
     """
     log_weight = {} if log_weight is None else log_weight
     _check_table(q, kv, sees, log_weight)
@@ -79,7 +81,16 @@ def attention_share(
 
 
 def _check_table(q: Mapping, kv: Mapping, sees: Mapping, log_weight: Mapping) -> None:
-    for name in q:
+    for name, (k, v) in kv.items():
+        check_floats(f"The keys {name!r}", k, "[B, K, H, D]")
+        check_floats(f"The values {name!r}", v, "[B, K, H, Dv]")
+        if k.shape[:3] != v.shape[:3]:
+            raise InputError(
+                f"The keys {name!r} are {list(k.shape)}, the values {list(v.shape)}; give both one batch, number of "
+                "keys and heads."
+            )
+    for name, query in q.items():
+        check_floats(f"The queries {name!r}", query, "[B, S, H, D]")
         if name not in sees:
             raise InputError(f"The queries {name!r} have no row in the visibility table; add sees[{name!r}] = (...).")
         row = tuple(sees[name])
@@ -88,9 +99,16 @@ def _check_table(q: Mapping, kv: Mapping, sees: Mapping, log_weight: Mapping) ->
             raise InputError(f"sees[{name!r}] names {unknown}, which have no keys; name groups of kv: {list(kv)}.")
         if len(set(row)) != len(row):
             raise InputError(f"sees[{name!r}] = {row} names a group twice; for n copies, set its log_weight to ln(n).")
+        for other in row:
+            if (wrong := kv[other][0]).shape[::2] != query.shape[::2] or wrong.shape[3] != query.shape[3]:
+                raise InputError(
+                    f"The queries {name!r} are {list(query.shape)}, the keys {other!r} {list(wrong.shape)}; give both "
+                    "one batch, number of heads and width."
+                )
     for name, weight in log_weight.items():
         if name not in kv:
             raise InputError(f"log_weight names {name!r}, which has no keys; name groups of kv: {list(kv)}.")
+        check_floats(f"log_weight[{name!r}]", weight)
         if weight.shape != kv[name][0].shape[:2]:
             raise InputError(
                 f"log_weight[{name!r}] has shape {tuple(weight.shape)}; give one value per key, "

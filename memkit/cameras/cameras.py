@@ -14,6 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from memkit.checks import check_floats, check_number, check_room, check_whole
+from memkit.errors import InputError
+
 
 @dataclass(frozen=True)
 class Cameras:
@@ -28,9 +31,16 @@ class Cameras:
     ) -> Cameras:
         """Cameras at ``eye`` looking at ``target``, with world +z up and square pixels on a square image.
 
-        ``fov_degrees`` is the full horizontal field of view. Looking straight up or down leaves the roll undefined and
-        gives NaN.
+        ``fov_degrees`` is the full horizontal field of view, from 1° to 169°.
+
+        Raises `InputError` for another field of view, and for a camera that looks straight up or down, which leaves the
+        roll undefined, or at the place where it stands.
         """
+        check_number("fov_degrees", fov_degrees, 1, 169)
+        check_floats("eye", eye)
+        check_floats("target", target)
+        if eye.shape != target.shape or eye.shape[-1:] != (3,):
+            raise InputError(f"eye is {list(eye.shape)} and target {list(target.shape)}; give points [..., 3].")
         forward = torch.nn.functional.normalize(target - eye, dim=-1)
         up = torch.tensor([0.0, 0.0, 1.0]).to(eye).expand_as(eye)
         right = torch.cross(forward, up, dim=-1)
@@ -39,6 +49,11 @@ class Cameras:
         c2w = torch.zeros(*eye.shape[:-1], 4, 4).to(eye)
         c2w[..., :3, :] = torch.stack([right, down, forward, eye], dim=-1)
         c2w[..., 3, 3] = 1.0
+        if not bool(c2w.isfinite().all()):
+            raise InputError(
+                "A camera looks straight up or down, so that its roll is undefined, or at the place where it stands, "
+                "or is not finite; give an eye and a target apart in x or y."
+            )
         focal = 0.5 / math.tan(math.radians(fov_degrees) / 2)
         intrinsics = torch.tensor([focal, focal, 0.5, 0.5]).to(eye).expand(*eye.shape[:-1], 4)
         return Cameras(c2w, intrinsics)
@@ -46,7 +61,16 @@ class Cameras:
     def rays(
         self, height: int, width: int
     ) -> tuple[Float[Tensor, "*batch 3"], Float[Tensor, "*batch {height} {width} 3"]]:
-        """Origins and unit directions in the world, one ray through each pixel centre."""
+        """Origins and unit directions in the world, one ray through each pixel centre.
+
+        Raises `InputError` for an empty or too large image, and for cameras without known focal lengths.
+        """
+        check_whole("height", height, 1)
+        check_whole("width", width, 1)
+        rays = self.c2w[..., 0, 0].numel() * height * width
+        check_room(f"An image of {rays:,} rays", 3 * self.c2w.element_size() * rays, self.c2w.device)
+        if not bool((self.intrinsics[..., :2] > 0).all()):
+            raise InputError("Rays need focal lengths above 0; give intrinsics of known cameras.")
         v, u = torch.meshgrid((torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width, indexing="ij")
         u, v = u.to(self.c2w), v.to(self.c2w)
         fx, fy, cx, cy = self.intrinsics[..., None, None, :].unbind(-1)

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
+from memkit.checks import has_values, shown
 from memkit.errors import InputError
 
 ROTATION_TOLERANCE = 1e-3
@@ -19,6 +20,10 @@ normalised twice, those above it are in pixels."""
 
 def check_rigid(c2w: Float[Tensor, "*batch 4 4"], name: str) -> None:
     """Raises `InputError` unless every pose is a finite rotation and translation; ``name`` begins the message."""
+    if not _is_real(c2w) or c2w.shape[-2:] != (4, 4):
+        raise InputError(f"{name}: poses are {shown(c2w)}; give real matrices [..., 4, 4], camera to world.")
+    if not has_values(c2w):
+        return
     poses = c2w.double()
     rotation, last = poses[..., :3, :3], torch.tensor([0.0, 0.0, 0.0, 1.0]).to(poses)
     off = (rotation @ rotation.mT - torch.eye(3).to(poses)).abs().amax(dim=(-2, -1))
@@ -42,10 +47,20 @@ def check_cameras(cameras: Cameras, name: str, unknown_focal: bool = False) -> N
         unknown_focal: whether a focal length of 0, which stands for an unknown one, is accepted.
 
     Raises:
-        InputError: a pose is not rigid (see `check_rigid`), an intrinsic is not finite, a focal length is outside of
-            `FOCAL_RANGE`, or the principal point lies outside of the image.
+        InputError: these are no cameras, or not one row of intrinsics per pose; a pose is not rigid (see
+            `check_rigid`), an intrinsic is not finite, a focal length is outside of `FOCAL_RANGE`, or the principal
+            point lies outside of the image.
     """
+    if not isinstance(cameras, Cameras):
+        raise InputError(f"{name}: {shown(cameras)} is no camera; give Cameras(c2w, intrinsics).")
     check_rigid(cameras.c2w, name)
+    if not _is_real(cameras.intrinsics) or cameras.intrinsics.shape != (*cameras.c2w.shape[:-2], 4):
+        raise InputError(
+            f"{name}: intrinsics are {shown(cameras.intrinsics)}; give fx, fy, cx, cy for each pose, "
+            f"{[*cameras.c2w.shape[:-2], 4]}."
+        )
+    if not has_values(cameras.intrinsics):
+        return
     focal, principal = cameras.intrinsics[..., :2], cameras.intrinsics[..., 2:]
     low, high = FOCAL_RANGE
     plausible = (focal >= low) & (focal <= high)
@@ -57,7 +72,11 @@ def check_cameras(cameras: Cameras, name: str, unknown_focal: bool = False) -> N
         where = f"camera {index[0] if len(index) == 1 else index}" if index else "the camera"
         raise InputError(
             f"{name}: the intrinsics of {where}, {cameras.intrinsics[tuple(index)].tolist()}, are not fx, fy, cx, cy "
-            f"over the image's width and height (focal lengths of {low:g} to {high:g}, the principal point inside the "
-            "image); divide intrinsics in pixels by the width and height once, or write them to an .npz as K, with "
+            f"over the image's width and height. Focal lengths are {low:g} to {high:g}, the principal point is inside "
+            "the image; divide intrinsics in pixels by the width and height once, or write them to an .npz as K, with "
             "width and height."
         )
+
+
+def _is_real(x: object) -> bool:
+    return isinstance(x, Tensor) and not x.is_complex() and x.dtype != torch.bool

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
-from memkit.cameras.checks import check_rigid
+from memkit.cameras.checks import check_cameras
+from memkit.checks import MOST, check_list, check_whole, shown
 from memkit.errors import InputError
 
 SIZE = 14
@@ -61,16 +62,14 @@ class CameraPath:
         in fp64, returned in the cameras' dtype, fp32 at least.
 
         Raises:
-            InputError: other leading shapes, no frame, a pose that is not rigid, a focal length below 0.
+            InputError: other leading shapes, no frame, or a camera that is not plausible, see `check_cameras`.
         """
+        check_cameras(cameras, "Cameras [clip, frame]", unknown_focal=True)
         c2w, focal = cameras.c2w, cameras.intrinsics[..., :2]
         if c2w.ndim == 3:
             c2w, focal = c2w[None], focal[None]
         if c2w.ndim != 4 or c2w.shape[1] == 0:
             raise InputError(f"A clip has cameras [frames] or [batch, frames], not {list(cameras.c2w.shape[:-2])}.")
-        check_rigid(c2w, "Cameras [clip, frame]")
-        if not (focal.isfinite() & (focal >= 0)).all():
-            raise InputError("Focal lengths must be positive, over the image's width and height, or 0 if unknown.")
         dtype, c2w = torch.promote_types(c2w.dtype, torch.float32), c2w.double()
         rotation, start = c2w[:, :1, :3, :3].mT, c2w[:, :1, :3, 3:]
         translation = rotation @ (c2w[..., :3, 3:] - start)
@@ -86,8 +85,10 @@ class CameraPath:
 
     def frames(self, rows: Sequence[int]) -> CameraPath:
         """The cameras of some frames, in the given order, with repeats if wanted; they are not normalised again."""
+        for row in check_list("rows", rows, "frames"):
+            check_whole("A row of the path", row, -MOST)
         if not rows or min(rows) < 0 or max(rows) >= len(self):
-            raise InputError(f"The path has frames 0 to {len(self) - 1}; {list(rows)} are not among them.")
+            raise InputError(f"The path has frames 0 to {len(self) - 1}; {shown(list(rows))} are not among them.")
         return CameraPath(self.c2w[:, list(rows)], self.focal[:, list(rows)])
 
     def to(self, device: torch.device | str) -> CameraPath:

@@ -16,7 +16,8 @@ import torch
 
 from memkit.cameras.cameras import Cameras
 from memkit.cameras.checks import check_cameras
-from memkit.cameras.pose_formats import has_rows, parse_npz, parse_text, text_of
+from memkit.cameras.pose_formats import LARGEST, has_rows, parse_npz, parse_text, text_of
+from memkit.checks import check_whole
 from memkit.errors import InputError
 from memkit.files.atomic import atomic_write
 
@@ -36,13 +37,16 @@ def read_poses(path: str | os.PathLike[str]) -> Cameras:
     A focal length of 0 means unknown.
 
     Raises:
-        InputError: there is no such file or its format is another one; an array is missing, ambiguous or of another
-            shape; a line is not as above; there is distortion or skew; ``K`` is not in pixels of an image of that width
-            and height; or a camera is not plausible, see `check_cameras`.
+        InputError: there is no such file, it is larger than 1 GiB or its format is another one; an array is missing,
+            ambiguous or of another shape or size than it states; a line is not as above; there is distortion or skew;
+            ``K`` is not in pixels of an image of that width and height; or a camera is not plausible, see
+            `check_cameras`.
     """
     path = Path(path)
     _check_format(path)
     try:
+        if (size := path.stat().st_size) > LARGEST:
+            raise InputError(f"{path} has {size:,} bytes, and poses have {LARGEST:,} at most; give a file of poses.")
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error}); give a .npz or .txt file of poses.") from error
@@ -102,8 +106,7 @@ def latent_cameras(cameras: Cameras, frames_per_latent: int = 4) -> Cameras:
     Raises:
         InputError: the number of frames does not fit, or there are no frames.
     """
-    if frames_per_latent < 1:
-        raise InputError(f"{frames_per_latent} frames per latent frame are too few; give 1 or more.")
+    check_whole("frames_per_latent", frames_per_latent, 1)
     frames = cameras.c2w.shape[-3] if cameras.c2w.ndim > 2 else 0
     if frames % frames_per_latent != 1 % frames_per_latent or not frames:
         raise InputError(

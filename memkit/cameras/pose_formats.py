@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,9 @@ from memkit.cameras.checks import check_rigid
 from memkit.errors import InputError
 
 _NUMBERS = 19  # per line of RealEstate10K: time, 4 intrinsics, 2 of distortion, 12 of the pose
-_DAMAGED = (OSError, ValueError, EOFError, TypeError, AttributeError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_LONGEST_LINE = 1 << 16  # characters: more is no line of poses
+LARGEST = 1 << 30
+"""Bytes of a pose file, and of the arrays in it: a million frames take less."""
 
 
 # -- npz ---------------------------------------------------------------------------------------------------------------
@@ -26,9 +27,11 @@ _DAMAGED = (OSError, ValueError, EOFError, TypeError, AttributeError, RuntimeErr
 
 def parse_npz(path: Path, data: bytes) -> Cameras:
     try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            _check_sizes(archive)
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except _DAMAGED as error:
+    except Exception as error:  # zipfile and numpy have a dozen types for a damaged file
         raise InputError(
             f"{path} is not an .npz of plain arrays ({error}); write it again, without objects."
         ) from error
@@ -46,6 +49,29 @@ def parse_npz(path: Path, data: bytes) -> Cameras:
             f"{list(intrinsics.shape)}."
         )
     return Cameras(c2w, intrinsics.to(c2w.dtype).expand(len(c2w), 4).contiguous())
+
+
+def _check_sizes(archive: zipfile.ZipFile) -> None:
+    """Raises `ValueError` where arrays are larger than `LARGEST`, or than the bytes that are there for them.
+
+    numpy allocates what the header of an array claims before it reads the first number.
+    """
+    if (total := sum(entry.file_size for entry in archive.infolist())) > LARGEST:
+        raise ValueError(f"its arrays have {total:,} bytes, more than {LARGEST:,}")
+    for entry in archive.infolist():
+        with archive.open(entry) as member:
+            if member.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
+                continue
+            version = tuple(member.read(2))
+            if version not in _HEADERS:
+                raise ValueError(f"{entry.filename} is an array of version {version}")
+            shape, _, dtype = _HEADERS[version](member)
+            claimed, there = math.prod(shape) * dtype.itemsize, entry.file_size - member.tell()
+            if claimed != there and not dtype.hasobject:
+                raise ValueError(f"{entry.filename} claims {claimed:,} bytes of numbers and has {there:,}")
+
+
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def _tensor(path: Path, arrays: dict[str, Any], name: str) -> Tensor:
@@ -72,7 +98,8 @@ def _normalised(path: Path, arrays: dict[str, Any]) -> Tensor:
     fx, fy, cx, cy = k[..., 0, 0], k[..., 1, 1], k[..., 0, 2], k[..., 1, 2]
     if bool(((cx <= 1) & (cy <= 1)).any()) and min(width, height) > 2:
         raise InputError(f"{path}: K is over the image's width and height, not in pixels; write it as intrinsics.")
-    if _off_centre(cx, cy, width, height) > 0.3 and _off_centre(cx, cy, height, width) < 0.1:
+    off, exchanged = _off_centre(cx, cy, width, height), _off_centre(cx, cy, height, width)
+    if (off > 0.3 and exchanged < 0.1) or (off > 0.05 and exchanged < 0.01):
         raise InputError(f"{path}: K is of an image of {height:g}×{width:g} pixels; exchange width and height.")
     return torch.stack([fx / width, fy / height, cx / width, cy / height], dim=-1)
 
@@ -129,8 +156,8 @@ def has_rows(path: Path) -> bool:
     """Whether the second line of a text consists of several numbers."""
     try:
         with open(path, encoding="utf-8") as file:
-            file.readline()
-            numbers = [float(word) for word in file.readline().split()]
+            file.readline(_LONGEST_LINE)
+            numbers = [float(word) for word in file.readline(_LONGEST_LINE).split()]
     except (OSError, UnicodeDecodeError, ValueError):
         return False
     return len(numbers) > 1

@@ -6,6 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from memkit.cameras.checks import check_rigid
+from memkit.errors import InputError
+
 POSE_VECTOR_SIZE = 12
 """Length of a camera's vector: the upper three rows of a 4×4 pose."""
 
@@ -14,6 +17,11 @@ def relative_pose_vectors(c2w: Float[Tensor, "*batch frames 4 4"]) -> Float[Tens
     """Rotation and position of each frame's camera relative to the first frame's, row by row.
 
     Moving or turning the world changes nothing; lengths stay in the unit of the poses.
+
+    Raises `InputError` where there is no frame, or a pose is not rigid.
     """
+    check_rigid(c2w, "The poses of a clip")
+    if c2w.ndim < 3 or not c2w.shape[-3]:
+        raise InputError(f"Poses are {list(c2w.shape)}; give [..., frames, 4, 4] with one frame or more.")
     relative = torch.linalg.inv(c2w[..., :1, :, :]) @ c2w
     return relative[..., :3, :].flatten(-2)

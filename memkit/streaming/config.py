@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
+from memkit.checks import MOST_FRAMES, MOST_GUIDANCE, MOST_STEPS, check_fields, shown
 from memkit.errors import InputError
-from memkit.flow import NUM_TRAIN_TIMESTEPS
+from memkit.flow import NUM_TRAIN_TIMESTEPS, SHIFTS
 from memkit.generation.short_text import PIPELINE_TEXT_LENGTH
 
 
@@ -46,18 +46,23 @@ class StreamConfig:
     sink: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.chunk, self.steps, 1 if self.first is None else self.first) < 1:
-            raise InputError(f"{self}: chunk, first and steps must be at least 1.")
-        if not 1 <= self.text_length <= PIPELINE_TEXT_LENGTH:
-            raise InputError(f"text_length is {self.text_length}; give 1 to {PIPELINE_TEXT_LENGTH}.")
-        if not 0.0 <= self.context_sigma <= 1.0:
-            raise InputError(f"context_sigma is {self.context_sigma}; give a noise level in [0, 1].")
-        if not math.isfinite(self.guidance_scale) or not (self.shift is None or 0 < self.shift < math.inf):
-            raise InputError(f"{self}: guidance_scale must be finite, and shift finite and positive.")
+        check_fields(
+            self,
+            chunk=(1, MOST_FRAMES),
+            first=(1, MOST_FRAMES),
+            steps=(1, MOST_STEPS),
+            shift=SHIFTS,
+            guidance_scale=(-MOST_GUIDANCE, MOST_GUIDANCE),
+            context_sigma=(0, 1),
+            text_length=(1, PIPELINE_TEXT_LENGTH),
+            timesteps=(0, NUM_TRAIN_TIMESTEPS),
+            window=(1, MOST_FRAMES),
+            sink=(0, MOST_FRAMES),
+        )
         if self.timesteps is not None:
             self._check_timesteps(self.timesteps)
         longest = max(self.chunk, self.first or 0)
-        if self.sink < 0 or (self.window is not None and self.window < self.sink + longest):
+        if self.window is not None and self.window < self.sink + longest:
             raise InputError(
                 f"A window of {self.window} frames with a sink of {self.sink} has no room for a chunk of {longest}; "
                 "give a larger window."
@@ -65,9 +70,14 @@ class StreamConfig:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> StreamConfig:
-        """The config that ``dataclasses.asdict`` made ``content`` of, after a way through JSON."""
+        """The config that ``dataclasses.asdict`` made ``content`` of, after a way through JSON.
+
+        Raises `InputError` for any other content.
+        """
+        if not isinstance(content, Mapping) or content.keys() - {field.name for field in fields(cls)}:
+            raise InputError(f"A StreamConfig cannot be made of {shown(content)}; give its settings, and no others.")
         timesteps = content.get("timesteps")
-        return cls(**{**content, "timesteps": None if timesteps is None else tuple(timesteps)})
+        return cls(**{**content, "timesteps": tuple(timesteps) if isinstance(timesteps, list) else timesteps})
 
     @staticmethod
     def _check_timesteps(timesteps: tuple[float, ...]) -> None:

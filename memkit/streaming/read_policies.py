@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from memkit.errors import InputError
+from memkit.checks import MOST, check_list, check_whole
 from memkit.injectors.kv_cache.slots import SlotCache
 
 Read = Callable[[SlotCache, Sequence[int]], Sequence[int]]
@@ -21,9 +21,11 @@ def read_everything(held: SlotCache, chunk: Sequence[int]) -> tuple[int, ...]:
 
 
 def read_window(frames: int) -> Read:
-    """The newest ``frames`` frames and all pinned ones (Self-Forcing's rolling window with sinks)."""
-    if frames < 0:
-        raise InputError(f"A window of {frames} frames; give 0 or more.")
+    """The newest ``frames`` frames and all pinned ones (Self-Forcing's rolling window with sinks).
+
+    Raises `InputError` for less than no frames.
+    """
+    check_whole("The window", frames, unit="frames")
     return lambda held, chunk: held.window(frames, before=min(chunk))
 
 
@@ -33,8 +35,8 @@ def read_local(window: int, sink: int = 0) -> Read:
 
     Raises `InputError` for less than no frames.
     """
-    if min(window, sink) < 0:
-        raise InputError(f"A window of {window} frames with a sink of {sink}; give 0 or more.")
+    check_whole("window", window)
+    check_whole("sink", sink)
 
     def read(held: SlotCache, chunk: Sequence[int]) -> tuple[int, ...]:
         past = read_everything(held, chunk)
@@ -51,9 +53,13 @@ def read_packed(first: int = 1, anchors: Sequence[int] = (), previous: int = 3) 
 
     Each frame keeps the position it was written at. Anchors that the stream has not reached yet are left out; an anchor
     that was evicted raises `InputError` from the chunk, so pin it when it is generated.
+
+    Raises `InputError` for less than no frames, and for anchors that are no positions.
     """
-    if min(first, previous) < 0:
-        raise InputError(f"first = {first} and previous = {previous} frames; give 0 or more.")
+    check_whole("first", first)
+    check_whole("previous", previous)
+    for anchor in check_list("anchors", anchors, "positions"):
+        check_whole("An anchor", anchor, -MOST)
 
     def read(held: SlotCache, chunk: Sequence[int]) -> tuple[int, ...]:
         past = read_everything(held, chunk)

@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
-from memkit.errors import FileError
+from memkit.backbones.adapters.choice import adapter_of
+from memkit.backbones.wan import WanBackbone
+from memkit.errors import FileError, InputError
 from memkit.files.atomic import writing
 from memkit.files.checksums import stated_checksum
 from memkit.files.json_files import read_json, write_json
@@ -50,3 +52,41 @@ def load_stream(folder: Path, device: torch.device) -> tuple[KVCache, dict[str, 
         if path.exists() and content.get("cache_is") not in (None, stated_checksum(path)):
             raise FileError(f"{path} is not the cache that {file} was saved with; restore both from one copy.")
         return KVCache.load(path, device), content
+
+
+def model_of(backbone: WanBackbone) -> dict[str, Any]:
+    """What a model must have in common with the one that a stream was saved with."""
+    sizes = [adapter_of(model).sizes(model) for model in backbone.transformers]
+    first = sizes[0]
+    return {
+        "layers": sum(each.layers for each in sizes),
+        "heads": first.heads,
+        "head_dim": first.head_dim,
+        "channels": backbone.transformer.config.in_channels,
+        "patch_size": list(first.patch_size),
+        "dtype": str(backbone.transformer.dtype).removeprefix("torch."),
+    }
+
+
+def check_model(cache: KVCache, content: dict[str, Any], size: tuple[int, int], backbone: WanBackbone) -> None:
+    """Raises `InputError` where a saved stream is of a model of other sizes or dtype, or its cache of another size."""
+    own = model_of(backbone)
+    saved = content.get("model", own)  # streams that were saved by earlier versions do not tell
+    if different := [f"{name} {saved.get(name)}, not {own[name]}" for name in own if saved.get(name) != own[name]]:
+        raise InputError(
+            f"The stream was saved with another model: {', '.join(different)}; load it with the model that made it."
+        )
+    _, down, across = own["patch_size"]
+    rows, columns = size[0] // down, size[1] // across
+    for name in cache.branches:
+        branch = cache.branch(name)
+        if not branch.positions:
+            continue
+        branch.check_frame_size((rows, columns))
+        keys, _ = branch.get(0, branch.positions[:1])
+        found, wanted = (branch.layers, *keys.shape[1:]), (own["layers"], rows * columns, own["heads"], own["head_dim"])
+        if found != wanted or keys.shape[0] != len(content["seeds"]):
+            raise InputError(
+                f"The cache has layers, tokens per frame, heads and their width {found} of {keys.shape[0]} videos, the "
+                f"model and the stream {wanted} of {len(content['seeds'])}; load it with the model that made it."
+            )

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,7 +20,8 @@ from torch import Tensor
 from memkit.backbones.wan import WanBackbone
 from memkit.cameras.cameras import Cameras
 from memkit.cameras.path import CameraPath
-from memkit.errors import InputError
+from memkit.checks import MOST, MOST_FRAMES, check_finite, check_floats, check_list, check_seeds, check_texts, check_whole
+from memkit.errors import FileError, InputError
 from memkit.generation.noise import frame_noise
 from memkit.generation.short_text import PIPELINE_TEXT_LENGTH, embed_short, short_texts
 from memkit.injectors.attention_recorder import AttentionRecorder
@@ -27,10 +29,10 @@ from memkit.injectors.kv_cache.attachment import AttachedCache
 from memkit.injectors.kv_cache.cache import KVCache
 from memkit.positions.pm_rope import PMRoPE
 from memkit.positions.prope import PRoPE
-from memkit.streaming.budget import checked_budget, latent_size
+from memkit.streaming.budget import check_chunk, checked_budget, checked_size, latent_size
 from memkit.streaming.config import StreamConfig
 from memkit.streaming.read_policies import Read, read_everything, read_local
-from memkit.streaming.session import KIND, load_stream, save_stream
+from memkit.streaming.session import KIND, check_model, load_stream, model_of, save_stream
 from memkit.streaming.steps import COND, UNCOND, ChunkSteps
 
 
@@ -62,8 +64,8 @@ class Stream:
         size: height and width of the latents; by default those of the backbone's video format.
 
     Raises:
-        InputError: no seed, a model that takes more than latents, only one of cameras and positions, or too small a
-            budget for the window.
+        InputError: no seed, a model that takes more than latents, only one of cameras and positions, a size that is
+            none of latents, or a budget that is too small for the window or larger than the memory of this machine.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Stream:
         size: tuple[int, int] | None = None,
     ) -> None:
         model = backbone.transformer.config
+        check_seeds("seeds", seeds)
         if not seeds:
             raise InputError("A stream generates one video per seed; give at least one.")
         if model.in_channels != model.out_channels:
@@ -88,13 +91,23 @@ class Stream:
         self.backbone, self.seeds, self.config = backbone, tuple(seeds), config
         window = read_everything if config.window is None else read_local(config.window, config.sink)
         self.read = window if read is None else read
-        self.size = latent_size(backbone) if size is None else size
+        self.size = latent_size(backbone) if size is None else checked_size(size, backbone)
         budget_bytes = checked_budget(budget_bytes, backbone, config, len(self.seeds), self.size)
         self.cache = KVCache(budget_bytes, (COND,) if config.guidance_scale == 1 else (COND, UNCOND))
         self.position = 0
         self._positions = positions
         self._path = None if cameras is None else CameraPath.of(cameras).to(backbone.device)
         self._texts: dict[tuple[str, ...], Tensor] = {}
+
+    @property
+    def position(self) -> int:
+        """Position of the next latent frame. Raises `InputError` where it is set to no whole number."""
+        return self._position
+
+    @position.setter
+    def position(self, value: int) -> None:
+        check_whole("The position of a stream", value, -MOST)
+        self._position = value
 
     # -- generation --------------------------------------------------------------------------------------------------
 
@@ -118,15 +131,19 @@ class Stream:
             recorder: if given, records the attention of the conditional branch at each step.
 
         Raises:
-            InputError: prompts or conditioning latents do not fit, a position has no camera, or a frame to read is not
-                in the cache.
-            BudgetError: the pinned frames leave no room. After either error the stream is still usable.
+            InputError: prompts or conditioning latents do not fit or are not finite, a position has no camera, or a frame
+                to read is not in the cache.
+            BudgetError: the budget holds no chunk of so many frames, or the pinned frames leave no room. After either
+                error the stream is still usable.
         """
+        check_texts("prompts", prompts)
         if len(prompts) != len(self.seeds):
             raise InputError(f"There are {len(prompts)} prompts for {len(self.seeds)} videos; give one per video.")
         count = self._count() if frames is None else frames
-        if count < 1:
+        if isinstance(count, int) and count < 1:
             raise InputError(f"A chunk of {count} frames; give 1 or more.")
+        check_whole("frames", count, 1, MOST_FRAMES)
+        check_chunk(self.cache.budget_bytes, count, self.backbone, self.config, len(self.seeds), self.size)
         at = range(self.position, self.position + count)
         with self._attached(at) as attached:
             text = self._encode(prompts)
@@ -151,6 +168,9 @@ class Stream:
         ``conditioning_latents`` are those of the first frames: one frame is image-to-video, six are video-to-video in
         ReMind; any number that fits in the chunks is allowed.
         """
+        prompts = check_list("prompts", prompts, "prompts, one list per chunk")
+        if conditioning_latents is not None:
+            check_floats("conditioning_latents", conditioning_latents, LATENTS)
         given = 0 if conditioning_latents is None else conditioning_latents.shape[2]
         room = self._count() + (len(prompts) - 1) * self.config.chunk
         if not prompts or given > room:
@@ -171,6 +191,7 @@ class Stream:
         Raises `InputError` where it cannot be written.
         """
         content = {"seeds": self.seeds, "position": self.position, "size": self.size, "config": asdict(self.config)}
+        content["model"] = model_of(self.backbone)
         save_stream(Path(folder), self.cache, content)
 
     @classmethod
@@ -185,12 +206,13 @@ class Stream:
     ) -> Stream:
         """A saved stream; with the same model, ``read``, positions and cameras it continues bit-identically.
 
-        Raises `InputError` where there is none, or it is damaged.
+        Raises `InputError` where there is none, it is damaged, or it is of a model of other sizes or dtype.
         """
         cache, content = load_stream(Path(folder), backbone.device)
         with KIND.reading(folder):
-            config, size = StreamConfig.from_json(content["config"]), tuple(content["size"])
+            config, size = _config_of(content["config"], folder), tuple(content["size"])
             seeds, position = [int(seed) for seed in content["seeds"]], int(content["position"])
+            check_model(cache, content, size, backbone)
         given = {"read": read, "positions": positions, "cameras": cameras, "size": size}
         stream = cls(backbone, seeds, cache.budget_bytes, config, **given)
         stream.cache, stream.position = cache, position
@@ -238,6 +260,16 @@ class Stream:
         return self.config.first if empty and self.config.first is not None else self.config.chunk
 
 
+LATENTS = "[B, C, F, H, W]"
+
+
+def _config_of(content: Any, folder: str | Path) -> StreamConfig:
+    try:
+        return StreamConfig.from_json(content)
+    except InputError as error:
+        raise FileError(f"The stream saved at {folder} is damaged: {error}") from error
+
+
 def _generates(conditioning_latents: Tensor | None, count: int) -> bool:
     return conditioning_latents is None or conditioning_latents.shape[2] < count
 
@@ -245,8 +277,10 @@ def _generates(conditioning_latents: Tensor | None, count: int) -> bool:
 def _whole(x: Tensor, conditioning_latents: Tensor | None) -> Tensor:
     """The conditioning latents of a whole chunk, for every video."""
     assert conditioning_latents is not None
+    check_floats("conditioning_latents", conditioning_latents, LATENTS)
     if conditioning_latents.shape[0] not in (1, x.shape[0]) or conditioning_latents.shape[1:] != x.shape[1:]:
         raise InputError(
             f"Conditioning latents {list(conditioning_latents.shape)} do not fit a chunk of {list(x.shape)}."
         )
+    check_finite("conditioning_latents", conditioning_latents)
     return conditioning_latents.to(x).expand_as(x).clone()

@@ -105,7 +105,7 @@ class AttachedCache(Attached):
             )
         if chunk.recorder is not None:
             refuse_cache(model, "a recorder would miss shares of attention")
-        each, row = chunk.begin(self._layers_of[id(model)], self.owner.context)
+        each, row = chunk.begin(self._layers_of[id(model)], self.owner.context, (grid.height, grid.width))
         cos, sin = adapter_of(model).rotary_at(model, chunk.positions, grid)
         return carrier._replace(cos=cos, sin=sin).with_state(self.key, _Forward(chunk, each, row))
 

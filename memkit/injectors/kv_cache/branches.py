@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from memkit.checks import check_budget, check_texts
 from memkit.errors import InputError
 from memkit.injectors.kv_cache.slots import SlotCache
 
@@ -14,10 +15,13 @@ class Branches:
     """One `SlotCache` per name, each with an equal share of the budget in bytes.
 
     Raises:
-        InputError: there are no names, a name is repeated, or the budget is not positive.
+        InputError: there are no names, a name is repeated, or the budget is not positive, or more than the memory of
+            this machine.
     """
 
     def __init__(self, budget_bytes: int, names: Sequence[str], layers: int = 0) -> None:
+        check_budget("budget_bytes", budget_bytes)
+        check_texts("branches", names)
         if not names or len(set(names)) != len(names):
             raise InputError(f"branches = {tuple(names)}; give at least one name, and each only once.")
         self.budget_bytes, self.layers = budget_bytes, layers

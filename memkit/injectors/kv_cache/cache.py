@@ -22,6 +22,7 @@ from memkit.backbones.adapters.choice import adapter_of
 from memkit.backbones.base import KV_CACHE
 from memkit.backbones.cache_context import listen
 from memkit.backbones.unwrap import Attachable, transformer_of, transformers_of
+from memkit.checks import check_whole
 from memkit.errors import InputError
 from memkit.injectors.kv_cache.attachment import AttachedCache
 from memkit.injectors.kv_cache.branches import Branches
@@ -37,7 +38,12 @@ def frame_bytes(
 
     ``dtype`` is by default that of the model. For Wan2.1-T2V-1.3B at 480×832 pixels (latents of 60×104) in bf16 it is
     287 MB; for the 14B, 1.3 GB.
+
+    Raises `InputError` for sides below 1, and for less than no samples.
     """
+    check_whole("height", height, 1)
+    check_whole("width", width, 1)
+    check_whole("batch", batch)
     model = transformer_of(transformer)
     sizes = adapter_of(model).sizes(model)
     _, down, across = sizes.patch_size

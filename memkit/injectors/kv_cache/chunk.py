@@ -23,6 +23,7 @@ class ChunkPass:
         self, branch: SlotCache, positions: tuple[int, ...], read: Sequence[int] | None, write: bool, name: str
     ) -> None:
         self.branch, self.positions, self.write, self.name = branch, positions, write, name
+        self.frame_size: tuple[int, int] | None = None
         self._pending: dict[int, tuple[Tensor, Tensor]] = {}
         self._contexts: tuple[str | None, str | None] = (
             None,
@@ -37,8 +38,15 @@ class ChunkPass:
         if write and branch.positions:
             branch.plan_eviction(positions)
 
-    def begin(self, layers: range, context: str | None) -> None:
-        """Begin a forward pass over ``layers``, which discards the keys and values that an earlier one collected."""
+    def begin(self, layers: range, context: str | None, frame_size: tuple[int, int]) -> None:
+        """Begin a forward pass over ``layers``, which discards the keys and values that an earlier one collected.
+
+        Raises:
+            InputError: a frame has other rows and columns of tokens than the cached ones.
+        """
+        if self.read or self.write:
+            self.branch.check_frame_size(frame_size)
+        self.frame_size = frame_size
         self._contexts = (self._contexts[0] or context, context)
         for layer in layers:
             self._pending.pop(layer, None)
@@ -118,19 +126,22 @@ class Chunk:
             collected = {name: each.collected(self._layers) for name, each in self._passes.items()}
             evicted = set()
             for name, each in self._passes.items():
-                evicted.update(each.branch.update(self.positions, collected[name], self.pin))
+                evicted.update(each.branch.update(self.positions, collected[name], self.pin, each.frame_size))
             self.evicted = tuple(sorted(evicted))
         for each in self._passes.values():
             each.clear()
 
-    def begin(self, layers: range, context: str | None) -> tuple[ChunkPass, Row | None]:
-        """Begin a forward pass over ``layers``, in the open ``cache_context``.
+    def begin(
+        self, layers: range, context: str | None, frame_size: tuple[int, int]
+    ) -> tuple[ChunkPass, Row | None]:
+        """Begin a forward pass over ``layers``, in the open ``cache_context``, of frames of this size in tokens.
 
         Returns what it reads and writes, and the recorder's row for its shares of attention, or None without a
         recorder.
 
         Raises:
-            InputError: the chunk has several branches, and the context names none of them.
+            InputError: the chunk has several branches, and the context names none of them; or the cached frames are of
+                another size.
         """
         each = next(iter(self._passes.values())) if len(self._passes) == 1 else self._passes.get(context or "")
         if each is None:
@@ -139,6 +150,6 @@ class Chunk:
                 f"The chunk is open for the branches {list(self._passes)}, and the transformer was called {found}; "
                 f"call it inside that of a branch, such as transformer.cache_context({min(self._passes)!r})."
             )
-        each.begin(layers, context)
+        each.begin(layers, context, frame_size)
         row = None if self.recorder is None else self.recorder.begin(len(layers), self.positions, each.read)
         return each, row

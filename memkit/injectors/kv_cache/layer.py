@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from memkit.backbones.rotary import checked_positions
+from memkit.checks import check_all_finite, check_floats
 from memkit.errors import InputError
 from memkit.injectors.kv_cache.table import SlotTable
 
@@ -60,8 +61,6 @@ class LayerCache:
             selected = [x.index_select(1, rows) for x in (k, v)]
         return selected[0].flatten(1, 2), selected[1].flatten(1, 2)
 
-    @torch.inference_mode(False)  # the slots outlive an inference mode in which they are first written
-    @torch.no_grad()
     def update(self, positions: Sequence[int], k: Keys, v: Keys, pin: bool = False) -> tuple[int, ...]:
         """Write the frames at ``positions``: keys and values [B, frames·tokens, H, D].
 
@@ -73,11 +72,19 @@ class LayerCache:
 
         Raises:
             BudgetError: the frames do not fit beside the pinned frames; the cache is unchanged.
-            InputError: the frames have another shape or dtype than the cached ones; the cache is unchanged.
+            InputError: the frames have another shape or dtype than the cached ones, or have NaN or infinite numbers;
+                the cache is unchanged.
         """
         positions = checked_positions(positions)
         frames = by_frame((k, v), len(positions))
+        check_all_finite({f"Keys of layer {self.layer}": k, f"Values of layer {self.layer}": v})
         self._fit(self.layer, frames)
+        return self.write(positions, frames, pin)
+
+    @torch.inference_mode(False)  # the slots outlive an inference mode in which they are first written
+    @torch.no_grad()
+    def write(self, positions: tuple[int, ...], frames: Frames, pin: bool) -> tuple[int, ...]:
+        """`update` with what was checked already, into slots that fit."""
         evicted = self._table.place(positions, pin)
         assert self.slots is not None
         slots = [self._table.slots[p] for p in positions]
@@ -93,7 +100,10 @@ class LayerCache:
 
 def by_frame(kv: KV, frames: int) -> Frames:
     """Views with the frames as a dimension. Raises `InputError` where they cannot be divided into frames."""
+    if not isinstance(kv, tuple | list) or len(kv) != 2:
+        raise InputError("A layer takes a pair: its keys and its values.")
     for x in kv:
+        check_floats("Keys or values", x)
         if x.ndim != 4 or x.shape[1] == 0 or x.shape[1] % frames:
             raise InputError(
                 f"Keys or values of {frames} frames have the shape {list(x.shape)}; give [B, {frames}·tokens, H, D]."

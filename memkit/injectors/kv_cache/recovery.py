@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from memkit.checks import MOST, check_finite, check_number, check_whole
 from memkit.errors import InputError
 
 
@@ -44,8 +45,13 @@ def recovery_attention(
         reach: maximum distance from the mirrored position, in latent frames.
 
     Raises:
-        InputError: the shares are of another number of frames.
+        InputError: the shares are of another number of frames, or a number is not finite.
     """
+    check_finite("shares", shares)
+    check_whole("event", event, -MOST)
+    check_number("peak", peak, -MOST)
+    check_whole("newest", newest)
+    check_number("reach", reach)
     if tuple(shares.shape[-2:]) != (len(positions), len(read)):
         raise InputError(f"Shares are {list(shares.shape)}; give [..., {len(positions)}, {len(read)}].")
     latest = set(sorted(read)[len(read) - newest :] if newest < len(read) else read)

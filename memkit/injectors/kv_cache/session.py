@@ -23,6 +23,7 @@ def save_branches(path: Path, budget_bytes: int, branches: Mapping[str, SlotCach
     for number, (name, branch) in enumerate(branches.items()):
         layers = branch.layers if branch.positions else 0
         saved[name] = {"positions": branch.positions, "pinned": branch.pinned, "layers": layers}
+        saved[name]["frame_size"] = branch.frame_size
         for layer in range(layers):
             for kind, x in zip("kv", branch.get(layer), strict=True):
                 tensors[f"{number}.{layer}.{kind}"] = x
@@ -41,6 +42,7 @@ def load_branches(path: Path, device: torch.device | str) -> tuple[int, dict[str
             branches[name] = SlotCache(budget_bytes // len(header["branches"]))
             if saved["positions"]:
                 pairs = [(get(f"{number}.{i}.k"), get(f"{number}.{i}.v")) for i in range(saved["layers"])]
-                branches[name].update(saved["positions"], pairs)
+                size = saved.get("frame_size")  # caches that were saved by earlier versions do not tell
+                branches[name].update(saved["positions"], pairs, frame_size=None if size is None else tuple(size))
                 branches[name].pin(saved["pinned"])
     return budget_bytes, branches

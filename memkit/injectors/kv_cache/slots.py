@@ -12,9 +12,13 @@ import torch
 from torch import Tensor
 
 from memkit.backbones.rotary import checked_positions
+from memkit.checks import check_all_finite, check_budget, check_list, check_room, check_whole
 from memkit.errors import InputError
 from memkit.injectors.kv_cache.layer import KV, Frames, LayerCache, by_frame, layout
 from memkit.injectors.kv_cache.table import SlotTable
+
+MOST_LAYERS = 10_000
+"""The largest number of layers, of all transformers together."""
 
 
 class SlotCache:
@@ -27,13 +31,17 @@ class SlotCache:
         budget_bytes: memory for all slots of all layers together.
         layers: number of layers; by default that of the first `update`. Single layers can be updated only if it is
             known.
+
+    Raises:
+        InputError: the budget is not positive, or more than the memory of this machine.
     """
 
     def __init__(self, budget_bytes: int, layers: int = 0) -> None:
-        if budget_bytes <= 0:
-            raise InputError(f"The budget of a cache is {budget_bytes} bytes; give enough for some frames.")
+        check_budget("budget_bytes", budget_bytes)
+        check_whole("layers", layers, 0, MOST_LAYERS)
         self._table = SlotTable(budget_bytes)
         self._layers: list[LayerCache] = []
+        self._frame_size: tuple[int, int] | None = None
         self.expect_layers(layers)
 
     # -- reading ---------------------------------------------------------------------------------------------------
@@ -59,6 +67,21 @@ class SlotCache:
         return self._table.capacity
 
     @property
+    def frame_size(self) -> tuple[int, int] | None:
+        """Rows and columns of tokens of the frames held; None where there are none, or who wrote them did not say."""
+        return self._frame_size if self._table.slots else None
+
+    def check_frame_size(self, size: tuple[int, int] | None) -> None:
+        """Raises `InputError` where the frames held are of another size, also one of as many tokens."""
+        held = self.frame_size
+        if held is not None and size is not None and held != size:
+            raise InputError(
+                f"The cached frames have {held[0] * held[1]} tokens in {held[0]} rows and {held[1]} columns, the new "
+                f"ones {size[0] * size[1]} in {size[0]} and {size[1]}; keep the size within a session, or reset() the "
+                "cache."
+            )
+
+    @property
     def layers(self) -> int:
         """Number of layers; 0 while it is not known, until attaching or the first write."""
         return len(self._layers)
@@ -71,8 +94,7 @@ class SlotCache:
     def window(self, frames: int, before: int | None = None) -> tuple[int, ...]:
         """The highest ``frames`` positions and all pinned ones, in ascending order; if given, only those below
         ``before``."""
-        if frames < 0:
-            raise InputError(f"A window of {frames} frames; give 0 or more.")
+        check_whole("The window", frames, unit="frames")
         past = [p for p in self.positions if before is None or p < before]
         newest = past[len(past) - frames :] if frames < len(past) else past
         return tuple(p for p in past if p in self._table.pinned or p in newest)
@@ -83,6 +105,7 @@ class SlotCache:
         Raises:
             InputError: there is no such layer, or the number of layers is not known yet.
         """
+        check_whole("layer", layer, -MOST_LAYERS, MOST_LAYERS)
         if not 0 <= layer < len(self._layers):
             raise InputError(
                 f"There is no layer {layer}: the cache has {len(self._layers)}. Their number is given as "
@@ -98,25 +121,39 @@ class SlotCache:
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
-    def update(self, positions: Sequence[int], kv: Sequence[KV], pin: bool = False) -> tuple[int, ...]:
+    def update(
+        self,
+        positions: Sequence[int],
+        kv: Sequence[KV],
+        pin: bool = False,
+        frame_size: tuple[int, int] | None = None,
+    ) -> tuple[int, ...]:
         """Write the frames at ``positions`` in all layers, one ``(k, v)`` [B, frames·tokens, H, D] per layer.
 
-        A cached frame at the same position is replaced, and remains pinned if it was.
+        A cached frame at the same position is replaced, and remains pinned if it was. ``frame_size`` are the rows and
+        columns of tokens of a frame, if known: later frames must then have the same.
 
         Returns:
             The positions of the frames that were evicted.
 
         Raises:
             BudgetError: the frames do not fit beside the pinned frames; the cache is unchanged.
-            InputError: the frames have another shape, dtype or number of layers than the cached ones; the cache is
-                unchanged.
+            InputError: the frames have another shape, size, dtype or number of layers than the cached ones, or have NaN
+                or infinite numbers; the cache is unchanged.
         """
         positions = checked_positions(positions)
-        frames = [by_frame(pair, len(positions)) for pair in kv]
+        pairs = check_list("kv", kv, "pairs of keys and values, one per layer")
+        frames = [by_frame(pair, len(positions)) for pair in pairs]
         if not frames:
             raise InputError("A write needs the keys and values of at least one layer.")
+        self.check_frame_size(frame_size)
+        names = ("Keys of layer {}", "Values of layer {}")
+        check_all_finite(
+            {name.format(i): x for i, pair in enumerate(pairs) for name, x in zip(names, pair, strict=True)}
+        )
         self._fit(frames)
-        evicted = [layer.update(positions, k, v, pin) for layer, (k, v) in zip(self._layers, kv, strict=True)]
+        evicted = [layer.write(positions, pair, pin) for layer, pair in zip(self._layers, frames, strict=True)]
+        self._frame_size = self.frame_size if frame_size is None else frame_size
         return evicted[0]
 
     def plan_eviction(self, positions: Sequence[int]) -> tuple[int, ...]:
@@ -176,6 +213,8 @@ class SlotCache:
                 "reset() it first, or use another cache."
             )
         bytes_per_frame = sum(x[:, 0].nbytes for pair in frames for x in pair)
+        whole = self.budget_bytes // bytes_per_frame * bytes_per_frame
+        check_room("The budget of the cache", whole, frames[0][0].device)
         capacity = self._table.allocate(bytes_per_frame, frames[0][0].shape[1])
         for layer in self._layers:
             layer.slots = None  # frees the old slots before the new ones are allocated

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index
 
+from memkit.checks import shown
 from memkit.errors import InputError, MemkitError
 
 
@@ -34,7 +36,10 @@ class SlotTable:
 
     def require(self, positions: Sequence[int], layer: int | None = None) -> tuple[int, ...]:
         """``positions`` as ints. Raises `InputError` unless all are written in this layer, or in all layers."""
-        positions = tuple(int(p) for p in positions)
+        try:
+            positions = tuple(index(p) for p in positions)
+        except TypeError as error:
+            raise InputError(f"Positions are {shown(positions)}; give whole numbers of latent frames.") from error
         if missing := [p for p in positions if not self._has(p, layer)]:
             raise InputError(f"The cache has no frame at {missing}; it holds {list(self.positions(layer))}.")
         return positions
