@@ -2,7 +2,7 @@
 
 from memkit.prompts.phygenbench import PhyGenBenchPrompt, plan_phygenbench, read_phygenbench
 from memkit.prompts.plan import PlannedVideo
-from memkit.prompts.prompt_list import Prompt, read_prompts
+from memkit.prompts.prompt_list import Prompt, read_prompts, usable_prompts
 from memkit.prompts.vbench import plan_vbench, read_vbench
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "read_phygenbench",
     "read_prompts",
     "read_vbench",
+    "usable_prompts",
 ]

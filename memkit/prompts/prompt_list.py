@@ -6,14 +6,15 @@ The CSV has a column ``caption`` and, to name the videos by it, a column ``video
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from memkit.banks.captions import caption_records
+from memkit.banks.captions import BadItem, caption_records
 from memkit.errors import InputError
+from memkit.files.names import file_names
+
+_MOST_LISTED = 20  # bad rows in one message
 
 
 class Prompt(NamedTuple):
@@ -24,39 +25,69 @@ class Prompt(NamedTuple):
     own: list[str]
 
 
+class _Asked(NamedTuple):
+    """A usable prompt. ``where`` it is from, ``key`` tells it from others: the video that it names, or its text."""
+
+    line: int
+    where: str
+    key: str
+    text: str
+    video: str
+
+
 def read_prompts(prompts: Sequence[str], file: Path | None) -> list[Prompt]:
     """All prompts of a list and of a CSV file, equal ones once.
 
-    Raises `InputError` for no prompt at all, a bad file, a blank prompt, or two prompts of one name.
+    Raises:
+        InputError: there is no prompt at all, the file cannot be read, or prompts cannot be used; the message names
+            them, with their lines of the file.
     """
-    found = [Prompt(_slug(text), text, []) for text in prompts]
+    found, bad = usable_prompts(prompts, file)
+    if bad:
+        listed = "; ".join(f"{item.name}: {item.reason}" for item in bad[:_MOST_LISTED])
+        more = f"; and {len(bad) - _MOST_LISTED} more" if len(bad) > _MOST_LISTED else ""
+        raise InputError(f"{len(bad)} prompts cannot be used. {listed}{more}.")
+    return found
+
+
+def usable_prompts(prompts: Sequence[str], file: Path | None) -> tuple[list[Prompt], list[BadItem]]:
+    """The prompts of `read_prompts` that can be used, and those that cannot, with the reason.
+
+    Names are those of `memkit.files.names.file_names`: of a video without its folder, or of a text, with a digest.
+
+    Raises:
+        InputError: there is no prompt at all, or the file cannot be read.
+    """
+    rows = [_asked(0, f"prompt {number}", text, "") for number, text in enumerate(prompts, 1)]
     if file is not None:
-        found += _read_csv(file)
-    if not found:
+        in_file = [_of_row(file, line, fields) for line, fields in caption_records(file, need_video=False)]
+        if not in_file:
+            raise InputError(f"{file} has no row; give one row per prompt.")
+        rows += in_file
+    if not rows:
         raise InputError("There is nothing to generate; give --prompts or --csv.")
-    named: dict[str, Prompt] = {}
-    for prompt in found:
-        if not prompt.text.strip():
-            raise InputError(f"The prompt {prompt.name!r} is blank; write one, or take it out.")
-        if named.setdefault(prompt.name, prompt) != prompt:
-            raise InputError(f"Two prompts are named {prompt.name!r}; give them names of their own.")
-    return list(named.values())
+    usable: dict[str, _Asked] = {}
+    bad: list[BadItem] = []
+    for row in rows:
+        if isinstance(row, BadItem):
+            bad.append(row)
+        elif (first := usable.setdefault(row.key, row))[3:] != row[3:]:
+            reason = f"{first.where} is named {row.key[:60]!r} too; give each prompt a name of its own"
+            bad.append(BadItem(row.line, row.where, reason))
+    stems = {row.key: Path(row.video).stem for row in usable.values() if row.video}
+    names = file_names(usable, readable=stems, digested=usable.keys() - stems.keys())
+    own = {key: [key, stem] for key, stem in stems.items()}
+    return [Prompt(names[key], row.text, own.get(key, [])) for key, row in usable.items()], bad
 
 
-def _read_csv(file: Path) -> list[Prompt]:
-    prompts = []
-    for _, fields in caption_records(file, need_video=False):
-        video, text = (fields.get("video") or "").strip(), fields["caption"] or ""
-        own = [video, Path(video).stem] if video else []
-        prompts.append(Prompt(_safe(Path(video).stem) if video else _slug(text), text, own))
-    if not prompts:
-        raise InputError(f"{file} has no row; give one row per prompt.")
-    return prompts
+def _of_row(file: Path, line: int, fields: dict[str, Any]) -> _Asked | BadItem:
+    where = f"{file}, line {line}"
+    if fields["problem"]:
+        return BadItem(line, where, fields["problem"])
+    return _asked(line, where, fields["caption"] or "", (fields.get("video") or "").strip())
 
 
-def _safe(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")[:80] or "video"
-
-
-def _slug(text: str) -> str:
-    return f"{_safe(text)[:60].rstrip('.-')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+def _asked(line: int, where: str, text: str, video: str) -> _Asked | BadItem:
+    if not text.strip():
+        return BadItem(line, where, "it is blank; write a prompt, or take it out")
+    return _Asked(line, where, video or text, text, video)

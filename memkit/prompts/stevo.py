@@ -17,6 +17,7 @@ import yaml
 
 from memkit.cameras.stevo_keys import steps_from_stevo_keys
 from memkit.errors import InputError
+from memkit.files.names import file_names
 
 Control = Literal["HY-WorldPlay", "lingbot", "Genie"]
 
@@ -34,11 +35,6 @@ class Task:
     video_prompt: str
     camera_prompt: str
     keys: str
-
-    @property
-    def file(self) -> str:
-        """The name of its video."""
-        return "".join(c if c.isalnum() or c in "-_." else "_" for c in self.id) + ".mp4"
 
 
 def read_tasks(folder: Path, control: Control = "HY-WorldPlay") -> list[Task]:
@@ -135,9 +131,6 @@ def camera_tasks(tasks: Sequence[Task]) -> list[Task]:
     return list(scenes.values())
 
 
-def check_names(tasks: Sequence[Task]) -> None:
-    """Raise `InputError` where two tasks would have one file."""
-    names: dict[str, str] = {}
-    for task in tasks:
-        if (other := names.setdefault(task.file, task.id)) != task.id:
-            raise InputError(f"The tasks {other!r} and {task.id!r} would both be {task.file}; rename one.")
+def video_files(tasks: Sequence[Task]) -> dict[str, str]:
+    """The name of the video of each task, by its id."""
+    return {id: f"{name}.mp4" for id, name in file_names(task.id for task in tasks).items()}

@@ -4,7 +4,7 @@
         --prompts "a small red rubber ball falls and bounces in a lab on planet Mira"
     python -m recipes.dit_mem.generate --preset wan2.1-1.3b --csv prompts.csv --memory retrieved
 
-`memkit.prompts.read_prompts` says what the CSV has.
+`memkit.prompts.usable_prompts` says what the CSV has. Rows that cannot be used are listed, and make the exit code 1.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from memkit.encoders import MemoryEncoder, load_encoder
 from memkit.errors import InputError
 from memkit.files.atomic import hash_files
 from memkit.generation import VideoJob, generate_videos
-from memkit.prompts import read_prompts
+from memkit.prompts import usable_prompts
 from memkit.retrievers import Hits
 from memkit.training import report_done, run_command
 from memkit.video import first_frame, to_model
@@ -52,6 +52,8 @@ class Generate(Command):
     """Folder or hub id of the trained encoder; by default OUT/encoder."""
     videos_to: Path | None = None
     """Folder of the videos; by default OUT/videos-MEMORY."""
+    skip_bad: bool = False
+    """Exit with status 0 even if some prompts could not be used; they are listed either way."""
 
 
 def settings_of(
@@ -160,13 +162,16 @@ def main(command: Generate) -> int:
     """Generate what is missing; the exit code."""
     config = command.config
     folder = command.videos_to or config.out / f"videos-{command.memory}"
+    prompts, bad = usable_prompts(command.prompts, command.csv)
+    for item in bad:
+        print(f"{item.name}: {item.reason}", file=sys.stderr)
     jobs = [
         VideoJob(prompt.text, config.seed, folder / f"{prompt.name}.mp4", folder / f"{prompt.name}.json", prompt.own)
-        for prompt in read_prompts(command.prompts, command.csv)
+        for prompt in prompts
     ]
     generate_missing(config, jobs, command.memory, command.bank, command.encoder_from, command.image)
     report_done(folder)
-    return 0
+    return 1 if bad and not command.skip_bad else 0
 
 
 if __name__ == "__main__":

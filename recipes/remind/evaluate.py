@@ -30,6 +30,7 @@ from memkit.banks import MemoryBank
 from memkit.cameras import Cameras
 from memkit.errors import InputError
 from memkit.evaluation import ResultStore, write_tables
+from memkit.files.names import file_names
 from memkit.generation import generate_latents
 from memkit.injectors import AttentionRecorder, recovery_attention
 from memkit.interruptions.timing import frames_of
@@ -112,7 +113,7 @@ class Evaluator:
     ) -> None:
         self.command, self.config, self.clips = command, command.config, clips
         self.backbone, self.positions = backbone, positions
-        self.ids = list(clips.records)[: command.clips]
+        self.ids, self.names = list(clips.records)[: command.clips], file_names(clips.records)
 
     def measure(self, conditions: Sequence[str], rows: ResultStore[Row]) -> None:
         """Add the missing rows; clips that are interrupted at the same place share a batch."""
@@ -215,7 +216,7 @@ class Evaluator:
 
     def _keep(self, rows: ResultStore[Row], row: Row, frames: Tensor) -> None:
         folder = row.condition.replace(" / ", "-").replace(", ", "-").replace(" ", "-")
-        file = rows.file.parent / "evaluation" / folder / f"{row.id.replace('/', '_')}.mp4"
+        file = rows.file.parent / "evaluation" / folder / f"{self.names[row.id]}.mp4"
         file.parent.mkdir(parents=True, exist_ok=True)
         write_video(file, frames, self.config.fps)
         width = frames.shape[2] // 2

@@ -38,7 +38,8 @@ def test_what_a_task_may_leave_out(tmp_path) -> None:
 
 def test_a_run_with_cameras_answers_the_first_variant_of_each_scene(tasks) -> None:
     found = stevo.camera_tasks(stevo.read_tasks(tasks)[::-1])
-    assert [(task.id, task.file, task.frame.parent.name) for task in found] == [
+    files = stevo.video_files(found)
+    assert [(task.id, files[task.id], task.frame.parent.name) for task in found] == [
         ("glass", "glass.mp4", "glass_curtain"),
         ("marble", "marble.mp4", "marble_00"),
     ]
@@ -71,9 +72,15 @@ def test_bad_tasks_name_file_and_field(tmp_path, text, told) -> None:
 def test_tasks_must_differ(tmp_path) -> None:
     with pytest.raises(InputError, match="holds no task"):
         stevo.read_tasks(tmp_path)
-    task = stevo.read_task(task_in(tmp_path, "a", SHORT.format(id="same")))
-    task_in(tmp_path, "b", SHORT.format(id="same"))
+    for name in ("a", "b"):
+        task_in(tmp_path, name, SHORT.format(id="same"))
     with pytest.raises(InputError, match="the id 'same' both"):
         stevo.read_tasks(tmp_path)
-    with pytest.raises(InputError, match="would both be"):
-        stevo.check_names([dataclasses.replace(task, id="a b"), dataclasses.replace(task, id="a/b")])
+
+
+def test_tasks_with_similar_ids_have_videos_of_their_own(tmp_path) -> None:
+    task = stevo.read_task(task_in(tmp_path, "a", SHORT.format(id="same")))
+    ids = ["same", "a b", "a/b", "a_b", "Same", "../a", "冰", "水"]
+    files = stevo.video_files([dataclasses.replace(task, id=id) for id in ids])
+    assert files["same"] == "same.mp4" and files["a_b"] == "a_b.mp4"
+    assert len({file.lower() for file in files.values()}) == len(ids)

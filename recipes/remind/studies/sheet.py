@@ -15,6 +15,7 @@ from torch import Tensor
 
 from memkit.errors import InputError
 from memkit.evaluation import run_config
+from memkit.files.names import file_names
 from memkit.report import contact_sheet
 from memkit.training import report_done, run_command
 from memkit.video import read_video
@@ -50,8 +51,10 @@ def main(command: Sheet) -> int:
     folders = {"base": config.out / "evaluation" / "recovery-base"}
     for name, changes in variants(command.claim).items():
         folders[name] = run_config(config, name, changes, command.run).out / "evaluation" / "recovery"
-    for id, record in list(open_clips(config).records.items())[: command.clips]:
-        videos = {name: kept(folder / f"{id}.mp4") for name, folder in folders.items()}
+    records = open_clips(config).records
+    files = file_names(records)
+    for id, record in list(records.items())[: command.clips]:
+        videos = {name: kept(folder / f"{files[id]}.mp4") for name, folder in folders.items()}
         rows = [("the twin", videos["base"][1]), *((name, generated) for name, (generated, _) in videos.items())]
         sections.append((f"{id}: {record.by}; {record.twin_caption}", rows))
     file = config.folder / "recovery.png"

@@ -22,7 +22,7 @@ from memkit.cameras import cameras_from_stevo_keys, latent_cameras, level_camera
 from memkit.errors import InputError
 from memkit.files.atomic import write_text
 from memkit.positions import PMRoPE
-from memkit.prompts.stevo import Control, Task, camera_tasks, check_names, read_tasks
+from memkit.prompts.stevo import Control, Task, camera_tasks, read_tasks, video_files
 from memkit.training import load_backbone, report_done, run_command
 from memkit.video import first_frame, write_video
 from memkit.worlds.paths import FOV_DEGREES
@@ -57,8 +57,8 @@ def write_map(folder: Path, tasks: Sequence[Task]) -> Path:
     file = folder / OUTPUT_MAP
     if others := sorted(other.name for other in folder.glob("*.json") if other != file):
         raise InputError(f"{folder} holds {others[0]}; the map is the only .json that may lie there. Move it away.")
-    done = {task.id: task.file for task in tasks if (folder / task.file).exists()}
-    write_text(file, json.dumps(done, indent=1, ensure_ascii=False) + "\n")  # a checksum would be a task to them
+    written = {id: name for id, name in video_files(tasks).items() if (folder / name).exists()}
+    write_text(file, json.dumps(written, indent=1, ensure_ascii=False) + "\n")  # a checksum would be a task to them
     return file
 
 
@@ -84,16 +84,15 @@ def main(command: Stevo) -> int:
     if config.cameras != "off":
         variants, tasks = len(tasks), camera_tasks(tasks)
         print(f"{variants} tasks are variants of {len(tasks)} scenes; a run with cameras answers each scene once")
-    check_names(tasks)
-    out = output_folder(config)
+    out, names = output_folder(config), video_files(tasks)
     out.mkdir(parents=True, exist_ok=True)
     write_map(out, tasks)
-    missing = [task for task in tasks if not (out / task.file).exists()]
+    missing = [task for task in tasks if not (out / names[task.id]).exists()]
     if missing:
         backbone = load_backbone(config, trained=config.out)
         positions = load_cameras(config, backbone, config.out).eval()
         for task in tqdm(missing, desc="stevo"):
-            write_video(out / task.file, sample_task(command, task, backbone, positions), config.fps)
+            write_video(out / names[task.id], sample_task(command, task, backbone, positions), config.fps)
             write_map(out, tasks)
     print(f"{len(tasks)} tasks, {len(missing)} generated now")
     report_done(write_map(out, tasks), "STEVO-Bench's own scorers on this folder")

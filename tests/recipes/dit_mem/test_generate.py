@@ -176,3 +176,14 @@ def test_a_prompt_from_a_file_never_gets_its_own_clip(config, tmp_path) -> None:
     hits = [hit["id"] for hit in json.loads(made.with_suffix(".json").read_text())["hits"]]
     assert bank.ids[0] not in hits and len(hits) == config.k
     assert find(config, bank, bank.captions[:1], "retrieved")[0].ids[0] == bank.ids[0]  # it would come first
+
+
+def test_prompts_that_cannot_be_used_are_listed_and_the_others_generated(config, tmp_path, capsys) -> None:
+    file = tmp_path / "prompts.csv"
+    file.write_text("video,caption\nx/1.mp4,a ball\nx/2.mp4,\ny/1.mp4,a cube\n")
+    command = Generate(config, csv=file, memory="none", videos_to=tmp_path / "videos")
+    assert generate.main(command) == 1
+    assert f"{file}, line 3: it is blank" in capsys.readouterr().err
+    assert len(list((tmp_path / "videos").glob("1-*.mp4"))) == 2
+    assert generate.main(dataclasses.replace(command, skip_bad=True)) == 0
+    assert "0 videos to make, 2 are there" in capsys.readouterr().err
