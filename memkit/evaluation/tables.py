@@ -1,4 +1,8 @@
-"""Tables of measured rows with 95 % confidence intervals over items and, where there are several, training runs."""
+"""Tables of measured rows with 95 % confidence intervals over items and, where there are several, training runs.
+
+A table is a set of measures (columns) of training runs: under several conditions, or of several variants under one
+condition (`compare`), or the differences of the variants to one of them (`differences`).
+"""
 
 from __future__ import annotations
 
@@ -27,10 +31,15 @@ RESAMPLES = 2000  # of each interval's bootstrap
 
 
 class Measure(NamedTuple):
-    """A column of a table: a statistic, over items and runs, of one value per measured row (NaN where it has none)."""
+    """A column of a table: a statistic, over items and runs, of one value per measured row.
 
-    value: Callable[[Any], float]
+    ``value`` is a function of the row, which returns NaN where there is no value; or several functions, for a statistic
+    of as many columns. With ``control``, they also get the row of the same id and run under that condition.
+    """
+
+    value: Callable[..., float] | tuple[Callable[..., float], ...]
     statistic: Callable[..., float] = np.mean
+    control: str | None = None
 
 
 def field(name: str, scale: float = 1.0, statistic: Callable[..., float] = np.mean) -> Measure:
@@ -38,10 +47,28 @@ def field(name: str, scale: float = 1.0, statistic: Callable[..., float] = np.me
     return Measure(lambda row: scale * getattr(row, name), statistic)
 
 
-def values(runs: Sequence[Run], condition: str, value: Callable[[Any], float]) -> np.ndarray:
-    """One value per run and id under one condition, [runs, ids]; NaN where a run has no such row."""
+def less(measure: Measure, condition: str) -> Measure:
+    """The difference of a measure with one value to that under ``condition``, in pairs of the same id and run."""
+    value: Any = measure.value
+    return Measure(lambda row, other: value(row) - value(other), measure.statistic, condition)
+
+
+def select(runs: Mapping[str, Sequence[Run]], keep: Callable[[Any], bool]) -> dict[str, list[Run]]:
+    """The rows of each variant's runs for which ``keep(row)`` is True."""
+    return {name: [{key: row for key, row in run.items() if keep(row)} for run in some] for name, some in runs.items()}
+
+
+def _values(measure: Measure, runs: Sequence[Run], condition: str) -> np.ndarray:
+    """The values per run and id, [functions, runs, ids]; NaN where a run has no such row."""
     ids = list(dict.fromkeys(id for run in runs for _, id in run))
-    return np.array([[value(run[condition, id]) if (condition, id) in run else math.nan for id in ids] for run in runs])
+    functions = measure.value if isinstance(measure.value, tuple) else (measure.value,)
+    names = [condition] if measure.control is None else [condition, measure.control]
+
+    def value(function: Callable[..., float], run: Run, id: str) -> float:
+        rows = [run.get((name, id)) for name in names]
+        return math.nan if any(row is None for row in rows) else function(*rows)
+
+    return np.array([[[value(function, run, id) for id in ids] for run in runs] for function in functions])
 
 
 def intervals(
@@ -56,11 +83,11 @@ def intervals(
     of the same id and run.
     """
     cells = {}
-    for name, (value, statistic) in measures.items():
-        found = values(runs, condition, value)
+    for name, measure in measures.items():
+        found = _values(measure, runs, condition)
         if reference is not None:
-            found = found - values(*reference, value)
-        cells[name] = interval(statistic, found)
+            found = found - _values(measure, *reference)
+        cells[name] = interval(measure.statistic, *found)
     return cells
 
 
@@ -75,6 +102,14 @@ def compare(
         name: intervals(measures, some, condition, (some, reference) if isinstance(reference, str) else reference)
         for name, some in runs.items()
     }
+
+
+def differences(
+    measures: Mapping[str, Measure], runs: Mapping[str, Sequence[Run]], condition: str, reference: str
+) -> Table:
+    """The differences of all other variants to the variant ``reference``, in pairs of the same id and run."""
+    others = {name: some for name, some in runs.items() if name != reference}
+    return compare(measures, others, condition, (runs[reference], condition))
 
 
 def interval(statistic: Callable[..., float], *columns: np.ndarray) -> Interval:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 
-from memkit.evaluation import Cells, Measure, Table, exactly, field, interval, intervals, values
+from memkit.evaluation import Measure, Table, exactly, field, intervals, less
 from memkit.metrics import correlation, measure_law
 from memkit.metrics.states import frame_shares
 from memkit.worlds.law_clips import constants_of, law_of
@@ -65,6 +64,14 @@ def measure(video: UInt8[Tensor, "t h w c"], id: str, condition: str, shown: Seq
 
 UNITS = {"gravity": "m/s²", "restitution": "of the speed", "rate": "1/s"}
 PATH, LAW = field("path_error", 100.0), field("law_residual", 100.0)
+OVERALL = {
+    "found": field("found"),
+    "path error, %": PATH,
+    "less none": less(PATH, "none"),
+    "law residual, %": LAW,
+    "less none's": less(LAW, "none"),
+}
+"""Whether the body was found, and how far its path is from the true one and from the law, in % of the frame."""
 
 
 def digits(title: str) -> int:
@@ -75,7 +82,7 @@ def digits(title: str) -> int:
 def tables(runs: Sequence[Run], conditions: Sequence[str]) -> dict[str, Table]:
     """Over all clips, under the title "", and by constant."""
     by_constant = {name: constant_table(runs, conditions, name) for name in constants_in(runs)}
-    return {"": {condition: overall(runs, condition) for condition in conditions}, **by_constant}
+    return {"": {condition: intervals(OVERALL, runs, condition) for condition in conditions}, **by_constant}
 
 
 def constants_in(runs: Sequence[Run]) -> list[str]:
@@ -83,43 +90,40 @@ def constants_in(runs: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys(name for run in runs for row in run.values() for name in row.true))
 
 
-def overall(runs: Sequence[Run], condition: str) -> Cells:
-    """Whether the body was found, and how far its path is from the true one and from the law, in % of the frame."""
-    cells = intervals({"path error, %": PATH, "law residual, %": LAW}, runs, condition)
-    less = intervals({"less none": PATH, "less none's": LAW}, runs, condition, (runs, "none"))
-    found = intervals({"found": Measure(lambda row: float(row.found))}, runs, condition)
-    cells |= found | less
-    return {name: cells[name] for name in ("found", "path error, %", "less none", "law residual, %", "less none's")}
+def errors(runs: Sequence[Run]) -> dict[str, Measure]:
+    """The errors of the path and of all constants that the rows have."""
+    constants = {f"{name} error": constant_measures(name)["error"] for name in constants_in(runs)}
+    return {"path error, %": PATH, "law residual, %": LAW, **constants}
 
 
 def constant_table(runs: Sequence[Run], conditions: Sequence[str], name: str) -> Table:
-    """How near a fitted constant is to the truth, and to that of the clips shown.
-
-    "less none" is in pairs of the same prompt and noise in which both clips tell the constant. "nearer to the clips
-    shown" is how much less the constant is off theirs than the one without memory is.
-    """
-    error = Measure(lambda row: _error(row, name))
+    """The measures of one constant, and the number of clips per run in which it could be fitted."""
     table: Table = {}
     for condition in conditions:
-        fitted, none = (values(runs, c, lambda row: row.fitted.get(name, math.nan)) for c in (condition, "none"))
-        true = values(runs, condition, lambda row: row.true.get(name, math.nan))
-        told = values(runs, condition, lambda row: row.told.get(name, math.nan))
-        table[condition] = {
-            "clips": exactly(float((~np.isnan(fitted)).sum(1).mean())),
-            **intervals({"error": error}, runs, condition),
-            **intervals({"less none": error}, runs, condition, (runs, "none")),
-            "correlation with truth": interval(correlation, fitted, true),
-            "with the clips shown": interval(correlation, fitted, told),
-            "nearer to the clips shown": interval(np.mean, np.abs(none - told) - np.abs(fitted - told)),
-        }
+        clips = sum(name in row.fitted for run in runs for (of, _), row in run.items() if of == condition)
+        cells = intervals(constant_measures(name), runs, condition)
+        table[condition] = {"clips": exactly(clips / len(runs)), **cells}
     return table
 
 
-def error_differences(runs: Sequence[Run], condition: str, reference: tuple[Sequence[Run], str]) -> Cells:
-    """Errors under a condition minus those of ``reference`` (runs, condition), of the same prompt and noise."""
-    errors = {f"{name} error": Measure(lambda row, name=name: _error(row, name)) for name in constants_in(runs)}
-    return intervals({"path error, %": PATH, "law residual, %": LAW, **errors}, runs, condition, reference)
+def constant_measures(name: str) -> dict[str, Measure]:
+    """How near a fitted constant is to the truth, and to that of the clips shown.
 
+    "less none" is over the clips in which the constant could be fitted both with and without memory. "nearer to the
+    clips shown" is the reduction, by memory, of the distance to their constant.
+    """
 
-def _error(row: Row, name: str) -> float:
-    return abs(row.fitted.get(name, math.nan) - row.true.get(name, math.nan))
+    def constant(part: str) -> Callable[[Row], float]:
+        return lambda row: getattr(row, part).get(name, math.nan)
+
+    fitted, true, told = map(constant, ("fitted", "true", "told"))
+    error = Measure(lambda row: abs(fitted(row) - true(row)))
+    return {
+        "error": error,
+        "less none": less(error, "none"),
+        "correlation with truth": Measure((fitted, true), correlation),
+        "with the clips shown": Measure((fitted, told), correlation),
+        "nearer to the clips shown": Measure(
+            lambda row, none: abs(fitted(none) - told(row)) - abs(fitted(row) - told(row)), control="none"
+        ),
+    }

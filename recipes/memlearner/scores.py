@@ -13,7 +13,7 @@ from torch import Tensor
 
 from memkit.backbones import VideoFormat
 from memkit.cameras import Cameras
-from memkit.evaluation import Cells, Measure, Table, field, intervals
+from memkit.evaluation import Measure, Table, compare, differences, field, select
 from memkit.metrics import mean_psnr, psnr, revisit_pairs
 from memkit.worlds.rooms import RoomClip
 from memkit.worlds.tours import RoomTour, has_people, look_back, room_names
@@ -122,35 +122,27 @@ def tables(runs: Mapping[str, Sequence[Run]]) -> dict[str, Table]:
     "attention", of methods with queries, the share of their attention on the context, and of the chunk's on them.
     """
     out: dict[str, Table] = {}
-    references = [name for name in REFERENCES if name in runs][:2]
     for title, people in (("rooms without people", False), ("rooms with people", True)):
-        rooms = {name: [_rows(run, people) for run in some] for name, some in runs.items()}
+        rooms = select(runs, lambda row, people=people: has_people(row.id) == people)
         first = next(iter(rooms.values()))
-        out[title] = {name: _cells(QUALITY, some) for name, some in rooms.items()}
-        out[title] |= {name: _cells(QUALITY, first, f" / {name}") for name in ("autoencoder", "still")}
-        for name in references:
-            others = {other: _cells(QUALITY, some, "", rooms[name]) for other, some in rooms.items() if other != name}
-            out[f"{title}: more than {name}"] = others
-    attention = {name: _cells(ATTENTION, some) for name, some in runs.items()}
-    out["attention"] = {name: cells for name, cells in attention.items() if not _is_empty(cells)}
+        out[title] = _table(QUALITY, rooms)
+        for name in ("autoencoder", "still"):
+            out[title] |= _table(QUALITY, {name: first}, f" / {name}")
+        for name in [name for name in REFERENCES if name in runs][:2]:
+            out[f"{title}: more than {name}"] = _table(QUALITY, rooms, reference=name)
+    attention = _table(ATTENTION, runs)
+    out["attention"] = {n: cells for n, cells in attention.items() if not math.isnan(next(iter(cells.values())).value)}
     return {title: table for title, table in out.items() if table}
 
 
-def _rows(run: Run, people: bool) -> Run:
-    return {key: row for key, row in run.items() if has_people(row.id) == people}
-
-
-def _cells(
-    measures: Mapping[str, Measure], runs: Sequence[Run], control: str = "", reference: Sequence[Run] | None = None
-) -> Cells:
-    """The measures of both comparisons; or of a control's rows; or the differences to as many other runs."""
-    cells: Cells = {}
+def _table(
+    measures: Mapping[str, Measure], runs: Mapping[str, Sequence[Run]], control: str = "", reference: str | None = None
+) -> Table:
+    """The measures of both comparisons side by side; or those of a control; or the differences to a method."""
+    table: Table = {name: {} for name in runs if name != reference}
     for comparison in COMPARISONS:
-        against = None if reference is None else (reference, comparison)
-        found = intervals(measures, runs, comparison + control, against)
-        cells |= {f"{comparison}, {name}": value for name, value in found.items()}
-    return cells
-
-
-def _is_empty(cells: Cells) -> bool:
-    return math.isnan(next(iter(cells.values())).value)
+        shared = (measures, runs, comparison + control)
+        part = compare(*shared) if reference is None else differences(*shared, reference)
+        for name, cells in part.items():
+            table[name] |= {f"{comparison}, {column}": cell for column, cell in cells.items()}
+    return table

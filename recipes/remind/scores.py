@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 
-from memkit.evaluation import Table, compare, field, intervals
+from memkit.evaluation import Table, compare, field, intervals, select
 from memkit.metrics import HiddenProcess, measure_hidden_process
 from memkit.worlds import Event
 from memkit.worlds.event import times
@@ -98,36 +98,25 @@ ATTENTION = {
 }
 
 
-def only(runs: Sequence[Run], kind: str | None) -> list[Run]:
-    """The rows of clips with one kind of interruption, or all."""
-    return [{key: row for key, row in run.items() if kind in (None, row.by)} for run in runs]
-
-
 def tables(runs: Mapping[str, Sequence[Run]]) -> dict[str, Table]:
     """Recovery, in all and by kind of interruption, attention, and plain image-to-video; a row per name of runs."""
     first = next(iter(runs.values()))
     kinds = dict.fromkeys(row.by for run in first for row in run.values() if row.by != "nothing")
-    out = {"recovery": recovery_table(runs)} | {f"recovery: {kind}": recovery_table(runs, kind) for kind in kinds}
+    out = {"recovery": recovery_table(runs)}
+    out |= {f"recovery: {kind}": recovery_table(select(runs, lambda row, kind=kind: row.by == kind)) for kind in kinds}
     base = {"base": intervals(ATTENTION, first[:1], "recovery / base")}
     out["attention"] = compare(ATTENTION, runs, "recovery") | base
     out["plain image-to-video"] = plain_table(runs)
     return out
 
 
-def recovery_table(runs: Mapping[str, Sequence[Run]], kind: str | None = None) -> Table:
-    """Variants beside the controls, for one kind of interruption or all."""
-    rows = {name: only(some, kind) for name, some in runs.items()}
-    out = compare(MEASURES, rows, "recovery")
-    forgetful = {n: some for n, some in rows.items() if any(c == FORGETFUL for c, _ in runs[n][0])}
+def recovery_table(runs: Mapping[str, Sequence[Run]]) -> Table:
+    """Variants beside the controls."""
+    out = compare(MEASURES, runs, "recovery")
+    forgetful = {name: some for name, some in runs.items() if any(c == FORGETFUL for c, _ in some[0])}
     out |= {f"{name}, without the past": cells for name, cells in compare(MEASURES, forgetful, FORGETFUL).items()}
-    first = next(iter(rows.values()))[:1]
+    first = next(iter(runs.values()))[:1]
     return out | {c.removeprefix("recovery / "): intervals(MEASURES, first, c) for c in CONTROLS}
-
-
-def recovery_minus(runs: Mapping[str, Sequence[Run]], reference: str) -> Table:
-    """The differences of each other variant to ``reference``, on the same clips, noise and seed of training."""
-    others = {name: some for name, some in runs.items() if name != reference}
-    return compare(MEASURES, others, "recovery", (runs[reference], "recovery"))
 
 
 def plain_table(runs: Mapping[str, Sequence[Run]]) -> Table:

@@ -1,9 +1,9 @@
-"""From the worlds to the weights of tiny-wan: render, train the autoencoder, train the transformer, measure.
+"""Train tiny-wan from scratch: render the clips, train the autoencoder and the transformer, measure the result.
 
     python -m recipes.tiny_wan --out runs/tiny-wan
 
-Stopped at any point, the same command goes on from there. Each part is a command of its own, with the same settings:
-``recipes.tiny_wan.data``, ``.vae``, ``.transformer``, ``.evaluate``. A larger model is a matter of them, for example
+A command that was stopped continues where it was. Each part is a command of its own, with the same settings:
+``recipes.tiny_wan.data``, ``.vae``, ``.transformer``, ``.evaluate``. Settings also make a larger model, for example
 ``--transformer.heads 8 --transformer.head-dim 64 --transformer.layers 16 --transformer.ffn-dim 2048``.
 """
 
@@ -21,7 +21,7 @@ from recipes.tiny_wan import data, evaluate, transformer, vae
 
 @dataclass(frozen=True)
 class TinyWanConfig(CheckedSettings):
-    """Everything. The folders of the parts are below ``out``, whatever they say; seed and threads are those here."""
+    """Settings of all parts. ``out``, ``seed``, ``threads`` and ``workers`` replace those of the parts."""
 
     out: Path = Path("runs/tiny-wan")
     seed: int = 0
@@ -37,7 +37,7 @@ class TinyWanConfig(CheckedSettings):
 
 
 def main(config: TinyWanConfig) -> None:
-    """Run what is left to do."""
+    """Run the parts that have not been run yet."""
     shared = {"seed": config.seed, "threads": config.threads}
     worlds, held_out, encoder = (config.out / name for name in ("worlds", "held-out", "vae"))
     for part, folder in ((config.train, worlds), (config.test, held_out)):

@@ -1,4 +1,4 @@
-"""What a step of the transformer's training sees: latents of the worlds, and what is drawn of them."""
+"""The batches of the transformer's training: latents of the clips, captions, noise levels, conditioning frames."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from memkit.worlds.clip_set import ClipSet
 from recipes.tiny_wan.stages import FALLS, Stage, TransformerConfig, stage_of
 from recipes.tiny_wan.vae import to_model
 
-_CLIPS_A_FILE = 200
+_CLIPS_PER_FILE = 200
 
 
 def encode_clips(config: TransformerConfig) -> Tensor:
     """Normalised latents of all clips [clips,16,5,8,8] in fp16; kept in ``latents/`` beside the autoencoder."""
     folder = config.vae / "latents"
     folder.mkdir(exist_ok=True)
-    files = [folder / f"{i:05d}.pt" for i in range(0, len(ClipSet(config.data)), _CLIPS_A_FILE)]
+    files = [folder / f"{i:05d}.pt" for i in range(0, len(ClipSet(config.data)), _CLIPS_PER_FILE)]
     missing = [file for file in files if not file.exists()]
     if missing:
         torch.set_num_threads(1)
@@ -53,43 +53,48 @@ def _encode(file: Path, config: TransformerConfig) -> None:
     mean, std = (torch.tensor(x).view(1, -1, 1, 1, 1) for x in (vae.config.latents_mean, vae.config.latents_std))
     clips, first = ClipSet(config.data), int(file.stem)
     out = []
-    for i in range(first, min(first + _CLIPS_A_FILE, len(clips)), 4):
-        video = to_model([clips[j] for j in range(i, min(i + 4, first + _CLIPS_A_FILE, len(clips)))])
+    for i in range(first, min(first + _CLIPS_PER_FILE, len(clips)), 4):
+        video = to_model([clips[j] for j in range(i, min(i + 4, first + _CLIPS_PER_FILE, len(clips)))])
         out.append(((vae.encode(video).latent_dist.mode() - mean) / std).half())
     save_torch(torch.cat(out), file)
 
 
 class Batch(NamedTuple):
-    """Clip indices, text tokens, noise levels and how many first latent frames are known, of one step."""
+    """The samples of one training step."""
 
     index: list[int]
+    """Indices of the clips."""
     tokens: Tensor
+    """Text tokens [B, L]."""
     mask: Tensor
+    """Attention mask of the tokens [B, L]."""
     sigma: Tensor
-    known: Tensor
+    """Noise levels [B]."""
+    conditioning_frames: Tensor
+    """Number of conditioning frames, in latent frames [B]."""
 
 
 def batch(config: TransformerConfig, step: int, rows: list[dict], tokenizer: PreTrainedTokenizerFast) -> Batch:
-    """The batch of a step; a function of the seed and the step alone."""
+    """The batch of a step. It depends on the seed and the step only."""
     rng = random.Random(f"{config.seed}/{step}")
     stage, _ = stage_of(config, step)
-    index = pick(config, stage, rows, rng)
+    index = draw_clips(config, stage, rows, rng)
     captions = ["" if rng.random() < config.drop_text else vary_caption(rows[i]["parts"], rng) for i in index]
     text = tokenizer(
         captions, padding="max_length", truncation=True, max_length=config.text_length, return_tensors="pt"
     )
-    # one noise level in each of `batch` equal strata: less variance than independent draws
+    # one noise level per stratum of equal size: less variance than independent draws
     u = torch.tensor([(i + rng.random()) / config.batch for i in range(config.batch)])
-    some = stage.known > 0 and rng.random() < stage.known
-    known = torch.tensor([rng.randint(1, stage.most_known) if some else 0 for _ in range(config.batch)])
-    return Batch(index, text.input_ids, text.attention_mask, shift_sigma(u, stage.shift), known)
+    conditioned = stage.conditioning_prob > 0 and rng.random() < stage.conditioning_prob
+    counts = [rng.randint(1, stage.max_conditioning_frames) if conditioned else 0 for _ in range(config.batch)]
+    return Batch(index, text.input_ids, text.attention_mask, shift_sigma(u, stage.shift), torch.tensor(counts))
 
 
-def pick(config: TransformerConfig, stage: Stage, rows: list[dict], rng: random.Random) -> list[int]:
-    """The clips of a step; of ``rows`` laws come first."""
+def draw_clips(config: TransformerConfig, stage: Stage, rows: list[dict], rng: random.Random) -> list[int]:
+    """Draw the indices of a step's clips. In ``rows``, the clips of laws come first."""
     laws = bisect_left(rows, 1, key=lambda row: not row["id"].startswith("laws/"))
     if not stage.falls:
-        some = laws if stage.laws_alone else len(rows)
-        return [rng.randrange(some) for _ in range(config.batch)]
+        count = laws if stage.laws_alone else len(rows)
+        return [rng.randrange(count) for _ in range(config.batch)]
     falls = [i for i in range(laws) if rows[i]["kind"] in FALLS]
     return [rng.choice(falls if rng.random() < stage.falls else range(len(rows))) for _ in range(config.batch)]

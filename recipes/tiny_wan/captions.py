@@ -1,4 +1,4 @@
-"""The tokenizer of tiny-wan, made from the captions of its clips."""
+"""The tokenizer of tiny-wan, trained on the captions of its clips."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerFast
 
 
 def train_tokenizer(captions: list[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE: a word of the captions is one token, other text falls into bytes, nothing is unknown."""
+    """Train a byte-level BPE tokenizer: each word of the captions is one token, any other text is split into bytes."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [

@@ -1,8 +1,8 @@
-"""Render the training clips of tiny-wan; a call that was stopped is continued by the next one.
+"""Render the training clips of tiny-wan. A command that was stopped continues where it was.
 
     python -m recipes.tiny_wan.data --out runs/tiny-wan/worlds
 
-`memkit.worlds.clip_set` says what is written.
+See `memkit.worlds.clip_set` for the files that are written.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""Render what the demo shows: four bodies on each planet of the test split, as video files, and a first frame.
+"""Render the clips of the demo: four falling bodies on each planet of the test split, and a first frame.
 
     python -m recipes.tiny_wan.demo_clips --out memkit/demo/clips
 
-tiny-wan was not trained on these planets. The files have the model's own size, 64×64, so that building the bank
-resamples no pixel; h264 halves the resolution of colour, nothing else is lost to the eye (35 dB or more). Larger files
-would look nicer in a file browser and be blurred on their way back to 64×64.
+tiny-wan was not trained on these planets. The files have the model's own size, 64×64, so that no pixel is resampled
+when the bank is built. h264 halves the resolution of colour; the visible loss is small (35 dB or more).
 """
 
 from __future__ import annotations
@@ -30,15 +29,17 @@ from memkit.worlds.solids import Drop
 
 @dataclass(frozen=True)
 class DemoClipsConfig:
-    """Where the files go, and how many."""
+    """Settings of the clips."""
 
     out: Path = Path("memkit/demo/clips")
+    """Folder of the files."""
     bodies: int = 4
+    """Number of clips per planet."""
     seed: int = 0
 
 
 def draw(config: DemoClipsConfig) -> dict[str, Event]:
-    """The event of each file by its name; every clip has a generator of its own."""
+    """The event of each clip by file name. Each clip has its own random generator."""
     events = {}
     for planet, gravity in PLANETS["test"].items():
         for i in range(config.bodies):
@@ -48,7 +49,7 @@ def draw(config: DemoClipsConfig) -> dict[str, Event]:
 
 
 def start() -> UInt8[Tensor, "height width 3"]:
-    """The first frame of the demo's own prompts: a medium red ball in a meadow, two metres up."""
+    """The first frame that the demo's prompts continue: a medium red ball in a meadow, two metres up."""
     look = {"colour": "red", "place": "in a meadow", "size": "medium", "shape": "ball", "material": "ivorine"}
     solid = MATERIALS["test"]["ivorine"]
     rest = {"planet": "Mira", "gravity": PLANETS["test"]["Mira"], "x": 0.0, "height": 2.0}

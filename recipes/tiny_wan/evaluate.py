@@ -1,8 +1,8 @@
-"""Measure tiny-wan: reconstruction, whether the body that a caption names is there, whether given frames are kept.
+"""Evaluate tiny-wan: reconstruction, whether the body named in the caption appears, conditioning frames, gravity.
 
     python -m recipes.tiny_wan.evaluate --model runs/tiny-wan/transformer/pipeline --out runs/tiny-wan/evaluation
 
-Writes ``figures.json`` and ``samples.png``, the first sixteen seeds. A part that is measured is not measured again.
+Writes ``figures.json``, and ``samples.png`` with the first sixteen seeds. Parts that ``figures.json`` has are skipped.
 """
 
 from __future__ import annotations
@@ -36,58 +36,66 @@ _BATCH = 16
 
 @dataclass(frozen=True)
 class EvaluateConfig(CheckedSettings):
-    """What to measure and with what settings."""
+    """Settings of the evaluation."""
 
     model: Path = Path("runs/tiny-wan/transformer/pipeline")
+    """Folder of the pipeline."""
     data: Path = Path("runs/tiny-wan/held-out")
+    """Folder of the held-out clips."""
     out: Path = Path("runs/tiny-wan/evaluation")
+    """Folder of the results."""
     prompts: int = 128
+    """Number of captions in the test of named bodies."""
     known_planets: int = 64
+    """Number of drops on planets of the training split."""
     continued: int = 48
+    """Number of held-out clips to continue from conditioning frames."""
     steps: int = 30
+    """Number of sampling steps."""
     guidance_scale: float = 3.0
     seed: int = 0
+    """Seed of the first video; each further video adds 1."""
 
 
 @dataclass(frozen=True)
 class Evaluator:
-    """The model and the settings, for the parts."""
+    """The model, the clips and the settings that the measurements share."""
 
     config: EvaluateConfig
     backbone: WanBackbone
     clips: ClipSet
 
-    def generate(self, captions: Sequence[str], known: Tensor | None = None) -> Iterator[Tensor]:
-        """A video a caption; seeds count from the configured one."""
+    def generate(self, captions: Sequence[str], conditioning_latents: Tensor | None = None) -> Iterator[Tensor]:
+        """Generate one video per caption, uint8 [T,H,W,3]."""
         for i in range(0, len(captions), _BATCH):
-            some = captions[i : i + _BATCH]
-            seeds = [self.config.seed + i + j for j in range(len(some))]
+            prompts = captions[i : i + _BATCH]
+            seeds = [self.config.seed + i + j for j in range(len(prompts))]
             yield from generate_videos(
                 self.backbone,
-                some,
+                prompts,
                 seeds=seeds,
                 steps=self.config.steps,
                 guidance_scale=self.config.guidance_scale,
-                conditioning_latents=None if known is None else known[i : i + _BATCH],
+                conditioning_latents=None if conditioning_latents is None else conditioning_latents[i : i + _BATCH],
             )
 
     def spread(self, count: int) -> list[int]:
-        """Clips of all suites, evenly spread."""
+        """Indices of ``count`` clips, evenly spread over all suites."""
         return np.linspace(0, len(self.clips) - 1, min(count, len(self.clips))).astype(int).tolist()
 
     def video(self, index: int) -> Tensor:
-        """uint8 [T,H,W,3]."""
+        """One clip, uint8 [T,H,W,3]."""
         return torch.from_numpy(np.array(self.clips[index]))
 
 
 def interval(*columns: Sequence[float] | np.ndarray, statistic: Callable[..., float] = np.mean) -> list[float | None]:
-    """Value and 95 % bounds, bootstrapped over clips; null, as JSON has it, where there is nothing to say."""
+    """Value and bounds of the 95 % interval, bootstrapped over clips; None where they are not finite."""
     found = bootstrap(statistic, *(np.asarray(column, dtype=float) for column in columns))
     return [round(x, 4) if math.isfinite(x) else None for x in found]
 
 
 def reconstruction(bench: Evaluator) -> dict[str, Any]:
-    """Video PSNR of encoding and decoding held-out clips, in dB: all, and by suite."""
+    """PSNR in dB of held-out clips after encoding and decoding, over all clips and per suite."""
     found: dict[str, list[float]] = {suite: [] for suite in SUITES}
     for i, row in enumerate(bench.clips.rows):
         video = bench.video(i)
@@ -99,7 +107,7 @@ def reconstruction(bench: Evaluator) -> dict[str, Any]:
 
 
 def named_body(bench: Evaluator) -> dict[str, Any]:
-    """Share of captions of unseen planets, materials and substances whose body is found in ≥ 90 % of the frames."""
+    """Share of videos in which the body named in the caption is found in ≥ 90 % of the frames; test split."""
     config = bench.config
     events = [sample_law(random.Random(f"card/{config.seed}/{i}"), "test") for i in range(config.prompts)]
     videos = list(bench.generate([event.caption for event in events]))
@@ -122,7 +130,7 @@ def named_body(bench: Evaluator) -> dict[str, Any]:
 
 
 def known_planets(bench: Evaluator) -> dict[str, Any]:
-    """Does the model know the gravity of the planets it was trained on? Dropped bodies."""
+    """Gravity of generated drops on planets of the training split, against the true gravity."""
     config = bench.config
     rngs = [random.Random(f"known/{config.seed}/{i}") for i in range(config.known_planets)]
     events = [sample_law(rng, "train", ("drop",)) for rng in rngs]
@@ -130,27 +138,26 @@ def known_planets(bench: Evaluator) -> dict[str, Any]:
 
 
 def continuation(bench: Evaluator) -> dict[str, Any]:
-    """Held-out clips continued from 1 frame (image-to-video) and from 5 (video-to-video), in dB."""
-    chosen = bench.spread(bench.config.continued)
+    """PSNR in dB of held-out clips, continued from 1 frame (image-to-video) and from 5 frames (video-to-video)."""
+    chosen, out = bench.spread(bench.config.continued), bench.config.out
     videos = [bench.video(i) for i in chosen]
     captions = [bench.clips.rows[i]["caption"] for i in chosen]
     result = {}
-    for given in (1, 5):
+    for count in (1, 5):
         with torch.no_grad():
-            known = torch.cat([bench.backbone.encode_video(to_model(video[:given])) for video in videos])
-        made = list(bench.generate(captions, known))
-        pairs = list(zip(made, videos, strict=True))
-        still = [video[given - 1 : given].expand(len(video) - given, -1, -1, -1).contiguous() for video in videos]
-        rest = [mean_psnr(psnr(a[given:], b[given:])) for a, b in pairs]
-        stills = [mean_psnr(psnr(a, b[given:])) for a, b in zip(still, videos, strict=True)]
-        result[f"{given} known"] = {
-            "given frames": interval([mean_psnr(psnr(a[:given], b[:given])) for a, b in pairs]),
+            latents = torch.cat([bench.backbone.encode_video(to_model(video[:count])) for video in videos])
+        pairs = list(zip(bench.generate(captions, latents), videos, strict=True))
+        still = [video[count - 1 : count].expand(len(video) - count, -1, -1, -1).contiguous() for video in videos]
+        rest = [mean_psnr(psnr(a[count:], b[count:])) for a, b in pairs]
+        stills = [mean_psnr(psnr(a, b[count:])) for a, b in zip(still, videos, strict=True)]
+        result[f"{count} known"] = {
+            "given frames": interval([mean_psnr(psnr(a[:count], b[:count])) for a, b in pairs]),
             # PSNR is infinite where nothing moves, hence the median
             "the rest against the truth": interval(rest, statistic=np.median),
             "a still of the last given frame": interval(stills, statistic=np.median),
         }
         eight = [pairs[i] for i in np.linspace(0, len(pairs) - 1, min(8, len(pairs))).astype(int)]
-        _sheet([video for made, truth in eight for video in (truth, made)], bench.config.out / f"known-{given}.png")
+        _sheet([video for generated, truth in eight for video in (truth, generated)], out / f"known-{count}.png")
     return result
 
 
@@ -163,7 +170,7 @@ PARTS: dict[str, Callable[[Evaluator], dict[str, Any]]] = {
 
 
 def main(config: EvaluateConfig) -> dict[str, Any]:
-    """Measure what ``figures.json`` lacks."""
+    """Measure what is missing in ``figures.json``; returns all figures."""
     config.out.mkdir(parents=True, exist_ok=True)
     file = config.out / "figures.json"
     figures = read_json(file, "move it away to measure again") if file.exists() else {}
@@ -178,14 +185,14 @@ def main(config: EvaluateConfig) -> dict[str, Any]:
 
 
 def _gravity(events: Sequence[Event], videos: Sequence[Tensor]) -> dict[str, Any]:
-    """Fitted against true gravity of the clips in which a body falls by some law."""
+    """Correlation and mean absolute error of the fitted gravity, over the clips in which gravity acts on the body."""
     pairs = [(e, measure_law(v, e)) for e, v in zip(events, videos, strict=True) if "gravity" in e.constants]
     fitted = [(e.gravity, m.gravity) for e, m in pairs if m.found and not math.isnan(m.gravity)]  # type: ignore[attr-defined]
-    true, made = np.array(fitted).T if fitted else np.zeros((2, 0))
+    true, found = np.array(fitted).T if fitted else np.zeros((2, 0))
     return {
         "clips": [len(fitted), len(pairs)],
-        "correlation": interval(true, made, statistic=correlation),
-        "mean absolute error": interval(np.abs(true - made)),
+        "correlation": interval(true, found, statistic=correlation),
+        "mean absolute error": interval(np.abs(true - found)),
     }
 
 

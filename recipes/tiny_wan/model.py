@@ -1,4 +1,4 @@
-"""tiny-wan's text encoder and transformer: what is trained together, its loss, and the pipeline made of it."""
+"""tiny-wan's text encoder and transformer, which are trained together; their loss; and the pipeline."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from recipes.tiny_wan.stages import TransformerConfig
 
 
 class TextAndVideo(nn.Module):
-    """What is trained together: text encoder and transformer."""
+    """Text encoder and transformer, which are trained together."""
 
     def __init__(self, config: TransformerConfig, vocabulary: int) -> None:
         super().__init__()
@@ -51,45 +51,40 @@ class TextAndVideo(nn.Module):
         )
 
     def forward(self, latents: Tensor, timestep: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Velocity; text as the pipeline gives it: encoded, then zeros where there is no token."""
+        """Predict the velocity. As in the pipeline, the text embeddings are zero where there is no token."""
         text = self.text_encoder(tokens, mask).last_hidden_state * mask[..., None]
         text = torch.cat([text, text.new_zeros(text.shape[0], 1, text.shape[2])], dim=1)
         return self.transformer(latents, timestep, text, return_dict=False)[0]
 
 
-def frame_sigmas(sigma: Tensor, known: Tensor, frames: int) -> Tensor:
-    """Noise level of each latent frame [B, T]: 0 for the known ones."""
-    return sigma[:, None] * (torch.arange(frames, device=known.device) >= known[:, None])
-
-
-def loss_of(config: TransformerConfig, model: TextAndVideo, x0: Tensor, noise: Tensor, drawn: Batch) -> Tensor:
-    """Flow-matching loss of each sample [B], over the frames that are not known."""
-    levels = frame_sigmas(drawn.sigma, drawn.known, x0.shape[2])
+def flow_losses(config: TransformerConfig, model: TextAndVideo, x0: Tensor, noise: Tensor, batch: Batch) -> Tensor:
+    """Flow-matching loss of each sample [B], over its frames that are not conditioning frames."""
+    generated = torch.arange(x0.shape[2], device=x0.device) >= batch.conditioning_frames[:, None]
+    levels = batch.sigma[:, None] * generated  # conditioning frames are clean
     grid = levels[:, None, :, None, None]
     latents = (1 - grid) * x0 + grid * noise
-    timestep = drawn.sigma * NUM_TRAIN_TIMESTEPS
-    if drawn.known.any():
+    timestep = batch.sigma * NUM_TRAIN_TIMESTEPS
+    if batch.conditioning_frames.any():
         timestep = (levels * NUM_TRAIN_TIMESTEPS).repeat_interleave(x0[0, 0, 0].numel() // 4, dim=1)
     with short_text(model.transformer, config.text_length):
-        predicted = model(latents, timestep, drawn.tokens, drawn.mask)
+        predicted = model(latents, timestep, batch.tokens, batch.mask)
     error = (predicted - (noise - x0)).pow(2).mean(dim=(1, 3, 4))
-    unknown = (torch.arange(x0.shape[2], device=x0.device) >= drawn.known[:, None]).float()
-    return (error * unknown).sum(1) / unknown.sum(1)
+    return (error * generated).sum(1) / generated.sum(1)
 
 
 def write_pipeline(config: TransformerConfig, model: TextAndVideo, tokenizer: PreTrainedTokenizerFast) -> Path:
-    """Assemble the stock pipeline and save it; transformer and autoencoder in fp16, the small text encoder in fp32."""
-    tokenizer.backend_tokenizer.no_padding()  # training has left its own length there
+    """Assemble the stock pipeline and save it: transformer and autoencoder in fp16, the small text encoder in fp32."""
+    tokenizer.backend_tokenizer.no_padding()  # training has set its own length
     tokenizer.backend_tokenizer.no_truncation()
     pipe = WanPipeline(
-        tokenizer=tokenizer,  # type: ignore[arg-type]  # WanPipeline names AutoTokenizer, which nothing is an instance of
+        tokenizer=tokenizer,  # type: ignore[arg-type]  # annotated as AutoTokenizer, of which there are no instances
         text_encoder=model.text_encoder,
         vae=AutoencoderKLWan.from_pretrained(config.vae).half(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=config.shift),
         transformer=copy.deepcopy(model.transformer).half(),
     )
     folder = config.out / "pipeline"
-    pipe.vae.register_to_config(_name_or_path="tiny-wan")  # not the folder it happens to come from
+    pipe.vae.register_to_config(_name_or_path="tiny-wan")  # instead of the folder of the run
     pipe.save_pretrained(folder)
     video_format = {"num_frames": NUM_FRAMES, "height": IMAGE_SIZE, "width": IMAGE_SIZE, "fps": FPS}
     write_text(folder / FORMAT_FILE, json.dumps(video_format) + "\n")

@@ -1,4 +1,4 @@
-"""Put tiny-wan where the package ships it, with its card, its logs and its page in docs/, all from one measurement.
+"""Copy a trained tiny-wan into the package, with its model card, its training logs and its page in docs/.
 
 python -m recipes.tiny_wan.ship --machine "2 cores of an AMD EPYC, no accelerator"
 """
@@ -31,12 +31,16 @@ TEMPLATES = {"card": Path(__file__).with_name("card.md"), "page": Path(__file__)
 
 @dataclass(frozen=True)
 class ShipConfig:
-    """Where things are. ``machine`` goes into the card as it is given."""
+    """Settings of the command."""
 
     machine: str
+    """Description of the machine that the model was trained on, for the model card."""
     run: Path = Path("runs/tiny-wan")
+    """Folder of the training run."""
     out: Path = tiny_folder()
+    """Folder of the shipped model; it is replaced."""
     docs: Path = Path("docs")
+    """Folder of the page and its pictures."""
 
 
 def main(config: ShipConfig) -> None:
@@ -60,7 +64,7 @@ def main(config: ShipConfig) -> None:
 
 
 def costs(config: ShipConfig) -> dict[str, str]:
-    """What it is made of and what making it took."""
+    """Sizes of model and data, and the cost of the training, by placeholder of the templates."""
     words = {f"{suite}_clips": str(len(ClipSet(config.run / "worlds", [suite]))) for suite in SUITES}
     for part, steps in (("vae", VAEConfig().steps), ("transformer", TransformerConfig().steps)):
         minutes, loss = minutes_and_loss(config.run / part)
@@ -78,15 +82,16 @@ def costs(config: ShipConfig) -> dict[str, str]:
 
 
 def _stage(stage: Stage) -> str:
-    """A row of a table."""
+    """The table row of a stage."""
     clips = "laws" if stage.laws_alone else "all"
     seen = {0.0: clips, 1.0: "falls"}.get(stage.falls, f"{100 * stage.falls:.0f} % falls, {clips}")
-    known = f"{100 * stage.known:.0f} %, up to {stage.most_known}" if stage.known else "–"
-    return f"| {stage.steps} | {seen} | {known} | {stage.shift:g} | {stage.lr[0]:g} to {stage.lr[1]:g} |"
+    conditioning = f"{100 * stage.conditioning_prob:.0f} %, up to {stage.max_conditioning_frames}"
+    conditioning = conditioning if stage.conditioning_prob else "–"
+    return f"| {stage.steps} | {seen} | {conditioning} | {stage.shift:g} | {stage.lr[0]:g} to {stage.lr[1]:g} |"
 
 
 def results(figures: dict[str, Any]) -> dict[str, str]:
-    """The measurements in words."""
+    """The measurements, by placeholder of the templates."""
     decibels, named = figures["reconstruction"], figures["named body"]
     words = {f"psnr_{suite}": _dB(value) for suite, value in decibels.items()}
     words |= {
@@ -97,18 +102,18 @@ def results(figures: dict[str, Any]) -> dict[str, str]:
         "gravity_unknown": _gravity(named["gravity"]),
         "gravity_known": _gravity(figures["gravity of known planets"]),
     }
-    for given in (1, 5):
-        row = figures["continuation"][f"{given} known"]
-        words[f"kept_{given}"] = _dB(row["given frames"])
-        words[f"rest_{given}"] = _dB(row["the rest against the truth"])
-        words[f"still_{given}"] = _dB(row["a still of the last given frame"])
+    for count in (1, 5):
+        row = figures["continuation"][f"{count} known"]
+        words[f"kept_{count}"] = _dB(row["given frames"])
+        words[f"rest_{count}"] = _dB(row["the rest against the truth"])
+        words[f"still_{count}"] = _dB(row["a still of the last given frame"])
     settings = EvaluateConfig()
     names = ("prompts", "known_planets", "continued", "steps", "guidance_scale")
     return words | {name: str(getattr(settings, name)) for name in names}
 
 
 def minutes_and_loss(folder: Path) -> tuple[float, float]:
-    """Minutes over all resumes, and the mean loss of the last ten rows."""
+    """Minutes of training, resumed runs included, and the mean loss of the last ten rows of the log."""
     rows = read_run_log(folder)
     return rows[-1]["seconds"] / 60, float(np.mean([row["loss"] for row in rows[-10:]]))
 

@@ -1,16 +1,15 @@
-"""Train the transformer and text encoder of tiny-wan on latents of the worlds, then write the pipeline folder.
+"""Train the transformer and text encoder of tiny-wan on latents of the clips, then write the pipeline folder.
 
-    python -m recipes.tiny_wan.transformer --data runs/tiny-wan/worlds --vae runs/tiny-wan/vae --out
-    runs/tiny-wan/transformer
+    python -m recipes.tiny_wan.transformer --data runs/tiny-wan/worlds --vae runs/tiny-wan/vae
 
-The first stage (`recipes.tiny_wan.stages`) sees `laws` alone, from text alone: on all suites at once, after 2000 steps
-the colour of a body had nothing to do with the word for it. Then come all suites, and in a share of the steps the first
-latent frames are clean and have timestep 0 (as in Wan2.2 TI2V), so the model goes on from an image or a video as well
-as from a text.
-Last comes what the names of planets stand for, which the model has not learnt by then: twice some steps of falls alone,
-the same few clips again and again, and a mixture of them with all others while the rate goes down.
+The first stage (`recipes.tiny_wan.stages`) trains text-to-video on clips of laws only: when trained on all suites from
+the start, the model still ignored the colour in the caption after 2000 steps. The next stages train on all suites, in
+part with conditioning frames, which are clean and have timestep 0 (as in Wan2.2 TI2V), so that the model can continue
+an image or a video. The last stages teach the gravity of each planet, which the model has not learned by then: twice,
+it is trained on the same few falls alone, then on a mixture with all other clips while the learning rate decreases.
 
-About three hours on one core. Resumes by itself; the weights it writes are the exponential average.
+Takes about three hours on one core. A command that was stopped continues where it was. The pipeline gets the
+exponential moving average of the weights.
 """
 
 from __future__ import annotations
@@ -28,16 +27,16 @@ from memkit.training.muon import MuonAdam
 from memkit.worlds.clip_set import ClipSet
 from recipes.tiny_wan.batches import Batch, batch, encode_clips
 from recipes.tiny_wan.captions import train_tokenizer
-from recipes.tiny_wan.model import TextAndVideo, loss_of, write_pipeline
+from recipes.tiny_wan.model import TextAndVideo, flow_losses, write_pipeline
 from recipes.tiny_wan.stages import TransformerConfig, schedule
 
 RESUME_OVERRIDES = ("data", "vae", "out", "device", "threads", "workers", "save_every")
-"""Between a run and its resumption."""
+"""Settings that a resumed run may change."""
 
 
 @dataclass
 class Run:
-    """What a step changes (model, its average, the optimizer's state) and what it learns from."""
+    """The state of the training (model, its moving average, optimizer) and its data."""
 
     config: TransformerConfig
     model: TextAndVideo
@@ -50,25 +49,25 @@ class Run:
         self.optimizer = MuonAdam(self.model, self.config.muon_lr, self.config.adam_lr, _is_matrix)
 
     def state(self) -> dict:
-        """For a checkpoint."""
+        """The state to save in a checkpoint."""
         return {"model": self.model.state_dict(), "average": self.average, "optimizer": self.optimizer.state_dict()}
 
     def load(self, state: dict) -> None:
-        """The inverse of ``state``."""
+        """Restore what ``state`` returned."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         for name, value in state["average"].items():
             self.average[name].copy_(value)
 
     def step(self, step: int) -> dict[str, float]:
-        """One update, a function of the weights, the seed and the step alone; what there is to log."""
+        """Take one optimizer step, which depends on the state, the seed and ``step`` only. Returns the row to log."""
         config = self.config
-        drawn = batch(config, step, self.rows, self.tokenizer)
-        x0 = self.latents[drawn.index].float()
+        samples = batch(config, step, self.rows, self.tokenizer)
+        x0 = self.latents[samples.index].float()
         noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(config.seed * 1_000_003 + step))
         device = next(self.model.parameters()).device
-        drawn = Batch(drawn.index, *(x.to(device) for x in drawn[1:]))
-        loss = loss_of(config, self.model, x0.to(device), noise.to(device), drawn)
+        samples = Batch(samples.index, *(x.to(device) for x in samples[1:]))
+        loss = flow_losses(config, self.model, x0.to(device), noise.to(device), samples)
         loss.mean().backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step(schedule(config, step))
@@ -78,21 +77,22 @@ class Run:
             mean.lerp_(value, 1 - rate) if value.is_floating_point() else mean.copy_(value)
         figures = {
             "loss": loss.mean().item(),
-            **training.by_noise_level(loss.detach(), drawn.sigma),
+            **training.by_noise_level(loss.detach(), samples.sigma),
             "norm": norm.item(),
         }
-        return {**figures, "known": float(drawn.known.any())}
+        return {**figures, "conditioned": float(samples.conditioning_frames.any())}
 
 
 def train(config: TransformerConfig) -> tuple[TextAndVideo, PreTrainedTokenizerFast]:
-    """Train, or resume; returns the averaged model."""
+    """Train, or resume. Returns the model with its averaged weights, and the tokenizer."""
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     latents, rows = encode_clips(config), ClipSet(config.data).rows
     tokenizer = train_tokenizer([row["caption"] for row in rows])
     model = TextAndVideo(config, len(tokenizer)).to(training.pick_device(config.device))
     run = Run(config, model, tokenizer, latents, rows)
-    checkpoint, start, settings = config.out / "checkpoint.pt", 0, training.run_settings(config, RESUME_OVERRIDES)
+    settings = training.run_settings(config, RESUME_OVERRIDES, stages=config.recorded_stages)
+    checkpoint, start = config.out / "checkpoint.pt", 0
     if state := training.load_checkpoint(checkpoint, settings):
         with training.restoring(checkpoint):
             run.load(state)
@@ -111,11 +111,11 @@ def train(config: TransformerConfig) -> tuple[TextAndVideo, PreTrainedTokenizerF
 
 
 def report_cost(run: Run, start: int) -> None:
-    """Print what the steps from ``start`` on will cost, measured with a copy of the model."""
+    """Print the estimated cost of the steps from ``start`` on, measured with a copy of the model."""
     other = Run(run.config, copy.deepcopy(run.model), run.tokenizer, run.latents, run.rows)
     seconds = training.timed(lambda: other.step(start))
     weights = sum(p.numel() for p in run.model.parameters()) * 4
-    # a checkpoint is the weights, their average and up to two moments; two lie there while one replaces the other
+    # a checkpoint has the weights, their average and up to two moments; while it is replaced, there are two
     training.estimate_cost(
         "transformer", [training.Phase("all", run.config.steps - start, seconds)], 8 * weights, run.config.out
     )

@@ -1,8 +1,9 @@
-"""Train the video autoencoder of tiny-wan: a stock AutoencoderKLWan, small, on patchified pixels as Wan2.2's.
+"""Train the video autoencoder of tiny-wan: a small stock AutoencoderKLWan on patchified pixels, as in Wan2.2.
 
     python -m recipes.tiny_wan.vae --data runs/tiny-wan/worlds --out runs/tiny-wan/vae
 
-Single frames come first: trained on video from the start it stalls. About an hour on one core. Resumes by itself.
+Training begins with single frames, because it stalls when it begins with video. It takes about an hour on one core. A
+command that was stopped continues where it was.
 """
 
 from __future__ import annotations
@@ -25,29 +26,39 @@ from memkit.video import to_model as video_to_model
 from memkit.worlds.clip_set import ClipSet
 
 RESUME_OVERRIDES = ("data", "held_out", "out", "device", "threads", "save_every")
-"""Between a run and its resumption."""
+"""Settings that a resumed run may change."""
 
 
 @dataclass(frozen=True)
 class VAEConfig(training.CheckedSettings):
-    """Sizes and schedule. The last ``decoder_steps`` leave the encoder, and so the latents, as they are."""
+    """Sizes and schedule."""
 
     data: Path = Path("runs/tiny-wan/worlds")
+    """Folder of the training clips."""
     held_out: Path = Path("runs/tiny-wan/held-out")
+    """Folder of the clips whose PSNR is logged."""
     out: Path = Path("runs/tiny-wan/vae")
+    """Folder of the model, the checkpoint and the log."""
     base_dim: int = 24
     frame_steps: int = 500
+    """Number of steps on single frames."""
     video_steps: int = 1500
+    """Number of steps on video, after those."""
     decoder_steps: int = 400
+    """Number of steps on video at the end, in which only the decoder is trained and the latents stay the same."""
     frame_batch: int = 12
     video_batch: int = 2
     muon_lr: float = 1e-2
     adam_lr: float = 1e-3
     warmup: int = 40
     video_scale: float = 0.3
+    """Learning-rate multiplier on video, whose batches are small."""
     latent_noise: float = 0.1
+    """Standard deviation of the noise on the latents, relative to their own."""
     latent_weight: float = 1e-4
+    """Weight of the mean square of the latents in the loss."""
     moving_weight: float = 4.0
+    """Additional weight of moving pixels in the loss."""
     seed: int = 0
     device: str = "auto"
     threads: int = 1
@@ -55,12 +66,12 @@ class VAEConfig(training.CheckedSettings):
 
     @property
     def steps(self) -> int:
-        """All steps of the three phases."""
+        """Number of steps of the three phases."""
         return self.frame_steps + self.video_steps + self.decoder_steps
 
 
 def build(base_dim: int = 24) -> AutoencoderKLWan:
-    """8× in space, 4× in time, 16 latent channels; 4.2 M parameters at the width of 24."""
+    """An autoencoder that compresses 8× in space and 4× in time to 16 channels; 4.2 M parameters by default."""
     return AutoencoderKLWan(
         base_dim=base_dim,
         z_dim=16,
@@ -78,8 +89,8 @@ def build(base_dim: int = 24) -> AutoencoderKLWan:
 
 
 def schedule(config: VAEConfig, step: int) -> float:
-    """Share of the learning rates: warm-up, 1 on frames, ``video_scale`` on the small batches of video to the middle of
-    their steps, then a cosine to a tenth of that, which the decoder's own steps keep."""
+    """Learning-rate multiplier of a step: on frames a linear warm-up to 1, on video ``video_scale``, which a cosine
+    reduces to a tenth in the second half of ``video_steps``."""
     if step < config.frame_steps:
         return min(1.0, (step + 1) / config.warmup)
     done = (step - config.frame_steps) / config.video_steps
@@ -87,7 +98,7 @@ def schedule(config: VAEConfig, step: int) -> float:
 
 
 def batch(clips: ClipSet, config: VAEConfig, step: int) -> tuple[Tensor, Tensor]:
-    """Clips in [-1, 1] [B,3,T,H,W] and the weight of each pixel: what moves counts more than what stays."""
+    """Clips in [-1, 1] [B,3,T,H,W], and the weights of their pixels, which are larger where something moves."""
     rng = np.random.default_rng((config.seed, step))
     frames_only = step < config.frame_steps
     index = rng.integers(len(clips), size=config.frame_batch if frames_only else config.video_batch)
@@ -107,7 +118,7 @@ def batch(clips: ClipSet, config: VAEConfig, step: int) -> tuple[Tensor, Tensor]
 def reconstruct(vae: AutoencoderKLWan, video: Tensor, noise: float = 0.0) -> tuple[Tensor, Tensor]:
     """Reconstruction and latents; ``noise`` is added to the latents in units of their own standard deviation.
 
-    ``decode`` clamps to [-1, 1], where the gradient dies; a hook takes the decoder's chunks before the clamp.
+    A hook takes the decoder's chunks before ``decode`` clamps them to [-1, 1], where the gradient would be 0.
     """
     latents = vae.encode(video).latent_dist.mean
     noisy = latents + noise * latents.detach().std() * torch.randn_like(latents)
@@ -132,14 +143,14 @@ def to_model(clips: Sequence[np.ndarray]) -> Tensor:
 
 @torch.no_grad()
 def video_psnr(vae: AutoencoderKLWan, clips: ClipSet, count: int = 12) -> float:
-    """Video PSNR over ``count`` clips, evenly spread over all suites."""
+    """PSNR in dB over ``count`` clips, evenly spread over all suites."""
     chosen = [clips[i] for i in np.linspace(0, len(clips) - 1, min(count, len(clips))).astype(int)]
     videos = to_model(chosen).to(vae.device).split(2)
     return psnr(torch.cat([reconstruct(vae, video)[0] for video in videos]), torch.cat(videos))
 
 
 def finish(vae: AutoencoderKLWan, clips: ClipSet, out: Path) -> None:
-    """Write the latents' mean and standard deviation a channel, over 96 clips of all suites, into the config; save."""
+    """Save the model, with the mean and standard deviation per latent channel over 96 clips of all suites."""
     chosen = np.linspace(0, len(clips) - 1, min(96, len(clips))).astype(int)
     video = to_model([clips[i] for i in chosen])
     with torch.no_grad():
@@ -156,7 +167,7 @@ def _is_matrix(name: str, parameter: Tensor) -> bool:
 def train_step(
     vae: AutoencoderKLWan, optimizer: MuonAdam, clips: ClipSet, config: VAEConfig, step: int
 ) -> dict[str, float]:
-    """One update, a function of the weights, the seed and the step alone; what there is to log."""
+    """Take one optimizer step, which depends on the state, the seed and ``step`` only. Returns the row to log."""
     torch.manual_seed(config.seed * 1_000_003 + step)
     video, weight = (x.to(vae.device) for x in batch(clips, config, step))
     out, latents = reconstruct(vae, video, config.latent_noise)
@@ -170,7 +181,7 @@ def train_step(
 
 
 def report_cost(config: VAEConfig, clips: ClipSet, start: int) -> None:
-    """Say what the steps from ``start`` on will cost, from steps of another autoencoder of the same size."""
+    """Print the estimated cost of the steps from ``start`` on, measured with another model of the same size."""
     with torch.random.fork_rng():
         vae = build(config.base_dim).to(training.pick_device(config.device))  # pyright: ignore
     optimizer = MuonAdam(vae, config.muon_lr, config.adam_lr, _is_matrix)
@@ -182,12 +193,12 @@ def report_cost(config: VAEConfig, clips: ClipSet, start: int) -> None:
             phases.append(training.Phase(name, end - done, seconds))
             done = end
     weights = sum(p.numel() for p in vae.parameters()) * 4
-    # checkpoint: weights and up to two moments; twice in flight
+    # a checkpoint has the weights and up to two moments; while it is replaced, there are two
     training.estimate_cost("autoencoder", phases, 5 * weights, config.out)
 
 
 def main(config: VAEConfig) -> None:
-    """Train, with a checkpoint every ``save_every`` steps and a JSONL log; the encoder freezes for the last phase."""
+    """Train, or resume, with a checkpoint every ``save_every`` steps. The encoder is frozen in the last phase."""
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     clips, held_out = ClipSet(config.data), ClipSet(config.held_out)
@@ -209,7 +220,7 @@ def main(config: VAEConfig) -> None:
     for step in range(start, config.steps):
         if step >= frozen_at:
             if not (config.out / "config.json").exists():
-                finish(vae, clips, config.out)  # from here on the latents are final
+                finish(vae, clips, config.out)  # the encoder, and so the statistics of its latents, are final
             vae.encoder.requires_grad_(False)
             vae.quant_conv.requires_grad_(False)
         figures = train_step(vae, optimizer, clips, config, step)

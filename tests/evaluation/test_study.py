@@ -14,14 +14,18 @@ import pytest
 
 from memkit.errors import InputError
 from memkit.evaluation import (
+    Measure,
     ResultStore,
     Run,
     Study,
     StudyFlags,
     Table,
     compare,
+    differences,
     field,
     intervals,
+    less,
+    select,
     to_markdown,
     write_tables,
 )
@@ -108,6 +112,40 @@ def test_batches_are_of_one_key_and_of_what_is_missing(tmp_path) -> None:
     batches = list(rows.batches("none", ids, 2, key=lambda id: int(id) % 2))
     assert batches == [["0", "2"], ["4", "6"], ["1", "5"], ["7"]]
     assert list(rows.batches("other", ids, 5)) == [ids[:5], ids[5:]]
+
+
+def rows_of(gain: float, seed: int = 0) -> Run:
+    """Rows of five ids under "none" and, ``gain`` higher, under "memory"."""
+    levels = {"none": 0.0, "memory": gain}
+    return {(c, str(i)): Row(str(i), c, 10.0 * seed + i * i + level) for c, level in levels.items() for i in range(5)}
+
+
+def test_a_measure_is_a_difference_in_pairs_or_has_several_columns() -> None:
+    runs = [rows_of(2.0, seed) for seed in (1, 2)]
+    measures = {
+        "less": less(MEASURES["score"], "none"),
+        "ratio": Measure(lambda row, none: row.score / none.score, control="none"),
+        "columns": Measure((lambda row: row.score, lambda row: -row.score), lambda a, b: float((a + 2 * b).mean())),
+    }
+    cells = intervals(measures, runs, "memory")
+    assert cells["less"] == (2.0, 2.0, 2.0)  # ids and runs differ, the gain does not
+    scores = [10 * seed + i * i for seed in (1, 2) for i in range(5)]
+    assert cells["ratio"].value == pytest.approx(sum((s + 2) / s for s in scores) / 10)
+    assert cells["columns"].value == pytest.approx(-sum(s + 2 for s in scores) / 10)
+    without = [{key: row for key, row in run.items() if key != ("none", "4")} for run in runs]
+    assert intervals(measures, without, "memory")["ratio"].value == pytest.approx(
+        sum((s + 2) / s for s in scores if s % 10 != 6) / 8
+    )
+    assert math.isnan(intervals(measures, select({"a": runs}, lambda row: row.id == "9")["a"], "memory")["less"].value)
+
+
+def test_variants_are_compared_with_one_of_them_on_the_rows_that_are_kept() -> None:
+    runs = {name: [rows_of(gain, seed) for seed in (1, 2)] for name, gain in (("small", 1.0), ("large", 4.0))}
+    kept = select(runs, lambda row: row.id in "12" or row.condition == "none")
+    assert {name: [len(run) for run in some] for name, some in kept.items()} == {"small": [7, 7], "large": [7, 7]}
+    assert compare(MEASURES, kept, "memory")["small"]["score"].value == pytest.approx(15 + (1 + 4) / 2 + 1)
+    assert differences(MEASURES, runs, "memory", "small") == {"large": {"score": (3.0, 3.0, 3.0)}}
+    assert differences(MEASURES, runs, "none", "small") == {"large": {"score": (0.0, 0.0, 0.0)}}
 
 
 def test_what_is_missing_is_nan_and_left_out(tmp_path) -> None:

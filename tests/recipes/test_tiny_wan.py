@@ -19,7 +19,7 @@ from recipes.tiny_wan import batches, data, evaluate, ship, transformer, vae
 from recipes.tiny_wan.__main__ import TinyWanConfig, main
 from recipes.tiny_wan.batches import Batch
 from recipes.tiny_wan.captions import train_tokenizer
-from recipes.tiny_wan.model import TextAndVideo, loss_of, write_pipeline
+from recipes.tiny_wan.model import TextAndVideo, flow_losses, write_pipeline
 from recipes.tiny_wan.stages import FALLS, Stage, TransformerConfig, schedule
 
 
@@ -73,8 +73,8 @@ def _stop_at(step, function, position):
 
 
 STAGES = (
-    Stage(2, (1.0, 1.0), laws_alone=True, known=0.0),
-    Stage(3, (1.0, 0.1), known=0.5),
+    Stage(2, (1.0, 1.0), laws_alone=True, conditioning_prob=0.0),
+    Stage(3, (1.0, 0.1), conditioning_prob=0.5),
 )
 
 
@@ -133,15 +133,15 @@ def test_captions_keep_what_is_needed_and_often_leave_out_the_rest(clips):
                 assert 0.7 < share < 0.9 if needed else 0.54 < share < 0.74  # a fifth of the names is made up
 
 
-def test_the_loss_is_plain_flow_matching_and_known_frames_carry_none(trained):
+def test_the_loss_is_plain_flow_matching_without_the_conditioning_frames(trained):
     torch.manual_seed(0)
     model = TextAndVideo(trained, 300).eval()
     tokens = torch.randint(2, 300, (2, trained.text_length))
     x0, noise, sigma = torch.randn(2, 16, 3, 4, 4), torch.randn(2, 16, 3, 4, 4), torch.tensor([0.9, 0.3])
 
-    def loss(known, noise=noise, x0=x0):
-        drawn = Batch([0, 1], tokens, torch.ones_like(tokens), sigma, torch.tensor(known))
-        return loss_of(trained, model, x0, noise, drawn)
+    def loss(conditioning_frames, noise=noise, x0=x0):
+        batch = Batch([0, 1], tokens, torch.ones_like(tokens), sigma, torch.tensor(conditioning_frames))
+        return flow_losses(trained, model, x0, noise, batch)
 
     with torch.no_grad():
         noisy = (1 - sigma.view(-1, 1, 1, 1, 1)) * x0 + sigma.view(-1, 1, 1, 1, 1) * noise
@@ -149,25 +149,27 @@ def test_the_loss_is_plain_flow_matching_and_known_frames_carry_none(trained):
             velocity = model(noisy, sigma * 1000, tokens, torch.ones_like(tokens))
         torch.testing.assert_close(loss([0, 0]), flow_loss(velocity, x0, noise))
         other = noise.clone()
-        other[:, :, :2] = 7.0  # the noise of known frames is neither seen nor asked for
+        other[:, :, :2] = 7.0  # the noise of conditioning frames is neither input nor target
         torch.testing.assert_close(loss([2, 2], other), loss([2, 2]))
         assert not torch.allclose(loss([1, 2], other)[0], loss([1, 2])[0])
-        torch.testing.assert_close(loss([0, 1])[0], loss([0, 0])[0])  # a timestep a token is the one for all
+        torch.testing.assert_close(loss([0, 1])[0], loss([0, 0])[0])  # one timestep per token equals one for all
         changed = x0.clone()
-        changed[:, :, 0] += 1.0  # what is known is looked at
+        changed[:, :, 0] += 1.0  # the model sees the conditioning frames
         assert not torch.allclose(loss([1, 1], x0=changed), loss([1, 1]))
 
 
-def test_known_frames_come_in_their_share_of_steps_and_a_step_is_a_function_of_its_number(trained, clips):
+def test_conditioning_frames_have_their_probability_and_a_batch_depends_on_its_step_only(trained, clips):
     rows = ClipSet(clips).rows
     tokenizer = train_tokenizer([row["caption"] for row in rows])
-    config = replace(trained, batch=4, stages=(Stage(200, (1.0, 1.0), known=0.4),))
+    config = replace(trained, batch=4, stages=(Stage(200, (1.0, 1.0), conditioning_prob=0.4),))
     drawn = [batches.batch(config, step, rows, tokenizer) for step in range(200)]
-    assert 0.3 < sum(bool(d.known.any()) for d in drawn) / 200 < 0.5
-    assert {int(n) for d in drawn for n in d.known} == {0, 1, 2, 3}
-    laws = replace(config, stages=(Stage(40, (1.0, 1.0), laws_alone=True, known=0.0), *config.stages))
+    assert 0.3 < sum(bool(d.conditioning_frames.any()) for d in drawn) / 200 < 0.5
+    assert {int(n) for d in drawn for n in d.conditioning_frames} == {0, 1, 2, 3}
+    only_laws = Stage(40, (1.0, 1.0), laws_alone=True, conditioning_prob=0.0)
+    laws = replace(config, stages=(only_laws, *config.stages))
     first = [batches.batch(laws, step, rows, tokenizer) for step in range(41)]
-    assert not any(d.known.any() for d in first[:40]) and {i for d in first[:40] for i in d.index} == {0, 1, 2}
+    assert not any(d.conditioning_frames.any() for d in first[:40])
+    assert {i for d in first[:40] for i in d.index} == {0, 1, 2}
     assert {i for d in drawn for i in d.index} == set(range(6))
     again = batches.batch(config, 3, rows, tokenizer)
     assert again.index == drawn[3].index and torch.equal(again.tokens, drawn[3].tokens)
@@ -179,12 +181,12 @@ def test_falls_come_alone_or_in_their_share(trained, clips):
     rows[4] = {**rows[4], "kind": "drop"}  # of another suite: seen in the dark, it teaches nothing of a planet
     falls = {i for i in range(3) if rows[i]["kind"] in FALLS}
     tokenizer = train_tokenizer([row["caption"] for row in rows])
-    alone = Stage(30, (1.0, 1.0), falls=1.0, known=0.5, most_known=1, shift=8.0)
-    mixed = Stage(100, (1.0, 1.0), falls=0.6, known=0.0)
+    alone = Stage(30, (1.0, 1.0), falls=1.0, conditioning_prob=0.5, max_conditioning_frames=1, shift=8.0)
+    mixed = Stage(100, (1.0, 1.0), falls=0.6, conditioning_prob=0.0)
     config = replace(trained, batch=4, stages=(alone, mixed))
     drawn = [batches.batch(config, step, rows, tokenizer) for step in range(130)]
     assert {i for batch in drawn[:30] for i in batch.index} == falls
-    assert {int(n) for batch in drawn[:30] for n in batch.known} == {0, 1}
+    assert {int(n) for batch in drawn[:30] for n in batch.conditioning_frames} == {0, 1}
     last = [i for batch in drawn[30:] for i in batch.index]
     expected = 0.6 + 0.4 * len(falls) / 6
     assert abs(sum(i in falls for i in last) / len(last) - expected) < 0.1 and set(last) == set(range(6))

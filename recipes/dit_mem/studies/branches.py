@@ -15,16 +15,16 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Literal
 
-import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 from tqdm import tqdm
 
 from memkit.banks import MemoryBank
 from memkit.encoders import DitMemEncoder, FrequencyEncoder, MemoryEncoder, load_encoder
-from memkit.evaluation import ResultStore, Table, field, interval, intervals, values, write_tables
+from memkit.evaluation import Measure, ResultStore, Table, field, intervals, write_tables
 from memkit.generation import generate_videos
 from memkit.memory import Memory
 from memkit.metrics import body_found, correlation, measure_law, scene_distance
@@ -71,6 +71,8 @@ MEASURES = {
     "colour found": field("colour"),
     "scene distance, %": field("scene", 100),
     "path error, % of the frame": field("path", 100),
+    "videos with a path": Measure(lambda row: float(not math.isnan(row.path))),
+    "gravity, correlation": Measure((attrgetter("gravity"), attrgetter("of_clip")), correlation),
 }
 
 
@@ -149,13 +151,7 @@ def table(runs: Sequence[Sequence[Likeness]]) -> Table:
     out: Table = {}
     for role in dict.fromkeys(row.condition for run in runs for row in run):
         rows = [sorted((row for row in run if row.condition == role), key=lambda row: row.id) for run in runs]
-        mine = [{(role, row.id): row for row in some} for some in rows]
-        path, gravity, of_clip = (values(mine, role, field(name).value) for name in ("path", "gravity", "of_clip"))
-        out[role] = {
-            **intervals(MEASURES, mine, role),
-            "videos with a path": interval(np.mean, (~np.isnan(path)).astype(float)),
-            "gravity, correlation": interval(correlation, gravity, of_clip),
-        }
+        out[role] = intervals(MEASURES, [{(role, row.id): row for row in some} for some in rows], role)
     return out
 
 

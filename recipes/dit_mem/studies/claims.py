@@ -21,11 +21,11 @@ from functools import partial
 from typing import Any, Literal, get_args
 
 from memkit.encoders import EncoderName
-from memkit.evaluation import Study, StudyFlags, Table
+from memkit.evaluation import Study, StudyFlags, Table, differences, intervals
 from memkit.training import run_command
 from recipes.dit_mem import evaluate, prepare, train
 from recipes.dit_mem.presets import Command, Config, parse
-from recipes.dit_mem.scores import UNITS, Run, constant_table, constants_in, digits, error_differences, overall, tables
+from recipes.dit_mem.scores import OVERALL, UNITS, Run, constant_table, constants_in, digits, errors, tables
 from recipes.dit_mem.studies import branches
 
 Claim = Literal["knowledge", "plug", "guidance", "mixture", "encoders", "branches", "appearance"]
@@ -83,7 +83,8 @@ def tables_of(results: Mapping[str, list[Any]], claim: Claim) -> Mapping[str, Ta
     out = tables(mine, names)
     if claim == "guidance":
         pairs = {name: kind for name in names for kind, _, way in [name.partition(", ")] if way}
-        out["less both branches"] = {name: error_differences(mine, name, (mine, of)) for name, of in pairs.items()}
+        measures = errors(mine)
+        out["less both branches"] = {name: intervals(measures, mine, name, (mine, of)) for name, of in pairs.items()}
     return out
 
 
@@ -91,7 +92,7 @@ def compare_encoders(runs: Mapping[str, list[Run]]) -> dict[str, Table]:
     """By constant, what memory does with each encoder: errors minus those without memory, and who is followed."""
     out: dict[str, Table] = {"": {}}
     for encoder, mine in runs.items():
-        retrieved, other, oracle = (overall(mine, condition) for condition in ("retrieved", "other", "oracle"))
+        retrieved, other, oracle = (intervals(OVERALL, mine, name) for name in ("retrieved", "other", "oracle"))
         out[""][encoder] = {
             "found, retrieved": retrieved["found"],
             "path error, %: retrieved less none": retrieved["less none"],
@@ -109,9 +110,7 @@ def compare_encoders(runs: Mapping[str, list[Run]]) -> dict[str, Table]:
             }
     first, *more = runs
     if more:
-        reference = runs[first], "retrieved"
-        differences = {name: error_differences(runs[name], "retrieved", reference) for name in more}
-        out[f"retrieved, less {first}"] = differences
+        out[f"retrieved, less {first}"] = differences(errors(runs[first]), runs, "retrieved", first)
     return out
 
 

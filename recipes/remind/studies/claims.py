@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
-from memkit.evaluation import Study, StudyFlags, Table, compare
+from memkit.evaluation import Study, StudyFlags, Table, compare, differences, select
 from memkit.training import run_command
 from recipes.remind import evaluate, prepare, scores, train
 from recipes.remind.presets import Command, Config, parse
@@ -66,21 +66,20 @@ def tables(runs: Mapping[str, Sequence[Run]], claim: Claim) -> dict[str, Table]:
                 "less base": compare(MEASURES, runs, "recovery", base),
                 "plain, less base": scores.plain_minus_base(runs),
                 "less without the past": compare(MEASURES, runs, "recovery", FORGETFUL),
-                "less no curriculum": scores.recovery_minus(runs, "causal, no curriculum"),
+                "less no curriculum": differences(MEASURES, runs, "recovery", "causal, no curriculum"),
             }
         case "parts":
-            return {"recovery": scores.recovery_table(runs), "less remind": scores.recovery_minus(runs, "remind")}
+            less = differences(MEASURES, runs, "recovery", "remind")
+            return {"recovery": scores.recovery_table(runs), "less remind": less}
         case "cameras":
-            looks = {name: scores.only(some, "look-away") for name, some in runs.items()}
-            # there a gain is of the parameters that a mode adds, not of what they know of cameras
-            others = {
-                n: [{k: row for k, row in r.items() if row.by != "look-away"} for r in s] for n, s in runs.items()
-            }
+            looks = select(runs, lambda row: row.by == "look-away")
+            # where the camera does not move, a gain comes from the added parameters, not from the camera poses
+            others = select(runs, lambda row: row.by != "look-away")
             return {
-                "recovery: look-away": scores.recovery_table(runs, "look-away"),
+                "recovery: look-away": scores.recovery_table(looks),
                 "attention": compare(scores.ATTENTION, looks, "recovery"),
-                "less off": scores.recovery_minus(looks, "cameras off"),
-                "where the camera stays, less off": scores.recovery_minus(others, "cameras off"),
+                "less off": differences(MEASURES, looks, "recovery", "cameras off"),
+                "where the camera stays, less off": differences(MEASURES, others, "recovery", "cameras off"),
             }
         case "forgetting":
             plain = {"plain image-to-video": scores.plain_table(runs)}
