@@ -11,8 +11,7 @@ from memkit.probes.batch import ProbeBatch, Question
 from memkit.probes.catalogue import PROBES, make_probe
 from memkit.probes.evolve import Evolve, EvolveKnobs
 from memkit.probes.law import Law, LawKnobs
-from memkit.probes.mechanism import Mechanism, import_mechanism
-from memkit.probes.mechanisms import NoMemory, Window
+from memkit.probes.mechanisms import MECHANISMS, Mechanism, NoMemory, Window, import_mechanism
 from memkit.probes.occlusion import Occlusion, OcclusionKnobs
 from memkit.probes.probe import Probe
 from memkit.probes.recall import Recall, RecallKnobs

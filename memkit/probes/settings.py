@@ -32,6 +32,8 @@ class ProbeSettings:
     """Shift of the noise levels towards 1; an answer is read from pure noise."""
     samples: int = 256
     """Test samples."""
+    base_seed: int = 0
+    """Seed of the base, which all mechanisms and seeds of a probe share."""
 
     def __post_init__(self) -> None:
         if min(self.pretrain_steps, self.steps) < 0 or min(self.batch, self.samples, self.blocks, self.heads) < 1:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from memkit.flow import NUM_TRAIN_TIMESTEPS, add_noise, shift_sigma
 from memkit.generation.conditioning import conditioning_frames
 from memkit.probes.batch import ProbeBatch
-from memkit.probes.mechanism import Mechanism
+from memkit.probes.mechanisms.base import Mechanism
 from memkit.probes.settings import ProbeSettings
 
 
