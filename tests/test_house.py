@@ -16,7 +16,7 @@ FLOORS = (
     {"banks", "injectors", "metrics", "positions"},
     {"generation", "prompts", "testing"},
     {"rollout", "streaming", "training"},
-    {"evaluation", "modular"},
+    {"evaluation", "modular", "probes"},
     {"memkit"},  # the public names
     {"demo"},
     {"cli"},

@@ -1,0 +1,36 @@
+"""Mechanisms: ways in which a model sees the past of a probe."""
+
+from collections.abc import Callable
+from functools import partial
+
+from memkit.probes.mechanisms.base import Mechanism, import_mechanism
+from memkit.probes.mechanisms.cache import CachedKeys
+from memkit.probes.mechanisms.frames import FramesInView, NoMemory, PackedFrames, Window
+from memkit.probes.mechanisms.queries import LearnedQueries
+from memkit.probes.mechanisms.tokens import EncodedClips
+
+MECHANISMS: dict[str, Callable[..., Mechanism]] = {
+    "none": NoMemory,
+    "window": Window,
+    "newest 4": partial(Window, newest=4),
+    "fov": FramesInView,
+    "framepack": PackedFrames,
+    "queries (noise)": LearnedQueries,
+    "queries (copy)": partial(LearnedQueries, query="copy", query_time="shared"),
+    "encoder": EncodedClips,
+    "kv cache": CachedKeys,
+}
+"""memkit's own mechanisms, by the names of the table."""
+
+__all__ = [
+    "CachedKeys",
+    "EncodedClips",
+    "FramesInView",
+    "LearnedQueries",
+    "MECHANISMS",
+    "Mechanism",
+    "NoMemory",
+    "PackedFrames",
+    "Window",
+    "import_mechanism",
+]

@@ -1,0 +1,86 @@
+"""`Mechanism`: one way in which a model sees the past of a probe."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from importlib import import_module
+from typing import Any, ClassVar
+
+from diffusers import WanTransformer3DModel
+from torch import nn
+
+from memkit.errors import InputError
+from memkit.injectors.camera_encoder import CameraEncoder
+from memkit.injectors.frame_context.config import FrameContextConfig
+from memkit.injectors.frame_context.context import FrameContext
+from memkit.probes.batch import ProbeBatch
+from memkit.probes.probe import Probe
+
+
+class Mechanism(nn.Module, ABC):
+    """One way in which a transformer sees the past of a probe: a module whose parameters are trained for it.
+
+    A subclass writes `shown`, and is created from the transformer and the probe, whose sizes it may need. Encoders of
+    cameras (`CameraEncoder`) anywhere in it begin with the weights that they have in the pretrained base.
+    """
+
+    frozen: ClassVar[bool] = False
+    """Whether the transformer stays as it is, so that only this module is trained."""
+
+    def __init__(self, transformer: WanTransformer3DModel, probe: Probe[Any]) -> None:
+        super().__init__()
+        self.frames = FrameContext(FrameContextConfig.of(transformer))
+
+    @abstractmethod
+    def shown(self, transformer: WanTransformer3DModel, batch: ProbeBatch) -> AbstractContextManager[Any]:
+        """Inside, the transformer generates the chunk with its cameras and sees the past as this mechanism shows it.
+
+        The past may be empty, in the control without it. Nothing else of the batch may be used: `ProbeBatch.target`
+        and ``questions`` are what is to be found.
+        """
+
+    def held_bytes(self, batch: ProbeBatch) -> int:
+        """Bytes that are held of the past of one sample when its chunk begins: by default all latents and cameras."""
+        return frame_bytes(batch) * len(batch.memory_times)
+
+    @contextmanager
+    def own_cameras(self, transformer: WanTransformer3DModel, batch: ProbeBatch) -> Iterator[None]:
+        """Inside, the chunk has its own cameras, and no past."""
+        with self.frames.attach(transformer) as attached, attached.chunk(None, cameras=batch.poses()[0]):
+            yield
+
+    def take_cameras(self, encoder: CameraEncoder) -> None:
+        """Copy the weights of an encoder to all encoders of cameras."""
+        for module in self.modules():
+            if isinstance(module, CameraEncoder):
+                module.load_state_dict(encoder.state_dict())
+
+
+def frame_bytes(batch: ProbeBatch) -> int:
+    """Bytes of one past frame of one sample: its latents, and its pose as 12 numbers."""
+    latents = batch.target[0, :, 0]
+    return latents.nbytes + 12 * latents.element_size()
+
+
+def import_mechanism(path: str) -> type[Mechanism]:
+    """The subclass of `Mechanism` that "package.module:Class" names; importing it runs the code of its module.
+
+    Raises:
+        InputError: there is no such module or class, or the class is no `Mechanism`.
+    """
+    module_name, _, class_name = path.partition(":")
+    if not all(part.isidentifier() for part in (*module_name.split("."), class_name)):
+        raise InputError(f"{path!r} is no path to a class; give one such as 'my_module:MyMethod'.")
+    try:
+        module = import_module(module_name)
+    except ImportError as error:
+        raise InputError(
+            f"The module {module_name!r} cannot be imported ({error}); install its package, or add the folder that "
+            "contains it to PYTHONPATH."
+        ) from error
+    found = getattr(module, class_name, None)
+    if not isinstance(found, type) or not issubclass(found, Mechanism):
+        raise InputError(f"{path!r} is {found!r}; name a subclass of memkit.probes.Mechanism.")
+    return found

@@ -1,0 +1,120 @@
+"""No past, and past frames in the model's own sequence: all, the newest, those of a rule, or packed ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from itertools import chain, zip_longest
+from typing import Any
+
+import torch
+from diffusers import WanTransformer3DModel
+
+from memkit.cameras.cameras import Cameras
+from memkit.injectors.frame_context.config import FrameContextConfig
+from memkit.injectors.frame_context.context import FrameContext
+from memkit.probes.batch import ProbeBatch
+from memkit.probes.mechanisms.base import Mechanism, frame_bytes
+from memkit.probes.probe import Probe
+from memkit.retrievers.fov import FOVRetriever
+from memkit.retrievers.fov_points import Points
+
+
+class NoMemory(Mechanism):
+    """The chunk's cameras alone."""
+
+    def shown(self, transformer: WanTransformer3DModel, batch: ProbeBatch) -> AbstractContextManager[Any]:
+        return self.own_cameras(transformer, batch)
+
+    def held_bytes(self, batch: ProbeBatch) -> int:
+        return 0
+
+
+class Window(Mechanism):
+    """The newest ``newest`` frames in the sequence, or all (DFoT, arXiv 2502.06764, without its guidance)."""
+
+    def __init__(self, transformer: WanTransformer3DModel, probe: Probe[Any], newest: int | None = None) -> None:
+        super().__init__(transformer, probe)
+        self.newest = newest
+
+    def shown(self, transformer: WanTransformer3DModel, batch: ProbeBatch) -> AbstractContextManager[Any]:
+        return in_sequence(self.frames, transformer, self._kept(batch))
+
+    def held_bytes(self, batch: ProbeBatch) -> int:
+        return frame_bytes(batch) * len(self._kept(batch).memory_times)
+
+    def _kept(self, batch: ProbeBatch) -> ProbeBatch:
+        return batch if self.newest is None else batch.newest(self.newest)
+
+
+class PackedFrames(Window):
+    """All frames, the newest at full resolution, of the older ones two in one token (FramePack, arXiv 2504.12626)."""
+
+    def __init__(self, transformer: WanTransformer3DModel, probe: Probe[Any], scale: int = 2) -> None:
+        super().__init__(transformer, probe)
+        older = -(-max(1, probe.past - 1) // scale) * scale
+        config = FrameContextConfig.of(transformer, packing=((1, 1), (older, scale)))
+        self.frames = FrameContext(config).initialise(transformer)
+
+
+class FramesInView(Mechanism):
+    """The frames whose field of view overlaps the chunk's most, in the sequence (Context-as-Memory, arXiv 2506.03141).
+
+    ``per_frame`` frames for each frame of the chunk: these take turns, and each adds the best of its hits that is not
+    selected yet. Where fewer overlap, the newest fill up. With ``depth``, where a probe gives it, what a frame's
+    surfaces hide does not count.
+    """
+
+    def __init__(
+        self, transformer: WanTransformer3DModel, probe: Probe[Any], per_frame: int = 1, depth: bool = False
+    ) -> None:
+        super().__init__(transformer, probe)
+        self.per_frame, self.depth = per_frame, depth
+
+    def shown(self, transformer: WanTransformer3DModel, batch: ProbeBatch) -> AbstractContextManager[Any]:
+        return in_sequence(self.frames, transformer, self.selected(batch) if batch.memory_times else batch)
+
+    def selected(self, batch: ProbeBatch) -> ProbeBatch:
+        """The batch with the selected frames alone, in temporal order; their times are those of the newest frames."""
+        k = min(self.per_frame * len(batch.times), len(batch.memory_times))
+        rows = torch.stack([self._rows(batch, sample, k) for sample in range(len(batch))])
+        index = torch.arange(len(batch))[:, None]
+        past = batch.memory_cameras
+        return replace(
+            batch,
+            memory=batch.memory.movedim(2, 1)[index, rows].movedim(1, 2),
+            memory_cameras=Cameras(past.c2w[index, rows], past.intrinsics[index, rows]),
+            memory_times=batch.memory_times[-k:],
+            depth=None if batch.depth is None else batch.depth[index, rows],
+        )
+
+    def _rows(self, batch: ProbeBatch, sample: int, k: int) -> torch.Tensor:
+        past, own, count = batch.memory_cameras, batch.cameras, len(batch.memory_times)
+        cameras = Cameras(past.c2w[sample], past.intrinsics[sample])
+        if self.depth and batch.depth is not None:
+            retriever = FOVRetriever(cameras, Points(count=500), depth=batch.depth[sample])
+        else:
+            retriever = FOVRetriever(cameras)
+        wanted = [Cameras(*each) for each in zip(own.c2w[sample], own.intrinsics[sample], strict=True)]
+        turns = chain.from_iterable(zip_longest(*(hits.ids for hits in retriever(wanted, k=k))))
+        found = [int(id) for id in turns if id is not None]
+        return torch.tensor(sorted(list(dict.fromkeys([*found, *range(count - 1, -1, -1)]))[:k]))
+
+
+@contextmanager
+def in_sequence(frames: FrameContext, transformer: WanTransformer3DModel, batch: ProbeBatch) -> Iterator[None]:
+    """Inside, all frames of the batch's past are in the sequence of the chunk, at their times."""
+    own, past = batch.poses()
+    start, there = batch.times[0], len(batch.memory_times) > 0
+    with (
+        frames.attach(transformer) as attached,
+        attached.chunk(
+            batch.memory if there else None,
+            positions=[time - start for time in batch.times],
+            context_positions=[time - start for time in batch.memory_times],
+            cameras=own,
+            context_cameras=past if there else None,
+        ),
+    ):
+        yield
