@@ -29,13 +29,10 @@ class Damaging:
         if self._used(self.whole) != self.want:
             raise RuntimeError(f"{kind.name}: two uses of the same files differ")
 
-    def results(self, seed: int, way: str | None = None) -> Iterator[Result]:
-        """Results without end; the n-th is the same for the same seed."""
-        number = 0
-        while True:
-            result = self.result(f"{seed}:{number}", WAYS[number % len(WAYS)] if way is None else way)
-            number += 1
-            if result is not None:
+    def results(self, seed: str) -> Iterator[Result]:
+        """One result for each way of damage that applies."""
+        for way in WAYS:
+            if (result := self.result(f"{seed}:{way}", way)) is not None:
                 yield result
 
     def result(self, seed: str, way: str) -> Result | None:

@@ -14,7 +14,7 @@ import signal
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
 import psutil
@@ -44,22 +44,27 @@ class Found(NamedTuple):
 
 def isolated(call: Callable[[], object], seconds: float = SECONDS) -> Found:
     """Run ``call`` in a forked process and say how it ended."""
+    return isolated_all([call], seconds)[-1]
+
+
+def isolated_all(calls: Sequence[Callable[[], object]], seconds: float = SECONDS) -> list[Found]:
+    """Run several calls, one after the other, in one forked process; where it dies, the last result says how."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(read)
-        _run_and_tell(call, write)
+        _run_and_tell(calls, write)
     os.close(write)
     told = _read_all(read, time.monotonic() + seconds)
     os.close(read)
     if told is None:
         os.kill(child, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if told is None:
-        return Found(death="hang")
-    if not told:
-        return Found(death=signal.Signals(-code).name if code < 0 else f"exit code {code}")
-    return Found(**json.loads(told))
+    results = [Found(**json.loads(line)) for line in (told or b"").splitlines()]
+    if len(results) < len(calls):
+        how = "hang" if told is None else signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        results.append(Found(death=how))
+    return results
 
 
 def _read_all(pipe: int, deadline: float) -> bytes | None:
@@ -73,7 +78,7 @@ def _read_all(pipe: int, deadline: float) -> bytes | None:
     return None
 
 
-def _run_and_tell(call: Callable[[], object], pipe: int) -> NoReturn:
+def _run_and_tell(calls: Sequence[Callable[[], object]], pipe: int) -> NoReturn:
     try:
         quiet = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):
@@ -81,8 +86,8 @@ def _run_and_tell(call: Callable[[], object], pipe: int) -> NoReturn:
         limit = psutil.Process().memory_info().vms + SPARE_BYTES
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         torch.set_num_threads(1)
-        found = _found(call)._asdict()
-        os.write(pipe, json.dumps(found).encode())
+        for call in calls:
+            os.write(pipe, json.dumps(_found(call)._asdict()).encode() + b"\n")
     finally:
         os._exit(0)
 

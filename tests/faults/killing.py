@@ -10,7 +10,7 @@ from random import Random
 
 from tests.faults.damage import files_in
 from tests.faults.interrupting import ERRORS, at_operation, kill, limit_bytes, refuse
-from tests.faults.isolated import Found, isolated
+from tests.faults.isolated import Found, isolated, isolated_all
 from tests.faults.outcomes import HANG, HARMLESS, LEFTOVERS, LOST, RAW, TYPED, UNNAMED, Result
 from tests.faults.writers import Writer
 
@@ -27,18 +27,13 @@ class Killing:
         self.template.mkdir(parents=True)
         writer.before(self.template)
         self._fresh()
-        self.before = self._state()
-        done = isolated(lambda: writer.act(self.case))
-        self.after = self._state()
+        self.before = isolated(self._read)
+        done, self.after = isolated_all([self._act, self._read])
         if done.value is None or self.after.value is None or self.after == self.before:
             raise RuntimeError(f"{writer.name}: {done}, {self.after}")
         self.names = self._files()
         self.largest = max((os.path.getsize(self.case / name) for name in self.names), default=1)
         self.allowed = {_key(self.before), _key(self.after)}
-        for reach in writer.between(self.template) if writer.between else ():
-            self._fresh()
-            isolated(lambda reach=reach: reach(self.case))
-            self.allowed.add(_key(self._state()))
 
     # -- kinds of interruption -------------------------------------------------------------------------------------
 
@@ -66,14 +61,13 @@ class Killing:
                 return
             yield self._judged(found, f"{name} at operation {number}")
 
-    def cuts(self, seed: int, count: int) -> Iterator[Result]:
-        """Ends in the middle of a write: by a kill, and by a disk that is full."""
+    def cuts(self, seed: str, count: int, kills: bool) -> Iterator[Result]:
+        """Ends in the middle of a write, by a kill or as on a full disk, at random bytes."""
         random = Random(f"{self.writer.name}:{seed}")
-        for number in range(count):
-            size, kills = random.randrange(self.largest), number % 2 == 0
-            found = self._interrupted(lambda size=size, kills=kills: limit_bytes(size, kills))
-            what = "killed" if kills else "refused"
-            yield self._judged(found, f"{what} beyond byte {size} of a file")
+        for _ in range(count):
+            size = random.randrange(self.largest)
+            found = self._interrupted(lambda size=size: limit_bytes(size, kills))
+            yield self._judged(found, f"{'killed' if kills else 'refused'} beyond byte {size} of a file")
 
     # -- parts -----------------------------------------------------------------------------------------------------
 
@@ -96,21 +90,24 @@ class Killing:
             return result(RAW, found.error)
         if found.error and not any(name in found.error for name in (str(self.case), *self.names)):
             return result(UNNAMED, found.error)
-        state = self._state()
+        state, *rest = isolated_all([self._read, self._act, self._read])
         if _key(state) not in self.allowed:
             return result(LOST, f"neither the state before nor the one after: {_key(state)}")
         if found.value is not None and state != self.after and not found.said:
             return result(LOST, "it ended as if it had succeeded, and the state is the one before")
-        at_end = _key(state) == _key(self.after)
-        if self.writer.repeats or not at_end:
-            again = isolated(lambda: self.writer.act(self.case))
-            if again.value is None:
-                return result(LOST, f"it cannot be done again: {again.error or again.death}")
-            if _key(self._state()) != _key(self.after):
-                return result(LOST, "done again, it does not give what it gives undisturbed")
-            if len(left := self._files()) > len(self.names):  # a stream's cache has one of two names
-                return result(LEFTOVERS, f"done again, it leaves {sorted(left - self.names)} behind")
-        return result(TYPED if found.error else HARMLESS, f"state {'after' if at_end else 'before'}")
+        if rest[0].value is None:
+            return result(LOST, f"it cannot be done again: {rest[0].error or rest[0].death}")
+        if _key(rest[-1]) != _key(self.after):
+            return result(LOST, "done again, it does not give what it gives undisturbed")
+        if len(left := self._files()) > len(self.names):  # a stream's cache has one of two names
+            return result(LEFTOVERS, f"done again, it leaves {sorted(left - self.names)} behind")
+        return result(TYPED if found.error else HARMLESS, "the state " + ("after" if state == self.after else "before"))
+
+    def _act(self) -> None:
+        self.writer.act(self.case)
+
+    def _read(self) -> object:
+        return self.writer.state(self.case)
 
     def _fresh(self) -> None:
         shutil.rmtree(self.case, ignore_errors=True)
@@ -118,9 +115,6 @@ class Killing:
 
     def _files(self) -> set[str]:
         return {name for name in files_in(self.case) if not name.endswith(".lock")}
-
-    def _state(self) -> Found:
-        return isolated(lambda: self.writer.state(self.case))
 
 
 def _key(state: Found) -> str:

@@ -17,10 +17,6 @@ class Writer(NamedTuple):
     """The operation."""
     state: Callable[[Path], object]
     """What a reader finds in the folder, as a value that `digest` takes; an error of memkit is a state too."""
-    between: Callable[[Path], list[Callable[[Path], object]]] | None = None
-    """States between, for an operation of several commits: what brings a prepared folder to each of them."""
-    repeats: bool = True
-    """Whether the operation gives the same state when it is done again after it was done."""
 
 
 def nothing(folder: Path) -> None:
