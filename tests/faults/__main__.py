@@ -1,0 +1,50 @@
+"""``python -m tests.faults``: damage, kill and misuse everything, and print what came of it.
+
+Exits 1 if anything was silent, raw, unnamed, left over, lost or hung.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+
+os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1")
+
+from tests.faults.outcomes import Result  # noqa: E402
+from tests.faults.table import Table, write_page  # noqa: E402
+from tests.faults.torture import PARTS, Task, run_all, tasks_of  # noqa: E402
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser("python -m tests.faults", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--seed", type=int, default=0, help="of the places that are damaged and interrupted")
+    parser.add_argument("--minutes", type=float, default=0.0, help="draw more places until so much time has passed")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--part", choices=PARTS, action="append", help="one part alone; may be given several times")
+    parser.add_argument("--only", default="", help="kinds whose name contains this")
+    parser.add_argument("--write", action="store_true", help="write the table into docs/reliability.md")
+    parser.add_argument("--verbose", action="store_true", help="print every case")
+    options = parser.parse_args()
+    start, table, bad = time.monotonic(), Table(), 0
+    tasks = tasks_of(options.part or PARTS, options.only)
+    for task, results in run_all(tasks, options.seed, options.jobs, start + 60 * options.minutes):
+        table.add(task.part, results)
+        for result in results:
+            bad += not result.good
+            if options.verbose or not result.good:
+                print(line_of(task, result), flush=True)
+    text = f"Seed {options.seed}, {(time.monotonic() - start) / 60:.0f} minutes.\n\n{table.markdown()}"
+    print(text)
+    if options.write:
+        write_page(text)
+    return int(bad > 0)
+
+
+def line_of(task: Task, result: Result) -> str:
+    return f"{result.outcome} | {task.part}: {result.kind} | {result.fault} | {result.detail[:300]}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

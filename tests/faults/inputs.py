@@ -1,0 +1,82 @@
+"""A public call with good arguments, and values that each argument must refuse."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from tests.faults.isolated import Found, isolated
+from tests.faults.outcomes import HANG, HARMLESS, RAW, SILENT, TYPED, UNNAMED, Result
+
+NAN, INF = float("nan"), float("inf")
+HUGE = 10**15
+"""More than any machine has, of bytes, frames or pixels."""
+NO_NUMBER: tuple[Any, ...] = ("3", None, [], NAN, INF)
+NO_COUNT: tuple[Any, ...] = (*NO_NUMBER, 1.5, -1)
+NO_POSITIVE_COUNT: tuple[Any, ...] = (*NO_COUNT, 0)
+NO_RATE: tuple[Any, ...] = (*NO_NUMBER, -INF, -1.0, 0)
+NO_SHARE: tuple[Any, ...] = (*NO_NUMBER, -0.5, 1.5)
+NO_PATH: tuple[Any, ...] = ("/nowhere/at/all", "/dev/null/x", "a\0b", "")
+
+
+class Api(NamedTuple):
+    """A call, the good values of its arguments, and bad values of some of them, one of which replaces the good one."""
+
+    name: str
+    call: Callable[..., object]
+    good: Mapping[str, Any]
+    bad: Mapping[str, Sequence[Any]]
+    words: Mapping[str, Sequence[str]] = {}
+    """By argument, words of which one must be in the message; by default the name of the argument."""
+
+
+def results(api: Api) -> Iterator[Result]:
+    """One result for each bad value."""
+    want = isolated(partial(_call, api, {}))
+    if want.value is None:
+        raise RuntimeError(f"{api.name}: good arguments give {want}")
+    for argument, values in api.bad.items():
+        for value in values:
+            found = isolated(partial(_call, api, {argument: value}))
+            outcome, detail = _judged(found, want, [argument, *api.words.get(argument, ()), *_shown(value)])
+            yield Result(api.name, f"{argument} = {_short(value)}", outcome, detail)
+
+
+def count(api: Api) -> int:
+    return sum(map(len, api.bad.values()))
+
+
+def _call(api: Api, changes: Mapping[str, Any]) -> object:
+    """Values that are functions without arguments are called: they make what must not be shared."""
+    values = {**api.good, **changes}
+    return api.call(**{name: value() if _makes(value) else value for name, value in values.items()})
+
+
+def _makes(value: Any) -> bool:
+    return inspect.isfunction(value) and value.__name__ == "<lambda>" and not inspect.signature(value).parameters
+
+
+def _judged(found: Found, want: Found, words: Sequence[str]) -> tuple[str, str]:
+    if found.death:
+        return (HANG if found.death == "hang" else RAW), found.death
+    if found.error:
+        if not found.typed:
+            return RAW, found.error
+        message = found.error.lower().replace("_", " ")
+        named = any(word.lower().replace("_", " ") in message for word in words if word)
+        return (TYPED if named else UNNAMED), found.error
+    return (HARMLESS if found.value == want.value else SILENT), found.said
+
+
+def _shown(value: Any) -> tuple[str, ...]:
+    """How a message may show a value that is short."""
+    text = repr(value)
+    return (text,) if isinstance(value, str | int | float | None | tuple | list) and len(text) < 80 else ()
+
+
+def _short(value: Any) -> str:
+    if _makes(value):
+        return inspect.getsource(value).strip()[:60]
+    return repr(value).replace("\n", " ")[:60]
