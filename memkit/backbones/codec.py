@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib import resources
 from pathlib import Path
 
@@ -11,12 +10,19 @@ from diffusers import AutoencoderKLWan
 from jaxtyping import Float
 from torch import Tensor
 
+from memkit.backbones.model_folder import load_vae
 from memkit.backbones.presets import VideoFormat, format_of
-from memkit.errors import InputError
+from memkit.errors import FileError, InputError
 from memkit.files.checksums import verify_sums
+from memkit.files.json_files import read_json
+from memkit.files.models import RESTORE
+from memkit.hub import find_folder
 
 FORMAT_FILE = "video_format.json"
 """File in a model folder with the format of the videos that the model generates: num_frames, height, width, fps."""
+
+
+_VAE_FILES = ("vae/config.json", "vae/diffusion_pytorch_model*.safetensors*", FORMAT_FILE)
 
 
 class WanCodec:
@@ -34,14 +40,14 @@ class WanCodec:
         number of latent channels. A folder with ``SHA256SUMS``, such as tiny-wan's, is compared with it as a whole.
 
         Raises:
-            InputError: the folder has no ``vae/config.json``, or a file that differs from its checksum.
-            OSError: diffusers cannot load the VAE, or there is no such id on the hub.
+            InputError: there is no such folder, and no such id on the hub.
+            FileError: the VAE or the video format is missing or damaged.
         """
-        if Path(name).is_dir() and not (Path(name) / "vae" / "config.json").exists():
-            raise InputError(f"{name} has no vae/config.json; give the folder of a diffusers Wan pipeline.")
-        verify_sums(Path(name))
-        vae = AutoencoderKLWan.from_pretrained(name, subfolder="vae", local_files_only=local_files_only)
-        return cls(vae, read_format(name))
+        folder = find_folder(name, _VAE_FILES, local_files_only=local_files_only)
+        if not (folder / "vae" / "config.json").exists():
+            raise FileError(f"{folder} has no vae/config.json; give the folder of a diffusers Wan pipeline.")
+        verify_sums(folder)
+        return cls(load_vae(folder / "vae"), read_format(folder))
 
     @classmethod
     def tiny(cls) -> WanCodec:
@@ -90,7 +96,16 @@ def tiny_folder() -> Path:
     return Path(str(resources.files("memkit") / "weights" / "tiny-wan"))
 
 
-def read_format(name: str | Path) -> VideoFormat | None:
-    """The video format in a model folder's `FORMAT_FILE`; None without that file, and for a hub id."""
-    file = Path(name) / FORMAT_FILE
-    return VideoFormat(**json.loads(file.read_text())) if file.exists() else None
+def read_format(folder: Path) -> VideoFormat | None:
+    """The video format in a model folder's `FORMAT_FILE`; None without that file.
+
+    Raises `FileError` where the file is damaged.
+    """
+    file = folder / FORMAT_FILE
+    if not file.exists():
+        return None
+    content = read_json(file, RESTORE)
+    try:
+        return VideoFormat(**content)
+    except (TypeError, InputError) as error:  # another key, or one that is missing
+        raise FileError(f"{file} is no video format ({error}); {RESTORE}.") from error

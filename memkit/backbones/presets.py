@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from memkit.errors import InputError
+from memkit.files.values import check_counts, is_number, shown
+
 
 @dataclass(frozen=True)
 class VideoFormat:
@@ -15,6 +18,11 @@ class VideoFormat:
     height: int
     width: int
     fps: float
+
+    def __post_init__(self) -> None:
+        check_counts(self, ("num_frames", "height", "width"))
+        if not is_number(self.fps, above=0, most=1000):
+            raise InputError(f"fps is {shown(self.fps)}; give frames per second, above 0 and up to 1000.")
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from memkit.backbones.checkpoints.load import load_original
-from memkit.backbones.codec import WanCodec, tiny_folder
+from memkit.backbones.codec import WanCodec, read_format, tiny_folder
+from memkit.backbones.model_folder import INDEX_FILE, find_pipeline, load_pipeline, load_transformer
 from memkit.backbones.presets import VideoFormat, format_of
-from memkit.errors import InputError
+from memkit.errors import FileError, InputError
 from memkit.files.checksums import verify_sums
 
 
@@ -59,21 +60,21 @@ class WanBackbone:
         Without ``torch_dtype`` all weights are fp32, as in diffusers; with it, the norms and the VAE stay fp32.
 
         Raises:
-            InputError: the folder contains neither a pipeline nor a transformer.
+            InputError: there is no such folder, and no such id on the hub; or it is a model of another kind.
+            FileError: a part is missing or damaged: the message names it.
         """
-        folder = Path(name)
-        if folder.is_dir() and not (folder / "model_index.json").exists():
+        folder = find_pipeline(name, local_files_only)
+        verify_sums(folder)
+        if not (folder / INDEX_FILE).exists():
             if not (folder / "config.json").exists():
-                raise InputError(
+                raise FileError(
                     f"{folder} has neither model_index.json (a pipeline) nor config.json (a transformer); give a "
                     "diffusers folder or a hub id."
                 )
-            verify_sums(folder)
-            return cls(WanTransformer3DModel.from_pretrained(folder, dtype=torch_dtype))
-        codec = WanCodec.from_pretrained(name, local_files_only)  # which compares the folder with its checksums
-        dtype = torch_dtype or torch.float32  # explicit: otherwise transformers uses the dtype of the files
-        pipe = WanPipeline.from_pretrained(name, vae=codec.vae, dtype=dtype, local_files_only=local_files_only)
-        return cls.from_pipeline(pipe, codec.video_format)
+            return cls(load_transformer(folder, torch_dtype))
+        video_format = read_format(folder)
+        pipe = load_pipeline(folder, torch_dtype or torch.float32)  # else transformers uses the dtype of the files
+        return cls.from_pipeline(pipe, video_format or format_of(pipe.vae.config.z_dim))
 
     @classmethod
     def from_pipeline(cls, pipe: WanPipeline, video_format: VideoFormat | None = None) -> WanBackbone:

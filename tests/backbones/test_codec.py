@@ -44,7 +44,9 @@ def test_a_bank_is_built_with_the_vae_alone(tmp_path, vae_alone):
 
 @pytest.mark.parametrize(("channels", "size"), [(16, (81, 480, 832)), (48, (121, 704, 1280))])
 def test_a_folder_without_a_format_has_that_of_its_latent_channels(tmp_path, channels, size):
-    AutoencoderKLWan(base_dim=4, z_dim=channels, num_res_blocks=1).save_pretrained(tmp_path / "vae")
+    statistics = {"latents_mean": [0.0] * channels, "latents_std": [1.0] * channels}
+    vae = AutoencoderKLWan(base_dim=4, z_dim=channels, num_res_blocks=1, **statistics)
+    vae.save_pretrained(tmp_path / "vae")
     video_format = WanCodec.from_pretrained(tmp_path).video_format
     assert (video_format.num_frames, video_format.height, video_format.width) == size
 
