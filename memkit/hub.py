@@ -23,7 +23,12 @@ def find_folder(
     local_files_only: bool = False,
     force_download: bool = False,
 ) -> Path:
-    """The local folder itself or, where there is none, that of the files fetched from the Hugging Face Hub."""
+    """The local folder itself or, where there is none, that of the files fetched from the Hugging Face Hub.
+
+    Raises `InputError` where there is neither.
+    """
+    if not isinstance(folder_or_id, str | os.PathLike) or not str(folder_or_id):
+        raise InputError(f"{folder_or_id!r} is no folder; give one with {', '.join(files[:2])}, or the id of one.")
     folder, subfolder = Path(folder_or_id), subfolder or None
     if not folder.is_dir():
         from huggingface_hub import snapshot_download
@@ -40,7 +45,7 @@ def find_folder(
                     allow_patterns=[file if subfolder is None else f"{subfolder}/{file}" for file in files],
                 )
             )
-        except (OSError, ValueError) as error:
+        except Exception as error:  # of httpx, huggingface_hub and the operating system
             raise InputError(
                 f"{str(folder_or_id)!r} is not a folder here and could not be fetched from the Hugging Face Hub "
                 f"({error}); give a folder with {', '.join(files[:2])}, or the id of such a repository."
@@ -63,25 +68,32 @@ def upload_folder(
 ) -> str:
     """Uploads ``folder`` in one commit, which deletes those of ``files`` that it lacks; returns the commit's URL.
 
-    A repository whose root has no README.md gets a model card that says how to load ``cls``.
+    A repository whose root has no README.md gets a model card that says how to load ``cls``. Raises `InputError` where
+    the Hub cannot be reached or refuses.
     """
     from huggingface_hub import HfApi
 
     api = HfApi(token=token)
-    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-    if revision is not None and not revision.startswith("refs/pr"):
-        api.create_branch(repo_id, branch=revision, exist_ok=True)
-    if subfolder is None and not api.file_exists(repo_id, "README.md", revision=revision):
-        (folder / "README.md").write_text(_card(repo_id, cls), encoding="utf-8")
-    return api.upload_folder(
-        repo_id=repo_id,
-        folder_path=folder,
-        path_in_repo=subfolder,
-        commit_message=commit_message,
-        revision=revision,
-        create_pr=create_pr,
-        delete_patterns=list(files),
-    ).commit_url
+    try:
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision is not None and not revision.startswith("refs/pr"):
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        if subfolder is None and not api.file_exists(repo_id, "README.md", revision=revision):
+            (folder / "README.md").write_text(_card(repo_id, cls), encoding="utf-8")
+        return api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            path_in_repo=subfolder,
+            commit_message=commit_message,
+            revision=revision,
+            create_pr=create_pr,
+            delete_patterns=list(files),
+        ).commit_url
+    except Exception as error:  # of httpx and huggingface_hub
+        raise InputError(
+            f"{repo_id!r} could not be written to on the Hugging Face Hub ({error}); check the network, the id, and "
+            "the token, which `hf auth login` stores."
+        ) from error
 
 
 def _card(repo_id: str, cls: type) -> str:

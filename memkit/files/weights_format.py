@@ -11,6 +11,9 @@ from memkit.errors import InputError
 Format = Literal["safetensors", "torch", "gguf"]
 
 _ARCHIVES = ((b"\x1f\x8b", "a gzip archive"), (b"7z\xbc\xaf", "a 7z archive"), (b"Rar!", "a RAR archive"))
+_LONGEST_HEADER = 100_000_000
+"""The format's own limit, in bytes."""
+
 _FETCH = "download the file again, for example with `hf download`"
 
 
@@ -33,11 +36,14 @@ def weights_format(path: str | os.PathLike[str]) -> Format:
     if start.startswith(b"PK\x03\x04") or zipfile.is_zipfile(path):
         _check_torch_zip(path)
         return "torch"
+    header = int.from_bytes(start[:8], "little")
+    if len(start) > 8 and start[8:9] == b"{" and header <= _LONGEST_HEADER:  # its first byte may be that of a pickle
+        _check_safetensors_length(path, header, size)
+        return "safetensors"
     if start.startswith(b"\x80") or start[257:262] == b"ustar":  # a pickle, or the tar archive of torch before 0.1.10
         return "torch"
     if len(start) > 8 and start[8:9] == b"{" and start[:8] != b"        ":
-        _check_safetensors_length(path, int.from_bytes(start[:8], "little"), size)
-        return "safetensors"
+        raise InputError(f"{path} cannot be read: it is no safetensors file, or its header is damaged; {_FETCH}.")
     raise InputError(f"{path} cannot be read: it {_what_it_is(path, start)}.")
 
 
@@ -61,8 +67,6 @@ def _what_it_is(path: str | os.PathLike[str], start: bytes) -> str:
 
 
 def _check_safetensors_length(path: str | os.PathLike[str], header: int, size: int) -> None:
-    if header > 100_000_000:  # the format's own limit
-        raise InputError(f"{path} cannot be read: it is no safetensors file, or its header is damaged; {_FETCH}.")
     if 8 + header > size:
         raise InputError(
             f"{path} cannot be read: it is a safetensors file that is cut short ({size:,} bytes, and its header alone "

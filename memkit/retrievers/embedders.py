@@ -13,6 +13,8 @@ from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
 from memkit.errors import InputError, MemkitError
+from memkit.files.models import loading
+from memkit.files.values import is_count, shown
 from memkit.retrievers.hits import check_text
 from memkit.retrievers.sentence_models import SentenceFolder, SentenceModel, pooling_of, read_sentence_folder
 from memkit.retrievers.text_models import load_text_model, model_json, position_limit, sees_only_the_past
@@ -64,17 +66,27 @@ class TextEmbedder:
         trust_remote_code: bool = False,
         device: torch.device | str | None = None,
     ) -> None:
+        if not isinstance(model, str | os.PathLike) or not os.fspath(model):
+            raise InputError(f"The text model is {model!r}; give an id of the Hub or a folder.")
         self._where = where = _packaged_minilm() if model == DEFAULT_MODEL else os.fspath(model)
         self.name = Path(where).resolve().name if model != DEFAULT_MODEL and Path(where).is_dir() else os.fspath(model)
         if pooling not in (None, "cls", "mean"):
             raise InputError(f"pooling is {pooling!r}; choose 'cls' or 'mean'.")
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if max_length is not None and (isinstance(max_length, bool) or not isinstance(max_length, int)):
+            raise InputError(f"max_length is {shown(max_length)}; give a number of tokens.")
+        self.pooling: Literal["cls", "mean", "stated"]
+        self.max_length: int | None
+        with loading(f"The text model {where!r}"):
+            self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            self._load(pooling, max_length, trust_remote_code)
+
+    def _load(self, pooling: Pooling | None, max_length: int | None, trust_remote_code: bool) -> None:
+        where = self._where
         folder = read_sentence_folder(where)
         demands = _demands(where, folder, pooling)
         self.by_library = bool(demands)
-        self.max_length: int | None
         if demands:
-            self.pooling: Literal["cls", "mean", "stated"] = pooling or "stated"
+            self.pooling = pooling or "stated"
             self._library = SentenceModel(where, demands, pooling, max_length, trust_remote_code, self.device)
             self.dim, self.max_length = self._library.dim, self._library.max_length
             return
@@ -104,7 +116,14 @@ class TextEmbedder:
         return max_length
 
     def encode(self, texts: Sequence[str], batch_size: int = 32) -> Float32[Tensor, "texts dim"]:
-        """Unit vectors, on the CPU. A text's vector does not depend on the other texts, up to 1e-5 of rounding."""
+        """Unit vectors, on the CPU. A text's vector does not depend on the other texts, up to 1e-5 of rounding.
+
+        Raises `InputError` for what is no text, and where the model gives numbers that are not finite.
+        """
+        if isinstance(texts, str):
+            raise InputError(f"texts is the string {shown(texts)}; give a list of strings.")
+        if not is_count(batch_size):
+            raise InputError(f"batch_size is {shown(batch_size)}; give 1 or more.")
         for i, text in enumerate(texts):
             check_text(text, f"text {i}")
         out = torch.empty(len(texts), self.dim)
@@ -112,7 +131,11 @@ class TextEmbedder:
         for start in range(0, len(texts), batch_size):
             rows = by_length[start : start + batch_size]
             batch = [texts[i] for i in rows]
-            out[rows] = self._library.encode(batch, batch_size) if self.by_library else self._encode(batch)
+            with loading(f"The text model {self._where!r}"):
+                out[rows] = self._library.encode(batch, batch_size) if self.by_library else self._encode(batch)
+        if (bad := (~out.isfinite()).any(dim=1).nonzero()).numel():
+            text = texts[int(bad[0])]
+            raise InputError(f"{self.name} gives a vector that is not finite for {text!r}; check its weights.")
         return out
 
     @torch.inference_mode()

@@ -13,6 +13,9 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from memkit.errors import InputError
+from memkit.files.models import loading
+from memkit.files.tensors import check_values
+from memkit.files.values import is_count, shown
 from memkit.retrievers.text_models import model_file, model_json, position_limit
 
 _ENCODER_FILES = tuple(
@@ -49,6 +52,13 @@ def read_sentence_folder(where: str) -> SentenceFolder | None:
     modules = model_json(where, "modules.json")
     if modules is None:
         return None
+    with loading(
+        f"The text model {where!r}", "mend or delete modules.json and the other files of sentence-transformers"
+    ):
+        return _folder_of(where, modules)
+
+
+def _folder_of(where: str, modules: Any) -> SentenceFolder:
     whole = model_json(where, "config_sentence_transformers.json") or {}
     if (kind := whole.get("model_type") or "SentenceTransformer") != "SentenceTransformer":
         raise InputError(f"The text model {where!r} is a {kind} and gives no sentence embeddings; give one that does.")
@@ -68,9 +78,15 @@ def read_sentence_folder(where: str) -> SentenceFolder | None:
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         later.append(f"is made of {', '.join(kinds)}")
     similarity = whole.get("similarity_fn_name") or "cosine"
+    longest, lower = encoder.get("max_seq_length"), encoder.get("do_lower_case")
+    if not (longest is None or is_count(longest, 1 << 30)) or not (lower is None or isinstance(lower, bool)):
+        raise InputError(
+            f"The text model {where!r} states max_seq_length = {shown(longest)} and do_lower_case = {shown(lower)}; "
+            "mend its sentence_bert_config.json."
+        )
     return SentenceFolder(
         pooling=pooling,
-        max_length=encoder.get("max_seq_length"),
+        max_length=longest,
         encoder_demands=demands,
         later_demands=tuple(later),
         similarity="cosine" if kinds[-1] == "Normalize" else similarity,
@@ -157,7 +173,7 @@ class SentenceModel:
                 model = SentenceTransformer(
                     modules=modules, device=str(device), prompts=prompts, default_prompt_name=model.default_prompt_name
                 )
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, AttributeError) as error:
+        except Exception as error:  # of the library and of those that it is built on
             self._refuse(f"it refuses the model: {error}", error)
         return model.eval().requires_grad_(False)
 
@@ -177,6 +193,7 @@ class SentenceModel:
             raise InputError(
                 f"The text model {self._where!r} lacks weights ({missing[0]} and {len(missing) - 1} more)."
             )
+        check_values(self._model.named_parameters(), f"The text model {self._where!r}")
 
     def _length(self, max_length: int | None) -> int | None:
         stated, inner = self._model.max_seq_length, self._model.transformers_model

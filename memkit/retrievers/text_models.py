@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from memkit.errors import InputError, MemkitError
+from memkit.errors import FileError, InputError, MemkitError
+from memkit.files.json_files import parse_json, read_json
+from memkit.files.models import RESTORE, check_floating, check_size, loading, weights_in
+from memkit.files.tensors import check_values
 
 
 def load_text_model(where: str, trust_remote_code: bool) -> tuple[Any, Any]:
@@ -19,6 +21,8 @@ def load_text_model(where: str, trust_remote_code: bool) -> tuple[Any, Any]:
     except ImportError:
         raise MemkitError("Text retrieval needs transformers; install it: pip install transformers") from None
     try:
+        if Path(where).is_dir():
+            _check_folder(where, trust_remote_code)
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=trust_remote_code)
         model, loading = AutoModel.from_pretrained(
             where,
@@ -27,7 +31,7 @@ def load_text_model(where: str, trust_remote_code: bool) -> tuple[Any, Any]:
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # of transformers, tokenizers and safetensors
         raise InputError(
             f"The text model {where!r} cannot be loaded: {error}\nGive the id or folder of an encoder with safetensors "
             "weights; a model that needs code from its repository loads only with trust_remote_code=True."
@@ -35,6 +39,7 @@ def load_text_model(where: str, trust_remote_code: bool) -> tuple[Any, Any]:
     missing = sorted(key for key in loading["missing_keys"] if "pooler" not in key)
     if missing:
         raise InputError(f"The text model {where!r} lacks weights ({missing[0]} and {len(missing) - 1} more).")
+    check_values(model.named_parameters(), f"The text model {where!r}")
     if model.config.is_encoder_decoder:
         raise InputError(f"The text model {where!r} is an encoder-decoder; give an encoder.")
     if not hasattr(model.config, "hidden_size"):
@@ -47,6 +52,21 @@ def load_text_model(where: str, trust_remote_code: bool) -> tuple[Any, Any]:
         raise InputError(f"The tokenizer of {where!r} has no padding token; set one and save it with the model.")
     tokenizer.padding_side = tokenizer.truncation_side = "right"  # the CLS token is first
     return tokenizer, model
+
+
+def _check_folder(where: str, trust_remote_code: bool) -> None:
+    """Raises `FileError` where weights of a folder are damaged, no floats, or far fewer than its config asks for."""
+    from transformers import AutoConfig, AutoModel
+
+    folder = Path(where)
+    read_json(folder / "config.json", RESTORE)
+    tensors = weights_in(folder, "model")
+    check_floating({name: info for name, info in tensors.items() if not name.endswith("position_ids")}, where)
+    with loading(folder / "config.json"):
+        config = AutoConfig.from_pretrained(where, trust_remote_code=trust_remote_code)
+    check_size(
+        lambda: AutoModel.from_config(config, trust_remote_code=trust_remote_code), tensors, folder / "config.json"
+    )
 
 
 def position_limit(model: nn.Module) -> int | None:
@@ -77,9 +97,9 @@ def model_json(where: str, name: str) -> Any:
     if path is None:
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{name} of the text model {where!r} is not JSON ({error}); mend or delete it.") from error
+        return parse_json(path.read_bytes())
+    except (FileError, OSError) as error:
+        raise FileError(f"{name} of the text model {where!r} cannot be read ({error}); mend or delete it.") from error
 
 
 def model_file(where: str, name: str) -> Path | None:

@@ -11,6 +11,9 @@ from jaxtyping import Bool, Float, Float32, Int, UInt8
 from torch import Tensor
 
 from memkit.errors import InputError, MemkitError
+from memkit.files.models import loading
+from memkit.files.tensors import check_values
+from memkit.files.values import is_count, shown
 from memkit.retrievers.hits import ClipTable, Retriever
 from memkit.retrievers.index import BankIndex, ClipBank
 from memkit.video.pixels import from_model
@@ -38,12 +41,14 @@ class VisualRetriever(Retriever[Tensor]):
         frames: int = 3,
         device: torch.device | str | None = None,
     ) -> None:
-        if frames < 1:
-            raise InputError(f"frames is {frames}; look at 1 frame at least.")
+        if not is_count(frames):
+            raise InputError(f"frames is {shown(frames)}; look at 1 frame at least.")
         self.frames = frames
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._model, self._transform = _load(model, pretrained)
-        self._model.to(self.device).eval().requires_grad_(False)
+        check_values(self._model.named_parameters(), f"The image model {model!r}")
+        with loading(f"The image model {model!r}", "give a device of this machine"):
+            self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            self._model.to(self.device).eval().requires_grad_(False)
         self._bank, self._decode = bank, decode
         self._index = BankIndex(
             bank,
@@ -110,7 +115,7 @@ def _load(name: str, pretrained: bool) -> tuple[Any, Callable[[Any], Tensor]]:
         raise MemkitError("Visual retrieval needs timm; install it: pip install timm") from None
     try:
         model = timm.create_model(name, pretrained=pretrained, num_classes=0)
-    except (RuntimeError, OSError, ValueError) as error:
+    except Exception as error:  # of timm, safetensors and huggingface_hub
         raise InputError(
             f"The image model {name!r} cannot be loaded: {error}\nGive the name of a timm model whose weights are here "
             "or can be downloaded, or pretrained=False for random weights."

@@ -85,3 +85,13 @@ def test_a_state_dict_is_read_from_either_kind_of_file(tmp_path):
         torch.save(content, tmp_path / "other.pt")
         with pytest.raises(InputError, match="other.pt holds no state dict; do this"):
             read_state_dict(tmp_path / "other.pt", "do this")
+
+
+def test_a_safetensors_file_is_one_whatever_the_length_of_its_header(tmp_path):
+    """One of 32 begins with the byte that begins a pickle."""
+    starts = set()
+    for n in range(0, 256, 8):
+        save_file({"a": torch.ones(2)}, tmp_path / "t", {"note": "x" * n})
+        starts.add((tmp_path / "t").read_bytes()[:1])
+        assert torch.equal(read_state_dict(tmp_path / "t", "again")["a"], torch.ones(2))
+    assert b"\x80" in starts
