@@ -15,8 +15,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import tempfile
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -26,7 +29,7 @@ from torch import Tensor, nn
 
 from memkit.errors import FileError, InputError
 from memkit.files.atomic import atomic_write, reading, writing
-from memkit.files.checksums import verify_checksum, without_checksum
+from memkit.files.checksums import stated_checksum, verify_checksum, without_checksum
 from memkit.files.json_files import parse_json, read_json
 from memkit.files.models import loading, on_meta
 from memkit.files.tensors import check_shapes, list_names, load_exactly, write_safetensors
@@ -38,6 +41,12 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CLASS_KEY = "_class_name"
 VERSION_KEY = "_memkit_version"
+WEIGHTS_KEY = "_weights"
+"""In a configuration: the checksum of the weights that it was saved with."""
+REPLACES_KEY = "_replaces"
+"""In the header of weights that were saved over others with another configuration: the checksum of those."""
+
+log = logging.getLogger(__name__)
 
 Part = TypeVar("Part", bound="Pretrained")  # beartype refuses typing.Self on methods it checks alone
 
@@ -56,8 +65,8 @@ class Pretrained:
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
         """Writes both files into ``folder``, made if needed, and returns it; other files there are left alone.
 
-        Each file appears whole or not at all. The weights carry a checksum and a copy of the config, so that damage and
-        a save that was interrupted between the two files are noticed when loading.
+        Each file appears whole or not at all. The weights carry a checksum and a copy of the config and are written
+        first, so that a save over another one which is interrupted has saved all of the module, or nothing.
 
         Raises:
             FileError: the folder cannot be written.
@@ -66,9 +75,11 @@ class Pretrained:
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         content = {CLASS_KEY: type(self).__name__, **dataclasses.asdict(self.config)}
-        write_safetensors(folder / WEIGHTS_FILE, self._tensors(), "config", content)
+        marks = {**self._marks(), **_replaced(folder / CONFIG_FILE, content)}
+        write_safetensors(folder / WEIGHTS_FILE, self._tensors(), "config", {**content, **marks})
+        content = {VERSION_KEY: __version__, **content, WEIGHTS_KEY: stated_checksum(folder / WEIGHTS_FILE)}
         with atomic_write(folder / CONFIG_FILE) as partial:
-            partial.write_text(json.dumps({VERSION_KEY: __version__, **content}, indent=2) + "\n", encoding="utf-8")
+            partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         return folder
 
     @classmethod
@@ -157,27 +168,54 @@ class Pretrained:
     @classmethod
     def _load(cls: type[Part], folder: Path) -> Part:
         """The module of a local folder; a subclass with more ``files`` extends it."""
-        path = folder / CONFIG_FILE
-        config = _build_config(cls, read_config(path), str(path))
-        tensors, saved_with = _read_weights(folder / WEIGHTS_FILE)
+        path, weights = folder / CONFIG_FILE, folder / WEIGHTS_FILE
+        content = read_config(path)
+        tensors, saved_with = read_weights(weights)
+        if saved_with is not None and saved_with.get(REPLACES_KEY, "") == content.get(WEIGHTS_KEY):
+            log.warning("A save was interrupted before %s: the configuration that %s states is used.", path, weights)
+            content = saved_with
+        config = _build_config(cls, content, str(path))
         if saved_with is not None and not _describes(cls, saved_with, config):
             raise InputError(
-                f"{folder / WEIGHTS_FILE} was saved with another configuration than {path} states: an interrupted "
-                f"save or an edited file; save the module again, or restore the configuration."
+                f"{weights} was saved with another configuration than {path} states: files of two modules, or an "
+                "edited one; save the module again, or restore the configuration."
             )
+        build = partial(cls._build, config, tensors, saved_with or {}, folder)
         with torch.random.fork_rng(devices=[]), loading(path, "restore it, or save the module again"):
-            sketch = on_meta(lambda: cls(config), len(tensors))  # type: ignore[call-arg]
+            sketch = on_meta(build, len(tensors))
             if sketch is not None:  # before a size in the configuration claims memory
-                check_shapes(sketch, tensors, folder / WEIGHTS_FILE)
-            module = cls(config)  # type: ignore[call-arg]
+                check_shapes(sketch, tensors, weights)
+            module = build()
         assert isinstance(module, nn.Module)
-        load_exactly(module, tensors, folder / WEIGHTS_FILE)
+        load_exactly(module, tensors, weights)
         return module.eval()
+
+    @classmethod
+    def _build(
+        cls: type[Part], config: Any, tensors: dict[str, Tensor], saved_with: Mapping[str, Any], folder: Path
+    ) -> Part:
+        """The module whose tensors are to be loaded; a subclass with parts beside its config extends it."""
+        return cls(config)  # type: ignore[call-arg]
 
     def _tensors(self) -> dict[str, Tensor]:
         """What ``model.safetensors`` holds."""
         assert isinstance(self, nn.Module)
         return self.state_dict()
+
+    def _marks(self) -> dict[str, Any]:
+        """What the weights' header states beside the config, under keys that begin with an underscore."""
+        return {}
+
+
+def _replaced(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """A mark that tells an interrupted save from files of two modules; none where the configuration stays the same."""
+    try:
+        before = read_config(path)
+    except InputError:
+        return {}
+    if {**before, **content} == before or WEIGHTS_KEY not in before:
+        return {}
+    return {REPLACES_KEY: before[WEIGHTS_KEY]}
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -188,8 +226,8 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _build_config(cls: type[Pretrained], content: dict[str, Any], source: str) -> Any:
-    values = dict(content)
-    found, version = values.pop(CLASS_KEY, None), values.pop(VERSION_KEY, None)
+    found, version = content.get(CLASS_KEY), content.get(VERSION_KEY)
+    values = {name: value for name, value in content.items() if not name.startswith("_")}
     if found != cls.__name__:
         raise InputError(f"{source} describes {found!r}, not {cls.__name__!r}; load it with {found}.from_pretrained.")
     fields = {field.name: field for field in dataclasses.fields(cls.config_class)}
@@ -223,7 +261,7 @@ def _as_tuples(value: Any) -> Any:
     return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def _read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """The tensors, and the copy of the config that they were saved with, if there is one."""
     with reading(path, "give a folder written by save_pretrained"):
         verified = verify_checksum(path)

@@ -75,7 +75,9 @@ def test_the_folder_holds_two_files_and_foreign_files_survive(tmp_path):
     make(width=5).save_pretrained(str(tmp_path))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "model.safetensors", "notes.txt"]
     assert Part.from_pretrained(str(tmp_path)).config.width == 5
-    assert json.loads((tmp_path / "config.json").read_text()) == {
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config.pop("_weights") in (tmp_path / "model.safetensors").read_bytes().decode("latin-1")
+    assert config == {
         "_memkit_version": memkit.__version__,
         "_class_name": "Part",
         "width": 5,

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from memkit.encoders.gate import GATE_FILE, MemoryGate
+from memkit.encoders.gate import GATE_FILE, MemoryGate, read_gate_file
 from memkit.memory import Memory
 from memkit.pretrained import CONFIG_FILE, WEIGHTS_FILE, Pretrained
+
+GATE_KEY = "_gate"
+"""In the weights' header: whether the encoder has a gate. Earlier versions do not state it: a file of its own does."""
 
 EncoderType = TypeVar("EncoderType", bound="MemoryEncoder")
 
@@ -19,9 +23,8 @@ EncoderType = TypeVar("EncoderType", bound="MemoryEncoder")
 class MemoryEncoder(Pretrained, nn.Module):
     """A module that maps the latents of memory clips [B, N, C, T, H, W] to `Memory`.
 
-    ``gate`` is None or a `MemoryGate`, a submodule that is trained, moved, saved and loaded with the encoder. It is
-    saved as ``gate.safetensors`` beside ``model.safetensors``. Subclasses end their ``forward`` with
-    ``return self.with_gate(memory)``.
+    ``gate`` is None or a `MemoryGate`, a submodule that is trained, moved, saved and loaded with the encoder.
+    Subclasses end their ``forward`` with ``return self.with_gate(memory)``.
     """
 
     files = (CONFIG_FILE, WEIGHTS_FILE, GATE_FILE)
@@ -36,19 +39,21 @@ class MemoryEncoder(Pretrained, nn.Module):
         return memory if self.gate is None else replace(memory, gate=self.gate())
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
-        """Like `Pretrained.save_pretrained`, with the gate in a separate file, which is deleted if there is no gate."""
+        """Like `Pretrained.save_pretrained`; ``gate.safetensors``, as earlier versions wrote it, is deleted."""
         saved = super().save_pretrained(folder)
-        if self.gate is None:
-            (saved / GATE_FILE).unlink(missing_ok=True)
-        else:
-            self.gate.save(saved)
+        (saved / GATE_FILE).unlink(missing_ok=True)
         return saved
 
     @classmethod
-    def _load(cls: type[EncoderType], folder: Path) -> EncoderType:
-        encoder = super()._load(folder)
-        encoder.gate = MemoryGate.load(folder)
+    def _build(
+        cls: type[EncoderType], config: Any, tensors: dict[str, Tensor], saved_with: Mapping[str, Any], folder: Path
+    ) -> EncoderType:
+        encoder = super()._build(config, tensors, saved_with, folder)
+        if GATE_KEY not in saved_with:
+            tensors |= read_gate_file(folder)
+        if "gate.weight" in tensors:
+            encoder.gate = MemoryGate.sized_as(tensors["gate.weight"])
         return encoder
 
-    def _tensors(self) -> dict[str, Tensor]:
-        return {name: tensor for name, tensor in super()._tensors().items() if not name.startswith("gate.")}
+    def _marks(self) -> dict[str, Any]:
+        return {GATE_KEY: self.gate is not None}

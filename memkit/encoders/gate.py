@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from memkit.errors import InputError
 from memkit.files.checksums import verify_checksum
-from memkit.files.tensors import load_exactly, read_state_dict, write_safetensors
+from memkit.files.tensors import read_state_dict
 from memkit.files.values import is_count, is_number, shown
 
 GATE_FILE = "gate.safetensors"
@@ -47,18 +46,16 @@ class MemoryGate(nn.Module):
         return self.weight.tanh()
 
     @staticmethod
-    def load(folder: str | os.PathLike[str]) -> MemoryGate | None:
-        """Load the gate from the folder of an encoder; None if it has no gate."""
-        file = Path(folder, GATE_FILE)
-        if not file.exists():
-            return None
-        verify_checksum(file)
-        tensors = read_state_dict(file, "save the encoder again")
-        shape = tensors["weight"].shape if "weight" in tensors else ()
-        gate = MemoryGate(*shape) if len(shape) == 2 and all(map(is_count, shape)) else MemoryGate(1, 1)
-        load_exactly(gate, tensors, file)
-        return gate
+    def sized_as(weight: Tensor) -> MemoryGate:
+        """A gate of the size of ``weight``, which is to be loaded; the smallest where it is none of a gate."""
+        fits = weight.ndim == 2 and weight.numel() > 0
+        return MemoryGate(*weight.shape) if fits else MemoryGate(1, 1)
 
-    def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the gate to the folder of an encoder, atomically."""
-        write_safetensors(Path(folder, GATE_FILE), {"weight": self.weight}, "gate", {})
+
+def read_gate_file(folder: Path) -> dict[str, Tensor]:
+    """The tensors of the gate that earlier versions saved as a file of its own; none where there is no such file."""
+    file = folder / GATE_FILE
+    if not file.exists():
+        return {}
+    verify_checksum(file)
+    return {f"gate.{name}": tensor for name, tensor in read_state_dict(file, "save the encoder again").items()}

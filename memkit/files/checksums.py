@@ -62,7 +62,7 @@ def stated_checksum(path: str | os.PathLike[str]) -> str | None:
     """The checksum that a file states of itself, by which another file can name it; None without one."""
     with reading(path, "check the path"), open(path, "rb") as file:
         place = _PLACE.search(file.read(_START))
-    return None if place is None else place[0].decode()
+    return None if place is None else place[1].decode()  # without "sha256:", which marks a checksum of a file itself
 
 
 def without_checksum(content: dict[str, Any], verified: bool, path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """The gate travels: from the folder into the encoder, from the encoder into its memory, from there into the model."""
 
+import json
+import os
 from typing import get_args
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from memkit import FrequencyEncoder, SelfAttentionConcat, WanBackbone
 from memkit.demo.demo import ENCODER
@@ -13,7 +15,7 @@ from memkit.errors import InputError
 from memkit.memory import Memory
 from tests.helpers.random_wan import random_transformer
 
-FILES = ["config.json", "gate.safetensors", "model.safetensors"]
+FILES = ["config.json", "model.safetensors"]
 each = pytest.mark.parametrize("name", get_args(EncoderName))
 
 
@@ -35,7 +37,7 @@ def run(model) -> torch.Tensor:
 
 @torch.no_grad()
 def test_the_shipped_encoder_loads_with_its_gate_and_gives_the_explicitly_gated_output():
-    model, weight = WanBackbone.tiny().transformer, load_file(ENCODER / "gate.safetensors")["weight"]
+    model, weight = WanBackbone.tiny().transformer, load_file(ENCODER / "model.safetensors")["gate.weight"]
     assert weight.abs().mean() > 0.05
     generator = torch.Generator().manual_seed(2)
     latents, text = torch.randn(1, 16, 5, 8, 8, generator=generator), torch.randn(1, 6, 128, generator=generator)
@@ -70,13 +72,50 @@ def test_the_gate_is_saved_and_loaded_with_the_encoder(name, tmp_path):
     encoder.save_pretrained(tmp_path / "gated")
     plain.save_pretrained(tmp_path / "plain")
     assert sorted(file.name for file in (tmp_path / "gated").iterdir()) == FILES
-    for file in ("config.json", "model.safetensors"):  # the gate changes neither
-        assert (tmp_path / "gated" / file).read_bytes() == (tmp_path / "plain" / file).read_bytes()
+    with_gate, without = (load_file(tmp_path / kind / "model.safetensors") for kind in ("gated", "plain"))
+    assert torch.equal(with_gate.pop("gate.weight"), encoder.gate.weight)
+    assert with_gate.keys() == without.keys() and all(torch.equal(with_gate[key], without[key]) for key in without)
     loaded = load_encoder(tmp_path / "gated")
     assert loaded.gate is not None and torch.equal(loaded.gate.weight, encoder.gate.weight)
     assert load_encoder(tmp_path / "plain").gate is None
     plain.save_pretrained(tmp_path / "gated")  # an earlier gate does not stay with another encoder
     assert load_encoder(tmp_path / "gated").gate is None
+
+
+@each
+def test_a_gate_that_an_earlier_version_saved_as_a_file_of_its_own_is_loaded(name, tmp_path):
+    encoder = gated(name)
+    tensors = {key: x for key, x in encoder.state_dict().items() if not key.startswith("gate.")}
+    encoder.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["_weights"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save_file(tensors, tmp_path / "model.safetensors")
+    save_file({"weight": encoder.gate.weight.detach()}, tmp_path / "gate.safetensors")
+    assert torch.equal(load_encoder(tmp_path).gate.weight, encoder.gate.weight)
+    load_encoder(tmp_path).save_pretrained(tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == FILES
+    assert torch.equal(load_encoder(tmp_path).gate.weight, encoder.gate.weight)
+
+
+@each
+@pytest.mark.parametrize("saved", [0, 1])
+def test_a_save_that_is_interrupted_has_saved_all_or_nothing(name, saved, tmp_path, monkeypatch):
+    before, after = gated(name), make_encoder(name, "tiny", dim=72)
+    before.save_pretrained(tmp_path)
+    replaced = []
+
+    def replace(*names: object) -> None:
+        if len(replaced) == saved:
+            raise KeyboardInterrupt
+        replaced.append(os.rename(*names))
+
+    monkeypatch.setattr("memkit.files.atomic.os.replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        after.save_pretrained(tmp_path)
+    want, loaded = (before, after)[saved], load_encoder(tmp_path)
+    assert loaded.config == want.config and (loaded.gate is None) == (want.gate is None)
+    assert all(torch.equal(x, want.state_dict()[key]) for key, x in loaded.state_dict().items())
 
 
 def test_gradients_reach_the_gate_and_the_encoder_through_memory():
