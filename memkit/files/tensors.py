@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from memkit.errors import FileError, InputError
@@ -76,11 +76,9 @@ def write_safetensors(
     Raises `FileError` where it cannot be written.
     """
     metadata = {key: json.dumps(with_checksum(dict(content)))}
+    data = save({name: x.detach().cpu().contiguous() for name, x in tensors.items()}, metadata)
     with atomic_write(path) as partial:
-        try:
-            save_file({name: x.detach().cpu().contiguous() for name, x in tensors.items()}, partial, metadata)
-        except SafetensorError as error:  # also where the disk is full
-            raise FileError(f"Cannot write {path} ({error}); give a place that can be written and has room.") from error
+        partial.write_bytes(data)  # save_file writes to a name of its own, which would be left behind by a kill
         set_checksum(partial)
 
 
