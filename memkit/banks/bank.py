@@ -66,11 +66,13 @@ class MemoryBank:
 
         Raises `BankError` if there is a bank, or anything else, at ``path`` already.
         """
-        return cls(Manifest.create(Path(path), info or {}), shard_bytes)
+        _check_bytes(shard_bytes)
+        return cls(Manifest.create(Path(path), {} if info is None else info), shard_bytes)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], shard_bytes: int = SHARD_BYTES) -> MemoryBank:
         """The bank at ``path``, to read and append to. Raises `BankError` if there is none or its index is damaged."""
+        _check_bytes(shard_bytes)
         return cls(Manifest.open(Path(path)), shard_bytes)
 
     def __enter__(self) -> MemoryBank:
@@ -198,9 +200,9 @@ class MemoryBank:
         if isinstance(ids, str):
             raise InputError(f"latents() takes a list of ids; write latents([{ids!r}]).")
         rows = [ids] if all(isinstance(row, str) for row in ids) else ids
-        if any(isinstance(row, str) or len(row) != len(rows[0]) for row in rows):
+        if any(isinstance(row, str) or not isinstance(row, Sequence) or len(row) != len(rows[0]) for row in rows):
             raise InputError("latents() of a batch takes lists of ids of one length; split the batch if they differ.")
-        entries = [self._entry(str(id)) for row in rows for id in row]
+        entries = [self._entry(id) for row in rows for id in row]
         for entry in entries:
             if (entry.shape, entry.dtype) != (entries[0].shape, entries[0].dtype):
                 raise InputError(
@@ -245,6 +247,8 @@ class MemoryBank:
         return committed | {id: entry for id, (entry, _) in self._pending.items()} if self._pending else committed
 
     def _entry(self, id: str) -> Entry:
+        if not isinstance(id, str):
+            raise InputError(f"The ids of clips are texts, and {id!r:.80} is none.")
         if id in self._pending:
             return self._pending[id][0]
         if id not in self._manifest.entries:
@@ -265,3 +269,8 @@ class MemoryBank:
             raise BankError(f"Cannot write to {self.path} ({error}); what was committed before is safe.") from error
         self._pending.clear()
         self._pending_bytes = 0
+
+
+def _check_bytes(shard_bytes: int) -> None:
+    if type(shard_bytes) is not int or shard_bytes < 1:
+        raise InputError(f"shard_bytes is {shard_bytes!r}; give a number of bytes.")

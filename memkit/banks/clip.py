@@ -14,6 +14,7 @@ from torch import Tensor
 
 from memkit.banks.entries import Entry
 from memkit.cameras.cameras import Cameras
+from memkit.errors import InputError
 
 _INFO_LENGTH = 200  # characters of a bank's info in its repr
 
@@ -37,7 +38,13 @@ class Clip:
 
 
 def stack_clips(clips: Sequence[Clip]) -> tuple[Float[Tensor, "batch channels time height width"], Cameras | None]:
-    """Latents of clips of one shape, in float32, and their cameras [batch, time]; None unless all of them have some."""
+    """Latents of clips of one shape, in float32, and their cameras [batch, time]; None unless all of them have some.
+
+    Raises `InputError` for no clips, and for clips that differ in shape.
+    """
+    if len({clip.latents.shape for clip in clips}) != 1:
+        shapes = ", ".join(f"{clip.id!r} {list(clip.latents.shape)}" for clip in clips[:8]) or "none"
+        raise InputError(f"One or more clips of one shape can be stacked, not {shapes}; leave out those that differ.")
     latents = torch.stack([clip.latents for clip in clips]).float()
     cameras = [clip.cameras for clip in clips if clip.cameras is not None]
     if len(cameras) < len(clips):
