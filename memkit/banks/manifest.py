@@ -151,7 +151,7 @@ class Manifest:
                 for name in Shards(self.path).orphans(len(self.shards)):
                     if name.removesuffix(".safetensors").isdecimal():
                         (self.path / "shards" / name).unlink()
-                for partial in self.path.glob(f".{LINES}*.partial"):
+                for partial in (*self.path.glob(f".{LINES}*.partial"), *self.path.glob("shards/.*.partial")):
                     partial.unlink()
                 shutil.rmtree(self.path / JOINING)
         except OSError as error:
