@@ -15,11 +15,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import operator
 import os
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +25,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from memkit.banks.clip import BankReport, Clip, hint, summary
+from memkit.banks.clip import Clip, hint, summary
 from memkit.banks.entries import DTYPES, Entry, checked
 from memkit.banks.manifest import Manifest
 from memkit.banks.shards import Shards
+from memkit.banks.verify import BankReport, verify
 from memkit.cameras.cameras import Cameras
 from memkit.errors import BankError, InputError
-
-log = logging.getLogger(__name__)
 
 SHARD_BYTES = 64 * 2**20
 
@@ -81,12 +78,12 @@ class MemoryBank:
 
     def __exit__(self, *exception: object) -> None:
         self._buffering = False
-        if self._manifest.inherited:  # a forked child has nothing of its own to commit
+        if self._manifest.lock.inherited:  # a forked child has nothing of its own to commit
             return
         try:
             self.flush()
         finally:
-            self._manifest.unlock()
+            self._manifest.lock.release()
 
     def __len__(self) -> int:
         return len(self._entries())
@@ -225,21 +222,7 @@ class MemoryBank:
 
         Raises `BankError` with one line per damaged item.
         """
-        entries, shards = self._manifest.entries.values(), self._manifest.shards
-        damage: list[str] = []
-        try:
-            left, orphans = self._manifest.orphans()
-            damage += [f"shard {name}: the manifest does not name it, and may be an older copy" for name in orphans]
-        except BankError as error:
-            left, damage = [], [str(error)]
-        for number, group in groupby(entries, key=lambda entry: entry.shard):
-            damage += self._shards.damage(number, shards[number], list(group))
-        if damage:
-            remedy = "restore these from a copy, or build the bank anew"
-            raise BankError(f"{self.path} has {len(damage)} damaged items ({remedy}):\n  " + "\n  ".join(damage))
-        for name in left:
-            log.warning("%s/shards/%s is of an unfinished write; the next one replaces or removes it.", self.path, name)
-        return BankReport(len(entries), len(shards), sum(shard.bytes for shard in shards))
+        return verify(self._manifest)
 
     def _entries(self) -> dict[str, Entry]:
         """All clips, committed or gathered, in order."""

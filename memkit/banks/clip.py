@@ -1,4 +1,4 @@
-"""What a bank gives back: a clip, the report of a check, and a line that says what it holds."""
+"""What a bank gives back: a clip, and a line that says what it holds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -51,14 +51,6 @@ def stack_clips(clips: Sequence[Clip]) -> tuple[Float[Tensor, "batch channels ti
         return latents, None
     c2w, intrinsics = (torch.stack([getattr(each, name) for each in cameras]) for name in ("c2w", "intrinsics"))
     return latents, Cameras(c2w, intrinsics)
-
-
-class BankReport(NamedTuple):
-    """What `MemoryBank.verify` has checked."""
-
-    clips: int
-    shards: int
-    bytes: int
 
 
 def hint(id: str, ids: Iterable[str]) -> str:
