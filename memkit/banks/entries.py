@@ -164,8 +164,8 @@ def checked(
 
 
 def _check_kind(id: str, cameras: Cameras, frames: int) -> None:
-    if not isinstance(cameras, Cameras):
-        raise InputError(f"Clip {id!r}: cameras must be memkit.Cameras or None, not {_kind(cameras)}.")
+    if not isinstance(cameras, Cameras) or not all(isinstance(x, Tensor) for x in (cameras.c2w, cameras.intrinsics)):
+        raise InputError(f"Clip {id!r}: cameras must be memkit.Cameras with tensors, or None, not {_kind(cameras)}.")
     if cameras.c2w.shape != (frames, 4, 4) or cameras.intrinsics.shape != (frames, 4):
         raise InputError(
             f"Clip {id!r} has {frames} latent frames but cameras {tuple(cameras.c2w.shape)}; give one per frame."
