@@ -3,13 +3,14 @@
 from memkit.banks.bank import MemoryBank
 from memkit.banks.build import BuildReport, build_bank
 from memkit.banks.captions import read_captions
-from memkit.banks.clip import BankReport, Clip, stack_clips
+from memkit.banks.clip import Clip, stack_clips
 from memkit.banks.dit_mem_import import ImportReport, import_dit_mem
 from memkit.banks.fill import build_bank_together, fill_bank
 from memkit.banks.join import join_banks
 from memkit.banks.padding import padded_latents
 from memkit.banks.parallel import fill_together, parts_of
 from memkit.banks.posed_clips import posed_chunks, posed_clip
+from memkit.banks.verify import BankReport
 
 __all__ = [
     "BankReport",

@@ -15,11 +15,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import operator
 import os
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +25,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from memkit.banks.clip import BankReport, Clip, hint, summary
+from memkit.banks.clip import Clip, hint, summary
 from memkit.banks.entries import DTYPES, Entry, checked
 from memkit.banks.manifest import Manifest
 from memkit.banks.shards import Shards
+from memkit.banks.verify import BankReport, verify
 from memkit.cameras.cameras import Cameras
 from memkit.errors import BankError, InputError
-
-log = logging.getLogger(__name__)
 
 SHARD_BYTES = 64 * 2**20
 
@@ -66,11 +63,13 @@ class MemoryBank:
 
         Raises `BankError` if there is a bank, or anything else, at ``path`` already.
         """
-        return cls(Manifest.create(Path(path), info or {}), shard_bytes)
+        _check_bytes(shard_bytes)
+        return cls(Manifest.create(Path(path), {} if info is None else info), shard_bytes)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], shard_bytes: int = SHARD_BYTES) -> MemoryBank:
         """The bank at ``path``, to read and append to. Raises `BankError` if there is none or its index is damaged."""
+        _check_bytes(shard_bytes)
         return cls(Manifest.open(Path(path)), shard_bytes)
 
     def __enter__(self) -> MemoryBank:
@@ -79,12 +78,12 @@ class MemoryBank:
 
     def __exit__(self, *exception: object) -> None:
         self._buffering = False
-        if self._manifest.inherited:  # a forked child has nothing of its own to commit
+        if self._manifest.lock.inherited:  # a forked child has nothing of its own to commit
             return
         try:
             self.flush()
         finally:
-            self._manifest.unlock()
+            self._manifest.lock.release()
 
     def __len__(self) -> int:
         return len(self._entries())
@@ -198,9 +197,9 @@ class MemoryBank:
         if isinstance(ids, str):
             raise InputError(f"latents() takes a list of ids; write latents([{ids!r}]).")
         rows = [ids] if all(isinstance(row, str) for row in ids) else ids
-        if any(isinstance(row, str) or len(row) != len(rows[0]) for row in rows):
+        if any(isinstance(row, str) or not isinstance(row, Sequence) or len(row) != len(rows[0]) for row in rows):
             raise InputError("latents() of a batch takes lists of ids of one length; split the batch if they differ.")
-        entries = [self._entry(str(id)) for row in rows for id in row]
+        entries = [self._entry(id) for row in rows for id in row]
         for entry in entries:
             if (entry.shape, entry.dtype) != (entries[0].shape, entries[0].dtype):
                 raise InputError(
@@ -223,21 +222,7 @@ class MemoryBank:
 
         Raises `BankError` with one line per damaged item.
         """
-        entries, shards = self._manifest.entries.values(), self._manifest.shards
-        damage: list[str] = []
-        try:
-            left, orphans = self._manifest.orphans()
-            damage += [f"shard {name}: the manifest does not name it, and may be an older copy" for name in orphans]
-        except BankError as error:
-            left, damage = [], [str(error)]
-        for number, group in groupby(entries, key=lambda entry: entry.shard):
-            damage += self._shards.damage(number, shards[number], list(group))
-        if damage:
-            remedy = "restore these from a copy, or build the bank anew"
-            raise BankError(f"{self.path} has {len(damage)} damaged items ({remedy}):\n  " + "\n  ".join(damage))
-        for name in left:
-            log.warning("%s/shards/%s is of an unfinished write; the next one replaces or removes it.", self.path, name)
-        return BankReport(len(entries), len(shards), sum(shard.bytes for shard in shards))
+        return verify(self._manifest)
 
     def _entries(self) -> dict[str, Entry]:
         """All clips, committed or gathered, in order."""
@@ -245,6 +230,8 @@ class MemoryBank:
         return committed | {id: entry for id, (entry, _) in self._pending.items()} if self._pending else committed
 
     def _entry(self, id: str) -> Entry:
+        if not isinstance(id, str):
+            raise InputError(f"The ids of clips are texts, and {id!r:.80} is none.")
         if id in self._pending:
             return self._pending[id][0]
         if id not in self._manifest.entries:
@@ -265,3 +252,8 @@ class MemoryBank:
             raise BankError(f"Cannot write to {self.path} ({error}); what was committed before is safe.") from error
         self._pending.clear()
         self._pending_bytes = 0
+
+
+def _check_bytes(shard_bytes: int) -> None:
+    if type(shard_bytes) is not int or shard_bytes < 1:
+        raise InputError(f"shard_bytes is {shard_bytes!r}; give a number of bytes.")

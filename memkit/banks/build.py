@@ -6,6 +6,7 @@ others are in the bank.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -18,12 +19,14 @@ from tqdm import tqdm
 
 from memkit.banks.bank import MemoryBank
 from memkit.banks.captions import BadItem, Row, read_captions
-from memkit.errors import BankError, InputError, MemkitError
+from memkit.banks.items import reason_of
+from memkit.errors import BankError, InputError
 from memkit.video.frames import Cut, Pad, Resize, read_clip, resize
 from memkit.video.pixels import to_model
 
 Dtype = Literal["bf16", "fp16", "fp32"]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+_MOST_PIXELS = 1 << 34  # of a clip: 48 GiB of RGB
 _COMMIT_SECONDS = 30.0  # the most encoding that is lost if the process is killed
 
 
@@ -109,18 +112,27 @@ def clip_settings(
     dtype: Dtype = "bf16",
 ) -> dict[str, Any]:
     """The settings of `build_bank` with these arguments, as the bank's info records them; `InputError` for bad ones."""
-    if dtype not in _DTYPES:
-        raise InputError(f"There is no dtype {dtype!r}; use one of {', '.join(get_args(Dtype))}.")
+    for name, value, kind in (
+        ("dtype", dtype, Dtype),
+        ("cut", cut, Cut),
+        ("pad", pad, Pad),
+        ("resize", resize_rule, Resize),
+    ):
+        if value not in get_args(kind):
+            raise InputError(f"There is no {name} {value!r}; use one of {', '.join(get_args(kind))}.")
     default = backbone.video_format
     shape = {
         "num_frames": default.num_frames if num_frames is None else num_frames,
         "height": default.height if height is None else height,
         "width": default.width if width is None else width,
-        "fps": float(default.fps if fps is None else fps),
     }
-    if min(shape.values()) <= 0:
-        raise InputError(f"A clip needs positive sizes and a positive frame rate, not {shape}.")
-    return {"model": model, **shape, "cut": cut, "pad": pad, "resize": resize_rule, "dtype": dtype}
+    rate = default.fps if fps is None else fps
+    sizes = all(type(size) is int and size > 0 for size in shape.values())
+    if not sizes or isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
+        raise InputError(f"A clip needs positive sizes and a positive frame rate, not {shape} at {rate!r} per second.")
+    if (pixels := math.prod(shape.values())) > _MOST_PIXELS:
+        raise InputError(f"Clips of {shape} have {pixels:,} pixels each, more than {_MOST_PIXELS:,}; ask for less.")
+    return {"model": model, **shape, "fps": float(rate), "cut": cut, "pad": pad, "resize": resize_rule, "dtype": dtype}
 
 
 def encode_file(file: Path, encoder: VideoEncoder, settings: dict[str, Any]) -> Tensor:
@@ -134,7 +146,7 @@ def encode_file(file: Path, encoder: VideoEncoder, settings: dict[str, Any]) -> 
 def add_rows(bank: MemoryBank, rows: Sequence[Row], latents: Callable[[Row], Tensor], progress: bool) -> BuildReport:
     """Add ``latents(row)`` [C, T, H, W] for each row that the bank lacks, committing every half minute.
 
-    A row for which that raises a `MemkitError` becomes a `BadItem`; a `BankError` ends the run. Call it inside
+    A row for which that raises becomes a `BadItem`; a `BankError` and a full disk end the run. Call it inside
     ``with bank``.
     """
     added: list[str] = []
@@ -152,10 +164,8 @@ def add_rows(bank: MemoryBank, rows: Sequence[Row], latents: Callable[[Row], Ten
             continue
         try:
             bank.add(row.id, latents(row), row.caption, row.source)
-        except BankError:
-            raise
-        except MemkitError as error:
-            bad.append(BadItem(row.line, row.id, str(error)))
+        except Exception as error:  # what decoders and models raise has no end of types
+            bad.append(BadItem(row.line, row.id, reason_of(error)))
             continue
         added.append(row.id)
         if time.monotonic() - committed > _COMMIT_SECONDS:

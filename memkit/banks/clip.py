@@ -1,4 +1,4 @@
-"""What a bank gives back: a clip, the report of a check, and a line that says what it holds."""
+"""What a bank gives back: a clip, and a line that says what it holds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from memkit.banks.entries import Entry
 from memkit.cameras.cameras import Cameras
+from memkit.errors import InputError
 
 _INFO_LENGTH = 200  # characters of a bank's info in its repr
 
@@ -37,21 +38,19 @@ class Clip:
 
 
 def stack_clips(clips: Sequence[Clip]) -> tuple[Float[Tensor, "batch channels time height width"], Cameras | None]:
-    """Latents of clips of one shape, in float32, and their cameras [batch, time]; None unless all of them have some."""
+    """Latents of clips of one shape, in float32, and their cameras [batch, time]; None unless all of them have some.
+
+    Raises `InputError` for no clips, and for clips that differ in shape.
+    """
+    if len({clip.latents.shape for clip in clips}) != 1:
+        shapes = ", ".join(f"{clip.id!r} {list(clip.latents.shape)}" for clip in clips[:8]) or "none"
+        raise InputError(f"One or more clips of one shape can be stacked, not {shapes}; leave out those that differ.")
     latents = torch.stack([clip.latents for clip in clips]).float()
     cameras = [clip.cameras for clip in clips if clip.cameras is not None]
     if len(cameras) < len(clips):
         return latents, None
     c2w, intrinsics = (torch.stack([getattr(each, name) for each in cameras]) for name in ("c2w", "intrinsics"))
     return latents, Cameras(c2w, intrinsics)
-
-
-class BankReport(NamedTuple):
-    """What `MemoryBank.verify` has checked."""
-
-    clips: int
-    shards: int
-    bytes: int
 
 
 def hint(id: str, ids: Iterable[str]) -> str:

@@ -15,7 +15,6 @@ and with its stem as source, or is a `BadItem` of the report.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections import Counter
@@ -32,7 +31,8 @@ from memkit.banks.captions import BadItem, Row, caption_records
 from memkit.dit_mem_release.clips import is_latents, match_released_clips, stem
 from memkit.dit_mem_release.id_map import NAME_KEYS, read_id_map
 from memkit.dit_mem_release.latents import read_released_latents
-from memkit.errors import BankError, InputError
+from memkit.errors import BankError, FileError, InputError
+from memkit.files.json_files import LARGEST, parse_json
 from memkit.retrievers.dit_mem import read_released
 
 log = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ def _first_kind(rows: Sequence[Row]) -> tuple[tuple[int, ...], torch.dtype] | No
         if is_latents(row.file):
             try:
                 latents = read_released_latents(row.file).latents
-            except InputError:
+            except Exception:
                 continue  # reported when its turn comes
             return tuple(latents.shape), latents.dtype
     return None
@@ -186,9 +186,11 @@ def _captions(
 
 def _read_metadata(path: Path, names: list[str] | None) -> list[_Caption]:
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read as JSON ({error}); give a CSV of captions.") from error
+        if path.stat().st_size > LARGEST:
+            raise FileError(f"it has {path.stat().st_size:,} bytes")
+        content = parse_json(path.read_bytes())
+    except OSError as error:  # FileError is one
+        raise FileError(f"{path} cannot be read as JSON ({error}); give a CSV of captions.") from error
     entries: list[tuple[str, Any]] = []
     if isinstance(content, dict):
         entries = [(key, {"caption": entry} if isinstance(entry, str) else entry) for key, entry in content.items()]
@@ -198,12 +200,16 @@ def _read_metadata(path: Path, names: list[str] | None) -> list[_Caption]:
     for key, entry in entries:
         if isinstance(entry, dict) and isinstance(entry.get("caption"), str):
             name = next((entry[k] for k in NAME_KEYS if isinstance(entry.get(k), str)), None)
-            if name is None and names is not None and key not in names and key.isdecimal() and int(key) < len(names):
+            if name is None and names is not None and key not in names and _is_row(key, len(names)):
                 name = names[int(key)]
             texts.append(_Caption(name or key, entry["caption"].strip()))
     if not texts:
         raise InputError(f"{path} has no captions; give a CSV of captions.")
     return texts
+
+
+def _is_row(key: str, count: int) -> bool:
+    return key.isdecimal() and len(key) <= len(str(count)) and int(key) < count
 
 
 def _assign(texts: list[_Caption], names: list[str] | None) -> tuple[dict[str, str | None], int]:

@@ -85,11 +85,11 @@ def from_line(line: bytes, number: int) -> tuple[Shard, list[Entry]]:
     record = row_of(line)
     if record.keys() != _LINE_FIELDS or not isinstance(record["clips"], list) or not record["clips"]:
         raise ValueError("it does not describe a shard and its clips")
-    shard = Shard(record["shard"], record["bytes"], record["sha256"])
-    if shard.name != shard_name(number):
-        raise ValueError(f"it is out of order: it names {shard.name!r:.40} in the place of {shard_name(number)}")
-    if not _is_count(shard.bytes) or not _is_digest(shard.sha256):
+    if record["shard"] != shard_name(number):
+        raise ValueError(f"it is out of order: it names {record['shard']!r:.40} in the place of {shard_name(number)}")
+    if not _is_count(record["bytes"]) or not _is_digest(record["sha256"]):
         raise ValueError("the size or the checksum of its shard is none")
+    shard = Shard(record["shard"], record["bytes"], record["sha256"])
     entries = [_entry(fields, number) for fields in record["clips"]]
     if sum(entry.nbytes for entry in entries) > shard.bytes:
         raise ValueError("its clips are larger than its shard")
@@ -99,17 +99,16 @@ def from_line(line: bytes, number: int) -> tuple[Shard, list[Entry]]:
 def _entry(fields: Any, number: int) -> Entry:
     if not isinstance(fields, dict) or fields.keys() != _CLIP_FIELDS:
         raise ValueError("a clip lacks a field, or has one too many")
-    entry = Entry(**fields, shard=number)
-    if problem := _problem_of_texts(entry.id, entry.caption, entry.source):
+    id, shape, dtype = fields["id"], fields["shape"], fields["dtype"]
+    if problem := _problem_of_texts(id, fields["caption"], fields["source"]):
         raise ValueError(problem)
-    shape = entry.shape
     if not isinstance(shape, list) or len(shape) != 4 or not all(_is_count(size) for size in shape):
-        raise ValueError(f"clip {entry.id!r} has no shape [C, T, H, W]")
-    if not isinstance(entry.dtype, str) or entry.dtype not in DTYPES:
-        raise ValueError(f"clip {entry.id!r} has the dtype {entry.dtype!r:.40}, not one of {', '.join(DTYPES)}")
-    if not isinstance(entry.cameras, bool) or not _is_digest(entry.sha256):
-        raise ValueError(f"clip {entry.id!r} has no checksum, or does not say whether it has cameras")
-    return entry
+        raise ValueError(f"clip {id!r} has no shape [C, T, H, W]")
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise ValueError(f"clip {id!r} has the dtype {dtype!r:.40}, not one of {', '.join(DTYPES)}")
+    if not isinstance(fields["cameras"], bool) or not _is_digest(fields["sha256"]):
+        raise ValueError(f"clip {id!r} has no checksum, or does not say whether it has cameras")
+    return Entry(**fields, shard=number)
 
 
 def _is_count(value: Any) -> bool:
@@ -165,8 +164,8 @@ def checked(
 
 
 def _check_kind(id: str, cameras: Cameras, frames: int) -> None:
-    if not isinstance(cameras, Cameras):
-        raise InputError(f"Clip {id!r}: cameras must be memkit.Cameras or None, not {_kind(cameras)}.")
+    if not isinstance(cameras, Cameras) or not all(isinstance(x, Tensor) for x in (cameras.c2w, cameras.intrinsics)):
+        raise InputError(f"Clip {id!r}: cameras must be memkit.Cameras with tensors, or None, not {_kind(cameras)}.")
     if cameras.c2w.shape != (frames, 4, 4) or cameras.intrinsics.shape != (frames, 4):
         raise InputError(
             f"Clip {id!r} has {frames} latent frames but cameras {tuple(cameras.c2w.shape)}; give one per frame."

@@ -12,8 +12,8 @@ from tqdm import tqdm
 from memkit.banks.bank import MemoryBank
 from memkit.banks.build import BuildReport, VideoEncoder, add_rows, bank_for, clip_settings, encode_file
 from memkit.banks.captions import read_captions
+from memkit.banks.items import reason_of
 from memkit.banks.parallel import fill_together
-from memkit.errors import BankError, MemkitError
 
 Item = TypeVar("Item")
 
@@ -32,7 +32,8 @@ def fill_bank(
         info: of the bank.
         items: by key, each the id of something that ``add`` writes for its item.
         whole: ``whole(bank, key)`` says whether an item is complete in the bank, as it is once ``add`` has returned.
-        add: ``add(bank, item)`` adds an item. A `MemkitError` other than `BankError` marks the item as bad.
+        add: ``add(bank, item)`` adds an item. An exception marks the item as bad; a `BankError` or a full disk ends
+            the run.
 
     Returns:
         The reason for each key that cannot be used; None in all processes but rank 0.
@@ -48,10 +49,8 @@ def fill_bank(
             for key in tqdm(lack, desc=path.name, disable=into != path or not lack):
                 try:
                     add(bank, items[key])
-                except BankError:
-                    raise
-                except MemkitError as error:
-                    bad[key] = str(error)
+                except Exception as error:  # what decoders and models raise has no end of types
+                    bad[key] = reason_of(error)
                 bank.flush()
         return True
 

@@ -70,8 +70,7 @@ def read_header(path: Path) -> tuple[dict[str, Any], Committed | None]:
 
 def _committed(stated: Any, path: Path) -> Committed:
     if isinstance(stated, dict) and stated.keys() == {*Committed._fields}:
-        found = Committed(**stated)
-        counts = all(type(n) is int and n >= 0 for n in (found.lines, found.bytes))
-        if counts and isinstance(found.sha256, str) and re.fullmatch("[0-9a-f]{64}", found.sha256):
-            return found
+        counts = all(type(stated[name]) is int and stated[name] >= 0 for name in ("lines", "bytes"))
+        if counts and isinstance(stated["sha256"], str) and re.fullmatch("[0-9a-f]{64}", stated["sha256"]):
+            return Committed(**stated)
     raise BankError(f"{path / HEADER} is damaged: it does not state what was committed; {REMEDY}.")

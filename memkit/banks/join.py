@@ -135,8 +135,9 @@ def _pieces(clips: Sequence[_Clip], manifests: Sequence[Manifest]) -> Iterator[t
 def _append(target: Manifest, pieces: Sequence[tuple[list[_Clip], bool]]) -> None:
     """Add the shards to ``target`` under its next numbers, then all their lines to its manifest at once.
 
-    If it is killed before the lines are there, the folder `JOINING` lets the next writer know whose these shards are.
+    If it is killed before the lines are there, the folder `JOINING` tells the next writer to remove the shards.
     """
+    Shards(target.path).refuse_orphans(len(target.shards))  # from here on, those that there are come from this call
     (target.path / JOINING).mkdir()
     sync_folder(target.path)
     try:

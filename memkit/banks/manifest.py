@@ -1,4 +1,4 @@
-"""Manifest: the append-only list of a bank's shards and clips, with the lock of the one writer.
+"""Manifest: the append-only list of a bank's shards and clips.
 
 A commit has three steps, each on the disk before the next: the shard, its line in the manifest, and the header, which
 states how far the manifest goes (`memkit.banks.header`). The newline at the end of the line is the commit: readers
@@ -23,11 +23,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from memkit.banks.entries import Entry, Shard, from_line, shard_name, to_line
 from memkit.banks.header import HEADER, LINES, REMEDY, Committed, new_header, read_header
 from memkit.banks.shards import Shards
+from memkit.banks.writer_lock import WriterLock
 from memkit.errors import BankError, InputError
 from memkit.files.atomic import atomic_write, sync_folder, writing
 
@@ -43,12 +42,11 @@ class Manifest:
         self.info = info
         self.entries: dict[str, Entry] = {}
         self.shards: list[Shard] = []
+        self.lock = WriterLock(path)
         self._file = path / LINES
         self._offset = 0  # end of the last committed line
         self._digest = hashlib.sha256()  # of the file up to there
         self._stated: Committed | None = None  # in the header, when it was last read
-        self._lock: FileLock | None = None
-        self._writer: int | None = None  # the process that has taken the lock
 
     @classmethod
     def create(cls, path: Path, info: dict[str, Any]) -> Manifest:
@@ -63,7 +61,7 @@ class Manifest:
         try:
             path.mkdir(parents=True, exist_ok=True)
             _refuse_taken(path)
-            manifest.lock()
+            manifest.lock.acquire()
             try:
                 _refuse_taken(path)  # another process may have come first
                 (path / "shards").mkdir(exist_ok=True)
@@ -75,7 +73,7 @@ class Manifest:
                 sync_folder(path)
                 sync_folder(path.parent)
             finally:
-                manifest.unlock()
+                manifest.lock.release()
         except (OSError, ValueError) as error:
             raise BankError(f"Cannot create a bank at {path} ({error}); give a folder that can be written.") from error
         return manifest
@@ -111,26 +109,21 @@ class Manifest:
 
     @contextlib.contextmanager
     def writing(self, keep: bool) -> Iterator[None]:
-        """Hold the lock, with the manifest read to its end; with ``keep`` beyond the block, until `unlock`.
+        """Hold the lock, with the manifest read to its end; with ``keep`` beyond the block, until it is released.
 
         Raises `BankError` where another process writes, or this one was forked from the one that does.
         """
-        if self.inherited:
-            raise BankError(
-                f"{self.path} was open for writing when this process was forked, and the process that opened it is its "
-                "writer; open the bank again in this one, and write when that one is done."
-            )
-        if self._lock is not None:
+        if self.lock.held and not self.lock.inherited:
             yield
             return
-        self.lock()
+        self.lock.acquire()
         try:
             self.read()
             self.settle()
             yield
         finally:
             if not keep:
-                self.unlock()
+                self.lock.release()
 
     def append(self, shard: Shard, entries: Sequence[Entry]) -> None:
         """Commit a written shard with its clips, replacing a torn last line. The caller holds the lock."""
@@ -151,7 +144,7 @@ class Manifest:
                 for name in Shards(self.path).orphans(len(self.shards)):
                     if name.removesuffix(".safetensors").isdecimal():
                         (self.path / "shards" / name).unlink()
-                for partial in self.path.glob(f".{LINES}*.partial"):
+                for partial in (*self.path.glob(f".{LINES}*.partial"), *self.path.glob("shards/.*.partial")):
                     partial.unlink()
                 shutil.rmtree(self.path / JOINING)
         except OSError as error:
@@ -172,30 +165,6 @@ class Manifest:
         unnamed = set(there) - {shard.name for shard in now.shards}
         left = unnamed if joining else unnamed & {shard_name(len(now.shards))}
         return sorted(left), sorted(unnamed - left)
-
-    @property
-    def inherited(self) -> bool:
-        """Whether the lock was taken before this process was forked: then it is not this one's."""
-        return self._lock is not None and self._writer != os.getpid()
-
-    def lock(self) -> None:
-        """Become the one writer; raises `BankError` if another process is."""
-        lock = FileLock(self.path / ".lock", timeout=0, thread_local=False)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise BankError(
-                f"{self.path} is being written by another process; wait until it is done, or write to another bank."
-            ) from error
-        except (OSError, NotImplementedError) as error:
-            raise BankError(f"Cannot write to {self.path} ({error}); give a folder that can be written.") from error
-        self._lock, self._writer = lock, os.getpid()
-
-    def unlock(self) -> None:
-        """Let another process write; nothing where this one does not hold the lock."""
-        if self._lock is not None and not self.inherited:
-            self._lock.release()
-            self._lock = None
 
     def _read_file(self, stated: Committed | None) -> tuple[bytes, str]:
         """What follows the lines that were read before, and the digest of as much of the file as the header states."""

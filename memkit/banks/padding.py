@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from memkit.banks.bank import MemoryBank
+from memkit.errors import InputError
 
 
 def padded_latents(
@@ -17,7 +18,11 @@ def padded_latents(
     """Latents [B, count, C, T, H, W] of a list of clip ids per sample, and a mask, True for clips.
 
     Where a list has fewer than ``count`` ids, the latents are zero and the mask is False. At least one list has a clip.
+
+    Raises `InputError` for a list of more than ``count`` ids, and what `MemoryBank.latents` raises.
     """
+    if longest := max((len(row) for row in ids if len(row) > count), default=0):
+        raise InputError(f"A list has {longest} clips, more than count, {count}; leave some out, or raise count.")
     shape = bank.latents([id for row in ids for id in row][:1]).shape[2:]
     latents = torch.zeros(len(ids), count, *shape)
     for i, row in enumerate(ids):

@@ -29,6 +29,7 @@ from tqdm import tqdm
 from memkit.banks.bank import MemoryBank
 from memkit.banks.join import join_banks
 from memkit.errors import BankError, InputError
+from memkit.files.atomic import writing
 
 BLOCK = 16
 """Number of clips that a process claims at a time."""
@@ -58,7 +59,7 @@ def fill_together(out: Path, ids: Sequence[str], fill: Callable[[Path, Sequence[
     Raises:
         BankError: no process has committed a clip for half an hour although one is running, parts of an earlier launch
             have other settings, or the folder cannot be written or locked.
-        InputError: ``RANK`` and ``WORLD_SIZE`` do not fit together.
+        InputError: ``RANK`` and ``WORLD_SIZE`` do not fit together; as `FileError`, the folder cannot be written.
     """
     rank, world = _rank_and_world()
     parts, joined = _folder(out), out.with_name(f"{out.name}-parts-joined")
@@ -82,7 +83,8 @@ def fill_together(out: Path, ids: Sequence[str], fill: Callable[[Path, Sequence[
         if banks:
             join_banks([bank.path for bank in banks], out, clips)
         result = fill(out, ids)  # only clips that cannot be encoded are left; this reports them
-        parts.rename(joined)
+        with writing(parts):
+            parts.rename(joined)
         shutil.rmtree(joined, ignore_errors=True)
     return result
 
@@ -113,7 +115,8 @@ def _encode(out: Path, ids: Sequence[str], fill: Callable[[Path, Sequence[str]],
             if not (path / "bank.json").exists():
                 MemoryBank.create(path, target.info)
             fill(path, [id for id in work[path] if id not in present])
-            done.touch()
+            with writing(done):
+                done.touch()
         bar.update(sum(path.with_suffix(".done").exists() for path in work) - bar.n)
     bar.close()
 

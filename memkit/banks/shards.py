@@ -45,16 +45,22 @@ class Shards:
         """Where the next shard goes. What an interrupted write left there may be replaced: no line names it.
 
         Raises:
-            BankError: there is a later one too, which no interrupted write leaves: the manifest is not the newest.
+            BankError: there is one after it too, which no interrupted write leaves.
         """
-        later = self._folder / shard_name(number + 1)
-        if later.exists():
-            raise BankError(
-                f"{later} is there, but the manifest ends before it, as if an older copy of the manifest had been "
-                f"restored. Nothing was written; restore the newest clips.jsonl and bank.json of {self._path}, or move "
-                f"the shards from {shard_name(number)} on to another place."
-            )
+        self._refuse([name] if (self._folder / (name := shard_name(number + 1))).exists() else [])
         return self._folder / shard_name(number)
+
+    def refuse_orphans(self, count: int) -> None:
+        """Raises `BankError` if there are shards beyond the first ``count`` and the next, which may be replaced."""
+        self._refuse([name for name in self.orphans(count) if name != shard_name(count)])
+
+    def _refuse(self, later: list[str]) -> None:
+        if later:
+            raise BankError(
+                f"{self._folder / later[0]} is there, but the manifest ends before it, as if an older copy of the "
+                f"manifest had been restored. Nothing was written; restore the newest clips.jsonl and bank.json of "
+                f"{self._path}, or move the shards that verify() names to another place."
+            )
 
     def orphans(self, count: int) -> list[str]:
         """Names of the shards that are not among the first ``count``."""

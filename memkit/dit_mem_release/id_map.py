@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
-from memkit.errors import InputError
+from memkit.errors import FileError, InputError
+from memkit.files.atomic import reading
+from memkit.files.json_files import LARGEST, parse_json
 
+_REMEDY = "give the id_map.json of the release"
 NAME_KEYS = ("video_path", "path", "video", "video_id", "id")
 
 
@@ -16,16 +18,16 @@ def read_id_map(path: str | os.PathLike[str]) -> list[str]:
     `NAME_KEYS`. Pickles, which the release also accepts, are refused: reading one runs any code that it holds.
     """
     path = Path(path)
-    try:
+    with reading(path, _REMEDY):
+        if path.stat().st_size > LARGEST:
+            raise InputError(f"The id map {path} has {path.stat().st_size:,} bytes; {_REMEDY}.")
         data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"The id map {path} cannot be read: {error}.") from error
     if path.suffix in (".pkl", ".pickle") or data[:1] == b"\x80":
         raise InputError(f"The id map {path} is a pickle, which can run code when it is read; convert it to JSON.")
     try:
-        content = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"The id map {path} is not JSON ({error}); give the id_map.json of the release.") from None
+        content = parse_json(data)
+    except FileError as error:
+        raise FileError(f"The id map {path} is not JSON: {error}; {_REMEDY}.") from None
     if isinstance(content, dict):
         try:
             content = [content[str(row)] for row in range(len(content))]

@@ -45,8 +45,9 @@ def read_released_latents(path: str | os.PathLike[str]) -> ReleasedLatents:
         )
     if latents.nbytes > latents.untyped_storage().nbytes():  # one number, spread over a shape that fills the memory
         raise InputError(f"{path}: latent claims {tuple(latents.shape)} but holds fewer values; encode the clip again.")
-    if shape is not None and (not isinstance(shape, (list, tuple)) or tuple(shape) != tuple(latents.shape)):
-        raise InputError(f"{path} states shape {shape} but holds {tuple(latents.shape)}; encode the clip again.")
+    sizes = list(shape) if isinstance(shape, list | tuple) and all(isinstance(n, int) for n in shape) else None
+    if shape is not None and sizes != list(latents.shape):
+        raise InputError(f"{path} states shape {shape!r:.80} but holds {tuple(latents.shape)}; encode the clip again.")
     if dtype is not None and _short(dtype) != _short(latents.dtype):
         raise InputError(
             f"{path} states dtype {_short(dtype)} but holds {_short(latents.dtype)}; encode the clip again."
@@ -61,22 +62,17 @@ def _load(path: str | os.PathLike[str]) -> object:
     """Tensors and plain values of a torch file; torch's advice, to read it with code allowed, is not passed on."""
     if not os.path.isfile(path):
         raise InputError(f"There is no file {path}; give the .pt latents of the release.")
-    _check_whole(path)
-    return read_torch(path, "fetch it again, or encode the clip again and save its tensor and plain values alone")
-
-
-def _check_whole(path: str | os.PathLike[str]) -> None:
-    """The checksums of the zip that torch.save writes, which torch.load ignores; bare pickles are not tried."""
+    remedy = "fetch it again, or encode the clip again and save its tensor and plain values alone"
     try:
         with zipfile.ZipFile(path) as file:
-            broken = file.testzip()
-    except Exception as error:  # zipfile has many types for a damaged file
+            compressed = any(entry.compress_type != zipfile.ZIP_STORED for entry in file.infolist())
+    except Exception as error:  # zipfile has many types for a damaged file; bare pickles are not tried
         raise InputError(
-            f"{path} is damaged or cut off, or was not written by torch.save ({error}); "
-            f"fetch it again, or encode the clip again."
+            f"{path} is damaged or cut off, or was not written by torch.save ({error}); {remedy}."
         ) from error
-    if broken:
-        raise InputError(f"{path} is damaged: {broken} does not fit its checksum; fetch it again, or encode it again.")
+    if compressed:  # its content may be of any size
+        raise InputError(f"{path} is a compressed archive, which torch.save does not write; {remedy}.")
+    return read_torch(path, remedy)
 
 
 def _short(dtype: object) -> str:

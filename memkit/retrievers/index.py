@@ -15,14 +15,13 @@ import numpy as np
 from jaxtyping import Float32
 from torch import Tensor
 
-from memkit.errors import BankError
-from memkit.files.atomic import atomic_write
+from memkit.errors import BankError, InputError
 from memkit.retrievers.hits import ClipTable
-from memkit.retrievers.vectors import VectorIndex, are_unit, read_flat_ip
+from memkit.retrievers.saved_index import SavedIndex, read_saved, write_saved
+from memkit.retrievers.vectors import VectorIndex, are_unit
 
 log = logging.getLogger(__name__)
 
-FORMAT = "memkit-index-1"
 SAVE_EVERY_SECONDS = 60.0  # so that an interrupted build can be resumed
 SAME_VECTOR = (
     1e-4  # cosine distance: far above the differences between devices, far below those between models or pooling
@@ -48,7 +47,7 @@ class ClipBank(Protocol):
 
 
 class BankIndex:
-    """The vectors of a bank's clips, in step with the bank and saved in ``<bank>/index/<name>/``.
+    """The vectors of a bank's clips, in step with the bank and saved in ``<bank>/index/<name>/`` as one file.
 
     ``contents(bank)`` returns what to embed of each clip, None for a clip to leave out; ``embed`` maps distinct
     contents to unit vectors ``[n, dim]``, ``chunk`` at a time. Equal contents share one vector, so that they tie
@@ -124,51 +123,38 @@ class BankIndex:
 
     def _load(self, ids: list[str], contents: list[str]) -> VectorIndex | None:
         """The saved vectors of the first rows; None, with a warning that says why, if they cannot be used."""
-        if not (self.folder / "index.json").exists():
-            return None
         try:
-            about = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
-            vectors = read_flat_ip(self.folder / "vectors.faiss")
-            complaint = self._complaint(about, vectors, ids, contents)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            complaint, vectors = f"it is damaged ({error})", None
+            found = read_saved(self.folder)
+        except InputError as error:
+            complaint, found = str(error), None
+        else:
+            complaint = self._complaint(found, ids, contents) if found else None
         if complaint:
-            log.warning("The index %s is rebuilt: %s.", self.folder, complaint)
+            log.warning("The index %s is rebuilt: %s.", self.folder, complaint.removesuffix("."))
             return None
-        return vectors
+        return found.vectors if found else None
 
-    def _complaint(self, about: Any, vectors: VectorIndex, ids: list[str], contents: list[str]) -> str | None:
-        """Why saved vectors cannot be used; ``about`` is whatever ``index.json`` holds."""
-        count = len(about["ids"])
-        if about["format"] != FORMAT or about["settings"] != self.settings:
-            return f"it was made with {about['settings']}, not with {self.settings}"
-        if len(vectors) != count or _file_digest(self.folder / "vectors.faiss") != about["vectors"]:
-            return "it is damaged (vectors.faiss is not the file that index.json describes)"
-        if about["ids"] != ids[:count] or about["contents"] != _digest(ids[:count], contents):
+    def _complaint(self, saved: SavedIndex, ids: list[str], contents: list[str]) -> str | None:
+        """Why saved vectors cannot be used."""
+        count = len(saved.vectors)
+        if saved.settings != self.settings or saved.vectors.dim != self.vectors.dim:
+            return f"it was made with {saved.settings}, not with {self.settings}"
+        if count > len(ids) or saved.contents != _digest(ids[:count], contents):
             return "the bank's clips have changed"
-        if self._tied and count == len(ids) and about["fingerprint"] != self.bank.fingerprint:
+        if self._tied and count == len(ids) and saved.fingerprint != self.bank.fingerprint:
             return "the bank's content has changed"
-        if count and vectors.rows(np.zeros(1, np.int64))[0] @ self._embed(contents[:1]).numpy()[0] < 1 - SAME_VECTOR:
+        first = saved.vectors.rows(np.zeros(min(count, 1), np.int64))
+        if count and first[0] @ self._embed(contents[:1]).numpy()[0] < 1 - SAME_VECTOR:
             return "the first clip's vector differs from the stored one, so the model has changed"
         return None
 
     def _save(self, ids: list[str], contents: list[str]) -> None:
         if not self._writable:
             return
+        digest = _digest(ids[: len(self.vectors)], contents)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            vectors = _write(self.folder / "vectors.faiss", self.vectors.write)
-            count = len(self.vectors)
-            about = {
-                "format": FORMAT,
-                "settings": self.settings,
-                "fingerprint": self.bank.fingerprint,
-                "vectors": vectors,
-                "contents": _digest(ids[:count], contents),
-                "ids": ids[:count],
-            }
-            _write(self.folder / "index.json", lambda p: Path(p).write_text(json.dumps(about), encoding="utf-8"))
-        except (OSError, RuntimeError) as error:  # FAISS raises RuntimeError when it cannot write
+            write_saved(self.folder, SavedIndex(self.settings, self.bank.fingerprint, digest, self.vectors))
+        except OSError as error:
             self._writable = False
             log.warning("The index stays in memory: %s cannot be written (%s).", self.folder, error)
 
@@ -179,15 +165,3 @@ def _digest(ids: list[str], contents: list[str]) -> str:
     for pair in zip(ids, contents, strict=False):
         digest.update(json.dumps(pair).encode() + b"\n")
     return digest.hexdigest()
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write(path: Path, write: Callable[[str], object]) -> str:
-    """Write a file as a whole or not at all; return its digest."""
-    with atomic_write(path) as partial:
-        write(str(partial))
-        return _file_digest(partial)

@@ -25,6 +25,16 @@ class VectorIndex:
     def empty(dim: int) -> VectorIndex:
         return VectorIndex(import_faiss().IndexFlatIP(dim))
 
+    @staticmethod
+    def of(vectors: np.ndarray, source: str | os.PathLike[str]) -> VectorIndex:
+        """An index of ``vectors`` [rows, dim]; `InputError`, naming ``source``, unless they are float32 and unit."""
+        if vectors.ndim != 2 or vectors.dtype != np.float32 or not vectors.shape[1]:
+            raise InputError(f"{source} holds {vectors.dtype} {vectors.shape}, not float32 vectors; build it anew.")
+        index = VectorIndex.empty(vectors.shape[1])
+        index.add(vectors)
+        index.check_unit(source)
+        return index
+
     def __len__(self) -> int:
         return self.faiss.ntotal
 
@@ -38,9 +48,17 @@ class VectorIndex:
     def rows(self, rows: Int[np.ndarray, " rows"]) -> Float32[np.ndarray, "rows dim"]:
         return self.faiss.reconstruct_batch(rows)
 
-    def write(self, path: str) -> None:
-        """Save for `read_flat_ip`. Raises FAISS's RuntimeError where ``path`` cannot be written."""
-        import_faiss().write_index(self.faiss, path)
+    def all(self) -> Float32[np.ndarray, "rows dim"]:
+        """The vectors."""
+        return self.faiss.reconstruct_n(0, len(self))
+
+    def check_unit(self, source: str | os.PathLike[str]) -> None:
+        """Raises `InputError`, which names ``source``, unless all vectors have unit length."""
+        for start in range(0, len(self), 65536):
+            if not are_unit(self.rows(np.arange(start, min(len(self), start + 65536)))).all():
+                raise InputError(
+                    f"The FAISS index {source} has vectors that are not of unit length; normalise and rebuild it."
+                )
 
     def search(
         self, query: Float32[np.ndarray, " dim"], k: int, allowed: Bool[np.ndarray, " clips"]
@@ -99,11 +117,7 @@ def read_flat_ip(path: str | os.PathLike[str]) -> VectorIndex:
         vectors = VectorIndex(import_faiss().read_index(str(path)))
     except RuntimeError as error:
         raise InputError(f"FAISS cannot read the index {path}: {error}") from error
-    for start in range(0, count, 65536):
-        if not are_unit(vectors.rows(np.arange(start, min(count, start + 65536)))).all():
-            raise InputError(
-                f"The FAISS index {path} has vectors that are not of unit length; normalise and rebuild it."
-            )
+    vectors.check_unit(path)
     return vectors
 
 

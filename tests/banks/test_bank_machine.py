@@ -89,7 +89,7 @@ class BankMachine(RuleBasedStateMachine):
     @rule(stray=st.sampled_from(["", ".tmp"]), junk=st.binary(max_size=9), torn=st.integers(0, 400))
     def crash(self, stray, junk, torn):
         """The process is gone: buffers and lock with it, half a shard or a shard and half a line behind it."""
-        self.bank._manifest.unlock()
+        self.bank._manifest.lock.release()
         self.inside = False
         path = self.folder / "b"
         shards = (path / "clips.jsonl").read_bytes().count(b"\n")

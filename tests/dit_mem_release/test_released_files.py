@@ -4,6 +4,7 @@ import os
 import pathlib
 import pickle
 import re
+import zipfile
 
 import pytest
 import torch
@@ -89,6 +90,7 @@ def test_code_in_a_file_is_not_executed(tmp_path, place):
         (content(latent=LATENTS * torch.nan), "not finite"),
         (content(shape=[16, 21, 60, 104]), r"states shape \[16, 21, 60, 104\] but holds \(16, 13, 13, 13\)"),
         (content(shape=4), "states shape 4"),
+        (content(shape=[torch.zeros(2)] * 4), "states shape .*tensor"),
         (content(dtype="torch.float16"), "states dtype float16 but holds bfloat16"),
         (content(video_id=pathlib.PurePosixPath("drop")), "asks for pathlib"),
     ],
@@ -97,6 +99,16 @@ def test_code_in_a_file_is_not_executed(tmp_path, place):
 def test_what_is_not_latents_is_named(tmp_path, saved, says):
     torch.save(saved, tmp_path / "drop.pt")
     with pytest.raises(InputError, match=f"drop.pt.*{says}"):
+        read_released_latents(tmp_path / "drop.pt")
+
+
+def test_a_compressed_archive_is_refused_before_it_is_unpacked(tmp_path):
+    """A megabyte of it could fill the memory of any machine."""
+    torch.save(content(), tmp_path / "whole.pt")
+    with zipfile.ZipFile(tmp_path / "whole.pt") as whole, zipfile.ZipFile(tmp_path / "drop.pt", "w") as packed:
+        for name in whole.namelist():
+            packed.writestr(name, whole.read(name), zipfile.ZIP_DEFLATED)
+    with pytest.raises(InputError, match="drop.pt is a compressed archive"):
         read_released_latents(tmp_path / "drop.pt")
 
 
@@ -132,7 +144,7 @@ def test_a_turned_bit_in_the_latents_is_noticed(tmp_path):
     data = bytearray((tmp_path / "drop.pt").read_bytes())
     data[data.index(LATENTS.view(torch.uint8).numpy().tobytes()[:64]) + 9] ^= 1
     (tmp_path / "drop.pt").write_bytes(data)
-    with pytest.raises(InputError, match="drop.pt is damaged.*checksum"):
+    with pytest.raises(InputError, match="drop.pt .*is damaged.*checksum"):
         read_released_latents(tmp_path / "drop.pt")
 
 

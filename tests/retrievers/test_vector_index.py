@@ -1,19 +1,15 @@
-"""The exact search, the exclusions, and the index file."""
+"""The exact search, the exclusions, and the FAISS file of a release."""
 
-import logging
 import struct
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memkit.banks import MemoryBank
-from memkit.errors import BankError, InputError
+from memkit.errors import InputError
 from memkit.retrievers import Hits, Retriever
 from memkit.retrievers.hits import ClipTable
-from memkit.retrievers.index import BankIndex
 from memkit.retrievers.vectors import VectorIndex, import_faiss, read_flat_ip
 
 
@@ -135,174 +131,6 @@ def test_excluding_sources_that_were_never_recorded_is_an_error_and_not_a_leak()
     with pytest.raises(InputError, match="records its source"):
         Vectors(vectors, vectors, [None, None, None])(0, exclude_sources=["a"])
     assert Vectors(vectors[:0], vectors, [])(0, exclude_sources=["a"]) == Hits([], [])
-
-
-# The index that a bank keeps
-
-
-class Letters:
-    """Embeds a text by its letter counts and remembers what it was asked for."""
-
-    def __init__(self, shift=0.0):
-        self.asked, self.shift = [], shift
-        self.fail_after: int | None = None
-
-    def __call__(self, texts):
-        if self.fail_after is not None and len(self.asked) >= self.fail_after:
-            raise KeyboardInterrupt
-        self.asked += texts
-        counts = [[text.count(letter) + self.shift * (letter == "a") for letter in "abcdefgh"] for text in texts]
-        return torch.nn.functional.normalize(torch.tensor(counts, dtype=torch.float32), dim=-1)
-
-
-def bank_at(path, captions):
-    with MemoryBank.create(path) as bank:
-        for i, caption in enumerate(captions):
-            bank.add(f"clip{i}", torch.zeros(1, 1, 1, 1), caption)
-    return bank
-
-
-def index(bank, embed, **changes):
-    arguments: dict = {
-        "name": "letters",
-        "settings": {"v": 1},
-        "dim": 8,
-        "contents": lambda bank: [caption or None for caption in bank.captions],
-        "embed": embed,
-        "chunk": 2,
-    }
-    return BankIndex(bank, **arguments | changes)
-
-
-CAPTIONS = ["abc", "bad", "", "cab bed", "bad", "head"]
-
-
-@pytest.fixture
-def bank(tmp_path):
-    return bank_at(tmp_path / "bank", CAPTIONS)
-
-
-def same(one, other):
-    assert one.table.ids == other.table.ids
-    rows = np.arange(len(one.vectors))
-    np.testing.assert_array_equal(one.vectors.rows(rows), other.vectors.rows(np.arange(len(other.vectors))))
-
-
-def test_a_saved_index_is_used_again_and_only_new_clips_are_embedded(bank, caplog):
-    first = Letters()
-    built = index(bank, first)
-    assert first.asked == ["abc", "bad", "cab bed", "head"]  # the empty one is left out, the equal one shared
-    assert built.table.ids == ["clip0", "clip1", "clip3", "clip4", "clip5"]
-    again = Letters()
-    same(index(bank, again), built)
-    assert again.asked == ["abc"]  # the check that the model is the same
-    bank.add("new", torch.zeros(1, 1, 1, 1), "feed")
-    bank.add("copy", torch.zeros(1, 1, 1, 1), "bad")
-    grown = Letters()
-    extended = index(MemoryBank.open(bank.path), grown)
-    assert grown.asked == ["abc", "feed"]
-    assert extended.table.ids[-2:] == ["new", "copy"]
-    assert not caplog.records
-
-
-def test_an_index_follows_a_bank_that_grows_in_use(bank):
-    embed = Letters()
-    live = index(bank, embed)
-    embed.asked.clear()
-    bank.add("new", torch.zeros(1, 1, 1, 1), "feed")
-    live.refresh()
-    live.refresh()
-    assert embed.asked == ["feed"] and live.table.ids[-1] == "new" and len(live.vectors) == 6
-    same(index(bank, Letters()), live)
-
-
-def damage_vectors(folder):
-    data = bytearray((folder / "vectors.faiss").read_bytes())
-    data[-4] ^= 1  # the last bit of a fraction, so that only the checksum tells
-    (folder / "vectors.faiss").write_bytes(data)
-
-
-DAMAGE = {
-    "a flipped bit": damage_vectors,
-    "a cut file": lambda f: (f / "vectors.faiss").write_bytes((f / "vectors.faiss").read_bytes()[:-4]),
-    "an empty file": lambda f: (f / "vectors.faiss").write_bytes(b""),
-    "no vectors": lambda f: (f / "vectors.faiss").unlink(),
-    "cut JSON": lambda f: (f / "index.json").write_text((f / "index.json").read_text()[:-9]),
-    "another JSON": lambda f: (f / "index.json").write_text("[1, 2]"),
-    "no ids": lambda f: (f / "index.json").write_text('{"format": "memkit-index-1"}'),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_index_is_rebuilt_and_said(bank, caplog, damage):
-    built = index(bank, Letters())
-    DAMAGE[damage](built.folder)
-    embed = Letters()
-    same(index(bank, embed), built)
-    assert "head" in embed.asked
-    assert [r.levelno for r in caplog.records] == [logging.WARNING] and "is rebuilt" in caplog.text
-    caplog.clear()
-    same(index(bank, Letters()), built)
-    assert not caplog.records
-
-
-def test_a_stale_index_is_rebuilt_and_said(bank, tmp_path, caplog):
-    built = index(bank, Letters())
-    index(bank, Letters(), settings={"v": 2})
-    assert "not with" in caplog.text
-    index(bank, Letters())
-    caplog.clear()
-    other = index(bank, Letters(shift=0.5))  # the same settings, another model
-    assert "the model has changed" in caplog.text
-    assert not np.allclose(other.vectors.rows(np.arange(5)), built.vectors.rows(np.arange(5)))
-    caplog.clear()
-    changed = bank_at(tmp_path / "changed", ["abc", "bad", "", "cab bed", "bad", "hedge"])
-    other.folder.parent.rename(changed.path / "index")
-    embed = Letters(shift=0.5)
-    same(index(changed, embed), index(bank_at(tmp_path / "fresh", changed.captions), Letters(shift=0.5)))
-    assert "clips have changed" in caplog.text and "hedge" in embed.asked
-
-
-def test_an_index_tied_to_the_bank_is_stale_when_the_latents_change(tmp_path, caplog):
-    index(bank_at(tmp_path / "one", CAPTIONS), Letters(), tied_to_bank=True)
-    other = MemoryBank.create(tmp_path / "two")
-    for i, caption in enumerate(CAPTIONS):
-        other.add(f"clip{i}", torch.ones(1, 1, 1, 1), caption)
-    (tmp_path / "one" / "index").rename(tmp_path / "two" / "index")
-    index(other, Letters(), tied_to_bank=True)
-    assert "content has changed" in caplog.text
-    caplog.clear()
-    index(other, Letters(), tied_to_bank=True)
-    assert not caplog.records
-
-
-def test_a_bank_that_cannot_be_written_is_searched_from_memory(bank, caplog):
-    (bank.path / "index").write_text("in the way")  # also stops root, which permissions do not
-    found = index(bank, Letters())
-    assert len(found.vectors) == 5 and "stays in memory" in caplog.text
-    assert (bank.path / "index").read_text() == "in the way"
-
-
-def test_a_stopped_build_goes_on_from_where_it_was(bank, monkeypatch):
-    monkeypatch.setattr("memkit.retrievers.index.SAVE_EVERY_SECONDS", -1.0)
-    embed = Letters()
-    embed.fail_after = 3
-    with pytest.raises(KeyboardInterrupt):
-        index(bank, embed)
-    rest = Letters()
-    resumed = index(bank, rest)
-    assert rest.asked == ["abc", "head"]
-    assert not list(resumed.folder.glob(".*"))  # no temporary files
-    same(resumed, index(bank_at(bank.path.parent / "whole", CAPTIONS), Letters()))
-
-
-def test_a_clip_without_a_usable_vector_is_named(tmp_path):
-    bank = bank_at(tmp_path / "bank", ["abc", "xyz"])  # no letter of the second counts
-    with pytest.raises(BankError, match="'clip1'"):
-        index(bank, Letters())
-    bank = bank_at(tmp_path / "other", ["abc", "abc d"])
-    with pytest.raises(BankError, match="'clip0'"):
-        index(bank, lambda texts: torch.full((len(texts), 8), torch.nan))
 
 
 def test_an_index_file_is_read_only_when_it_is_whole_flat_and_of_unit_vectors(tmp_path):
