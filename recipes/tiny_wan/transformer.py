@@ -76,12 +76,8 @@ class Run:
         for name, value in self.model.state_dict().items():
             mean = self.average[name]
             mean.lerp_(value, 1 - rate) if value.is_floating_point() else mean.copy_(value)
-        figures = {
-            "loss": loss.mean().item(),
-            **training.by_noise_level(loss.detach(), drawn.sigma),
-            "norm": norm.item(),
-        }
-        return {**figures, "known": float(drawn.known.any())}
+        figures = {"loss": loss.mean().item(), **training.by_noise_level(loss.detach(), drawn.sigma)}
+        return {**figures, "norm": norm.item(), "known": float(drawn.known.any())}
 
 
 def train(config: TransformerConfig) -> tuple[TextAndVideo, PreTrainedTokenizerFast]:
@@ -116,9 +112,8 @@ def report_cost(run: Run, start: int) -> None:
     seconds = training.timed(lambda: other.step(start))
     weights = sum(p.numel() for p in run.model.parameters()) * 4
     # a checkpoint is the weights, their average and up to two moments; two lie there while one replaces the other
-    training.estimate_cost(
-        "transformer", [training.Phase("all", run.config.steps - start, seconds)], 8 * weights, run.config.out
-    )
+    phases = [training.Phase("all", run.config.steps - start, seconds)]
+    training.estimate_cost("transformer", phases, 8 * weights, run.config.out)
 
 
 def _is_matrix(name: str, parameter: Tensor) -> bool:
