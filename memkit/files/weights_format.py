@@ -106,6 +106,4 @@ def check_torch_checksums(path: str | os.PathLike[str]) -> None:
                     while content.read(1 << 24):
                         pass
     except Exception as error:  # zipfile has many types for a damaged archive
-        raise InputError(
-            f"{path} cannot be read: it is damaged (its content does not fit its checksums); {_FETCH}."
-        ) from error
+        raise InputError(f"{path} cannot be read: it is damaged (its content does not fit its checksums).") from error
