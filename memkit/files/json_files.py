@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +16,7 @@ from memkit.files.atomic import atomic_write, reading, writing
 from memkit.files.checksums import set_checksum, verify_checksum, with_checksum, without_checksum
 
 ROW_CHECKSUM_KEY = "crc32"
+_MISNAMED = re.compile(rb'"[^"]{5}": "[0-9a-f]{8}"\}$')  # a last entry that looks like a checksum
 LARGEST = 1 << 30  # bytes of a JSON file; more is damage or an attack, and parsing it takes ten times as much memory
 
 
@@ -134,6 +136,8 @@ def row_of(line: bytes, finite: bool = True) -> dict[str, Any]:
         text = line.decode().rpartition(f'"{ROW_CHECKSUM_KEY}"')[0].removesuffix(", ") + "}"
         if f"{_crc(text):08x}" != stated:
             raise FileError("its content does not match its checksum")
+    elif _MISNAMED.search(line):
+        raise FileError("the name of its checksum is damaged")
     return row
 
 

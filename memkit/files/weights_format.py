@@ -13,7 +13,7 @@ Format = Literal["safetensors", "torch", "gguf"]
 _ARCHIVES = ((b"\x1f\x8b", "a gzip archive"), (b"7z\xbc\xaf", "a 7z archive"), (b"Rar!", "a RAR archive"))
 _LONGEST_HEADER = 100_000_000
 """The format's own limit, in bytes."""
-
+_DIRECTORY = 0x10  # of the attributes in MS-DOS; torch would return memory as it was in place of such an entry
 _FETCH = "download the file again, for example with `hf download`"
 
 
@@ -96,17 +96,17 @@ def check_torch_checksums(path: str | os.PathLike[str]) -> None:
     Torch itself does not, and would return wrong values from a damaged file. Files in torch's format from before 1.6,
     and those written without checksums, pass.
     """
-    if not zipfile.is_zipfile(path):
-        return
     try:
+        if not zipfile.is_zipfile(path):
+            return
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
+                if entry.is_dir() or entry.external_attr & _DIRECTORY:
+                    raise zipfile.BadZipFile(f"{entry.filename} is marked as a folder")
                 if not entry.CRC:  # torch.serialization.set_crc32_options(False); or it is empty
                     continue
                 with archive.open(entry) as content:  # which compares them itself
                     while content.read(1 << 24):
                         pass
     except Exception as error:  # zipfile has many types for a damaged archive
-        raise InputError(
-            f"{path} cannot be read: it is damaged (its content does not fit its checksums); {_FETCH}."
-        ) from error
+        raise InputError(f"{path} cannot be read: it is damaged (its content does not fit its checksums).") from error

@@ -16,7 +16,7 @@ from memkit.training.checkpoint import (
 from memkit.training.command_line import PREPARES, SAMPLES, TRAINS, parse_with, report_done, run_command
 from memkit.training.launch import distribute, launch, micro_batches, report_sharding, shard, sharded
 from memkit.training.limits import CheckedSettings
-from memkit.training.load import load_backbone, load_codec, load_trainable
+from memkit.training.load import load_backbone, load_codec, load_trainable, open_bank
 from memkit.training.loop import (
     adamw,
     clip_gradients,
@@ -87,6 +87,7 @@ __all__ = [
     "lr_multiplier",
     "micro_batches",
     "parse_with",
+    "open_bank",
     "pick_device",
     "prepared",
     "report_done",

@@ -80,8 +80,10 @@ def steps_done(path: Path) -> int:
 
     Raises `InputError` where the file is damaged or no checkpoint.
     """
-    with reading(path, REMEDY):
+    try:
         check_torch_checksums(path)
+    except InputError as error:
+        raise FileError(f"{str(error).removesuffix('.')}; {REMEDY}.") from error
     return _state(read_torch(path, REMEDY, values="skipped"), path)["step"]
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from memkit.backbones.codec import WanCodec, tiny_folder
 from memkit.backbones.wan import WanBackbone
+from memkit.banks.bank import MemoryBank
 from memkit.errors import FileError, InputError
 from memkit.files.checksums import verify_sums
 from memkit.training.launch import shard as shard_weights
@@ -95,6 +96,13 @@ def _transformer(folder: Path | str, dtype: torch.dtype) -> WanTransformer3DMode
     except Exception as error:  # diffusers has many types for a damaged folder
         why = " ".join(str(error).split())[:300]
         raise FileError(f"{part} cannot be loaded ({why}); train again, or restore the folder from a copy.") from error
+
+
+def open_bank(path: Path, prepare: str) -> MemoryBank:
+    """The bank of a run. Raises `InputError` that names the command to ``prepare`` it where there is none."""
+    if not (path / "bank.json").exists():
+        raise InputError(f"There is no bank {path}; run {prepare} first.")
+    return MemoryBank.open(path)
 
 
 def set_threads(settings: RunSettings) -> None:

@@ -77,9 +77,11 @@ class RunLog:
             folder.mkdir(parents=True, exist_ok=True)
         self._file = folder / LOG
         rows = read_run_log(folder) if self._file.exists() else []
-        if rows and not self._file.read_bytes().endswith(b"\n"):
+        if self._file.exists() and self._file.read_bytes().rpartition(b"\n")[2]:
             tqdm.write(f"{self._file}: the last line was cut short and is dropped.")
         kept = [row for row in rows if row["step"] < start]
+        if start and not kept:
+            tqdm.write(f"{self._file} has no rows of the steps before {start}.")
         with atomic_write(self._file) as partial:
             partial.write_text("".join(line_of(to_json(row)) for row in kept), encoding="utf-8")
         self._before = kept[-1]["seconds"] if kept else 0.0

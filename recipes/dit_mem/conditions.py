@@ -73,10 +73,7 @@ def mixture(config: Config, bank: MemoryBank, targets: Sequence[str]) -> dict[st
     The other's clips count as those shown, so "with truth" speaks for the one and "with the clips shown" for the other.
     """
     right, wrong = _found(config, bank, targets, "retrieved"), [others(config, bank, id) for id in targets]
-    return {
-        "low right, high other": Condition(wrong, low=right),
-        "high right, low other": Condition(wrong, high=right),
-    }
+    return {"low right, high other": Condition(wrong, low=right), "high right, low other": Condition(wrong, high=right)}
 
 
 def encoders(config: Config, bank: MemoryBank, targets: Sequence[str]) -> dict[str, Condition]:

@@ -95,9 +95,7 @@ class TrainingSet:
         self.hits = [found.ids for found in hits]
         self.short = sum(len(found) < config.k for found in self.hits)
         if not any(self.hits):
-            raise InputError(
-                f"No clip of {bank.path} has company: all are of one source; give the clips other sources."
-            )
+            raise InputError(f"No clip of {bank.path} has company: all are of one source; give them other sources.")
 
     def batch(self, step: int, rank: int = 0, processes: int = 1) -> Batch:
         """The share of one process in the batch of a step, which is that of one process with all of their samples."""

@@ -28,7 +28,7 @@ from memkit.errors import InputError
 from memkit.evaluation import ResultStore, write_tables
 from memkit.generation import generate_videos
 from memkit.memory import Memory
-from memkit.training import fingerprint, report_done, run_command
+from memkit.training import fingerprint, open_bank, report_done, run_command
 from memkit.video import from_model, write_video
 from memkit.worlds.law_clips import law_of
 from recipes.dit_mem.conditions import STUDIES, Condition
@@ -95,9 +95,7 @@ def open_evaluator(command: Prompts) -> Evaluator:
     Raises `InputError` for a bank that is not of the laws world or has too few clips.
     """
     config = command.config
-    if not (config.test_bank / "bank.json").exists():
-        raise InputError(f"There is no bank {config.test_bank}; run recipes.dit_mem.prepare without --videos.")
-    bank = MemoryBank.open(config.test_bank)
+    bank = open_bank(config.test_bank, "recipes.dit_mem.prepare without --videos")
     if bank.info.get("world") != "laws" or len(bank) < command.clips:
         raise InputError(f"{config.test_bank} is no bank of {command.clips} clips of the laws world; see prepare.")
     return Evaluator(command, load_backbone(config), bank)

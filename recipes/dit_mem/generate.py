@@ -152,9 +152,8 @@ def _generate_batch(
     for job, found, frames in zip(jobs, hits, videos, strict=True):
         # made meanwhile; or the file system ignores case, and this was another prompt's
         if not job.is_done(settings):
-            shown = [
-                {"id": i, "score": s, "caption": captions[i]} for i, s in zip(found.ids, found.scores, strict=True)
-            ]
+            pairs = zip(found.ids, found.scores, strict=True)
+            shown = [{"id": id, "score": score, "caption": captions[id]} for id, score in pairs]
             job.write(frames, backbone.video_format.fps, settings, hits=shown)
 
 

@@ -16,7 +16,7 @@ import tyro
 from memkit.encoders import EncoderName, EncoderSize
 from memkit.generation import WAN_NEGATIVE_PROMPT
 from memkit.retrievers import DEFAULT_MODEL
-from memkit.training import SAMPLES, DataSettings, SampleSettings, Settings, TrainSettings, parse_with
+from memkit.training import SAMPLES, CheckedSettings, DataSettings, SampleSettings, Settings, TrainSettings, parse_with
 
 LAWS_QUERY = (
     r"(\w+) (?:ball|cube) .*(planet \w+)"
@@ -205,7 +205,7 @@ PRESETS: dict[str, Callable[[], Config]] = {
 
 
 @dataclass(frozen=True)
-class Command:
+class Command(CheckedSettings):
     """The settings, which every command takes; a command adds its own fields."""
 
     shows: ClassVar[tuple[type, ...]] = SAMPLES

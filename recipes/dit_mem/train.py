@@ -21,9 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from memkit import training
 from memkit.backbones import WanBackbone
-from memkit.banks import MemoryBank
 from memkit.encoders import MemoryEncoder
-from memkit.errors import InputError
 from memkit.generation import TextCache
 from recipes.dit_mem.data import TrainingSet
 from recipes.dit_mem.parts import load_backbone, new_encoder
@@ -127,11 +125,10 @@ class Train(Command):
 def main(command: Command) -> int:
     """Train; the exit code."""
     config = command.config
-    if not (config.bank / "bank.json").exists():
-        raise InputError(f"There is no bank {config.bank}; run recipes.dit_mem.prepare first.")
+    bank = training.open_bank(config.bank, "recipes.dit_mem.prepare")
     accelerator = training.launch(config, "memkit-dit-mem", asdict(config))
     backbone = load_backbone(config, accelerator.device)
-    data = TrainingSet(MemoryBank.open(config.bank), config)
+    data = TrainingSet(bank, config)
     accelerator.print(f"{len(data.ids)} targets, {data.short} of them with fewer than {config.k} clips of memory")
     training.report_sharding(accelerator, *backbone.transformers)
     train(config, backbone, data, accelerator)

@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from memkit.training import SAMPLES, DataSettings, SampleSettings, Settings, TrainSettings, parse_with
+from memkit.training import SAMPLES, CheckedSettings, DataSettings, SampleSettings, Settings, TrainSettings, parse_with
 
 Annotation = Literal["exact", "estimated", "none"]
 """How the poses of a bank's videos are known: rendered or measured, estimated from the pictures, not at all."""
@@ -145,7 +145,7 @@ PRESETS: dict[str, Callable[[], Config]] = {"tiny": tiny, "wan2.1-1.3b": wan2_1_
 
 
 @dataclass(frozen=True)
-class Command:
+class Command(CheckedSettings):
     """The settings, which every command takes; a command adds its own fields."""
 
     shows: ClassVar[tuple[type, ...]] = SAMPLES

@@ -59,9 +59,8 @@ def train(
     )
     objective = Objective(config, backbone, method, data)
     model = training.distribute(accelerator, objective, backbone.transformer, config.shard)
-    optimizer = accelerator.prepare(
-        training.adamw([(objective.transformer.parameters(), config.lr), (method.parameters(), config.camera_lr)])
-    )
+    rates = [(objective.transformer.parameters(), config.lr), (method.parameters(), config.camera_lr)]
+    optimizer = accelerator.prepare(training.adamw(rates))
     state = training.TrainState(objective, optimizer, accelerator)
     start, total = state.resume(config.out / "checkpoint.pt", run), config.pretrain_steps + config.steps
     training.check_disk("memlearner", config.out, 8 * 4 * sum(p.numel() for p in objective.parameters()))
@@ -86,12 +85,8 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             row = None
             if step % config.log_every == 0:
-                row = {
-                    "step": step,
-                    **training.gathered_losses(accelerator, losses),
-                    "norm": norm,
-                    "past": len(batch.history),
-                }
+                row = {"step": step, **training.gathered_losses(accelerator, losses), "norm": norm}
+                row["past"] = len(batch.history)
             log.step(row)
             if (step + 1) % config.save_every == 0 or step + 1 == total:
                 save(config, objective, state, step + 1, run)
@@ -102,9 +97,7 @@ def train(
 def check(config: Config) -> None:
     """Raises `InputError` for settings of one method with another."""
     if config.pretrain_steps and config.method != "separate":
-        raise InputError(
-            f"--pretrain-steps is for the method 'separate'; {config.method!r} has nothing to learn alone."
-        )
+        raise InputError(f"--pretrain-steps is for the method 'separate'; {config.method!r} learns nothing alone.")
     if config.context_noise != "clean" and config.method != "window":
         raise InputError(f"--context-noise is for the method 'window'; {config.method!r} takes clean context.")
     if config.query_loss and config.method != "learned":
@@ -139,15 +132,12 @@ class Train(Command):
 def main(command: Command) -> int:
     """Train; the exit code."""
     config = command.config
-    banks = [config.folder / "train", *config.more_banks]
-    for bank in banks:
-        if not (bank / "bank.json").exists():
-            raise InputError(f"There is no bank {bank}; run recipes.memlearner.prepare first.")
+    paths = (config.folder / "train", *config.more_banks)
+    banks = [training.open_bank(path, "recipes.memlearner.prepare") for path in paths]
     accelerator = training.launch(config, "memkit-memlearner", asdict(config))
-    backbone = training.load_trainable(
-        config, accelerator.device, training.sharded(accelerator, config.shard), config.start
-    )
-    train(config, backbone, [MemoryBank.open(bank) for bank in banks], accelerator)
+    sharded = training.sharded(accelerator, config.shard)
+    backbone = training.load_trainable(config, accelerator.device, sharded, config.start)
+    train(config, backbone, banks, accelerator)
     training.report_sharding(accelerator, backbone.transformer)
     accelerator.end_training()
     training.report_done(config.out, "python -m recipes.memlearner.evaluate with the same --preset and flags")

@@ -26,9 +26,7 @@ import torch
 from torch import Tensor
 
 from memkit.backbones import WanBackbone
-from memkit.banks import MemoryBank
 from memkit.cameras import Cameras
-from memkit.errors import InputError
 from memkit.evaluation import ResultStore, write_tables
 from memkit.files.names import file_names
 from memkit.generation import generate_latents
@@ -38,7 +36,7 @@ from memkit.positions import PMRoPE
 from memkit.report import contact_sheet
 from memkit.streaming import Stream, read_everything
 from memkit.streaming.read_policies import Read
-from memkit.training import fingerprint, load_backbone, report_done, run_command
+from memkit.training import fingerprint, load_backbone, open_bank, report_done, run_command
 from memkit.video import from_model, to_model, write_video
 from recipes.remind.clips import WorldClip
 from recipes.remind.presets import STRIDE, Command, Config, parse
@@ -91,10 +89,8 @@ def _settings(command: Evaluate) -> dict[str, object]:
 
 def open_clips(config: Config) -> ClipBank:
     """The test bank. Raises `InputError` where there is none."""
-    path = config.folder / "test"
-    if not (path / "bank.json").exists():
-        raise InputError(f"There is no bank {path}; run recipes.remind.prepare first (--into test, of your videos).")
-    return ClipBank(MemoryBank.open(path), config)
+    prepare = "recipes.remind.prepare (--into test, of your videos)"
+    return ClipBank(open_bank(config.folder / "test", prepare), config)
 
 
 class Attention(NamedTuple):

@@ -66,11 +66,7 @@ def fill_clips(path: Path, config: Config, codec: WanCodec, clips: Mapping[str, 
     info = {"recipe": "remind", "model": config.model, **asdict(config.form), "chunk": config.chunk, "of": source}
     # the twin is added last: if it is there, the clip is complete
     bad = fill_bank(
-        path,
-        info,
-        clips,
-        lambda bank, id: twin_of(id) in bank,
-        lambda bank, clip: add_clip(bank, clip, codec),
+        path, info, clips, lambda bank, id: twin_of(id) in bank, lambda bank, clip: add_clip(bank, clip, codec)
     )
     if bad is not None:
         stored = set(MemoryBank.open(path).ids)

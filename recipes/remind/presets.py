@@ -16,7 +16,7 @@ import tyro
 
 from memkit.backbones import VideoFormat
 from memkit.errors import InputError
-from memkit.training import SAMPLES, DataSettings, SampleSettings, Settings, TrainSettings, parse_with
+from memkit.training import SAMPLES, CheckedSettings, DataSettings, SampleSettings, Settings, TrainSettings, parse_with
 
 CameraMode = Literal["off", "phase", "full"]
 STRIDE = 4  # video frames of a latent frame but the first, in every Wan
@@ -166,7 +166,7 @@ PRESETS: dict[str, Callable[[], Config]] = {"tiny": tiny, "wan2.1-1.3b": wan2_1_
 
 
 @dataclass(frozen=True)
-class Command:
+class Command(CheckedSettings):
     """The settings, which every command takes; a command adds its own fields."""
 
     shows: ClassVar[tuple[type, ...]] = SAMPLES

@@ -111,7 +111,7 @@ class ClipBank:
         info = bank.info
         if info.get("recipe") != "remind" or info.get("chunk") != config.chunk:
             raise InputError(
-                f"{bank.path} is not a bank of clips in chunks of {config.chunk}; run recipes.remind.prepare."
+                f"{bank.path} is no bank of clips in chunks of {config.chunk}; run recipes.remind.prepare."
             )
         self.bank, self.config = bank, config
         there = set(bank.ids)

@@ -26,7 +26,6 @@ from memkit import training
 from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
 from memkit.cameras import CameraPath
-from memkit.errors import InputError
 from memkit.generation import TextCache
 from memkit.injectors import TeacherForcing, stream_cameras
 from memkit.injectors.teacher_forcing.step import ForcedStep
@@ -115,19 +114,14 @@ def train(config: Config, backbone: WanBackbone, bank: MemoryBank, accelerator: 
                 losses.append((error, sigma))
             training.zero_missing_gradients(objective)
             norm = training.clip_gradients(accelerator, objective, config.clip_norm)
-            training.set_learning_rate(
-                optimizer, training.lr_multiplier(step, config.steps, config.warmup, config.schedule)
-            )
+            rate = training.lr_multiplier(step, config.steps, config.warmup, config.schedule)
+            training.set_learning_rate(optimizer, rate)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             row = None
             if step % config.log_every == 0:
-                row = {
-                    "step": step,
-                    **training.gathered_losses(accelerator, losses),
-                    "norm": norm,
-                    "graph": summary(batch),
-                }
+                row = {"step": step, **training.gathered_losses(accelerator, losses), "norm": norm}
+                row["graph"] = summary(batch)
             log.step(row)
             if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
                 save(config, objective, state, step + 1, run)
@@ -162,11 +156,10 @@ class Train(Command):
 def main(command: Command) -> int:
     """Train; the exit code."""
     config = command.config
-    if not (config.folder / "train" / "bank.json").exists():
-        raise InputError(f"There is no bank {config.folder / 'train'}; run recipes.remind.prepare first.")
+    bank = training.open_bank(config.folder / "train", "recipes.remind.prepare")
     accelerator = training.launch(config, "memkit-remind", asdict(config))
     backbone = training.load_trainable(config, accelerator.device, training.sharded(accelerator, config.shard))
-    train(config, backbone, MemoryBank.open(config.folder / "train"), accelerator)
+    train(config, backbone, bank, accelerator)
     training.report_sharding(accelerator, backbone.transformer)
     accelerator.end_training()
     training.report_done(config.out, "python -m recipes.remind.evaluate with the same --preset and flags")

@@ -75,12 +75,8 @@ class Run:
         for name, value in self.model.state_dict().items():
             mean = self.average[name]
             mean.lerp_(value, 1 - rate) if value.is_floating_point() else mean.copy_(value)
-        figures = {
-            "loss": loss.mean().item(),
-            **training.by_noise_level(loss.detach(), samples.sigma),
-            "norm": norm.item(),
-        }
-        return {**figures, "conditioned": float(samples.conditioning_frames.any())}
+        figures = {"loss": loss.mean().item(), **training.by_noise_level(loss.detach(), samples.sigma)}
+        return {**figures, "norm": norm.item(), "conditioned": float(samples.conditioning_frames.any())}
 
 
 def train(config: TransformerConfig) -> tuple[TextAndVideo, PreTrainedTokenizerFast]:
@@ -115,10 +111,9 @@ def report_cost(run: Run, start: int) -> None:
     other = Run(run.config, copy.deepcopy(run.model), run.tokenizer, run.latents, run.rows)
     seconds = training.timed(lambda: other.step(start))
     weights = sum(p.numel() for p in run.model.parameters()) * 4
-    # a checkpoint has the weights, their average and up to two moments; while it is replaced, there are two
-    training.estimate_cost(
-        "transformer", [training.Phase("all", run.config.steps - start, seconds)], 8 * weights, run.config.out
-    )
+    # a checkpoint is the weights, their average and up to two moments; two lie there while one replaces the other
+    phases = [training.Phase("all", run.config.steps - start, seconds)]
+    training.estimate_cost("transformer", phases, 8 * weights, run.config.out)
 
 
 def _is_matrix(name: str, parameter: Tensor) -> bool:

@@ -38,7 +38,7 @@ from memkit.evaluation import Cells, ResultStore, Table, exactly, interval, para
 from memkit.flow import NUM_TRAIN_TIMESTEPS
 from memkit.generation import TextCache
 from memkit.generation.short_text import PIPELINE_TEXT_LENGTH
-from memkit.training import fingerprint, report_done, run_command, run_settings
+from memkit.training import fingerprint, open_bank, report_done, run_command, run_settings
 from memkit.video import to_model
 from memkit.worlds import LAWS, sample_law
 from memkit.worlds.law_clips import FALLS, PROCESSES
@@ -116,9 +116,7 @@ def training_clips(command: Full, test_bank: MemoryBank) -> Clips:
     """The clips to train on, never a prompt. Raises `InputError` where there is none."""
     config = command.tuned
     if command.data == "train":
-        if not (config.bank / "bank.json").exists():
-            raise InputError(f"There is no bank {config.bank}; run recipes.dit_mem.prepare first.")
-        bank = MemoryBank.open(config.bank)
+        bank = open_bank(config.bank, "recipes.dit_mem.prepare")
         return Clips(bank, bank.ids, config)
     if len(test_bank) <= command.clips:
         raise InputError(f"{test_bank.path} has no clip besides the {command.clips} prompts; give fewer --clips.")
