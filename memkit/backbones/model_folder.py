@@ -22,10 +22,11 @@ from memkit.backbones.model_configs import (
     check_types,
     read_part_config,
 )
+from memkit.checks import shown
 from memkit.errors import FileError, InputError
 from memkit.files.json_files import read_json
 from memkit.files.models import RESTORE, check_floating, check_loaded, check_size, loading, weights_in
-from memkit.files.values import is_number, shown
+from memkit.files.values import is_number
 
 INDEX_FILE = "model_index.json"
 CONFIG_FILE = "config.json"

@@ -9,8 +9,9 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from memkit.checks import shown
 from memkit.errors import InputError
-from memkit.files.values import check_counts, is_count, shown
+from memkit.files.values import check_counts, is_count
 from memkit.memory import Memory
 
 POSITION_BASE = 100.0  # wavelengths of 6 to 600 tokens: grids are small

@@ -28,8 +28,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from memkit.checks import shown
 from memkit.errors import InputError
-from memkit.files.values import is_number, shown
+from memkit.files.values import is_number
 
 FILTER_SHAPES = ("gaussian", "butterworth", "ideal")
 
