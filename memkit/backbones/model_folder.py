@@ -45,8 +45,8 @@ def find_pipeline(name: str | Path, local_files_only: bool = False) -> Path:
         return Path(WanPipeline.download(str(name), local_files_only=local_files_only))
 
 
-def load_pipeline(folder: Path, dtype: torch.dtype, **parts: Any) -> WanPipeline:
-    """The Wan pipeline of a folder; ``parts`` that are given are not loaded.
+def load_pipeline(folder: Path, dtype: Dtype, **parts: Any) -> WanPipeline:
+    """The Wan pipeline of a folder, by default in fp32; ``parts`` that are given are not loaded.
 
     Raises `FileError`, which names the file, where a part is missing or damaged or belongs to another kind of model.
     """
@@ -58,22 +58,25 @@ def load_pipeline(folder: Path, dtype: torch.dtype, **parts: Any) -> WanPipeline
         _kind_of(folder, index, name, kind)
     loaded = dict(parts)
     for name in experts:
-        loaded[name] = load_transformer(folder / name, dtype)
+        loaded[name] = load_transformer(folder / name, dtype or torch.float32, eight_bits=dtype is not None)
     if "vae" not in loaded:
         loaded["vae"] = load_vae(folder / "vae")
     if _has(index, "text_encoder"):  # a pipeline may be saved without, to be given embeddings
-        loaded["text_encoder"] = _load_text_encoder(folder, index, dtype)
+        loaded["text_encoder"] = _load_text_encoder(folder, index, dtype or torch.float32)
     if _has(index, "tokenizer"):
         loaded["tokenizer"] = _load_tokenizer(folder, index, loaded.get("text_encoder"))
     loaded["scheduler"] = _load_scheduler(folder, index)
     _check_together(folder, index, loaded)
     with loading(folder):
-        return WanPipeline.from_pretrained(folder, dtype=dtype, **loaded)
+        return WanPipeline.from_pretrained(folder, dtype=dtype or torch.float32, **loaded)
 
 
-def load_transformer(folder: Path, dtype: Dtype) -> WanTransformer3DModel:
-    """The transformer of a folder with its config.json. Raises `FileError` where it is missing or damaged."""
-    return _load_model(WanTransformer3DModel, folder, dtype)
+def load_transformer(folder: Path, dtype: Dtype, eight_bits: bool = False) -> WanTransformer3DModel:
+    """The transformer of a folder with its config.json; weights in fp8, without scales, only if ``eight_bits``.
+
+    Raises `FileError` where it is missing or damaged.
+    """
+    return _load_model(WanTransformer3DModel, folder, dtype, eight_bits)
 
 
 def load_vae(folder: Path) -> AutoencoderKLWan:
@@ -81,7 +84,7 @@ def load_vae(folder: Path) -> AutoencoderKLWan:
     return _load_model(AutoencoderKLWan, folder, None)
 
 
-def _load_model(kind: Any, folder: Path, dtype: Dtype) -> Any:
+def _load_model(kind: Any, folder: Path, dtype: Dtype, eight_bits: bool = False) -> Any:
     file = folder / CONFIG_FILE
     config = read_part_config(file, kind)
     check_model_numbers(file, config)
@@ -89,7 +92,7 @@ def _load_model(kind: Any, folder: Path, dtype: Dtype) -> Any:
         check_latent_statistics(file, config)
     tensors = weights_in(folder, DIFFUSERS_STEM)
     if "quantization_config" not in config:
-        check_floating(tensors, folder, eight_bits=dtype is not None)
+        check_floating(tensors, folder, eight_bits)
     check_size(lambda: kind.from_config(config), tensors, file)
     with loading(folder):
         model, info = kind.from_pretrained(str(folder), dtype=dtype, output_loading_info=True)

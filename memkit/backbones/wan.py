@@ -76,9 +76,9 @@ class WanBackbone:
                     f"{folder} has neither model_index.json (a pipeline) nor config.json (a transformer); give a "
                     "diffusers folder or a hub id."
                 )
-            return cls(load_transformer(folder, torch_dtype))
+            return cls(load_transformer(folder, torch_dtype, eight_bits=torch_dtype is not None))
         video_format = read_format(folder)
-        pipe = load_pipeline(folder, torch_dtype or torch.float32)  # else transformers uses the dtype of the files
+        pipe = load_pipeline(folder, torch_dtype)
         return cls.from_pipeline(pipe, video_format or format_of(pipe.vae.config.z_dim))
 
     @classmethod

@@ -94,7 +94,7 @@ def check_floating(tensors: Mapping[str, TensorInfo], where: str | os.PathLike[s
         if info.dtype not in wanted and not (eight_bits and info.dtype.startswith("float8")):
             raise FileError(
                 f"{where} holds {name} as {info.dtype}, which weights are not; give them in float32, bfloat16 or "
-                "float16, or state their quantization_config."
+                "float16, or state their quantization_config. Weights that were only cast to fp8 need a torch_dtype."
             )
 
 
