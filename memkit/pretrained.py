@@ -166,7 +166,7 @@ class Pretrained:
                 f"save or an edited file; save the module again, or restore the configuration."
             )
         with torch.random.fork_rng(devices=[]), loading(path, "restore it, or save the module again"):
-            sketch = on_meta(lambda: cls(config), len(tensors))  # type: ignore[call-arg]
+            sketch = on_meta(lambda: cls(config), len(tensors), path)  # type: ignore[call-arg]
             if sketch is not None:  # before a size in the configuration claims memory
                 check_shapes(sketch, tensors, folder / WEIGHTS_FILE)
             module = cls(config)  # type: ignore[call-arg]

@@ -37,11 +37,11 @@ Dtype = torch.dtype | None
 
 def find_pipeline(name: str | Path, local_files_only: bool = False) -> Path:
     """The folder of a pipeline: ``name`` itself or, where there is none, what is fetched from the hub under this id."""
-    if not isinstance(name, str | Path):
+    if not isinstance(name, str | Path) or name == "":
         raise InputError(f"The model is {shown(name)}; give a diffusers folder or a hub id.")
     if Path(name).is_dir():
         return Path(name)
-    with loading(repr(str(name)), "it is no folder here; give a diffusers folder, or the id of one on the hub"):
+    with loading(repr(str(name)), "there is no such folder here: give a diffusers folder, or the id of one on the hub"):
         return Path(WanPipeline.download(str(name), local_files_only=local_files_only))
 
 
@@ -56,16 +56,15 @@ def load_pipeline(folder: Path, dtype: Dtype, **parts: Any) -> WanPipeline:
         raise FileError(f"{folder / INDEX_FILE} has no transformer, as that of a Wan pipeline has; {RESTORE}.")
     for name, kind in (("transformer", WanTransformer3DModel), ("vae", AutoencoderKLWan)):
         _kind_of(folder, index, name, kind)
-    loaded = dict(parts)
-    for name in experts:
-        loaded[name] = load_transformer(folder / name, dtype or torch.float32, eight_bits=dtype is not None)
-    if "vae" not in loaded:
-        loaded["vae"] = load_vae(folder / "vae")
+    loaded = {"scheduler": _load_scheduler(folder, index), **parts}  # the small parts first: their errors come at once
     if _has(index, "text_encoder"):  # a pipeline may be saved without, to be given embeddings
         loaded["text_encoder"] = _load_text_encoder(folder, index, dtype or torch.float32)
     if _has(index, "tokenizer"):
         loaded["tokenizer"] = _load_tokenizer(folder, index, loaded.get("text_encoder"))
-    loaded["scheduler"] = _load_scheduler(folder, index)
+    if "vae" not in loaded:
+        loaded["vae"] = load_vae(folder / "vae")
+    for name in experts:
+        loaded[name] = load_transformer(folder / name, dtype or torch.float32, eight_bits=dtype is not None)
     _check_together(folder, index, loaded)
     with loading(folder):
         return WanPipeline.from_pretrained(folder, dtype=dtype or torch.float32, **loaded)
@@ -117,7 +116,9 @@ def _load_text_encoder(folder: Path, index: dict[str, Any], dtype: torch.dtype) 
         config = kind.config_class.from_pretrained(folder)
     check_size(lambda: kind(config), tensors, file)
     with loading(folder):
-        model, info = kind.from_pretrained(folder, dtype=dtype, use_safetensors=True, output_loading_info=True)
+        model, info = kind.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
+        )  # sizes that differ are in info, by name
     check_loaded(model, info, folder)
     return model.eval()
 

@@ -208,7 +208,7 @@ def load_dit_mem(
         path_or_state_dict = read_state_dict(source, "give a DiT-Mem checkpoint as a state dict of tensors")
     tensors = _encoder_tensors(path_or_state_dict, source)
     config = config or _infer(tensors, source)
-    sketch = on_meta(lambda: _with_filters(DitMemEncoder(config), tensors, source), len(tensors))
+    sketch = on_meta(lambda: _with_filters(DitMemEncoder(config), tensors, source), len(tensors), source)
     if sketch is not None:  # before sizes in the file claim memory
         check_shapes(sketch, {**_statistics(sketch), **tensors}, source)
     encoder = _with_filters(DitMemEncoder(config), tensors, source)
