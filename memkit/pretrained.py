@@ -182,7 +182,7 @@ class Pretrained:
             )
         build = partial(cls._build, config, tensors, saved_with or {}, folder)
         with torch.random.fork_rng(devices=[]), loading(path, "restore it, or save the module again"):
-            sketch = on_meta(build, len(tensors))
+            sketch = on_meta(build, len(tensors), path)
             if sketch is not None:  # before a size in the configuration claims memory
                 check_shapes(sketch, tensors, weights)
             module = build()

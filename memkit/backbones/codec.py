@@ -12,6 +12,7 @@ from torch import Tensor
 
 from memkit.backbones.model_folder import load_vae
 from memkit.backbones.presets import VideoFormat, format_of
+from memkit.checks import check_finite, check_floats, extremes
 from memkit.errors import FileError, InputError
 from memkit.files.checksums import verify_sums
 from memkit.files.json_files import read_json
@@ -21,6 +22,9 @@ from memkit.hub import find_folder
 FORMAT_FILE = "video_format.json"
 """File in a model folder with the format of the videos that the model generates: num_frames, height, width, fps."""
 
+
+FARTHEST = 10.0
+"""A pixel that is farther from 0 is in another range than [-1, 1], which decoded videos leave a little."""
 
 _VAE_FILES = ("vae/config.json", "vae/diffusion_pytorch_model*.safetensors*", FORMAT_FILE)
 
@@ -62,8 +66,10 @@ class WanCodec:
         deviation.
 
         Raises:
-            InputError: the number of frames is not 4·k + 1 (4 is the temporal stride): the VAE would drop the rest.
+            InputError: the number of frames is not 4·k + 1 (4 is the temporal stride): the VAE would drop the rest; or
+                pixels are not finite, or far out of [-1, 1], as from 0 to 255.
         """
+        self._check_video(video)
         stride, frames = self.vae.config.scale_factor_temporal, video.shape[2]
         if rest := (frames - 1) % stride:
             raise InputError(
@@ -78,10 +84,34 @@ class WanCodec:
     def decode_latents(
         self, latents: Float[Tensor, "batch channels latent_frames latent_height latent_width"]
     ) -> Float[Tensor, "batch 3 frames height width"]:
-        """Decode normalised latents to videos in [-1, 1]."""
+        """Decode normalised latents to videos in [-1, 1].
+
+        Raises:
+            InputError: the latents are not finite, or have other channels than the VAE.
+        """
+        check_finite("latents", latents, "[B, C, T, H, W]")
+        if latents.shape[1] != self.vae.config.z_dim or 0 in latents.shape:
+            raise InputError(
+                f"latents have the shape {list(latents.shape)}; give [B, {self.vae.config.z_dim}, T, H, W]."
+            )
         latents = latents.to(self.vae.device, self.vae.dtype)
         mean, std = self._latent_statistics(latents)
         return self.vae.decode(latents * std + mean).sample
+
+    def _check_video(self, video: Tensor) -> None:
+        check_floats("video", video, "[B, 3, T, H, W]")
+        patch = self.vae.config.patch_size or 1
+        if video.shape[1] != 3 or 0 in video.shape or any(size % patch for size in video.shape[3:]):
+            raise InputError(
+                f"video has the shape {list(video.shape)}; give [B, 3, frames, height, width] with height and width in "
+                f"multiples of {patch}."
+            )
+        low, high = extremes(video)
+        if not (low >= -FARTHEST and high <= FARTHEST):
+            raise InputError(
+                f"video has pixels from {low:g} to {high:g}; give pixels in [-1, 1], none of them NaN, for example "
+                "from memkit.video.to_model."
+            )
 
     def _latent_statistics(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         config = self.vae.config

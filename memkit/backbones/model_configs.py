@@ -10,10 +10,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+from memkit.checks import shown
 from memkit.errors import FileError
 from memkit.files.json_files import read_json
 from memkit.files.models import RESTORE
-from memkit.files.values import LARGEST_SIZE, fits, hints_of, is_count, is_number, shown
+from memkit.files.values import LARGEST_SIZE, fits, hints_of, is_count, is_number
 
 SCHEDULER_FILE = "scheduler_config.json"
 

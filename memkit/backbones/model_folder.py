@@ -22,10 +22,11 @@ from memkit.backbones.model_configs import (
     check_types,
     read_part_config,
 )
+from memkit.checks import shown
 from memkit.errors import FileError, InputError
 from memkit.files.json_files import read_json
 from memkit.files.models import RESTORE, check_floating, check_loaded, check_size, loading, weights_in
-from memkit.files.values import is_number, shown
+from memkit.files.values import is_number
 
 INDEX_FILE = "model_index.json"
 CONFIG_FILE = "config.json"
@@ -36,16 +37,16 @@ Dtype = torch.dtype | None
 
 def find_pipeline(name: str | Path, local_files_only: bool = False) -> Path:
     """The folder of a pipeline: ``name`` itself or, where there is none, what is fetched from the hub under this id."""
-    if not isinstance(name, str | Path):
+    if not isinstance(name, str | Path) or name == "":
         raise InputError(f"The model is {shown(name)}; give a diffusers folder or a hub id.")
     if Path(name).is_dir():
         return Path(name)
-    with loading(repr(str(name)), "it is no folder here; give a diffusers folder, or the id of one on the hub"):
+    with loading(repr(str(name)), "there is no such folder here: give a diffusers folder, or the id of one on the hub"):
         return Path(WanPipeline.download(str(name), local_files_only=local_files_only))
 
 
-def load_pipeline(folder: Path, dtype: torch.dtype, **parts: Any) -> WanPipeline:
-    """The Wan pipeline of a folder; ``parts`` that are given are not loaded.
+def load_pipeline(folder: Path, dtype: Dtype, **parts: Any) -> WanPipeline:
+    """The Wan pipeline of a folder, by default in fp32; ``parts`` that are given are not loaded.
 
     Raises `FileError`, which names the file, where a part is missing or damaged or belongs to another kind of model.
     """
@@ -55,24 +56,26 @@ def load_pipeline(folder: Path, dtype: torch.dtype, **parts: Any) -> WanPipeline
         raise FileError(f"{folder / INDEX_FILE} has no transformer, as that of a Wan pipeline has; {RESTORE}.")
     for name, kind in (("transformer", WanTransformer3DModel), ("vae", AutoencoderKLWan)):
         _kind_of(folder, index, name, kind)
-    loaded = dict(parts)
-    for name in experts:
-        loaded[name] = load_transformer(folder / name, dtype)
-    if "vae" not in loaded:
-        loaded["vae"] = load_vae(folder / "vae")
+    loaded = {"scheduler": _load_scheduler(folder, index), **parts}  # the small parts first: their errors come at once
     if _has(index, "text_encoder"):  # a pipeline may be saved without, to be given embeddings
-        loaded["text_encoder"] = _load_text_encoder(folder, index, dtype)
+        loaded["text_encoder"] = _load_text_encoder(folder, index, dtype or torch.float32)
     if _has(index, "tokenizer"):
         loaded["tokenizer"] = _load_tokenizer(folder, index, loaded.get("text_encoder"))
-    loaded["scheduler"] = _load_scheduler(folder, index)
+    if "vae" not in loaded:
+        loaded["vae"] = load_vae(folder / "vae")
+    for name in experts:
+        loaded[name] = load_transformer(folder / name, dtype or torch.float32, eight_bits=dtype is not None)
     _check_together(folder, index, loaded)
     with loading(folder):
-        return WanPipeline.from_pretrained(folder, dtype=dtype, **loaded)
+        return WanPipeline.from_pretrained(folder, dtype=dtype or torch.float32, **loaded)
 
 
-def load_transformer(folder: Path, dtype: Dtype) -> WanTransformer3DModel:
-    """The transformer of a folder with its config.json. Raises `FileError` where it is missing or damaged."""
-    return _load_model(WanTransformer3DModel, folder, dtype)
+def load_transformer(folder: Path, dtype: Dtype, eight_bits: bool = False) -> WanTransformer3DModel:
+    """The transformer of a folder with its config.json; weights in fp8, without scales, only if ``eight_bits``.
+
+    Raises `FileError` where it is missing or damaged.
+    """
+    return _load_model(WanTransformer3DModel, folder, dtype, eight_bits)
 
 
 def load_vae(folder: Path) -> AutoencoderKLWan:
@@ -80,7 +83,7 @@ def load_vae(folder: Path) -> AutoencoderKLWan:
     return _load_model(AutoencoderKLWan, folder, None)
 
 
-def _load_model(kind: Any, folder: Path, dtype: Dtype) -> Any:
+def _load_model(kind: Any, folder: Path, dtype: Dtype, eight_bits: bool = False) -> Any:
     file = folder / CONFIG_FILE
     config = read_part_config(file, kind)
     check_model_numbers(file, config)
@@ -88,7 +91,7 @@ def _load_model(kind: Any, folder: Path, dtype: Dtype) -> Any:
         check_latent_statistics(file, config)
     tensors = weights_in(folder, DIFFUSERS_STEM)
     if "quantization_config" not in config:
-        check_floating(tensors, folder, eight_bits=dtype is not None)
+        check_floating(tensors, folder, eight_bits)
     check_size(lambda: kind.from_config(config), tensors, file)
     with loading(folder):
         model, info = kind.from_pretrained(str(folder), dtype=dtype, output_loading_info=True)
@@ -113,7 +116,9 @@ def _load_text_encoder(folder: Path, index: dict[str, Any], dtype: torch.dtype) 
         config = kind.config_class.from_pretrained(folder)
     check_size(lambda: kind(config), tensors, file)
     with loading(folder):
-        model, info = kind.from_pretrained(folder, dtype=dtype, use_safetensors=True, output_loading_info=True)
+        model, info = kind.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
+        )  # sizes that differ are in info, by name
     check_loaded(model, info, folder)
     return model.eval()
 

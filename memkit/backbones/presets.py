@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from memkit.checks import shown
 from memkit.errors import InputError
-from memkit.files.values import check_counts, is_number, shown
+from memkit.files.values import check_counts, is_number
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,12 @@ from memkit.backbones.checkpoints.load import load_original
 from memkit.backbones.codec import WanCodec, read_format, tiny_folder
 from memkit.backbones.model_folder import INDEX_FILE, find_pipeline, load_pipeline, load_transformer
 from memkit.backbones.presets import VideoFormat, format_of
+from memkit.checks import check_texts, check_whole, shown
 from memkit.errors import FileError, InputError
 from memkit.files.checksums import verify_sums
+
+MOST_TOKENS = 1 << 16
+"""Of a text, with its padding; pipelines have 512."""
 
 
 class WanBackbone:
@@ -71,9 +76,9 @@ class WanBackbone:
                     f"{folder} has neither model_index.json (a pipeline) nor config.json (a transformer); give a "
                     "diffusers folder or a hub id."
                 )
-            return cls(load_transformer(folder, torch_dtype))
+            return cls(load_transformer(folder, torch_dtype, eight_bits=torch_dtype is not None))
         video_format = read_format(folder)
-        pipe = load_pipeline(folder, torch_dtype or torch.float32)  # else transformers uses the dtype of the files
+        pipe = load_pipeline(folder, torch_dtype)
         return cls.from_pipeline(pipe, video_format or format_of(pipe.vae.config.z_dim))
 
     @classmethod
@@ -141,16 +146,31 @@ class WanBackbone:
 
         ``timestep`` is in [0, 1000]: [B], or [B,S] with one per token (Wan2.2 TI2V). Gradients are computed as usual.
         For an A14B, this is the high-noise expert; call ``transformer_2`` for the low-noise one.
+
+        Raises:
+            InputError: shapes do not fit the model or each other.
         """
+        self._check(latents, timestep, text_embeds)
         return self.transformer(latents, timestep, text_embeds, return_dict=False)[0]
 
     def encode_text(
         self, prompts: Sequence[str], max_sequence_length: int = 512
     ) -> Float[Tensor, "batch length text_dim"]:
         """Text embeddings, computed as in the pipeline: the tokens of the prompt, then zeros up to
-        ``max_sequence_length``."""
+        ``max_sequence_length``.
+
+        Raises:
+            InputError: there are no prompts, one is no text, or the pipeline has no text encoder.
+        """
+        check_texts("prompts", prompts)
+        check_whole("max_sequence_length", max_sequence_length, 1, MOST_TOKENS)
+        if not len(prompts):
+            raise InputError("There are no prompts to encode; give one or more.")
+        pipe = self.pipeline()
+        if pipe.text_encoder is None or pipe.tokenizer is None:
+            raise InputError("This pipeline has no text encoder or no tokenizer; load one with both.")
         with torch.no_grad():
-            return self.pipeline().encode_prompt(
+            return pipe.encode_prompt(
                 list(prompts), do_classifier_free_guidance=False, max_sequence_length=max_sequence_length
             )[0]
 
@@ -170,3 +190,21 @@ class WanBackbone:
     ) -> Float[Tensor, "batch 3 frames height width"]:
         """Decode normalised latents to videos in [-1, 1]."""
         return self.codec.decode_latents(latents)
+
+    def _check(self, latents: Tensor, timestep: Tensor, text_embeds: Tensor) -> None:
+        """Shapes alone: values are not looked at in each step. The model drops rows that fill no patch."""
+        config = self.transformer.config
+        shape = list(latents.shape)
+        wanted = f"[B, {config.in_channels}, T, H, W] in multiples of the patches {tuple(config.patch_size)}"
+        if len(shape) != 5 or shape[1] != config.in_channels or 0 in shape:
+            raise InputError(f"latents have the shape {shape}; give {wanted}.")
+        if any(size % patch for size, patch in zip(shape[2:], config.patch_size, strict=True)):
+            raise InputError(f"latents have the shape {shape}; give {wanted}.")
+        if not isinstance(timestep, Tensor) or timestep.ndim not in (1, 2) or len(timestep) != shape[0]:
+            raise InputError(f"timestep is {shown(timestep)}; give one per sample, [{shape[0]}], or per token.")
+        tokens = math.prod(size // patch for size, patch in zip(shape[2:], config.patch_size, strict=True))
+        if timestep.ndim == 2 and timestep.shape[1] != tokens:
+            raise InputError(f"timestep is {shown(timestep)}; with one per token, give [{shape[0]}, {tokens}].")
+        text = list(text_embeds.shape)
+        if len(text) != 3 or text[0] != shape[0] or text[2] != config.text_dim:
+            raise InputError(f"text_embeds have the shape {text}; give [{shape[0]}, length, {config.text_dim}].")

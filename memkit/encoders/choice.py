@@ -93,7 +93,7 @@ def load_encoder(
     class_name = read_config(folder / CONFIG_FILE).get(CLASS_KEY)
     kinds = {kind.__name__: kind for kind in map(_class, get_args(EncoderName))}
     if encoder is not None:
-        own = _class(encoder) if isinstance(encoder, str) else encoder
+        own = encoder if isinstance(encoder, type) and issubclass(encoder, MemoryEncoder) else _class(encoder)
         kinds[own.__name__] = own
     if class_name not in kinds:
         raise InputError(
@@ -117,6 +117,8 @@ def _class(name: EncoderName | str) -> type[MemoryEncoder]:
             return NoFilterEncoder
         case "patch":
             return PatchEncoder
+        case _ if not isinstance(name, str):
+            raise InputError(f"The encoder is {name!r}; give a name, or the path to a class, as text.")
         case _ if ":" in name or "." in name:
             return own_encoder(name)
         case _:

@@ -9,15 +9,17 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from memkit.checks import check_finite, shown
 from memkit.errors import InputError
-from memkit.files.values import check_counts, is_count, shown
+from memkit.files.values import check_counts, is_count
 from memkit.memory import Memory
 
 POSITION_BASE = 100.0  # wavelengths of 6 to 600 tokens: grids are small
 
 
 def check_clips(latents: Float[Tensor, "*shape"], mask: Bool[Tensor, "*clips"] | None, latent_channels: int) -> None:
-    """Raise `InputError` unless latents are [B, N, latent_channels, T, H, W], not empty, and the mask bool [B, N]."""
+    """Raise `InputError` unless latents are [B, N, latent_channels, T, H, W], not empty, and finite where the mask is
+    True, which is bool [B, N]."""
     shape = tuple(latents.shape)
     if len(shape) == 5:
         raise InputError(
@@ -34,6 +36,7 @@ def check_clips(latents: Float[Tensor, "*shape"], mask: Bool[Tensor, "*clips"] |
         )
     if mask is not None and (mask.shape != latents.shape[:2] or mask.dtype != torch.bool):
         raise InputError(f"mask is {mask.dtype} {tuple(mask.shape)}; give torch.bool {shape[:2]}, True for real clips.")
+    check_finite("latents", latents, hidden=None if mask is None else ~mask)
 
 
 def check_sizes(config: object, counts: Sequence[str], triples: Sequence[str], pairs: Sequence[str] = ()) -> None:

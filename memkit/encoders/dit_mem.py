@@ -24,13 +24,14 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from memkit.checks import shown
 from memkit.encoders.base import MemoryEncoder
 from memkit.encoders.clips import check_clips, check_sizes
 from memkit.encoders.dit_mem_layers import ReleaseAttention, ReleaseBlock, ReleaseFilter
 from memkit.errors import InputError
 from memkit.files.models import on_meta
 from memkit.files.tensors import check_shapes, load_exactly, read_state_dict
-from memkit.files.values import fits, is_count, shown
+from memkit.files.values import fits, is_count
 from memkit.memory import Memory
 
 SMALLEST = 13  # minimum of latent frames, rows and columns: one cell is left after stride 4 and two poolings by 2
@@ -207,7 +208,7 @@ def load_dit_mem(
         path_or_state_dict = read_state_dict(source, "give a DiT-Mem checkpoint as a state dict of tensors")
     tensors = _encoder_tensors(path_or_state_dict, source)
     config = config or _infer(tensors, source)
-    sketch = on_meta(lambda: _with_filters(DitMemEncoder(config), tensors, source), len(tensors))
+    sketch = on_meta(lambda: _with_filters(DitMemEncoder(config), tensors, source), len(tensors), source)
     if sketch is not None:  # before sizes in the file claim memory
         check_shapes(sketch, {**_statistics(sketch), **tensors}, source)
     encoder = _with_filters(DitMemEncoder(config), tensors, source)

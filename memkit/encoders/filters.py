@@ -28,9 +28,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from memkit.checks import check_whole, shown
 from memkit.errors import InputError
-from memkit.files.values import is_number, shown
+from memkit.files.values import is_number
 
+MOST_ORDER = 100
 FILTER_SHAPES = ("gaussian", "butterworth", "ideal")
 
 
@@ -41,7 +43,7 @@ class FrequencyFilter(nn.Module):
         cutoff_time: cut-off in time, in cycles per latent cell, above 0; ``math.inf`` does not filter time.
         cutoff_space: cut-off in height and width, likewise.
         shape: one of ``FILTER_SHAPES``.
-        order: steepness of the butterworth shape, at least 1; ignored by the other shapes.
+        order: steepness of the butterworth shape, from 1 to 100; ignored by the other shapes.
 
     Raises:
         InputError: a value is outside its range.
@@ -60,8 +62,7 @@ class FrequencyFilter(nn.Module):
                 raise InputError(f"{name} is {shown(value)}; give a frequency above 0, at most 0.5 to have an effect.")
         if shape not in FILTER_SHAPES:
             raise InputError(f"Unknown filter shape {shape!r}; choose one of {', '.join(FILTER_SHAPES)}.")
-        if not is_number(order, above=0) or not 1 <= order < math.inf:
-            raise InputError(f"order is {shown(order)}; give 1 or more.")
+        check_whole("order", order, 1, MOST_ORDER)
         self.cutoff_time, self.cutoff_space = float(cutoff_time), float(cutoff_space)
         self.shape = shape
         self.order = order

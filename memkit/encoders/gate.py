@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from memkit.checks import shown
 from memkit.errors import InputError
 from memkit.files.checksums import verify_checksum
 from memkit.files.tensors import read_state_dict
-from memkit.files.values import is_count, is_number, shown
+from memkit.files.values import is_count, is_number
 
 GATE_FILE = "gate.safetensors"
 

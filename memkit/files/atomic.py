@@ -57,7 +57,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 @contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Inside, an `OSError` becomes a `FileError` that names ``path``."""
+    """Inside, an `OSError`, or a null byte in ``path``, becomes a `FileError` that names ``path``."""
     try:
         yield
     except FileError:
@@ -65,6 +65,10 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
     except OSError as error:
         why = error.strerror or str(error)
         raise FileError(f"Cannot write {path} ({why}); give a place that can be written and has room.") from error
+    except ValueError as error:
+        if "\0" not in str(path):
+            raise
+        raise FileError(f"Cannot write {path!r}, whose name has a null byte; give another name.") from error
 
 
 @contextmanager
@@ -79,6 +83,10 @@ def reading(path: str | os.PathLike[str], remedy: str) -> Iterator[None]:
             raise
         why = error.strerror or str(error).removesuffix(".")
         raise FileError(f"{path} cannot be read or is damaged ({why}); {remedy}.") from error
+    except ValueError as error:
+        if "\0" not in str(path):
+            raise
+        raise FileError(f"There is no {path!r}, whose name has a null byte; {remedy}.") from error
 
 
 def _create(partial: Path) -> int:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from memkit.errors import FileError, InputError, MemkitError
+from memkit.errors import FileError, MemkitError
 from memkit.files.headers import TensorInfo, tensors_in
 from memkit.files.json_files import read_json
 from memkit.files.tensors import check_values, list_names
@@ -38,14 +38,14 @@ def loading(where: str | os.PathLike[str], remedy: str = RESTORE) -> Iterator[No
         raise FileError(f"{where} cannot be loaded ({type(error).__name__}: {why}); {remedy}.") from error
 
 
-def on_meta(build: Callable[[], nn.Module], tensors: int) -> nn.Module | None:
+def on_meta(build: Callable[[], nn.Module], tensors: int, where: str | os.PathLike[str]) -> nn.Module | None:
     """The module that ``build`` creates, without memory for its values; None where it cannot be created so.
 
-    Raises `InputError` as soon as the module has many more parameters than ``tensors``: a damaged number of layers
-    would keep it busy for ever.
+    Raises `FileError`, which names ``where``, as soon as the module has many more parameters than ``tensors``: a
+    damaged number of layers would keep it busy for ever.
     """
     try:
-        with torch.device("meta"), _at_most(4 * tensors + 1000):
+        with torch.device("meta"), _at_most(4 * tensors + 1000, where):
             return build()
     except MemkitError:
         raise
@@ -57,8 +57,7 @@ def check_size(
     build: Callable[[], nn.Module], tensors: Mapping[str, TensorInfo], where: str | os.PathLike[str]
 ) -> None:
     """Raise `FileError` where a configuration asks for a far larger model than its weights are, before it is built."""
-    with loading(where):
-        model = on_meta(build, len(tensors))
+    model = on_meta(build, len(tensors), where)
     if model is None:
         return
     asked = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
@@ -94,7 +93,7 @@ def check_floating(tensors: Mapping[str, TensorInfo], where: str | os.PathLike[s
         if info.dtype not in wanted and not (eight_bits and info.dtype.startswith("float8")):
             raise FileError(
                 f"{where} holds {name} as {info.dtype}, which weights are not; give them in float32, bfloat16 or "
-                "float16, or state their quantization_config."
+                "float16, or state their quantization_config. Weights that were only cast to fp8 need a torch_dtype."
             )
 
 
@@ -145,14 +144,14 @@ def _shards(index: Path) -> list[Path]:
 
 
 @contextmanager
-def _at_most(count: int) -> Iterator[None]:
-    """Inside, modules that this thread creates have at most so many parameters in all; else `InputError`."""
+def _at_most(count: int, where: str | os.PathLike[str]) -> Iterator[None]:
+    """Inside, modules that this thread creates have at most so many parameters in all; else `FileError`."""
     thread, seen = threading.get_ident(), 0
 
     def register(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
         nonlocal seen
         if threading.get_ident() == thread and (seen := seen + 1) > count:
-            raise InputError(f"The configuration asks for more than {count} parameters; its weights have far fewer.")
+            raise FileError(f"{where} asks for more than {count} parameters, and its weights are far fewer; {RESTORE}.")
 
     handle = register_module_parameter_registration_hook(register)
     try:

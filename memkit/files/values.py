@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, Literal, Union
 
+from memkit.checks import check_whole, shown
 from memkit.errors import InputError
 
 LARGEST_SIZE = 1 << 16
@@ -52,12 +53,10 @@ def check_types(values: Mapping[str, Any], hints: Mapping[str, Any], where: str,
             raise InputError(f"{where} has {name} = {shown(value)}, which is no {_name(hints[name])}; {remedy}.")
 
 
-def check_counts(config: object, names: Iterable[str], most: int = LARGEST_SIZE) -> None:
-    """Raise `InputError` unless these attributes are whole numbers of 1 to ``most``."""
+def check_counts(config: object, names: Iterable[str]) -> None:
+    """Raise `InputError` unless these attributes are whole numbers of 1 to `LARGEST_SIZE`."""
     for name in names:
-        value = getattr(config, name)
-        if not is_count(value, most):
-            raise InputError(f"{name} is {shown(value)}; give 1 or more, a whole number up to {most}.")
+        check_whole(name, getattr(config, name), 1, LARGEST_SIZE)
 
 
 def is_count(value: object, most: int = LARGEST_SIZE) -> bool:
@@ -68,14 +67,6 @@ def is_count(value: object, most: int = LARGEST_SIZE) -> bool:
 def is_number(value: object, above: float = -math.inf, most: float = math.inf) -> bool:
     """Whether this is a number, not NaN, that is greater than ``above`` and at most ``most``."""
     return isinstance(value, Real) and not isinstance(value, bool) and above < value <= most
-
-
-def shown(value: object) -> str:
-    """A value as errors show it, which may be of any size."""
-    text = (
-        repr(value) if not isinstance(value, int) or abs(value) < 1 << 64 else f"a number of {value.bit_length()} bits"
-    )
-    return text if len(text) <= 80 else f"{text[:76]} …"
 
 
 def _name(hint: Any) -> str:

@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
+from memkit.checks import shown
 from memkit.errors import InputError, MemkitError
 from memkit.files.models import loading
-from memkit.files.values import is_count, shown
+from memkit.files.values import is_count
 from memkit.retrievers.hits import check_text
 from memkit.retrievers.sentence_models import SentenceFolder, SentenceModel, pooling_of, read_sentence_folder
 from memkit.retrievers.text_models import load_text_model, model_json, position_limit, sees_only_the_past

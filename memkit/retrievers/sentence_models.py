@@ -12,10 +12,11 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
+from memkit.checks import shown
 from memkit.errors import InputError
 from memkit.files.models import loading
 from memkit.files.tensors import check_values
-from memkit.files.values import is_count, shown
+from memkit.files.values import is_count
 from memkit.retrievers.text_models import model_file, model_json, position_limit
 
 _ENCODER_FILES = tuple(

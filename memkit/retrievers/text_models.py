@@ -24,11 +24,12 @@ def load_text_model(where: str, trust_remote_code: bool) -> tuple[Any, Any]:
         if Path(where).is_dir():
             _check_folder(where, trust_remote_code)
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=trust_remote_code)
-        model, loading = AutoModel.from_pretrained(
+        model, info = AutoModel.from_pretrained(
             where,
             trust_remote_code=trust_remote_code,
             dtype=torch.float32,
             use_safetensors=True,
+            ignore_mismatched_sizes=True,  # they are in ``info``, by name
             output_loading_info=True,
         )
     except Exception as error:  # of transformers, tokenizers and safetensors
@@ -36,9 +37,11 @@ def load_text_model(where: str, trust_remote_code: bool) -> tuple[Any, Any]:
             f"The text model {where!r} cannot be loaded: {error}\nGive the id or folder of an encoder with safetensors "
             "weights; a model that needs code from its repository loads only with trust_remote_code=True."
         ) from error
-    missing = sorted(key for key in loading["missing_keys"] if "pooler" not in key)
+    missing = sorted(key for key in info["missing_keys"] if "pooler" not in key)
     if missing:
         raise InputError(f"The text model {where!r} lacks weights ({missing[0]} and {len(missing) - 1} more).")
+    if wrong := sorted(str(key) for key in info["mismatched_keys"]):
+        raise InputError(f"The text model {where!r} has weights of other shapes than its config.json says: {wrong[0]}.")
     check_values(model.named_parameters(), f"The text model {where!r}")
     if model.config.is_encoder_decoder:
         raise InputError(f"The text model {where!r} is an encoder-decoder; give an encoder.")

@@ -10,10 +10,11 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int, UInt8
 from torch import Tensor
 
+from memkit.checks import shown
 from memkit.errors import InputError, MemkitError
 from memkit.files.models import loading
 from memkit.files.tensors import check_values
-from memkit.files.values import is_count, shown
+from memkit.files.values import is_count
 from memkit.retrievers.hits import ClipTable, Retriever
 from memkit.retrievers.index import BankIndex, ClipBank
 from memkit.video.pixels import from_model

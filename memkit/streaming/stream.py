@@ -20,7 +20,16 @@ from torch import Tensor
 from memkit.backbones.wan import WanBackbone
 from memkit.cameras.cameras import Cameras
 from memkit.cameras.path import CameraPath
-from memkit.checks import MOST, MOST_FRAMES, check_finite, check_floats, check_list, check_seeds, check_texts, check_whole
+from memkit.checks import (
+    MOST,
+    MOST_FRAMES,
+    check_finite,
+    check_floats,
+    check_list,
+    check_seeds,
+    check_texts,
+    check_whole,
+)
 from memkit.errors import FileError, InputError
 from memkit.generation.noise import frame_noise
 from memkit.generation.short_text import PIPELINE_TEXT_LENGTH, embed_short, short_texts

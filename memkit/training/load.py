@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import WanPipeline, WanTransformer3DModel
+from diffusers import WanTransformer3DModel
 from torch import nn
 
 from memkit.backbones.codec import WanCodec, tiny_folder
+from memkit.backbones.model_folder import find_pipeline, load_pipeline, load_transformer
 from memkit.backbones.wan import WanBackbone
 from memkit.banks.bank import MemoryBank
-from memkit.errors import FileError, InputError
+from memkit.errors import InputError
 from memkit.files.checksums import verify_sums
 from memkit.training.launch import shard as shard_weights
 from memkit.training.loop import pick_device
@@ -73,7 +74,7 @@ def _load(settings: RunSettings, transformer: WanTransformer3DModel | None) -> W
     set_threads(settings)
     codec = WanCodec.from_pretrained(model_of(settings))
     parts = {"vae": codec.vae} | ({} if transformer is None else {"transformer": transformer})
-    pipe = WanPipeline.from_pretrained(model_of(settings), dtype=DTYPES[settings.dtype], **parts)
+    pipe = load_pipeline(find_pipeline(model_of(settings)), DTYPES[settings.dtype], **parts)
     if transformer is not None and pipe.transformer_2 is not None:
         raise InputError(f"{settings.model} has two experts; this recipe trains one transformer, whole.")
     pipe.set_progress_bar_config(disable=True)
@@ -85,17 +86,11 @@ def _load(settings: RunSettings, transformer: WanTransformer3DModel | None) -> W
 
 def _transformer(folder: Path | str, dtype: torch.dtype) -> WanTransformer3DModel:
     """The transformer of a run or of a pipeline; `FileError` where a folder of it is damaged."""
-    if not Path(folder).is_dir():
-        return WanTransformer3DModel.from_pretrained(folder, subfolder="transformer", dtype=dtype)
-    part = Path(folder) / "transformer"
+    part = find_pipeline(folder) / "transformer"
     if not (part / "config.json").exists():
         raise InputError(f"There is no trained transformer in {folder}; run this recipe's train first.")
     verify_sums(part)
-    try:
-        return WanTransformer3DModel.from_pretrained(part, dtype=dtype)
-    except Exception as error:  # diffusers has many types for a damaged folder
-        why = " ".join(str(error).split())[:300]
-        raise FileError(f"{part} cannot be loaded ({why}); train again, or restore the folder from a copy.") from error
+    return load_transformer(part, dtype)
 
 
 def open_bank(path: Path, prepare: str) -> MemoryBank:

@@ -30,7 +30,7 @@ def open_path(path: Path) -> Source:
     if path.name.endswith(".index.json"):
         return _open_index(path)
     if not path.exists():
-        raise InputError(f"There is no file {path}; check the path.")
+        raise InputError(f"There is no file {path} of weights; check the path.")
     return open_file(path)
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from memkit.checks import check_fields
 from memkit.errors import InputError
+from memkit.files.values import LARGEST_SIZE
+from memkit.injectors.camera_encoder import check_annotations
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,9 @@ class QueryLayersConfig:
     """Kinds of pose annotation, such as rendered ("exact") or estimated; each kind has its own encoder."""
 
     def __post_init__(self) -> None:
+        sizes = (1, LARGEST_SIZE)
+        check_fields(self, dim=sizes, blocks=sizes, query_shape=sizes)
+        check_annotations(self.cameras)
         if not 0 < self.layers <= self.blocks:
             raise InputError(f"layers is {self.layers} of {self.blocks} blocks; give 1 or more, and not more than all.")
         if (self.query == "learned") != (self.query_shape is not None):

@@ -27,7 +27,7 @@ from memkit.backbones.rotary import checked_positions, rotary_at
 from memkit.errors import InputError
 from memkit.files.values import check_counts
 from memkit.injectors.attention_recorder import AttentionRecorder
-from memkit.injectors.camera_encoder import CameraEncoder
+from memkit.injectors.camera_encoder import CameraEncoder, check_annotations
 from memkit.injectors.query_layers.chunk import Pass
 from memkit.injectors.query_module.attention import Carried, QueryModuleProcessor
 from memkit.memory import Memory
@@ -55,6 +55,7 @@ class QueryModuleConfig:
 
     def __post_init__(self) -> None:
         check_counts(self, ("layers", "heads", "head_dim", "ffn_dim", "channels", "text_dim"))
+        check_annotations(self.cameras)
 
     @property
     def dim(self) -> int:
