@@ -31,6 +31,10 @@ MOST_STEPS = 1000
 """The largest number of sampling steps: there are no more timesteps."""
 MOST_GUIDANCE = 1000.0
 """The largest guidance scale, in either direction; scales in use are below 20."""
+WIDTHS = (1, 100_000)
+"""The range of widths and channels of a model."""
+LAYERS = (1, 10_000)
+"""The range of numbers of layers and heads of a model, or of several together."""
 SEEDS = (-(2**63), 2**64 - 1)
 """The range of seeds, that of ``torch.Generator``."""
 
@@ -235,6 +239,14 @@ def has_values(x: Tensor) -> bool:
     if torch._C._functorch.is_functorch_wrapped_tensor(x):  # inside torch.func.vmap or grad
         return False
     return not (x.is_cuda and torch.cuda.is_current_stream_capturing())
+
+
+def check_poses(name: str, value: object) -> None:
+    """Raise `InputError` unless ``value`` has finite pose vectors [B, F, 12], as `relative_pose_vectors` gives."""
+    check_finite(name, value, "[B, F, 12]")
+    assert isinstance(value, Tensor)
+    if value.shape[-1] != 12:
+        raise InputError(f"{name} has shape {list(value.shape)}; give [B, F, 12], from relative_pose_vectors.")
 
 
 # -- memory ------------------------------------------------------------------------------------------------------------

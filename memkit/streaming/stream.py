@@ -22,6 +22,7 @@ from memkit.cameras.cameras import Cameras
 from memkit.cameras.path import CameraPath
 from memkit.checks import MOST, MOST_FRAMES, check_finite, check_floats, check_list, check_seeds, check_texts, check_whole
 from memkit.errors import FileError, InputError
+from memkit.generation.conditioning import LATENTS
 from memkit.generation.noise import frame_noise
 from memkit.generation.short_text import PIPELINE_TEXT_LENGTH, embed_short, short_texts
 from memkit.injectors.attention_recorder import AttentionRecorder
@@ -258,9 +259,6 @@ class Stream:
     def _count(self) -> int:
         empty = not self.cache.branch(COND).positions
         return self.config.first if empty and self.config.first is not None else self.config.chunk
-
-
-LATENTS = "[B, C, F, H, W]"
 
 
 def _config_of(content: Any, folder: str | Path) -> StreamConfig:

@@ -8,8 +8,9 @@ from torch import nn
 
 from memkit.backbones.adapters.choice import adapter_of
 from memkit.backbones.unwrap import transformer_of
+from memkit.checks import LAYERS, WIDTHS, check_fields
 from memkit.errors import InputError
-from memkit.injectors.frame_context.packing import Packing, checked_packing
+from memkit.injectors.frame_context.packing import MOST_PACKED, Packing, checked_packing
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class FrameContextConfig:
 
     def __post_init__(self) -> None:
         checked_packing(self.packing)
+        check_fields(self, dim=WIDTHS, blocks=LAYERS, channels=WIDTHS, patch_size=(1, 1000), packing=(1, MOST_PACKED))
         if self.patch_size[0] != 1:
             raise InputError(f"patch_size is {self.patch_size}; frame context is for models that patch single frames.")
         if self.keep_start and not self.packing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from memkit.checks import LAYERS, WIDTHS, check_fields
 from memkit.errors import InputError
 
 
@@ -39,6 +40,7 @@ class QueryLayersConfig:
     """Kinds of pose annotation, such as rendered ("exact") or estimated; each kind has its own encoder."""
 
     def __post_init__(self) -> None:
+        check_fields(self, dim=WIDTHS, blocks=LAYERS, query_shape=WIDTHS)
         if not 0 < self.layers <= self.blocks:
             raise InputError(f"layers is {self.layers} of {self.blocks} blocks; give 1 or more, and not more than all.")
         if (self.query == "learned") != (self.query_shape is not None):

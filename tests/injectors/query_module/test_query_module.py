@@ -243,7 +243,7 @@ def test_what_does_not_fit_is_named(module, x) -> None:
     refuse("poses of one sample or of 2", cameras=torch.zeros(3, FRAMES, 12))
     refuse("a position of its own", positions=[1, 1])
     refuse("no encoder for 'guessed' poses", cameras=x["cameras"], annotation="guessed")
-    with pytest.raises(InputError, match="layers is 0; give at least 1"):
+    with pytest.raises(InputError, match="layers is 0; give a whole number from 1"):
         QueryModuleConfig(layers=0)
     for size in ((3, 4, 8), (2, 5, 8), (2, 4, 4)):
         with pytest.raises(InputError, match="the size of the same Q"):
