@@ -51,8 +51,13 @@ def check_whole(name: str, value: object, low: int = 0, high: int = MOST, unit: 
 
 def check_number(name: str, value: object, low: float = 0.0, high: float = MOST) -> None:
     """Raise `InputError` unless ``value`` is a number from ``low`` to ``high``; NaN and True are none."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high:
+    if not is_number(value) or not low <= value <= high:  # pyright: ignore[reportOperatorIssue]
         raise InputError(f"{name} is {shown(value)}; give a finite number from {low:,g} to {high:,g}.")
+
+
+def is_number(value: object) -> bool:
+    """Whether ``value`` is a real number, of whatever value; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def check_scale(name: str, value: object) -> None:
@@ -158,7 +163,10 @@ def _check_tuple(name: str, value: object, kinds: tuple[Any, ...], span: tuple[f
     if not isinstance(value, tuple) or (not many and len(value) != len(kinds)):
         raise InputError(f"{name} is {shown(value)}; give a tuple{'' if many else f' of {len(kinds)}'}.")
     for i, item in enumerate(value):
-        _check_kind(f"{name}[{i}]", item, kinds[0] if many else kinds[i], span)
+        try:
+            _check_kind(f"item {i}", item, kinds[0] if many else kinds[i], span)
+        except InputError as error:
+            raise InputError(f"{name} is {shown(value)}: {error}") from None
 
 
 # -- tensors -----------------------------------------------------------------------------------------------------------
@@ -232,8 +240,8 @@ def extremes(x: Tensor) -> tuple[float, float]:
 
 
 def has_values(x: Tensor) -> bool:
-    """Whether a tensor has values that may be looked at: not while it is traced or captured, nor on the meta device, nor
-    where it is sharded or quantised."""
+    """Whether a tensor has values that may be looked at: not while it is traced or captured, nor on the meta device,
+    nor where it is sharded or quantised."""
     if torch.compiler.is_compiling() or x.is_meta or isinstance(x, FakeTensor) or is_traceable_wrapper_subclass(x):
         return False
     if torch._C._functorch.is_functorch_wrapped_tensor(x):  # inside torch.func.vmap or grad

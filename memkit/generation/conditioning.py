@@ -32,8 +32,8 @@ def conditioning_frames(
     ``latents`` has one row per sample, or one for all. The prediction for those frames has no meaning: a sampler writes
     the conditioning latents back after each step. Afterwards the transformers are what they were.
 
-    Raises `InputError` where latents are not finite; and, from the call, where rows, channels or sizes do not fit, or no
-    frame is left to generate.
+    Raises `InputError` where latents are not finite; and, from the call, where rows, channels or sizes do not fit, or
+    no frame is left to generate.
     """
     check_finite("Conditioning latents", latents, LATENTS)
 

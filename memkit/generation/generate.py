@@ -10,7 +10,16 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from memkit.backbones.wan import WanBackbone
-from memkit.checks import MOST_STEPS, check_finite, check_scale, check_seeds, check_text, check_texts, check_whole, shown
+from memkit.checks import (
+    MOST_STEPS,
+    check_finite,
+    check_scale,
+    check_seeds,
+    check_text,
+    check_texts,
+    check_whole,
+    shown,
+)
 from memkit.errors import InputError
 from memkit.generation.conditioning import LATENTS, conditioning_frames, write_conditioning_frames
 from memkit.generation.guidance import GuidedMemory, MemoryGuidance

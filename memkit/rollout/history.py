@@ -131,9 +131,10 @@ class History:
         only the end (and pinned frames) stays. Frames are kept on the device of the first.
 
         Raises:
-            InputError: there are no frames, or they are not finite; the number of cameras or times does not fit; a camera
-                is not plausible, see `memkit.cameras.check_cameras`; a time is not an integer; the shape, the dtype or the presence of cameras differs from the frames held; or the budget does not hold
-                one frame beside the pinned ones. The history is then unchanged.
+            InputError: there are no frames, or they are not finite; the number of cameras or times does not fit; a
+                camera is not plausible, see `memkit.cameras.check_cameras`; a time is not an integer; the shape, the
+                dtype or the presence of cameras differs from the frames held; or the budget does not hold one frame
+                beside the pinned ones. The history is then unchanged.
         """
         new = frames_of(latents, cameras, times)
         if self._frames and (was := layout_of(self._frames[0])) != (now := layout_of(new[0])):

@@ -27,8 +27,8 @@ def noisy_selection(
     check_seeds("seeds", seeds)
     if not len(sigmas) or len(seeds) != len(selection.latents):
         raise InputError(
-            f"{len(sigmas)} levels and {len(seeds)} seeds for {len(selection.latents)} samples; give at least one level, "
-            "and one seed per sample."
+            f"{len(sigmas)} levels and {len(seeds)} seeds for {len(selection.latents)} samples; give at least one "
+            "level, and one seed per sample."
         )
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     count, some = selection.latents.shape[2], sigmas.new_ones(len(sigmas))

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from memkit.backbones.wan import WanBackbone
 from memkit.cameras.cameras import Cameras
-from memkit.cameras.pose_files import latent_cameras
 from memkit.cameras.checks import check_cameras
+from memkit.cameras.pose_files import latent_cameras
 from memkit.checks import MOST_STEPS, check_scale, check_seeds, check_text, check_texts, check_whole, shown
 from memkit.errors import InputError
 from memkit.generation.generate import generate_latents

@@ -20,7 +20,16 @@ from torch import Tensor
 from memkit.backbones.wan import WanBackbone
 from memkit.cameras.cameras import Cameras
 from memkit.cameras.path import CameraPath
-from memkit.checks import MOST, MOST_FRAMES, check_finite, check_floats, check_list, check_seeds, check_texts, check_whole
+from memkit.checks import (
+    MOST,
+    MOST_FRAMES,
+    check_finite,
+    check_floats,
+    check_list,
+    check_seeds,
+    check_texts,
+    check_whole,
+)
 from memkit.errors import FileError, InputError
 from memkit.generation.conditioning import LATENTS
 from memkit.generation.noise import frame_noise
@@ -132,8 +141,8 @@ class Stream:
             recorder: if given, records the attention of the conditional branch at each step.
 
         Raises:
-            InputError: prompts or conditioning latents do not fit or are not finite, a position has no camera, or a frame
-                to read is not in the cache.
+            InputError: prompts or conditioning latents do not fit or are not finite, a position has no camera, or a
+                frame to read is not in the cache.
             BudgetError: the budget holds no chunk of so many frames, or the pinned frames leave no room. After either
                 error the stream is still usable.
         """

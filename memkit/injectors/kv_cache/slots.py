@@ -17,6 +17,7 @@ from memkit.errors import InputError
 from memkit.injectors.kv_cache.layer import KV, Frames, LayerCache, by_frame, layout
 from memkit.injectors.kv_cache.table import SlotTable
 
+
 class SlotCache:
     """Frames by position; when it is full, the unpinned frame with the lowest position is evicted first.
 
