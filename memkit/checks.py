@@ -31,6 +31,10 @@ MOST_STEPS = 1000
 """The largest number of sampling steps: there are no more timesteps."""
 MOST_GUIDANCE = 1000.0
 """The largest guidance scale, in either direction; scales in use are below 20."""
+WIDTHS = (1, 100_000)
+"""The range of widths and channels of a model."""
+LAYERS = (1, 10_000)
+"""The range of numbers of layers and heads of a model, or of several together."""
 SEEDS = (-(2**63), 2**64 - 1)
 """The range of seeds, that of ``torch.Generator``."""
 
@@ -47,8 +51,13 @@ def check_whole(name: str, value: object, low: int = 0, high: int = MOST, unit: 
 
 def check_number(name: str, value: object, low: float = 0.0, high: float = MOST) -> None:
     """Raise `InputError` unless ``value`` is a number from ``low`` to ``high``; NaN and True are none."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high:
+    if not is_number(value) or not low <= value <= high:  # pyright: ignore[reportOperatorIssue]
         raise InputError(f"{name} is {shown(value)}; give a finite number from {low:,g} to {high:,g}.")
+
+
+def is_number(value: object) -> bool:
+    """Whether ``value`` is a real number, of whatever value; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def check_scale(name: str, value: object) -> None:
@@ -154,7 +163,10 @@ def _check_tuple(name: str, value: object, kinds: tuple[Any, ...], span: tuple[f
     if not isinstance(value, tuple) or (not many and len(value) != len(kinds)):
         raise InputError(f"{name} is {shown(value)}; give a tuple{'' if many else f' of {len(kinds)}'}.")
     for i, item in enumerate(value):
-        _check_kind(f"{name}[{i}]", item, kinds[0] if many else kinds[i], span)
+        try:
+            _check_kind(f"item {i}", item, kinds[0] if many else kinds[i], span)
+        except InputError as error:
+            raise InputError(f"{name} is {shown(value)}: {error}") from None
 
 
 # -- tensors -----------------------------------------------------------------------------------------------------------
@@ -228,13 +240,21 @@ def extremes(x: Tensor) -> tuple[float, float]:
 
 
 def has_values(x: Tensor) -> bool:
-    """Whether a tensor has values that may be looked at: not while it is traced or captured, nor on the meta device, nor
-    where it is sharded or quantised."""
+    """Whether a tensor has values that may be looked at: not while it is traced or captured, nor on the meta device,
+    nor where it is sharded or quantised."""
     if torch.compiler.is_compiling() or x.is_meta or isinstance(x, FakeTensor) or is_traceable_wrapper_subclass(x):
         return False
     if torch._C._functorch.is_functorch_wrapped_tensor(x):  # inside torch.func.vmap or grad
         return False
     return not (x.is_cuda and torch.cuda.is_current_stream_capturing())
+
+
+def check_poses(name: str, value: object) -> None:
+    """Raise `InputError` unless ``value`` has finite pose vectors [B, F, 12], as `relative_pose_vectors` gives."""
+    check_finite(name, value, "[B, F, 12]")
+    assert isinstance(value, Tensor)
+    if value.shape[-1] != 12:
+        raise InputError(f"{name} has shape {list(value.shape)}; give [B, F, 12], from relative_pose_vectors.")
 
 
 # -- memory ------------------------------------------------------------------------------------------------------------

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from memkit.checks import check_finite, shown
+from memkit.checks import check_finite, check_floats
 from memkit.errors import InputError
-from memkit.files.values import check_counts, is_count
 from memkit.memory import Memory
 
+PATCHES = (1, 1000)
+"""The range of strides and patch sizes."""
 POSITION_BASE = 100.0  # wavelengths of 6 to 600 tokens: grids are small
 
 
 def check_clips(latents: Float[Tensor, "*shape"], mask: Bool[Tensor, "*clips"] | None, latent_channels: int) -> None:
-    """Raise `InputError` unless latents are [B, N, latent_channels, T, H, W], not empty, and finite where the mask is
-    True, which is bool [B, N]."""
+    """Raise `InputError` unless latents are [B, N, latent_channels, T, H, W], not empty, the mask bool [B, N], and the
+    latents of real clips finite."""
+    check_floats("Latents", latents)
     shape = tuple(latents.shape)
     if len(shape) == 5:
         raise InputError(
@@ -36,17 +38,7 @@ def check_clips(latents: Float[Tensor, "*shape"], mask: Bool[Tensor, "*clips"] |
         )
     if mask is not None and (mask.shape != latents.shape[:2] or mask.dtype != torch.bool):
         raise InputError(f"mask is {mask.dtype} {tuple(mask.shape)}; give torch.bool {shape[:2]}, True for real clips.")
-    check_finite("latents", latents, hidden=None if mask is None else ~mask)
-
-
-def check_sizes(config: object, counts: Sequence[str], triples: Sequence[str], pairs: Sequence[str] = ()) -> None:
-    """Raise `InputError` unless fields of a config are sizes: ``counts`` one, ``triples`` three, ``pairs`` two each."""
-    check_counts(config, counts)
-    for name in (*triples, *pairs):
-        value, length = getattr(config, name), 3 if name in triples else 2
-        if not isinstance(value, tuple | list) or len(value) != length or not all(map(is_count, value)):
-            what = "three sizes of 1 or more: time, height, width" if name in triples else "two sizes of 1 or more"
-            raise InputError(f"{name} is {shown(value)}; give {what}.")
+    check_finite("Latents [B, N, C, T, H, W]", latents, "", None if mask is None else ~mask)
 
 
 def encode_clips(

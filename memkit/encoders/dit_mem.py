@@ -24,20 +24,16 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from memkit.checks import shown
+from memkit.checks import LAYERS, WIDTHS, check_fields
 from memkit.encoders.base import MemoryEncoder
-from memkit.encoders.clips import check_clips, check_sizes
+from memkit.encoders.clips import check_clips
 from memkit.encoders.dit_mem_layers import ReleaseAttention, ReleaseBlock, ReleaseFilter
 from memkit.errors import InputError
 from memkit.files.models import on_meta
 from memkit.files.tensors import check_shapes, load_exactly, read_state_dict
-from memkit.files.values import fits, is_count
 from memkit.memory import Memory
 
 SMALLEST = 13  # minimum of latent frames, rows and columns: one cell is left after stride 4 and two poolings by 2
-
-
-_Stored = tuple[int, int, int] | None
 
 
 @dataclass(frozen=True)
@@ -64,19 +60,23 @@ class DitMemConfig:
     of the release, at any size. Set by ``save_pretrained``; the values are saved with the weights."""
 
     def __post_init__(self) -> None:
-        check_sizes(self, ("latent_channels", "dim", "heads", "copies"), triples=(), pairs=("channels", "grid"))
+        check_fields(
+            self,
+            latent_channels=WIDTHS,
+            channels=WIDTHS,
+            grid=(1, 1000),
+            dim=WIDTHS,
+            heads=LAYERS,
+            copies=(1, 1_000_000),
+            resize_to=(1, 10_000),
+            stored_filters=(1, 10_000),
+        )
         if self.dim % self.heads:
             raise InputError(f"dim={self.dim} is not a multiple of heads={self.heads}; change one of them.")
-        if self.resize_to is not None:
-            check_sizes(self, (), triples=("resize_to",))
-            if min(self.resize_to) < SMALLEST:
-                raise InputError(f"resize_to is {self.resize_to}; give time, height and width of {SMALLEST} or more.")
-        if not fits(self.stored_filters, tuple[_Stored, _Stored, _Stored, _Stored]) or not all(
-            is_count(size) for stored in self.stored_filters for size in stored or ()
-        ):
-            raise InputError(
-                f"stored_filters is {shown(self.stored_filters)}; give None or three sizes of each of four."
-            )
+        if self.resize_to is not None and min(self.resize_to) < SMALLEST:
+            raise InputError(f"resize_to is {self.resize_to}; give time, height and width of {SMALLEST} or more.")
+        if len(self.stored_filters) != 4:
+            raise InputError(f"stored_filters is {self.stored_filters}; give None or three sizes of each of four.")
 
     @classmethod
     def tiny(cls) -> DitMemConfig:

@@ -28,9 +28,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from memkit.checks import check_whole, shown
+from memkit.checks import check_floats, check_whole, is_number, shown
 from memkit.errors import InputError
-from memkit.files.values import is_number
 
 MOST_ORDER = 100
 FILTER_SHAPES = ("gaussian", "butterworth", "ideal")
@@ -57,12 +56,8 @@ class FrequencyFilter(nn.Module):
         order: int = 4,
     ) -> None:
         super().__init__()
-        for name, value in (("cutoff_time", cutoff_time), ("cutoff_space", cutoff_space)):
-            if not is_number(value, above=0):
-                raise InputError(f"{name} is {shown(value)}; give a frequency above 0, at most 0.5 to have an effect.")
-        if shape not in FILTER_SHAPES:
-            raise InputError(f"Unknown filter shape {shape!r}; choose one of {', '.join(FILTER_SHAPES)}.")
-        check_whole("order", order, 1, MOST_ORDER)
+        check_filter(cutoff_time, cutoff_space, shape)
+        check_whole("order", order, 1, 1000)
         self.cutoff_time, self.cutoff_space = float(cutoff_time), float(cutoff_space)
         self.shape = shape
         self.order = order
@@ -75,7 +70,12 @@ class FrequencyFilter(nn.Module):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
     ) -> Float[Tensor, "{time} {height} {width}//2+1"]:
-        """The amplitude gain, in [0, 1], of each frequency of ``torch.fft.rfftn`` over a clip of this size."""
+        """The amplitude gain, in [0, 1], of each frequency of ``torch.fft.rfftn`` over a clip of this size.
+
+        Raises `InputError` for sizes below 1.
+        """
+        for name, size in (("time", time), ("height", height), ("width", width)):
+            check_whole(name, size, 1)
         f_t = torch.fft.fftfreq(time, dtype=dtype, device=device)[:, None, None] / self.cutoff_time
         f_h = torch.fft.fftfreq(height, dtype=dtype, device=device)[:, None] / self.cutoff_space
         f_w = torch.fft.rfftfreq(width, dtype=dtype, device=device) / self.cutoff_space
@@ -89,10 +89,10 @@ class FrequencyFilter(nn.Module):
         Raises:
             InputError: ``x`` has fewer than three axes, an empty one among the last three, or no floating-point dtype.
         """
-        if x.ndim < 3 or 0 in x.shape[-3:]:
-            raise InputError(f"A filter needs [..., T, H, W] with sizes of 1 or more; got {tuple(x.shape)}.")
-        if not x.is_floating_point():
-            raise InputError(f"A filter needs floating-point input, not {x.dtype}; convert it first.")
+        if not isinstance(x, Tensor) or x.ndim < 3 or 0 in x.shape[-3:]:
+            got = tuple(x.shape) if isinstance(x, Tensor) else shown(x)
+            raise InputError(f"A filter needs [..., T, H, W] with sizes of 1 or more; got {got}.")
+        check_floats("The input of a filter", x)
         if x.numel() == 0:
             return x.clone()
         work = x if x.dtype == torch.float64 else x.float()
@@ -114,6 +114,15 @@ class FrequencyFilter(nn.Module):
         if self.shape == "butterworth":
             return 1 / (1 + r2**self.order)
         return (r2 <= 1 + 1e-5).to(r2.dtype)  # the slack keeps a frequency on the cut-off inside despite rounding
+
+
+def check_filter(cutoff_time: float, cutoff_space: float, shape: str) -> None:
+    """Raises `InputError` unless the cut-offs are above 0 and the shape is known."""
+    for name, value in (("cutoff_time", cutoff_time), ("cutoff_space", cutoff_space)):
+        if not is_number(value) or not value > 0:  # also refuses NaN
+            raise InputError(f"{name} is {shown(value)}; give a frequency above 0, at most 0.5 to have an effect.")
+    if shape not in FILTER_SHAPES:
+        raise InputError(f"Unknown filter shape {shown(shape)}; choose one of {', '.join(FILTER_SHAPES)}.")
 
 
 class LowPass(FrequencyFilter):

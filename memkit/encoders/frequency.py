@@ -22,9 +22,10 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from memkit.checks import LAYERS, WIDTHS, check_fields
 from memkit.encoders.base import MemoryEncoder
-from memkit.encoders.clips import check_clips, check_sizes, encode_clips, positions, unit_linear, whole_patches
-from memkit.encoders.filters import FrequencyFilter, HighPass, LowPass
+from memkit.encoders.clips import PATCHES, check_clips, encode_clips, positions, unit_linear, whole_patches
+from memkit.encoders.filters import HighPass, LowPass, check_filter
 from memkit.errors import InputError
 from memkit.memory import Memory
 
@@ -65,14 +66,26 @@ class FrequencyEncoderConfig:
     """Cut-off of the filters in height and width, in cycles per cell of the stem's output."""
 
     def __post_init__(self) -> None:
-        counts = ("latent_channels", "dim", "hidden", "width", "heads", "layers", "norm_groups")
-        check_sizes(self, counts, triples=("stem_stride", "patch"))
+        check_fields(
+            self,
+            latent_channels=WIDTHS,
+            dim=WIDTHS,
+            hidden=WIDTHS,
+            width=WIDTHS,
+            heads=LAYERS,
+            layers=LAYERS,
+            stem_stride=PATCHES,
+            patch=PATCHES,
+            norm_groups=WIDTHS,
+            cutoff_time=(0, math.inf),
+            cutoff_space=(0, math.inf),
+        )
+        check_filter(self.cutoff_time, self.cutoff_space, self.filter_shape)
         for name, by in (("hidden", "norm_groups"), ("width", "heads")):
             if getattr(self, name) % getattr(self, by):
                 raise InputError(
                     f"{name}={getattr(self, name)} is not a multiple of {by}={getattr(self, by)}; change one of them."
                 )
-        FrequencyFilter(self.cutoff_time, self.cutoff_space, self.filter_shape)  # which checks them
 
     @classmethod
     def tiny(cls) -> FrequencyEncoderConfig:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from memkit.checks import shown
-from memkit.errors import InputError
+from memkit.checks import LAYERS, check_number, check_whole
 from memkit.files.checksums import verify_checksum
 from memkit.files.tensors import read_state_dict
-from memkit.files.values import is_count, is_number
 
 GATE_FILE = "gate.safetensors"
 
@@ -31,15 +28,15 @@ class MemoryGate(nn.Module):
         start: initial value of every weight, before tanh. At 0, the outputs of the model are initially unchanged, bit
             for bit, but the encoder gets no gradient until the gate has changed, and the gradient of the gate depends
             on the untrained encoder: training is faster with a small value such as 0.1.
+
+    Raises `InputError` for less than one layer or head, and for a start that is not finite, or beyond ±100.
     """
 
     def __init__(self, num_layers: int, num_heads: int, start: float = 0.0) -> None:
         super().__init__()
-        if not (is_count(num_layers) and is_count(num_heads) and is_number(start, -math.inf) and abs(start) < math.inf):
-            raise InputError(
-                f"A gate of {shown(num_layers)} layers and {shown(num_heads)} heads that starts at {shown(start)} "
-                "cannot be created; give the numbers of the transformer, and a finite start."
-            )
+        check_whole("num_layers", num_layers, *LAYERS)
+        check_whole("num_heads", num_heads, *LAYERS)
+        check_number("start", start, -100, 100)
         self.weight = nn.Parameter(torch.full((num_layers, num_heads), start))
 
     def forward(self) -> Float[Tensor, "layers heads"]:

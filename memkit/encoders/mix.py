@@ -46,6 +46,7 @@ def mix_branches(
         half = high_from.shape[1]
         return replace(high, tokens=torch.cat([high.tokens[:, :half], low.tokens[:, half:]], dim=1))
     check_clips(low_from, mask, encoder.config.latent_channels)
+    check_clips(high_from, mask, encoder.config.latent_channels)
 
     def encode(low: Tensor, high: Tensor) -> Tensor:
         return encoder.join(encoder.low(encoder.stem(low)), encoder.high(encoder.stem(high)))

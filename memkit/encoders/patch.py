@@ -15,8 +15,9 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from memkit.checks import WIDTHS, check_fields
 from memkit.encoders.base import MemoryEncoder
-from memkit.encoders.clips import check_clips, check_sizes, encode_clips, positions, unit_linear, whole_patches
+from memkit.encoders.clips import PATCHES, check_clips, encode_clips, positions, unit_linear, whole_patches
 from memkit.memory import Memory
 
 
@@ -37,7 +38,7 @@ class PatchEncoderConfig:
     """Patch size (time, height, width) in latent cells."""
 
     def __post_init__(self) -> None:
-        check_sizes(self, ("latent_channels", "dim", "width"), triples=("patch",))
+        check_fields(self, latent_channels=WIDTHS, dim=WIDTHS, width=WIDTHS, patch=PATCHES)
 
     @classmethod
     def tiny(cls) -> PatchEncoderConfig:

@@ -14,8 +14,9 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from memkit.checks import MOST_FRAMES, check_fields, check_list, shown
 from memkit.errors import InputError
-from memkit.frame_graph.graph import FrameGraph
+from memkit.frame_graph.graph import MOST_CHUNKS, FrameGraph
 
 Transform = Callable[[FrameGraph, random.Random], FrameGraph]
 """graph -> graph, at random."""
@@ -39,8 +40,7 @@ class NodeDrop:
     p_degraded: float = 0.6
 
     def __post_init__(self) -> None:
-        _check_probability("NodeDrop.p", self.p)
-        _check_probability("NodeDrop.p_degraded", self.p_degraded)
+        check_fields(self, p=(0, 1), p_degraded=(0, 1))
 
     def __call__(self, graph: FrameGraph, rng: random.Random) -> FrameGraph:
         """The graph with more chunks dropped; those already dropped stay so. One draw per chunk."""
@@ -59,7 +59,7 @@ class NoisyMemory:
     sigma_max: float = 0.5
 
     def __post_init__(self) -> None:
-        _check_probability("NoisyMemory.sigma_max", self.sigma_max)
+        check_fields(self, sigma_max=(0, 1))
 
     def __call__(self, graph: FrameGraph, rng: random.Random) -> FrameGraph:
         """The graph with new noise levels; protected chunks keep theirs. One draw per chunk."""
@@ -85,7 +85,8 @@ class FrontierContinuation:
     most: int | None = None
 
     def __post_init__(self) -> None:
-        if self.least < 1 or (self.most is not None and self.most < self.least):
+        check_fields(self, least=(1, MOST_CHUNKS), most=(1, MOST_CHUNKS))
+        if self.most is not None and self.most < self.least:
             raise InputError(f"FrontierContinuation from {self.least} to {self.most} chunks; give 1 ≤ least ≤ most.")
 
     def __call__(self, graph: FrameGraph, rng: random.Random) -> FrameGraph:
@@ -115,7 +116,8 @@ class ReferenceCache:
     gap: tuple[int, int] = (40, 48)
 
     def __post_init__(self) -> None:
-        if not 1 <= self.gap[0] <= self.gap[1]:
+        check_fields(self, gap=(1, MOST_FRAMES))
+        if self.gap[0] > self.gap[1]:
             raise InputError(f"ReferenceCache.gap is {self.gap}; give two integers, 1 ≤ least ≤ most.")
 
     def __call__(self, graph: FrameGraph, rng: random.Random) -> FrameGraph:
@@ -144,6 +146,10 @@ class Compose:
 
     transforms: tuple[Transform, ...]
 
+    def __post_init__(self) -> None:
+        for transform in check_list("Compose.transforms", self.transforms, "transforms"):
+            _check_transform("Compose.transforms", transform)
+
     def __call__(self, graph: FrameGraph, rng: random.Random) -> FrameGraph:
         """The graph after the last transform."""
         for transform in self.transforms:
@@ -159,7 +165,8 @@ class CleanMix:
     p: float = 0.25
 
     def __post_init__(self) -> None:
-        _check_probability("CleanMix.p", self.p)
+        check_fields(self, p=(0, 1))
+        _check_transform("CleanMix.transform", self.transform)
 
     def __call__(self, graph: FrameGraph, rng: random.Random) -> FrameGraph:
         """The graph itself, or the transformed one."""
@@ -172,6 +179,6 @@ def _targets(graph: FrameGraph, after: int = -1) -> list[int]:
     return [i for i in learning if graph.nodes[i].role == "recovery"] or learning
 
 
-def _check_probability(name: str, value: float) -> None:
-    if not 0.0 <= value <= 1.0:
-        raise InputError(f"{name} is {value}; give a number in [0, 1].")
+def _check_transform(name: str, value: object) -> None:
+    if not callable(value):
+        raise InputError(f"{name} has {shown(value)}; give functions of a graph and a random.Random.")

@@ -16,12 +16,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from memkit.checks import MOST_FRAMES, check_list, check_room, check_whole, is_number, shown
 from memkit.errors import InputError
 from memkit.flow import NUM_TRAIN_TIMESTEPS
 from memkit.frame_graph.node import Node, Role
 
 Spans = Sequence[tuple[int, int]]
 """Half-open intervals [start, stop) of latent frames."""
+
+MOST_CHUNKS = 4096
+"""The largest number of chunks of a graph, whose visibility has a row for each in either stream."""
 
 
 class Streams(NamedTuple):
@@ -38,14 +42,19 @@ class FrameGraph:
     Both streams hold the frames of all nodes in order, so the token sequence is [clean | noisy], F frames each.
     Groups of tokens are named ``c0 … cn`` in the clean stream and ``x0 … xn`` in the noisy one.
 
-    Raises `InputError` where there is no chunk, or chunks overlap or are not in temporal order.
+    Raises `InputError` where there is no chunk or more than `MOST_CHUNKS`, or chunks overlap or are not in temporal
+    order.
     """
 
     nodes: tuple[Node, ...]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.nodes, tuple) or not all(isinstance(node, Node) for node in self.nodes):
+            raise InputError(f"The nodes of a frame graph are {shown(self.nodes)}; give a tuple of Node.")
         if not self.nodes:
             raise InputError("A frame graph needs at least one chunk.")
+        check_whole("The length of a frame graph", len(self.nodes), 1, MOST_CHUNKS, "chunks")
+        check_whole("The length of a frame graph", self.num_frames, 1, MOST_FRAMES, "latent frames")
         for before, after in zip(self.nodes, self.nodes[1:], strict=False):
             if after.time < before.stop:
                 raise InputError(
@@ -84,6 +93,12 @@ class FrameGraph:
             InputError: the clip cannot be cut so, an interval is not within it, a chunk is both anchor and degraded, or
                 no chunk recovers (give ``recovery=()`` where that is intended).
         """
+        check_whole("num_frames", num_frames, 1, MOST_FRAMES)
+        check_whole("chunk", chunk, 1, MOST_FRAMES)
+        if first is not None:
+            check_whole("first", first, 1, MOST_FRAMES)
+        check_whole("conditioning_frames", conditioning_frames, 0, MOST_FRAMES)
+        check_whole("The length of a frame graph", num_frames // chunk, 0, MOST_CHUNKS, "chunks")
         cuts = _cuts(num_frames, chunk, chunk if first is None else first)
         if not 0 <= conditioning_frames <= num_frames:
             raise InputError(f"{conditioning_frames} conditioning frames of {num_frames}; give 0 to {num_frames}.")
@@ -127,6 +142,7 @@ class FrameGraph:
 
     def groups(self, tokens: int = 1) -> dict[str, int]:
         """Number of tokens in each group, in the order of the sequence [clean | noisy]; ``tokens`` per frame."""
+        check_whole("tokens", tokens, 1)
         return {f"{s}{i}": node.frames * tokens for s in "cx" for i, node in enumerate(self.nodes)}
 
     def visibility(self) -> dict[str, tuple[str, ...]]:
@@ -151,6 +167,8 @@ class FrameGraph:
         matrix = torch.tensor([[key in table[query] for key in table] for query in table])
         if tokens is None:
             return matrix
+        side = 2 * self.num_frames * tokens
+        check_room(f"A visibility matrix of {side:,} tokens", side**2)
         sizes = torch.tensor(list(self.groups(tokens).values()))
         return matrix.repeat_interleave(sizes, dim=0).repeat_interleave(sizes, dim=1)
 
@@ -194,9 +212,9 @@ class FrameGraph:
         Raises `InputError` for a level outside [0, 1] or a wrong number of levels.
         """
         levels = list(sigma) if isinstance(sigma, Sequence) else [sigma] * len(self.nodes)
-        if len(levels) != len(self.nodes) or not all(0.0 <= level <= 1.0 for level in levels):
+        if len(levels) != len(self.nodes) or not all(is_number(x) and 0.0 <= x <= 1.0 for x in levels):
             raise InputError(
-                f"Give one noise level in [0, 1], or one for each of {len(self.nodes)} chunks; not {sigma}."
+                f"Give one noise level in [0, 1], or one for each of {len(self.nodes)} chunks; not {shown(sigma)}."
             )
         sizes = torch.tensor([node.frames for node in self.nodes])
         clean = torch.tensor([node.sigma for node in self.nodes], dtype=torch.float32).repeat_interleave(sizes)
@@ -214,8 +232,8 @@ class FrameGraph:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> FrameGraph:
         """The inverse of `to_dict`. Raises `InputError` for any other content."""
-        if set(content) != {"nodes"} or not isinstance(content["nodes"], Sequence):
-            raise InputError(f"A frame graph is {{'nodes': [...]}}, not a mapping of {list(content)}.")
+        if not isinstance(content, Mapping) or set(content) != {"nodes"} or not isinstance(content["nodes"], Sequence):
+            raise InputError(f"A frame graph is {{'nodes': [...]}}, not {shown(content)}.")
         return cls(tuple(Node.from_dict(item) for item in content["nodes"]))
 
     def _each_frame(self, value: Callable[[Node, int], Any]) -> tuple[Any, ...]:
@@ -234,7 +252,12 @@ def _cuts(num_frames: int, chunk: int, first: int) -> list[tuple[int, int]]:
 
 
 def _check_spans(name: str, spans: Spans, num_frames: int) -> None:
-    for start, stop in spans:
+    for span in check_list(name, spans, "intervals (start, stop)"):
+        if not isinstance(span, tuple | list) or len(span) != 2:
+            raise InputError(f"{name} names {shown(span)}; give intervals (start, stop) of latent frames.")
+        start, stop = span
+        for number in span:
+            check_whole(f"A number of {name}", number, -MOST_FRAMES, MOST_FRAMES)
         if not 0 <= start < stop <= num_frames:
             raise InputError(
                 f"{name} names frames [{start}, {stop}); give 0 ≤ start < stop ≤ {num_frames}, the clip's frames."

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from types import NoneType
 from typing import Any, Literal, get_args
 
+from memkit.checks import MOST, MOST_FRAMES, check_fields, shown
 from memkit.errors import InputError
 
 Role = Literal["seed", "anchor", "degraded", "recovery", "plain"]
@@ -32,8 +33,8 @@ class Node:
     """One chunk of a clip.
 
     Attributes:
-        time: position of its first latent frame, any integer; the others follow it. Gaps between chunks are gaps in
-            time.
+        time: position of its first latent frame, at most a billion either way; the others follow it. Gaps between
+            chunks are gaps in time.
         frames: latent frames in it.
         camera: index of its first frame's camera, the others follow; None where unknown.
         role: a ``seed`` holds conditioning frames, an ``anchor`` is memory to be kept (never dropped, never noised), a
@@ -59,15 +60,7 @@ class Node:
     source: int | None = None
 
     def __post_init__(self) -> None:
-        _whole(self, "time", None)
-        _whole(self, "frames", 1)
-        _whole(self, "conditioning_frames", 0)
-        for name in ("camera", "source"):
-            if getattr(self, name) is not None:
-                _whole(self, name, 0)
-        _check_role(self.time, self.role)
-        if not 0.0 <= self.sigma <= 1.0:
-            raise InputError(f"The chunk at {self.time} has sigma {self.sigma}; noise levels are in [0, 1].")
+        check_fields(self, time=(-MOST, MOST), frames=(1, MOST_FRAMES), sigma=(0, 1))
         if self.conditioning_frames > self.frames:
             raise InputError(
                 f"The chunk at {self.time} has {self.conditioning_frames} conditioning frames of {self.frames} frames."
@@ -105,25 +98,13 @@ class Node:
     def from_dict(cls, content: Any) -> Node:
         """The inverse of `to_dict`. Raises `InputError` for any other content."""
         if not isinstance(content, Mapping) or not {"time"} <= set(content) <= set(_JSON):
-            raise InputError(f"A chunk is a mapping with time and no keys but {list(_JSON)}; not {content!r}.")
+            raise InputError(f"A chunk is a mapping with time and no keys but {list(_JSON)}; not {shown(content)}.")
         for name, value in content.items():
             if isinstance(value, bool) != (name == "dropped") or not isinstance(value, _JSON[name]):
-                raise InputError(f"{name} of a chunk is {value!r}; give what `to_dict` gives.")
-        _check_role(content["time"], content.get("role", "plain"))
+                raise InputError(f"{name} of a chunk is {shown(value)}; give what `to_dict` gives.")
+        if (role := content.get("role", "plain")) not in ROLES:
+            raise InputError(f"The role of a chunk is {role!r}; give one of {', '.join(ROLES)}.")
         values = {**content, "sigma": float(content.get("sigma", 0.0))}
         return cls(
             **{field.name: values[key] for field in fields(cls) if (key := _KEYS.get(field.name, field.name)) in values}
         )
-
-
-def _check_role(time: int, role: str) -> None:
-    if role not in ROLES:
-        raise InputError(f"The chunk at {time} has the role {role!r}; give one of {', '.join(ROLES)}.")
-
-
-def _whole(node: Node, name: str, least: int | None) -> None:
-    value = getattr(node, name)
-    # True counts as 1 in Python: conditioning_frames=True would silently be one frame of three.
-    if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
-        wanted = "an integer" if least is None else f"an integer ≥ {least}"
-        raise InputError(f"{name} of a chunk must be {wanted}, not {value!r}.")

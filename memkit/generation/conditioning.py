@@ -17,7 +17,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from memkit.backbones.adapters.wan import WAN
+from memkit.checks import check_finite, check_floats
 from memkit.errors import InputError
+
+LATENTS = "[B, C, F, H, W]"
 
 
 @contextmanager
@@ -29,8 +32,10 @@ def conditioning_frames(
     ``latents`` has one row per sample, or one for all. The prediction for those frames has no meaning: a sampler writes
     the conditioning latents back after each step. Afterwards the transformers are what they were.
 
-    Raises `InputError`, from the call, where rows, channels or sizes do not fit, or no frame is left to generate.
+    Raises `InputError` where latents are not finite; and, from the call, where rows, channels or sizes do not fit, or
+    no frame is left to generate.
     """
+    check_finite("Conditioning latents", latents, LATENTS)
 
     def before(module: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         named = WAN.arguments(args, kwargs)
@@ -52,7 +57,12 @@ def conditioning_frames(
 def write_conditioning_frames(
     x: Float[Tensor, "batch channels frames height width"], latents: Float[Tensor, "rows channels2 conditioning h w"]
 ) -> Float[Tensor, "batch channels frames height width"]:
-    """``x`` with its first frames replaced by ``latents``."""
+    """``x`` with its first frames replaced by ``latents``.
+
+    Raises `InputError` where rows, channels or sizes do not fit, or no frame is left to generate.
+    """
+    check_floats("The video", x, LATENTS)
+    check_floats("Conditioning latents", latents, LATENTS)
     count, frames = latents.shape[2], x.shape[2]
     if latents.shape[0] not in (1, x.shape[0]) or latents.shape[1] != x.shape[1] or latents.shape[3:] != x.shape[3:]:
         raise InputError(

@@ -10,8 +10,18 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from memkit.backbones.wan import WanBackbone
+from memkit.checks import (
+    MOST_STEPS,
+    check_finite,
+    check_scale,
+    check_seeds,
+    check_text,
+    check_texts,
+    check_whole,
+    shown,
+)
 from memkit.errors import InputError
-from memkit.generation.conditioning import conditioning_frames, write_conditioning_frames
+from memkit.generation.conditioning import LATENTS, conditioning_frames, write_conditioning_frames
 from memkit.generation.guidance import GuidedMemory, MemoryGuidance
 from memkit.generation.noise import seeded_generators
 from memkit.generation.short_text import PIPELINE_TEXT_LENGTH, embed_short, short_texts
@@ -45,10 +55,12 @@ def generate_videos(
     and the pipeline's padding to 512 tokens as one key: the same up to rounding, but cheaper for small videos; see
     `memkit.generation.short_text`.
 
-    Raises `InputError` without prompts, where memory, seeds or conditioning latents do not fit them, or a text has more
-    tokens than ``text_length``.
+    Raises `InputError` without prompts, where memory, seeds or conditioning latents do not fit them, a number is out of
+    range or not finite, or a text has more tokens than ``text_length``.
     """
     start = _seeded(prompts, seeds)
+    if memory is not None and not isinstance(memory, Memory):
+        raise InputError(f"memory is {shown(memory)}; give a Memory, or None.")
     if memory is not None and memory.tokens.shape[0] not in (1, len(prompts)):
         raise InputError(
             f"Memory has {memory.tokens.shape[0]} rows for {len(prompts)} prompts; give one per prompt, or one for all."
@@ -86,13 +98,28 @@ def generate_latents(
     if (seeds is None) == (noise is None):
         raise InputError("generate_latents() starts from seeds or from noise; give one of the two.")
     start = _seeded(prompts, seeds) if seeds is not None else {"latents": noise}
+    if noise is not None:
+        _check_noise(backbone, prompts, noise)
     return _sample(
         backbone, prompts, start, steps, guidance_scale, negative_prompt, conditioning_latents, text_length, "latent"
     )
 
 
+def _check_noise(backbone: WanBackbone, prompts: Sequence[str], noise: Tensor) -> None:
+    check_texts("prompts", prompts)
+    check_finite("noise", noise, LATENTS)
+    vae, form = backbone.pipeline().vae.config, backbone.video_format
+    frames = (form.num_frames - 1) // vae.scale_factor_temporal + 1
+    size = (form.height // vae.scale_factor_spatial, form.width // vae.scale_factor_spatial)
+    wanted = (len(prompts), backbone.transformer.config.in_channels, frames, *size)
+    if tuple(noise.shape) != wanted:
+        raise InputError(f"noise is {list(noise.shape)}; give {list(wanted)} for these prompts and this video format.")
+
+
 def _seeded(prompts: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
     """The argument of a pipeline call from which the noise follows."""
+    check_texts("prompts", prompts)
+    check_seeds("seeds", seeds)
     if not prompts or len(seeds) != len(prompts):
         raise InputError(
             f"There are {len(prompts)} prompts and {len(seeds)} seeds; give at least one prompt, and one seed each."
@@ -112,6 +139,10 @@ def _sample(
     output_type: Literal["pt", "latent"],
 ) -> Tensor:
     """The output of the stock pipeline."""
+    check_whole("steps", steps, 1, MOST_STEPS)
+    check_scale("guidance_scale", guidance_scale)
+    check_text("negative_prompt", negative_prompt)
+    check_whole("text_length", text_length, 1, PIPELINE_TEXT_LENGTH)
     form = backbone.video_format
     with contextlib.ExitStack() as attached:
         if conditioning_latents is not None:

@@ -15,7 +15,6 @@ runs the conditional pass alone, and makes v_text + w_m·(v_text,mem − v_text)
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -29,6 +28,7 @@ from memkit.backbones.base import MEMORY_TOKENS
 from memkit.backbones.cache_context import listen, own_context
 from memkit.backbones.protocol import Model
 from memkit.backbones.unwrap import Attachable, transformers_of
+from memkit.checks import check_scale, shown
 from memkit.errors import InputError, MemkitError
 from memkit.injectors.self_attention import SelfAttentionConcat
 
@@ -52,12 +52,14 @@ class GuidedMemory:
             one at ``guidance_scale`` 1).
 
     Raises:
-        InputError: the scale is not finite.
+        InputError: the scale is not finite, or beyond ±1000.
     """
 
     def __init__(self, injector: SelfAttentionConcat, guidance: MemoryGuidance) -> None:
-        if guidance != "conditional" and not (isinstance(guidance, float | int) and math.isfinite(guidance)):
-            raise InputError(f'memory guidance must be "conditional" or a finite scale, not {guidance!r}.')
+        if not isinstance(injector, SelfAttentionConcat):
+            raise InputError(f"The injector is {shown(injector)}; give SelfAttentionConcat(memory).")
+        if guidance != "conditional":
+            check_scale('Memory guidance, if it is not "conditional",', guidance)
         self.injector = injector
         self.guidance: MemoryGuidance = guidance
 

@@ -7,11 +7,15 @@ be generated again.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from memkit.checks import MOST, check_list, check_room, check_seeds, check_text, check_whole
+from memkit.errors import InputError
 
 
 def frame_noise(
@@ -20,12 +24,31 @@ def frame_noise(
     """Normal noise on the CPU, of ``shape`` [C,H,W] per frame: one video per seed, one frame per position.
 
     ``kind`` names the purpose; each kind has its own noise.
+
+    Raises `InputError` without seeds or positions, for ones that are no whole numbers, and for a shape that is none or
+    noise that exceeds the memory of this machine.
     """
+    check_seeds("seeds", seeds)
+    check_text("kind", kind)
+    sides = check_list("shape", shape, "channels, height and width")
+    for size in sides:
+        check_whole("A size of noise", size, 1)
+    if not len(seeds) or not len(positions) or len(sides) != 3:
+        raise InputError(f"Noise needs seeds, positions and [C, H, W], not {len(seeds)}, {len(positions)}, {sides}.")
+    nbytes = 4 * len(seeds) * len(positions) * math.prod(sides)
+    check_room(f"Noise for {len(positions):,} frames of {len(seeds):,} videos", nbytes)
+    if not isinstance(positions, range):  # whose numbers are whole
+        for position in positions:
+            check_whole("A position", position, -MOST)
     return torch.stack([torch.stack([_draw(f"{seed} {kind} {p}", shape) for p in positions], dim=1) for seed in seeds])
 
 
 def seeded_generators(seeds: Sequence[int]) -> list[torch.Generator]:
-    """One generator per seed, on the CPU whatever the device of the model."""
+    """One generator per seed, on the CPU whatever the device of the model.
+
+    Raises `InputError` for seeds that are no whole numbers from −2⁶³ to 2⁶⁴ − 1.
+    """
+    check_seeds("seeds", seeds)
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from memkit.backbones.wan import WanBackbone
+from memkit.checks import check_whole
 from memkit.errors import InputError
 from memkit.generation.short_text import PIPELINE_TEXT_LENGTH
 
@@ -26,6 +27,7 @@ class TextCache:
     """
 
     def __init__(self, backbone: WanBackbone, length: int) -> None:
+        check_whole("length", length, 1, PIPELINE_TEXT_LENGTH)
         self.backbone = backbone
         self.length = length
         self._embeds: dict[str, Tensor] = {}

@@ -11,10 +11,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from memkit.backbones.wan import WanBackbone
+from memkit.checks import LAYERS, check_number, check_whole
 from memkit.errors import InputError
 
 Place = int | Literal["embedding"]
 """Where to filter: the output of the block with this index, or of the patch embedding."""
+
+MOST_STRENGTH = 1000.0
+"""The largest strength of a filter, in either direction: 1 is the filter itself."""
 
 
 @contextmanager
@@ -26,8 +30,11 @@ def filter_hidden_states(
     ``keep`` maps [B, D, T, H, W] over the grid of patches to the same shape. Yields a list to which each call of an
     expert adds the mean square [B] of the change, as a share of the state's.
 
-    Raises `InputError` for a block that an expert lacks.
+    Raises `InputError` for a block that an expert lacks, and for a strength that is not finite.
     """
+    check_number("strength", strength, -MOST_STRENGTH, MOST_STRENGTH)
+    if place != "embedding":
+        check_whole("place", place, -LAYERS[1], LAYERS[1])
     changes: list[Tensor] = []
     with ExitStack() as stack:
         for model in backbone.transformers:

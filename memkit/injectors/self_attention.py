@@ -25,6 +25,7 @@ from memkit.backbones.base import MEMORY_TOKENS, TEXT, VIDEO, Carrier, Table
 from memkit.backbones.protocol import BackboneAdapter, Grid, Model
 from memkit.backbones.refusals import refuse_cache, several_videos
 from memkit.backbones.unwrap import Attachable, transformers_of
+from memkit.checks import shown
 from memkit.errors import InputError, MemkitError
 from memkit.injectors.attention_recorder import AttentionRecorder, Row
 from memkit.memory import Memory
@@ -51,6 +52,8 @@ class SelfAttentionConcat:
     """
 
     def __init__(self, memory: Memory, recorder: AttentionRecorder | None = None) -> None:
+        if not isinstance(memory, Memory):
+            raise InputError(f"memory is {shown(memory)}; give a Memory.")
         self.memory = memory
         self.recorder = recorder
         self.shown = True

@@ -12,9 +12,11 @@ import random
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from memkit.checks import check_room, is_number, shown
 from memkit.errors import InputError
 from memkit.interruptions.kinds import (
     TRAINING_KINDS,
@@ -82,11 +84,16 @@ def interrupt(frames: UInt8[Tensor, "time height width 3"], fps: float, by: Inte
     """Interrupt a clip. Frames outside the degraded span are bit-identical to the twin's; ``frames`` are not changed.
 
     Raises:
-        InputError: there are fewer than 9 frames or empty ones, the rate is not positive, no frame falls within the
-            timing, or the camera turns so far that a pixel would come from behind it.
+        InputError: the frames are not uint8, there are fewer than 9 or empty ones, the rate is not positive, no frame
+            falls within the timing, or the camera turns so far that a pixel would come from behind it.
     """
-    if not 0 < fps < float("inf") or not frames[:1].numel():
+    if not isinstance(frames, Tensor) or frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
+        raise InputError(f"The frames are {shown(frames)}; give uint8 [time, height, width, 3].")
+    if not isinstance(by, Interruption):
+        raise InputError(f"The interruption is {shown(by)}; give one of the kinds, such as Occluder().")
+    if not is_number(fps) or not 0 < fps < float("inf") or not frames[:1].numel():
         raise InputError(f"A video needs frames and a positive rate, not {tuple(frames.shape)} at {fps} fps.")
+    check_room(f"An interrupted clip of {len(frames):,} frames", 2 * frames.numel(), frames.device)
     amount = by.timing.amount(len(frames))
     spans = Spans.of(amount)
     start, stop = spans.degraded

@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from memkit.errors import InputError
+from memkit.checks import SEEDS, check_fields
 from memkit.interruptions.rendering import Beyond, Look, fog_field, fogged, overlaid, panel, turned_view
 from memkit.interruptions.timing import Timing
 from memkit.video.frames import Video
@@ -31,6 +31,9 @@ class Interruption:
     PHRASE: ClassVar[str]  # how a caption tells of it
 
     timing: Timing = Timing()
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @classmethod
     def draw(cls, rng: random.Random) -> Interruption:
@@ -73,10 +76,7 @@ class Occluder(Interruption):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _one_of("look", self.look, Look)
-        _one_of("side", self.side, Side)
-        _one_of("leave", self.leave, Literal["through", "back"])
-        _within("cover", self.cover, 0.05, 1.0)
+        check_fields(self, cover=(0.05, 1), seed=SEEDS)
 
     @classmethod
     def draw(cls, rng: random.Random) -> Occluder:
@@ -112,7 +112,7 @@ class LightsOff(Interruption):
     gain: float = 0.04
 
     def __post_init__(self) -> None:
-        _within("gain", self.gain, 0.0, 1.0)
+        check_fields(self, gain=(0, 1))
 
     def _degraded(self, clip: Video, start: int, amount: Tensor, c2w: Tensor) -> Iterator[Tensor]:
         for i, share in enumerate(amount.tolist()):
@@ -141,11 +141,7 @@ class LookAway(Interruption):
     fov_degrees: float = 60.0
 
     def __post_init__(self) -> None:
-        _one_of("axis", self.axis, Axis)
-        _one_of("beyond", self.beyond, Beyond)
-        _within("degrees", self.degrees, -60.0, 60.0)
-        _within("keep", self.keep, 0.05, 1.0)
-        _within("fov_degrees", self.fov_degrees, 5.0, 120.0)
+        check_fields(self, degrees=(-60, 60), keep=(0.05, 1), fov_degrees=(5, 120))
 
     @classmethod
     def draw(cls, rng: random.Random) -> LookAway:
@@ -197,9 +193,6 @@ class CameraOff(Interruption):
     timing: Timing = Timing(0.30, 0.30, 0.60, 0.60)
     show: Literal["black", "last"] = "black"
 
-    def __post_init__(self) -> None:
-        _one_of("show", self.show, Literal["black", "last"])
-
     @classmethod
     def draw(cls, rng: random.Random) -> CameraOff:
         """Black or frozen, with jittered timing."""
@@ -222,7 +215,7 @@ class Fog(Interruption):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _within("thickness", self.thickness, 0.0, 100.0)
+        check_fields(self, thickness=(0, 100), seed=SEEDS)
 
     @classmethod
     def draw(cls, rng: random.Random) -> Fog:
@@ -237,13 +230,3 @@ class Fog(Interruption):
 
 KINDS: tuple[type[Interruption], ...] = (Occluder, LightsOff, LookAway, CameraLoop, CameraOff, Fog)
 TRAINING_KINDS: tuple[type[Interruption], ...] = tuple(kind for kind in KINDS if not kind.HELD_OUT)
-
-
-def _one_of(name: str, value: str, choices: Any) -> None:
-    if value not in get_args(choices):
-        raise InputError(f"There is no {name}={value!r}; use one of {', '.join(get_args(choices))}.")
-
-
-def _within(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise InputError(f"{name}={value} is outside [{low:g}, {high:g}].")

@@ -10,9 +10,12 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
+from memkit.cameras.checks import check_cameras
+from memkit.checks import MOST_FRAMES, check_whole, shown
+from memkit.errors import InputError
 from memkit.interruptions.apply import InterruptedClip, interrupt
 from memkit.interruptions.kinds import KINDS, CameraOff, Interruption, LookAway, Occluder
-from memkit.interruptions.timing import Timing
+from memkit.interruptions.timing import STRIDE, Timing
 
 InterruptionName = Literal["occluder", "lights-off", "look-away", "camera-loop", "camera-off", "fog"]
 _RAMP = 4  # frames in which a still's interruption comes and goes
@@ -34,8 +37,14 @@ def interrupt_posed(
     A virtual camera that turns (`LookAway`) turns the given ``cameras`` [frames] and has their field of view, if it is
     known. Without ``cameras`` the camera is taken to stand still, at the identity.
 
-    Raises `InputError` as `interrupt` does.
+    Raises `InputError` as `interrupt` does, and for cameras that are not plausible or not one per frame.
     """
+    if cameras is not None:
+        check_cameras(cameras, "The cameras of the clip", unknown_focal=True)
+        if cameras.c2w.shape != (len(frames), 4, 4):
+            raise InputError(
+                f"There are cameras {list(cameras.c2w.shape[:-2])} for {len(frames)} frames; give one each."
+            )
     turns = isinstance(by, LookAway)
     if turns and cameras is not None and (fx := float(cameras.intrinsics[0, 0])) > 0:
         by = replace(by, fov_degrees=float(torch.tensor(0.5 / fx).atan().rad2deg() * 2))
@@ -53,7 +62,12 @@ def interrupt_still(
 
     The interruption hides all that it can: an occluder covers the whole frame, a camera that turns looks from the whole
     frame.
+
+    Raises `InputError` for an unknown kind, and for less than one frame.
     """
+    check_whole("count", count, 1, STRIDE * MOST_FRAMES)
+    if kind not in (names := [each.NAME for each in KINDS]):
+        raise InputError(f"The kind is {shown(kind)}; choose one of {', '.join(names)}.")
     cls = next(each for each in KINDS if kind == each.NAME)
     frames = count + _AFTER
     ramp = 0 if cls is CameraOff else min(_RAMP, count // 2)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from memkit.checks import MOST_FRAMES, check_whole, is_number
 from memkit.errors import InputError
 
 Span = tuple[int, int]  # first frame, and the first after it
@@ -86,7 +87,10 @@ class Timing:
     over: float = 0.60
 
     def __post_init__(self) -> None:
-        if not 0 <= self.begin <= self.full <= self.release <= self.over <= 1 or self.begin == self.over:
+        shares = (self.begin, self.full, self.release, self.over)
+        if not all(map(is_number, shares)) or not 0 <= self.begin <= self.full <= self.release <= self.over <= 1:
+            raise InputError(f"{self} does not ascend from 0 to 1; give begin ≤ full ≤ release ≤ over.")
+        if self.begin == self.over:
             raise InputError(f"{self} does not ascend from 0 to 1; give begin ≤ full ≤ release ≤ over.")
 
     def amount(self, num_frames: int) -> Float[Tensor, " {num_frames}"]:
@@ -96,8 +100,9 @@ class Timing:
         reach the latter, the whole timing is compressed.
 
         Raises:
-            InputError: fewer than 9 frames.
+            InputError: fewer than 9 frames, or more than a video may have.
         """
+        check_whole("num_frames", num_frames, 0, STRIDE * MOST_FRAMES)
         if num_frames < LEAST_FRAMES:
             raise InputError(
                 f"A clip of {num_frames} frames is too short to be interrupted: seed, interruption and recovery "

@@ -12,6 +12,7 @@ from memkit.backbones.protocol import Grid, Model
 from memkit.backbones.refusals import several_videos
 from memkit.backbones.running import Running
 from memkit.cameras.path import CameraPath
+from memkit.checks import shown
 from memkit.errors import InputError
 
 KEY = CAMERA_POSITIONS
@@ -35,7 +36,12 @@ class AttachedCameras(Attached):
         """A context manager in which the attached transformers run with these cameras, one per latent frame.
 
         A path of one sample is used for any batch size. ``backward`` may be called after the ``with`` statement.
+
+        Raises:
+            InputError: this is no path, such as `Cameras` that were not normalised yet.
         """
+        if not isinstance(path, CameraPath):
+            raise InputError(f"The path is {shown(path)}; give CameraPath.of(cameras).")
         return CameraChunk(self.running, path)
 
     def part(self, model: Model, layer: int) -> Positioning:

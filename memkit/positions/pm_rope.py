@@ -21,8 +21,8 @@ from memkit.backbones.base import CAMERA_POSITIONS, Carrier, Positioning
 from memkit.backbones.rotary import rotate
 from memkit.backbones.unwrap import Attachable, transformer_of, transformers_of
 from memkit.cameras.path import SIZE, CameraPath
+from memkit.checks import LAYERS, WIDTHS, check_fields
 from memkit.errors import InputError
-from memkit.files.values import is_count
 from memkit.positions.attachment import AttachedCameras, cameras_of
 from memkit.pretrained import Pretrained
 
@@ -47,8 +47,9 @@ class PMRoPEConfig:
     """Mode: "phase" rotates queries and keys, "full" also adds terms to values and outputs, "off" changes nothing."""
 
     def __post_init__(self) -> None:
-        if not all(is_count(size) for size in (self.layers, self.heads, self.head_dim)) or self.head_dim % 4:
-            raise InputError(f"{self}: give positive sizes, and a head_dim that divides into blocks of 4.")
+        check_fields(self, layers=LAYERS, heads=LAYERS, head_dim=WIDTHS)
+        if self.head_dim % 4:
+            raise InputError(f"{self}: give a head_dim that divides into blocks of 4.")
         if self.mode not in MODES:
             raise InputError(f"mode = {self.mode!r}; choose one of {', '.join(MODES)}.")
 

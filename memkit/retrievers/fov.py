@@ -13,6 +13,7 @@ from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
 from memkit.cameras.checks import check_cameras
+from memkit.checks import SEEDS, check_whole, is_number, shown
 from memkit.errors import InputError
 from memkit.retrievers.fov_index import DiscIndex
 from memkit.retrievers.fov_points import Points
@@ -82,7 +83,9 @@ class FOVRetriever(Retriever[Cameras | View]):
             raise InputError(
                 "The rays rule has no area that frames could cover; choose another selection, or rule='sector'."
             )
-        if not 0 <= min_overlap <= 1 or not 0 <= recency < float("inf"):
+        check_whole("seed", seed, 0, SEEDS[1])
+        numbers = is_number(min_overlap) and is_number(recency)
+        if not numbers or not 0 <= min_overlap <= 1 or not 0 <= recency < float("inf"):
             raise InputError(
                 f"min_overlap is {min_overlap} and recency {recency}; give [0, 1] and a recency of at least 0."
             )
@@ -180,6 +183,8 @@ def _names(
 
 def _check_cameras(cameras: Cameras, name: str, dims: int) -> None:
     """Raises `InputError` unless cameras have ``dims`` leading dimensions and are plausible, see `check_cameras`."""
+    if not isinstance(cameras, Cameras) or not all(isinstance(x, Tensor) for x in (cameras.c2w, cameras.intrinsics)):
+        raise InputError(f"{name}: {shown(cameras)} is no camera; give Cameras(c2w, intrinsics).")
     c2w, intrinsics = cameras.c2w, cameras.intrinsics
     if c2w.ndim != dims + 2 or intrinsics.shape != (*c2w.shape[:dims], 4) or c2w.shape[dims:] != (4, 4):
         wanted = "one pose per frame, [N, 4, 4] and [N, 4]" if dims else "one camera, [4, 4] and [4], or a list of such"
@@ -190,6 +195,8 @@ def _check_cameras(cameras: Cameras, name: str, dims: int) -> None:
 def _check_depth(depth: Tensor, count: int, rule: Sector | Points | Rays) -> None:
     if not isinstance(rule, Points):
         raise InputError(f"Depth is given, but the rule {rule} does not use it; use rule='points'.")
+    if not isinstance(depth, Tensor) or not depth.is_floating_point():
+        raise InputError(f"Depth is {shown(depth)}; give a floating-point tensor of metres along the rays.")
     if depth.ndim != 3 or len(depth) != count or not depth.numel() and count:
         raise InputError(f"Depth is {tuple(depth.shape)}; give [H, W] for each of {count} cameras.")
     if not bool((depth >= 0).all()):

@@ -9,9 +9,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
+from memkit.checks import SEEDS, check_fields
 from memkit.errors import InputError
 from memkit.retrievers.fov_rules import TOUCH, check_range, disc_depth
 
+MOST_POINTS = 10_000_000
+"""The largest number of points, whose error is far below what views tell."""
 _TESTS_AT_ONCE = 2**17  # points times frames, such that intermediates fit a core's cache
 
 
@@ -37,11 +40,10 @@ class Points:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self, count=(0, MOST_POINTS), seed=SEEDS)
         check_range(self.near, self.far)
-        if self.count < 1 or not self.margin >= 0:
-            raise InputError(
-                f"{self.count} points and a margin of {self.margin} m; give at least 1 point and a margin ≥ 0 m."
-            )
+        if self.count < 1:
+            raise InputError(f"There are {self.count} points; give at least 1 point.")
 
     def views(self, cameras: Cameras, depth: Float[Tensor, "n height width"] | None = None) -> PointViews:
         """Cameras ``[N]``, prepared for comparison, with their depth if known."""

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
+from memkit.checks import MOST, check_fields
 from memkit.errors import InputError
 
 TOUCH = (
@@ -35,6 +36,7 @@ class Sector:
     up: tuple[float, float, float] = (0.0, 0.0, 1.0)
 
     def __post_init__(self) -> None:
+        check_fields(self, up=(-MOST, MOST))
         check_range(self.near, self.far)
 
     def views(self, cameras: Cameras) -> SectorViews:
@@ -57,6 +59,7 @@ class Rays:
     up: tuple[float, float, float] = (0.0, 0.0, 1.0)
 
     def __post_init__(self) -> None:
+        check_fields(self, up=(-MOST, MOST))
         check_range(self.near, self.far)
         if self.near == 0:
             raise InputError(
@@ -180,9 +183,9 @@ class RayViews(_GroundViews):
 
 
 def check_range(near: float, far: float) -> None:
-    """Raises `InputError` unless 0 ≤ near < far < inf."""
-    if not 0 <= near < far < float("inf"):
-        raise InputError(f"near is {near} and far is {far}; give metres, 0 ≤ near < far, and far finite.")
+    """Raises `InputError` unless 0 ≤ near < far."""
+    if not 0 <= near < far:
+        raise InputError(f"near is {near} and far is {far}; give metres, 0 ≤ near < far.")
 
 
 def disc_depth(corner: Float[Tensor, " n"], cosine: Float[Tensor, " n"]) -> Float[Tensor, " n"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar, overload
@@ -10,6 +9,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, overload
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from memkit.checks import is_number, shown
 from memkit.errors import InputError
 
 Query = TypeVar("Query")
@@ -92,10 +92,10 @@ class Retriever(ABC, Generic[Query]):
 
         Raises `InputError` for k < 1, an unusable query, or exclusions that do not fit the queries.
         """
-        if not isinstance(k, int) or k < 1:
-            raise InputError(f"k is {k!r}; ask for at least 1 clip.")
-        if min_score is not None and math.isnan(min_score):
-            raise InputError("min_score is NaN; give a number, or None for no threshold.")
+        if not isinstance(k, int) or isinstance(k, bool) or k < 1:
+            raise InputError(f"k is {shown(k)}; ask for at least 1 clip.")
+        if min_score is not None and (not is_number(min_score) or min_score != min_score):
+            raise InputError(f"min_score is {shown(min_score)}; give a number but NaN, or None for no threshold.")
         many = isinstance(query, list | tuple)
         queries = list(query) if many else [query]
         count = len(queries) if many else None
@@ -150,6 +150,8 @@ def _one_set_per_query(name: str, given: Exclusions, count: int | None) -> list[
     """``count`` is None for a single query, which takes a flat collection only."""
     if isinstance(given, str):
         raise InputError(f"{name} is the string {given!r}; give a collection, such as [{given!r}].")
+    if not isinstance(given, Collection):
+        raise InputError(f"{name} is {shown(given)}; give a collection of strings.")
     items: list[Any] = list(given)
     if all(isinstance(item, str) for item in items):
         return [frozenset(items)] * (1 if count is None else count)

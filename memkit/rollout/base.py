@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from memkit.cameras.cameras import Cameras
 from memkit.cameras.relative import POSE_VECTOR_SIZE, relative_pose_vectors
+from memkit.checks import MOST_FRAMES, check_finite, check_floats, check_text, check_whole, check_within
 from memkit.errors import InputError
+from memkit.flow import NUM_TRAIN_TIMESTEPS
 from memkit.rollout.frames import Selection
 from memkit.rollout.history import History
 
@@ -40,6 +42,7 @@ class ContextMethod(nn.Module, ABC):
 
     def __init__(self, frames: int) -> None:
         super().__init__()
+        check_whole("frames", frames, 0, MOST_FRAMES)
         self.frames = frames
 
     def choose(self, history: History, cameras: Cameras | None) -> Selection | None:
@@ -70,8 +73,14 @@ class ContextMethod(nn.Module, ABC):
                 sequence; by default they are clean.
 
         Raises:
-            InputError: only one of context and chunk has cameras, or queries are given noisy context.
+            InputError: only one of context and chunk has cameras, queries are given noisy context, or a tensor is not
+                finite or of another dtype or number of axes.
         """
+        check_finite("noise", noise, "[B, C, F, H, W]")
+        check_floats("text", text, "[B, L, D]")
+        check_text("annotation", annotation)
+        if context_timesteps is not None:
+            check_within("context_timesteps", context_timesteps, 0, NUM_TRAIN_TIMESTEPS, "[B, k]")
         own, past = relative_poses(cameras, selection, noise.shape[2])
         context = None if selection is None else selection.latents
         return self._shown(transformers, ChunkInputs(context, own, past, annotation, noise, text, context_timesteps))

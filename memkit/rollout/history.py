@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
+from memkit.checks import MOST_FRAMES, check_budget, check_whole, shown
 from memkit.errors import InputError
 from memkit.files.tensors import FileKind, open_tensors, save_tensors
 from memkit.rollout.frames import Frame, Selection, bytes_of, copy_to, frames_of, layout_of
@@ -32,13 +33,15 @@ class History:
         budget: bytes that frames and their cameras may take together; None for no limit. It must hold one frame more
             than are pinned, which is checked when the first is added.
         pinned: how many of the first frames ever added are never dropped (a sink, an anchor).
+
+    Raises:
+        InputError: a budget that is not positive or exceeds the memory of this machine, or less than no pinned frames.
     """
 
     def __init__(self, budget: int | None = None, pinned: int = 0) -> None:
-        if pinned < 0 or (budget is not None and budget <= 0):
-            raise InputError(
-                f"A history of {budget} bytes with {pinned} frames pinned; give a positive budget and 0 or more frames."
-            )
+        check_whole("pinned", pinned, 0, MOST_FRAMES, "frames")
+        if budget is not None:
+            check_budget("budget", budget)
         self.budget, self.pinned = budget, pinned
         self._frames: list[Frame] = []
         self._dropped = 0
@@ -89,8 +92,7 @@ class History:
         Raises:
             InputError: n is below 0, or nothing was added yet.
         """
-        if n < 0:
-            raise InputError(f"{n} newest frames were asked for; give 0 or more.")
+        check_whole("n", n, unit="newest frames")
         latent = self._filled()[0].tensors[0]
         return torch.arange(max(0, len(self) - n), len(self), device=latent.device).repeat(len(latent), 1)
 
@@ -101,6 +103,8 @@ class History:
             InputError: another batch size, or a row that is not held.
         """
         latent = self._filled()[0].tensors[0]
+        if not isinstance(index, Tensor) or index.ndim != 2 or index.dtype not in (torch.int32, torch.int64):
+            raise InputError(f"The index is {shown(index)}; give whole numbers [batch, k].")
         rows: list[list[int]] = index.tolist()
         if len(rows) != len(latent):
             raise InputError(f"The index has {len(rows)} samples, the history {len(latent)}; give rows for each.")
@@ -127,9 +131,10 @@ class History:
         only the end (and pinned frames) stays. Frames are kept on the device of the first.
 
         Raises:
-            InputError: there are no frames; the number of cameras or times does not fit; a time is not an integer; the
-                shape, the dtype or the presence of cameras differs from the frames held; or the budget does not hold
-                one frame beside the pinned ones. The history is then unchanged.
+            InputError: there are no frames, or they are not finite; the number of cameras or times does not fit; a
+                camera is not plausible, see `memkit.cameras.check_cameras`; a time is not an integer; the shape, the
+                dtype or the presence of cameras differs from the frames held; or the budget does not hold one frame
+                beside the pinned ones. The history is then unchanged.
         """
         new = frames_of(latents, cameras, times)
         if self._frames and (was := layout_of(self._frames[0])) != (now := layout_of(new[0])):

@@ -23,6 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from memkit.cameras.cameras import Cameras
+from memkit.checks import check_scale
 from memkit.errors import InputError
 from memkit.injectors.attention_recorder import AttentionRecorder
 from memkit.injectors.frame_context.context import FrameContext
@@ -31,7 +32,7 @@ from memkit.injectors.query_layers.layers import QueryLayers
 from memkit.injectors.query_module.module import QueryModule
 from memkit.injectors.self_attention import SelfAttentionConcat
 from memkit.memory import Memory
-from memkit.retrievers.fov import FOVRetriever
+from memkit.retrievers.fov import RULES, SELECTIONS, FOVRetriever
 from memkit.rollout.base import ChunkInputs, ContextMethod, Keeps, relative_poses
 from memkit.rollout.frames import Selection
 from memkit.rollout.history import History
@@ -121,6 +122,7 @@ class InSequence(ContextMethod):
 
     def __init__(self, context: FrameContext, frames: int, guidance: float = 1.0) -> None:
         super().__init__(frames)
+        check_scale("guidance", guidance)
         self.context, self.guidance = context, guidance
 
     @contextmanager
@@ -172,6 +174,9 @@ class RetrievedContext(InSequence):
         select: Literal["top", "non_adjacent", "cover"] = "top",
     ) -> None:
         super().__init__(context, frames)
+        for name, value, choices in (("rule", rule, RULES), ("select", select, SELECTIONS)):
+            if value not in choices:
+                raise InputError(f"{name} is {value!r}; choose one of {', '.join(choices)}.")
         self.rule: Literal["sector", "points", "rays"] = rule
         self.select: Literal["top", "non_adjacent", "cover"] = select
 

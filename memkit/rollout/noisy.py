@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from memkit.checks import check_seeds, check_within
+from memkit.errors import InputError
 from memkit.flow import NUM_TRAIN_TIMESTEPS
 from memkit.rollout.frames import Selection
 
@@ -18,7 +20,16 @@ def noisy_selection(
     """Selected frames, each at a noise level drawn from ``sigmas``, and their timesteps.
 
     Each sample has a seed of its own, on which alone its levels and noise depend.
+
+    Raises `InputError` for levels outside of [0, 1] or none, and for another number of seeds.
     """
+    check_within("sigmas", sigmas, 0, 1, "[levels]")
+    check_seeds("seeds", seeds)
+    if not len(sigmas) or len(seeds) != len(selection.latents):
+        raise InputError(
+            f"{len(sigmas)} levels and {len(seeds)} seeds for {len(selection.latents)} samples; give at least one "
+            "level, and one seed per sample."
+        )
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     count, some = selection.latents.shape[2], sigmas.new_ones(len(sigmas))
     levels = [torch.multinomial(some, count, replacement=True, generator=each) for each in generators]

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from memkit.backbones.wan import WanBackbone
 from memkit.cameras.cameras import Cameras
+from memkit.cameras.checks import check_cameras
 from memkit.cameras.pose_files import latent_cameras
+from memkit.checks import MOST_STEPS, check_scale, check_seeds, check_text, check_texts, check_whole, shown
 from memkit.errors import InputError
 from memkit.generation.generate import generate_latents
 from memkit.generation.noise import frame_noise, seeded_generators
@@ -40,6 +42,9 @@ class Rollout:
             None for no limit.
         steps: sampling steps per chunk.
         annotation: the kind of the cameras' poses, which chooses the camera encoder.
+
+    Raises:
+        InputError: a setting is out of range.
     """
 
     def __init__(
@@ -54,6 +59,12 @@ class Rollout:
         negative_prompt: str = "",
         annotation: str = "exact",
     ) -> None:
+        if seeds is not None:
+            check_seeds("seeds", seeds)
+        check_whole("steps", steps, 1, MOST_STEPS)
+        check_scale("guidance_scale", guidance_scale)
+        check_text("negative_prompt", negative_prompt)
+        check_text("annotation", annotation)
         self.backbone, self.method, self.seeds = backbone, method, seeds
         self.history = History(budget)
         self.steps, self.guidance_scale, self.negative_prompt = steps, guidance_scale, negative_prompt
@@ -70,8 +81,11 @@ class Rollout:
         past already, the first frame is its last one.
 
         Raises:
-            InputError: the number of frames or cameras, the size, or the batch does not fit.
+            InputError: the number of frames or cameras, the size, or the batch does not fit, frames are not uint8, or a
+                camera is not plausible, see `memkit.cameras.check_cameras`.
         """
+        if not isinstance(frames, Tensor) or frames.dtype != torch.uint8 or frames.ndim != 5 or not frames.numel():
+            raise InputError(f"Frames are {shown(frames)}; give uint8 [B, T, H, W, 3].")
         form = self.backbone.video_format
         self._check(frames.shape[:2], cameras)
         stride, rest = form.num_frames - 1, (frames.shape[1] - 1) % (form.num_frames - 1)
@@ -104,6 +118,9 @@ class Rollout:
         if self._last is None:
             raise InputError("There is no frame to continue from; give one with observe().")
         form, count = self.backbone.video_format, len(self._last)
+        check_texts("prompts", prompts)
+        if seeds is not None:
+            check_seeds("seeds", seeds)
         given = self.seeds if seeds is None else seeds
         if given is None:
             raise InputError("There are no seeds; give one per video, Rollout(..., seeds=[1, 2]).")
@@ -157,6 +174,7 @@ class Rollout:
         batch, time = wanted
         if cameras.c2w.shape != (batch, time, 4, 4) or cameras.intrinsics.shape != (batch, time, 4):
             raise InputError(f"Cameras are {list(cameras.c2w.shape)}; give [{batch}, {time}, 4, 4], one per frame.")
+        check_cameras(cameras, "The cameras [video, frame]", unknown_focal=True)
         if self._last is not None and len(self._last) != batch:
             raise InputError(f"{batch} videos continue {len(self._last)}; give as many.")
 

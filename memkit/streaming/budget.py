@@ -22,8 +22,8 @@ def window_bytes(
         size: height and width of the latents; by default those of the backbone's video format.
 
     Raises:
-        InputError: the config has no window, so that chunks attend to everything; or there are no videos, or the size is
-            none of latents of this model.
+        InputError: the config has no window, so that chunks attend to everything; or there are no videos, or the size
+            is none of latents of this model.
     """
     check_whole("videos", videos, 1)
     if config.window is None:
@@ -46,8 +46,8 @@ def check_chunk(
     needed = frames * branches * sum(frame_bytes(model, *size, videos, torch.uint8) for model in models)
     if needed > budget_bytes:
         raise BudgetError(
-            f"The budget of {budget_bytes:,} bytes holds no chunk of {frames:,} frames of {videos:,} videos, which needs "
-            f"{needed:,} at least; give more, or make shorter chunks."
+            f"The budget of {budget_bytes:,} bytes holds no chunk of {frames:,} frames of {videos:,} videos, which "
+            f"needs {needed:,} at least; give more, or make shorter chunks."
         )
 
 

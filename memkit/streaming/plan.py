@@ -12,6 +12,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from memkit.cameras.cameras import Cameras
+from memkit.cameras.checks import check_cameras
+from memkit.checks import MOST_FRAMES, check_finite, check_texts, check_whole
 from memkit.errors import InputError
 from memkit.frame_graph.interrupted import chunk_spans
 from memkit.interruptions.posed import InterruptionName, interrupt_still
@@ -70,12 +72,24 @@ class VideoPlan:
             latents: by default the length of the path.
 
         Raises:
-            InputError: no chunk goes beyond the conditioning latents, or there are more prompts than chunks.
+            InputError: no chunk goes beyond the conditioning latents, there are more prompts than chunks or no prompt,
+                a number is out of range, or a camera is not plausible.
         """
+        check_finite("conditioning", conditioning, "[1, C, frames, H, W]")
+        check_texts("prompts", prompts)
+        check_cameras(path, "The path", unknown_focal=True)
+        if path.c2w.ndim != 3 or not len(path.c2w):
+            raise InputError(f"The path has cameras {list(path.c2w.shape[:-2])}; give [frames], at least one.")
+        if not prompts:
+            raise InputError("There are no prompts; give at least one.")
+        for name, number in (("first", first), ("chunk", chunk), ("chunks", chunks), ("latents", latents)):
+            if number is not None or name in ("first", "chunk"):
+                check_whole(name, number, 1, MOST_FRAMES)
         given, wanted = conditioning.shape[2], len(path.c2w) if latents is None else latents
         if chunks is None:
             chunks = 1 + max(0, math.ceil((wanted - first) / chunk))
         total = first + (chunks - 1) * chunk
+        check_whole("The length of the video", total, 1, MOST_FRAMES, "latent frames")
         if total <= given:
             raise InputError(f"{chunks} chunks are {total} latent frames, and {given} are given; make more chunks.")
         if len(prompts) > chunks:
@@ -94,6 +108,8 @@ class VideoPlan:
         Raises `InputError` for chunks that begin before the end of the conditioning latents, or that leave no chunk to
         generate after them.
         """
+        check_whole("start", start)
+        check_whole("stop", stop)
         if not 0 < start < stop < len(self.spans) or self.spans[start][0] < self.conditioning.shape[2]:
             raise InputError(
                 f"The view cannot be interrupted in the chunks {start} to {stop} of {len(self.spans)}: "

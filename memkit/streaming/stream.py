@@ -31,6 +31,7 @@ from memkit.checks import (
     check_whole,
 )
 from memkit.errors import FileError, InputError
+from memkit.generation.conditioning import LATENTS
 from memkit.generation.noise import frame_noise
 from memkit.generation.short_text import PIPELINE_TEXT_LENGTH, embed_short, short_texts
 from memkit.injectors.attention_recorder import AttentionRecorder
@@ -140,8 +141,8 @@ class Stream:
             recorder: if given, records the attention of the conditional branch at each step.
 
         Raises:
-            InputError: prompts or conditioning latents do not fit or are not finite, a position has no camera, or a frame
-                to read is not in the cache.
+            InputError: prompts or conditioning latents do not fit or are not finite, a position has no camera, or a
+                frame to read is not in the cache.
             BudgetError: the budget holds no chunk of so many frames, or the pinned frames leave no room. After either
                 error the stream is still usable.
         """
@@ -267,9 +268,6 @@ class Stream:
     def _count(self) -> int:
         empty = not self.cache.branch(COND).positions
         return self.config.first if empty and self.config.first is not None else self.config.chunk
-
-
-LATENTS = "[B, C, F, H, W]"
 
 
 def _config_of(content: Any, folder: str | Path) -> StreamConfig:

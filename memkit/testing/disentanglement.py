@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from memkit.checks import SEEDS, WIDTHS, check_list, check_number, check_whole, shown
 from memkit.errors import InputError
 from memkit.memory import Memory
 from memkit.testing.measures import normal
@@ -59,6 +60,20 @@ def check_disentanglement(
         CheckFailed: the low or the high tokens are less selective than that; the message has all three figures.
         InputError: there is no way to tell low tokens from high ones, or ``size`` has no fast frequency.
     """
+    if not callable(encoder):
+        raise InputError(f"The encoder is {shown(encoder)}; give one.")
+    if channels is not None:
+        check_whole("channels", channels, *WIDTHS)
+    for name, values, number in (("size", size, 3), ("fast", fast, 2)):
+        if len(check_list(name, values, "numbers")) != number:
+            raise InputError(f"{name} is {shown(values)}; give {number} numbers.")
+    for side in size:
+        check_whole("A side of the clips", side, 1, 10_000)
+    for name, frequency in (("slow", slow), ("fast[0]", fast[0]), ("fast[1]", fast[1])):
+        check_number(name, frequency, 0, 0.5)
+    check_number("least_db", least_db, -1000, 1000)
+    check_whole("clips", clips, 1, 10_000)
+    check_whole("seed", seed, *SEEDS)
     count = channels or getattr(getattr(encoder, "config", None), "latent_channels", 16)
     with evaluating(encoder):
         low_db, high_db = _selectivity(encoder, _split_of(encoder, split), count, size, slow, fast, clips, seed)

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from torch import Tensor, nn
 
+from memkit.checks import check_number, shown
+from memkit.errors import InputError
 from memkit.memory import Memory
 from memkit.pretrained import Pretrained
 from memkit.testing.measures import apart, largest, normal, unequal
@@ -56,7 +58,13 @@ def check_encoder(
 
     Raises:
         CheckFailed: a property does not hold.
+        InputError: an encoder that cannot be called, or a number that is out of range.
     """
+    if not callable(encoder):
+        raise InputError(f"The encoder is {shown(encoder)}; give one.")
+    check_number("tolerance", tolerance, 0, 1)
+    if inputs is not None and not isinstance(inputs, SearchStrategy):
+        raise InputError(f"inputs is {shown(inputs)}; give a strategy, such as memkit.testing.clips().")
     channels = getattr(getattr(encoder, "config", None), "latent_channels", 16)
     drawn = clips(channels) if inputs is None else inputs
     properties = Properties("check_encoder", type(encoder).__name__, seed, examples)

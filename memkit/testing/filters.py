@@ -9,6 +9,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from memkit.checks import check_number, shown
+from memkit.errors import InputError
 from memkit.testing.measures import decibels, largest, normal
 from memkit.testing.report import Properties, Report
 from memkit.testing.strategies import SEEDS, grids
@@ -57,7 +59,16 @@ def check_filters(
 
     Raises:
         CheckFailed: a property does not hold.
+        InputError: a filter that cannot be called, a number that is out of range, or another dtype.
     """
+    for name, part in (("low", low), ("high", high)):
+        if not callable(part):
+            raise InputError(f"{name} is {shown(part)}; give a filter.")
+    if dtype not in TOLERANCE:
+        raise InputError(f"dtype is {shown(dtype)}; give torch.float64 or torch.float32.")
+    check_number("slow", slow, 0, 1)
+    check_number("fast", fast, 0, 1)
+    check_number("separation_db", separation_db, 0, 1000)
     properties = Properties("check_filters", f"{low}, {high}", seed, examples)
     pair, limit = {"low-pass": low, "high-pass": high}, TOLERANCE[dtype]
     clips = st.builds(

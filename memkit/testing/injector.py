@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from memkit.backbones.wan import WanBackbone
+from memkit.checks import shown
+from memkit.errors import InputError
 from memkit.injectors.self_attention import SelfAttentionConcat
 from memkit.memory import Memory
 from memkit.testing.measures import apart, largest, normal, unequal
@@ -60,7 +62,10 @@ def check_injector(
 
     Raises:
         CheckFailed: a property does not hold.
+        InputError: the injector has no ``attach``.
     """
+    if not callable(getattr(injector, "attach", None)):
+        raise InputError(f"The injector is {shown(injector)}; give an object with attach(model).")
     model = WanBackbone.tiny().transformer if model is None else model
     properties = Properties("check_injector", type(injector).__name__, seed, examples=4, shrink=False)
     alone = plain or (lambda model: call(model, seed))

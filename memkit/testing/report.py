@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, Phase
 from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
+from memkit.checks import SEEDS, check_whole
 from memkit.errors import MemkitError
 
 VIOLATIONS = "violations"
@@ -83,9 +84,13 @@ class Properties:
         seed: determines all inputs that are drawn.
         examples: largest number of inputs drawn for each property.
         shrink: look for the smallest input that fails, which takes many more calls of the part.
+
+    Raises `InputError` for less than one example, and for a seed that is none.
     """
 
     def __init__(self, check: str, part: str, seed: int, examples: int, shrink: bool = True) -> None:
+        check_whole("examples", examples, 1, 1_000_000)
+        check_whole("seed", seed, *SEEDS)
         self.report = Report(check, part, seed)
         self._settings = hypothesis.settings(
             max_examples=examples,

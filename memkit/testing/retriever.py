@@ -8,6 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from memkit.checks import check_list, shown
 from memkit.errors import InputError
 from memkit.retrievers.hits import Hits
 from memkit.testing.report import Properties, Report
@@ -43,7 +44,9 @@ def check_retriever(
         CheckFailed: a property does not hold.
         InputError: there are fewer than two queries, or no query has two hits.
     """
-    queries = list(queries)
+    if not callable(retriever):
+        raise InputError(f"The retriever is {shown(retriever)}; give one.")
+    queries = check_list("queries", queries, "at least two queries")
     if len(queries) < 2:
         raise InputError(f"check_retriever got {len(queries)} queries; give at least two.")
     properties = Properties("check_retriever", type(retriever).__name__, seed, examples)

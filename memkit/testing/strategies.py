@@ -14,6 +14,8 @@ from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
+from memkit.checks import check_number, check_whole, shown
+from memkit.errors import InputError
 from memkit.memory import Memory
 from memkit.testing.measures import normal
 
@@ -22,22 +24,30 @@ Sizes = SearchStrategy[tuple[int, int, int]]
 
 SEEDS = st.integers(0, 2**31)
 GROUPS = ("a", "b", "c")
+MOST = 10_000
+"""The largest size that is drawn along one axis."""
 
 
 def grids(time: int = 6, height: int = 9, width: int = 9) -> Sizes:
-    """Sizes of latents from 1 up to these: time, height, width in latent cells."""
+    """Sizes of latents from 1 up to these: time, height, width in latent cells.
+
+    Raises `InputError`, as all of these strategies do at the call, for sizes below 1.
+    """
+    _check_sizes(time=time, height=height, width=width)
     return st.tuples(st.integers(1, time), st.integers(1, height), st.integers(1, width))
 
 
-@st.composite
 def latents(
-    draw: Any,
-    channels: int = 16,
-    sizes: Sizes | None = None,
-    batch: int = 2,
-    dtype: torch.dtype = torch.float32,
-) -> Tensor:
+    channels: int = 16, sizes: Sizes | None = None, batch: int = 2, dtype: torch.dtype = torch.float32
+) -> SearchStrategy[Tensor]:
     """Latents [B, channels, T, H, W] with up to ``batch`` samples; ``sizes`` draws T, H and W."""
+    _check_sizes(channels=channels, batch=batch)
+    _check_drawn(sizes, dtype)
+    return _latents(channels, sizes, batch, dtype)
+
+
+@st.composite
+def _latents(draw: Any, channels: int, sizes: Sizes | None, batch: int, dtype: torch.dtype) -> Tensor:
     shape = (draw(st.integers(1, batch)), channels, *draw(grids() if sizes is None else sizes))
     return normal(draw(SEEDS), *shape, dtype=dtype)
 
@@ -54,16 +64,21 @@ class Clips(NamedTuple):
         return f"Clips({list(self.latents.shape)}, mask {self.mask.int().tolist()})"
 
 
-@st.composite
 def clips(
-    draw: Any,
     channels: int = 16,
     sizes: Sizes | None = None,
     batch: int = 2,
     count: int = 3,
     dtype: torch.dtype = torch.float32,
-) -> Clips:
+) -> SearchStrategy[Clips]:
     """Latents [B, N, channels, T, H, W] of up to ``count`` clips for up to ``batch`` samples, and a mask."""
+    _check_sizes(channels=channels, batch=batch, count=count)
+    _check_drawn(sizes, dtype)
+    return _clips(channels, sizes, batch, count, dtype)
+
+
+@st.composite
+def _clips(draw: Any, channels: int, sizes: Sizes | None, batch: int, count: int, dtype: torch.dtype) -> Clips:
     rows, number = draw(st.integers(1, batch)), draw(st.integers(1, count))
     size = draw(grids() if sizes is None else sizes)
     real = st.lists(st.booleans(), min_size=number, max_size=number).filter(any)
@@ -71,10 +86,19 @@ def clips(
     return Clips(normal(draw(SEEDS), rows, number, channels, *size, dtype=dtype), mask)
 
 
-@st.composite
-def memories(draw: Any, dim: int, batch: int = 2, tokens: int = 7, gate: tuple[int, int] | None = None) -> Memory:
+def memories(dim: int, batch: int = 2, tokens: int = 7, gate: tuple[int, int] | None = None) -> SearchStrategy[Memory]:
     """Memories of width ``dim``: up to ``tokens`` tokens for each of ``batch`` samples, with or without a mask, with or
     without log-weights, and with a gate in (-1, 1) where ``gate`` gives its layers and heads."""
+    _check_sizes(dim=dim, batch=batch, tokens=tokens)
+    if gate is not None:
+        if not isinstance(gate, tuple | list) or len(gate) != 2:
+            raise InputError(f"gate is {shown(gate)}; give its layers and heads.")
+        _check_sizes(layers=gate[0], heads=gate[1])
+    return _memories(dim, batch, tokens, gate)
+
+
+@st.composite
+def _memories(draw: Any, dim: int, batch: int, tokens: int, gate: tuple[int, int] | None) -> Memory:
     count, seed = draw(st.integers(1, tokens)), draw(SEEDS)
     generator = torch.Generator().manual_seed(seed)
     values = torch.randn(batch, count, dim, generator=generator)
@@ -84,9 +108,15 @@ def memories(draw: Any, dim: int, batch: int = 2, tokens: int = 7, gate: tuple[i
     return Memory(values, mask, weight, opened)
 
 
-@st.composite
-def cameras(draw: Any, frames: int = 5, batch: int | None = None, metres: float = 8.0) -> Cameras:
+def cameras(frames: int = 5, batch: int | None = None, metres: float = 8.0) -> SearchStrategy[Cameras]:
     """Cameras [frames], or [batch, frames]: any rotation, a position within ±``metres``, fx and fy from 0.4 to 1.5."""
+    _check_sizes(frames=frames, batch=1 if batch is None else batch)
+    check_number("metres", metres)
+    return _cameras(frames, batch, metres)
+
+
+@st.composite
+def _cameras(draw: Any, frames: int, batch: int | None, metres: float) -> Cameras:
     shape = (frames,) if batch is None else (batch, frames)
     generator = torch.Generator().manual_seed(draw(SEEDS))
     rotation = torch.linalg.qr(torch.randn(*shape, 3, 3, generator=generator)).Q
@@ -106,9 +136,18 @@ class VisibilityTable(NamedTuple):
     log_weight: dict[str, Tensor]
 
 
-@st.composite
-def tables(draw: Any, dtypes: Sequence[torch.dtype] = (torch.float32,), length: int = 5) -> VisibilityTable:
+def tables(dtypes: Sequence[torch.dtype] = (torch.float32,), length: int = 5) -> SearchStrategy[VisibilityTable]:
     """Up to three groups of up to ``length`` queries and keys, with any visibility and some log-weights, −inf too."""
+    check_whole("length", length, 0, MOST)
+    if not isinstance(dtypes, Sequence) or not dtypes:
+        raise InputError(f"dtypes is {shown(dtypes)}; give at least one.")
+    for dtype in dtypes:
+        _check_drawn(None, dtype)
+    return _tables(dtypes, length)
+
+
+@st.composite
+def _tables(draw: Any, dtypes: Sequence[torch.dtype], length: int) -> VisibilityTable:
     generator = torch.Generator().manual_seed(draw(SEEDS))
     dtype = draw(st.sampled_from(list(dtypes)))
     batch, heads, dim, vdim = (draw(st.integers(1, 3)) for _ in range(4))
@@ -129,3 +168,15 @@ def tables(draw: Any, dtypes: Sequence[torch.dtype] = (torch.float32,), length: 
             hide = torch.rand(weight.shape, generator=generator) < draw(st.sampled_from([0.0, 0.4, 1.0]))
             log_weight[g] = weight.masked_fill(hide, -torch.inf)
     return VisibilityTable(q, kv, sees, log_weight)
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        check_whole(name, size, 1, MOST)
+
+
+def _check_drawn(sizes: object, dtype: object) -> None:
+    if sizes is not None and not isinstance(sizes, SearchStrategy):
+        raise InputError(f"sizes is {shown(sizes)}; give a strategy of time, height and width, such as grids().")
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise InputError(f"dtype is {shown(dtype)}; give a floating-point one.")

@@ -274,9 +274,9 @@ def test_bad_input_is_named() -> None:
     for at in ((0.5, 0.4, 0.6, 0.7), (-0.1, 0.2, 0.3, 0.4), (0.3, 0.3, 0.3, 0.3), (0.1, math.nan, 0.3, 0.4)):
         with pytest.raises(InputError, match="not ascend"):
             Timing(*at)
-    with pytest.raises(InputError, match="cover=1.5"):
+    with pytest.raises(InputError, match="cover is 1.5"):
         Occluder(cover=1.5)
-    with pytest.raises(InputError, match="gain=nan"):
+    with pytest.raises(InputError, match="gain is nan"):
         LightsOff(gain=math.nan)
 
 

@@ -27,9 +27,11 @@ def latents(frames: int, seed: int = 0, dtype=torch.float32) -> torch.Tensor:
 
 def cameras(frames: int, seed: int = 0) -> Cameras:
     generator = torch.Generator().manual_seed(seed + 1000)
-    return Cameras(
-        torch.randn(BATCH, frames, 4, 4, generator=generator), torch.randn(BATCH, frames, 4, generator=generator)
-    )
+    rotation = torch.linalg.qr(torch.randn(BATCH, frames, 3, 3, generator=generator)).Q
+    c2w = torch.eye(4).repeat(BATCH, frames, 1, 1)
+    c2w[..., :3, :3] = rotation * torch.linalg.det(rotation)[..., None, None]
+    c2w[..., :3, 3] = torch.randn(BATCH, frames, 3, generator=generator)
+    return Cameras(c2w, 0.1 + 0.9 * torch.rand(BATCH, frames, 4, generator=generator))
 
 
 def filled(frames: int = 5, budget: int | None = None, pinned: int = 0) -> History:

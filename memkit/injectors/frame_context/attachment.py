@@ -10,7 +10,6 @@ which needs much memory for long sequences.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -28,7 +27,9 @@ from memkit.backbones.protocol import Grid, Model
 from memkit.backbones.refusals import refuse_cache
 from memkit.backbones.rotary import checked_positions
 from memkit.backbones.running import Running
+from memkit.checks import check_finite, check_list, check_poses, check_scale, check_within
 from memkit.errors import InputError, MemkitError
+from memkit.flow import NUM_TRAIN_TIMESTEPS
 from memkit.injectors.frame_context.chunk import ChunkInputs, FrameChunk, Pass, check_fit
 from memkit.injectors.frame_context.config import FrameContextConfig
 from memkit.injectors.frame_context.packing import Plan, plan_frames, pool_frames, pool_table
@@ -107,15 +108,21 @@ class AttachedFrames(Attached):
 
         Raises:
             InputError: there is no encoder for ``annotation``; positions, poses or timesteps do not fit the number of
-                frames; or ``history_guidance`` is not finite.
+                frames; timesteps are out of range; or latents, poses or ``history_guidance`` are not finite.
         """
         config = self._config
         if (cameras is not None or context_cameras is not None) and annotation not in config.cameras:
             raise InputError(f"There is no encoder for {annotation!r} poses; choose one of {config.cameras}.")
-        if not math.isfinite(history_guidance):
-            raise InputError(f"history_guidance is {history_guidance!r}; give a finite number.")
+        check_scale("history_guidance", history_guidance)
+        if latents is not None:
+            check_finite("The context", latents, "[B, C, N, H, W]")
+        for name, poses in (("cameras", cameras), ("context_cameras", context_cameras)):
+            if poses is not None:
+                check_poses(name, poses)
+        if context_timesteps is not None:
+            check_within("context_timesteps", context_timesteps, 0, NUM_TRAIN_TIMESTEPS, "[B, N]")
         frames = 0 if latents is None else latents.shape[2]
-        at = range(-frames, 0) if context_positions is None else context_positions
+        at = range(-frames, 0) if context_positions is None else check_list("positions", context_positions, "frames")
         counts = [x.shape[1] for x in (context_cameras, context_timesteps) if x is not None]
         if any(n != frames for n in (len(at), *counts)):
             raise InputError(

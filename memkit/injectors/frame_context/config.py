@@ -8,11 +8,10 @@ from torch import nn
 
 from memkit.backbones.adapters.choice import adapter_of
 from memkit.backbones.unwrap import transformer_of
-from memkit.checks import check_fields
+from memkit.checks import LAYERS, WIDTHS, check_fields
 from memkit.errors import InputError
-from memkit.files.values import LARGEST_SIZE
 from memkit.injectors.camera_encoder import check_annotations
-from memkit.injectors.frame_context.packing import Packing, checked_packing
+from memkit.injectors.frame_context.packing import MOST_PACKED, Packing, checked_packing
 
 
 @dataclass(frozen=True)
@@ -37,10 +36,9 @@ class FrameContextConfig:
     """Kinds of pose annotation, such as rendered ("exact") or estimated; each kind has its own encoder."""
 
     def __post_init__(self) -> None:
-        sizes = (1, LARGEST_SIZE)
-        check_fields(self, dim=sizes, blocks=sizes, channels=sizes, patch_size=sizes, packing=sizes)
         check_annotations(self.cameras)
         checked_packing(self.packing)
+        check_fields(self, dim=WIDTHS, blocks=LAYERS, channels=WIDTHS, patch_size=(1, 1000), packing=(1, MOST_PACKED))
         if self.patch_size[0] != 1:
             raise InputError(f"patch_size is {self.patch_size}; frame context is for models that patch single frames.")
         if self.keep_start and not self.packing:

@@ -15,10 +15,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from memkit.checks import MOST_FRAMES, check_list, check_whole
 from memkit.errors import InputError
 
 Packing = tuple[tuple[int, int], ...]
 """(latent frames, scale) per level, from the newest frames to the oldest; empty for all frames at scale 1."""
+
+MOST_PACKED = 10_000
+"""The largest number of frames, and the largest scale, of a level."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,9 @@ def checked_packing(packing: Sequence[Sequence[int]]) -> Packing:
     Raises:
         InputError: a level is not (frames, scale) with whole numbers of 1 or more, frames being a multiple of scale.
     """
-    for level in packing:
-        whole = len(level) == 2 and all(type(number) is int and number > 0 for number in level)
+    for level in check_list("packing", packing, "levels (latent frames, scale)"):
+        whole = isinstance(level, tuple | list) and len(level) == 2
+        whole = whole and all(type(number) is int and 0 < number <= MOST_PACKED for number in level)
         if not whole or level[0] % level[1]:
             raise InputError(
                 f"packing has {level!r}; give (latent frames, scale), with frames a multiple of the scale."
@@ -77,7 +82,11 @@ def plan_frames(frames: int, packing: Packing, keep_start: bool = False) -> Plan
     Each level splits its frames into groups of ``scale`` frames, again newest first; if its oldest group is incomplete,
     the oldest frame is repeated. With ``keep_start``, the first frame is a group of its own at scale 1. Frames beyond
     the capacity of all levels are left out. An empty packing keeps all frames at scale 1.
+
+    Raises `InputError` for less than no frames, and as `checked_packing` does.
     """
+    check_whole("frames", frames, 0, MOST_FRAMES)
+    packing = checked_packing(packing)
     start = 1 if keep_start and packing and frames else 0
     groups: list[Group] = []
     end = frames

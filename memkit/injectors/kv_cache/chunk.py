@@ -131,9 +131,7 @@ class Chunk:
         for each in self._passes.values():
             each.clear()
 
-    def begin(
-        self, layers: range, context: str | None, frame_size: tuple[int, int]
-    ) -> tuple[ChunkPass, Row | None]:
+    def begin(self, layers: range, context: str | None, frame_size: tuple[int, int]) -> tuple[ChunkPass, Row | None]:
         """Begin a forward pass over ``layers``, in the open ``cache_context``, of frames of this size in tokens.
 
         Returns what it reads and writes, and the recorder's row for its shares of attention, or None without a

@@ -12,13 +12,10 @@ import torch
 from torch import Tensor
 
 from memkit.backbones.rotary import checked_positions
-from memkit.checks import check_all_finite, check_budget, check_list, check_room, check_whole
+from memkit.checks import LAYERS, check_all_finite, check_budget, check_list, check_room, check_whole
 from memkit.errors import InputError
 from memkit.injectors.kv_cache.layer import KV, Frames, LayerCache, by_frame, layout
 from memkit.injectors.kv_cache.table import SlotTable
-
-MOST_LAYERS = 10_000
-"""The largest number of layers, of all transformers together."""
 
 
 class SlotCache:
@@ -38,7 +35,7 @@ class SlotCache:
 
     def __init__(self, budget_bytes: int, layers: int = 0) -> None:
         check_budget("budget_bytes", budget_bytes)
-        check_whole("layers", layers, 0, MOST_LAYERS)
+        check_whole("layers", layers, 0, LAYERS[1])
         self._table = SlotTable(budget_bytes)
         self._layers: list[LayerCache] = []
         self._frame_size: tuple[int, int] | None = None
@@ -105,7 +102,7 @@ class SlotCache:
         Raises:
             InputError: there is no such layer, or the number of layers is not known yet.
         """
-        check_whole("layer", layer, -MOST_LAYERS, MOST_LAYERS)
+        check_whole("layer", layer, -LAYERS[1], LAYERS[1])
         if not 0 <= layer < len(self._layers):
             raise InputError(
                 f"There is no layer {layer}: the cache has {len(self._layers)}. Their number is given as "

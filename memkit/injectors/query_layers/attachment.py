@@ -21,6 +21,7 @@ from memkit.backbones.base import QUERY_LAYERS, Carrier
 from memkit.backbones.protocol import Grid, Model
 from memkit.backbones.rotary import checked_positions
 from memkit.backbones.running import Running
+from memkit.checks import check_finite, check_list, check_poses
 from memkit.errors import InputError
 from memkit.injectors.attention_recorder import AttentionRecorder
 from memkit.injectors.query_layers.chunk import ChunkInputs, KeysAndValues, Pass, QueryChunk
@@ -92,12 +93,19 @@ class AttachedQueries(Attached):
                 and, with ``queries=True``, the share of P's attention on Q in all layers, as "queries".
 
         Raises:
-            InputError: there is no encoder for ``annotation``, or positions or poses do not fit the number of frames.
+            InputError: there is no encoder for ``annotation``, positions or poses do not fit the number of frames, or
+                latents or poses are not finite.
         """
         if (cameras is not None or context_cameras is not None) and annotation not in self.config.cameras:
             raise InputError(f"There is no encoder for {annotation!r} poses; choose one of {self.config.cameras}.")
+        for name, latents in (("The context", context), ("The noise for Q", query)):
+            if latents is not None:
+                check_finite(name, latents, "[B, C, F, H, W]")
+        for name, poses in (("cameras", cameras), ("context_cameras", context_cameras)):
+            if poses is not None:
+                check_poses(name, poses)
         frames = 0 if context is None else context.shape[2]
-        at = range(-frames, 0) if context_positions is None else context_positions
+        at = range(-frames, 0) if context_positions is None else check_list("positions", context_positions, "frames")
         if len(at) != frames or (context_cameras is not None and context_cameras.shape[1] != frames):
             raise InputError(f"The context has {frames} frames; give one position and, if any, one pose for each.")
         inputs = ChunkInputs(

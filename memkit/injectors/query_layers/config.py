@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from memkit.checks import check_fields
+from memkit.checks import LAYERS, WIDTHS, check_fields
 from memkit.errors import InputError
-from memkit.files.values import LARGEST_SIZE
 from memkit.injectors.camera_encoder import check_annotations
 
 
@@ -42,8 +41,7 @@ class QueryLayersConfig:
     """Kinds of pose annotation, such as rendered ("exact") or estimated; each kind has its own encoder."""
 
     def __post_init__(self) -> None:
-        sizes = (1, LARGEST_SIZE)
-        check_fields(self, dim=sizes, blocks=sizes, query_shape=sizes)
+        check_fields(self, dim=WIDTHS, blocks=LAYERS, query_shape=WIDTHS)
         check_annotations(self.cameras)
         if not 0 < self.layers <= self.blocks:
             raise InputError(f"layers is {self.layers} of {self.blocks} blocks; give 1 or more, and not more than all.")

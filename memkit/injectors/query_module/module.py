@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from memkit.backbones.adapters.wan import WAN
 from memkit.backbones.rotary import checked_positions, rotary_at
+from memkit.checks import LAYERS, WIDTHS, check_fields, check_finite, check_floats, check_poses
 from memkit.errors import InputError
-from memkit.files.values import check_counts
 from memkit.injectors.attention_recorder import AttentionRecorder
 from memkit.injectors.camera_encoder import CameraEncoder, check_annotations
 from memkit.injectors.query_layers.chunk import Pass
@@ -54,7 +54,15 @@ class QueryModuleConfig:
     """Kinds of pose annotation, such as rendered ("exact") or estimated; each kind has its own encoder."""
 
     def __post_init__(self) -> None:
-        check_counts(self, ("layers", "heads", "head_dim", "ffn_dim", "channels", "text_dim"))
+        check_fields(
+            self,
+            layers=LAYERS,
+            heads=LAYERS,
+            head_dim=WIDTHS,
+            ffn_dim=(1, 10 * WIDTHS[1]),
+            channels=WIDTHS,
+            text_dim=WIDTHS,
+        )
         check_annotations(self.cameras)
 
     @property
@@ -137,10 +145,13 @@ class QueryModule(Pretrained, nn.Module):
             recorder: if given, records the share of Q's attention on each context frame, as the series "context".
 
         Raises:
-            InputError: latents, text, positions or poses do not fit each other or the config.
+            InputError: latents, text, positions or poses do not fit each other or the config, or are not finite.
         """
         if (cameras is not None or context_cameras is not None) and annotation not in self.config.cameras:
             raise InputError(f"There is no encoder for {annotation!r} poses; choose one of {self.config.cameras}.")
+        for name, poses in (("cameras", cameras), ("context_cameras", context_cameras)):
+            if poses is not None:
+                check_poses(name, poses)
         self._check(query_noise, context, text)
         batch, context_frames = query_noise.shape[0], 0 if context is None else context.shape[2]
         at = _checked_frames("query", range(query_noise.shape[2]), positions, cameras, batch)
@@ -183,6 +194,10 @@ class QueryModule(Pretrained, nn.Module):
         return self.wan.patch_embedding.weight.dtype
 
     def _check(self, query: Tensor, context: Tensor | None, text: Tensor) -> None:
+        check_finite("The noise for Q", query, "[B, C, F, H, W]")
+        check_floats("The text", text, "[B, L, D]")
+        if context is not None:
+            check_finite("The context", context, "[B, C, N, H, W]")
         _, down, across = self.wan.config.patch_size
         batch, channels, frames, height, width = query.shape
         if channels != self.config.channels or not frames or height % down or width % across:

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from memkit.backbones.running import Running
+from memkit.checks import check_finite, check_floats, shown
 from memkit.errors import InputError
 from memkit.flow import NUM_TRAIN_TIMESTEPS
 from memkit.frame_graph.graph import FrameGraph
@@ -52,7 +53,7 @@ class ForcedStep:
                 chunk attends to itself in both streams, so nothing leaks).
 
         Raises:
-            InputError: frames, noise levels or prompts do not fit the graph.
+            InputError: frames, noise levels or prompts do not fit the graph, or latents or noise are not finite.
         """
         inputs, timesteps = self.streams(latents, noise, sigma, memory_noise)
         velocity, frames = transformer(inputs, timesteps, text, return_dict=False)[0], self.layout.frames("x")
@@ -69,6 +70,12 @@ class ForcedStep:
         memory_noise: Float[Tensor, "batch channels frames height width"] | None = None,
     ) -> tuple[Float[Tensor, "batch channels both_frames height width"], Float[Tensor, "batch both_frames"]]:
         """Inputs of the transformer in `velocity`: the frames of both streams that are run, and t = 1000·σ in fp32."""
+        given = {"The latents": latents, "The noise": noise}
+        given |= {} if memory_noise is None else {"The noise of memory": memory_noise}
+        for name, x in given.items():
+            check_finite(name, x, "[B, C, F, H, W]")
+            if x.shape != latents.shape:
+                raise InputError(f"{name} is {list(x.shape)}, the latents are {list(latents.shape)}; give one shape.")
         if latents.shape[2] != self.graph.num_frames:
             raise InputError(
                 f"The graph has {self.graph.num_frames} frames, the latents {latents.shape[2]}; give the latents of "
@@ -100,6 +107,10 @@ def noise_levels(
     Raises:
         InputError: levels are outside [0, 1], or of another number of samples or chunks.
     """
+    if not isinstance(sigma, float | int) or isinstance(sigma, bool):
+        check_floats("sigma", sigma)
+        if isinstance(sigma, Tensor) and sigma.ndim not in (1, 2):
+            raise InputError(f"sigma is {shown(sigma)}; give a number, one per sample [B], or per chunk [B, chunks].")
     rows = [float(sigma)] if isinstance(sigma, float | int) else sigma.tolist()
     if len(rows) not in (1, batch):
         raise InputError(f"There are noise levels of {len(rows)} samples for a batch of {batch}; give one or all.")
