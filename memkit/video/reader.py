@@ -26,6 +26,8 @@ _FORMATS = (
 which are never followed."""
 _WITHOUT_PRESENTATION_TIMES = {"avi", "h264", "hevc", "m4v", "mpegvideo"}
 """Formats that state only the order in which frames are decoded."""
+_FRAME_PER_PACKET = {"vp9", "av1"}
+"""Codecs that show one picture per packet. Of others, a packet may hold half a picture, or one that is never shown."""
 _LONGEST_GAP = 86_400.0  # seconds between two frames
 
 
@@ -136,13 +138,19 @@ class VideoReader:
         """
         ordered = not _WITHOUT_PRESENTATION_TIMES.isdisjoint(self._container.format.name.split(","))
         waiting: list[int] = []
+        missing = 0
         for packet in self._container.demux(self._stream):
             if packet.is_corrupt:
                 raise self._damaged(f"at byte {packet.pos}")
             if ordered and packet.dts is not None and packet.size:
                 heappush(waiting, packet.dts)
+            missing += bool(packet.size) and not packet.is_discard
             for frame in packet.decode():
+                missing -= 1
                 yield (heappop(waiting) if ordered and waiting else frame.pts), frame
+
+        if missing > 0 and self._stream.codec_context.codec.canonical_name in _FRAME_PER_PACKET:
+            raise self._damaged(f"in {missing} of its pictures")
 
     def _check_whole(self) -> None:
         """Refuse a file shorter than its index says, or whose structure is broken."""

@@ -8,7 +8,9 @@ from typing import BinaryIO
 from memkit.video.containers.faults import TRUNCATED, damaged
 
 _SEGMENT, _CLUSTER, _VOID, _CRC = 0x18538067, 0x1F43B675, 0xEC, 0xBF
+_TRACKS, _TRACK, _TRACK_NUMBER, _BLOCK = 0x1654AE6B, 0xAE, 0xD7, 0xA3
 _IN_SEGMENT = {0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367, _CLUSTER}
+_NUMBERS = {0xE7, 0xA7, 0xAB}
 _IN_CLUSTER = {0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF}
 
 
@@ -28,7 +30,7 @@ def check_matroska(file: BinaryIO, end: int) -> str | None:
             at = inside + size
     if segment_end > end:
         return TRUNCATED
-    cluster_end = None
+    cluster_end, tracks = None, set()
     while at < segment_end:
         if cluster_end is not None and at == cluster_end:
             cluster_end = None
@@ -41,6 +43,12 @@ def check_matroska(file: BinaryIO, end: int) -> str | None:
         if kind not in known | {_VOID, _CRC} and not (open_cluster and kind in _IN_SEGMENT):
             return damaged(at)
         if kind in _IN_SEGMENT and size is not None and not _matches_checksum(file, inside, size):
+            return damaged(at)
+        if kind in _NUMBERS and (size or 0) > 8:  # a block with a damaged id
+            return damaged(at)
+        if kind == _TRACKS and size is not None:
+            tracks = _track_numbers(file, inside, inside + size)
+        elif kind == _BLOCK and tracks and _number(file, inside) not in tracks:  # players leave the picture out
             return damaged(at)
         if kind == _CLUSTER:
             at, cluster_end = inside, segment_end if size is None else inside + size
@@ -81,3 +89,23 @@ def _matches_checksum(file: BinaryIO, at: int, size: int) -> bool:
     if size < 6 or file.read(2) != bytes([_CRC, 0x84]):
         return True
     return int.from_bytes(file.read(4), "little") == zlib.crc32(file.read(size - 6))
+
+
+def _track_numbers(file: BinaryIO, at: int, end: int) -> set[int]:
+    """The numbers of all tracks."""
+    found = set()
+    while at < end and (element := _element(file, at, end)) is not None and element[2] is not None:
+        kind, inside, size = element
+        if kind == _TRACK_NUMBER:
+            file.seek(inside)
+            found.add(int.from_bytes(file.read(size), "big"))
+        at = inside if kind == _TRACK else inside + size
+    return found
+
+
+def _number(file: BinaryIO, at: int) -> int:
+    """A number of variable length, as a block has that of its track."""
+    file.seek(at)
+    first = file.read(1)[0]
+    width = 9 - first.bit_length()
+    return (first & (0xFF >> width)) << 8 * (width - 1) | int.from_bytes(file.read(width - 1), "big")
