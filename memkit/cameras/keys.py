@@ -8,16 +8,18 @@ that are held together are joined: ``w+left-5``. ``wait-4`` stands still.
   whatever the pitch. Both together, as in ``w+d``, add up.
 - ``left`` ``right`` yaw about world up (+z), which keeps a level horizon level.
 - ``up`` ``down`` pitch about the camera's own x axis, limited to ±85°.
+
+A path lasts at most 100,000 latent frames, in either meaning of the keys.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -27,13 +29,19 @@ from memkit.cameras.checks import check_rigid
 from memkit.errors import InputError
 
 MAX_PITCH_DEGREES = 85
+MOST_LATENTS = 100_000
+"""Latent frames of a path: seven hours at 4 frames per latent frame and 16 frames per second."""
+MOST_FRAMES = 10 * MOST_LATENTS
+FASTEST = 1e6
+"""In metres, units or degrees per latent frame."""
 
 Key = Literal["w", "s", "a", "d", "up", "down", "left", "right"]
 
 _OPPOSITE = {"w": "s", "a": "d", "up": "down", "left": "right"}
 _KEYS = ", ".join(get_args(Key))
 _ANY = "|".join(get_args(Key))
-_ITEM = re.compile(rf"(wait|(?:{_ANY})(?:\+(?:{_ANY}))*)-([0-9]{{1,6}})")
+_ITEM = re.compile(rf"(wait|(?:{_ANY})(?:\+(?:{_ANY}))*)-([0-9]+)")
+_MOST_SHOWN = 200  # characters of a text in a message
 _STEEP = MAX_PITCH_DEGREES + 1e-3  # so that a path that ended at the limit can be continued
 
 
@@ -42,7 +50,8 @@ class Step:
     """Keys held down together, none for waiting, for ``latents`` latent frames. ``str()`` gives the item.
 
     Raises:
-        InputError: an unknown key, a key twice, two that cancel each other, or fewer than one latent frame.
+        InputError: an unknown key, a key twice, two that cancel each other, fewer than one latent frame or more than
+            `MOST_LATENTS`.
     """
 
     keys: tuple[Key, ...]
@@ -52,6 +61,10 @@ class Step:
         if self.latents < 1 or len(set(self.keys)) != len(self.keys) or not set(self.keys) <= set(get_args(Key)):
             raise InputError(
                 f"{str(self)!r} is not a step; hold any of the keys {_KEYS}, each once, for 1 or more latent frames."
+            )
+        if self.latents > MOST_LATENTS:
+            raise InputError(
+                f"{str(self)!r} lasts longer than a path may, {MOST_LATENTS:,} latent frames; hold {_KEYS} for less."
             )
         if both := next((f"{a} and {b}" for a, b in _OPPOSITE.items() if {a, b} <= set(self.keys)), None):
             raise InputError(
@@ -73,37 +86,61 @@ def steps_from_keys(text: str) -> list[Step]:
     """
 
     def step_of(item: str) -> Step:
-        match = _ITEM.fullmatch(re.sub(r"\s*([+-])\s*", r"\1", item.lower()))
+        match = _ITEM.fullmatch(re.sub(r" ?([+-]) ?", r"\1", item))
         if match is None:
             raise InputError(f"{item!r} is not KEY-N, such as w-3, w+left-5 or wait-4; keys are {_KEYS}.")
         keys = () if match[1] == "wait" else match[1].split("+")
-        return Step(tuple(keys), int(match[2]))  # pyright: ignore[reportArgumentType]
+        return Step(tuple(keys), count_of(match[2]))  # pyright: ignore[reportArgumentType]
 
     return parse_items(text, step_of)
 
 
-def parse_items(text: str, step_of: Callable[[str], Step]) -> list[Step]:
-    """The steps of items separated by commas; an `InputError` of ``step_of`` gets the number of its item."""
-    steps = []
+def parse_items(text: Any, step_of: Callable[[str], Step]) -> list[Step]:
+    """The steps of items separated by commas; an `InputError` of ``step_of`` gets the number of its item.
+
+    ``step_of`` gets an item in lower case, without spaces around it, and with a single one where there are more.
+    """
+    if not isinstance(text, str):
+        raise InputError(f"{text!r} are no keys; give a text such as 'w-3, right-20'.")
+    steps, latents = [], 0
     for number, item in enumerate(text.split(","), 1):
+        item = " ".join(item.lower().split())
         try:
-            steps.append(step_of(item.strip()))
+            if len(item) > _MOST_SHOWN:
+                raise InputError(f"'{item[:40]}…' has {len(item):,} characters; separate items by commas.")
+            steps.append(step_of(item))
+            latents += steps[-1].latents
+            if latents > MOST_LATENTS:
+                raise InputError(f"the path is longer than {MOST_LATENTS:,} latent frames here; end it before.")
         except InputError as error:
-            raise InputError(f"Item {number} of {text!r}: {error}") from None
+            shown = text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
+            raise InputError(f"Item {number} of {shown!r}: {error}") from None
     return steps
 
 
-def check_motion(start: Cameras, speed: float, unit: str, degrees: float, frames_per_latent: int) -> None:
-    """Raise `InputError` unless ``start`` is one rigid pose, the speeds per latent frame are finite and not negative,
-    and a latent frame has at least one frame. ``unit`` is that of ``speed``."""
-    if not all(0 <= each < math.inf for each in (speed, degrees)) or frames_per_latent < 1:
+def count_of(digits: str) -> int:
+    """The number that digits stand for; of more than 18, one that `Step` refuses."""
+    return int(digits) if len(digits) <= 18 else 10**18
+
+
+def check_motion(start: Cameras, speed: Any, unit: str, degrees: Any, frames_per_latent: Any) -> None:
+    """Raise `InputError` unless ``start`` is one rigid pose, the speeds per latent frame are finite, not negative and
+    at most `FASTEST`, and a latent frame has at least one frame. ``unit`` is that of ``speed``."""
+    numbers = all(isinstance(each, (int, float)) for each in (speed, degrees)) and isinstance(frames_per_latent, int)
+    if not numbers or not all(0 <= each <= FASTEST for each in (speed, degrees)) or frames_per_latent < 1:
         raise InputError(
             f"{speed} {unit} and {degrees}° per latent frame of {frames_per_latent} frames: give finite speeds of 0 or "
-            "more, and at least one frame."
+            f"more, up to {FASTEST:,.0f}, and at least one frame."
         )
     if start.c2w.shape != (4, 4) or start.intrinsics.shape != (4,):
         raise InputError(f"The start is {list(start.c2w.shape[:-2])} cameras; give one, fields [4, 4] and [4].")
     check_rigid(start.c2w, "The start")
+
+
+def check_length(steps: Sequence[Step], frames_per_latent: int) -> None:
+    """Raise `InputError` for a path of more than `MOST_FRAMES` frames."""
+    if (frames := frames_per_latent * sum(step.latents for step in steps)) > MOST_FRAMES:
+        raise InputError(f"The path has {frames:,} frames, more than {MOST_FRAMES:,}; take fewer latent frames.")
 
 
 def cameras_from_keys(
@@ -135,8 +172,9 @@ def cameras_from_keys(
     check_motion(start, metres_per_latent, "metres", degrees_per_latent, frames_per_latent)
     pose = start.c2w.detach().cpu().double()
     metres, degrees = (Fraction(speed) / frames_per_latent for speed in (metres_per_latent, degrees_per_latent))
-    walk = _Walk(pose)
-    for step in steps_from_keys(text):
+    steps, walk = steps_from_keys(text), _Walk(pose)
+    check_length(steps, frames_per_latent)
+    for step in steps:
         for _ in range(step.latents * frames_per_latent):
             walk.frame(step, metres, degrees)
     c2w = _rotated(pose, torch.tensor(walk.rotations, dtype=torch.float64))

@@ -24,11 +24,11 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
-from memkit.cameras.keys import Key, Step, check_motion, parse_items
+from memkit.cameras.keys import Key, Step, check_length, check_motion, count_of, parse_items
 from memkit.errors import InputError
 
 _KEYS = "|".join(sorted(get_args(Key), key=len, reverse=True))  # "down" before "d"
-_ITEM = re.compile(rf"((?:{_KEYS})+)-([0-9]{{1,6}})")
+_ITEM = re.compile(rf"((?:{_KEYS})+)-([0-9]+)")
 
 
 def steps_from_stevo_keys(text: str) -> list[Step]:
@@ -40,13 +40,13 @@ def steps_from_stevo_keys(text: str) -> list[Step]:
     """
 
     def step_of(item: str) -> Step:
-        match = _ITEM.fullmatch(re.sub(r"\s*-\s*", "-", item.lower()))
+        match = _ITEM.fullmatch(re.sub(r" ?- ?", "-", item))
         if match is None:
             raise InputError(
                 f"{item!r} is not ACTION-N as in STEVO-Bench, such as s-3, wd-2 or right-20; "
                 f"keys are {', '.join(get_args(Key))}."
             )
-        return Step(tuple(re.findall(_KEYS, match[1])), int(match[2]))  # pyright: ignore[reportArgumentType]
+        return Step(tuple(re.findall(_KEYS, match[1])), count_of(match[2]))  # pyright: ignore[reportArgumentType]
 
     return parse_items(text, step_of)
 
@@ -77,7 +77,9 @@ def cameras_from_stevo_keys(
     """
     check_motion(start, units_per_latent, "units", degrees_per_latent, frames_per_latent)
     poses = [start.c2w.detach().cpu().double()[None]]
-    for step in steps_from_stevo_keys(text):
+    steps = steps_from_stevo_keys(text)
+    check_length(steps, frames_per_latent)
+    for step in steps:
         times = torch.arange(1, step.latents * frames_per_latent + 1, dtype=torch.float64) / frames_per_latent
         poses.append(poses[-1][-1] @ _motions(step, times, units_per_latent, math.radians(degrees_per_latent)))
     c2w = torch.cat(poses).to(start.c2w)

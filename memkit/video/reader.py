@@ -16,7 +16,7 @@ from torch import Tensor
 
 from memkit.errors import MediaError
 from memkit.video.structure import structural_fault
-from memkit.video.upright import upright
+from memkit.video.upright import MOST_PIXELS, upright
 
 _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,gif,ogg,asf,mxf,nut,ivf,h264,hevc,m4v,obu,"
@@ -26,6 +26,9 @@ _FORMATS = (
 which are never followed."""
 _WITHOUT_PRESENTATION_TIMES = {"avi", "h264", "hevc", "m4v", "mpegvideo"}
 """Formats that state only the order in which frames are decoded."""
+_FRAME_PER_PACKET = {"vp9", "av1"}
+"""Codecs that show one picture per packet. Of others, a packet may hold half a picture, or one that is never shown."""
+_LONGEST_GAP = 86_400.0  # seconds between two frames
 
 
 class VideoReader:
@@ -35,9 +38,10 @@ class VideoReader:
         self.path = Path(path)
 
     def __enter__(self) -> VideoReader:
-        if not self.path.is_file():
+        if not os.path.isfile(self.path):  # false, too, for names that no file can have
             raise MediaError(f"{self.path} is not a file; check the path.")
-        options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
+        # A name such as a%03d.png is that of one file too.
+        options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file", "pattern_type": "none"}
         try:
             self._container = av.open(f"file:{self.path}", "r", container_options=options)
         except (OSError, FFmpegError, UnicodeError) as error:
@@ -58,9 +62,15 @@ class VideoReader:
         if not streams:
             raise MediaError(f"{self.path} has no video stream; check or replace the file.")
         self._stream: VideoStream = streams[0]
-        self._stream.thread_type = "AUTO"
+        if self._stream.codec_context is None:
+            raise MediaError(f"{self.path} has a video stream of an unknown codec; replace the file, or convert it.")
+        # Frame threads would drop errors in the last packets of the file, and the pictures with them.
+        self._stream.thread_type = "SLICE"
         # By default, decoders conceal damage and report nothing.
-        self._stream.codec_context.options = {"err_detect": "+crccheck+bitstream+buffer+explode"}
+        self._stream.codec_context.options = {
+            "err_detect": "+crccheck+bitstream+buffer+explode",
+            "max_pixels": str(MOST_PIXELS),
+        }
         rate = self._stream.average_rate or self._stream.guessed_rate
         self.rate = float(rate) if rate else None
 
@@ -101,6 +111,11 @@ class VideoReader:
                     raise self._damaged(f"at frame {count}")
                 if time < last:
                     raise MediaError(f"{self.path}: time goes back at frame {count}; write the file again.")
+                if count and time - last > _LONGEST_GAP:
+                    raise MediaError(
+                        f"{self.path}: frame {count} comes {time - last:,.0f} s after the one before, more than a day; "
+                        "its times are damaged, write the file again."
+                    )
                 size = size or (frame.width, frame.height)
                 if size != (frame.width, frame.height):
                     raise MediaError(
@@ -123,13 +138,19 @@ class VideoReader:
         """
         ordered = not _WITHOUT_PRESENTATION_TIMES.isdisjoint(self._container.format.name.split(","))
         waiting: list[int] = []
+        missing = 0
         for packet in self._container.demux(self._stream):
             if packet.is_corrupt:
                 raise self._damaged(f"at byte {packet.pos}")
             if ordered and packet.dts is not None and packet.size:
                 heappush(waiting, packet.dts)
+            missing += bool(packet.size) and not packet.is_discard
             for frame in packet.decode():
+                missing -= 1
                 yield (heappop(waiting) if ordered and waiting else frame.pts), frame
+
+        if missing > 0 and self._stream.codec_context.codec.canonical_name in _FRAME_PER_PACKET:
+            raise self._damaged(f"in {missing} of its pictures")
 
     def _check_whole(self) -> None:
         """Refuse a file shorter than its index says, or whose structure is broken."""

@@ -13,7 +13,11 @@ from torch import Tensor
 
 from memkit.errors import MediaError
 
+MOST_PIXELS = 1 << 27
+"""Of a picture, 16384 × 8192: four times those of 8K. More is damage or an attack."""
 _MOST_STRETCHED = 16
+_MOST_KINDS = 64  # of side data; FFmpeg 8 has 35
+_TICK = Fraction(1, 1000)
 
 
 def upright(frame: av.VideoFrame, pixel_aspect: Fraction | None) -> UInt8[Tensor, "height width 3"]:
@@ -25,22 +29,40 @@ def upright(frame: av.VideoFrame, pixel_aspect: Fraction | None) -> UInt8[Tensor
             direction, never reduced, so that no detail is lost.
 
     Raises:
-        MediaError: the display matrix is not a combination of quarter turns and reflections, or the pixels are more
-            than 16 times as wide as high, or as high as wide.
+        MediaError: the display matrix is not a combination of quarter turns and reflections, the pixels are more than
+            16 times as wide as high, or as high as wide, or there are more than `MOST_PIXELS`.
     """
     width, height = frame.width, frame.height
     if pixel_aspect:
         if not 1 / _MOST_STRETCHED <= pixel_aspect <= _MOST_STRETCHED:
             raise MediaError(f"its pixels are {float(pixel_aspect):g} times as wide as high; write the file again.")
         width, height = round(width * max(pixel_aspect, 1)), round(height * max(1 / pixel_aspect, 1))
+    if width * height > MOST_PIXELS:
+        raise MediaError(f"its pictures have {width}×{height} pixels, more than {MOST_PIXELS:,}; reduce them.")
     if (width, height) == (frame.width, frame.height):
         image = torch.from_numpy(frame.to_ndarray(format="rgb24"))
     else:
         square = frame.reformat(width, height, "rgb24", interpolation="BICUBIC")
         image = torch.from_numpy(square.to_ndarray(format="rgb24"))
-    sides: Any = frame.side_data
-    matrix = next((side for side in sides if side.type is Type.DISPLAYMATRIX), None)
+    matrix = next((side for side in _side_data(frame) if side.type is Type.DISPLAYMATRIX), None)
     return image if matrix is None else _shown(image, bytes(matrix))
+
+
+def _side_data(frame: av.VideoFrame) -> list[Any]:
+    """What FFmpeg has attached to a frame, of the kinds that PyAV knows."""
+    try:
+        return list(frame.side_data)  # pyright: ignore[reportArgumentType]  # its hint says that it is a mapping only
+    except ValueError:  # a kind that PyAV does not know, such as EXIF, hides all others
+        known = {kind.value for kind in Type}
+        graph = av.filter.Graph()
+        at = source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=_TICK)
+        for kind in set(range(_MOST_KINDS)) - known:
+            at.link_to(node := graph.add("sidedata", f"mode=delete:type={kind}"))
+            at = node
+        at.link_to(sink := graph.add("buffersink"))
+        graph.configure()
+        source.push(frame)
+        return list(sink.pull().side_data)  # pyright: ignore
 
 
 def _shown(image: Tensor, matrix: bytes) -> Tensor:

@@ -6,13 +6,14 @@
 
 The path is keys or a pose file, one pose per frame (docs/poses.md); its last camera is held until the last chunk is
 complete. With ``--keys -`` keys are read line by line, and the video of a line is generated before the next one is
-read. The number of chunks is not limited: at most ``--budget`` bytes of latents are remembered, and the video goes to
-disk as it is generated, with its poses beside it at the end. So memory use stays flat, and a run that is stopped leaves
-the video so far.
+read; a line that holds no keys is reported and changes nothing. The number of chunks is not limited: at most
+``--budget`` bytes of latents are remembered, and the video goes to disk as it is generated, with its poses beside it at
+the end. So memory use stays flat, and a run that is stopped leaves the video so far.
 """
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -109,12 +110,26 @@ def paths(command: Generate, start: Cameras, backbone: WanBackbone) -> Iterator[
         yield read_poses(command.poses)
         return
     assert command.keys is not None
-    for line in sys.stdin if command.keys == "-" else [command.keys]:
-        if line.strip():
-            stride = backbone.pipeline().vae.config.scale_factor_temporal
+    interactive, stride = command.keys == "-", backbone.pipeline().vae.config.scale_factor_temporal
+    for number, line in enumerate(_lines_of_input() if interactive else [command.keys], 1):
+        if not line.strip():
+            continue
+        try:
             path = cameras_from_keys(line.strip(), start, frames_per_latent=stride)
+        except InputError as error:
+            if not interactive:
+                raise
+            tqdm.write(f"line {number} of the keys is left out: {error}", file=sys.stderr)
+        else:
             start = Cameras(path.c2w[-1], path.intrinsics[-1])
             yield path
+
+
+def _lines_of_input() -> Iterator[str]:
+    """The lines of the standard input, as they come; bytes that are no text are replaced."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
+    yield from sys.stdin
 
 
 def first_view(command: Generate, height: int, width: int) -> tuple[UInt8[Tensor, "{height} {width} 3"], Cameras]:

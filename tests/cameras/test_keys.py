@@ -7,10 +7,11 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from memkit.cameras import Cameras, cameras_from_keys, steps_from_keys
+from memkit.cameras import Cameras, cameras_from_keys, cameras_from_stevo_keys, steps_from_keys
 from memkit.cameras.keys import Key, Step
 from memkit.errors import InputError
 from memkit.worlds.paths import EYE_HEIGHT, Path, Turn, Wait, Walk
+from tests.helpers.type_checks import unchecked
 
 OPPOSITE: dict[Key, Key] = {"w": "s", "a": "d", "up": "down", "left": "right"}
 OPPOSITE |= {b: a for a, b in OPPOSITE.items()}
@@ -83,6 +84,32 @@ def test_a_bad_item_is_named_with_its_number_and_the_keys(bad):
 def test_a_text_without_an_item_where_one_should_be_is_refused(empty):
     with pytest.raises(InputError, match="''"):
         steps_from_keys(empty)
+
+
+@pytest.mark.parametrize("text", ["w-100001", "wait-999999", "w-60000, s-60000", f"left-{10**9}", "w-" + "9" * 10_000])
+def test_a_path_that_is_too_long_is_refused_before_anything_is_computed(text):
+    for cameras_from in (cameras_from_keys, cameras_from_stevo_keys):
+        with pytest.raises(InputError, match="Item [12] of .*100,000 latent frames|characters|not ACTION-N"):
+            cameras_from(text, start())
+
+
+def test_frames_are_counted_too():
+    with pytest.raises(InputError, match="1,000,003 frames, more than 1,000,000"):
+        cameras_from_keys("w-1", start(), frames_per_latent=1_000_003)
+
+
+@pytest.mark.parametrize("text", ["w" + " " * 10**6 + "-", " " * 10**6 + "w-3", "w+" * 10**6 + "w-1", "-" * 10**6])
+def test_long_texts_are_read_in_an_instant(text):
+    try:
+        steps_from_keys(text)
+    except InputError as error:
+        assert len(str(error)) < 1000
+
+
+@pytest.mark.parametrize("text", [None, 3, ["w-3"], b"w-3"])
+def test_what_is_no_text_is_refused(text):
+    with pytest.raises(InputError, match="are no keys"):
+        unchecked(steps_from_keys)(text)
 
 
 @given(st.text(st.sampled_from("wsad+-,0123 uplefti\n\t٣é"), max_size=12))
@@ -269,8 +296,9 @@ def test_an_upside_down_start_is_refused():
 @pytest.mark.parametrize(
     "setting",
     [{"metres_per_latent": -0.1}, {"metres_per_latent": math.inf}, {"degrees_per_latent": math.nan}]
-    + [{"degrees_per_latent": -1}, {"frames_per_latent": 0}],
+    + [{"degrees_per_latent": -1}, {"frames_per_latent": 0}, {"metres_per_latent": 1e300}, {"degrees_per_latent": None}]
+    + [{"metres_per_latent": "0.4"}, {"frames_per_latent": math.inf}],
 )
 def test_settings_out_of_range_are_refused(setting):
     with pytest.raises(InputError, match="speeds of 0 or more"):
-        cameras_from_keys("w-1", start(), **setting)
+        unchecked(cameras_from_keys)("w-1", start(), **setting)

@@ -48,12 +48,13 @@ def write_file(
     codec_options: dict[str, str] | None = None,
     ticks: Sequence[int] | None = None,
     pixel_aspect: Fraction | None = None,
+    rate: int = 8,
 ) -> None:
-    """Write frames at 8 per second, or at times ``ticks`` in 1/1000 s."""
+    """Write frames at ``rate`` per second, or at times ``ticks`` in 1/1000 s."""
     with av.open(str(path), "w", format=format, options=options or {}) as container:
-        stream: Any = container.add_stream(codec, rate=8)
+        stream: Any = container.add_stream(codec, rate=rate)
         stream.width, stream.height = frames.shape[2], frames.shape[1]
-        stream.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
+        stream.pix_fmt = {"gif": "rgb8", "apng": "rgb24"}.get(codec, "yuv420p")
         stream.bit_rate = 4_000_000  # enough for the noise
         stream.options = codec_options or {}
         if ticks:

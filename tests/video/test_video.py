@@ -1,11 +1,10 @@
 """Videos keep their speed, their colours and their way up; a file that cannot be read says so by name."""
 
-import inspect
 import random
 import struct
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import av
 import numpy as np
@@ -27,6 +26,7 @@ from memkit.video import (
     write_video,
 )
 from memkit.worlds import sample_law
+from tests.helpers.type_checks import unchecked
 
 
 def numbered(count: int) -> torch.Tensor:
@@ -36,11 +36,6 @@ def numbered(count: int) -> torch.Tensor:
 
 def numbers(frames: torch.Tensor) -> list[int]:
     return frames[:, 0, 0, 0].tolist()
-
-
-def unchecked(function: Any) -> Any:
-    """The function as users have it, without the tests' check of types."""
-    return inspect.unwrap(function)
 
 
 def grey_steps(count: int) -> torch.Tensor:

@@ -1,0 +1,1 @@
+"""What containers of video state about their own structure, by which truncation and damage are found."""
