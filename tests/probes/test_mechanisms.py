@@ -12,11 +12,20 @@ from memkit.cameras import Cameras
 from memkit.errors import InputError
 from memkit.injectors.camera_encoder import CameraEncoder
 from memkit.probes import MECHANISMS, Mechanism, ProbeBatch, ProbeSettings, import_mechanism, make_probe
-from memkit.probes.mechanisms import FramesInView, LearnedQueries
+from memkit.probes.mechanisms import CachedKeys, FramesInView, LearnedQueries
 from memkit.probes.training import predict, train
 
 SETTINGS = ProbeSettings(blocks=2, heads=2, batch=4)
-CAMERAS = ("window", "newest 4", "fov", "framepack", "queries (noise)", "queries (copy)")
+CAMERAS = (
+    "window",
+    "newest 4",
+    "fov",
+    "framepack",
+    "queries (noise)",
+    "queries (copy)",
+    "query module",
+    "kv cache, pm-rope",
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +46,9 @@ def built(name: str, model: WanTransformer3DModel, probe: str, **knobs) -> tuple
     for parameter in encoder.parameters():
         torch.nn.init.normal_(parameter)
     mechanism.take_cameras(encoder)
+    if isinstance(mechanism, CachedKeys):
+        for parameter in mechanism.parameters():
+            torch.nn.init.normal_(parameter)
     batch = task.sample(torch.Generator().manual_seed(2), 3)
     return mechanism, batch, torch.randn(batch.target.shape)
 

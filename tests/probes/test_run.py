@@ -71,12 +71,11 @@ def test_with_wrong_keys_the_model_is_right_by_accident_alone(runs):
     assert abs(runs["wrong keys"].accuracy - 0.25) < 0.12
 
 
-def test_a_base_is_trained_once_and_loaded_bit_for_bit(tmp_path):
+def test_a_base_is_trained_once_and_loaded_bit_for_bit(tmp_path, monkeypatch):
     made, encoder = pretrained(PROBE, TINY, tmp_path)
-    (file,) = tmp_path.glob("*.safetensors")
-    content = file.read_bytes()
-    again, cameras = pretrained(PROBE, replace(TINY, steps=99, samples=3), tmp_path)
-    assert file.read_bytes() == content
+    with monkeypatch.context() as patch:
+        patch.setattr("memkit.probes.pretrain.train", None)
+        again, cameras = pretrained(PROBE, replace(TINY, steps=99, samples=3), tmp_path)
     for one, other in ((made, again), (encoder, cameras)):
         assert all(torch.equal(x, other.state_dict()[key]) for key, x in one.state_dict().items())
     assert any(x.any() for x in cameras.state_dict().values())

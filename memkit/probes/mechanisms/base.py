@@ -67,9 +67,9 @@ class Mechanism(nn.Module, ABC):
         return self.in_sequence(transformer, batch.without_memory())
 
     def take_cameras(self, encoder: CameraEncoder) -> None:
-        """Copy the weights of an encoder to all encoders of cameras."""
+        """Copy the weights of an encoder to all encoders of cameras for as many blocks."""
         for module in self.modules():
-            if isinstance(module, CameraEncoder):
+            if isinstance(module, CameraEncoder) and len(module.layers) == len(encoder.layers):
                 module.load_state_dict(encoder.state_dict())
 
 
