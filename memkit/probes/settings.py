@@ -20,9 +20,9 @@ class ProbeSettings:
     """Transformer blocks, of width 96 by default: 0.53 M parameters."""
     heads: int = 4
     head_dim: int = 24
-    pretrain_steps: int = 800
+    pretrain_steps: int = 400
     """Steps of the base, which sees everything in its sequence."""
-    steps: int = 400
+    steps: int = 800
     """Steps of each mechanism, from the base."""
     batch: int = 32
     lr: float = 2e-3
