@@ -54,18 +54,17 @@ class Probe:
         settings = ProbeSettings(**{name: value for name, value in given.items() if value is not None})
         probes = [make_probe(name) for name in self.probes or PROBES]
         torch.set_num_threads(self.threads)
-        results = []
+        file, results = self.out / f"{self.mechanism.replace(':', '.')}.json", []
         for probe in probes:
             for seed in self.seeds:
                 results.append(
                     run_probe(own, probe, seed, settings, name=self.mechanism, folder=self.out, progress=True)
                 )
+                write_results(file, results)
                 print(_line(results[-1]))
         names = [probe.name for probe in probes]
         shown = [row for row in others if row.probe in names and row.mechanism != self.mechanism]
         print("\n" + probe_table([*results, *shown], marked=self.mechanism))
-        file = self.out / f"{self.mechanism.replace(':', '.')}.json"
-        write_results(file, results)
         print(f"\n{file}: {len(results)} results")
         return 0
 

@@ -107,10 +107,12 @@ def test_a_run_is_its_seed(tmp_path):
 
 
 def test_settings_out_of_range_are_refused():
-    with pytest.raises(InputError, match="steps are 0 or more"):
-        ProbeSettings(steps=-1)
-    with pytest.raises(InputError, match="batch, samples, blocks and heads 1 or more"):
-        ProbeSettings(samples=0)
+    for bad in ({"steps": -1}, {"samples": 0}, {"blocks": 0}):
+        with pytest.raises(InputError, match="steps are 0 or more, and batch, samples, blocks and heads 1 or more"):
+            ProbeSettings(**bad)
+    for bad in ({"lr": float("nan")}, {"shift": 0.0}, {"lr": float("inf")}, {"warmup": -1}):
+        with pytest.raises(InputError, match="lr and shift are positive and finite"):
+            ProbeSettings(**bad)
 
 
 # -- results and the table ---------------------------------------------------------------------------------------------
