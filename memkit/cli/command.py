@@ -7,6 +7,7 @@
     memkit bank show BANK
     memkit retrieve BANK "a rubber ball bounces" -k 5
     memkit inspect FILE
+    memkit probe my_module:MyMethod
 
 Exit codes: 0 all well, 1 some items could not be used, 2 the command could not do its work, 130 interrupted.
 """
@@ -21,6 +22,7 @@ import tyro
 
 from memkit.cli.bank import Bank
 from memkit.cli.inspect import Inspect
+from memkit.cli.probe import Probe
 from memkit.cli.retrieve import Retrieve
 from memkit.cli.text import one_line
 from memkit.demo.demo import Demo
@@ -31,6 +33,7 @@ Command = (
     | Annotated[Bank, tyro.conf.subcommand("bank")]
     | Annotated[Retrieve, tyro.conf.subcommand("retrieve")]
     | Annotated[Inspect, tyro.conf.subcommand("inspect")]
+    | Annotated[Probe, tyro.conf.subcommand("probe")]
 )
 
 

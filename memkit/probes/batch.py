@@ -76,17 +76,24 @@ class ProbeBatch:
         poses = relative_pose_vectors(torch.cat([self.cameras.c2w, self.memory_cameras.c2w], dim=1)).float()
         return poses[:, :frames], poses[:, frames:]
 
-    def newest(self, frames: int) -> ProbeBatch:
-        """The same samples with only the newest ``frames`` of their past."""
-        first = max(0, len(self.memory_times) - frames)
-        past = self.memory_cameras
+    def take(self, rows: Int[Tensor, "batch k"]) -> ProbeBatch:
+        """The same samples with only some frames of their past, other ones in each, in the order of ``rows``.
+
+        As all samples share their times, the frames get those of the newest ``k``.
+        """
+        index, count, past = torch.arange(len(self))[:, None], rows.shape[1], self.memory_cameras
         return replace(
             self,
-            memory=self.memory[:, :, first:],
-            memory_cameras=Cameras(past.c2w[:, first:], past.intrinsics[:, first:]),
-            memory_times=self.memory_times[first:],
-            depth=None if self.depth is None else self.depth[:, first:],
+            memory=self.memory.movedim(2, 1)[index, rows].movedim(1, 2),
+            memory_cameras=Cameras(past.c2w[index, rows], past.intrinsics[index, rows]),
+            memory_times=self.memory_times[len(self.memory_times) - count :],
+            depth=None if self.depth is None else self.depth[index, rows],
         )
+
+    def newest(self, frames: int) -> ProbeBatch:
+        """The same samples with only the newest ``frames`` of their past."""
+        count = len(self.memory_times)
+        return self.take(torch.arange(max(0, count - frames), count).expand(len(self), -1))
 
     def without_memory(self) -> ProbeBatch:
         """The control without the past: the same samples, of whose past nothing is left."""

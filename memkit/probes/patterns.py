@@ -46,14 +46,12 @@ def codebook(
     return unit.unflatten(2, (CHANNELS, size, size)) * numbers**0.5
 
 
-def looking(
-    yaw: Float[Tensor, "*batch"], eye: Float[Tensor, "*batch 3"] | None = None, fov_degrees: float = FIELD_OF_VIEW
-) -> Cameras:
+def looking(yaw: Float[Tensor, "*batch"], eye: Float[Tensor, "*batch 3"] | None = None) -> Cameras:
     """Level cameras turned by ``yaw`` radians from +x, in float64, by default at the origin."""
     yaw = yaw.double()
     ahead = torch.stack([yaw.cos(), yaw.sin(), torch.zeros_like(yaw)], dim=-1)
     eye = torch.zeros_like(ahead) if eye is None else eye.double()
-    return Cameras.look_at(eye, eye + ahead, fov_degrees)
+    return Cameras.look_at(eye, eye + ahead, FIELD_OF_VIEW)
 
 
 def headings(generator: torch.Generator, batch: int, count: int) -> Float[Tensor, "batch count"]:

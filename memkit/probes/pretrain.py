@@ -46,7 +46,7 @@ def pretrained(
         lock = FileLock(file.with_suffix(".lock"))
     with lock:
         if not file.exists():
-            batches, steps = probe.batches("train", settings.base_seed, settings.batch), settings.pretrain_steps
+            batches, steps = probe.batches("pretrain", settings.base_seed, settings.batch), settings.pretrain_steps
             title = f"{probe.name}: base" if progress else ""
             losses = train(transformer, mechanism, batches, settings, steps, settings.base_seed, title)
             tensors = {f"{name}.{key}": x for name, each in modules.items() for key, x in each.state_dict().items()}

@@ -16,7 +16,7 @@ from memkit.errors import InputError
 from memkit.probes.batch import ProbeBatch
 from memkit.probes.patterns import CHANNELS
 
-Split = Literal["train", "test"]
+Split = Literal["pretrain", "train", "test"]
 
 
 @dataclass(frozen=True)

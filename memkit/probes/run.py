@@ -83,10 +83,18 @@ def run_probe(
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         mechanism = build(transformer, probe)
-        name = getattr(build, "__name__", type(mechanism).__name__) if name is None else name
+        title = type(mechanism).__name__ if name is None else name
         mechanism.take_cameras(encoder)
-        batches, title = probe.batches("train", seed + 1, settings.batch), f"{probe.name}: {name}" if progress else ""
-        train(transformer, mechanism, batches, settings, settings.steps, seed, title)
+        batches = probe.batches("train", seed, settings.batch)
+        train(
+            transformer,
+            mechanism,
+            batches,
+            settings,
+            settings.steps,
+            seed,
+            f"{probe.name}: {title}" if progress else "",
+        )
         mechanism.eval()
         batch = next(probe.batches("test", seed, settings.samples))
         noise = torch.randn(batch.target.shape, generator=torch.Generator().manual_seed(seed))
@@ -102,7 +110,7 @@ def run_probe(
     kinds = np.array([question.kind for question in batch.questions])
     return ProbeResult(
         probe=probe.name,
-        mechanism=name,
+        mechanism=title,
         seed=seed,
         knobs=asdict(probe.knobs),
         accuracy=interval.value,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +21,9 @@ class ProbeSettings:
     """Transformer blocks, of width 96 by default: 0.53 M parameters."""
     heads: int = 4
     head_dim: int = 24
-    pretrain_steps: int = 800
+    pretrain_steps: int = 400
     """Steps of the base, which sees everything in its sequence."""
-    steps: int = 400
+    steps: int = 800
     """Steps of each mechanism, from the base."""
     batch: int = 32
     lr: float = 2e-3
@@ -36,6 +37,8 @@ class ProbeSettings:
     """Seed of the base, which all mechanisms and seeds of a probe share."""
 
     def __post_init__(self) -> None:
+        if not (0 < self.lr < math.inf and 0 < self.shift < math.inf and self.warmup >= 0):
+            raise InputError(f"{self}: lr and shift are positive and finite, and warmup 0 or more.")
         if min(self.pretrain_steps, self.steps) < 0 or min(self.batch, self.samples, self.blocks, self.heads) < 1:
             raise InputError(f"{self}: steps are 0 or more, and batch, samples, blocks and heads 1 or more.")
 

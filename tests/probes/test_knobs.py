@@ -101,7 +101,7 @@ def test_walls_show_patterns_of_the_codebook_that_are_wrong():
     batch = probe.sample(torch.Generator().manual_seed(0), 100)
     frames = batch.memory.movedim(2, 1).flatten(2)
     walls = frames @ probe.wall.flatten() / 64 > 0.5
-    assert (walls.sum(1) == 3).all()
+    assert (walls.sum(1) == 3).all() and probe.knobs.misleading == 0.75
     shown = (frames @ batch.questions[0].choices.flatten(2).mT).argmax(2)
     assert ((shown == batch.questions[0].answer[:, None]) == ~walls).all()
 

@@ -6,7 +6,7 @@ from functools import partial
 from memkit.probes.mechanisms.base import Mechanism, import_mechanism
 from memkit.probes.mechanisms.cache import CachedKeys
 from memkit.probes.mechanisms.frames import FramesInView, NoMemory, PackedFrames, Window
-from memkit.probes.mechanisms.queries import LearnedQueries
+from memkit.probes.mechanisms.queries import LearnedQueries, SeparateQueries
 from memkit.probes.mechanisms.tokens import EncodedClips
 
 MECHANISMS: dict[str, Callable[..., Mechanism]] = {
@@ -17,8 +17,10 @@ MECHANISMS: dict[str, Callable[..., Mechanism]] = {
     "framepack": PackedFrames,
     "queries (noise)": LearnedQueries,
     "queries (copy)": partial(LearnedQueries, query="copy", query_time="shared"),
+    "query module": SeparateQueries,
     "encoder": EncodedClips,
-    "kv cache": CachedKeys,
+    "kv cache": partial(CachedKeys, cameras="off"),
+    "kv cache, pm-rope": CachedKeys,
 }
 """memkit's own mechanisms, by the names of the table."""
 
@@ -31,6 +33,7 @@ __all__ = [
     "Mechanism",
     "NoMemory",
     "PackedFrames",
+    "SeparateQueries",
     "Window",
     "import_mechanism",
 ]

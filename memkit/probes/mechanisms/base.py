@@ -46,15 +46,30 @@ class Mechanism(nn.Module, ABC):
         return frame_bytes(batch) * len(batch.memory_times)
 
     @contextmanager
-    def own_cameras(self, transformer: WanTransformer3DModel, batch: ProbeBatch) -> Iterator[None]:
-        """Inside, the chunk has its own cameras, and no past."""
-        with self.frames.attach(transformer) as attached, attached.chunk(None, cameras=batch.poses()[0]):
+    def in_sequence(self, transformer: WanTransformer3DModel, batch: ProbeBatch) -> Iterator[None]:
+        """Inside, all frames of the batch's past are in the sequence of the chunk, with their cameras and times."""
+        own, past = batch.poses()
+        start, there = batch.times[0], len(batch.memory_times) > 0
+        with (
+            self.frames.attach(transformer) as attached,
+            attached.chunk(
+                batch.memory if there else None,
+                positions=[time - start for time in batch.times],
+                context_positions=[time - start for time in batch.memory_times],
+                cameras=own,
+                context_cameras=past if there else None,
+            ),
+        ):
             yield
 
+    def own_cameras(self, transformer: WanTransformer3DModel, batch: ProbeBatch) -> AbstractContextManager[None]:
+        """Inside, the chunk has its own cameras, and no past."""
+        return self.in_sequence(transformer, batch.without_memory())
+
     def take_cameras(self, encoder: CameraEncoder) -> None:
-        """Copy the weights of an encoder to all encoders of cameras."""
+        """Copy the weights of an encoder to all encoders of cameras for as many blocks."""
         for module in self.modules():
-            if isinstance(module, CameraEncoder):
+            if isinstance(module, CameraEncoder) and len(module.layers) == len(encoder.layers):
                 module.load_state_dict(encoder.state_dict())
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any, Literal
 
 import torch
 from diffusers import WanTransformer3DModel
 
+from memkit.cameras.cameras import Cameras
+from memkit.cameras.path import CameraPath
 from memkit.injectors.kv_cache.cache import KVCache
 from memkit.injectors.kv_cache.cache import frame_bytes as cached_bytes
+from memkit.positions.pm_rope import PMRoPE, PMRoPEConfig
 from memkit.probes.batch import ProbeBatch
 from memkit.probes.mechanisms.base import Mechanism
 from memkit.probes.probe import Probe
@@ -19,24 +22,49 @@ from memkit.probes.probe import Probe
 class CachedKeys(Mechanism):
     """All past frames pass through the model once, clean, and the chunk reads their keys and values at their times.
 
-    There are no cameras in the cache, so the probes with places are out of its reach. No gradient flows into what is
-    cached: the model learns to read what it writes.
+    ``cameras`` is the mode of `PMRoPE`, by which keys and values keep their cameras; with "off", probes with places
+    are out of reach. No gradient flows into what is cached: the model learns to read what it writes.
     """
 
-    def __init__(self, transformer: WanTransformer3DModel, probe: Probe[Any]) -> None:
+    def __init__(
+        self,
+        transformer: WanTransformer3DModel,
+        probe: Probe[Any],
+        cameras: Literal["off", "phase", "full"] = "phase",
+    ) -> None:
         super().__init__(transformer, probe)
-        del self.frames  # there are no cameras
+        del self.frames  # cameras are in the positions
         self.per_frame = cached_bytes(transformer, *probe.shape[1:])
+        self.positions = PMRoPE(PMRoPEConfig.of(transformer, cameras))
 
     @contextmanager
     def shown(self, transformer: WanTransformer3DModel, batch: ProbeBatch) -> Iterator[None]:
-        cache = KVCache(max(1, self.held_bytes(batch)) * len(batch))
-        with cache.attach(transformer) as attached:
-            if batch.memory_times:
-                with attached.chunk(batch.memory_times, write=True), torch.no_grad():
+        cache, past = KVCache(max(1, self.held_bytes(batch)) * len(batch)), len(batch.memory_times)
+        path = _path(batch)
+        with ExitStack() as stack:
+            attached = stack.enter_context(cache.attach(transformer))
+            cameras = None if self.positions.config.mode == "off" else self.positions.attach(transformer)
+            if cameras is not None:
+                stack.enter_context(cameras)
+
+            def at(frames: Sequence[int]) -> AbstractContextManager[Any]:
+                return nullcontext() if cameras is None else cameras.chunk(path.frames(frames))
+
+            if past:
+                with at(range(past)), attached.chunk(batch.memory_times, write=True), torch.no_grad():
                     transformer(batch.memory, torch.zeros(len(batch)), batch.text, return_dict=False)
-            with attached.chunk(batch.times):
+            with at(range(past, len(path))), attached.chunk(batch.times):
                 yield
 
     def held_bytes(self, batch: ProbeBatch) -> int:
         return self.per_frame * len(batch.memory_times)
+
+
+def _path(batch: ProbeBatch) -> CameraPath:
+    """The cameras of the past and of the chunk, normalised once."""
+    both = batch.memory_cameras, batch.cameras
+    return CameraPath.of(
+        Cameras(
+            torch.cat([each.c2w for each in both], 1).float(), torch.cat([each.intrinsics for each in both], 1).float()
+        )
+    )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
+from contextlib import AbstractContextManager
 from itertools import chain, zip_longest
 from typing import Any
 
@@ -39,7 +37,7 @@ class Window(Mechanism):
         self.newest = newest
 
     def shown(self, transformer: WanTransformer3DModel, batch: ProbeBatch) -> AbstractContextManager[Any]:
-        return in_sequence(self.frames, transformer, self._kept(batch))
+        return self.in_sequence(transformer, self._kept(batch))
 
     def held_bytes(self, batch: ProbeBatch) -> int:
         return frame_bytes(batch) * len(self._kept(batch).memory_times)
@@ -73,21 +71,12 @@ class FramesInView(Mechanism):
         self.per_frame, self.depth = per_frame, depth
 
     def shown(self, transformer: WanTransformer3DModel, batch: ProbeBatch) -> AbstractContextManager[Any]:
-        return in_sequence(self.frames, transformer, self.selected(batch) if batch.memory_times else batch)
+        return self.in_sequence(transformer, self.selected(batch) if batch.memory_times else batch)
 
     def selected(self, batch: ProbeBatch) -> ProbeBatch:
-        """The batch with the selected frames alone, in temporal order; their times are those of the newest frames."""
+        """The batch with the selected frames alone, in temporal order."""
         k = min(self.per_frame * len(batch.times), len(batch.memory_times))
-        rows = torch.stack([self._rows(batch, sample, k) for sample in range(len(batch))])
-        index = torch.arange(len(batch))[:, None]
-        past = batch.memory_cameras
-        return replace(
-            batch,
-            memory=batch.memory.movedim(2, 1)[index, rows].movedim(1, 2),
-            memory_cameras=Cameras(past.c2w[index, rows], past.intrinsics[index, rows]),
-            memory_times=batch.memory_times[-k:],
-            depth=None if batch.depth is None else batch.depth[index, rows],
-        )
+        return batch.take(torch.stack([self._rows(batch, sample, k) for sample in range(len(batch))]))
 
     def _rows(self, batch: ProbeBatch, sample: int, k: int) -> torch.Tensor:
         past, own, count = batch.memory_cameras, batch.cameras, len(batch.memory_times)
@@ -100,21 +89,3 @@ class FramesInView(Mechanism):
         turns = chain.from_iterable(zip_longest(*(hits.ids for hits in retriever(wanted, k=k))))
         found = [int(id) for id in turns if id is not None]
         return torch.tensor(sorted(list(dict.fromkeys([*found, *range(count - 1, -1, -1)]))[:k]))
-
-
-@contextmanager
-def in_sequence(frames: FrameContext, transformer: WanTransformer3DModel, batch: ProbeBatch) -> Iterator[None]:
-    """Inside, all frames of the batch's past are in the sequence of the chunk, at their times."""
-    own, past = batch.poses()
-    start, there = batch.times[0], len(batch.memory_times) > 0
-    with (
-        frames.attach(transformer) as attached,
-        attached.chunk(
-            batch.memory if there else None,
-            positions=[time - start for time in batch.times],
-            context_positions=[time - start for time in batch.memory_times],
-            cameras=own,
-            context_cameras=past if there else None,
-        ),
-    ):
-        yield
