@@ -9,11 +9,22 @@ from typing import Any
 import torch
 from torch import nn
 
-from memkit import FrameContext, FrameContextConfig, FrequencyEncoder, FrequencyEncoderConfig, MemoryGate, PMRoPE
-from memkit import PMRoPEConfig, QueryLayers, QueryLayersConfig, load_encoder
+from memkit import (
+    FrameContext,
+    FrameContextConfig,
+    FrequencyEncoder,
+    FrequencyEncoderConfig,
+    MemoryGate,
+    PMRoPE,
+    PMRoPEConfig,
+    QueryLayers,
+    QueryLayersConfig,
+    load_encoder,
+)
 from memkit.rollout import LearnedContext
 from memkit.rollout.saved import load_parts, parts_of
 from tests.faults.kinds import FileKind
+
 
 def seeded_weights(module: nn.Module, seed: int) -> Any:
     generator = torch.Generator().manual_seed(seed)

@@ -15,7 +15,7 @@ TEXT = "plain text has no checksum: another character, or a line less, is anothe
 
 
 def make_captions(folder: Path, seed: int) -> None:
-    rows = [f"v{i}.mp4,\"a ball, größer, {seed + i}\",id{i}" for i in range(5)]
+    rows = [f'v{i}.mp4,"a ball, größer, {seed + i}",id{i}' for i in range(5)]
     (folder / "captions.csv").write_text("\n".join(["video,caption,id", *rows]) + "\n", encoding="utf-8")
     for i in range(5):
         (folder / f"v{i}.mp4").write_bytes(b"x")
@@ -47,5 +47,7 @@ KINDS = (
     FileKind("captions .csv", make_captions, use_captions, ("captions.csv",), {"*": ANY}, TEXT),
     FileKind("prompts .csv", make_prompts, use_prompts, blind={"*": ANY}, why_blind=TEXT),
     FileKind("poses .npz", make_poses, use_poses),
-    FileKind("poses .txt", partial(make_poses, suffix=".txt"), partial(use_poses, suffix=".txt"), ("*",), {"*": ANY}, TEXT),
+    FileKind(
+        "poses .txt", partial(make_poses, suffix=".txt"), partial(use_poses, suffix=".txt"), ("*",), {"*": ANY}, TEXT
+    ),
 )
