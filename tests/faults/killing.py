@@ -92,16 +92,17 @@ class Killing:
             return result(UNNAMED, found.error)
         state, *rest = isolated_all([self._read, self._act, self._read])
         if _key(state) not in self.allowed:
-            return result(LOST, f"neither the state before nor the one after: {_key(state)}")
+            return result(LOST, f"neither the state before nor the one after: {state.error or state.death or 'another'}")
         if found.value is not None and state != self.after and not found.said:
             return result(LOST, "it ended as if it had succeeded, and the state is the one before")
         if rest[0].value is None:
             return result(LOST, f"it cannot be done again: {rest[0].error or rest[0].death}")
         if _key(rest[-1]) != _key(self.after):
             return result(LOST, "done again, it does not give what it gives undisturbed")
-        if len(left := self._files()) > len(self.names):  # a stream's cache has one of two names
+        there, left = _key(state) == _key(self.after), self._files()
+        if not there and len(left) > len(self.names):  # a stream's cache has one of two names
             return result(LEFTOVERS, f"done again, it leaves {sorted(left - self.names)} behind")
-        return result(TYPED if found.error else HARMLESS, "the state " + ("after" if state == self.after else "before"))
+        return result(TYPED if found.error else HARMLESS, "the state " + ("after" if there else "before"))
 
     def _act(self) -> None:
         self.writer.act(self.case)
@@ -118,7 +119,7 @@ class Killing:
 
 
 def _key(state: Found) -> str:
-    """A state, or the error in its place; what is not memkit's error is no state."""
+    """A state, or the error in its place: that there is nothing yet has many causes. Other errors are no state."""
     if state.value is not None:
         return state.value
-    return f"typed: {state.error}" if state.typed else f"no state: {state.error or state.death}"
+    return "an error of memkit" if state.typed else f"no state: {state.error or state.death}"
