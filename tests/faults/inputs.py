@@ -36,9 +36,9 @@ class Api(NamedTuple):
     """By argument, words of which one must be in the message; by default the name of the argument."""
 
 
-def results(api: Api) -> Iterator[Result]:
-    """One result for each bad value. All are given in one process, until one ends it."""
-    changes = [(argument, value) for argument, values in api.bad.items() for value in values]
+def results(api: Api, only: Callable[[list[Any]], list[Any]] = list) -> Iterator[Result]:
+    """One result for each bad value, or for a choice of them. All are given in one process, until one ends it."""
+    changes = only([(argument, value) for argument, values in api.bad.items() for value in values])
     want = isolated(partial(_call, api, {}))
     if want.value is None:
         raise RuntimeError(f"good arguments give {want}")

@@ -25,7 +25,6 @@ from memkit.rollout import LearnedContext
 from memkit.rollout.saved import load_parts, parts_of
 from tests.faults.kinds import FileKind
 
-
 WHOLE = "a file of another object of the same settings is as whole as this one"
 
 
