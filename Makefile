@@ -1,10 +1,13 @@
 # make demo: set everything up, run the main job, leave out/demo/report.html
 # make test: set everything up, check style and types, pass the tests
+# make torture: damage files, interrupt writers and give bad inputs for MINUTES; print what came of it
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SEED ?= $(shell date +%Y%m%d)
+MINUTES ?= 10
 
-.PHONY: demo test setup clean
+.PHONY: demo test torture setup clean
 
 demo: setup
 	$(BIN)/memkit demo --out out/demo
@@ -14,6 +17,9 @@ test: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+torture: setup
+	$(BIN)/python -m tests.faults --seed $(SEED) --minutes $(MINUTES)
 
 setup: $(VENV)/.ready
 

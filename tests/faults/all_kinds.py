@@ -1,5 +1,14 @@
-"""All kinds of files and all writers."""
+"""All kinds of files."""
 
-from tests.faults import bank_kinds, part_kinds, run_kinds, session_kinds, table_kinds
+from tests.faults import (
+    bank_kinds,
+    model_kinds,
+    part_kinds,
+    run_kinds,
+    session_kinds,
+    table_kinds,
+    video_kinds,
+)
 
-KINDS = (*bank_kinds.KINDS, *session_kinds.KINDS, *part_kinds.KINDS, *run_kinds.KINDS, *table_kinds.KINDS)
+ROOMS = (bank_kinds, session_kinds, part_kinds, run_kinds, table_kinds, video_kinds, model_kinds)
+KINDS = tuple(kind for room in ROOMS for kind in room.KINDS)

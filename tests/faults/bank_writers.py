@@ -53,7 +53,9 @@ def add_many(folder: Path) -> None:
 def videos(folder: Path) -> None:
     (folder / "videos").mkdir()
     for number in range(2):
-        write_video(folder / "videos" / f"{number}.mp4", torch.full((5, 16, 16, 3), 90 * number, dtype=torch.uint8), 8.0)
+        write_video(
+            folder / "videos" / f"{number}.mp4", torch.full((5, 16, 16, 3), 90 * number, dtype=torch.uint8), 8.0
+        )
     (folder / "captions.csv").write_text("video,caption\n0.mp4,dark\n1.mp4,grey\n")
 
 

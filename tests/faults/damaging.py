@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 
 from tests.faults.damage import WAYS, Damage, damage
-from tests.faults.isolated import Found, isolated
+from tests.faults.isolated import Found, isolated, isolated_all
 from tests.faults.kinds import FileKind
 from tests.faults.outcomes import HANG, HARMLESS, LOST, RAW, REPAIRED, SILENT, TYPED, UNKNOWABLE, UNNAMED, Result
 
@@ -23,11 +23,11 @@ class Damaging:
         for seed, folder in enumerate((self.whole, self.other)):
             folder.mkdir(parents=True)
             kind.make(folder, seed)
-        self.want = self._used(self.whole)
+        self.want, again = isolated_all([partial(kind.use, self.whole)] * 2)
         if self.want.value is None:
-            raise RuntimeError(f"{kind.name}: the whole files cannot be used: {self.want}")
-        if self._used(self.whole) != self.want:
-            raise RuntimeError(f"{kind.name}: two uses of the same files differ")
+            raise RuntimeError(f"the whole files cannot be used: {self.want}")
+        if again.value != self.want.value:
+            raise RuntimeError("two uses of the same files differ")
 
     def results(self, seed: str) -> Iterator[Result]:
         """One result for each way of damage that applies."""

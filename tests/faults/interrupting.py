@@ -54,13 +54,9 @@ def kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def refuse(name: str) -> Callable[[], None]:
-    """Raises the `OSError` of this name."""
-
-    def act() -> None:
-        raise OSError(ERRORS[name], os.strerror(ERRORS[name]))
-
-    return act
+def refuse(name: str) -> None:
+    """Raise the `OSError` of this name."""
+    raise OSError(ERRORS[name], os.strerror(ERRORS[name]))
 
 
 def limit_bytes(size: int, kills: bool) -> None:

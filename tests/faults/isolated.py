@@ -11,7 +11,6 @@ import os
 import resource
 import select
 import signal
-import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
@@ -55,27 +54,26 @@ def isolated_all(calls: Sequence[Callable[[], object]], seconds: float = SECONDS
         os.close(read)
         _run_and_tell(calls, write)
     os.close(write)
-    told = _read_all(read, time.monotonic() + seconds)
+    told, in_time = _read_all(read, seconds)
     os.close(read)
-    if told is None:
+    if not in_time:
         os.kill(child, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    results = [Found(**json.loads(line)) for line in (told or b"").splitlines()]
+    results = [Found(**json.loads(line)) for line in told.splitlines()]
     if len(results) < len(calls):
-        how = "hang" if told is None else signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        how = "hang" if not in_time else signal.Signals(-code).name if code < 0 else f"exit code {code}"
         results.append(Found(death=how))
     return results
 
 
-def _read_all(pipe: int, deadline: float) -> bytes | None:
-    """What the child writes until it closes its end; None if it does not in time."""
+def _read_all(pipe: int, seconds: float) -> tuple[bytes, bool]:
+    """What the child writes, line by line, and whether each line, and the end, came in time."""
     told = b""
-    while (left := deadline - time.monotonic()) > 0:
-        if select.select([pipe], [], [], left)[0]:
-            if not (part := os.read(pipe, 1 << 16)):
-                return told
-            told += part
-    return None
+    while select.select([pipe], [], [], seconds)[0]:
+        if not (part := os.read(pipe, 1 << 16)):
+            return told, True
+        told += part
+    return told, False
 
 
 def _run_and_tell(calls: Sequence[Callable[[], object]], pipe: int) -> NoReturn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 from pathlib import Path
 from random import Random
 
@@ -39,27 +40,28 @@ class Killing:
 
     def kills(self) -> Iterator[Result]:
         """A kill before every operation, until the writer ends by itself."""
-        for number in range(MOST):
-            found = self._interrupted(lambda n=number: at_operation(self.case, n, kill))
-            if found.value is not None:
-                return
-            yield self._judged(found, f"killed before operation {number}")
+        yield from takewhile(lambda result: result is not None, map(self.killed, range(MOST)))  # pyright: ignore
 
     def errors(self) -> Iterator[Result]:
         """The system's refusal of every operation."""
-        for number in range(MOST):
-            name = list(ERRORS)[number % len(ERRORS)]
-            reached = self.room / "reached"
-            reached.unlink(missing_ok=True)
+        yield from takewhile(lambda result: result is not None, map(self.refused, range(MOST)))  # pyright: ignore
 
-            def act(name: str = name, reached: Path = reached) -> None:
-                reached.touch()
-                refuse(name)()
+    def killed(self, number: int) -> Result | None:
+        """A kill before an operation, counted from 0; None where the writer has ended before."""
+        found = self._interrupted(lambda: at_operation(self.case, number, kill))
+        return None if found.value is not None else self._judged(found, f"killed before operation {number}")
 
-            found = self._interrupted(lambda n=number, act=act: at_operation(self.case, n, act))
-            if not reached.exists():
-                return
-            yield self._judged(found, f"{name} at operation {number}")
+    def refused(self, number: int) -> Result | None:
+        """One of the system's errors at an operation; None where the writer has ended before."""
+        name, reached = list(ERRORS)[number % len(ERRORS)], self.room / "reached"
+        reached.unlink(missing_ok=True)
+
+        def act() -> None:
+            reached.touch()
+            refuse(name)
+
+        found = self._interrupted(lambda: at_operation(self.case, number, act))
+        return self._judged(found, f"{name} at operation {number}") if reached.exists() else None
 
     def cuts(self, seed: str, count: int, kills: bool) -> Iterator[Result]:
         """Ends in the middle of a write, by a kill or as on a full disk, at random bytes."""
@@ -92,16 +94,19 @@ class Killing:
             return result(UNNAMED, found.error)
         state, *rest = isolated_all([self._read, self._act, self._read])
         if _key(state) not in self.allowed:
-            return result(LOST, f"neither the state before nor the one after: {_key(state)}")
+            return result(
+                LOST, f"neither the state before nor the one after: {state.error or state.death or 'another'}"
+            )
         if found.value is not None and state != self.after and not found.said:
             return result(LOST, "it ended as if it had succeeded, and the state is the one before")
         if rest[0].value is None:
             return result(LOST, f"it cannot be done again: {rest[0].error or rest[0].death}")
         if _key(rest[-1]) != _key(self.after):
             return result(LOST, "done again, it does not give what it gives undisturbed")
-        if len(left := self._files()) > len(self.names):  # a stream's cache has one of two names
+        there, left = _key(state) == _key(self.after), self._files()
+        if not there and len(left) > len(self.names):  # a stream's cache has one of two names
             return result(LEFTOVERS, f"done again, it leaves {sorted(left - self.names)} behind")
-        return result(TYPED if found.error else HARMLESS, "the state " + ("after" if state == self.after else "before"))
+        return result(TYPED if found.error else HARMLESS, "the state " + ("after" if there else "before"))
 
     def _act(self) -> None:
         self.writer.act(self.case)
@@ -118,7 +123,7 @@ class Killing:
 
 
 def _key(state: Found) -> str:
-    """A state, or the error in its place; what is not memkit's error is no state."""
+    """A state, or the error in its place: that there is nothing yet has many causes. Other errors are no state."""
     if state.value is not None:
         return state.value
-    return f"typed: {state.error}" if state.typed else f"no state: {state.error or state.death}"
+    return "an error of memkit" if state.typed else f"no state: {state.error or state.death}"

@@ -26,7 +26,7 @@ class FileKind(NamedTuple):
     files: Collection[str] = ("*",)
     """Patterns of the files to damage."""
     blind: Mapping[str, Collection[str]] = {}
-    """By pattern of files, the ways of damage after which nothing in the format can tell that a value is another one."""
+    """By pattern of files, the ways of damage after which nothing in the format tells that a value is another one."""
     why_blind: str = ""
     """The reason, for the page."""
 

@@ -9,11 +9,24 @@ from typing import Any
 import torch
 from torch import nn
 
-from memkit import FrameContext, FrameContextConfig, FrequencyEncoder, FrequencyEncoderConfig, MemoryGate, PMRoPE
-from memkit import PMRoPEConfig, QueryLayers, QueryLayersConfig, load_encoder
+from memkit import (
+    FrameContext,
+    FrameContextConfig,
+    FrequencyEncoder,
+    FrequencyEncoderConfig,
+    MemoryGate,
+    PMRoPE,
+    PMRoPEConfig,
+    QueryLayers,
+    QueryLayersConfig,
+    load_encoder,
+)
 from memkit.rollout import LearnedContext
 from memkit.rollout.saved import load_parts, parts_of
 from tests.faults.kinds import FileKind
+
+WHOLE = "a file of another object of the same settings is as whole as this one"
+
 
 def seeded_weights(module: nn.Module, seed: int) -> Any:
     generator = torch.Generator().manual_seed(seed)
@@ -53,7 +66,7 @@ def _part(name: str, build: Callable[[], Any]) -> FileKind:
         part = type(build()).from_pretrained(folder)
         return part.config, part
 
-    return FileKind(name, make, use, ("config.json", "model.safetensors"))
+    return FileKind(name, make, use, ("config.json", "model.safetensors"), {"*": {"swap"}}, WHOLE)
 
 
 def make_encoder(folder: Path, seed: int) -> None:
@@ -82,5 +95,5 @@ KINDS = (
     _part("query layers", query_layers),
     _part("PM-RoPE", pm_rope),
     _part("frame context", frame_context),
-    FileKind("parts of a rollout method", make_rollout, use_rollout),
+    FileKind("parts of a rollout method", make_rollout, use_rollout, blind={"*": {"swap"}}, why_blind=WHOLE),
 )

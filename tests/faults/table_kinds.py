@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from memkit.banks import read_captions
 from memkit.cameras import read_poses, write_poses
-from memkit.prompts import read_prompts
+from memkit.prompts import read_phygenbench, read_prompts, read_vbench
+from memkit.prompts.stevo import read_tasks
 from tests.faults.kinds import ANY, FileKind
 from tests.helpers.small_banks import cameras
+from tests.helpers.stevo_tasks import tasks_in
 
 TEXT = "plain text has no checksum: another character, or a line less, is another valid file"
 
 
 def make_captions(folder: Path, seed: int) -> None:
-    rows = [f"v{i}.mp4,\"a ball, größer, {seed + i}\",id{i}" for i in range(5)]
+    rows = [f'v{i}.mp4,"a ball, größer, {seed + i}",id{i}' for i in range(5)]
     (folder / "captions.csv").write_text("\n".join(["video,caption,id", *rows]) + "\n", encoding="utf-8")
     for i in range(5):
         (folder / f"v{i}.mp4").write_bytes(b"x")
@@ -43,9 +47,38 @@ def use_poses(folder: Path, suffix: str = ".npz") -> object:
     return read_poses(folder / f"walk{suffix}")
 
 
+def make_vbench(folder: Path, seed: int) -> None:
+    (folder / "food.txt").write_text(f"a person eats {seed}\na cake\nan apple\n")
+    (folder / "animal.txt").write_text("a cat\na dog\n")
+
+
+def make_phygenbench(folder: Path, seed: int) -> None:
+    laws = {"physical_laws": "gravity", "sub_category": "b", "main_category": "c"}
+    (folder / "prompts.json").write_text(json.dumps([{"caption": f"a stone {seed + i}", **laws} for i in range(3)]))
+
+
+def make_stevo(folder: Path, seed: int) -> None:
+    (tasks_in(folder) / "image_implied" / "glass_curtain" / "note.txt").write_text(str(seed))
+
+
+def use_stevo(folder: Path) -> object:
+    return [replace(task, frame=task.frame.name) for task in read_tasks(folder)]
+
+
 KINDS = (
     FileKind("captions .csv", make_captions, use_captions, ("captions.csv",), {"*": ANY}, TEXT),
     FileKind("prompts .csv", make_prompts, use_prompts, blind={"*": ANY}, why_blind=TEXT),
+    FileKind("VBench prompts", make_vbench, read_vbench, blind={"*": ANY | {"delete"}}, why_blind=TEXT),
+    FileKind(
+        "PhyGenBench prompts",
+        make_phygenbench,
+        lambda folder: read_phygenbench(folder / "prompts.json"),
+        blind={"*": ANY - {"cut"}},
+        why_blind=TEXT,
+    ),
+    FileKind("STEVO-Bench tasks", make_stevo, use_stevo, ("*.yaml",), {"*": ANY | {"delete", "empty"}}, TEXT),
     FileKind("poses .npz", make_poses, use_poses),
-    FileKind("poses .txt", partial(make_poses, suffix=".txt"), partial(use_poses, suffix=".txt"), ("*",), {"*": ANY}, TEXT),
+    FileKind(
+        "poses .txt", partial(make_poses, suffix=".txt"), partial(use_poses, suffix=".txt"), ("*",), {"*": ANY}, TEXT
+    ),
 )

@@ -6,10 +6,11 @@ import itertools
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
-from typing import NamedTuple
+from random import Random
+from typing import Any, NamedTuple
 
 from tests.faults import inputs
 from tests.faults.all_inputs import APIS
@@ -21,6 +22,7 @@ from tests.faults.outcomes import RAW, Result
 
 DAMAGE, KILLS, ERRORS, INPUTS = "damaged files", "kills", "refusals of the disk", "bad inputs"
 PARTS = (DAMAGE, KILLS, ERRORS, INPUTS)
+SAMPLE = 12
 CUTS = 6
 """Interruptions in the middle of bytes per round of a writer."""
 
@@ -31,6 +33,8 @@ class Task(NamedTuple):
     part: str
     name: str
     round: int = 0
+    few: bool = False
+    """Of bad inputs, a sample."""
 
 
 def names_of(part: str) -> list[str]:
@@ -42,6 +46,15 @@ def names_of(part: str) -> list[str]:
 def tasks_of(parts: Sequence[str], only: str = "") -> list[Task]:
     """The first round of each kind whose name contains ``only``."""
     return [Task(part, name) for part in parts for name in names_of(part) if only in name]
+
+
+def sample(seed: int) -> list[Task]:
+    """A few bad inputs of some calls, for a run of seconds."""
+    return [Task(INPUTS, name, few=True) for name in Random(seed).sample(names_of(INPUTS), SAMPLE)]
+
+
+def _few(seed: str) -> Callable[[list[Any]], list[Any]]:
+    return lambda changes: Random(seed).sample(changes, min(SAMPLE, len(changes)))
 
 
 def run_all(tasks: Sequence[Task], seed: int, jobs: int, until: float) -> Iterator[tuple[Task, list[Result]]]:
@@ -72,7 +85,7 @@ def _results(task: Task, seed: str, room: Path) -> Iterator[Result]:
     if task.part == DAMAGE:
         yield from Damaging(_named(KINDS, task.name), room).results(seed)
     elif task.part == INPUTS:
-        yield from inputs.results(_named(APIS, task.name))
+        yield from inputs.results(_named(APIS, task.name), _few(seed) if task.few else list)
     else:
         writer, kills = Killing(_named(WRITERS, task.name), room), task.part == KILLS
         if not task.round:
@@ -80,5 +93,5 @@ def _results(task: Task, seed: str, room: Path) -> Iterator[Result]:
         yield from writer.cuts(seed, CUTS, kills)
 
 
-def _named(items, name):
+def _named(items: Sequence[Any], name: str) -> Any:
     return next(item for item in items if item.name == name)

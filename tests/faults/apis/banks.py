@@ -15,7 +15,7 @@ from memkit.prompts import read_prompts
 from memkit.retrievers import LearnedQuery, RandomRetriever, TextEmbedder, TextRetriever
 from tests.faults.bank_kinds import make_bank
 from tests.faults.bank_writers import Mean, videos
-from tests.faults.inputs import INF, NAN, NO_COUNT, NO_NUMBER, NO_PATH, NO_POSITIVE_COUNT, Api
+from tests.faults.inputs import INF, NAN, NO_NUMBER, NO_PATH, NO_PLACE, NO_POSITIVE_COUNT, Api
 from tests.helpers.sentence_folders import save_sentence_folder
 from tests.helpers.small_banks import latents
 
@@ -136,7 +136,7 @@ APIS = (
         created,
         {"path": None, "info": {"fps": 8}, "shard_bytes": 2**20},
         {
-            "path": (*NO_PATH[:3], lambda: folder() / "x" / ("n" * 300)),
+            "path": (*NO_PLACE, lambda: folder() / "x" / ("n" * 300)),
             "info": ({"a": {1, 2}}, {"a": NAN}, {"a": INF}, {"a": b"x"}, [1], "info", {"a": object()}, {("a",): 1}),
             "shard_bytes": NO_POSITIVE_COUNT,
         },
@@ -160,12 +160,18 @@ APIS = (
                 latents(0).to("meta"),
             ),
             "caption": (None, 3, b"x", ["a"], "\ud800"),
-            "source": (3, b"x", "", ["a"], "\ud800"),
+            "source": (3, b"x", ["a"], "\ud800"),
         },
         {"latents": ("'a'",), "caption": ("'a'",), "source": ("'a'",), "id": ("id",)},
     ),
     Api("MemoryBank.open", opened, {"path": None}, {"path": (*NO_PATH, lambda: folder())}, {"path": ("no bank at",)}),
-    Api("MemoryBank[...]", at, {"key": 1}, {"key": (99, -99, "nobody", "", None, 1.5, NAN)}, {"key": ("position", "id", "clip")}),
+    Api(
+        "MemoryBank[...]",
+        at,
+        {"key": 1},
+        {"key": (99, -99, "nobody", "", None, 1.5, NAN)},
+        {"key": ("position", "id", "clip")},
+    ),
     Api(
         "MemoryBank.latents",
         read,
@@ -177,17 +183,29 @@ APIS = (
         "padded_latents",
         padded,
         {"ids": [["ball"], ["cube", "walk"]], "count": 2},
-        {"ids": ([["nobody"]], [["ball", "cube", "walk"]], "ball", [["ball", "ice"]]), "count": (*NO_POSITIVE_COUNT, 10**15)},
+        {
+            "ids": ([["nobody"]], [["ball", "cube", "walk"]], "ball", [["ball", "ice"]]),
+            "count": (*NO_POSITIVE_COUNT, 10**15),
+        },
         {"ids": ("clip", "shape"), "count": ("clips",)},
     ),
     Api(
         "build_bank",
         built,
-        {"num_frames": 5, "fps": 8.0, "height": 16, "width": 16, "cut": "start", "pad": "hold", "dtype": "fp32", "resize_rule": "crop"},
+        {
+            "num_frames": 5,
+            "fps": 8.0,
+            "height": 16,
+            "width": 16,
+            "cut": "start",
+            "pad": "hold",
+            "dtype": "fp32",
+            "resize_rule": "crop",
+        },
         {
             "videos": NO_PATH[:3],
             "captions": NO_PATH[:3],
-            "out": ("/dev/null/x", "a\0b", "/proc/nowhere"),
+            "out": NO_PLACE,
             "num_frames": (*NO_POSITIVE_COUNT[:2], NAN, INF, 1.5, -1, 0, 10**12),
             "fps": (*NO_NUMBER[:1], NAN, INF, 0, -1.0, 1e-9),
             "height": ("16", NAN, 0, -16, 1.5, 10**9),
@@ -197,13 +215,24 @@ APIS = (
             "dtype": ("int8", None, torch.float32),
             "resize_rule": ("zoom", None, 3),
         },
-        {"out": ("cannot create", "cannot write"), "num_frames": ("frames",), "fps": ("rate",), "height": ("size",), "width": ("size",), "resize_rule": ("resize",), "videos": ("folder",)},
+        {
+            "out": ("cannot create", "cannot write"),
+            "num_frames": ("frames",),
+            "fps": ("rate",),
+            "height": ("size",),
+            "width": ("size",),
+            "resize_rule": ("resize",),
+            "videos": ("folder",),
+        },
     ),
     Api(
         "join_banks",
         joined,
         {"parts": None, "order": None},
-        {"parts": ([], ["/nowhere"], lambda: [bank().path, bank().path]), "order": ([], ["ball"], ["ball"] * 4, ["x", "y", "z", "w"])},
+        {
+            "parts": ([], ["/nowhere"], lambda: [bank().path, bank().path]),
+            "order": ([], ["ball"], ["ball"] * 4, ["x", "y", "z", "w"]),
+        },
         {"parts": ("part", "bank"), "order": ("order",)},
     ),
     Api(
@@ -219,19 +248,32 @@ APIS = (
         },
         {"query": ("text", "prompt")},
     ),
-    Api("TextEmbedder.encode", embedded, {"texts": ["a"], "batch_size": 32}, {"texts": ("a ball", [None], [3], None), "batch_size": NO_POSITIVE_COUNT}),
+    Api(
+        "TextEmbedder.encode",
+        embedded,
+        {"texts": ["a"], "batch_size": 32},
+        {"texts": ("a ball", [None], [3], None), "batch_size": NO_POSITIVE_COUNT},
+    ),
     Api(
         "TextEmbedder",
         embedder,
         {"pooling": "mean"},
-        {"model": ("/nowhere/at/all", "", None, "a\0b", lambda: folder()), "pooling": ("sum", 3), "max_length": (*NO_POSITIVE_COUNT[:1], NAN, INF, 0, -1, 1.5, 10**9), "device": ("cuda:7", "gpu", "", 3.5)},
+        {
+            "model": ("/nowhere/at/all", "", None, "a\0b", lambda: folder()),
+            "pooling": ("sum", 3),
+            "max_length": (*NO_POSITIVE_COUNT[:1], NAN, INF, 0, -1, 1.5, 10**9),
+            "device": ("cuda:7", "gpu", "", 3.5),
+        },
     ),
     Api("RandomRetriever", randomly, {"seed": 0, "k": 2}, {"seed": ("0", NAN, 1.5, []), "k": NO_POSITIVE_COUNT}),
     Api(
         "LearnedQuery",
         attended,
         {"shares": torch.tensor([0.2, 0.8]), "ids": ["a", "b"]},
-        {"shares": (torch.tensor([NAN, 1.0]), torch.tensor([-1.0, 1.0]), torch.ones(3), [0.2, 0.8], None), "ids": ("ab", ["a"], [1, 2])},
+        {
+            "shares": (torch.tensor([NAN, 1.0]), torch.tensor([-1.0, 1.0]), torch.ones(3), [0.2, 0.8], None),
+            "ids": ("ab", ["a"], [1, 2]),
+        },
         {"shares": ("share", "frames")},
     ),
     Api(
@@ -253,7 +295,7 @@ APIS = (
                 b"video,caption\n/etc/passwd,a\n",
                 b"video,caption\ngone.mp4,a\n",
                 b"video,caption\na.mp4,\xff\xfe\n",
-                b"video,caption\na.mp4,\"open\n",
+                b'video,caption\na.mp4,"open\n',
                 b"video,caption\na.mp4,a\na.mp4,b\n",
                 b"video,caption\na\0.mp4,a\n",
                 b"video,caption\na.mp4," + b"x" * 200_000 + b"\n",
@@ -269,7 +311,15 @@ APIS = (
         {"prompts": ["a ball"], "content": None},
         {
             "prompts": ([], [""], [" "], [None], [3]),
-            "content": (b"", b"video\na.mp4\n", b"caption\n\n", b"caption\n \n", b"caption\n\xff\n", b"video,caption\nx.mp4,a\nx.mp4,b\n", b"caption,caption\na,b\n"),
+            "content": (
+                b"",
+                b"video\na.mp4\n",
+                b"caption\n\n",
+                b"caption\n \n",
+                b"caption\n\xff\n",
+                b"video,caption\nx.mp4,a\nx.mp4,b\n",
+                b"caption,caption\na,b\n",
+            ),
         },
         IN_FILE,
     ),

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from memkit.banks import MemoryBank
 from memkit.cameras import (
-    Cameras,
     CameraPath,
+    Cameras,
     cameras_from_keys,
     cameras_from_stevo_keys,
     hold_last_camera,
@@ -113,8 +113,28 @@ def start() -> Cameras:
 
 K = torch.tensor([[500.0, 0, 416], [0, 500, 240], [0, 0, 1]]).numpy()
 PIXELS: dict[str, Any] = {"K": K, "width": 832, "height": 480, "intrinsics": None}
-KEYS = {"text": "w-3", "start": start, "metres_per_latent": 0.4, "degrees_per_latent": 10.0, "frames_per_latent": 4}
-BAD_KEYS = ("", "w", "w-", "w-0", "w--3", "x-3", "w-3,,d-2", "w-1.5", "w-999999999", "wait-99999999", "w+w-3", "w-³", None)
+KEYS = {
+    "text": "w-3",
+    "start": lambda: start(),
+    "metres_per_latent": 0.4,
+    "degrees_per_latent": 10.0,
+    "frames_per_latent": 4,
+}
+BAD_KEYS = (
+    "",
+    "w",
+    "w-",
+    "w-0",
+    "w--3",
+    "x-3",
+    "w-3,,d-2",
+    "w-1.5",
+    "w-999999999",
+    "wait-99999999",
+    "w+w-3",
+    "w-³",
+    None,
+)
 
 APIS = (
     Api("MemoryBank.add(cameras)", add_to_bank, {"cameras": lambda: cameras(FRAMES)}, {"cameras": BAD_CAMERAS}, WORDS),
@@ -137,7 +157,13 @@ APIS = (
         },
         {"query": ("camera", "pose", "intrinsics"), "depth": ("frames",)},
     ),
-    Api("CameraPath.of", path, {"cameras": lambda: cameras(FRAMES)}, {"cameras": BAD_CAMERAS[:10]}, {"cameras": ("focal", *WORDS["cameras"])}),
+    Api(
+        "CameraPath.of",
+        path,
+        {"cameras": lambda: cameras(FRAMES)},
+        {"cameras": BAD_CAMERAS[:10]},
+        {"cameras": ("focal", *WORDS["cameras"])},
+    ),
     Api(
         "read_poses(.npz with K)",
         read,
@@ -174,14 +200,21 @@ APIS = (
         "level_camera",
         level_camera,
         {"height": 48, "width": 64, "fov_degrees": 60.0},
-        {"height": NO_POSITIVE_COUNT[:1] + (NO_NUMBER[3], 0, -1), "width": (0, -1, NO_NUMBER[3]), "fov_degrees": (*NO_NUMBER, 0, -10.0, 180.0, 400.0)},
+        {
+            "height": NO_POSITIVE_COUNT[:1] + (NO_NUMBER[3], 0, -1),
+            "width": (0, -1, NO_NUMBER[3]),
+            "fov_degrees": (*NO_NUMBER, 0, -10.0, 180.0, 400.0),
+        },
         {"fov_degrees": ("field of view", "degrees", "fov")},
     ),
     Api(
         "latent_cameras",
         latent_cameras,
         {"cameras": lambda: cameras(FRAMES), "frames_per_latent": 4},
-        {"cameras": (lambda: cameras(4), lambda: Cameras(torch.zeros(0, 4, 4), torch.zeros(0, 4))), "frames_per_latent": (*NO_COUNT, 0, 3)},
+        {
+            "cameras": (lambda: cameras(4), lambda: Cameras(torch.zeros(0, 4, 4), torch.zeros(0, 4))),
+            "frames_per_latent": (*NO_COUNT, 0, 3),
+        },
         {"frames_per_latent": ("frames per latent", "cameras")},
     ),
     Api(
@@ -194,7 +227,12 @@ APIS = (
         "revisit_pairs",
         lambda **options: list(revisit_pairs(**options)),
         {"cameras": lambda: cameras(FRAMES), "metres": 0.05, "degrees": 1.0, "min_gap": 1},
-        {"cameras": BAD_POSES[:3], "metres": (*NO_NUMBER, -1.0), "degrees": (*NO_NUMBER, -1.0), "min_gap": NO_POSITIVE_COUNT},
+        {
+            "cameras": BAD_POSES[:3],
+            "metres": (*NO_NUMBER, -1.0),
+            "degrees": (*NO_NUMBER, -1.0),
+            "min_gap": NO_POSITIVE_COUNT,
+        },
         WORDS,
     ),
 )

@@ -23,10 +23,11 @@ from memkit import (
     make_encoder,
 )
 from memkit.encoders import DitMemConfig, PatchEncoderConfig
-from tests.faults.inputs import HUGE, INF, NAN, NO_NUMBER, NO_PATH, NO_POSITIVE_COUNT, Api
+from tests.faults.inputs import HUGE, INF, NAN, NO_NUMBER, NO_PLACE, NO_POSITIVE_COUNT, Api
 from tests.faults.part_kinds import small_encoder
 from tests.helpers.streams import seeded
 
+NO_CUTOFF: tuple[Any, ...] = ("1", None, [], NAN, 0, -0.1)
 SIZE = (*NO_POSITIVE_COUNT, HUGE)
 TRIPLE: tuple[Any, ...] = ((1, 2), (0, 1, 1), (1, -1, 1), (1, 1.5, 1), (1, NAN, 1), "122", None, 3, (1, 2, "3"))
 
@@ -78,12 +79,14 @@ APIS = (
         FrequencyEncoderConfig,
         SMALL,
         {
-            **dict.fromkeys(("latent_channels", "dim", "hidden", "width", "heads", "layers", "norm_groups"), NO_POSITIVE_COUNT),
+            **dict.fromkeys(
+                ("latent_channels", "dim", "hidden", "width", "heads", "layers", "norm_groups"), NO_POSITIVE_COUNT
+            ),
             "stem_stride": TRIPLE,
             "patch": TRIPLE,
             "filter_shape": ("box", None, 3),
-            "cutoff_time": (*NO_NUMBER, 0, -0.1),
-            "cutoff_space": (*NO_NUMBER, 0, -0.1),
+            "cutoff_time": NO_CUTOFF,
+            "cutoff_space": NO_CUTOFF,
         },
     ),
     config(
@@ -116,7 +119,10 @@ APIS = (
     config(
         QueryModuleConfig,
         {"layers": 1, "heads": 2, "head_dim": 8, "ffn_dim": 16, "channels": 4, "text_dim": 8},
-        {**dict.fromkeys(("layers", "heads", "head_dim", "ffn_dim", "channels", "text_dim"), NO_POSITIVE_COUNT), "cameras": ((), "exact", (1,), ("a", "a"))},
+        {
+            **dict.fromkeys(("layers", "heads", "head_dim", "ffn_dim", "channels", "text_dim"), NO_POSITIVE_COUNT),
+            "cameras": ((), "exact", (1,), ("a", "a")),
+        },
     ),
     config(
         FrameContextConfig,
@@ -138,15 +144,34 @@ APIS = (
         "FrequencyEncoder(config)",
         lambda **sizes: FrequencyEncoder(FrequencyEncoderConfig(**sizes)).config,
         {**SMALL, "stem_stride": (1, 1, 1), "patch": (1, 2, 2)},
-        {**dict.fromkeys(("dim", "hidden", "width", "layers", "latent_channels"), (10**9, HUGE, 2**70)), "patch": ((1, 10**9, 1),)},
-        {"layers": ("memory", "large"), "dim": ("memory", "large"), "hidden": ("memory", "large"), "width": ("memory", "large"), "latent_channels": ("memory", "large"), "patch": ("memory", "large")},
+        {
+            **dict.fromkeys(("dim", "hidden", "width", "layers", "latent_channels"), (10**9, HUGE, 2**70)),
+            "patch": ((1, 10**9, 1),),
+        },
+        {
+            "layers": ("memory", "large"),
+            "dim": ("memory", "large"),
+            "hidden": ("memory", "large"),
+            "width": ("memory", "large"),
+            "latent_channels": ("memory", "large"),
+            "patch": ("memory", "large"),
+        },
     ),
     Api(
         "FrequencyEncoder(...)",
         encoded,
         {"latents": CLIPS, "mask": None},
         {
-            "latents": (CLIPS[0], CLIPS[:, :, :3], CLIPS[:, :0], CLIPS.long(), CLIPS * NAN, CLIPS * INF, CLIPS.double() * 1e300, CLIPS.to(torch.cfloat)),
+            "latents": (
+                CLIPS[0],
+                CLIPS[:, :, :3],
+                CLIPS[:, :0],
+                CLIPS.long(),
+                CLIPS * NAN,
+                CLIPS * INF,
+                CLIPS.double() * 1e300,
+                CLIPS.to(torch.cfloat),
+            ),
             "mask": (torch.ones(1, 2), torch.ones(1, 3).bool(), torch.ones(2).bool()),
         },
     ),
@@ -154,7 +179,13 @@ APIS = (
         "LowPass",
         lambda **given: filtered(LowPass, **given),
         {"x": seeded(1, 2, 4, 4, 4), "cutoff_time": 0.25, "cutoff_space": 0.25, "shape": "butterworth", "order": 4},
-        {"cutoff_time": (*NO_NUMBER, 0, -0.1), "cutoff_space": (*NO_NUMBER, 0, -0.1), "shape": ("box", None, 3), "order": NO_POSITIVE_COUNT, "x": (seeded(4, 4), seeded(1, 2, 4, 4, 4).long(), seeded(1, 2, 0, 4, 4))},
+        {
+            "cutoff_time": NO_CUTOFF,
+            "cutoff_space": NO_CUTOFF,
+            "shape": ("box", None, 3),
+            "order": NO_POSITIVE_COUNT,
+            "x": (seeded(4, 4), seeded(1, 2, 4, 4, 4).long(), seeded(1, 2, 0, 4, 4)),
+        },
         {"x": ("shape", "input", "float", "size"), "cutoff_time": ("cut-off",), "cutoff_space": ("cut-off",)},
     ),
     Api(
@@ -175,15 +206,29 @@ APIS = (
         "make_encoder",
         made,
         {"name": "frequency", "size": "tiny", "dim": None, "latent_channels": None},
-        {"name": ("x", "", "os:path", "no.such:Class", None, 3, "memkit.encoders:"), "size": ("x", None, 3), "dim": ("16", NAN, 0, -1, 1.5, HUGE), "latent_channels": ("16", NAN, 0, -1, 1.5)},
+        {
+            "name": ("x", "", "os:path", "no.such:Class", None, 3, "memkit.encoders:"),
+            "size": ("x", None, 3),
+            "dim": ("16", NAN, 0, -1, 1.5, HUGE),
+            "latent_channels": ("16", NAN, 0, -1, 1.5),
+        },
         {"name": ("encoder",), "dim": ("memory",)},
     ),
     Api(
         "load_encoder",
         loaded,
         {"folder": None, "encoder": None},
-        {"folder": ("/nowhere/at/all", "", "a\0b", "no/such/id", lambda: tempfile.mkdtemp()), "encoder": ("x", "os:path", "no.such:Class", 3)},
+        {
+            "folder": ("/nowhere/at/all", "", "a\0b", "no/such/id", lambda: tempfile.mkdtemp()),
+            "encoder": ("x", "os:path", "no.such:Class", 3),
+        },
     ),
-    Api("load_dit_mem", released, {"source": None}, {"source": ("/nowhere", "", "/dev/null", tempfile.gettempdir(), {}, {"a": torch.zeros(1)}, [1], 3)}, {"source": ("state dict", "checkpoint")}),
-    Api("save_pretrained", saved, {"folder": None}, {"folder": ("/dev/null/x", "/proc/x", "a\0b")}),
+    Api(
+        "load_dit_mem",
+        released,
+        {"source": None},
+        {"source": ("/nowhere", "", "/dev/null", tempfile.gettempdir(), {}, {"a": torch.zeros(1)}, [1], 3)},
+        {"source": ("state dict", "checkpoint")},
+    ),
+    Api("save_pretrained", saved, {"folder": None}, {"folder": NO_PLACE}),
 )

@@ -13,7 +13,7 @@ import torch
 from memkit.interruptions import CameraOff, Fog, LightsOff, LookAway, Occluder, Timing, interrupt
 from memkit.metrics import bootstrap, compare, psnr, ssim
 from memkit.video import VideoWriter, first_frame, read_clip, read_frames, read_video, resample, resize, write_video
-from tests.faults.inputs import HUGE, INF, NAN, NO_NUMBER, NO_POSITIVE_COUNT, NO_RATE, NO_SHARE, Api
+from tests.faults.inputs import HUGE, INF, NAN, NO_NUMBER, NO_PLACE, NO_POSITIVE_COUNT, NO_RATE, NO_SHARE, Api
 from tests.faults.run_writers import make_video
 
 FRAMES = torch.randint(0, 256, (6, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -121,7 +121,18 @@ APIS = (
         {"frames": FRAMES, "source": 8.0, "fps": 4.0, "num_frames": 3, "cut": "start", "pad": "hold"},
         {
             "frames": (FRAMES[:0],),
-            "source": (0, -1.0, NAN, INF, "8", None, torch.zeros(5), torch.full((6,), NAN), torch.zeros(6), torch.arange(6.0).flip(0)),
+            "source": (
+                0,
+                -1.0,
+                NAN,
+                INF,
+                "8",
+                None,
+                torch.zeros(5),
+                torch.full((6,), NAN),
+                torch.zeros(6),
+                torch.arange(6.0).flip(0),
+            ),
             "fps": NO_RATE,
             "num_frames": (*NO_POSITIVE_COUNT, HUGE),
             **RULES,
@@ -132,44 +143,82 @@ APIS = (
         "write_video",
         write,
         {"path": None, "frames": FRAMES, "fps": 8.0},
-        {"path": ("/dev/null/x.mp4", "/nowhere/x.mp4", "a\0b", ""), "frames": NO_FRAMES, "fps": (*NO_RATE, 1e12)},
+        {"path": (*NO_PLACE, ""), "frames": NO_FRAMES, "fps": (*NO_RATE, 1e12)},
         {**WORDS, "fps": ("rate",)},
     ),
     Api(
         "VideoWriter",
         grow,
         {"path": None, "frames": FRAMES, "fps": 8.0},
-        {"path": ("/dev/null/x.mp4", "/nowhere/x.mp4", "a\0b", ""), "frames": (*NO_FRAMES, FRAMES[:, :31]), "fps": (*NO_RATE, 1e12)},
+        {"path": (*NO_PLACE, ""), "frames": (*NO_FRAMES, FRAMES[:, :31]), "fps": (*NO_RATE, 1e12)},
         {**WORDS, "fps": ("rate",)},
     ),
     Api(
         "resize",
         resize,
         {"frames": FRAMES, "height": 16, "width": 16, "rule": "crop"},
-        {"frames": (FRAMES[:, :0], FRAMES[0], FRAMES[..., :0]), "height": SIZES, "width": SIZES, "rule": ("zoom", None, 3)},
+        {
+            "frames": (FRAMES[:, :0], FRAMES[0], FRAMES[..., :0]),
+            "height": SIZES,
+            "width": SIZES,
+            "rule": ("zoom", None, 3),
+        },
         {"height": ("size",), "width": ("size",), "frames": WORDS["frames"]},
     ),
-    Api("interrupt", interrupted, {"frames": FRAMES.repeat(4, 1, 1, 1), "fps": 8.0}, {"frames": NO_FRAMES, "fps": NO_RATE}, {**WORDS, "fps": ("rate",)}),
-    Api("Occluder", lambda **f: kept(Occluder, **f), {"cover": 0.9}, {"look": ("x", None), "side": ("x", None), "leave": ("x", None), "cover": NO_SHARE, "seed": ("0", None, 1.5)}),
+    Api(
+        "interrupt",
+        interrupted,
+        {"frames": FRAMES.repeat(4, 1, 1, 1), "fps": 8.0},
+        {"frames": NO_FRAMES, "fps": NO_RATE},
+        {**WORDS, "fps": ("rate",)},
+    ),
+    Api(
+        "Occluder",
+        lambda **f: kept(Occluder, **f),
+        {"cover": 0.9},
+        {"look": ("x", None), "side": ("x", None), "leave": ("x", None), "cover": NO_SHARE, "seed": ("0", None, 1.5)},
+    ),
     Api("LightsOff", lambda **f: kept(LightsOff, **f), {"gain": 0.04}, {"gain": NO_SHARE, "timing": (None, "0.3", 3)}),
     Api(
         "LookAway",
         lambda **f: kept(LookAway, **f),
         {"degrees": 20.0},
-        {"degrees": (*NO_NUMBER, 0, 360.0), "axis": ("x", None), "beyond": ("x", None), "keep": (*NO_SHARE, 0), "fov_degrees": (*NO_NUMBER, 0, -10.0, 180.0)},
+        {
+            "degrees": (*NO_NUMBER, 360.0),
+            "axis": ("x", None),
+            "beyond": ("x", None),
+            "keep": (*NO_SHARE, 0),
+            "fov_degrees": (*NO_NUMBER, 0, -10.0, 180.0),
+        },
     ),
     Api("CameraOff", lambda **f: kept(CameraOff, **f), {"show": "black"}, {"show": ("x", None, 3)}),
     Api("Fog", lambda **f: kept(Fog, **f), {"thickness": 8.0}, {"thickness": (*NO_NUMBER, -1.0), "seed": ("0", None)}),
-    Api("Timing", timed, {"begin": 0.3, "over": 0.6}, {"begin": (*NO_NUMBER, -0.1, 0.5, 1.5), "over": (*NO_NUMBER, 0.1, 1.5)}),
+    Api(
+        "Timing",
+        timed,
+        {"begin": 0.3, "over": 0.6},
+        {"begin": (*NO_NUMBER, -0.1, 0.5, 1.5), "over": (*NO_NUMBER, 0.1, 1.5)},
+    ),
     *(
-        Api(measure.__name__, measure, {"a": FRAMES, "b": FRAMES.flip(0)}, {"a": NO_FRAMES, "b": (FRAMES[:3], FRAMES[:, :16])}, {"a": WORDS["frames"], "b": WORDS["frames"]})
+        Api(
+            measure.__name__,
+            measure,
+            {"a": FRAMES, "b": FRAMES.flip(0)},
+            {"a": NO_FRAMES, "b": (FRAMES[:3], FRAMES[:, :16])},
+            {"a": WORDS["frames"], "b": WORDS["frames"]},
+        )
         for measure in (psnr, ssim, compare)
     ),
     Api(
         "bootstrap",
         measured,
         {"values": np.arange(9.0), "resamples": 50, "level": 0.95, "seed": 0},
-        {"values": (np.zeros(0), np.array(["a"]), None), "resamples": NO_POSITIVE_COUNT, "level": (*NO_SHARE, 0, 1), "seed": ("0", NAN, -1, 1.5)},
+        {
+            "values": (np.zeros(0), np.array(["a"]), None),
+            "resamples": NO_POSITIVE_COUNT,
+            "level": (*NO_SHARE, 0, 1),
+            "seed": ("0", NAN, -1, 1.5),
+        },
         {"values": ("column", "value", "sample")},
     ),
 )
