@@ -1,4 +1,4 @@
-"""DiT-Mem (arXiv 2511.19229): clips found by caption, encoded, seen by every self-attention of a frozen Wan.
+"""DiT-Mem (arXiv 2511.19229): retrieved clips are encoded into memory tokens for all self-attention of a frozen Wan.
 
     python -m recipes.dit_mem.prepare  --preset tiny     # the banks: one to train the encoder on, one of unseen names
     python -m recipes.dit_mem.train    --preset tiny     # the encoder; the backbone stays frozen

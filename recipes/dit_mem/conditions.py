@@ -1,7 +1,4 @@
-"""The conditions of an evaluation: the clips that its prompts are shown as memory, and controls.
-
-A study is a list of conditions under which every prompt is generated from the same noise.
-"""
+"""The conditions of an evaluation: memory clips and controls. A prompt has the same noise under all of them."""
 
 from __future__ import annotations
 
@@ -18,12 +15,12 @@ from recipes.dit_mem.presets import Config
 
 @dataclass(frozen=True)
 class Condition:
-    """The clips that each prompt is shown, and how guidance treats them (see `memkit.generation.guidance`)."""
+    """The memory clips of each prompt, and how guidance uses them (see `memkit.generation.guidance`)."""
 
     shown: list[list[str]]
     guidance: MemoryGuidance | None = None
     low: list[list[str]] | None = None
-    """Clips whose low tokens take the place of those of ``shown``; ``high``: the same of high tokens."""
+    """Clips whose low tokens replace those of ``shown``. ``high`` is the same for high tokens."""
     high: list[list[str]] | None = None
 
 
@@ -31,7 +28,7 @@ ConditionsOf = Callable[[Config, MemoryBank, Sequence[str]], dict[str, Condition
 
 
 def knowledge(config: Config, bank: MemoryBank, targets: Sequence[str]) -> dict[str, Condition]:
-    """No clips; those that the caption retrieves; clips of other names; random clips; the prompt's own clip."""
+    """No clips; retrieved clips; clips of other names; random clips; the prompt's own clip."""
     return {
         "none": Condition([[] for _ in targets]),
         "retrieved": Condition(_found(config, bank, targets, "retrieved")),
@@ -42,7 +39,7 @@ def knowledge(config: Config, bank: MemoryBank, targets: Sequence[str]) -> dict[
 
 
 def plug(config: Config, bank: MemoryBank, targets: Sequence[str]) -> dict[str, Condition]:
-    """More and fewer clips than the encoder was trained with, and retrieval that is wrong for some of them."""
+    """More and fewer clips than in training, and clips some of which are wrong."""
     numbers = {
         f"k = {k}": Condition(_found(replace(config, k=k), bank, targets, "retrieved"))
         for k in (1, 3, 5, 10)
@@ -57,7 +54,7 @@ def plug(config: Config, bank: MemoryBank, targets: Sequence[str]) -> dict[str, 
 
 
 def guidance(config: Config, bank: MemoryBank, targets: Sequence[str]) -> dict[str, Condition]:
-    """Memory for the conditional branch alone, and as a term of its own."""
+    """Memory in the conditional branch only, and as a separate term of guidance."""
     right, wrong = _found(config, bank, targets, "retrieved"), [others(config, bank, id) for id in targets]
     ways: dict[str, MemoryGuidance] = {"conditional": "conditional", "w_m = 1": 1.0, "w_m = 3": 3.0}
     return {
@@ -68,16 +65,16 @@ def guidance(config: Config, bank: MemoryBank, targets: Sequence[str]) -> dict[s
 
 
 def mixture(config: Config, bank: MemoryBank, targets: Sequence[str]) -> dict[str, Condition]:
-    """Low tokens of the right planet's clips with high tokens of another's, and the other way round: whose gravity?
+    """Low tokens of clips of the right planet with high tokens of another planet, and the reverse.
 
-    The other's clips count as those shown, so "with truth" speaks for the one and "with the clips shown" for the other.
+    The clips of the other planet count as those shown, so "with the clips shown" is the correlation with its gravity.
     """
     right, wrong = _found(config, bank, targets, "retrieved"), [others(config, bank, id) for id in targets]
     return {"low right, high other": Condition(wrong, low=right), "high right, low other": Condition(wrong, high=right)}
 
 
 def encoders(config: Config, bank: MemoryBank, targets: Sequence[str]) -> dict[str, Condition]:
-    """What encoders are compared by, besides retrieved and other clips: the prompt's own clip."""
+    """The prompt's own clip, which encoders are compared by in addition to retrieved and other clips."""
     return {"oracle": Condition([[id] for id in targets])}
 
 
@@ -85,9 +82,9 @@ STUDIES: dict[str, ConditionsOf] = {of.__name__: of for of in (knowledge, plug, 
 
 
 def others(config: Config, bank: MemoryBank, id: str) -> list[str]:
-    """k clips of one other planet and material, or one other substance, drawn at random.
+    """k random clips of one other planet and material, or of one other substance.
 
-    Where there are fewer, clips of that planet and any material but the target's come after them.
+    If there are fewer, clips of that planet and of any material except the target's follow.
     """
     law, rng = law_of(id), random.Random(f"{config.seed}/{id}")
     own = set(names_of(law))
@@ -101,6 +98,6 @@ def others(config: Config, bank: MemoryBank, id: str) -> list[str]:
 
 
 def _found(config: Config, bank: MemoryBank, targets: Sequence[str], source: Source) -> list[list[str]]:
-    """The clips that the captions of the targets find, never their own."""
+    """The clips that are found for the captions of the targets, without the targets themselves."""
     hits = find(config, bank, [law_of(id).caption for id in targets], source, [[id] for id in targets])
     return [found.ids for found in hits]

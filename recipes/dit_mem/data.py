@@ -1,4 +1,4 @@
-"""What a step of training sees: targets, and for each the clips that its caption retrieves, its own source left out."""
+"""Batches of training: targets, each with the clips of other sources that its caption retrieves."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Samples:
     noise: Float[Tensor, "batch channels frames height width"]
     sigma: Float[Tensor, " batch"]
     conditioning_frames: int
-    """Number of latent frames at the start of each clip that are given to the model, as in image-to-video."""
+    """Number of conditioning frames at the start of each clip, in latent frames."""
 
     def part(self, some: slice) -> Samples:
-        """Some of the samples, without memory."""
+        """A slice of the samples, without memory."""
         parts = (x[some] for x in (self.latents, self.noise, self.sigma))
         return Samples(self.captions[some], *parts, self.conditioning_frames)
 
@@ -44,24 +44,24 @@ class Batch(Samples):
 
 
 def draw_noise(latents: Tensor, seeds: Sequence[int], levels: Sequence[int], shift: float) -> tuple[Tensor, Tensor]:
-    """Noise like ``latents`` [B,C,T,H,W], from one seed per sample, and the sigmas [B] of some of the 1000 levels of
-    training, which are counted from the highest."""
+    """Noise of the shape of ``latents`` [B,C,T,H,W] from one seed per sample, and the sigmas [B] of ``levels``, indices
+    into the 1000 noise levels of training from the highest on."""
     noise = [torch.randn(latents[0].shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     return torch.stack(noise), release_timesteps(shift)[list(levels)] / NUM_TRAIN_TIMESTEPS
 
 
 def draw_level(rng: random.Random, place: int, of: int) -> int:
-    """One of the 1000 levels, each sample of a batch in a stratum of its own; for one, the release's uniform draw."""
+    """Draw one of the 1000 noise levels, stratified over the ``of`` samples of a batch."""
     return int((place + rng.random()) / of * NUM_TRAIN_TIMESTEPS)
 
 
 def draw_conditioning_frames(config: Config, step: int) -> int:
-    """1 with probability ``image_cond_prob``, else 0: the same for all samples of a step."""
+    """Number of conditioning frames of all samples of a step: 1 with probability ``image_cond_prob``, else 0."""
     return int(random.Random(f"{config.seed}/{step}").random() < config.image_cond_prob)
 
 
 class _Drawn(NamedTuple):
-    """A sample before anything is read: target, caption, ids of its memory, noise level and the seed of its noise."""
+    """A sample before its clips are read: target, caption, ids of memory clips, noise level, seed of the noise."""
 
     target: int
     caption: str
@@ -71,10 +71,10 @@ class _Drawn(NamedTuple):
 
 
 class TrainingSet:
-    """Batches of a bank. Each is a function of the seed and the step alone, so a run can go on anywhere, and several
-    processes share the batch that one would have.
+    """Batches of a bank. A batch depends on the seed and the step only, so that a run can resume at any step and
+    several processes can split it.
 
-    All retrieval is done once, here. ``short`` counts the targets for which fewer than k clips were found.
+    Clips are retrieved once, at the start. ``short`` counts the targets with fewer than k clips.
     """
 
     def __init__(self, bank: MemoryBank, config: Config) -> None:
@@ -95,10 +95,10 @@ class TrainingSet:
         self.hits = [found.ids for found in hits]
         self.short = sum(len(found) < config.k for found in self.hits)
         if not any(self.hits):
-            raise InputError(f"No clip of {bank.path} has company: all are of one source; give them other sources.")
+            raise InputError(f"All clips of {bank.path} have the same source; give them different sources.")
 
     def batch(self, step: int, rank: int = 0, processes: int = 1) -> Batch:
-        """The share of one process in the batch of a step, which is that of one process with all of their samples."""
+        """The samples of one process in the batch of a step; the whole batch depends only on the number of samples."""
         config, whole = self.config, self.config.batch * processes
         rows = [self._draw(step, place, whole) for place in range(rank, whole, processes)]
         latents = self.bank.latents([self.ids[row.target] for row in rows])[0].float()
@@ -115,7 +115,7 @@ class TrainingSet:
         )
 
     def _draw(self, step: int, place: int, of: int) -> _Drawn:
-        """Sample ``place`` of a batch of ``of``."""
+        """Draw sample ``place`` of a batch of ``of`` samples."""
         rng = random.Random(f"{self.config.seed}/{step}/{place}")
         target = rng.randrange(len(self.ids))
         return _Drawn(
@@ -127,7 +127,7 @@ class TrainingSet:
         )
 
     def _memory(self, target: int, step: int, rng: random.Random) -> list[str]:
-        """At most k clips in random order."""
+        """Draw at most k clips, in random order."""
         config = self.config
         if not config.pool:
             return [self.ids[target]]

@@ -1,14 +1,14 @@
-"""Does memory carry the law? Generate names that nothing was trained on, with controls, and measure the pixels.
+"""Evaluate whether generated videos follow the physical constants that only the memory clips show.
 
     python -m recipes.dit_mem.evaluate --preset tiny
 
-The prompts are captions of the test bank, whose constants only other clips of the same names tell. From the same noise,
-each is generated without memory; with its retrieved clips (never its own); with as many clips of other names; with
-clips drawn by chance; and with its own clip, the oracle. Above these stands what the estimator says of the clips
-themselves, rendered and through the autoencoder: no condition can do better. ``--study`` asks other questions, see
-`recipes.dit_mem.conditions`. Intervals are 95 % bootstraps over prompts, for one training run; studies.claims has
-several runs. Every clip is measured once: OUT/measured.jsonl, and beside the test bank for what no memory changes.
-``--from-frame`` gives every prompt the first frame of its clip, and has files of its own.
+The prompts are captions of the test bank, with unseen names of planets, materials and substances. Each is generated
+from the same noise without memory; with its retrieved clips (never its own); with as many clips of other names; with
+random clips; and with its own clip, the oracle. The upper bound is what is measured on the clips themselves, rendered
+and through the autoencoder. ``--study`` compares other conditions, see `recipes.dit_mem.conditions`. Intervals are 95 %
+bootstraps over prompts, for one training run; studies.claims has several runs. Every video is measured once; the rows
+are in OUT/measured.jsonl, those without memory beside the test bank. ``--from-frame`` conditions every prompt on the
+first frame of its clip, and has separate files.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ class Prompts(Command):
     """Flags of the commands that generate the prompts of the test bank."""
 
     clips: int = 96
-    """Number of prompts, the first of the test bank: three of four are falls."""
+    """Number of prompts, the first of the test bank; three of four are falls."""
     noise_seed: int = 42
-    """Seed of the noise of the first prompt; the next prompts count up. Runs that are compared share it."""
+    """Seed of the noise of the first prompt; each further prompt adds 1. Compared runs need the same seed."""
     from_frame: bool = False
-    """Give every prompt the first frame of its clip (image-to-video): what is left to know is the law."""
+    """Condition every prompt on the first frame of its clip (image-to-video)."""
     keep: int = 8
-    """Number of videos to keep per condition, in the folder "evaluation" beside the rows."""
+    """Number of videos per condition to keep in the folder "evaluation" beside the rows."""
 
     @property
     def suffix(self) -> str:
-        """Of the names of the files."""
+        """Suffix of the file names."""
         return "-from-frame" if self.from_frame else ""
 
 
@@ -65,11 +65,11 @@ class Evaluate(Prompts):
     """The command line."""
 
     study: StudyName = "knowledge"
-    """Which conditions to compare, besides those of "knowledge"."""
+    """Conditions to compare, in addition to those of "knowledge"."""
 
 
 def evaluate(command: Evaluate) -> tuple[Run, list[str]]:
-    """All rows of a study and of "knowledge", and the names of the study's conditions; what is missing is measured."""
+    """Measure what is missing. Returns all rows of the study and of "knowledge", and the names of its conditions."""
     config, evaluator = command.config, open_evaluator(command)
     encoder = load_encoder(config.encoder_folder, config.encoder).to(evaluator.backbone.device)
     evaluator = replace(evaluator, encoder=encoder)
@@ -103,13 +103,13 @@ def open_evaluator(command: Prompts) -> Evaluator:
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Generates the prompts of the test bank under some conditions, and scores the videos, each once."""
+    """Generates the prompts of the test bank under each condition, and scores each video once."""
 
     command: Prompts
     backbone: WanBackbone
     bank: MemoryBank
     encoder: MemoryEncoder | None = None
-    """None for what no memory changes."""
+    """None generates without memory."""
 
     @property
     def targets(self) -> list[str]:
@@ -117,7 +117,7 @@ class Evaluator:
         return self.bank.ids[: self.command.clips]
 
     def measure(self, name: str, condition: Condition, rows: ResultStore[Row]) -> None:
-        """Add the rows that a condition lacks; a target has the same noise under all conditions."""
+        """Add the missing rows of a condition. A target has the same noise under all conditions."""
         config, fps, targets = self.command.config, self.backbone.video_format.fps, self.targets
         folder = rows.file.parent / f"evaluation{self.command.suffix}"
         for batch in rows.batches(name, targets, config.videos_at_once):
@@ -142,7 +142,7 @@ class Evaluator:
                     write_video(folder / f"{i:02d}-{name.replace(' ', '-')}.mp4", frames, fps)
 
     def memory(self, condition: Condition, index: Sequence[int]) -> Memory | None:
-        """The memory of some targets, from the clips that a condition shows them."""
+        """The memory of the targets ``index`` under a condition."""
         if self.encoder is None:
             return None
         low, high = (part and [part[i] for i in index] for part in (condition.low, condition.high))
@@ -150,11 +150,11 @@ class Evaluator:
         return encode(self.encoder, self.bank, low or shown, high or (shown if low else None))
 
     def first_frames(self, ids: Sequence[str]) -> Tensor:
-        """Latents [B,C,1,H,W]; the first latent of a clip is of its first frame alone."""
+        """Latents [B,C,1,H,W] of the first frames. In Wan, the first latent frame encodes the first frame only."""
         return self.bank.latents([[id] for id in ids])[:, 0, :, :1].float().to(self.backbone.device)
 
     def measure_without_memory(self) -> Run:
-        """The rows of the clips themselves and of the stock model, which lie beside the test bank."""
+        """The rows of the clips themselves and of the model without memory, which are stored beside the test bank."""
         file = self.command.config.test_bank.parent / f"measured-without{self.command.suffix}.jsonl"
         rows, form = ResultStore(file, self._settings(), Row), self.backbone.video_format
         rendered, decoded = CEILINGS
@@ -167,7 +167,7 @@ class Evaluator:
         return self._of_targets(rows)
 
     def measure_with_memory(self, conditions: dict[str, Condition]) -> Run:
-        """The rows of some conditions, which lie in the folder of the run."""
+        """The rows of ``conditions``, which are stored in the folder of the run."""
         config = self.command.config
         settings = {name: getattr(config, name) for name in ("k", "text_model", "query_pattern", "seed")}
         settings = {**self._settings(), **settings, "encoder": digest(config.encoder_folder)}
@@ -189,7 +189,7 @@ class Evaluator:
 
 
 def main(command: Evaluate) -> int:
-    """Evaluate; the exit code."""
+    """Evaluate. Returns the exit code."""
     run, names = evaluate(command)
     file = command.config.out / f"{command.study}{command.suffix}.json"
     write_tables(file, tables([run], names), UNITS, digits)

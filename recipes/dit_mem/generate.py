@@ -1,10 +1,10 @@
-"""Generate videos with memory, an mp4 and a JSON file per prompt; existing ones are kept.
+"""Generate videos with memory: one MP4 and one JSON file per prompt. Existing videos are kept.
 
     python -m recipes.dit_mem.generate --preset tiny --bank runs/dit-mem-tiny/bank-test \\
         --prompts "a small red rubber ball falls and bounces in a lab on planet Mira"
     python -m recipes.dit_mem.generate --preset wan2.1-1.3b --csv prompts.csv --memory retrieved
 
-`memkit.prompts.usable_prompts` says what the CSV has. Rows that cannot be used are listed, and make the exit code 1.
+See `memkit.prompts.usable_prompts` for the columns of the CSV file. Bad rows are listed, and make the exit code 1.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ class Generate(Command):
     prompts: tuple[str, ...] = ()
     """Prompts, one video each."""
     csv: Path | None = None
-    """File of prompts, in addition to or in place of --prompts."""
+    """CSV file of prompts, in addition to --prompts or instead."""
     image: Path | None = None
-    """Begin every video with this picture, or the first frame of this video (image-to-video); the backbone must know
-    clean first frames, as tiny-wan and Wan2.2-TI2V-5B do."""
+    """Picture to begin every video with, or a video of which the first frame is used (image-to-video). The backbone
+    must support conditioning frames, as tiny-wan and Wan2.2-TI2V-5B do."""
     memory: Source = "retrieved"
-    """Memory of each prompt: its retrieved clips, clips drawn at random, or none."""
+    """Memory of each prompt: its retrieved clips, random clips, or none."""
     bank: Path | None = None
-    """Where the clips come from; by default the bank that the encoder was trained on."""
+    """Bank of the clips; by default the one that the encoder was trained on."""
     encoder_from: Path | None = None
     """Folder or hub id of the trained encoder; by default OUT/encoder."""
     videos_to: Path | None = None
@@ -59,7 +59,7 @@ class Generate(Command):
 def settings_of(
     config: Config, memory: Source, encoder: Path, bank: MemoryBank | None, image: Path | None = None
 ) -> dict[str, Any]:
-    """All that a video depends on besides its prompt and its own seed; it goes into the JSON file."""
+    """All settings that determine a video, except for its prompt and its seed; they are written into the JSON file."""
     try:
         first = {} if image is None else {"image": hash_files(image)}
     except OSError as error:
@@ -89,16 +89,15 @@ def generate_missing(
     encoder: Path | None,
     image: Path | None = None,
 ) -> None:
-    """Generate the videos that do not exist yet, in batches; ``bank`` and ``encoder`` default to the run's own.
+    """Generate the videos that do not exist yet, in batches; ``bank`` and ``encoder`` default to those of the run.
 
-    An interrupted call is taken up by the next. Raises `InputError`, before anything is made, where one of them was
-    made in another way.
+    Raises `InputError`, before anything is generated, if a video exists that was generated with other settings.
     """
     place = encoder or config.encoder_folder
     opened = None if memory == "none" else MemoryBank.open(bank or config.bank)
     settings = settings_of(config, memory, place, opened, image)
     todo = [job for job in jobs if not job.is_done(settings)]
-    print(f"{len(todo)} videos to make, {len(jobs) - len(todo)} are there", file=sys.stderr)
+    print(f"{len(todo)} videos to generate, {len(jobs) - len(todo)} exist already", file=sys.stderr)
     if not todo:
         return
     for folder in {path.parent for job in todo for path in (job.video, job.about)}:
@@ -116,13 +115,13 @@ def generate_missing(
 
 
 def conditioning_latents_of(backbone: WanBackbone, image: Path) -> Tensor:
-    """Latents [1,C,1,H,W] of a picture, or of the first frame of a video, at the backbone's size."""
+    """Latents [1,C,1,H,W] of a picture, or of the first frame of a video, at the size of the backbone."""
     form = backbone.video_format
     return backbone.encode_video(to_model(first_frame(image, form.height, form.width)).to(backbone.device))
 
 
 def _own(bank: MemoryBank, job: VideoJob) -> list[str]:
-    """Clips of the bank that are the prompt's own video, or cut from it."""
+    """Clips of the bank that are the prompt's own video or were cut from it."""
     return [id for id, source in zip(bank.ids, bank.sources, strict=True) if id in job.own or source in job.own]
 
 
@@ -150,7 +149,7 @@ def _generate_batch(
     )
     captions = {} if bank is None else dict(zip(bank.ids, bank.captions, strict=True))
     for job, found, frames in zip(jobs, hits, videos, strict=True):
-        # made meanwhile; or the file system ignores case, and this was another prompt's
+        # another process may have generated it; or the file system ignores case, and it is that of another prompt
         if not job.is_done(settings):
             pairs = zip(found.ids, found.scores, strict=True)
             shown = [{"id": id, "score": score, "caption": captions[id]} for id, score in pairs]
@@ -158,7 +157,7 @@ def _generate_batch(
 
 
 def main(command: Generate) -> int:
-    """Generate what is missing; the exit code."""
+    """Generate the missing videos. Returns the exit code."""
     config = command.config
     folder = command.videos_to or config.out / f"videos-{command.memory}"
     prompts, bad = usable_prompts(command.prompts, command.csv)

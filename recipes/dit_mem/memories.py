@@ -1,4 +1,4 @@
-"""What a prompt is shown: nothing, the clips that its caption retrieves, or clips drawn by chance."""
+"""The memory of a prompt: none, the clips that its caption retrieves, or random clips."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def find(
     source: Source,
     exclude: Sequence[Sequence[str]] | None = None,
 ) -> list[Hits]:
-    """The clips of each prompt, best first; ``exclude`` has ids that a prompt must not get, with all of their sources.
+    """The clips of each prompt, best first, without the ids in ``exclude`` and other clips of their sources.
 
-    Raises `InputError` where a prompt finds no clip at all.
+    Raises `InputError` if there is no clip for a prompt.
     """
     if source == "none":
         return [Hits([], [])] * len(prompts)
@@ -50,10 +50,10 @@ def encode(
     clips: Sequence[Sequence[str]],
     high: Sequence[Sequence[str]] | None = None,
 ) -> Memory | None:
-    """The memory of a batch, one row per list of clip ids; shorter lists are masked. None if all are empty.
+    """The memory of a batch, one row per list of clip ids; shorter lists are masked. None if all lists are empty.
 
-    With ``high``, the high tokens are those of these clips instead, pair by pair; a clip without a partner is left out.
-    Raises `InputError` where the encoder has no two branches.
+    With ``high``, the high tokens come from these clips, pair by pair; clips without a partner are left out. Raises
+    `InputError` if the encoder does not have two branches.
     """
     device = next(encoder.parameters()).device
     if high is None:

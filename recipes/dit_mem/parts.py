@@ -1,4 +1,4 @@
-"""The parts that the commands put together: the frozen backbone, the encoder, the retriever."""
+"""The parts that the commands share: the frozen backbone, the encoder and the retriever."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from recipes.dit_mem.presets import Config
 
 
 def load_backbone(config: Config, device: torch.device | None = None) -> WanBackbone:
-    """The frozen pipeline of a run with the sampler's shift set; see `memkit.training.load_backbone`.
+    """`memkit.training.load_backbone` with the flow shift of the run.
 
-    With ``config.shard`` among several processes, the transformers are spread over them.
+    With ``config.shard``, the transformers are sharded over the processes if there are several.
     """
     backbone = training.load_backbone(config, device, shard=config.shard and torch.distributed.is_initialized())
     if config.flow_shift is not None:
@@ -34,7 +34,7 @@ def load_backbone(config: Config, device: torch.device | None = None) -> WanBack
 
 
 def new_encoder(config: Config, backbone: WanBackbone) -> MemoryEncoder:
-    """A new encoder, with a gate if ``config.gate``; in fp32 whatever the backbone's dtype, drawn from the seed."""
+    """A new encoder in fp32, initialised from the seed; with a gate if ``config.gate``."""
     transformer = backbone.transformer.config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -46,13 +46,13 @@ def new_encoder(config: Config, backbone: WanBackbone) -> MemoryEncoder:
 
 
 def digest(encoder: Path) -> str:
-    """SHA-256 of the encoder's weights in a local folder; a hub id stands for itself."""
+    """SHA-256 of the weights in a local folder; for a hub id, the id itself."""
     files = sorted(encoder.glob("*.safetensors"))
     return hash_files(*files) if files else str(encoder)
 
 
 class _RememberingEmbedder(TextEmbedder):
-    """Embeds a single text once: a recipe asks the same few queries for thousands of targets."""
+    """Caches the embedding of a single text, because thousands of targets share a few queries."""
 
     def encode(self, texts: Sequence[str], batch_size: int = 32) -> Tensor:
         if len(texts) != 1:
@@ -72,12 +72,12 @@ def _embedder(text_model: str, trust_remote_code: bool) -> TextEmbedder:
 
 
 def text_retriever(config: Config, bank: MemoryBank) -> TextRetriever:
-    """Retrieval by caption over ``bank``."""
+    """Retrieval from ``bank`` by caption."""
     return TextRetriever(bank, _embedder(config.text_model, config.trust_remote_code))
 
 
 def queries(config: Config, prompts: Sequence[str]) -> list[str]:
-    """What to look for, for each prompt: itself, or what ``query_pattern`` finds in it."""
+    """The query of each prompt: the prompt itself, or what ``query_pattern`` finds in it."""
     if not config.query_pattern:
         return list(prompts)
     found = [re.search(config.query_pattern, prompt) for prompt in prompts]

@@ -1,14 +1,13 @@
-"""Build the memory banks, or go on where an earlier call was stopped.
+"""Build the memory banks. A command that was stopped continues where it was.
 
     python -m recipes.dit_mem.prepare --preset tiny
     python -m recipes.dit_mem.prepare --preset wan2.1-1.3b --videos DIR --captions CSV
     torchrun --nproc-per-node 8 -m recipes.dit_mem.prepare --preset wan2.1-1.3b --videos DIR --captions CSV
 
-Without ``--videos`` the clips are rendered from the laws world: OUT/bank to train on, OUT/bank-test of planets that
-nothing was trained on. With it, OUT/bank holds your clips.
+Without ``--videos``, clips of the laws world are rendered: OUT/bank to train on, and OUT/bank-test with unseen planets,
+materials and substances. With ``--videos``, OUT/bank holds your clips.
 
-Several processes, of one machine or of many that see the same OUT, each on an accelerator of its own, share the work
-and make the bank that one would have made; see `memkit.banks.fill_together`.
+Several processes, on one machine or on many that share OUT, split the work; see `memkit.banks.fill_together`.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ class Prepare(OwnVideos, Command):
 
 
 def main(command: Prepare) -> int:
-    """Build what is missing; the exit code."""
+    """Build what is missing. Returns the exit code."""
     config = command.config
     own, codec = command.source(config.model, config.train_clips + config.test_clips), load_codec(config)
     if own is not None:
@@ -52,7 +51,7 @@ def main(command: Prepare) -> int:
 
 
 def render_bank(path: Path, ids: list[str], model: str, encoder: WanCodec | WanBackbone) -> None:
-    """Add the clips of the laws world that the bank ``path`` lacks; each is a source of its own."""
+    """Add the clips of the laws world that are missing in the bank ``path``; each has its own source."""
     form = encoder.video_format
     if form.height != form.width:
         raise InputError(f"The laws world renders square clips, but {model} generates {form.width}×{form.height}.")

@@ -22,42 +22,41 @@ LAWS_QUERY = (
     r"(\w+) (?:ball|cube) .*(planet \w+)"
     r"|(tank fills with) \w+ (\w+)|(tank drains of) \w+ (\w+)|(block of) \w+ (\w+ melts)|(balloon with \w+ rises)"
 )
-"""Of a caption of the laws world what matters for the motion: "rubber planet Mira", "tank fills with wax"."""
+"""Matches what a caption of the laws world says of the motion: "rubber planet Mira", "tank fills with wax"."""
 
 
 @dataclass(frozen=True)
 class Training(TrainSettings):
-    """Training. A comment says where a default is not the release's."""
+    """Training. The texts say which defaults are not those of the release."""
 
     encoder: EncoderName | str = "frequency"
-    """What makes the tokens; "dit_mem" is the release's, and mypackage.module:MyEncoder a class of your own."""
+    """Memory encoder; "dit_mem" is that of the release, and mypackage.module:MyEncoder is a class of your own."""
     encoder_size: EncoderSize = "tiny"
-    """Its width and latent channels are always the backbone's."""
+    """Size of the encoder; its width and latent channels are always those of the backbone."""
     gate: bool = False
-    """Train a gate per layer and head; the release has none."""
+    """Train a gate per layer and head; the release has no gate."""
     pool: int = 5
-    """In training, the k clips are drawn from the best ``pool``, anew each time; the release: k. 0 shows the target
-    alone, always: of no use but to see what tokens can carry."""
+    """Number of best clips from which each step draws k; the release takes the best k. With 0 the memory is always the
+    target itself, which shows what the tokens can carry."""
     gate_start: float = 0.0
-    """Where the gate starts, before tanh."""
+    """Initial value of the gate, before tanh."""
     gate_lr: float = 1e-2
-    """Learning rate of the gate, if there is one; it follows the same schedule."""
+    """Learning rate of the gate, with the same schedule."""
     clip_norm: float = 1.0
-    """Largest norm of a gradient; the release has no limit."""
+    """Largest norm of the gradient; the release does not clip."""
     weighting: Literal["bell", "uniform"] = "bell"
-    """Of the loss over timesteps; the release has the bell, which leaves the highest noise levels out."""
+    """Weighting of the loss over timesteps: the bell of the release, without the highest noise levels, or none."""
     self_memory_prob: float = 0.0
-    """Probability in the first fifth that the target alone is its memory; 0 from half-time on. The release: 0."""
+    """Probability that the memory is the target itself, in the first fifth of training; it is 0 from half of the steps
+    on. The release has 0."""
     image_cond_prob: float = 0.0
-    """Probability that the targets of a step have their first latent frame given, as in image-to-video. The release:
-    0."""
+    """Probability of a step with a conditioning frame, as in image-to-video. The release has 0."""
     drop_clip: float = 0.0
-    """Probability that a memory clip is hidden; one always stays. (Hiding all would teach nothing: only the encoder
-    learns.)"""
+    """Probability that a memory clip is hidden. One always stays, as nothing but the encoder is trained."""
     drop_text: float = 0.0
-    """Probability of an empty prompt, so that both branches of the guidance learn to use memory."""
+    """Probability of an empty prompt, so that both branches of guidance learn to use memory."""
     ema: float = 0.0
-    """Decay of an exponential average of encoder and gate, which is what is saved then; 0 is none."""
+    """Decay of the exponential moving average of encoder and gate, which is then saved; 0 switches it off."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +64,13 @@ class Sampling(SampleSettings):
     """Generation."""
 
     sampling_steps: int = 40
-    """Steps of the sampler."""
+    """Number of sampling steps."""
     flow_shift: float | None = None
-    """Shift of the sampler; None keeps the pipeline's own."""
+    """Flow shift of the scheduler; None keeps that of the pipeline."""
     negative_prompt: str = ""
-    """Prompt of the unconditional branch of guidance."""
+    """Negative prompt of guidance."""
     videos_at_once: int = 1
-    """Videos per call of the pipeline."""
+    """Number of videos per call of the pipeline."""
 
 
 @dataclass(frozen=True)
@@ -79,56 +78,55 @@ class Data(DataSettings):
     """Clips of the laws world."""
 
     train_clips: int = 1440
-    """Clips of 24 planets, 12 materials and 13 substances, for the encoder."""
+    """Number of training clips, of 24 planets, 12 materials and 13 substances."""
     test_clips: int = 288
-    """Clips of 6, 4 and 4 that nothing is trained on."""
+    """Number of test clips, of 6 unseen planets, 4 materials and 4 substances."""
 
 
 @dataclass(frozen=True)
 class Config(Training, Sampling, Data, Settings):
-    """All settings. A comment says where a default is not the release's."""
+    """All settings."""
 
     out: Path = Path("runs/dit-mem-tiny")
     """Folder of the run: banks, encoder, log, results."""
     dtype: Literal["fp32", "bf16"] = "fp32"
-    """Precision of the backbone; the encoder's weights are fp32 always."""
+    """Precision of the backbone; the weights of the encoder are always in fp32."""
 
     # -- retrieval
     text_model: str = DEFAULT_MODEL
-    """Embeds captions: a folder or hub id, or the one that comes with memkit."""
+    """Text encoder for retrieval: a folder or hub id; by default the one that comes with memkit."""
     trust_remote_code: bool = False
-    """Run the code that the text model brings along, which the release's gte-base-en-v1.5 needs."""
+    """Run the code in the repository of the text model, which gte-base-en-v1.5 of the release needs."""
     k: int = 5
-    """Clips per prompt."""
+    """Number of memory clips per prompt."""
     query_pattern: str = ""
-    """Regular expression whose groups, those that matched, joined, are the query instead of the whole caption; the
-    release: none."""
+    """Regular expression whose matched groups are joined into the query. Without one, as in the release, the query is
+    the whole caption."""
 
     @property
     def bank(self) -> Path:
-        """The bank that the encoder is trained on."""
+        """Folder of the bank that the encoder is trained on."""
         return self.folder / "bank"
 
     @property
     def test_bank(self) -> Path:
-        """The bank of planets that nothing was trained on."""
+        """Folder of the bank of unseen planets, materials and substances."""
         return self.folder / "bank-test"
 
     @property
     def encoder_folder(self) -> Path:
-        """Where the trained encoder is saved."""
+        """Folder of the trained encoder."""
         return self.out / "encoder"
 
 
 def tiny() -> Config:
-    """tiny-wan on the laws world; any laptop.
+    """tiny-wan on the laws world, for any laptop.
 
-    Where it is not the release, small trials showed why: at its learning rate nothing moves; without a gate the
-    encoder learned to be ignored and stayed so, and a gate closed at the start opened too late; the easing-in gives
-    it a reason not to; the bell leaves out the noise levels that decide a path; and the whole caption finds a clip
-    of the same planet only half of the time (52 % of the best three among the other 287 test clips; what ``LAWS_QUERY``
-    keeps finds 96 %). With its first frame given, the rest of a fall depends on little but gravity, and at the highest
-    noise levels: with both in every step, 600 steps teach three times what 1200 steps without do (docs/dit-mem.md).
+    Small trials led to the differences from the release. Its learning rate is too low. Without a gate the encoder
+    learned to be ignored; a gate that was closed at first opened too late; ``self_memory_prob`` opens it sooner. The
+    bell leaves out the noise levels that decide a path. Of the three best clips, 52 % show the planet of the prompt
+    if the query is the whole caption, and 96 % with ``LAWS_QUERY``. Given its first frame, a fall depends on little
+    but gravity, at the highest noise levels; docs/dit-mem.md has the effect on training.
     """
     return Config(
         gate=True,
@@ -154,7 +152,7 @@ def tiny() -> Config:
 
 
 def wan2_1_1_3b() -> Config:
-    """Wan2.1-T2V-1.3B with the settings of the release; its 10 k clips, eight accelerators with one clip each."""
+    """Wan2.1-T2V-1.3B with the settings of the release, which used 10 k clips and 8 accelerators with one clip each."""
     return Config(
         model="Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
         out=Path("runs/dit-mem-wan2.1-1.3b"),
@@ -168,7 +166,7 @@ def wan2_1_1_3b() -> Config:
 
 
 def wan2_2_5b() -> Config:
-    """Wan2.2-TI2V-5B, text to video: 48 latent channels."""
+    """Wan2.2-TI2V-5B, text-to-video."""
     return replace(
         wan2_1_1_3b(),
         model="Wan-AI/Wan2.2-TI2V-5B-Diffusers",
@@ -178,7 +176,7 @@ def wan2_2_5b() -> Config:
 
 
 def wan2_1_14b() -> Config:
-    """Wan2.1-T2V-14B, its weights spread over the processes."""
+    """Wan2.1-T2V-14B, whose weights are sharded over the processes."""
     return replace(
         wan2_1_1_3b(),
         model="Wan-AI/Wan2.1-T2V-14B-Diffusers",
@@ -189,7 +187,7 @@ def wan2_1_14b() -> Config:
 
 
 def wan2_2_a14b() -> Config:
-    """Wan2.2-T2V-A14B, both experts with one encoder, their weights spread over the processes."""
+    """Wan2.2-T2V-A14B: one encoder for both experts, whose weights are sharded over the processes."""
     return replace(
         wan2_1_14b(), model="Wan-AI/Wan2.2-T2V-A14B-Diffusers", out=Path("runs/dit-mem-wan2.2-a14b"), flow_shift=None
     )
@@ -206,7 +204,7 @@ PRESETS: dict[str, Callable[[], Config]] = {
 
 @dataclass(frozen=True)
 class Command(CheckedSettings):
-    """The settings, which every command takes; a command adds its own fields."""
+    """The settings, which every command takes; commands add their own fields."""
 
     shows: ClassVar[tuple[type, ...]] = SAMPLES
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=tiny)

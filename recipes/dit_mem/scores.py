@@ -1,4 +1,4 @@
-"""How a generated clip of the laws world is scored, by the constants and paths in its pixels, and tables of scores."""
+"""Scores of generated clips of the laws world, from the constants and paths that are fitted to them; their tables."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from memkit.worlds.law_clips import constants_of, law_of
 class Row:
     """The scores of one clip.
 
-    Constants by name: those it should have (``true``), the mean of those of the clips it was shown (``told``), and
-    those of its pixels (``fitted``, without those that could not be fitted). Errors are shares of the frame's width,
-    NaN if the body was not found.
+    Constants by name: the true ones, the mean of those of the memory clips (``told``), and those fitted to the pixels,
+    without those that could not be fitted. Errors are relative to the width of the frame; NaN if no body was found.
     """
 
     id: str
@@ -32,9 +31,9 @@ class Row:
     told: dict[str, float]
     fitted: dict[str, float]
     path_error: float
-    """Distance from the true path, whose start no caption tells."""
+    """Distance from the true path, the start of which is not in the caption."""
     law_residual: float
-    """Distance from the nearest path under the true constants."""
+    """Distance from the closest path with the true constants."""
 
 
 Run = Mapping[tuple[str, str], Row]
@@ -42,7 +41,7 @@ Run = Mapping[tuple[str, str], Row]
 
 
 def measure(video: UInt8[Tensor, "t h w c"], id: str, condition: str, shown: Sequence[str], fps: float) -> Row:
-    """The scores of a video of the clip ``id``, generated under a condition that showed it other clips."""
+    """The scores of a video of the clip ``id``, generated from the memory clips ``shown``."""
     law = law_of(id)
     found, share = measure_law(video, law, fps), frame_shares(law)
     clips = [constants_of(law_of(clip)) for clip in shown]
@@ -75,12 +74,12 @@ OVERALL = {
 
 
 def digits(title: str) -> int:
-    """Decimal places of a table."""
+    """Number of decimal places in a table."""
     return 3 if title in ("rate", "restitution") or "less" in title else 2
 
 
 def tables(runs: Sequence[Run], conditions: Sequence[str]) -> dict[str, Table]:
-    """Over all clips, under the title "", and by constant."""
+    """The table of all clips (its title is ""), and one per constant."""
     by_constant = {name: constant_table(runs, conditions, name) for name in constants_in(runs)}
     return {"": {condition: intervals(OVERALL, runs, condition) for condition in conditions}, **by_constant}
 

@@ -18,9 +18,9 @@ from recipes.dit_mem.data import Batch, Samples
 
 
 class Objective(nn.Module):
-    """What is trained, the encoder with its gate; called with a frozen backbone and a batch, the loss of each sample.
+    """The encoder with its gate, which is trained. A call returns the losses of a batch on a frozen backbone.
 
-    ``lockstep`` runs every expert, needed or not, as processes must that share the weights of each.
+    ``lockstep`` runs all experts in every step, which is necessary when their weights are sharded over processes.
     """
 
     def __init__(self, encoder: MemoryEncoder, lockstep: bool = False) -> None:
@@ -30,7 +30,7 @@ class Objective(nn.Module):
     def forward(self, backbone: WanBackbone, text: TextCache, batch: Batch, attached: ExitStack) -> Tensor:
         """Losses [B] with the memory of each sample; see `flow_losses`.
 
-        A backbone in bf16 has the encoder computed in bf16 too, from its fp32 weights.
+        With a backbone in bf16, the encoder is computed in bf16 too, from its weights in fp32.
         """
         device, bf16 = backbone.device, backbone.transformer.dtype == torch.bfloat16
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
@@ -46,11 +46,10 @@ def flow_losses(
     memory: Memory | None = None,
     lockstep: bool = False,
 ) -> Tensor:
-    """Losses [B] over the frames that are not given, each by the expert that its noise level belongs to.
+    """Losses [B] over the frames that are not conditioning frames, each from the expert of its noise level.
 
-    There is one timestep per sample; a model with per-token timesteps (Wan2.2 TI2V) takes it for all tokens, which is
-    the same. What is entered into ``attached`` must last until after the backward pass, in which gradient
-    checkpointing runs the blocks again.
+    A model with one timestep per token (Wan2.2 TI2V) gets that of the sample for all of them. Close ``attached`` after
+    the backward pass, in which gradient checkpointing runs the blocks again.
     """
     device, dtype, clean = backbone.device, backbone.transformer.dtype, samples.conditioning_frames
     latents, noise, sigma = (x.to(device) for x in (samples.latents, samples.noise, samples.sigma))
@@ -69,7 +68,7 @@ def flow_losses(
 
 
 def weighted_mean(losses: Tensor, sigma: Tensor, weighting: str) -> Tensor:
-    """The loss to minimise: the mean over samples, "uniform" or weighted by the release's "bell" over timesteps."""
+    """The mean loss over samples, either "uniform" or with the weight "bell" of the release over timesteps."""
     timestep = sigma.to(losses) * NUM_TRAIN_TIMESTEPS
     weight = bell_weight(timestep) if weighting == "bell" else torch.ones_like(losses)
     return (weight * losses).mean()
@@ -78,7 +77,7 @@ def weighted_mean(losses: Tensor, sigma: Tensor, weighting: str) -> Tensor:
 def by_expert(
     backbone: WanBackbone, timestep: Tensor, lockstep: bool = False
 ) -> list[tuple[WanTransformer3DModel, Tensor, float]]:
-    """The experts to run, the samples of each, and 1; in ``lockstep`` one without samples gets the first, with 0."""
+    """The experts to run, the samples of each, and 1. In ``lockstep``, one without samples gets the first, and 0."""
     if backbone.transformer_2 is None:
         return [(backbone.transformer, torch.arange(len(timestep), device=timestep.device), 1.0)]
     boundary = backbone.pipeline().config.boundary_ratio * NUM_TRAIN_TIMESTEPS

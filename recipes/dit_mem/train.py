@@ -1,11 +1,11 @@
-"""Train the encoder on a frozen backbone, or go on where a run was stopped, on the same stream of samples and noise.
+"""Train the encoder on a frozen backbone. A run that was stopped continues with the same samples and noise.
 
     python -m recipes.dit_mem.train --preset tiny
     accelerate launch -m recipes.dit_mem.train --preset wan2.1-1.3b
 
-Processes and accumulated passes share the batch of a step: two processes with a batch of 4 make the steps that one
-makes with 8. OUT has the encoder (``encoder/``), the checkpoint, and log.jsonl with the loss by noise level. On a small
-model the loss hardly moves while memory takes hold: judge by ``recipes.dit_mem.evaluate``.
+Processes and accumulated passes split the batch of a step: two processes with a batch of 4 take the same steps as one
+process with 8. OUT has the encoder (``encoder/``), the checkpoint, and log.jsonl with the loss by noise level. On a
+small model the loss hardly changes while memory takes effect; judge a run by ``recipes.dit_mem.evaluate``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from recipes.dit_mem.step import Objective, weighted_mean
 
 RESUME_OVERRIDES = training.RESUME_OVERRIDES | {"flow_shift", "negative_prompt", "videos_at_once"}
 RESUME_OVERRIDES |= {"test_clips", "train_clips"}
-"""Settings that a resumed run may change; the others would make it another run."""
+"""Settings that a resumed run may change."""
 
 
 def train(config: Config, backbone: WanBackbone, data: TrainingSet, accelerator: Accelerator) -> MemoryEncoder:
@@ -42,9 +42,9 @@ def train(config: Config, backbone: WanBackbone, data: TrainingSet, accelerator:
     run = training.run_settings(
         config,
         RESUME_OVERRIDES,
-        processes=shares[0][1],  # shares of a step's batch, which its noise depends on
+        processes=shares[0][1],  # number of shares of a batch, on which its noise depends
         bank=data.bank.fingerprint,
-        # the weights themselves, not their name alone; of a sharded model no process has the whole
+        # with a sharded model, no process has all weights
         backbone=None if config.shard else training.fingerprint(*backbone.transformers),
     )
     objective = Objective(new_encoder(config, backbone), lockstep=training.sharded(accelerator, config.shard))
@@ -54,7 +54,7 @@ def train(config: Config, backbone: WanBackbone, data: TrainingSet, accelerator:
     average = make_average(config, objective)
     state = training.TrainState(objective, optimizer, accelerator, average)
     start = state.resume(config.out / "checkpoint.pt", run)
-    # weights, their average and two moments, twice while one checkpoint replaces the other, and the encoder for use
+    # a checkpoint has the weights, their average and two moments; while it is replaced, there are two; and the encoder
     training.check_disk("dit-mem", config.out, 10 * 4 * sum(p.numel() for p in objective.parameters()))
     log = training.RunLog(config.out, "dit-mem", start, config.steps, accelerator)
     with training.prepared(backbone, config.text_length, config.checkpointing):
@@ -104,14 +104,14 @@ def make_optimizer(config: Config, encoder: MemoryEncoder) -> torch.optim.AdamW:
 
 
 def make_average(config: Config, objective: Objective) -> AveragedModel | None:
-    """The exponential moving average of what is trained, if there is to be one."""
+    """The exponential moving average of the trained weights; None without ``config.ema``."""
     if not config.ema:
         return None
     return AveragedModel(objective, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
 
 
 def trained_encoder(objective: Objective, average: AveragedModel | None) -> MemoryEncoder:
-    """The encoder for use: the average, if one is kept."""
+    """The encoder to use: the average if there is one."""
     return (objective if average is None else cast(Objective, average.module)).encoder
 
 
@@ -123,7 +123,7 @@ class Train(Command):
 
 
 def main(command: Command) -> int:
-    """Train; the exit code."""
+    """Train. Returns the exit code."""
     config = command.config
     bank = training.open_bank(config.bank, "recipes.dit_mem.prepare")
     accelerator = training.launch(config, "memkit-dit-mem", asdict(config))

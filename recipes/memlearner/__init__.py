@@ -1,1 +1,1 @@
-"""MemLearner (arXiv 2606.31734): learned queries against rules, on videos with camera poses."""
+"""MemLearner (arXiv 2606.31734): memory by learned queries, compared with rules, on videos with camera poses."""

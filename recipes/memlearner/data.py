@@ -1,4 +1,4 @@
-"""What a step of training sees: chunks to make, each with a past of one length."""
+"""Batches of training: chunks to generate, and their past, which has the same length in all samples of a step."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from recipes.memlearner.presets import Annotation, Config
 
 @dataclass(frozen=True)
 class Batch:
-    """Chunks, what noises them, and their past."""
+    """Chunks with their noise and their past."""
 
     captions: list[str]
     latents: Float[Tensor, "batch channels frames height width"]
     cameras: Cameras | None
     annotation: Annotation
-    """Of the cameras."""
+    """Kind of the poses."""
     history: History
     noise: Float[Tensor, "batch channels frames height width"]
     query_noise: Float[Tensor, "batch channels frames height width"]
     sigma: Float[Tensor, " batch"]
     context_seeds: list[int]
-    """Of the noise of context frames, if they are to have some."""
+    """Seeds of the noise on the context frames, if there is any."""
 
 
 class Videos(LongVideos):
-    """The long videos of a bank of this recipe, and how the poses of all of them are known."""
+    """The long videos of a bank of this recipe, and the kind of their poses."""
 
     def __init__(self, bank: MemoryBank) -> None:
         if bank.info.get("recipe") != "memlearner":
@@ -50,10 +50,8 @@ class Videos(LongVideos):
 
 
 class TrainingSet:
-    """Batches of banks. Each is a function of the seed and the step alone, so a run can go on anywhere, and several
-    processes share the batch that one would have.
-
-    A step is of one bank, so that all of its poses are of one kind; each bank comes as often as it has videos.
+    """Batches of banks. A batch depends on the seed and the step only, so that a run can resume at any step and several
+    processes can split it. It comes from one bank, drawn in proportion to the number of its videos.
     """
 
     def __init__(self, banks: Sequence[MemoryBank], config: Config, keeps: Keeps) -> None:
@@ -62,9 +60,7 @@ class TrainingSet:
             if not any(videos.counts.values()):
                 raise InputError(f"The bank {videos.bank.path} has no whole chunk; run recipes.memlearner.prepare.")
             if videos.annotation not in config.annotations:
-                raise InputError(
-                    f"The poses of {videos.bank.path} are {videos.annotation!r}, of which --annotations has no encoder."
-                )
+                raise InputError(f"{videos.bank.path} has {videos.annotation!r} poses; add this kind to --annotations.")
             if videos.annotation == "none" and config.method == "cam":
                 raise InputError(f"{videos.bank.path} has no poses, by which the method 'cam' finds frames.")
         self.config = config
@@ -72,7 +68,7 @@ class TrainingSet:
         self._grid = release_timesteps(config.shift) / NUM_TRAIN_TIMESTEPS
 
     def batch(self, step: int, rank: int = 0, processes: int = 1) -> Batch:
-        """The share of one process in the batch of a step, which is that of one process with all of their samples."""
+        """The samples of one process in the batch of a step; the whole batch depends only on the number of samples."""
         config, whole = self.config, self.config.batch * processes
         videos, past = self.source(step), self.past(step)
         rngs = [random.Random(f"{config.seed}/{step}/{place}") for place in range(rank, whole, processes)]
@@ -97,16 +93,16 @@ class TrainingSet:
         )
 
     def source(self, step: int) -> Videos:
-        """The bank of a step."""
+        """The videos of the bank that a step is on."""
         rng = random.Random(f"{self.config.seed}/{step}/bank")
         return rng.choices(self.videos, [len(videos.counts) for videos in self.videos])[0]
 
     def past(self, step: int) -> int:
-        """Chunks of context of a step: uniform from 0, image-to-video, to the most there are."""
+        """Number of chunks of context in a step: uniform, from 0 (image-to-video) to the largest available number."""
         rng = random.Random(f"{self.config.seed}/{step}")
         drawn = rng.randint(0, min(self.config.chunks, max(self.source(step).counts.values()) - 1))
         return 0 if rng.random() < self.config.drop_context else drawn
 
     def noisy(self, selection: Selection, seeds: Sequence[int]) -> tuple[Selection, Float[Tensor, "batch k"]]:
-        """Context frames, each at a noise level of its own, and their timesteps (DFoT, arXiv 2502.06764)."""
+        """Context frames with independent noise levels, and their timesteps (DFoT, arXiv 2502.06764)."""
         return noisy_selection(selection, seeds, self._grid)

@@ -1,18 +1,18 @@
-"""Does a place look the same when the camera comes back? Measured in unseen rooms.
+"""Evaluate whether an unseen room looks the same when the camera comes back.
 
     python -m recipes.memlearner.evaluate --preset tiny --method learned
 
-Two comparisons (MemLearner, Evaluation), in rooms without people and in the same rooms with them:
+There are two comparisons (MemLearner, Evaluation), in rooms without people and in the same rooms with people:
 
-- *truth*: the past is real, one chunk is generated, and compared with the real one. Frames whose pose occurred in the
-  past, with the camera away since, also have a column of their own.
-- *revisit*: from one real frame the camera turns by 90° to 180°, waits and turns back, chunk after chunk; frames of the
-  way back are compared with those generated on the way there, and with the truth.
+- *truth*: one chunk is generated after a rendered past, and compared with the rendered chunk. A column of its own has
+  the frames whose pose occurred in the past, before the camera turned away.
+- *revisit*: after one rendered frame, the camera turns by 90° to 180°, waits and turns back. The frames of the way back
+  are compared with those generated on the way there, and with the rendered ones.
 
-For methods with queries, the share of the queries' attention on the past is measured too. PSNR is of the mean squared
-error over a clip's frames. Beside every method stand the autoencoder (the ceiling) and a still of the last given frame
-(the floor). Every clip is measured once: OUT/measured.jsonl; rows that no method changes lie beside the banks.
-Intervals are 95 % bootstraps over rooms, for one training run; studies.claims has several runs.
+For methods with queries, the share of their attention on the past is measured too. PSNR is that of the mean squared
+error over the frames of a clip. The controls are the autoencoder (upper bound) and a still of the last conditioning
+frame (lower bound). Every clip is measured once; the rows are in OUT/measured.jsonl, those of the controls beside the
+banks. Intervals are 95 % bootstraps over rooms, for one training run; studies.claims has several runs.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ class Evaluate(Command):
     """The command line."""
 
     rooms: int = 32
-    """Number of test rooms, each without people and with them."""
+    """Number of test rooms, each without people and with people."""
     noise_seed: int = 42
-    """Seed of the noise in the first room; the next rooms count up. Runs that are compared share it."""
+    """Seed of the noise in the first room; each further room adds 1. Compared runs need the same seed."""
     at_once: int = 16
-    """Rooms per batch."""
+    """Number of rooms per batch."""
     keep: int = 8
     """Number of videos per comparison to keep in OUT/evaluation."""
 
 
 def evaluate(command: Evaluate, comparisons: Sequence[Comparison] = COMPARISONS) -> Run:
-    """All rows of a run, with those that no method changes; what is missing is measured."""
+    """Measure what is missing. Returns the rows of a run and of the controls."""
     config = command.config
     names = ("model", "sampling_steps", "guidance_scale", "history_guidance", "video_chunks", "budget")
     settings = {name: getattr(config, name) for name in names} | {"noise_seed": command.noise_seed}
@@ -69,7 +69,7 @@ def evaluate(command: Evaluate, comparisons: Sequence[Comparison] = COMPARISONS)
 
 
 def controls(command: Evaluate, backbone: WanBackbone | None = None) -> Run:
-    """The rows that no method changes, which lie beside the banks; training leaves the autoencoder as it is."""
+    """The rows of the controls, which are stored beside the banks, because they are the same for all methods."""
     config = command.config
     backbone = backbone or load_backbone(config)
     settings = {"model": config.model, "video_chunks": config.video_chunks}
@@ -80,7 +80,7 @@ def controls(command: Evaluate, backbone: WanBackbone | None = None) -> Run:
 
 
 class Evaluator:
-    """Generates the clips of the test rooms and scores them, each once."""
+    """Generates the clips of the test rooms and scores each once."""
 
     def __init__(self, command: Evaluate, backbone: WanBackbone) -> None:
         self.command, self.config, self.backbone = command, command.config, backbone
@@ -88,7 +88,7 @@ class Evaluator:
         self.names = test_rooms(command.rooms)
 
     def measure(self, comparison: Comparison, method: ContextMethod, rows: ResultStore[Row]) -> None:
-        """Add the missing rows of a comparison; clips of one length share a batch."""
+        """Add the missing rows of a comparison. Clips of the same length share a batch."""
         clips = {name: clip_of(comparison, name, self.config, self.form) for name in self.names}
         by_length = sorted(clips, key=lambda name: clips[name].chunks)
         for batch in rows.batches(comparison, by_length, self.command.at_once, key=lambda name: clips[name].chunks):
@@ -103,8 +103,8 @@ class Evaluator:
         attention = RolloutAttention(method)
         videos = self._roll_out(list(clips), list(clips.values()), real, Cameras(c2w, intrinsics), attention)
         for i, (name, clip) in enumerate(clips.items()):
-            given, cameras = clip.given(self.form), truths[i][1]
-            row = score(name, comparison, videos[i], real[i], cameras, given, *attention.means(i))
+            count, cameras = clip.conditioning_frames(self.form), truths[i][1]
+            row = score(name, comparison, videos[i], real[i], cameras, count, *attention.means(i))
             if self.names.index(name) < self.command.keep:
                 file = rows.file.parent / "evaluation" / f"{name}-{comparison}.mp4"
                 file.parent.mkdir(exist_ok=True)
@@ -121,9 +121,9 @@ class Evaluator:
         cameras: Cameras,
         attention: RolloutAttention,
     ) -> UInt8[Tensor, "batch frames h w 3"]:
-        """The given frames, and what is generated after them, chunk by chunk."""
-        config, given, stride = self.config, clips[0].given(self.form), self.form.num_frames - 1
-        seeds = [self.command.noise_seed + self.names.index(name) // 2 for name in names]  # with people and without
+        """The conditioning frames, and what is generated after them, chunk by chunk."""
+        config, count, stride = self.config, clips[0].conditioning_frames(self.form), self.form.num_frames - 1
+        seeds = [self.command.noise_seed + self.names.index(name) // 2 for name in names]  # as without people
         rollout = Rollout(
             self.backbone,
             attention.method,
@@ -132,10 +132,10 @@ class Evaluator:
             guidance_scale=config.guidance_scale,
             annotation=config.annotations[0],
         )
-        rollout.observe(real[:, :given], Cameras(cameras.c2w[:, :given], cameras.intrinsics[:, :given]))
-        video = [real[:, :given]]
+        rollout.observe(real[:, :count], Cameras(cameras.c2w[:, :count], cameras.intrinsics[:, :count]))
+        video = [real[:, :count]]
         for chunk in range(clips[0].chunks):
-            start = given - 1 + chunk * stride
+            start = count - 1 + chunk * stride
             part = slice(start, start + stride + 1)
             prompts = [clip.caption(start / self.form.fps) for clip in clips]
             with_cameras = Cameras(cameras.c2w[:, part], cameras.intrinsics[:, part])
@@ -145,18 +145,18 @@ class Evaluator:
         return torch.cat(video, dim=1)
 
     def measure_controls(self, comparison: Comparison, rows: ResultStore[Row]) -> None:
-        """Add the missing rows of the truth through the autoencoder, and of a still of the last given frame."""
+        """Add the missing rows of the truth through the autoencoder, and of a still of the last conditioning frame."""
         floor, ceiling = f"{comparison} / still", f"{comparison} / autoencoder"
         for name in tqdm(rows.missing(ceiling, self.names), desc=f"{comparison}, controls"):
             clip = clip_of(comparison, name, self.config, self.form)
-            (real, cameras), given = truth(clip, self.form), clip.given(self.form)
-            still = torch.cat([real[:given], real[given - 1 : given].expand(len(real) - given, -1, -1, -1)])
-            rows.add(score(name, floor, still, real, cameras, given))
-            rows.add(score(name, ceiling, self._through_autoencoder(real), real, cameras, given))
+            (real, cameras), count = truth(clip, self.form), clip.conditioning_frames(self.form)
+            still = torch.cat([real[:count], real[count - 1 : count].expand(len(real) - count, -1, -1, -1)])
+            rows.add(score(name, floor, still, real, cameras, count))
+            rows.add(score(name, ceiling, self._through_autoencoder(real), real, cameras, count))
 
     @torch.no_grad()
     def _through_autoencoder(self, real: UInt8[Tensor, "frames h w 3"]) -> UInt8[Tensor, "frames h w 3"]:
-        """Encoded and decoded, chunk by chunk."""
+        """Encode and decode the frames, chunk by chunk."""
         stride, out = self.form.num_frames - 1, [real[:1]]
         for start in range(0, len(real) - 1, stride):
             video: Float[Tensor, "1 3 t h w"] = to_model(real[start : start + stride + 1]).to(self.backbone.device)
@@ -165,7 +165,7 @@ class Evaluator:
 
 
 def main(command: Evaluate) -> int:
-    """Evaluate; the exit code."""
+    """Evaluate. Returns the exit code."""
     config = command.config
     if config.model != "tiny" and not (config.folder / "test" / "bank.json").exists():
         raise InputError("The comparisons need rendered rooms and a model of their size; see memlearner.prepare.")

@@ -1,14 +1,14 @@
-"""A long video from one frame and a camera path, chunk by chunk, with the memory of a trained run.
+"""Generate a long video from one frame and a camera path, chunk by chunk, with the memory of a trained run.
 
     python -m recipes.memlearner.generate --preset tiny --room test-00000 --keys "right-20, left-20"
     python -m recipes.memlearner.generate --preset tiny --room test-00000 --keys -
     python -m recipes.memlearner.generate --preset wan2.1-1.3b --image room.png --prompt "a room" --poses walk.npz
 
-The path is keys or a pose file, one pose per frame (docs/poses.md); its last camera is held until the last chunk is
-complete. With ``--keys -`` keys are read line by line, and the video of a line is generated before the next one is
-read; a line that holds no keys is reported and changes nothing. The number of chunks is not limited: at most
-``--budget`` bytes of latents are remembered, and the video goes to disk as it is generated, with its poses beside it at
-the end. So memory use stays flat, and a run that is stopped leaves the video so far.
+The path is keys or a pose file with one pose per frame (docs/poses.md); its last camera is held until the last chunk is
+complete. With ``--keys -``, keys are read line by line, and the video of a line is generated before the next line is
+read; a line without keys is reported and skipped. The video may be of any length: at most ``--budget`` bytes of latents
+are remembered, and frames are written as they are generated, so that a command that is stopped leaves the video so far.
+The poses are written at the end.
 """
 
 from __future__ import annotations
@@ -42,25 +42,25 @@ class Generate(Command):
     """The command line."""
 
     room: str | None = None
-    """Begin with the first view of this room of the rooms world, such as test-00000-dynamic."""
+    """Room of the rooms world with whose first view to begin, such as test-00000-dynamic."""
     image: Path | None = None
-    """Begin with this picture, or the first frame of this video."""
+    """Picture to begin with, or a video of which the first frame is used."""
     keys: str | None = None
-    """Camera path: "w-3, right-20, left-20", counted in latent frames; "-" reads lines of them."""
+    """Camera path as keys with a number of latent frames each, such as "w-3, right-20"; "-" reads lines of keys."""
     poses: Path | None = None
-    """Camera path: a pose file with one pose per frame."""
+    """Camera path as a pose file with one pose per frame."""
     fov_degrees: float = FOV_DEGREES
-    """Horizontal field of view of the picture; keys need it."""
+    """Horizontal field of view of the picture, for --keys."""
     prompt: str = ""
     """Prompt of all chunks."""
     noise_seed: int = 42
     """Seed of the first chunk's noise; each chunk adds 1."""
     to: Path | None = None
-    """The video; by default OUT/generated.mp4."""
+    """File of the video; by default OUT/generated.mp4."""
 
 
 def main(command: Generate) -> int:
-    """Generate; the exit code."""
+    """Generate a video. Returns the exit code."""
     config = command.config
     if (command.room is None) == (command.image is None) or (command.keys is None) == (command.poses is None):
         raise InputError("Give one of --room and --image, and one of --keys and --poses.")
@@ -96,7 +96,7 @@ def main(command: Generate) -> int:
 
 
 def chunks(command: Generate, start: Cameras, backbone: WanBackbone) -> Iterator[Cameras]:
-    """The cameras [1,T] of each chunk, which begins with the last camera of the one before."""
+    """The cameras [1,T] of each chunk, which begins with the last camera of the previous one."""
     for path in paths(command, start, backbone):
         stride = backbone.video_format.num_frames - 1
         whole = hold_last_camera(path, stride)
@@ -105,7 +105,7 @@ def chunks(command: Generate, start: Cameras, backbone: WanBackbone) -> Iterator
 
 
 def paths(command: Generate, start: Cameras, backbone: WanBackbone) -> Iterator[Cameras]:
-    """The whole path, or a piece per line of keys, which begins where the one before ended."""
+    """The whole path, or one piece per line of keys, which begins where the previous piece ended."""
     if command.poses is not None:
         yield read_poses(command.poses)
         return
@@ -133,10 +133,10 @@ def _lines_of_input() -> Iterator[str]:
 
 
 def first_view(command: Generate, height: int, width: int) -> tuple[UInt8[Tensor, "{height} {width} 3"], Cameras]:
-    """The frame to begin with, and a camera for it."""
+    """The frame to begin with, and its camera."""
     if command.room is not None:
         if height != width:
-            raise InputError(f"Rooms are rendered square, the model makes {width}×{height}; give --image.")
+            raise InputError(f"Rooms are rendered square, but the model generates {width}×{height}; give --image.")
         room = Room.named(command.room)
         clip = RoomClip(room, WalkedPath(room.start), 0.0, 1.0)
         cameras = clip.cameras(1)

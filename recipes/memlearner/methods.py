@@ -1,4 +1,4 @@
-"""The method of a run: made from its settings, saved and loaded, started from another run's."""
+"""The memory method of a run, which is created from its settings or loaded."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from memkit.rollout.saved import load_parts
 from recipes.memlearner.presets import Config
 
 FRAMEPACK = ((1, 1), (2, 2), (16, 4))
-"""FramePack's: 1 latent frame as it is, 2 in patches twice as large, 16 in patches four times as large."""
+"""Packing of FramePack: 1 latent frame as it is, 2 in patches twice as large, 16 in patches four times as large."""
 
 
 def latent_frames(backbone: WanBackbone) -> int:
-    """Of a chunk."""
+    """Number of latent frames per chunk."""
     return (backbone.video_format.num_frames - 1) // backbone.pipeline().vae.config.scale_factor_temporal + 1
 
 
 def make_method(config: Config, backbone: WanBackbone) -> ContextMethod:
-    """Fresh, in fp32, drawn from the seed, on the backbone's device."""
+    """A new method in fp32 on the device of the backbone, initialised from the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return _method(config, backbone).to(backbone.device)
@@ -47,7 +47,7 @@ def _method(config: Config, backbone: WanBackbone) -> ContextMethod:
     model = backbone.transformer.config
     past = config.chunks * latent_frames(backbone)
     if config.method == "learned":
-        made = QueryLayersConfig(
+        queries = QueryLayersConfig(
             dim=backbone.width,
             blocks=model.num_layers,
             layers=config.layers,
@@ -58,7 +58,7 @@ def _method(config: Config, backbone: WanBackbone) -> ContextMethod:
             query_sees_query=config.query_sees_query,
             cameras=config.annotations,
         )
-        return LearnedContext(QueryLayers(made), past)
+        return LearnedContext(QueryLayers(queries), past)
     packing = FRAMEPACK if config.method == "framepack" else ()
     sizes = FrameContextConfig.of(backbone.transformer, packing, bool(packing), config.annotations)
     context = FrameContext(sizes)
@@ -83,6 +83,6 @@ def _method(config: Config, backbone: WanBackbone) -> ContextMethod:
 
 
 def load_method(config: Config, backbone: WanBackbone, folder: Path) -> ContextMethod:
-    """The method that training has saved. Raises `InputError` for a folder of another method or of other settings."""
+    """Load a trained method. Raises `InputError` if ``folder`` has another method or other settings."""
     load_parts(method := make_method(config, backbone), folder)
     return method

@@ -1,4 +1,4 @@
-"""Build the banks of chunks, or go on where an earlier call was stopped.
+"""Build the banks of chunks. A command that was stopped continues where it was.
 
     python -m recipes.memlearner.prepare --preset tiny
     python -m recipes.memlearner.prepare --preset wan2.1-1.3b --videos DIR --captions CSV
@@ -6,13 +6,12 @@
         --out runs/walks
     torchrun --nproc-per-node 8 -m recipes.memlearner.prepare --preset wan2.1-1.3b --videos DIR --captions CSV
 
-Without ``--videos``, tours of rooms are rendered: OUT/train, and OUT/test of rooms that nothing was trained on. With
-it, OUT/train (or the bank named by ``--into``) holds your videos, whose poses lie beside them; see docs/poses.md. A
-bank is of one kind of poses: exact, estimated, or none at all. Training takes several banks (``--more-banks``).
+Without ``--videos``, tours of rooms are rendered: OUT/train, and OUT/test of unseen rooms. With ``--videos``, OUT/train
+(see ``--into``) holds your videos with the poses beside them (docs/poses.md). A bank has one kind of poses: exact,
+estimated, or none. Training can use several banks (``--more-banks``).
 
-A bank holds, of each chunk, its latents and, under an id of their own, those of its frames encoded alone, which rules
-like CaM's choose among; each with the cameras of its latent frames. Several processes share the work; see
-`memkit.banks.fill_together`.
+A bank holds the latents of each chunk and, under an id of their own, the latents of its frames encoded alone, which CaM
+retrieves; both with one camera per latent frame. Several processes split the work; see `memkit.banks.fill_together`.
 """
 
 from __future__ import annotations
@@ -38,13 +37,13 @@ class Prepare(OwnVideos, Command):
 
     shows: ClassVar[tuple[type, ...]] = PREPARES
     annotation: Annotation = "exact"
-    """How the poses of your videos are known, which lie beside them; with "none" no pose files are read."""
+    """Kind of the poses beside your videos; with "none" no pose files are read."""
     into: Literal["train", "test"] = "train"
-    """Which bank your videos go to."""
+    """The bank that your videos are added to."""
 
 
 def main(command: Prepare) -> int:
-    """Build what is missing; the exit code."""
+    """Build what is missing. Returns the exit code."""
     config = command.config
     own, codec = command.source(config.model, config.train_videos + config.test_videos), load_codec(config)
     if own is not None:
@@ -68,10 +67,9 @@ def fill_videos(
     count: int | None = None,
     annotation: Annotation = "exact",
 ) -> dict[str, str] | None:
-    """Add the chunks that the bank ``path`` lacks; names of videos that cannot be used, and why.
+    """Add the chunks that are missing in the bank ``path``. On rank 0, returns the names of bad videos with reasons.
 
-    With ``count`` chunks in every video those that are whole in the bank are not read again. Several processes share
-    the work; None in all but rank 0.
+    If every video has ``count`` chunks, videos that are complete in the bank are not read again.
     """
     info = {"recipe": "memlearner", "model": config.model, "poses": annotation, **asdict(codec.video_format)}
     # a video is one item of work: by what is added of it last, or first where only its file tells its length

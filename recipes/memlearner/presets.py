@@ -16,37 +16,37 @@ import tyro
 from memkit.training import SAMPLES, CheckedSettings, DataSettings, SampleSettings, Settings, TrainSettings, parse_with
 
 Annotation = Literal["exact", "estimated", "none"]
-"""How the poses of a bank's videos are known: rendered or measured, estimated from the pictures, not at all."""
+"""Source of the poses of a bank: rendered or measured, estimated from the frames, or no poses."""
 
 MethodName = Literal["learned", "cam", "window", "framepack", "separate", "none"]
-"""How a chunk comes by its past: learned queries, frames found by their view, the newest frames, packed ones, a query
-module of its own, or not at all."""
+"""Memory of a chunk: learned queries, frames retrieved by their view, the newest frames, packed frames (FramePack), a
+separate query module, or none."""
 
 
 @dataclass(frozen=True)
 class Training(TrainSettings):
-    """Training. A comment says where a default is our reading of the paper."""
+    """Training. The texts say which defaults are not the paper's."""
 
     start: Path | None = None
-    """A run of this recipe whose transformer and camera encoder training starts from, instead of the model's."""
+    """Folder of a run of this recipe, whose transformer and camera encoders training starts from."""
     more_banks: tuple[Path, ...] = ()
-    """Banks to train on beside BANKS/train, each as often as it has videos; a step is of one bank."""
+    """Further banks to train on. A step is on one bank, drawn in proportion to the number of its videos."""
     context_noise: Literal["clean", "independent"] = "clean"
-    """Context frames of "window" in training: as they are, or each noised at a level of its own, drawn as that of the
-    chunk (DFoT's way). Generation shows them clean."""
+    """Context frames of "window" in training: clean, or each with an independent noise level (DFoT). They are clean in
+    generation."""
     pretrain_steps: int = 0
-    """Steps before all others in which the module of "separate" learns alone, by L1(Q, P) (the paper's rescue)."""
+    """Number of first steps in which only the module of "separate" is trained, with the loss L1(Q, P) of the paper."""
     query_loss: float = 0.0
-    """Weight of a loss of the queries' own in "learned" with the timestep 0: the mean squared error of the latents that
-    they hold at the end of the model, against the chunk's. Ours; the paper has none."""
+    """Weight of a loss on the queries of "learned" at timestep 0: the mean squared error of the latents that the model
+    predicts from them, against those of the chunk. The paper has no such loss."""
     steps: int = 20_000
-    """Optimizer steps; the paper's number."""
+    """Number of optimizer steps, that of the paper."""
     lr: float = 5e-5
-    """Learning rate of AdamW; the paper's."""
+    """Learning rate of AdamW, that of the paper."""
     camera_lr: float = 5e-5
-    """Learning rate of what the backbone does not have: camera encoders, packing, a query module."""
+    """Learning rate of the modules added to the backbone: camera encoders, packing, query module."""
     drop_context: float = 0.0
-    """Probability of no context in a step of "window", beside the lengths drawn, for history guidance."""
+    """Probability of a step of "window" without context, which history guidance needs."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ class Sampling(SampleSettings):
     """Generation."""
 
     budget: int | None = None
-    """Bytes of latents that a rollout keeps; None keeps all."""
+    """Largest size in bytes of the latents that a rollout remembers; None remembers all."""
     history_guidance: float = 1.0
-    """Scale ω of "window" in generation: v(∅) + ω·(v(H) − v(∅))."""
+    """Scale ω of history guidance of "window": v(∅) + ω·(v(H) − v(∅))."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,11 @@ class Data(DataSettings):
     """Videos of the rooms world."""
 
     video_chunks: int = 10
-    """Chunks that a long video is cut into; each begins with the last frame of the one before."""
+    """Number of chunks per video; a chunk begins with the last frame of the previous one."""
     train_videos: int = 400
-    """Videos to train on: half with people and half without."""
+    """Number of training videos, half with people and half without."""
     test_videos: int = 64
-    """Videos of rooms that nothing was trained on: half with people, and as many of the same rooms without."""
+    """Number of test videos of unseen rooms, each room with people and without."""
 
 
 @dataclass(frozen=True)
@@ -78,31 +78,33 @@ class Config(Training, Sampling, Data, Settings):
     out: Path = Path("runs/memlearner-tiny")
     """Folder of the run: banks, weights, log, results."""
     annotations: tuple[Annotation, ...] = ("exact",)
-    """Kinds of poses in the banks of training, each with a camera encoder of its own. The first is what generation
-    takes its path for; the paper: the exact one."""
+    """Kinds of poses in the training banks, each with its own camera encoder. Generation uses the encoder of the first
+    one, which is "exact" in the paper."""
 
     # -- memory
     method: MethodName = "learned"
+    """Memory of a chunk; see docs/memlearner.md."""
     layers: int = 5
-    """Query layers of "learned", blocks of "separate"."""
+    """Number of query layers of "learned", or of blocks of "separate"."""
     query: Literal["noise", "copy"] = "copy"
-    """What Q starts from: the noisy P of each step, or noise. The paper has noise, and found a copy as good."""
+    """Initial queries Q: a copy of the noisy chunk P, or noise, as in the paper, which found both equally good."""
     query_sees_prediction: bool = True
-    """The edge Q→P."""
+    """Let the queries attend to the chunk (the edge Q→P)."""
     query_sees_query: bool = False
-    """The edge Q→Q."""
+    """Let the queries attend to each other (the edge Q→Q)."""
     query_time: Literal["clean", "shared"] = "shared"
-    """Timestep of Q: that of P, or 0; our reading: that of P."""
+    """Timestep of the queries: that of the chunk, as we read the paper, or 0 ("clean")."""
     context_time: Literal["clean", "shared"] = "clean"
-    """Timestep of C in "learned"; our reading: 0, with which C is run once per chunk."""
+    """Timestep of the context C of "learned": 0, as we read the paper, so that C is computed once per chunk; or that of
+    the chunk."""
     chunks: int = 9
-    """Most chunks of context: the newest ("learned", "separate"), or those that "cam" looks in."""
+    """Largest number of chunks of context: the newest ones, or for "cam" those to retrieve frames from."""
     frames: int = 20
-    """Context frames of "cam" and "window"."""
+    """Number of context frames of "cam" and "window"."""
 
 
 def tiny() -> Config:
-    """tiny-wan in the rooms world; any laptop."""
+    """tiny-wan on the rooms world, for any laptop."""
     return Config(
         layers=2,
         frames=10,
@@ -120,7 +122,7 @@ def tiny() -> Config:
 
 
 def wan2_1_1_3b() -> Config:
-    """Wan2.1-T2V-1.3B with the settings of the paper: 5 query layers, 20 K steps, 8 accelerators, a chunk each."""
+    """Wan2.1-T2V-1.3B with the settings of the paper, which used 8 accelerators with one chunk each."""
     return Config(
         model="Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
         out=Path("runs/memlearner-wan2.1-1.3b"),
@@ -130,8 +132,8 @@ def wan2_1_1_3b() -> Config:
 
 
 def wan2_2_5b() -> Config:
-    """Wan2.2-TI2V-5B, the nearest public model to the paper's own: it knows clean first frames already. Its
-    weights, gradients and moments are 80 GB, which the processes share."""
+    """Wan2.2-TI2V-5B, the public model closest to that of the paper: it was trained with clean first frames. Its
+    weights, gradients and moments take 80 GB, which the processes share."""
     return Config(
         model="Wan-AI/Wan2.2-TI2V-5B-Diffusers",
         out=Path("runs/memlearner-wan2.2-5b"),
@@ -146,7 +148,7 @@ PRESETS: dict[str, Callable[[], Config]] = {"tiny": tiny, "wan2.1-1.3b": wan2_1_
 
 @dataclass(frozen=True)
 class Command(CheckedSettings):
-    """The settings, which every command takes; a command adds its own fields."""
+    """The settings, which every command takes; commands add their own fields."""
 
     shows: ClassVar[tuple[type, ...]] = SAMPLES
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=tiny)

@@ -1,4 +1,4 @@
-"""The comparisons: clips of unseen rooms, how a generated one is scored, and the tables of the scores."""
+"""The comparisons: clips of unseen rooms, the scores of generated ones, and the tables of the scores."""
 
 from __future__ import annotations
 
@@ -24,62 +24,61 @@ COMPARISONS: tuple[Comparison, ...] = ("truth", "revisit")
 Run = dict[tuple[str, str], "Row"]
 """Rows of one training run, by condition and id."""
 REFERENCES = ("none", "learned", "window")
-"""Methods that others are compared with, the first two that a table has."""
+"""Methods that the others are compared with; a study uses the first two that it has."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """The scores of one clip; NaN where there is nothing to measure."""
+    """The scores of one clip; NaN if there is nothing to measure."""
 
     id: str
-    """Name of the room, which tells whether there are people in it."""
+    """Name of the room, which says whether there are people in it."""
     condition: str
-    """The comparison, "truth" or "revisit"; of the controls with " / still" or " / autoencoder" after it."""
+    """The comparison, "truth" or "revisit"; for the controls followed by " / still" or " / autoencoder"."""
     psnr: float
-    """In dB, against the truth: of all generated frames ("truth"), or of those of the way back ("revisit")."""
+    """PSNR in dB against the truth, of all generated frames ("truth") or of those of the way back ("revisit")."""
     again: float
-    """In dB, of frames seen before: against the truth ("truth"), or the generated frames of the way there ("revisit").
-    """
+    """PSNR in dB of frames that were seen before, against the truth or ("revisit") those generated before."""
     attention: float = math.nan
-    """Share of the queries' attention on the context, mean over the chunks that have context."""
+    """Share of the attention of the queries on the context; mean over the chunks with context."""
     followed: float = math.nan
-    """Share of the chunk's own attention on the queries, mean over the same chunks."""
+    """Share of the attention of the chunk on the queries; mean over the same chunks."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A camera path through a room, of which the first chunks are given."""
+    """A camera path through a room. The first chunks are rendered, the others are to be generated."""
 
     room: RoomClip
     past: int
-    """Number of chunks that are given; with 0, the first frame is."""
+    """Number of rendered chunks; with 0, only the first frame is rendered."""
     chunks: int
     """Number of chunks to generate."""
 
     def caption(self, seconds: float) -> str:
-        """What the camera does in the chunk that begins at this time of the clip."""
+        """The camera motion in the chunk that begins after so many seconds."""
         room = self.room
         return RoomClip(room.room, room.path, room.start_seconds + seconds, room.seconds).motion
 
-    def given(self, form: VideoFormat) -> int:
-        """Number of frames that are given."""
+    def conditioning_frames(self, form: VideoFormat) -> int:
+        """Number of conditioning frames."""
         return self.past * (form.num_frames - 1) + 1
 
 
-@lru_cache(maxsize=512)  # several runs are measured on the same clips; all of the preset's are 190 MB
+@lru_cache(maxsize=512)  # for further runs on the same clips; those of the preset take 190 MB
 def truth(clip: Clip, form: VideoFormat) -> tuple[UInt8[Tensor, "frames h w 3"], Cameras]:
-    """All frames of a clip, given and to be generated, and their cameras."""
+    """All frames of a clip and their cameras, rendered."""
     count = (clip.past + clip.chunks) * (form.num_frames - 1) + 1
     return clip.room.video(count, form.fps, form.height), clip.room.cameras(count, form.fps)
 
 
 def test_rooms(count: int) -> list[str]:
-    """Names of the first ``count`` test rooms, each without people and with them."""
+    """Names of the first ``count`` test rooms, each without people and with people."""
     return room_names("test", 2 * count, both=True)
 
 
 def clip_of(comparison: Comparison, name: str, config: Config, form: VideoFormat) -> Clip:
-    """The clip of a room: its video with the last chunk to generate, or from one frame a turn away and back."""
+    """The clip of a room: a video of which the last chunk is generated, or a turn away and back from one frame."""
     seconds = (form.num_frames - 1) / form.fps
     if comparison == "truth":
         return Clip(RoomTour(name, config.video_chunks, seconds).part(0), config.video_chunks - 1, 1)
@@ -93,20 +92,20 @@ def score(
     video: UInt8[Tensor, "frames h w 3"],
     real: UInt8[Tensor, "frames h w 3"],
     cameras: Cameras,
-    given: int,
+    conditioning_frames: int,
     attention: float = math.nan,
     followed: float = math.nan,
 ) -> Row:
-    """The row of a video whose first ``given`` frames are real."""
-    pairs = [(a, b) for a, b in revisit_pairs(cameras) if b >= given]
+    """The scores of a video; its first ``conditioning_frames`` frames were not generated."""
+    pairs = [(a, b) for a, b in revisit_pairs(cameras) if b >= conditioning_frames]
     if condition.startswith("truth"):
-        quality = psnr(video[given:], real[given:])
-        again = quality[[b - given for _, b in pairs]]
+        quality = psnr(video[conditioning_frames:], real[conditioning_frames:])
+        again = quality[[b - conditioning_frames for _, b in pairs]]
         return Row(name, condition, mean_psnr(quality), mean_psnr(again), attention, followed)
     back, there = [b for _, b in pairs], [a for a, _ in pairs]
     if not back:
         return Row(name, condition, math.nan, math.nan, attention, followed)
-    own = mean_psnr(psnr(video[back], video[there]))  # a still is always like itself, which says nothing
+    own = mean_psnr(psnr(video[back], video[there]))  # infinite for a still, which is always like itself
     own = own if math.isfinite(own) else math.nan
     return Row(name, condition, mean_psnr(psnr(video[back], real[back])), own, attention, followed)
 
@@ -116,10 +115,10 @@ ATTENTION = {"of the queries on context": field("attention"), "of the chunk on t
 
 
 def tables(runs: Mapping[str, Sequence[Run]]) -> dict[str, Table]:
-    """Tables by kind of room, of methods, each with as many runs, and controls.
+    """Tables per kind of room, of methods with equally many runs, and of the controls.
 
-    Further tables have the differences to "none" and to "learned", in pairs of the same room and noise, and
-    "attention", of methods with queries, the share of their attention on the context, and of the chunk's on them.
+    Further tables have the differences to two of `REFERENCES`, in pairs of the same room and noise, and for methods
+    with queries the shares of attention.
     """
     out: dict[str, Table] = {}
     for title, people in (("rooms without people", False), ("rooms with people", True)):

@@ -1,4 +1,4 @@
-"""What a step of training minimises: the error of a chunk's velocity; for a module that learns alone, L1(Q, P)."""
+"""The training objective: flow matching of a chunk, or L1(Q, P) to pre-train a separate query module."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from recipes.memlearner.presets import Config
 
 
 class StepOutput(NamedTuple):
-    """What a forward pass gives."""
+    """The output of a forward pass."""
 
     loss: Tensor
-    """What is minimised."""
+    """The loss to minimise."""
     errors: Float[Tensor, " batch"]
-    """What the log tells: the error of each sample, without the queries' own."""
+    """The loss of each sample, for the log; without the loss on the queries."""
 
 
 class Objective(nn.Module):
-    """What is trained, the transformer and a method's parts; called with a batch, the loss."""
+    """The trained modules, which are the transformer and those of the method. A call returns the loss of a batch."""
 
     def __init__(self, config: Config, backbone: WanBackbone, method: ContextMethod, data: TrainingSet) -> None:
         super().__init__()
@@ -38,10 +38,9 @@ class Objective(nn.Module):
         self.config, self.data, self.text = config, data, TextCache(backbone, config.text_length)
 
     def forward(self, batch: Batch, device: torch.device, attached: ExitStack, alone: bool = False) -> StepOutput:
-        """The flow-matching loss over the frames after the first, which is given; or that of the module ``alone``.
+        """The flow-matching loss over the frames after the conditioning frame, or that of the query module ``alone``.
 
-        What is entered into ``attached`` must last until after the backward pass, in which gradient checkpointing runs
-        the blocks again.
+        Close ``attached`` after the backward pass, in which gradient checkpointing runs the blocks again.
         """
         context = self._context(batch, device)
         return (self._pretraining if alone else self._flow_matching)(batch, device, context, attached)
@@ -69,16 +68,16 @@ class Objective(nn.Module):
         selection = context["selection"]
         own, past = relative_poses(batch.cameras, selection, batch.latents.shape[2])
         latents = None if selection is None else selection.latents
-        given = ChunkInputs(latents, own, past, batch.annotation, context["noise"], context["text"], None)
+        inputs = ChunkInputs(latents, own, past, batch.annotation, context["noise"], context["text"], None)
         attached.enter_context(self._autocast(device))
-        errors = query_module_loss(self.method.module, self.method.fetch(given), batch.latents.to(device))
+        errors = query_module_loss(self.method.module, self.method.fetch(inputs), batch.latents.to(device))
         return StepOutput(errors.mean(), errors.detach())
 
     def _autocast(self, device: torch.device) -> torch.autocast:
         return torch.autocast(device.type, torch.bfloat16, enabled=self.config.dtype == "bf16")
 
     def _context(self, batch: Batch, device: torch.device) -> dict[str, Any]:
-        """What `ContextMethod.shown` takes."""
+        """The arguments of `ContextMethod.shown`."""
         selection = self.method.choose(batch.history, batch.cameras)
         return {
             "selection": None if selection is None else selection._replace(latents=selection.latents.to(device)),

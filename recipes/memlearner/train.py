@@ -1,13 +1,13 @@
-"""Train the whole backbone with a method's memory, or go on where a run was stopped, on the same stream of samples.
+"""Train the whole backbone with a memory method. A run that was stopped continues with the same samples.
 
     python -m recipes.memlearner.train --preset tiny
     python -m recipes.memlearner.train --preset tiny --method cam --start runs/memlearner-tiny/none
     accelerate launch -m recipes.memlearner.train --preset wan2.1-1.3b
 
-The loss is on the chunk that is generated, whose first frame is given; the past has from none to ``--chunks`` chunks,
-as many in all samples of a step. OUT has the transformer (``transformer/``), what the method trains (``method/``), the
-checkpoint, and log.jsonl with the loss by noise level. Processes and accumulated passes share the batch of a step; with
-``--shard`` the processes share the weights too.
+The loss is on the generated chunk, whose first frame is the conditioning frame; the past has 0 to ``--chunks`` chunks,
+the same number in all samples of a step. OUT has the transformer (``transformer/``), the modules of the method
+(``method/``), the checkpoint, and log.jsonl with the loss by noise level. Processes and accumulated passes split the
+batch of a step; with ``--shard`` the processes also split the weights.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from recipes.memlearner.step import Objective
 
 RESUME_OVERRIDES = training.RESUME_OVERRIDES | {"start", "more_banks", "history_guidance", "budget"}
 RESUME_OVERRIDES |= {"train_videos", "test_videos"}
-"""Settings that a resumed run may change; the others would make it another run."""
+"""Settings that a resumed run may change."""
 
 
 def train(
@@ -53,7 +53,7 @@ def train(
     run = training.run_settings(
         config,
         RESUME_OVERRIDES,
-        processes=shares[0][1],  # shares of a step's batch, which its noise depends on
+        processes=shares[0][1],  # number of shares of a batch, on which its noise depends
         bank=[bank.fingerprint for bank in banks],
         weights=training.fingerprint(backbone.transformer, method),
     )
@@ -85,8 +85,8 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             row = None
             if step % config.log_every == 0:
-                row = {"step": step, **training.gathered_losses(accelerator, losses), "norm": norm}
-                row["past"] = len(batch.history)
+                figures = training.gathered_losses(accelerator, losses)
+                row = {"step": step, **figures, "norm": norm, "past": len(batch.history)}
             log.step(row)
             if (step + 1) % config.save_every == 0 or step + 1 == total:
                 save(config, objective, state, step + 1, run)
@@ -95,26 +95,26 @@ def train(
 
 
 def check(config: Config) -> None:
-    """Raises `InputError` for settings of one method with another."""
+    """Raise `InputError` for settings that the method does not have."""
     if config.pretrain_steps and config.method != "separate":
-        raise InputError(f"--pretrain-steps is for the method 'separate'; {config.method!r} learns nothing alone.")
+        raise InputError(f"--pretrain-steps is for the method 'separate'; {config.method!r} has no query module.")
     if config.context_noise != "clean" and config.method != "window":
         raise InputError(f"--context-noise is for the method 'window'; {config.method!r} takes clean context.")
     if config.query_loss and config.method != "learned":
         raise InputError(f"--query-loss is for the method 'learned'; {config.method!r} has no queries in the model.")
     if config.query_loss and config.query_time != "clean":
-        raise InputError("--query-loss reads queries at timestep 0; give --query-time clean along.")
+        raise InputError("--query-loss reads queries at timestep 0; add --query-time clean.")
 
 
 def learning_rate(config: Config, step: int) -> float:
-    """The multiplier of a step; steps in which a module learns alone have a schedule of their own."""
+    """Learning-rate multiplier of a step; the steps that train the query module alone have their own schedule."""
     first = config.pretrain_steps
     at, steps = (step, first) if step < first else (step - first, config.steps)
     return training.lr_multiplier(at, steps, config.warmup, config.schedule)
 
 
 def save(config: Config, objective: Objective, state: training.TrainState, step: int, run: dict[str, Any]) -> None:
-    """Write transformer and method for use, then the checkpoint. All processes call it; the main one writes."""
+    """Write transformer and method, then the checkpoint. All processes call it; the main one writes."""
     if (whole := state.state_dict()) is not None:
         training.save_part(objective.transformer, whole["modules"], "transformer.", config.out / "transformer")
         for name, part in parts_of(objective.method).items():
@@ -130,7 +130,7 @@ class Train(Command):
 
 
 def main(command: Command) -> int:
-    """Train; the exit code."""
+    """Train. Returns the exit code."""
     config = command.config
     paths = (config.folder / "train", *config.more_banks)
     banks = [training.open_bank(path, "recipes.memlearner.prepare") for path in paths]

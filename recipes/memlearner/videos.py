@@ -1,6 +1,6 @@
-"""Long videos with a camera per frame, rendered from the rooms world or read from files, in chunks.
+"""Long videos in chunks with one camera per frame, rendered from the rooms world or read from files.
 
-A chunk begins with the last frame of the one before, as in a rollout; see `memkit.rollout.long_videos`.
+A chunk begins with the last frame of the previous one, as in a rollout; see `memkit.rollout.long_videos`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class LongVideo(Protocol):
 
 @dataclass(frozen=True)
 class RoomVideo:
-    """A tour of a room of the rooms world; with people or without, it is the same tour."""
+    """A tour of a room of the rooms world; the tour is the same with people and without."""
 
     name: str
     """Name of the room, such as "train-00012" or "test-00003-dynamic"."""
@@ -41,7 +41,7 @@ class RoomVideo:
             raise InputError(f"Rooms are rendered square, the model generates {self.form.width}×{self.form.height}.")
 
     def chunks(self) -> Iterator[Chunk]:
-        """Captions tell what the camera does and nothing of the room, which is for memory to know."""
+        """Render the chunks. The captions describe the camera motion, not the room, which memory has to show."""
         form = self.form
         tour = RoomTour(self.name, self.count, (form.num_frames - 1) / form.fps)
         for index in range(self.count):
@@ -52,7 +52,7 @@ class RoomVideo:
 
 @dataclass(frozen=True)
 class FileVideo:
-    """A video file with its poses beside it: all of its whole chunks, at the model's frame rate and size."""
+    """All complete chunks of a video file with its poses beside it, at the frame rate and size of the model."""
 
     row: Row
     form: VideoFormat
@@ -64,7 +64,7 @@ class FileVideo:
         return self.row.id
 
     def chunks(self) -> Iterator[Chunk]:
-        """See `memkit.banks.posed_chunks`; raises `InputError`, too, where there are no poses and should be some."""
+        """See `memkit.banks.posed_chunks`. Raises `InputError` if the poses are missing."""
         file = self.row.file
         poses = poses_beside(file) if self.posed else None
         if poses is None and self.posed:

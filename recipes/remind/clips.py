@@ -1,7 +1,6 @@
 """Interrupted clips of the interruptions world or of video files, each with an uninterrupted twin.
 
-Everything about a clip except its pixels is a function of its id and the settings, so its record can be written without
-rendering or decoding.
+A clip, except for its pixels, depends on its id and the settings only, so that its record needs no rendering.
 """
 
 from __future__ import annotations
@@ -47,13 +46,13 @@ class WorldClip:
 
     @property
     def by(self) -> str:
-        """Kind of the interruption: the world's kinds in turn, in the test split fog too."""
+        """Kind of the interruption: the kinds of the world in turn, and in the test split fog too."""
         kinds = WORLD_KINDS if self.split == "train" else (*WORLD_KINDS, FOG)
         return kinds[int(self.id.rpartition("-")[2]) % len(kinds)]
 
     @cached_property
     def interrupted(self) -> Interrupted:
-        """The interrupted process; for fog, with another kind of interruption, whose timing the fog takes."""
+        """The interrupted process; for fog, with another kind of interruption, whose timing is used for the fog."""
         rng = random.Random(f"remind/{self.id}")
         by = None if self.by == FOG else self.by
         return sample_fitting(
@@ -149,12 +148,11 @@ class FileClip:
         return Record(self.id, self.interruption.NAME, (start, stop), clear, captions, caption)
 
     def videos(self) -> tuple[PosedFrames, PosedFrames]:
-        """Decode. Raises `InputError` or `MediaError` naming a file that is too short or unreadable, or whose poses do
-        not fit."""
+        """Decode. Raises `InputError` or `MediaError` if the file is too short or unreadable, or poses do not fit."""
         frames, cameras = posed_clip(self.row.file, self.config.form)
         return interrupt_posed(frames, cameras, self.config.fps, self.interruption)
 
 
 def _caption(caption: str, by: Interruption, touched: tuple[int, int], span: tuple[int, int]) -> str:
-    """The caption of the chunk ``span``; it tells of the interruption where that is seen, in the frames ``touched``."""
+    """The caption of the chunk ``span``, which mentions the interruption if it is in the frames ``touched``."""
     return by.caption(caption) if touched[0] < span[1] and span[0] < touched[1] else caption

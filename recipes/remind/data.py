@@ -46,8 +46,8 @@ class Batch:
 
 
 class TrainingSet(ClipBank):
-    """Batches of a bank. Each is a function of the seed and the step alone, so a run can resume at any step, and
-    several processes split the batch that a single process would have."""
+    """Batches of a bank. A batch depends on the seed and the step only, so that a run can resume at any step and
+    several processes can split it."""
 
     def batch(self, step: int, rank: int = 0, processes: int = 1) -> Batch:
         """The samples of one process in the batch of a step; the whole batch depends only on the number of samples."""
@@ -84,7 +84,7 @@ class TrainingSet(ClipBank):
         )
 
     def _hidden(self, rng: random.Random) -> Hidden:
-        """None for an undisturbed step, else hidden frames, each drawn as often as clips have them."""
+        """The hidden frames of a step, drawn in proportion to their clips; None for an undisturbed step."""
         if rng.random() < self.config.undisturbed_prob:
             return None
         spans = sorted(self.by_hidden)
@@ -93,15 +93,15 @@ class TrainingSet(ClipBank):
 
 def clip_graph(config: Config, hidden: Hidden, conditioning_frames: int | None = None) -> FrameGraph:
     """The graph of a whole clip before any random transform."""
-    given = config.conditioning_frames if conditioning_frames is None else conditioning_frames
-    shared = {"first": config.first, "conditioning_frames": given, "cameras": True}
+    count = config.conditioning_frames if conditioning_frames is None else conditioning_frames
+    shared = {"first": config.first, "conditioning_frames": count, "cameras": True}
     if hidden is None:
         return FrameGraph.chunks(config.latents, config.chunk, **shared)
     return interrupted_graph(config.latents, config.chunk, hidden, anchor=config.anchor, **shared)
 
 
 def curriculum(config: Config) -> Transform:
-    """The transforms of a disturbed step without a reference cache; parts that are switched off are left out."""
+    """The transforms of a disturbed step without reference cache, except for those that are switched off."""
     parts: list[Transform] = [FrontierContinuation()] if config.frontier else []
     if config.node_drop > 0:
         parts.append(NodeDrop(config.node_drop, config.node_drop_degraded))
@@ -111,8 +111,7 @@ def curriculum(config: Config) -> Transform:
 
 
 def sample_graph(config: Config, hidden: Hidden, rng: random.Random) -> FrameGraph:
-    """The graph of a step. `memkit.frame_graph.CleanMix` is not used: an undisturbed step needs the twins, so it is
-    drawn together with the clips."""
+    """The graph of a step. An undisturbed step is drawn with its clips, the twins, instead of by `CleanMix`."""
     graph = clip_graph(config, hidden)
     if hidden is None:
         return graph

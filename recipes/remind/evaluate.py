@@ -1,18 +1,17 @@
-"""Does the world go on while nobody looks? The end of a clip is generated and compared with its uninterrupted twin.
+"""Evaluate whether generated videos continue a process that was hidden, by comparison with the uninterrupted twins.
 
     python -m recipes.remind.evaluate --preset tiny
 
-- *recovery*: all latent frames of a test clip are given until something of the truth comes back into view; those after
-  them are generated, and scored from where the view is clear again (`recipes.remind.scores`). Controls are the same run
-  *without the past* (its cache hides what was before the interruption, so only prompts and training tell it anything),
-  the base model without training, as a stream and bidirectional, the twin through the autoencoder (the ceiling), and a
-  world that stopped when it was last seen (*frozen*, whose evolution is 0 by definition).
-- *plain*: image-to-video of undisturbed clips, at the length that the base model was trained for, before and after
-  training: what was forgotten.
+- *recovery*: a clip is generated from the end of its interruption on, after all earlier frames as conditioning frames,
+  and scored from the first clear frame on (`recipes.remind.scores`). Controls are the same run *without the past* (its
+  cache hides the frames before the interruption), the base model, as a stream and bidirectional, the twin through the
+  autoencoder (upper bound), and the last frame before the interruption (*frozen*, whose evolution is 0 by definition).
+- *plain*: image-to-video of undisturbed clips before and after training, at the length that the base model was trained
+  for, which shows what was forgotten.
 
-Every clip is measured once: OUT/measured.jsonl; rows that no run changes lie beside the banks. Intervals are 95 %
-bootstraps over clips, for one training run; studies.claims has several runs. For your own videos the truth is the twin
-through the autoencoder, and there is no state.
+Every clip is measured once; the rows are in OUT/measured.jsonl, those of the controls beside the banks. Intervals are
+95 % bootstraps over clips, for one training run; studies.claims has several runs. For your own videos the truth is the
+twin through the autoencoder, and there is no state.
 """
 
 from __future__ import annotations
@@ -50,18 +49,17 @@ class Evaluate(Command):
     """The command line."""
 
     clips: int = 60
-    """Number of test clips, the first of the bank; in the world every fifth is behind fog, which training never shows.
-    """
+    """Number of test clips, the first of the bank. In the world, every fifth has fog, which no training clip has."""
     noise_seed: int = 42
-    """Seed of the noise of the first clip; the next clips count up. Runs that are compared share it."""
+    """Seed of the noise of the first clip; each further clip adds 1. Compared runs need the same seed."""
     at_once: int = 12
-    """Clips per batch."""
+    """Number of clips per batch."""
     keep: int = 10
     """Number of videos per condition to keep in OUT/evaluation, with a contact sheet."""
 
 
 def evaluate(command: Evaluate, conditions: Sequence[str] = OWN) -> Run:
-    """All rows of a run under these conditions, with those that no run changes; what is missing is measured."""
+    """Measure what is missing. Returns the rows of a run under these conditions and of the controls."""
     config, clips = command.config, open_clips(command.config)
     backbone = load_backbone(config, trained=config.out)
     positions = load_cameras(config, backbone, config.out).eval()
@@ -72,7 +70,7 @@ def evaluate(command: Evaluate, conditions: Sequence[str] = OWN) -> Run:
 
 
 def controls(command: Evaluate) -> Run:
-    """The rows that no run changes, which lie beside the banks."""
+    """The rows of the controls, which are stored beside the banks, because they are the same for all runs."""
     config, clips = command.config, open_clips(command.config)
     settings = _settings(command) | {"bank": clips.bank.fingerprint}
     rows = ResultStore(config.folder / "controls.jsonl", settings, Row)
@@ -82,19 +80,19 @@ def controls(command: Evaluate) -> Run:
 
 
 def _settings(command: Evaluate) -> dict[str, object]:
-    """What rows depend on besides weights."""
+    """The settings that determine a row, except for the weights."""
     names = ("model", "sampling_steps", "guidance_scale", "shift", "cache_frames", "frames", "chunk")
     return {**{name: getattr(command.config, name) for name in names}, "noise_seed": command.noise_seed}
 
 
 def open_clips(config: Config) -> ClipBank:
-    """The test bank. Raises `InputError` where there is none."""
+    """The test bank. Raises `InputError` if there is none."""
     prepare = "recipes.remind.prepare (--into test, of your videos)"
     return ClipBank(open_bank(config.folder / "test", prepare), config)
 
 
 class Attention(NamedTuple):
-    """See `recipes.remind.scores.Row`; NaN where nothing was recorded."""
+    """Shares of attention, see `recipes.remind.scores.Row`; NaN if none was recorded."""
 
     before: float = math.nan
     newest: float = math.nan
@@ -102,7 +100,7 @@ class Attention(NamedTuple):
 
 
 class Evaluator:
-    """Generates the test clips, by a run or by the base model (whose ``positions`` are None), and scores them."""
+    """Generates the test clips, with a run or with the base model (``positions`` is None), and scores them."""
 
     def __init__(
         self, command: Evaluate, clips: ClipBank, backbone: WanBackbone, positions: PMRoPE | None = None
@@ -112,7 +110,7 @@ class Evaluator:
         self.ids, self.names = list(clips.records)[: command.clips], file_names(clips.records)
 
     def measure(self, conditions: Sequence[str], rows: ResultStore[Row]) -> None:
-        """Add the missing rows; clips that are interrupted at the same place share a batch."""
+        """Add the missing rows. Clips with the same hidden frames share a batch."""
         size, records = self.command.at_once, self.clips.records
         for condition in conditions:
             for batch in rows.batches(condition, self.ids, size, key=lambda id: records[id].hidden):
@@ -122,7 +120,7 @@ class Evaluator:
                         self._keep(rows, row, frames)
 
     def _measure_batch(self, condition: str, ids: list[str]) -> Iterator[tuple[Row, Tensor]]:
-        """Each row, and the generated frames beside the twin's."""
+        """Yield each row, and the generated frames beside those of the twin."""
         what, _, who = condition.partition(" / ")
         config, plain = self.config, what == "plain"
         count = min(self.backbone.video_format.num_frames, config.frames)
@@ -146,27 +144,27 @@ class Evaluator:
             yield row, torch.cat([frames[: part.stop], truth.frames[: part.stop]], dim=2)
 
     def truth(self, id: str) -> Truth:
-        """What the clip would have shown without the interruption."""
+        """The uninterrupted twin of a clip."""
         if self.clips.bank.info["of"] == "videos":
             return Truth(self._decode(self.clips.load([twin_of(id)])[0]), None, self.config.fps)
         return truth_of(WorldClip(id, self.config))
 
     def _recover(self, ids: list[str], who: str, hidden: tuple[int, int]) -> tuple[Latents, list[Attention]]:
-        """Whole clips, given to the end of the interruption, then generated, and what the stream attended to."""
+        """Clips that are generated from the end of the interruption on, and the attention of the generated chunks."""
         latents, cameras = self.clips.load(ids)
-        records, spans, given = [self.clips.records[id] for id in ids], chunk_spans(self.config), hidden[1]
+        records, spans, count = [self.clips.records[id] for id in ids], chunk_spans(self.config), hidden[1]
         nothing = [Attention()] * len(ids)
         if who in ("autoencoder", "frozen"):
             return latents, nothing
         if who.endswith("bidirectional"):
             captions = [self.clips.bank.clip(id).caption for id in ids]
-            return self._bidirectional(ids, captions, latents[:, :, :given], self.config.frames), nothing
+            return self._bidirectional(ids, captions, latents[:, :, :count], self.config.frames), nothing
         read = read_everything
         if who == "without the past":
-            # a chunk sees itself whole, so what of it was interrupted knows what was not
+            # from the first whole hidden chunk on, as the frames of a chunk attend to each other
             read = read_since(min(a for a, _ in spans if a >= hidden[0]))
         chunks = [
-            Chunk([r.captions[i] for r in records], b - a, latents[:, :, a : min(b, given)] if a < given else None)
+            Chunk([r.captions[i] for r in records], b - a, latents[:, :, a : min(b, count)] if a < count else None)
             for i, (a, b) in enumerate(spans)
         ]
         stream = self._stream(ids, cameras, latents, read)
@@ -176,7 +174,7 @@ class Evaluator:
         return sampled, [attention_of(recorders, i, record, self.config) for i, record in enumerate(records)]
 
     def _plain(self, ids: list[str], who: str, count: int) -> Latents:
-        """The twins from their first latent frame, as many chunks as ``count`` video frames take."""
+        """Generate the twins from their first frame: the chunks of ``count`` video frames."""
         latents, cameras = self.clips.load([twin_of(id) for id in ids])
         captions, conditioning = [self.clips.records[id].twin_caption for id in ids], latents[:, :, :1]
         if who.endswith("bidirectional"):
@@ -191,7 +189,7 @@ class Evaluator:
         return open_stream(self.config, self.backbone, self.positions, self._seeds(ids), cameras, size, frames, read)
 
     def _bidirectional(self, ids: list[str], captions: list[str], conditioning: Latents, count: int) -> Latents:
-        """By the stock pipeline, which sees all frames at once and remembers nothing."""
+        """Generate with the stock pipeline, in which all frames attend to each other."""
         form = replace(self.config.form, num_frames=count)
         return generate_latents(
             WanBackbone.from_pipeline(self.backbone.pipeline(), form),
@@ -207,7 +205,7 @@ class Evaluator:
         return [self.command.noise_seed + self.ids.index(id) for id in ids]
 
     def _decode(self, latents: Latents) -> Tensor:
-        """Frames of one clip."""
+        """Decode the frames of one clip."""
         return from_model(self.backbone.decode_latents(latents.to(self.backbone.device))).cpu()
 
     def _keep(self, rows: ResultStore[Row], row: Row, frames: Tensor) -> None:
@@ -222,12 +220,12 @@ class Evaluator:
 
 
 def read_since(first: int) -> Read:
-    """All of the past from the latent frame ``first`` on."""
+    """A read policy: all of the past from the latent frame ``first`` on."""
     return lambda held, chunk: tuple(p for p in read_everything(held, chunk) if p >= first)
 
 
 def attention_of(recorders: Sequence[AttentionRecorder], sample: int, record: Record, config: Config) -> Attention:
-    """Of one sample, the mean over the generated chunks, their steps, layers and frames."""
+    """Attention of one sample, mean over the generated chunks, steps, layers and frames."""
     (start, _), stop, shares = record.hidden, record.clear, []
     for recorder in recorders:
         of = recovery_attention(
@@ -244,7 +242,7 @@ def attention_of(recorders: Sequence[AttentionRecorder], sample: int, record: Re
 
 
 def main(command: Evaluate) -> int:
-    """Evaluate; the exit code."""
+    """Evaluate. Returns the exit code."""
     file = command.config.out / "evaluation.json"
     write_tables(file, tables({"remind": [evaluate(command)]}))
     report_done(file, "python -m recipes.remind.studies.claims --claim evolution")

@@ -6,10 +6,10 @@
         --event occluder --event-chunks 2 4
     python -m recipes.remind.generate --preset wan2.1-1.3b --image room.png --prompts "a room" --keys "right-6, left-6"
 
-Each chunk has a prompt of its own; the last one is repeated. An interruption is either described in the prompts, and
-the model generates it, or given: ``--event`` puts it over the last frame before it, held still, and the model generates
-what comes after. Training shows interruptions as given. The camera path is keys or a pose file, one pose per frame
-(docs/poses.md); its last camera is held. Written are the video, its poses, and a contact sheet.
+Each chunk has its own prompt; the last prompt is repeated. An interruption is either described in the prompts and
+generated, or rendered over the last frame before it (``--event``) and given as conditioning frames, as in training. The
+camera path is keys or a pose file with one pose per frame (docs/poses.md); its last camera is held. The command writes
+the video, its poses, and a contact sheet.
 """
 
 from __future__ import annotations
@@ -44,44 +44,44 @@ class Generate(Command):
     """The command line."""
 
     image: Path | None = None
-    """Begin with this picture, or the first frame of this video."""
+    """Picture to begin with, or a video of which the first frame is used."""
     video: Path | None = None
-    """Begin with the first frames of this video."""
+    """Video whose first frames are the conditioning frames."""
     conditioning_latents: int = 6
-    """Latent frames of --video that are given: 6 are 21 frames."""
+    """Number of latent frames of --video to condition on; 6 are 21 video frames."""
     prompts: tuple[str, ...] = ()
     """One prompt per chunk; the last one is repeated."""
     chunks: int | None = None
-    """Number of chunks; by default what the camera path takes, or as many as a clip in training has."""
+    """Number of chunks; by default that of the camera path, or that of a training clip."""
     keys: str | None = None
-    """Camera path: "w-3, right-20, left-20", counted in latent frames."""
+    """Camera path as keys with a number of latent frames each, such as "w-3, right-20, left-20"."""
     poses: Path | None = None
-    """Camera path: a pose file with one pose per frame."""
+    """Camera path as a pose file with one pose per frame."""
     fov_degrees: float = FOV_DEGREES
-    """Horizontal field of view of the picture; keys need it."""
+    """Horizontal field of view of the picture, for --keys."""
     event: InterruptionName | None = None
-    """An interruption that is given, not generated."""
+    """Kind of an interruption to render."""
     event_chunks: tuple[int, int] | None = None
-    """Chunks of the interruption: the first, and the first after it."""
+    """First chunk of the interruption, and first chunk after it."""
     read: Literal["all", "window", "packed"] = "all"
-    """What a chunk reads of the cache: everything, the newest --read-frames, or the first frame and those."""
+    """Frames that a chunk reads from the cache: all, the newest --read-frames, or those and the first frame."""
     read_frames: int = 12
-    """Latent frames that --read window and packed keep."""
+    """Number of newest latent frames for --read window and packed."""
     noise_seed: int = 42
     """Seed of the noise."""
     to: Path | None = None
-    """The video; by default OUT/generated.mp4."""
+    """File of the video; by default OUT/generated.mp4."""
 
 
 def main(command: Generate) -> int:
-    """Generate; the exit code."""
+    """Generate a video. Returns the exit code."""
     config = command.config
     _check(command)
     backbone = load_backbone(config, trained=config.out)
     positions = load_cameras(config, backbone, config.out).eval()
-    given = first_frames(command, config)
+    frames = first_frames(command, config)
     path = camera_path(command, config)
-    plan = plan_video(config, backbone, given, command.prompts, path, command.chunks)
+    plan = plan_video(config, backbone, frames, command.prompts, path, command.chunks)
     if command.event is not None and command.event_chunks is not None:
         start, stop = command.event_chunks
         try:
@@ -95,7 +95,7 @@ def main(command: Generate) -> int:
     write_poses(file.with_suffix(".latents.npz"), plan.cameras)
     sheet = contact_sheet([(plan.prompts[0], [("generated", frames)])], columns=2 * len(plan.spans), height=96)
     sheet.save(file.with_suffix(".png"))
-    chunks = f"{len(plan.spans)} chunks, {plan.conditioning.shape[2]} latent frames given"
+    chunks = f"{len(plan.spans)} chunks, conditioned on {plan.conditioning.shape[2]} latent frames"
     print(f"{len(frames)} frames in {chunks}; poses and a contact sheet are beside the video")
     report_done(file)
     return 0
@@ -115,7 +115,7 @@ def _check(command: Generate) -> None:
 
 
 def first_frames(command: Generate, config: Config) -> Frames:
-    """The given frames: one, or those of --conditioning-latents latent frames."""
+    """The conditioning frames: one of --image, or those of --conditioning-latents latent frames of --video."""
     file = command.image or command.video
     assert file is not None
     count = 1 if command.image is not None else STRIDE * (command.conditioning_latents - 1) + 1
@@ -126,17 +126,16 @@ def first_frames(command: Generate, config: Config) -> Frames:
 
 
 def camera_path(command: Generate, config: Config) -> Cameras | None:
-    """One camera per latent frame, [latents]; None for one that does not move."""
+    """One camera per latent frame, [latents]; None if the camera does not move."""
     if command.keys is not None:
         return keyed_path(command.keys, config, command.fov_degrees)
     if command.poses is None:
         return None
-    cameras = hold_last_camera(read_poses(command.poses), STRIDE)
-    return latent_cameras(cameras, STRIDE)
+    return latent_cameras(hold_last_camera(read_poses(command.poses), STRIDE), STRIDE)
 
 
 def keyed_path(keys: str, config: Config, fov_degrees: float = FOV_DEGREES) -> Cameras:
-    """The path of these keys, [latents], from a level camera."""
+    """The camera path of these keys, [latents], from a level camera."""
     start = level_camera(config.height, config.width, fov_degrees)
     return latent_cameras(cameras_from_keys(keys, start, frames_per_latent=STRIDE), STRIDE)
 

@@ -1,17 +1,17 @@
-"""Build the banks of interrupted clips and their twins; a call that was stopped is continued.
+"""Build the banks of interrupted clips and their twins. A command that was stopped continues where it was.
 
     python -m recipes.remind.prepare --preset tiny
     python -m recipes.remind.prepare --preset wan2.1-1.3b --videos DIR --captions CSV
     torchrun --nproc-per-node 8 -m recipes.remind.prepare --preset wan2.1-1.3b --videos DIR --captions CSV
 
-Without ``--videos``, clips of the interruptions world are rendered: OUT/train, and OUT/test with substances that are
-not in the training data. With ``--videos``, the bank OUT/train (see ``--into``) holds the start of each of your videos,
-interrupted by an occluder, by darkness, or by the camera that turns away or stops recording (`memkit.interruptions`);
-in a test bank by fog too. Poses beside a video are used (docs/poses.md).
+Without ``--videos``, clips of the interruptions world are rendered: OUT/train, and OUT/test with unseen substances.
+With ``--videos``, OUT/train (see ``--into``) holds the start of each of your videos, interrupted by an occluder, by
+darkness, or by a camera that turns away or stops recording (`memkit.interruptions`); in a test bank by fog too. Poses
+beside a video are used (docs/poses.md).
 
 A bank holds the latents of each interrupted clip, and of its twin under ``ID/twin``, with one camera per latent frame.
 ``records.jsonl`` in its folder holds the kind of each interruption, the latent frames that it hides, and one caption
-per chunk. Several processes share the work; see `memkit.banks.fill_together`.
+per chunk. Several processes split the work; see `memkit.banks.fill_together`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from recipes.remind.presets import Command, Config, parse
 from recipes.remind.records import RECORDS, Clip, read_records, twin_of, write_records
 
 DTYPE = torch.float16
-"""Dtype of the stored latents: Wan's lie well inside its range, and it has three bits more precision than bf16."""
+"""Dtype of the stored latents: those of Wan are well inside its range, and it is more precise than bf16."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Prepare(OwnVideos, Command):
 
 
 def main(command: Prepare) -> int:
-    """Build what is missing; return the exit code."""
+    """Build what is missing. Returns the exit code."""
     config = command.config
     own, codec = command.source(config.model, config.train_clips + config.test_clips), load_codec(config)
     if own is not None:
@@ -61,7 +61,7 @@ def main(command: Prepare) -> int:
 
 
 def fill_clips(path: Path, config: Config, codec: WanCodec, clips: Mapping[str, Clip]) -> dict[str, str] | None:
-    """Add the clips that the bank ``path`` lacks; see `memkit.banks.fill_bank`."""
+    """Add the clips that are missing in the bank ``path``; see `memkit.banks.fill_bank`."""
     source = "the interruptions world" if any(isinstance(clip, WorldClip) for clip in clips.values()) else "videos"
     info = {"recipe": "remind", "model": config.model, **asdict(config.form), "chunk": config.chunk, "of": source}
     # the twin is added last: if it is there, the clip is complete

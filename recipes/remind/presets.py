@@ -1,7 +1,7 @@
 """The settings of the recipe, and the presets.
 
 A preset is a function that returns the whole configuration; each field can be replaced on the command line. The paper
-publishes neither rates nor schedules, so every default below that is not a size of a model is our reading.
+gives neither rates nor schedules, so all defaults below are our choice, except for the sizes of the models.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from memkit.errors import InputError
 from memkit.training import SAMPLES, CheckedSettings, DataSettings, SampleSettings, Settings, TrainSettings, parse_with
 
 CameraMode = Literal["off", "phase", "full"]
-STRIDE = 4  # video frames of a latent frame but the first, in every Wan
+STRIDE = 4  # video frames per latent frame, except for the first one, in every Wan
 
 
 @dataclass(frozen=True)
 class Training(TrainSettings):
-    """Training, with the curriculum; 0 (of --frontier: no) switches a part of it off."""
+    """Training, with the curriculum. 0 (or --no-frontier) switches a part of it off."""
 
     frontier: bool = True
-    """Frontier continuation: the first n chunks are given, n drawn anew in each step; else
-    --conditioning-frames latents are."""
+    """Frontier continuation: condition on the first n chunks, with a random n per step. Otherwise a step conditions on
+    --conditioning-frames latent frames."""
     node_drop: float = 0.3
-    """Probability that a chunk is hidden from all later ones."""
+    """Probability that a chunk is hidden from all later chunks."""
     node_drop_degraded: float = 0.6
-    """The same of chunks that show no truth; with --node-drop 0 it is 0 too."""
+    """The same for chunks that show the interruption; with --node-drop 0 it is 0 too."""
     noisy_memory: float = 0.5
-    """Largest noise level σ of remembered chunks."""
+    """Largest noise level σ of the chunks in memory."""
     reference: float = 0.2
-    """Probability that a step sees clean references 40 to 48 latents back, and nothing between."""
+    """Probability that a step sees clean reference frames 40 to 48 latent frames back, and nothing in between."""
     undisturbed_prob: float = 0.25
-    """Probability that a step is on undisturbed clips with all of their past, against forgetting."""
+    """Probability that a step is on undisturbed clips with all of their past, which prevents forgetting."""
     anchor: bool = True
-    """The last clean chunk before an interruption is an anchor: never hidden, never noised."""
+    """Make the last clean chunk before an interruption an anchor, which is never hidden or noised."""
     conditioning_frames: int = 1
-    """Latent frames given at the start of a clip if no frontier is drawn: 1 is image-to-video."""
+    """Number of conditioning frames at the start of a clip, in latent frames, without frontier; 1 is image-to-video."""
     camera_lr: float = 5e-5
     """Learning rate of PM-RoPE's parameters."""
     warmup: int = 200
@@ -56,11 +56,11 @@ class Sampling(SampleSettings):
     """Generation."""
 
     sampling_steps: int = 50
-    """Steps of the sampler in each chunk."""
+    """Number of sampling steps per chunk."""
     guidance_scale: float = 3.0
-    """Scale of text guidance; 1 is none."""
+    """Scale of classifier-free guidance; 1 switches it off."""
     cache_frames: int | None = None
-    """Latent frames that the cache has room for; None: all of the video."""
+    """Capacity of the cache in latent frames; None holds the whole video."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ class Data(DataSettings):
     """Clips of the interruptions world."""
 
     train_clips: int = 480
-    """Clips to train on."""
+    """Number of training clips."""
     test_clips: int = 60
-    """Clips with substances that nothing was trained on; a fifth of them behind fog, which no training clip has."""
+    """Number of test clips, with unseen substances; a fifth of them have fog, which no training clip has."""
 
 
 @dataclass(frozen=True)
@@ -82,46 +82,45 @@ class Config(Training, Sampling, Data, Settings):
 
     # -- clips
     frames: int = 81
-    """Video frames of a clip, 4·n + 1: n + 1 latent frames."""
+    """Number of video frames per clip, 4·n + 1; they are n + 1 latent frames."""
     height: int = 480
     width: int = 832
     fps: float = 16.0
     chunk: int = 3
-    """Latent frames of a chunk; what is over goes into the first: 21 are 7·3, 13 are 1 + 4·3."""
+    """Number of latent frames per chunk; the first chunk has the remainder: 21 are 7·3, 13 are 1 + 4·3."""
 
     # -- the model and its sampler
     cameras: CameraMode = "phase"
-    """PM-RoPE: off, a camera phase of queries and keys, or that and the terms of values and output."""
+    """PM-RoPE: off, a camera phase of queries and keys, or also the terms of values and output ("full")."""
     shift: float = 5.0
     """Shift s of the noise levels, in training and in the sampler: σ = s·u / (1 + (s−1)·u)."""
     text_length: int = 512
-    """Text tokens in training and streaming. The pipeline's padding beyond is one key with a log-weight: the same, but
-    cheaper."""
+    """Number of text tokens in training and streaming. The rest of the pipeline's padding is one key with a log-weight,
+    which gives the same result at a lower cost."""
 
     @property
     def form(self) -> VideoFormat:
-        """Frames, size and rate of the clips."""
+        """Number of frames, size and frame rate of the clips."""
         return VideoFormat(self.frames, self.height, self.width, self.fps)
 
     @property
     def latents(self) -> int:
-        """Latent frames of a clip. Raises `InputError` for a number of frames that no VAE of Wan takes."""
+        """Number of latent frames per clip. Raises `InputError` if ``frames`` is not 4·n + 1."""
         if self.frames < 1 or (self.frames - 1) % STRIDE:
             raise InputError(f"--frames {self.frames}: a clip has 4·n + 1 frames.")
         return (self.frames - 1) // STRIDE + 1
 
     @property
     def first(self) -> int:
-        """Latent frames of the first chunk."""
+        """Number of latent frames in the first chunk."""
         return self.latents % self.chunk or self.chunk
 
 
 def tiny() -> Config:
-    """tiny-wan on the interruptions world; any laptop.
+    """tiny-wan on the interruptions world, for any laptop.
 
-    A step took 1.4 s of one core of a machine that was busy with more; 600 are 14 minutes. Rates were not searched:
-    after 150 steps the loss on what recovers had fallen from about .9 to .17, and views came back, most of them as they
-    were last seen.
+    A step takes 1.4 s on one core of a busy machine, so that 600 steps take 14 minutes. The learning rates were not
+    tuned: after 150 steps the loss on the recovered frames had decreased from about 0.9 to 0.17.
     """
     return Config(
         frames=49,
@@ -143,16 +142,12 @@ def tiny() -> Config:
 def wan2_1_1_3b() -> Config:
     """Wan2.1-T2V-1.3B at 832×480, 81 frames: 7 chunks of 3 latent frames."""
     return Config(
-        model="Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
-        out=Path("runs/remind-wan2.1-1.3b"),
-        dtype="bf16",
-        checkpointing=True,
+        model="Wan-AI/Wan2.1-T2V-1.3B-Diffusers", out=Path("runs/remind-wan2.1-1.3b"), dtype="bf16", checkpointing=True
     )
 
 
 def wan2_2_5b() -> Config:
-    """Wan2.2-TI2V-5B at the same size: 48 latent channels, 16× in space. Its weights, gradients and moments are 80 GB,
-    which the processes share."""
+    """Wan2.2-TI2V-5B at the same size. Its weights, gradients and moments take 80 GB, which the processes share."""
     return Config(
         model="Wan-AI/Wan2.2-TI2V-5B-Diffusers",
         out=Path("runs/remind-wan2.2-5b"),
@@ -167,7 +162,7 @@ PRESETS: dict[str, Callable[[], Config]] = {"tiny": tiny, "wan2.1-1.3b": wan2_1_
 
 @dataclass(frozen=True)
 class Command(CheckedSettings):
-    """The settings, which every command takes; a command adds its own fields."""
+    """The settings, which every command takes; commands add their own fields."""
 
     shows: ClassVar[tuple[type, ...]] = SAMPLES
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=tiny)

@@ -27,7 +27,7 @@ Sample = TypeVar("Sample")
 
 
 class Record(NamedTuple):
-    """What the bank of clips does not hold: the interruption of a clip, in latent frames (`Phases`), and captions."""
+    """The interruption of a clip, in latent frames (`Phases`), and its captions, which the bank does not hold."""
 
     id: str
     by: str
@@ -65,10 +65,10 @@ def chunk_spans(config: Config) -> list[tuple[int, int]]:
 def sample_fitting(
     samplers: Sequence[Callable[[], Sample]], amount: Callable[[Sample], Tensor], config: Config, name: str
 ) -> Sample:
-    """The first sample that fits into a clip; each sampler is tried many times, as some kinds never fit a short clip.
+    """The first sample that fits into a clip. Each sampler is tried many times, as some kinds never fit a short clip.
 
-    It fits if the first and the last chunk are clean and the chunk in which the interruption begins, which is
-    conditioning, ends hidden. Raises `InputError` if none fits.
+    A sample fits if the first and the last chunk are clean and the chunk in which the interruption begins ends hidden.
+    Raises `InputError` if none fits.
     """
     chunks = chunk_spans(config)
     for sampler in samplers:
@@ -110,9 +110,7 @@ class ClipBank:
     def __init__(self, bank: MemoryBank, config: Config) -> None:
         info = bank.info
         if info.get("recipe") != "remind" or info.get("chunk") != config.chunk:
-            raise InputError(
-                f"{bank.path} is no bank of clips in chunks of {config.chunk}; run recipes.remind.prepare."
-            )
+            raise InputError(f"{bank.path} has no clips in chunks of {config.chunk}; run recipes.remind.prepare.")
         self.bank, self.config = bank, config
         there = set(bank.ids)
         self.records = {r.id: r for r in read_records(bank.path) if {r.id, twin_of(r.id)} <= there}

@@ -1,4 +1,4 @@
-"""Sample videos chunk by chunk with the settings of a run: some latents are given, the others are generated."""
+"""Sample videos chunk by chunk with the settings of a run, after conditioning frames."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Latents = Float[Tensor, "batch channels frames height width"]
 
 
 class Chunk(NamedTuple):
-    """One chunk of a batch of videos: their prompts, its latent frames, and the latents of the first ones if given."""
+    """One chunk of a batch of videos: prompts, number of latent frames, latents of the conditioning frames."""
 
     prompts: Sequence[str]
     frames: int
@@ -34,7 +34,7 @@ class Chunk(NamedTuple):
 
 
 def load_cameras(config: Config, backbone: WanBackbone, folder: Path) -> PMRoPE:
-    """The PM-RoPE that training has saved in ``folder``. Raises `InputError` if it has another mode."""
+    """Load the PM-RoPE of the run in ``folder``. Raises `InputError` if it has another mode."""
     if not (folder / "cameras" / "config.json").exists():
         raise InputError(f"There is no {folder / 'cameras'}; run recipes.remind.train first.")
     cameras = PMRoPE.from_pretrained(folder / "cameras").to(backbone.device)
@@ -53,9 +53,9 @@ def open_stream(
     frames: int,
     read: Read = read_everything,
 ) -> Stream:
-    """A stream of one video per seed, of ``frames`` latent frames of that height and width.
+    """A stream of one video per seed, with ``frames`` latent frames of ``size`` (height, width).
 
-    ``cameras`` [B or 1, frames] are those of the whole video; without PM-RoPE they are not used.
+    ``cameras`` [B or 1, frames] are those of the whole video; they are not used without PM-RoPE.
     """
     if positions is not None and positions.config.mode == "off":
         positions = None
@@ -83,12 +83,12 @@ def open_stream(
 def sample_chunks(
     stream: Stream, chunks: Sequence[Chunk], record: bool = False
 ) -> tuple[Latents, list[AttentionRecorder]]:
-    """The latents of all chunks; with ``record``, also the attention of each chunk of which nothing is given."""
+    """The latents of all chunks; with ``record``, also the attention of each chunk without conditioning frames."""
     latents, recorders = [], []
     for chunk in chunks:
         recorder = AttentionRecorder() if record and chunk.conditioning is None else None
-        given = None if chunk.conditioning is None else chunk.conditioning.to(stream.backbone.device)
-        latents.append(stream.generate(chunk.prompts, given, chunk.frames, recorder=recorder))
+        conditioning = None if chunk.conditioning is None else chunk.conditioning.to(stream.backbone.device)
+        latents.append(stream.generate(chunk.prompts, conditioning, chunk.frames, recorder=recorder))
         recorders += [] if recorder is None else [recorder]
     return torch.cat(latents, dim=2), recorders
 
@@ -101,7 +101,7 @@ def plan_video(
     path: Cameras | None,
     chunks: int | None = None,
 ) -> VideoPlan:
-    """A plan that begins with ``frames``; without a ``path`` it is as long as a clip, and the camera stands still."""
+    """A plan that begins with ``frames``; without a ``path`` it is as long as a clip, with a static camera."""
     latents = config.latents if path is None else None
     if path is None:
         one = level_camera(config.height, config.width, FOV_DEGREES)

@@ -1,4 +1,4 @@
-"""How a generated clip is scored, against its uninterrupted twin and a world that stopped, and the tables of scores."""
+"""Scores of generated clips, relative to the uninterrupted twin and to a still of the last frame seen; their tables."""
 
 from __future__ import annotations
 
@@ -22,52 +22,52 @@ Frames = UInt8[Tensor, "frames height width 3"]
 FORGETFUL = "recovery / without the past"
 PLAIN = ("plain", "plain / bidirectional")
 OWN = ("recovery", FORGETFUL, *PLAIN)
-"""Conditions of a run; those that no run changes:"""
+"""Conditions of a run. The controls, which are the same for all runs, are:"""
 CONTROLS = ("recovery / autoencoder", "recovery / frozen", "recovery / base", "recovery / base, bidirectional")
 PLAIN_CONTROLS = ("plain / base, bidirectional", "plain / base")
 
 
 @dataclass(frozen=True)
 class Row:
-    """The scores of one clip. What could not be measured is NaN."""
+    """The scores of one clip; NaN for those that could not be measured."""
 
     id: str
     condition: str
-    """What was generated, and by which model: "recovery", "recovery / base", "plain", …"""
+    """The generated part and the model: "recovery", "recovery / base", "plain", …"""
     by: str
     """The kind of interruption."""
     process: str
-    """The process that the clip shows; "video" of a file."""
+    """The process that the clip shows; "video" for a file."""
     psnr: float
-    """In dB, against the twin."""
+    """PSNR in dB against the twin."""
     evolution: float
-    """Of the pixels that show, or showed, what moves: 1 as the twin, 0 as far off as a world that stopped."""
+    """Evolution of the moving pixels: 1 if they are like the twin, 0 if they are as far off as the frozen frame."""
     state_evolution: float
-    """The same of the state of the process, over the frames in which it was found."""
+    """The same for the state of the process, over the frames in which it was found."""
     state_error: float
-    """Error of the state, as a share of the frame's width."""
+    """Error of the state, relative to the width of the frame."""
     found: float
     """Share of the frames in which the state was found."""
     attends_before: float = math.nan
-    """Share of the generated frames' attention that goes to the frames before the interruption."""
+    """Share of the attention of the generated frames on the frames before the interruption."""
     attends_newest: float = math.nan
-    """The same, to the newest chunk."""
+    """The same on the newest chunk."""
     attends_mirror: float = math.nan
-    """The same, to the frames with the same view, of a camera that looked away and came back."""
+    """The same on frames with the same view, if the camera looked away and came back."""
 
 
 Run = dict[tuple[str, str], Row]
 
 
 class Truth(NamedTuple):
-    """The twin of a clip, frame 0 first, and the process in it, where that is known."""
+    """The twin of a clip from frame 0 on, and its process if it is known."""
 
     frames: Frames
     process: Event | None
     fps: float
 
 
-@lru_cache(maxsize=512)  # under each condition the same; all of the preset's are 36 MB
+@lru_cache(maxsize=512)  # for all conditions; those of the preset take 36 MB
 def truth_of(clip: WorldClip) -> Truth:
     """The twin of a rendered clip."""
     config = clip.config
@@ -75,7 +75,7 @@ def truth_of(clip: WorldClip) -> Truth:
 
 
 def score(video: Frames, truth: Truth, part: slice, last_seen: int) -> HiddenProcess:
-    """Scores of the frames ``part``, which are ``video``; a world that stopped still shows the frame ``last_seen``."""
+    """Scores of ``video``, the generated frames ``part``; ``last_seen`` is the last frame before the interruption."""
     seconds, frames = times(len(truth.frames), truth.fps), truth.frames
     now, then = seconds[part], seconds[last_seen]
     return measure_hidden_process(video, frames[part], frames[last_seen], truth.process, now, then)
@@ -84,7 +84,7 @@ def score(video: Frames, truth: Truth, part: slice, last_seen: int) -> HiddenPro
 # -- tables
 
 MEASURES = {
-    # medians: where a process hardly moved while it was hidden, a score divides by next to nothing
+    # medians, because the score of a process that hardly moved while it was hidden divides by almost 0
     "evolution, pixels (median)": field("evolution", statistic=np.median),
     "evolution, state (median)": field("state_evolution", statistic=np.median),
     "state error, % of the frame": field("state_error", 100.0),
@@ -99,7 +99,7 @@ ATTENTION = {
 
 
 def tables(runs: Mapping[str, Sequence[Run]]) -> dict[str, Table]:
-    """Recovery, in all and by kind of interruption, attention, and plain image-to-video; a row per name of runs."""
+    """Recovery (all clips, and per kind of interruption), attention, plain image-to-video; one row per variant."""
     first = next(iter(runs.values()))
     kinds = dict.fromkeys(row.by for run in first for row in run.values() if row.by != "nothing")
     out = {"recovery": recovery_table(runs)}
@@ -111,7 +111,7 @@ def tables(runs: Mapping[str, Sequence[Run]]) -> dict[str, Table]:
 
 
 def recovery_table(runs: Mapping[str, Sequence[Run]]) -> Table:
-    """Variants beside the controls."""
+    """The variants and the controls."""
     out = compare(MEASURES, runs, "recovery")
     forgetful = {name: some for name, some in runs.items() if any(c == FORGETFUL for c, _ in some[0])}
     out |= {f"{name}, without the past": cells for name, cells in compare(MEASURES, forgetful, FORGETFUL).items()}
@@ -120,13 +120,13 @@ def recovery_table(runs: Mapping[str, Sequence[Run]]) -> Table:
 
 
 def plain_table(runs: Mapping[str, Sequence[Run]]) -> Table:
-    """Undisturbed clips, before and after training, as a stream and bidirectional."""
+    """Undisturbed clips before and after training, as a stream and bidirectional."""
     first = next(iter(runs.values()))[:1]
     return {c.removeprefix("plain / "): intervals(MEASURES, first, c) for c in PLAIN_CONTROLS} | _plain(runs, None)
 
 
 def plain_minus_base(runs: Mapping[str, Sequence[Run]]) -> Table:
-    """The differences to the base model in the same mode, of undisturbed clips: below 0 in PSNR, it was forgotten."""
+    """Differences to the base model in the same mode, on undisturbed clips: a PSNR below 0 shows forgetting."""
     return _plain(runs, next(iter(runs.values()))[:1])
 
 

@@ -1,14 +1,14 @@
-"""Make a causal Wan that remembers, all of its weights, or go on where a run was stopped, on the same samples.
+"""Train all weights of a Wan to be causal, with memory. A run that was stopped continues with the same samples.
 
     python -m recipes.remind.train --preset tiny
     python -m recipes.remind.train --preset tiny --node-drop 0 --out runs/remind-tiny/no-drop --banks runs/remind-tiny
     accelerate launch -m recipes.remind.train --preset wan2.1-1.3b
 
-Teacher forcing: one forward sees all chunks of a clip twice, clean as memory and noisy to be made, each chunk at a
-noise level of its own. A curriculum hides, corrupts or moves what is remembered; each of its parts is a setting. The
-loss is on frames that are neither given nor degraded. OUT has the transformer (``transformer/``), PM-RoPE
-(``cameras/``), the checkpoint, and log.jsonl with the loss by noise level and the graph of each step. Processes and
-accumulated passes share the batch of a step; with ``--shard`` the processes share the weights too.
+Teacher forcing: one forward pass sees all chunks of a clip twice, clean as memory and noisy as targets, each with its
+own noise level. A curriculum hides, corrupts or moves the memory; each of its parts is a setting. The loss is on frames
+that are neither conditioning frames nor degraded. OUT has the transformer (``transformer/``), PM-RoPE (``cameras/``),
+the checkpoint, and log.jsonl with the loss by noise level and the graph of each step. Processes and accumulated passes
+split the batch of a step; with ``--shard`` the processes also split the weights.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from recipes.remind.presets import Command, Config, parse
 from recipes.remind.records import digest, read_records
 
 RESUME_OVERRIDES = training.RESUME_OVERRIDES | {"cache_frames", "train_clips", "test_clips"}
-"""Settings that a resumed run may change; the others would make it another run."""
+"""Settings that a resumed run may change."""
 
 
 def make_cameras(config: Config, backbone: WanBackbone) -> PMRoPE:
-    """A fresh PM-RoPE, which changes nothing yet."""
+    """A new PM-RoPE, which has no effect yet."""
     return PMRoPE(PMRoPEConfig.of(backbone.transformer, config.cameras)).to(backbone.device)
 
 
 class Objective(nn.Module):
-    """What is trained, the transformer and PM-RoPE; called with a batch, the loss of each frame that carries one."""
+    """The transformer and PM-RoPE, which are trained. A call returns the loss of each frame that has one."""
 
     def __init__(self, config: Config, backbone: WanBackbone, cameras: PMRoPE) -> None:
         super().__init__()
@@ -52,10 +52,7 @@ class Objective(nn.Module):
         self.config, self.text = config, TextCache(backbone, config.text_length)
 
     def forward(self, batch: Batch, forced: ForcedStep, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Squared errors of the velocity and their noise levels, both [B, frames with loss].
-
-        The transformer runs in the chunks of the attached teacher forcing, ``forced``, and of the attached cameras.
-        """
+        """Squared errors of the velocity and their noise levels, both [B, frames with loss]."""
         graph, latents, noise = batch.graph, batch.latents.to(device), batch.noise.to(device)
         text, memory_noise = self.embed(batch.captions).to(device), batch.memory_noise.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.config.dtype == "bf16"):
@@ -66,7 +63,7 @@ class Objective(nn.Module):
         return error, batch.sigma.repeat_interleave(sizes, dim=1)[:, mask].to(error)
 
     def embed(self, captions: Sequence[Sequence[str]]) -> Tensor:
-        """Text embeddings [B,L,D] if no sample changes its prompt, else [B,chunks,L,D]."""
+        """Text embeddings [B,L,D] if all chunks of each sample have the same prompt, else [B,chunks,L,D]."""
         if all(len(set(row)) == 1 for row in captions):
             return self.text([row[0] for row in captions])
         return torch.stack([self.text(list(row)) for row in captions])
@@ -82,7 +79,7 @@ def train(config: Config, backbone: WanBackbone, bank: MemoryBank, accelerator: 
     run = training.run_settings(
         config,
         RESUME_OVERRIDES,
-        processes=shares[0][1],  # shares of a step's batch, which its noise depends on
+        processes=shares[0][1],  # number of shares of a batch, on which its noise depends
         bank=bank.fingerprint,
         records=digest(read_records(bank.path)),
         weights=training.fingerprint(backbone.transformer),
@@ -130,7 +127,7 @@ def train(config: Config, backbone: WanBackbone, bank: MemoryBank, accelerator: 
 
 
 def save(config: Config, objective: Objective, state: training.TrainState, step: int, run: dict[str, Any]) -> None:
-    """Write transformer and PM-RoPE for use, then the checkpoint. All processes call it; the main one writes."""
+    """Write transformer and PM-RoPE, then the checkpoint. All processes call it; the main one writes."""
     if (whole := state.state_dict()) is not None:
         training.save_part(objective.transformer, whole["modules"], "transformer.", config.out / "transformer")
         training.save_part(objective.cameras, whole["modules"], "cameras.", config.out / "cameras")
@@ -138,7 +135,7 @@ def save(config: Config, objective: Objective, state: training.TrainState, step:
 
 
 def summary(batch: Batch) -> str:
-    """The graph of a step in a few letters: of each chunk its role, then k if given, d if dropped, n if noisy."""
+    """The graph of a step in letters: the role of each chunk, then k if conditioning, d if dropped, n if noisy."""
     marks = []
     for node in batch.graph.nodes:
         more = "k" * (node.conditioning_frames == node.frames) + "d" * node.dropped + "n" * (node.sigma > 0)
@@ -154,7 +151,7 @@ class Train(Command):
 
 
 def main(command: Command) -> int:
-    """Train; the exit code."""
+    """Train. Returns the exit code."""
     config = command.config
     bank = training.open_bank(config.folder / "train", "recipes.remind.prepare")
     accelerator = training.launch(config, "memkit-remind", asdict(config))

@@ -30,8 +30,7 @@ class Stage:
     max_conditioning_frames: int = 3
     """Largest number of conditioning frames per sample, in latent frames; it is drawn uniformly from 1."""
     shift: float = 2.0
-    """Shift of the noise levels. High noise levels, which decide the course of a motion, come more often with a larger
-    shift."""
+    """Shift of the noise levels. A larger one trains more on high noise levels, which decide the course of a motion."""
 
 
 STAGES = (

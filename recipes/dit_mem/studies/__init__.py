@@ -1,1 +1,1 @@
-"""What DiT-Mem claims, put to the test: claims, ablations and public benchmarks, each with one command."""
+"""Studies of DiT-Mem: claims, ablations and public benchmarks, each with one command."""

@@ -1,11 +1,11 @@
-"""The videos that PhyGenBench and VBench score, under the names that their scorers look for (docs/benchmarks.md).
+"""Generate the videos of PhyGenBench and VBench, with the file names that their scorers expect (docs/benchmarks.md).
 
     python -m recipes.dit_mem.studies.benchmarks --preset wan2.1-1.3b --benchmark phygenbench --prompts prompts.json
     python -m recipes.dit_mem.studies.benchmarks --preset wan2.1-1.3b --benchmark vbench --prompts prompts_per_category/
 
-A plan lists the videos; it follows from the prompt files and the seed alone. In the folder of the run, ``videos`` has
-the mp4 files and nothing else (VBench takes the suffix of all from the first file it meets), ``about`` the settings of
-each, and ``index.json``, at the end, the plan. Videos that exist and are whole are left alone.
+The list of videos depends on the prompt files and the seed only. In the output folder, ``videos`` has only MP4 files
+(VBench takes the suffix of all files from the first one), ``about`` has the settings of each video, and ``index.json``,
+which is written last, has the list. Complete videos are kept.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ class Benchmarks(Command):
     """The command line."""
 
     benchmark: Literal["phygenbench", "vbench"] = "phygenbench"
-    """Which videos to generate; the benchmark's own code scores them."""
+    """Benchmark whose videos to generate; its own code scores them."""
     prompts: Path | None = None
-    """PhyGenBench's prompts.json; VBench's folder of .txt files with one prompt per line, or one such file."""
+    """prompts.json of PhyGenBench; for VBench a folder of .txt files with one prompt per line, or one such file."""
     first: int = 0
-    """Number of prompts of each file to take, for a trial; 0 takes all. The rest can follow later."""
+    """Number of prompts per file, for a trial; 0 takes all."""
     videos_per_prompt: int = VIDEOS_PER_PROMPT
-    """Videos per prompt of VBench; its temporal_flickering needs 25."""
+    """Number of videos per prompt of VBench; its temporal_flickering needs 25."""
     video_name: str = VIDEO_NAME
-    """File name of PhyGenBench's videos; {n} counts its prompts from 1."""
+    """File name of the videos of PhyGenBench; {n} is the number of the prompt, from 1."""
     memory: Source = "retrieved"
-    """What each prompt is shown: its retrieved clips, clips drawn at random, or none."""
+    """Memory of each prompt: its retrieved clips, random clips, or none."""
     bank: Path | None = None
-    """The bank of these clips; by default the one that the encoder was trained on."""
+    """Bank of the clips; by default the one that the encoder was trained on."""
     encoder_from: Path | None = None
     """Folder or hub id of the trained encoder; by default OUT/encoder."""
     videos_to: Path | None = None
@@ -51,7 +51,7 @@ class Benchmarks(Command):
 
 
 def plan(options: Benchmarks) -> list[PlannedVideo]:
-    """All videos of the benchmark, from its prompt files."""
+    """List all videos of the benchmark, from its prompt files."""
     other = {"phygenbench": "videos_per_prompt", "vbench": "video_name"}[options.benchmark]
     if getattr(options, other) != getattr(Benchmarks, other):
         raise InputError(f"--{other.replace('_', '-')} is not for {options.benchmark}; leave it out.")
@@ -65,7 +65,7 @@ def plan(options: Benchmarks) -> list[PlannedVideo]:
 
 
 def main(options: Benchmarks) -> int:
-    """Generate the videos of a public benchmark that are missing; the exit code."""
+    """Generate the missing videos. Returns the exit code."""
     config, planned = options.config, plan(options)
     folder = options.videos_to or config.out / f"{options.benchmark}-{options.memory}"
     print(f"{options.benchmark}: {len({video.prompt for video in planned})} prompts, {len(planned)} videos")

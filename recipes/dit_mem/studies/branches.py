@@ -1,12 +1,12 @@
-"""What do low and high tokens carry? Low tokens of one clip with high tokens of another: whose colour, whose motion?
+"""Test what the low and the high tokens carry, by mixing low tokens of one clip with high tokens of another.
 
     python -m recipes.dit_mem.studies.branches --preset tiny --pairs 48
 
-Pairs are falls of the test bank that differ in colour and in planet. Without a prompt and without guidance, each pair
-is generated from the memory of the one clip, of the other, and of both mixtures, with the same noise. A video is
-compared with a clip by its body's colour, by its path, by its gravity, and by its scene: what stands still. "both" is
-the clip of which all tokens were shown, "neither" the one of the pair that was not; between these two lie "low" and
-"high", the clips of the mixtures. An encoder without two branches has the first two alone.
+Pairs are falls of the test bank that differ in colour and in planet. Without prompt and guidance, videos are generated
+from the memory of each clip of a pair and from both mixtures, with the same noise. A video is compared with a clip by
+the colour, path and gravity of the body and by the static scene. The row "both" compares with the clip of all tokens,
+"neither" with the other clip of the pair, "low" and "high" with the clips of the mixtures. Encoders without two
+branches have the first two rows only.
 """
 
 from __future__ import annotations
@@ -44,27 +44,27 @@ class Branches(Command):
     """The command line."""
 
     pairs: int = 48
-    """Number of pairs; each gives two mixtures."""
+    """Number of pairs; each has two mixtures."""
     noise_seed: int = 42
-    """Seed of the noise of the first pair; the next pairs count up."""
+    """Seed of the noise of the first pair; each further pair adds 1."""
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """How like one clip a video is; ``condition`` is the part that the clip had in its memory."""
+    """The similarity of a video to one clip; ``condition`` says which tokens of its memory came from the clip."""
 
     id: str
     condition: Role
     colour: bool
-    """Whether a body of the clip's colour is found in nine of ten frames."""
+    """Whether a body of the colour of the clip is found in ≥ 90 % of the frames."""
     path: float
-    """Mean distance from the clip's path, in shares of the frame's width; NaN without a body of either colour."""
+    """Mean distance from the path of the clip, relative to the width of the frame; NaN without a body."""
     gravity: float
-    """Of the video, fitted."""
+    """Gravity fitted to the video."""
     of_clip: float
-    """Gravity of the clip."""
+    """True gravity of the clip."""
     scene: float
-    """Mean distance of what stands still from that of the clip, in shares of the range of colours."""
+    """Mean distance of the static scene from that of the clip, relative to the range of colours."""
 
 
 MEASURES = {
@@ -77,7 +77,7 @@ MEASURES = {
 
 
 def pairs_of(bank: MemoryBank, count: int) -> list[tuple[str, str]]:
-    """Falls in the order of the bank, each with one drawn from those of another colour and planet."""
+    """Falls in the order of the bank, each with a random fall of another colour and planet."""
     falls = {id: law for id in bank.ids if isinstance(law := law_of(id), Fall)}
 
     def partner(id: str) -> str:
@@ -89,7 +89,7 @@ def pairs_of(bank: MemoryBank, count: int) -> list[tuple[str, str]]:
 
 
 def likeness(video: UInt8[Tensor, "t h w c"], clip: str, other: str, role: Role, pair: str, fps: float) -> Likeness:
-    """How like ``clip`` a video is; the body may have the colour of either clip of the pair."""
+    """The similarity of a video to ``clip``; its body may have the colour of either clip of the pair."""
     law, strange = law_of(clip), law_of(other)
     gravity = constants_of(law)["gravity"]
     scene = scene_distance(video, law.video(len(video), fps, video.shape[1]))
@@ -102,13 +102,13 @@ def likeness(video: UInt8[Tensor, "t h w c"], clip: str, other: str, role: Role,
 
 
 def memory_of(encoder: MemoryEncoder, bank: MemoryBank, low: Sequence[str], high: Sequence[str]) -> Memory | None:
-    """One clip per row: its low tokens, with the high tokens of the other; alone if the encoder has no two branches."""
+    """Low tokens of one clip and high tokens of another per row; all of the first if there are no two branches."""
     a, b = ([[id] for id in ids] for ids in (low, high))
     return encode(encoder, bank, a, b if isinstance(encoder, FrequencyEncoder | DitMemEncoder) else None)
 
 
 def compare(command: Branches) -> list[Likeness]:
-    """All rows of a run; what is missing is generated and measured."""
+    """Generate and measure what is missing. Returns all rows of a run."""
     config = command.config
     bank, backbone = MemoryBank.open(config.test_bank), load_backbone(config)
     encoder = load_encoder(config.encoder_folder, config.encoder).to(backbone.device)
@@ -138,7 +138,7 @@ def compare(command: Branches) -> list[Likeness]:
 
 
 def _roles(which: tuple[int, int]) -> tuple[Role, Role]:
-    """Of the clip with the low tokens, and of the other, for (low, high) of a pair."""
+    """The roles of the clip of the low tokens and of the other clip; ``which`` are the clips of low and high tokens."""
     return ("both", "neither") if which[0] == which[1] else ("low", "high")
 
 
@@ -147,7 +147,7 @@ def _name(pair: tuple[str, str], which: tuple[int, int]) -> str:
 
 
 def table(runs: Sequence[Sequence[Likeness]]) -> Table:
-    """By part in the memory: colour found, path error, correlation of gravity with the clip's; over runs and videos."""
+    """`MEASURES` by role of the clip in the memory, over runs and videos."""
     out: Table = {}
     for role in dict.fromkeys(row.condition for run in runs for row in run):
         rows = [sorted((row for row in run if row.condition == role), key=lambda row: row.id) for run in runs]
@@ -156,7 +156,7 @@ def table(runs: Sequence[Sequence[Likeness]]) -> Table:
 
 
 def main(command: Branches) -> int:
-    """Measure, print the table and write it to OUT/branches.json; the exit code."""
+    """Measure, print the table and write it to OUT/branches.json. Returns the exit code."""
     file = command.config.out / "branches.json"
     write_tables(file, {"": table([compare(command)])})
     report_done(file)

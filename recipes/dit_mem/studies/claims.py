@@ -1,16 +1,16 @@
-"""The claims of DiT-Mem. One command trains the encoders of a claim, measures them and prints its tables.
+"""Test a claim of DiT-Mem: train the encoders that it needs, measure them, and print its tables.
 
     python -m recipes.dit_mem.studies.claims --claim knowledge     # none, retrieved, other, random, oracle
-    python -m recipes.dit_mem.studies.claims --claim plug          # k = 1, 3, 5, 10; retrieval that is partly wrong
-    python -m recipes.dit_mem.studies.claims --claim guidance      # memory for the conditional branch, or a third term
+    python -m recipes.dit_mem.studies.claims --claim plug          # k = 1, 3, 5, 10; partly wrong retrieval
+    python -m recipes.dit_mem.studies.claims --claim guidance      # memory in the conditional branch, or a third term
     python -m recipes.dit_mem.studies.claims --claim mixture       # low tokens of one planet, high tokens of another
-    python -m recipes.dit_mem.studies.claims --claim encoders      # ours, the release's, and the controls, side by side
+    python -m recipes.dit_mem.studies.claims --claim encoders      # ours, that of the release, and controls
     python -m recipes.dit_mem.studies.claims --claim branches      # low tokens of one clip, high tokens of another
-    python -m recipes.dit_mem.studies.claims --claim appearance    # the same, of encoders trained on the clip itself
+    python -m recipes.dit_mem.studies.claims --claim appearance    # the same for encoders trained on the clip itself
 
 Intervals are over prompts and training runs. Claims share runs and measurements, below OUT; a command that was stopped
-continues where it was. The tables are in OUT too, as JSON: CLAIM.json, CLAIM-from-frame.json, with the encoder in the
-name where it is not "frequency".
+continues where it was. The tables are written to OUT/CLAIM.json or CLAIM-from-frame.json, with the name of the encoder
+if it is not "frequency".
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Claim = Literal["knowledge", "plug", "guidance", "mixture", "encoders", "branche
 OF_ONE_ENCODER = ("knowledge", "plug", "guidance", "mixture")
 BY_BRANCH = ("branches", "appearance")
 ITSELF: dict[str, Any] = {"pool": 0, "image_cond_prob": 0.0, "drop_text": 1.0, "shift": 3.0}
-"""Memory is the target itself, without a text or a first frame: it must carry the appearance as well as the law."""
+"""The memory is the target itself, without text and conditioning frame, so that it must carry the appearance too."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ class Claims(StudyFlags, Command):
     claim: Claim = "knowledge"
     """The claim to test."""
     encoders: tuple[EncoderName | str, ...] = ()
-    """Encoders of "encoders", "branches" and "appearance", instead of all; the other claims are about --encoder."""
+    """Encoders to compare in "encoders", "branches" and "appearance"; by default all. Other claims use --encoder."""
     clips: int = evaluate.Evaluate.clips
-    """Number of prompts; of "branches" and "appearance" see --pairs."""
+    """Number of prompts; for "branches" and "appearance" see --pairs."""
     pairs: int = branches.Branches.pairs
-    """Number of pairs of "branches" and "appearance"."""
+    """Number of pairs in "branches" and "appearance"."""
     from_frame: bool = False
-    """Give every prompt the first frame of its clip; not for "branches" and "appearance"."""
+    """Condition every prompt on the first frame of its clip; not for "branches" and "appearance"."""
 
     def evaluation(self, config: Config) -> evaluate.Evaluate:
         """The evaluation of a run."""
@@ -57,14 +57,14 @@ class Claims(StudyFlags, Command):
 
 
 def variants(claim: Claim, encoders: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Settings by name. All claims but "appearance" share the runs of an encoder."""
+    """Settings by name. All claims except "appearance" share the runs of an encoder."""
     if claim == "appearance":
         return {f"own-{encoder}": {"encoder": encoder, **ITSELF} for encoder in encoders}
     return {encoder: {"encoder": encoder} for encoder in encoders}
 
 
 def measure(config: Config, conditions: Sequence[str], command: Claims) -> Any:
-    """Train and measure what is missing of one run: its rows, and for most claims the names of the conditions."""
+    """Train and measure what is missing of one run. Returns its rows, and for most claims the names of conditions."""
     train.main(Command(config))
     if command.claim in BY_BRANCH:
         return branches.compare(branches.Branches(config, pairs=command.pairs))
@@ -72,7 +72,7 @@ def measure(config: Config, conditions: Sequence[str], command: Claims) -> Any:
 
 
 def tables_of(results: Mapping[str, list[Any]], claim: Claim) -> Mapping[str, Table]:
-    """The tables of a claim, from what `measure` returned."""
+    """The tables of a claim, from the results of `measure`."""
     if claim in BY_BRANCH:
         return {name.removeprefix("own-"): branches.table(runs) for name, runs in results.items()}
     runs = {name: [run for run, _ in some] for name, some in results.items()}
@@ -89,7 +89,7 @@ def tables_of(results: Mapping[str, list[Any]], claim: Claim) -> Mapping[str, Ta
 
 
 def compare_encoders(runs: Mapping[str, list[Run]]) -> dict[str, Table]:
-    """By constant, what memory does with each encoder: errors minus those without memory, and who is followed."""
+    """Per encoder, over all clips and by constant: errors minus those without memory, and correlations."""
     out: dict[str, Table] = {"": {}}
     for encoder, mine in runs.items():
         retrieved, other, oracle = (intervals(OVERALL, mine, name) for name in ("retrieved", "other", "oracle"))
@@ -119,12 +119,12 @@ def study(command: Claims) -> Study[Config, Any]:
     encoders = command.encoders or get_args(EncoderName)
     if command.claim in OF_ONE_ENCODER:
         encoders = (command.config.encoder,)
-    some = variants(command.claim, encoders)
-    return Study(command.config, some, partial(measure, command=command), partial(tables_of, claim=command.claim))
+    runs = variants(command.claim, encoders)
+    return Study(command.config, runs, partial(measure, command=command), partial(tables_of, claim=command.claim))
 
 
 def main(command: Claims) -> int:
-    """Print and write the tables of one claim; the exit code."""
+    """Print and write the tables of one claim. Returns the exit code."""
     config, name = command.config, command.claim
     prepare.main(prepare.Prepare(config))
     if name not in BY_BRANCH:

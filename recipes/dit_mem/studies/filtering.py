@@ -1,20 +1,20 @@
-"""What do low and high frequencies of the hidden states carry? Filter them while the frozen model samples.
+"""Filter the hidden states of the frozen model while it samples, to test what low and high frequencies carry.
 
     python -m recipes.dit_mem.studies.filtering --preset tiny
 
-DiT-Mem (arXiv 2511.19229) rests on a claim: the hidden states of a video DiT can be steered, and a low-pass filter in
-embedding space keeps appearance, a high-pass filter motion and physics. Here nothing is trained. The patch embeddings,
-or the states after a block, are filtered over the grid of patches, at every step and in both branches of the guidance.
-A prompt has the same noise under all conditions, and each clip is compared with its unfiltered twin.
+DiT-Mem (arXiv 2511.19229) claims that a low-pass filter in embedding space keeps appearance, and a high-pass filter
+keeps motion and physics. The patch embeddings, or the states after a block, are filtered over the grid of patches, at
+every step and in both branches of guidance; nothing is trained. A prompt has the same noise under all conditions, and
+each clip is compared with its unfiltered twin.
 
-How to read it: "another seed" tells how much any other sample of the prompt differs. "state changed" is the dose, the
-mean square of the change as a share of the state's own; conditions of unlike dose tell of the dose first. A filter
-also hides noise from the model, and what it does not see it cannot take out. tiny-wan's grid is 5×4×4: there is no more
-to tell apart than 0, 0.2, 0.4 in time and 0, 0.25, 0.5 in space.
+The row "another seed" shows how much other samples of the prompt differ. "state changed" is the mean square of the
+change relative to that of the state; conditions are comparable only at similar values. A filter also hides noise from
+the model, which then cannot remove it. The grid of tiny-wan is 5×4×4, so that its only frequencies are 0, 0.2 and 0.4
+in time, and 0, 0.25 and 0.5 in space.
 
 Intervals are 95 % bootstraps over prompts. OUT/filtering.json has the clips and the table; a command that was stopped
-continues there. OUT/filtering has the unfiltered twins, and a few videos of each condition; OUT/filtering.png shows
-the first prompt under those of the greatest strength.
+continues where it was. OUT/filtering has the unfiltered twins and a few videos per condition; OUT/filtering.png shows
+the first prompt under the conditions of the greatest strength.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from recipes.dit_mem.studies.twins import UNFILTERED, Row, tabulate
 
 ANOTHER = "another seed"
 AGAIN = "remove it to generate the clips again"
-OTHER_SEED = 1_000_000  # what the second unfiltered run adds to the seeds
+OTHER_SEED = 1_000_000  # added to the seeds of the second unfiltered run
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,13 @@ class Filtering(Command):
     """The command line."""
 
     prompts: int = 48
-    """Number of prompts, captions of falls on planets that nothing was trained on."""
+    """Number of prompts, captions of falls on unseen planets."""
     cutoffs: tuple[float, ...] = (0.25,)
-    """Cut-offs in cycles per patch, in time and in space; the gain is 1/2 there."""
+    """Cut-off frequencies in cycles per patch, in time and in space, at which the gain is 1/2."""
     strengths: tuple[float, ...] = (1.0, 0.5)
-    """Of x + strength·(filtered − x); below 0 what the filter takes away is raised instead."""
+    """Strengths of x + strength·(filtered − x); a negative one amplifies what the filter removes."""
     blocks: tuple[int, ...] = ()
-    """Blocks to filter after, besides the embeddings; by default the first, the middle and a late one."""
+    """Blocks to filter after, in addition to the embeddings; by default the first, the middle and a late block."""
     keep: int = 4
     """Number of videos per condition to keep in OUT/filtering."""
 
@@ -80,7 +80,7 @@ BANDS: dict[str, Callable[[float], nn.Module]] = {
 
 
 class Condition(NamedTuple):
-    """``keep`` None filters nothing; see `filter_hidden_states`."""
+    """The arguments of `filter_hidden_states`; with ``keep`` None nothing is filtered."""
 
     name: str
     keep: nn.Module | None = None
@@ -88,14 +88,14 @@ class Condition(NamedTuple):
     strength: float = 1.0
 
     def on(self, backbone: WanBackbone) -> AbstractContextManager[list[Tensor]]:
-        """The backbone under this condition; yields the changes that `filter_hidden_states` records."""
+        """Filter the backbone; yields the changes that `filter_hidden_states` records."""
         if self.keep is None:
             return nullcontext([])
         return filter_hidden_states(backbone, self.keep, self.place, self.strength)
 
 
 def conditions(command: Filtering, layers: int) -> list[Condition]:
-    """All conditions for a model of so many blocks, the unfiltered first."""
+    """All conditions for a model with ``layers`` blocks, the unfiltered one first."""
     places: list[Place] = ["embedding", *(command.blocks or dict.fromkeys((0, layers // 2, 3 * layers // 4)))]
     return [Condition(UNFILTERED), Condition(ANOTHER)] + [
         Condition(f"{band} {cutoff:g}, {where}, {strength:g}", make(cutoff), place, strength)
@@ -108,7 +108,7 @@ def conditions(command: Filtering, layers: int) -> list[Condition]:
 
 
 class FilteredClips:
-    """The rows of OUT/filtering.json, to which the clips that are missing are added."""
+    """The rows of OUT/filtering.json, to which missing clips are added."""
 
     def __init__(self, command: Filtering, backbone: WanBackbone) -> None:
         self.command, self.backbone, config = command, backbone, command.config
@@ -125,7 +125,7 @@ class FilteredClips:
             self.rows = {(row.condition, row.prompt): row for row in rows}
 
     def add(self, condition: Condition) -> None:
-        """Add the missing rows of a condition. A batch is generated again as a whole, to be the same to the bit."""
+        """Add the missing rows of a condition. Whole batches are generated, so that results are bit-equal."""
         prompts, fps = range(self.command.prompts), self.backbone.video_format.fps
         size = self.command.config.videos_at_once
         batches = [prompts[i : i + size] for i in prompts[::size]]
@@ -146,19 +146,19 @@ class FilteredClips:
             self.write({})
 
     def lacks(self, condition: Condition, prompt: int) -> bool:
-        """Whether the row, or the twin that it was compared with, is missing."""
+        """Whether the row or its unfiltered twin is missing."""
         return (condition.name, prompt) not in self.rows or not self.twin(prompt).exists()
 
     def twin(self, prompt: int) -> Path:
-        """The file of the unfiltered clip."""
+        """File of the unfiltered twin."""
         return self.folder / f"{prompt:02d}.safetensors"
 
     def kept(self, condition: Condition, prompt: int) -> Path:
-        """The file of a video, if it is among those that are kept."""
+        """File of a video that is kept."""
         return self.folder / f"{prompt:02d}-{condition.name.replace(', ', '-')}.mp4"
 
     def generate(self, condition: Condition, prompts: range) -> tuple[Tensor, list[float]]:
-        """Videos, and how much the state of each was changed."""
+        """The videos, and the mean relative change of the state of each."""
         config, offset = self.command.config, OTHER_SEED if condition.name == ANOTHER else 0
         with condition.on(self.backbone) as changes:
             videos = generate_videos(
@@ -173,7 +173,7 @@ class FilteredClips:
         return videos, torch.stack(changes or [torch.zeros(len(prompts))]).mean(0).tolist()
 
     def write(self, table: Table) -> None:
-        """Write all rows, and the table once there is one."""
+        """Write all rows and the table."""
         clips = [asdict(row) for row in self.rows.values()]
         content = {"made_with": self.settings, "clips": clips, "table": table_to_json(table)}
         write_json(self.file, to_json(content))
@@ -185,7 +185,7 @@ def law_of(prompt: int) -> Event:
 
 
 def picture(clips: FilteredClips, shown: Sequence[Condition]) -> Image.Image:
-    """The first prompt under these conditions, from the videos that were kept."""
+    """Contact sheet of the first prompt under these conditions, from the kept videos."""
     form, videos = clips.backbone.video_format, []
     for condition in shown:
         label = condition.name.rsplit(", ", 1)[0].replace("high and mean", "high+mean")
@@ -196,12 +196,12 @@ def picture(clips: FilteredClips, shown: Sequence[Condition]) -> Image.Image:
 
 
 def run(command: Filtering) -> tuple[FilteredClips, list[Condition]]:
-    """All clips, of which the missing ones are generated, and their conditions."""
+    """Generate the missing clips. Returns all clips and their conditions."""
     backbone = load_backbone(command.config)
     todo = conditions(command, len(backbone.transformer.blocks))
     for condition in todo:
         with condition.on(backbone):
-            pass  # what does not fit is refused now, not after hours
+            pass  # raises now rather than after hours
     clips = FilteredClips(command, backbone)
     for condition in todo:
         clips.add(condition)
@@ -209,7 +209,7 @@ def run(command: Filtering) -> tuple[FilteredClips, list[Condition]]:
 
 
 def main(command: Filtering) -> int:
-    """Generate what is missing, print and write the table; the exit code."""
+    """Generate what is missing, print and write the table. Returns the exit code."""
     clips, todo = run(command)
     table = tabulate(clips.rows, [condition.name for condition in todo], command.prompts)
     clips.write(table)

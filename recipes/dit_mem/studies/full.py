@@ -1,21 +1,20 @@
-"""What does memory save? Train all weights of the backbone on the clips that memory would only show it.
+"""Compare memory with fine-tuning: train all weights of the backbone on the clips that memory would show it.
 
     python -m recipes.dit_mem.studies.full --preset tiny --measure-at 150
     python -m recipes.dit_mem.studies.full --preset tiny --data train --seeds 42 1 2
 
-Names of the test bank stand for constants that only its clips tell. Memory looks them up when a prompt asks; here the
-weights learn them from the same clips, those of the prompts left out. With ``--data train`` they learn from the clips
-of the encoder instead, which have other names. Loss and settings are those of `recipes.dit_mem.train`, but for steps
-and learning rate. Prompts, noise and sampler are those of `recipes.dit_mem.evaluate`, whose frozen backbone without
-memory is step 0. An earlier step that is measured is one of the same run, and the learning rate has not yet fallen
-there; ``--full-steps`` makes a run that ends there.
+The names in the test bank stand for constants that only its clips show. Memory retrieves these clips; here the weights
+learn from them, except for those of the prompts. With ``--data train`` they learn from the training clips of the
+encoder, which have other names. Loss and settings are those of `recipes.dit_mem.train`, except for steps and learning
+rate. Prompts, noise and sampler are those of `recipes.dit_mem.evaluate`, whose frozen backbone without memory is step
+0. At an earlier measured step of a run, the learning rate has not decreased yet; ``--full-steps`` ends a run there.
 
-Such training also changes what nobody asked for: the loss on clips of other laws, with the same noise at each step,
-tells how much. Memory leaves the backbone as it is, and this loss with it.
+The loss on clips of other laws, with the same noise at each step, shows how much the training changes other abilities
+of the model. Memory does not change the backbone.
 
-OUT/full (or OUT/full-train; of seeds but --seed below OUT/seed-N) has the checkpoint, the log, the measured rows and
-videos; OUT/full.json the tables. Intervals are over prompts and runs. What was stopped goes on. The weights change in
-memory and in the checkpoint; the backbone's own folder stays as it was.
+OUT/full (or OUT/full-train; for seeds other than --seed below OUT/seed-N) has the checkpoint, the log, the measured
+rows and videos; OUT/full.json has the tables. Intervals are over prompts and runs. A command that was stopped continues
+where it was. The folder of the backbone is not changed.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ OTHER_LAWS = tuple(law.kind for law in LAWS if law.kind not in (*FALLS, *PROCESS
 OTHER_CLIPS = 64
 DECIDE = {"model", "dtype", "seed", "steps", "batch", "lr", "warmup", "schedule", "clip_norm", "shift", "weighting"}
 DECIDE |= {"drop_text", "text_length", "checkpointing", "image_cond_prob"}
-"""The settings that decide the weights."""
+"""Settings that determine the weights."""
 SAMPLER = {"sampling_steps", "guidance_scale", "flow_shift", "negative_prompt"}
 
 
@@ -64,17 +63,17 @@ class Full(Prompts):
     """The command line."""
 
     data: Literal["test", "train"] = "test"
-    """What to learn from: the clips of the test bank that are no prompts, or the bank of the encoder."""
+    """Training clips: those of the test bank that are not prompts, or those of the encoder."""
     full_steps: int = 600
-    """Number of training steps; --steps is the encoder's."""
+    """Number of training steps; --steps is that of the encoder."""
     full_lr: float = 3e-4
-    """Highest learning rate; --lr is the encoder's."""
+    """Peak learning rate; --lr is that of the encoder."""
     seeds: tuple[int, ...] = ()
     """Seeds of the training runs, one run per seed; by default --seed alone."""
     jobs: int = 1
     """Number of runs to train at once, each in a process with one thread."""
     measure_at: tuple[int, ...] = ()
-    """Steps after which to measure, besides 0 and the last."""
+    """Steps after which to measure, in addition to 0 and the last step."""
 
     @property
     def name(self) -> str:
@@ -109,11 +108,11 @@ class Tuned(NamedTuple):
     """Seconds of training, by number of steps."""
     parameters: int
     clips: int
-    """Number of clips that it was trained on."""
+    """Number of training clips."""
 
 
 def training_clips(command: Full, test_bank: MemoryBank) -> Clips:
-    """The clips to train on, never a prompt. Raises `InputError` where there is none."""
+    """The training clips, without prompts. Raises `InputError` if there are none."""
     config = command.tuned
     if command.data == "train":
         bank = open_bank(config.bank, "recipes.dit_mem.prepare")
@@ -124,7 +123,7 @@ def training_clips(command: Full, test_bank: MemoryBank) -> Clips:
 
 
 def other_laws(backbone: WanBackbone, shift: float) -> Samples:
-    """Clips of laws that are neither falls nor processes, always the same, at noise levels evenly spread."""
+    """The same clips of laws that are neither falls nor processes, at evenly spread noise levels."""
     form = backbone.video_format
     laws = [sample_law(random.Random(f"forget/{i}"), "train", OTHER_LAWS) for i in range(OTHER_CLIPS)]
     videos = (to_model(law.video(form.num_frames, form.fps, form.height)) for law in laws)
@@ -135,7 +134,7 @@ def other_laws(backbone: WanBackbone, shift: float) -> Samples:
 
 @torch.no_grad()
 def losses_on(text: TextCache, samples: Samples, at_once: int) -> Float[Tensor, " batch"]:
-    """Flow-matching loss of each sample, with texts of the pipeline's own length."""
+    """Flow-matching loss of each sample, with the text length of the pipeline."""
     losses = []
     for i in range(0, len(samples.captions), at_once):
         with ExitStack() as attached:
@@ -172,7 +171,7 @@ def fine_tune(command: Full) -> Tuned:
 
 
 def _about(config: Config, names: set[str], data: Clips, backbone: WanBackbone) -> dict[str, Any]:
-    """What a run is made of: settings, clips, and the weights that it starts from."""
+    """The identity of a run: settings, clips, and initial weights."""
     made_of = {"bank": data.bank.fingerprint, "clips": len(data.ids), "backbone": fingerprint(*backbone.transformers)}
     return run_settings(config, [field.name for field in fields(config) if field.name not in names], **made_of)
 
@@ -192,7 +191,7 @@ def _name(point: int) -> str:
 
 
 def tables(runs: Sequence[Tuned]) -> dict[str, Table]:
-    """Tables of runs on the same prompts: "cost", errors and forgetting by steps, and those of every evaluation."""
+    """The table "cost" with errors and forgetting by steps, and the tables of every evaluation."""
     first, cost = runs[0], {}
     usual = score_tables([run.rows for run in runs], [_name(point) for point in first.forgot])
     frozen = _thousandths(runs, 0)
@@ -213,15 +212,15 @@ def tables(runs: Sequence[Tuned]) -> dict[str, Table]:
 
 
 def _thousandths(runs: Sequence[Tuned], point: int) -> np.ndarray:
-    """Losses on other laws, [runs, clips]."""
+    """Losses on other laws × 1000, [runs, clips]."""
     return 1000 * np.stack([run.forgot[point].double().numpy() for run in runs])
 
 
 def main(command: Full) -> int:
-    """Train, measure, print the tables and write them; the exit code."""
+    """Train, measure, print the tables and write them. Returns the exit code."""
     commands = [command.run(seed) for seed in command.seeds or [command.config.seed]]
     if command.jobs > 1:
-        open_evaluator(command.evaluation).measure_without_memory()  # rows that all runs share, written once
+        open_evaluator(command.evaluation).measure_without_memory()  # written once, for all runs
     runs = parallel_map(fine_tune, commands, command.jobs)
     file = command.config.out / f"{command.name}{command.suffix}.json"
     write_tables(file, tables(runs), UNITS, digits)

@@ -1,4 +1,4 @@
-"""Train all weights of the backbone, without memory, by flow matching: what the encoder is compared with."""
+"""Train all weights of the backbone without memory, by flow matching, as a baseline for memory."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from recipes.dit_mem.train import learning_rate
 
 
 class Clips:
-    """Batches of some clips of a bank, each a function of the seed and the step alone."""
+    """Batches of some clips of a bank. A batch depends on the seed and the step only."""
 
     def __init__(self, bank: MemoryBank, ids: Sequence[str], config: Config) -> None:
         self.bank, self.ids, self.config = bank, list(ids), config
         self._captions = dict(zip(bank.ids, bank.captions, strict=True))
 
     def batch(self, step: int) -> Samples:
-        """Clips drawn anew; one noise level in each of as many equal strata as there are samples."""
+        """The batch of a step, with one noise level per stratum of equal size."""
         config = self.config
         rngs = [random.Random(f"full/{config.seed}/{step}/{place}") for place in range(config.batch)]
         ids = [rng.choice(self.ids) for rng in rngs]
@@ -42,12 +42,11 @@ class Clips:
 
 
 class Tuning:
-    """A backbone in training, which goes on where the checkpoint of its folder is.
+    """A backbone in training, which continues from the checkpoint in its folder.
 
-    ``run`` is what must not have changed since; see `memkit.training.run_settings`. ``kept`` are figures by
-    step that each checkpoint takes along.
+    ``run`` is the result of `memkit.training.run_settings`. ``kept`` are figures by step, which the checkpoints keep.
 
-    Raises `InputError` for weights in bf16, most of which so small steps would not move at all.
+    Raises `InputError` for weights in bf16, most of which such small steps would not change.
     """
 
     def __init__(self, backbone: WanBackbone, data: Clips, run: dict[str, Any]) -> None:
@@ -68,15 +67,15 @@ class Tuning:
 
     @property
     def parameters(self) -> int:
-        """Number of parameters that are trained: all of the backbone's."""
+        """Number of trained parameters."""
         return sum(p.numel() for p in self.weights.parameters())
 
     def until(self, end: int) -> None:
-        """Train to that step, if it is not there yet, and save. Raises `InputError` if the disk has no room for it."""
+        """Train up to a step, if it was not reached yet, and save. Raises `InputError` if the disk is too full."""
         if self.step >= end:
             return
         config = self.config
-        # the weights and two moments, twice while one checkpoint replaces the other
+        # a checkpoint has the weights and two moments; while it is replaced, there are two
         training.check_disk("full", config.out, 24 * self.parameters)
         log = training.RunLog(config.out, "full", self.step, config.steps)
         with training.prepared(self.backbone, config.text_length, config.checkpointing):
@@ -105,5 +104,5 @@ class Tuning:
         training.save_checkpoint({**state, "kept": self.kept}, self.file, self.run)
 
     def seconds(self, step: int) -> float:
-        """Seconds of training to a step where it was saved, over all resumes; what is done between is left out."""
+        """Seconds of training up to a saved step, resumed runs included, without the measurements in between."""
         return max(row["seconds"] for row in training.read_run_log(self.config.out) if row["step"] < step)

@@ -1,4 +1,4 @@
-"""The row of a filtered clip and its unfiltered twin, generated from the same noise, and the table of all clips."""
+"""Scores of filtered clips relative to their unfiltered twins, which have the same noise; their table."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ UNFILTERED = "unfiltered"
 
 @dataclass(frozen=True)
 class Row:
-    """The scores of one clip: see `memkit.metrics.TwinComparison` for those after the first three."""
+    """The scores of one clip. See `memkit.metrics.TwinComparison` for those after the first three."""
 
     condition: str
     prompt: int
     changed: float
-    """The dose: the change of the state as a share of its own mean square, mean over the calls of the model."""
+    """Mean square of the change relative to that of the state, mean over the calls of the model."""
     found: bool
     law_residual: float
     path_distance: float
@@ -31,7 +31,7 @@ class Row:
 
 
 def tabulate(rows: dict[tuple[str, int], Row], names: list[str], prompts: int) -> Table:
-    """One row per condition; twins are not compared with themselves."""
+    """One row per condition. Twins are not compared with themselves."""
 
     def column(name: str, field: str) -> np.ndarray:
         itself = name == UNFILTERED and field in ("path_distance", "colour_distance", "squared_error")
@@ -58,7 +58,7 @@ def tabulate(rows: dict[tuple[str, int], Row], names: list[str], prompts: int) -
 
 
 def psnr_of_all(squared_error: np.ndarray) -> float:
-    """In dB, of the mean error of all clips; NaN of equal ones."""
+    """PSNR in dB from the mean squared error of all clips; NaN if they are equal."""
     return -10 * math.log10(error) if (error := squared_error.mean()) > 0 else math.nan
 
 

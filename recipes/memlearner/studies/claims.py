@@ -1,15 +1,15 @@
-"""The claims of MemLearner. One command trains the runs of a claim, measures them and prints its tables.
+"""Test a claim of MemLearner: train the runs that it needs, measure them, and print its tables.
 
     python -m recipes.memlearner.studies.claims --claim methods   # learned queries, rules, packing, no memory
     python -m recipes.memlearner.studies.claims --claim layers    # the number of query layers
     python -m recipes.memlearner.studies.claims --claim edges     # without Q→P, with Q→Q
-    python -m recipes.memlearner.studies.claims --claim queries   # Q from noise or a copy of P, and its timestep
-    python -m recipes.memlearner.studies.claims --claim separate  # a module beside the model, pre-trained or not
-    python -m recipes.memlearner.studies.claims --claim window    # DFoT's noise on context frames in training
+    python -m recipes.memlearner.studies.claims --claim queries   # Q from noise or a copy of P; its timestep
+    python -m recipes.memlearner.studies.claims --claim separate  # a separate query module, pre-trained or not
+    python -m recipes.memlearner.studies.claims --claim window    # noise on context frames in training (DFoT)
 
-All runs start from OUT/base, which learns cameras and rooms without memory; from there all have the same number of
-steps and the same samples. Intervals are over rooms and training runs. Claims share runs and measurements; a command
-that was stopped continues where it was.
+All runs start from OUT/base, which was trained without memory, and have the same number of steps and the same samples.
+Intervals are over rooms and training runs. Claims share runs and measurements; a command that was stopped continues
+where it was.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ class Claims(StudyFlags, Command):
     claim: Claim = "methods"
     """The claim to test."""
     rooms: int = evaluate.Evaluate.rooms
-    """Number of test rooms, each without people and with them."""
+    """Number of test rooms, each without people and with people."""
     base_steps: int = 1500
-    """Steps of the run that all others start from."""
+    """Number of steps of the run that all others start from."""
     base_lr: float = 2e-3
-    """Learning rate of its transformer."""
+    """Learning rate of the transformer in that run."""
 
 
 def variants(claim: Claim, blocks: int, layers: int, pretrain_steps: int = 0) -> dict[str, dict[str, Any]]:
-    """Settings by name; a name stands for the same run in all claims.
+    """Settings by name. A name stands for the same run in all claims.
 
-    All have the same number of steps; "separate-pretrained" has as many more, in which the module learns alone.
+    All runs have the same number of steps. "separate-pretrained" first has equally many for the query module alone.
     """
     learned, separate, none = ({"method": name} for name in ("learned", "separate", "none"))
     noise, clean = {"query": "noise"}, {"query_time": "clean"}
@@ -103,7 +103,7 @@ def study(command: Claims) -> Study[Config, Run]:
 
 
 def main(command: Claims) -> int:
-    """Print and write the tables of one claim; the exit code."""
+    """Print and write the tables of one claim. Returns the exit code."""
     prepare.main(prepare.Prepare(command.config))
     base = base_config(command)
     train.main(Command(base))

@@ -1,11 +1,11 @@
-"""One page of pictures from the claims: rollouts that turn away and come back, side by side.
+"""Write a page of rollouts in which the camera turns away and comes back, from the videos of the claims.
 
     python -m recipes.memlearner.studies.report --preset tiny    # after studies.claims --claim methods
 
-The rooms are the first ones by number, never picked. For each, without people and with them: the truth, what each
-method generated from its first frame, and to which frames of the past the queries attended while the last chunk was
-generated, with the camera back where it began. All videos are those that the evaluation kept. Writes OUT/report.html,
-which loads nothing from elsewhere, and OUT/report.png.
+The rooms are the first ones by number. For each, without people and with people, the page shows the truth, the video of
+each method from its first frame, and the attention of the queries on the past frames in the last chunk, where the
+camera is back at its start. The videos are those that the evaluation kept. The command writes OUT/report.html, which is
+self-contained, and OUT/report.png.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ class Report(Command):
     run: int = 1
     """Seed of the training runs to show."""
     rooms: int = 3
-    """Number of rooms, each without people and with them; at most half of the videos that the evaluation kept."""
+    """Number of rooms, each without people and with people; at most half of the videos that the evaluation kept."""
     methods: tuple[str, ...] = ("learned", "cam", "window", "framepack", "separate", "none")
-    """Runs to show, by the names that the claims give them."""
+    """Variants to show, by their names in the claims."""
 
 
 @dataclass(frozen=True)
 class MethodVideos:
-    """What the evaluation of one run kept of the revisit of each room."""
+    """The videos of "revisit" that the evaluation of one run kept."""
 
     name: str
     folder: Path
@@ -78,7 +78,7 @@ class MethodVideos:
         return "" if math.isnan(row.psnr) else f"{row.psnr:.1f} dB"
 
     def attention(self, room: str, form: VideoFormat, latent_frames: int) -> list[ContextAttention]:
-        """What the queries attended to in the last chunk; empty for a method without queries."""
+        """The attention of the queries in the last chunk; empty for a method without queries."""
         file = self.folder / "evaluation" / f"{room}-revisit.json"
         if not file.exists():
             return []
@@ -99,7 +99,7 @@ class MethodVideos:
         return [ContextAttention(title, note, last["times"], frames, shares, (1 - own) / len(shares))]
 
     def training(self) -> str:
-        """Steps and seconds of the training."""
+        """Number of steps and seconds of the training."""
         rows = read_run_log(self.folder)
         return f"{steps_done(self.folder / 'checkpoint.pt')} steps, {rows[-1]['seconds']:.0f} s"
 
@@ -124,7 +124,7 @@ def section(
 
 
 def evaluated(command: Report) -> list[MethodVideos]:
-    """The runs that were evaluated; prints the names of the others."""
+    """The runs that were evaluated. Prints the names of the others."""
     out, found = command.config.out, []
     for name in command.methods:
         folder = out / f"{name}-{command.run}"
@@ -138,7 +138,7 @@ def evaluated(command: Report) -> list[MethodVideos]:
 
 
 def main(command: Report) -> int:
-    """Write the page and the contact sheet; the exit code."""
+    """Write the page and the contact sheet. Returns the exit code."""
     config, methods = command.config, evaluated(command)
     bank = MemoryBank.open(config.folder / "test")
     form = VideoFormat(**{field.name: bank.info[field.name] for field in fields(VideoFormat)})

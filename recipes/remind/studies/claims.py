@@ -1,4 +1,4 @@
-"""The claims of ReMind. One command trains the runs of a claim, measures them and prints its tables.
+"""Test a claim of ReMind: train the runs that it needs, measure them, and print its tables.
 
     python -m recipes.remind.studies.claims --claim evolution   # the base model, causal training, the curriculum
     python -m recipes.remind.studies.claims --claim parts       # each part of the curriculum removed in turn
@@ -37,7 +37,7 @@ class Claims(StudyFlags, Command):
 
 
 def variants(claim: Claim) -> dict[str, dict[str, Any]]:
-    """Settings by name; a name stands for the same run in all claims, and ``remind`` for that of the preset."""
+    """Settings by name. A name stands for the same run in all claims, and ``remind`` for that of the preset."""
     remind: dict[str, dict[str, Any]] = {"remind": {}}
     match claim:
         case "evolution":
@@ -99,7 +99,7 @@ def study(command: Claims) -> Study[Config, Run]:
 
 
 def main(command: Claims) -> int:
-    """Print and write the tables of one claim; the exit code."""
+    """Print and write the tables of one claim. Returns the exit code."""
     config = command.config
     prepare.main(prepare.Prepare(config))
     evaluate.controls(evaluate.Evaluate(replace(config, banks=config.out), clips=command.clips))

@@ -1,9 +1,9 @@
-"""A picture of what came back: the first test clips, by the first run of each variant and by the base model.
+"""Write a picture of the first test clips, as recovered by one run of each variant and by the base model.
 
     python -m recipes.remind.studies.sheet --preset tiny      # after studies.claims --claim evolution
 
-The test bank's clips are interrupted in turn, so the first five show each kind once. None is chosen. All frames up to
-the end of an interruption are given; what the rows show after it is generated. Writes OUT/recovery.png.
+The kinds of interruptions alternate, so that the first five clips show each kind once. The frames up to the end of an
+interruption are conditioning frames, those after it are generated. The command writes OUT/recovery.png.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Sheet(Command):
     """The command line."""
 
     claim: Claim = "evolution"
-    """The claim whose variants to show."""
+    """Claim whose variants to show."""
     run: int = 1
     """Seed of the training runs to show."""
     clips: int = 5
@@ -37,7 +37,7 @@ class Sheet(Command):
 
 
 def kept(file: Path) -> tuple[Tensor, Tensor]:
-    """The generated video and its twin: the halves of a kept video. Raises `InputError` where it is not there."""
+    """The generated video and its twin: the halves of a kept video. Raises `InputError` if it does not exist."""
     if not file.exists():
         raise InputError(f"There is no {file}; run studies.claims first, and ask for clips that it keeps.")
     frames = read_video(file).frames
@@ -46,7 +46,7 @@ def kept(file: Path) -> tuple[Tensor, Tensor]:
 
 
 def main(command: Sheet) -> int:
-    """Write the picture; the exit code."""
+    """Write the picture. Returns the exit code."""
     config, sections = command.config, []
     folders = {"base": config.out / "evaluation" / "recovery-base"}
     for name, changes in variants(command.claim).items():

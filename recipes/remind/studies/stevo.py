@@ -1,11 +1,11 @@
-"""STEVO-Bench (arXiv 2603.13215): one video per task, and the ``output_map.json`` that its scorers read.
+"""Generate the videos of STEVO-Bench (arXiv 2603.13215), and the ``output_map.json`` that its scorers read.
 
     python -m recipes.remind.studies.stevo --preset wan2.1-1.3b --tasks DIR
 
 DIR holds the published tasks at any depth: ``NAME/NAME.yaml`` with its first frame ``NAME_init_frame.png`` beside it.
-A run without cameras answers every task with ``video_WM``. A run with cameras answers one variant of each scene with
-``camera_WM`` and the path of ``camera_control``, as the benchmark does it (`memkit.prompts.stevo.camera_tasks`). The
-scorers are STEVO-Bench's own; nothing is judged here.
+A run without cameras uses the prompt ``video_WM`` of every task. A run with cameras uses ``camera_WM`` and the path of
+``camera_control`` of one variant per scene, as in the benchmark (`memkit.prompts.stevo.camera_tasks`). STEVO-Bench's
+own code scores the videos.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ class Stevo(Command):
     tasks: Path | None = None
     """Folder of the tasks."""
     control: Control = "HY-WorldPlay"
-    """Whose path of camera_control a run with cameras follows; always read with the steps of HY-WorldPlay."""
+    """Model whose camera_control a run with cameras follows, always with the step sizes of HY-WorldPlay."""
     noise_seed: int = 42
     """Seed of the noise of every task."""
 
 
 def output_folder(config: Config) -> Path:
-    """Where a run writes. The scorers take a folder for one with cameras by a name such as worldplay in its name."""
+    """Output folder. The scorers recognise a run with cameras by a name such as worldplay in that of the folder."""
     return config.out / ("stevo" if config.cameras == "off" else "stevo-worldplay-keys")
 
 
 def write_map(folder: Path, tasks: Sequence[Task]) -> Path:
-    """``output_map.json``: the id of each task whose video exists, and the name of the video.
+    """Write ``output_map.json``: the file name of the video, if it exists, by id of the task.
 
-    Raises `InputError` where the folder holds another JSON file: the scorers take any name, and want one such file.
+    Raises `InputError` if the folder has another JSON file, because the scorers read whichever there is.
     """
     file = folder / OUTPUT_MAP
     if others := sorted(other.name for other in folder.glob("*.json") if other != file):
@@ -63,7 +63,7 @@ def write_map(folder: Path, tasks: Sequence[Task]) -> Path:
 
 
 def sample_task(command: Stevo, task: Task, backbone: WanBackbone, positions: PMRoPE) -> Frames:
-    """The video of a task: 4·N + 1 frames where its keys last N latent frames, as long as a clip without cameras."""
+    """The video of a task: with cameras 4·N + 1 frames for keys of N latent frames, without as long as a clip."""
     config = command.config
     frame = first_frame(task.frame, config.height, config.width)
     if config.cameras == "off":
@@ -76,7 +76,7 @@ def sample_task(command: Stevo, task: Task, backbone: WanBackbone, positions: PM
 
 
 def main(command: Stevo) -> int:
-    """Write the videos and ``output_map.json``; existing videos are kept. Returns the exit code."""
+    """Write the missing videos and ``output_map.json``. Returns the exit code."""
     config = command.config
     if command.tasks is None:
         raise InputError("Give --tasks DIR, the folder of STEVO-Bench's tasks.")

@@ -162,7 +162,7 @@ def test_only_what_is_missing_is_made_again_and_is_the_same(config, tmp_path, ph
         times = [file.stat().st_mtime_ns for file in (files[0], files[2])]
         capsys.readouterr()
         assert _run(config, tmp_path, **made) == before
-        assert "1 videos to make, 2 are there" in capsys.readouterr().err
+        assert "1 videos to generate, 2 exist already" in capsys.readouterr().err
         assert [file.stat().st_mtime_ns for file in (files[0], files[2])] == times
     assert not list(tmp_path.rglob("*.part*"))
 
@@ -172,7 +172,7 @@ def test_a_trial_grows_into_the_whole(config, tmp_path, vbench, capsys) -> None:
     some = _run(config, tmp_path / "made", first=1, videos_per_prompt=1, **options)
     assert len(some) == 2
     more = _run(config, tmp_path / "made", videos_per_prompt=2, **options)
-    assert "4 videos to make, 2 are there" in capsys.readouterr().err
+    assert "4 videos to generate, 2 exist already" in capsys.readouterr().err
     assert some.items() <= more.items() and len(more) == 6
     assert len(_json(tmp_path / "made" / "index.json")) == 6
 

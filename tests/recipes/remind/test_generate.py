@@ -17,7 +17,7 @@ from recipes.remind import generate
 def test_generate_from_an_image_with_prompts_and_keys(config, picture, capsys) -> None:
     command = generate.Generate(config, image=picture, prompts=("a tank", "a tank fills"), keys="right-2, left-4")
     assert generate.main(command) == 0
-    assert "3 chunks, 1 latent frames given" in capsys.readouterr().out
+    assert "3 chunks, conditioned on 1 latent frames" in capsys.readouterr().out
     video, poses = read_video(config.out / "generated.mp4"), read_poses(config.out / "generated.latents.npz")
     assert len(video.frames) == 25 and len(poses.c2w) == 7 and (config.out / "generated.png").exists()
     assert not torch.allclose(poses.c2w[0], poses.c2w[2]) and torch.allclose(poses.c2w[0], poses.c2w[4])
