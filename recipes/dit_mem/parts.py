@@ -80,11 +80,10 @@ def queries(config: Config, prompts: Sequence[str]) -> list[str]:
     """The query of each prompt: the prompt itself, or what ``query_pattern`` finds in it."""
     if not config.query_pattern:
         return list(prompts)
-    found = [re.search(config.query_pattern, prompt) for prompt in prompts]
-    for prompt, match in zip(prompts, found, strict=True):
-        if match is None:
-            raise InputError(
-                f"{prompt!r} does not match the query pattern {config.query_pattern!r}; "
-                'look for whole prompts with --query-pattern "".'
-            )
-    return [" ".join(filter(None, match.groups())) or match[0] for match in found if match is not None]
+    return [_query(config.query_pattern, prompt) for prompt in prompts]
+
+
+def _query(pattern: str, prompt: str) -> str:
+    if (match := re.search(pattern, prompt)) is None:
+        raise InputError(f'{prompt!r} does not match {pattern!r}; use whole prompts with --query-pattern "".')
+    return " ".join(filter(None, match.groups())) or match[0]

@@ -36,14 +36,11 @@ _BATCH = 16
 
 @dataclass(frozen=True)
 class EvaluateConfig(CheckedSettings):
-    """Settings of the evaluation."""
+    """Settings of the evaluation of the pipeline in ``model``, with the held-out clips in ``data``."""
 
     model: Path = Path("runs/tiny-wan/transformer/pipeline")
-    """Folder of the pipeline."""
     data: Path = Path("runs/tiny-wan/held-out")
-    """Folder of the held-out clips."""
     out: Path = Path("runs/tiny-wan/evaluation")
-    """Folder of the results."""
     prompts: int = 128
     """Number of captions in the test of named bodies."""
     known_planets: int = 64

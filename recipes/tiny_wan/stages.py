@@ -49,14 +49,11 @@ STAGES = (
 
 @dataclass(frozen=True)
 class TransformerConfig(CheckedSettings):
-    """Sizes and schedule."""
+    """Sizes and schedule. Training is on the clips in ``data``, encoded with the autoencoder in ``vae``."""
 
     data: Path = Path("runs/tiny-wan/worlds")
-    """Folder of the training clips."""
     vae: Path = Path("runs/tiny-wan/vae")
-    """Folder of the trained autoencoder."""
     out: Path = Path("runs/tiny-wan/transformer")
-    """Folder of the checkpoint, the log and the pipeline."""
     heads: int = 4
     head_dim: int = 48
     ffn_dim: int = 768

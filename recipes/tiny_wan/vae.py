@@ -31,14 +31,11 @@ RESUME_OVERRIDES = ("data", "held_out", "out", "device", "threads", "save_every"
 
 @dataclass(frozen=True)
 class VAEConfig(training.CheckedSettings):
-    """Sizes and schedule."""
+    """Sizes and schedule. Training is on the clips in ``data``; the PSNR of clips in ``held_out`` is logged."""
 
     data: Path = Path("runs/tiny-wan/worlds")
-    """Folder of the training clips."""
     held_out: Path = Path("runs/tiny-wan/held-out")
-    """Folder of the clips whose PSNR is logged."""
     out: Path = Path("runs/tiny-wan/vae")
-    """Folder of the model, the checkpoint and the log."""
     base_dim: int = 24
     frame_steps: int = 500
     """Number of steps on single frames."""
@@ -185,13 +182,11 @@ def report_cost(config: VAEConfig, clips: ClipSet, start: int) -> None:
     with torch.random.fork_rng():
         vae = build(config.base_dim).to(training.pick_device(config.device))  # pyright: ignore
     optimizer = MuonAdam(vae, config.muon_lr, config.adam_lr, _is_matrix)
-    phases, done = [], start
-    for name, end in (("frames", config.frame_steps), ("video", config.steps)):
-        if end > done:
-            first = 0 if name == "frames" else config.frame_steps
+    phases = []
+    for name, first, end in (("frames", 0, config.frame_steps), ("video", config.frame_steps, config.steps)):
+        if (steps := end - max(start, first)) > 0:
             seconds = training.timed(lambda first=first: train_step(vae, optimizer, clips, config, first))
-            phases.append(training.Phase(name, end - done, seconds))
-            done = end
+            phases.append(training.Phase(name, steps, seconds))
     weights = sum(p.numel() for p in vae.parameters()) * 4
     # a checkpoint has the weights and up to two moments; while it is replaced, there are two
     training.estimate_cost("autoencoder", phases, 5 * weights, config.out)
