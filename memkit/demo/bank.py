@@ -1,4 +1,4 @@
-"""The demo's bank of the clips that come with memkit."""
+"""The bank of the demo, with the clips that come with memkit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CLIPS = Path(__file__).parent / "clips"
 
 
 def demo_bank(folder: Path, model: str, backbone: memkit.WanBackbone) -> memkit.MemoryBank:
-    """The bank of the shipped clips: built, or that of an earlier run if its contents are still the same."""
+    """Build the bank of the shipped clips, or open that of an earlier run if its contents are still the same."""
     from memkit.banks.build import build_bank
     from memkit.banks.captions import read_captions
 
@@ -46,7 +46,7 @@ def _same_latents(bank: memkit.MemoryBank, id: str, backbone: memkit.WanBackbone
 
 
 def frames_of(bank: memkit.MemoryBank, id: str) -> Tensor:
-    """The frames of a clip's file, cut as in the bank, at its own size."""
+    """The frames of a clip, cut as in the bank, at the size of the file."""
     from memkit.video.frames import read_clip
 
     return read_clip(CLIPS / id, bank.info["fps"], bank.info["num_frames"])

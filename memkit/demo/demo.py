@@ -35,7 +35,7 @@ MODEL = Path(__file__).parents[1] / "weights" / "tiny-wan"
 ENCODER = Path(__file__).parents[1] / "weights" / "dit-mem-tiny"
 PROMPTS = tuple(f"a medium red ivorine ball falls in a meadow on planet {planet}" for planet in ("Mira", "Odin", "Sol"))
 START = CLIPS / "start.png"
-"""The first frame of our own prompts: the ball, two metres up."""
+"""The first frame of the default prompts: the ball, two metres up."""
 
 TITLE = "A video model with a memory"
 INTRO = (
@@ -62,18 +62,18 @@ class Demo:
     out: Path = Path("out/demo")
     """Folder of the report, the contact sheet and the bank."""
     prompt: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """What to generate; repeat the option for several videos. By default three prompts that come with memkit."""
+    """Prompt; repeat the option for several videos. By default three prompts that come with memkit."""
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 3
-    """How many clips to retrieve per prompt; the encoder was trained with 3."""
+    """Number of clips to retrieve per prompt; the encoder was trained with 3."""
     query_pattern: str = r"planet \w+"
-    """Search for the part of the prompt that this regular expression matches, or its groups if it has any; without a
-    match, for the whole prompt."""
+    """Regular expression whose match in the prompt, or the matched groups, is the query for retrieval; without a match,
+    the query is the whole prompt."""
     image: Path | None = None
-    """Begin every video with this image; the default prompts come with one."""
+    """Image to begin every video with; the default prompts come with one."""
     steps: int = 20
-    """Denoising steps."""
+    """Number of denoising steps."""
     guidance_scale: float = 2.0
-    """Classifier-free guidance; 1 is none."""
+    """Scale of classifier-free guidance; 1 switches it off."""
     seed: int = 0
     """Seed of the noise, the same for every video."""
     model: Path | None = None
@@ -201,7 +201,7 @@ def _first_frame(demo: Demo, backbone: memkit.WanBackbone) -> Tensor | None:
 
 
 def _query(demo: Demo, prompt: str) -> str:
-    """The words of a prompt to search for: a search for all words finds the same scene on any planet."""
+    """The query for a prompt. A query of all words would retrieve the same scene on any planet."""
     try:
         found = re.search(demo.query_pattern, prompt) if demo.query_pattern else None
     except re.error as error:

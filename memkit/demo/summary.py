@@ -1,4 +1,4 @@
-"""What the demo says of its videos: in the report, on the contact sheet and on the screen."""
+"""Texts on the videos of the demo, for the report, the contact sheet and the terminal."""
 
 from __future__ import annotations
 

@@ -38,8 +38,8 @@ class Comparison:
     """One prompt, generated without and with memory from the same noise; ``query`` is the text of the retrieval.
 
     ``attention`` is the share of attention on memory, in [0, 1], by step and layer; ``even_share`` the share if all
-    tokens got the same, None for a gated memory (``attention`` is then memory's share of the output). ``note`` says
-    what the comparison shows.
+    tokens got equal attention, None for a gated memory (``attention`` is then the share of memory in the output).
+    ``note`` says what the comparison shows.
     """
 
     prompt: str
@@ -60,7 +60,7 @@ def render_report(
     settings: Mapping[str, str],
     fps: float,
 ) -> str:
-    """The page, with its videos, images and styles embedded; it loads nothing else.
+    """The self-contained page, with its videos, images and styles embedded.
 
     All texts are escaped. ``fps`` is the frame rate of all videos. Raises `InputError` without a comparison.
     """

@@ -1,4 +1,4 @@
-"""A self-contained HTML page of rollouts side by side, with what queries attended to."""
+"""A self-contained HTML page of rollouts side by side, with the attention of queries."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class GeneratedVideo:
 
 @dataclass(frozen=True)
 class ContextAttention:
-    """What the queries of a method attended to: the share, in [0, 1], on each context frame."""
+    """The attention of the queries of a method: the share, in [0, 1], on each context frame."""
 
     title: str
     note: str
@@ -32,7 +32,7 @@ class ContextAttention:
     frames: UInt8[Tensor, "k height width 3"]
     shares: Float[Tensor, " k"]
     even: float
-    """The share of each frame if all tokens got the same."""
+    """The share of each frame if all tokens got equal attention."""
 
     @property
     def scale(self) -> float:
@@ -42,7 +42,7 @@ class ContextAttention:
 
 @dataclass(frozen=True)
 class RolloutSection:
-    """One camera path: videos of the truth and of each method, equally long. ``frame_marks`` say what frames show."""
+    """One camera path: videos of the truth and of each method, of equal length. ``frame_marks`` label the frames."""
 
     title: str
     note: str
@@ -70,9 +70,9 @@ def render_rollouts(
     settings: Mapping[str, str],
     fps: float,
 ) -> str:
-    """The page, with everything embedded; it loads nothing else, and all texts are escaped.
+    """The self-contained page, in which all texts are escaped.
 
-    Raises `InputError` without a section, and where the videos of one differ in length or a mark is missing.
+    Raises `InputError` without a section, and if the videos of a section differ in length or a mark is missing.
     """
     if not sections:
         raise InputError("There is nothing to report; give at least one section.")

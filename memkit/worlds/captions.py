@@ -10,10 +10,10 @@ _CONSONANTS, _VOWELS = "bdfghjklmnprstv", "aeiou"
 
 
 def vary_caption(parts: Sequence[Sequence[Any]], rng: random.Random) -> str:
-    """A caption from which each part that is not needed is left out with probability 0.2.
+    """A caption without some of the parts that are not needed, each left out with probability 0.2.
 
     ``parts`` are tuples such as `memkit.worlds.event.Part`. With probability 0.2 a name that stands for a constant is
-    replaced by an invented one, so that a model learns that a name it does not know says nothing of the constant.
+    replaced by an invented one, so that a model learns that an unknown name carries no information on the constant.
     """
     words = []
     for text, needed, name in parts:

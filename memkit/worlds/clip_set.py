@@ -3,8 +3,8 @@
 Each row of the captions has the CRC-32 of its clip, which is compared when the clip is read.
 
 Clips have 17 frames. Those of the suite `laws` show an event from its beginning; those of `interruptions` and `rooms`
-are windows of longer clips. Clip i of a suite and seed is drawn from a generator of its own, so any part of a set can
-be rendered again alone.
+are windows of longer clips. Each clip of a suite and seed has its own random generator, so that any part of a set
+can be rendered again.
 """
 
 from __future__ import annotations
@@ -41,27 +41,27 @@ _MOST = 10**6  # clips of a suite
 _CRC = "frames_crc32"
 _NAMES = {"id", "kind", "source", "caption", "parts"}
 _AGAIN = "remove the suite's files and render it again"
-_CHUNK = 50  # clips that are rendered between two records of how far it is
+_CHUNK = 50  # clips between two records of the progress
 
 
 @dataclass(frozen=True)
 class ClipSetConfig:
-    """What a set of clips has."""
+    """Settings of a set of clips."""
 
     out: Path = Path("worlds")
     """Folder of the set."""
     laws: int = 4000
-    """Number of clips of the suite; 0 leaves it out."""
+    """Number of clips of the suite `laws`; 0 leaves it out."""
     interruptions: int = 2000
-    """The same."""
+    """Number of clips of the suite `interruptions`."""
     rooms: int = 2000
-    """The same."""
+    """Number of clips of the suite `rooms`."""
     split: Split = "train"
     """Split of the planets, materials, substances and rooms."""
     seed: int = 0
     """Seed of all clips."""
     workers: int = 2
-    """Number of processes that render."""
+    """Number of rendering processes."""
 
     def __post_init__(self) -> None:
         counts = [getattr(self, suite) for suite in SUITES]
@@ -117,7 +117,7 @@ def missing(config: ClipSetConfig) -> int:
 def render_clip_set(config: ClipSetConfig) -> None:
     """Write ``SUITE.npy`` [clips, frames, height, width, 3] and ``SUITE.jsonl`` for each suite that is not complete.
 
-    A call that was stopped is continued by the next one.
+    A call that was stopped is continued by the next call.
 
     Raises:
         InputError: the folder has clips of other settings, cannot be written, or has no room.
@@ -176,9 +176,9 @@ def _open(file: Path, mode: Literal["r", "r+"]) -> np.ndarray:
 
 
 class ClipSet:
-    """The suites of a folder, one after the other and memory-mapped; ``rows`` has id, kind, source and caption of each.
+    """The memory-mapped clips of all suites in a folder; ``rows`` has the id, kind, source and caption of each clip.
 
-    A row's ``parts`` are the pieces of the caption, as `memkit.worlds.event.Part`.
+    ``parts`` of a row are the pieces of the caption, as `memkit.worlds.event.Part`.
     """
 
     def __init__(self, folder: Path, suites: Sequence[str] = SUITES) -> None:
@@ -199,7 +199,7 @@ class ClipSet:
         return len(self.rows)
 
     def __getitem__(self, index: SupportsIndex) -> UInt8[np.ndarray, "frames height width 3"]:
-        """A clip. Raises `FileError` where it is damaged."""
+        """A clip. Raises `FileError` if it is damaged."""
         index = operator.index(index)
         suite = int(np.searchsorted(self._starts, index, side="right")) - 1
         clip = self._arrays[suite][index - self._starts[suite]]

@@ -23,7 +23,7 @@ COLOURS: dict[str, tuple[float, float, float]] = {
     "pink": (0.98, 0.42, 0.70),
 }
 SIZES: dict[str, float] = {"small": 0.32, "medium": 0.46, "large": 0.64}
-"""Radius or half edge in metres."""
+"""Radius or half edge length in metres."""
 PLACES: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
     "in a lab": ((0.55, 0.56, 0.58), (0.80, 0.82, 0.86)),
     "in the desert": ((0.80, 0.66, 0.46), (0.66, 0.80, 0.94)),

@@ -1,8 +1,8 @@
-"""`Event`: a state in closed form, a scene that shows it, a caption that names it.
+"""`Event`: a process with a state in closed form, a scene that shows it, and a caption.
 
 An event is a frozen dataclass. Its physical constants and its start are plain fields, so
-``dataclasses.replace(event, gravity=3.0)`` is the same body under another law, and a field may be a tensor [N, 1],
-which makes the state [N, frames]: fits evaluate thousands of laws at once this way.
+``dataclasses.replace(event, gravity=3.0)`` is the same body under another law. A field may be a tensor [N, 1], so that
+the state is [N, frames]; fits evaluate thousands of laws at once in this way.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Shows = Literal["position", "angle", "axis", "ground", "top", "radius", "blend",
 
 
 class Part(NamedTuple):
-    """A piece of a caption; whether it must stay when captions vary; the name in it that stands for a constant."""
+    """A piece of a caption; whether `vary_caption` must keep it; the name in it that stands for a constant."""
 
     text: str
     needed: bool = False
@@ -39,7 +39,7 @@ class Part(NamedTuple):
 
 
 def caption_of(parts: Iterable[Part]) -> str:
-    """The caption made of its parts."""
+    """The caption that consists of ``parts``."""
     return " ".join(part.text for part in parts)
 
 
@@ -60,7 +60,7 @@ class Event(ABC):
     free: ClassVar[dict[str, tuple[float, float]]]
     """Fields that a fit may vary, with their ranges: the constants of the law, then the initial state."""
     constants: ClassVar[tuple[str, ...]]
-    """Those of ``free`` that are constants of the law."""
+    """The names in ``free`` that are constants of the law."""
 
     @classmethod
     @abstractmethod
@@ -69,7 +69,7 @@ class Event(ABC):
 
     @abstractmethod
     def state(self, seconds: Float[Tensor, " frames"]) -> dict[str, Tensor]:
-        """The state's variables at each time, exactly: [frames], or [N, frames] where fields are tensors [N, 1]."""
+        """The exact state at each time, by variable: [frames], or [N, frames] if fields are tensors [N, 1]."""
 
     @abstractmethod
     def parts(self) -> tuple[Part, ...]:
@@ -134,6 +134,6 @@ def rgb(colour: str) -> tuple[float, float, float]:
     return COLOURS[colour]
 
 
-def pick_look(rng: random.Random) -> tuple[str, str]:
+def random_look(rng: random.Random) -> tuple[str, str]:
     """A random colour and place."""
     return rng.choice(sorted(COLOURS)), rng.choice(sorted(PLACES))

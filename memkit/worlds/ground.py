@@ -15,7 +15,7 @@ from memkit.worlds.constants import COLOURS, SIZES, Split
 from memkit.worlds.event import Part, Shows, at, rgb
 from memkit.worlds.motion import Number, brake
 from memkit.worlds.scene import Body, body, rotation_about
-from memkit.worlds.solids import GREY, SHAPES, Solid, pick_solid
+from memkit.worlds.solids import GREY, SHAPES, Solid, random_solid
 
 _SMALL = ("small", "medium")
 
@@ -38,7 +38,7 @@ class Slide(Solid):
     @classmethod
     def draw(cls, rng: random.Random, split: Split) -> Slide:
         """A random event of this kind."""
-        solid, side = pick_solid(rng, split, _SMALL, shape="cube"), rng.choice((-1.0, 1.0))
+        solid, side = random_solid(rng, split, _SMALL, shape="cube"), rng.choice((-1.0, 1.0))
         return cls(**solid, x=-1.75 * side, speed=rng.uniform(1.0, 1.7), side=side)
 
     def state(self, seconds: Float[Tensor, " frames"]) -> dict[str, Tensor]:
@@ -74,7 +74,7 @@ class Ramp(Solid):
     @classmethod
     def draw(cls, rng: random.Random, split: Split) -> Ramp:
         """A random event of this kind."""
-        solid, slope = pick_solid(rng, split, _SMALL, shape="ball"), math.radians(rng.uniform(14, 30))
+        solid, slope = random_solid(rng, split, _SMALL, shape="ball"), math.radians(rng.uniform(14, 30))
         return cls(**solid, slope=slope, along=rng.uniform(0.0, 0.5), side=rng.choice((-1.0, 1.0)))
 
     def state(self, seconds: Float[Tensor, " frames"]) -> dict[str, Tensor]:
@@ -128,7 +128,7 @@ class Collide(Solid):
     @classmethod
     def draw(cls, rng: random.Random, split: Split) -> Collide:
         """A random event of this kind; the body comes from the left."""
-        solid = pick_solid(rng, split, _SMALL)
+        solid = random_solid(rng, split, _SMALL)
         other = rng.choice([c for c in sorted(COLOURS) if c != solid["colour"]])
         speed, size = rng.uniform(1.1, 1.8), rng.choice(_SMALL)
         return cls(**solid, x=-1.8, speed=speed, other_x=rng.uniform(-0.2, 0.5), other_size=size, other_colour=other)

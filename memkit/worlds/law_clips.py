@@ -1,11 +1,11 @@
-"""Clips of the laws world by id, for memory to learn from: only other clips of a name reveal its constant.
+"""Clips of the laws world by id, in which only other clips of the same name show a constant.
 
 Three of four clips show a body that drops, is thrown or is tossed up, governed by the planet's gravity and the
 material's restitution; one of four shows a process at the rate of its substance. tiny-wan was trained on the names of
 the "train" split and may know their constants without memory, so clips to train on have names that it has not seen:
 those of the "memory" split, and invented names for those of "train", which doubles the number of constants. An invented
-name always stands for the same constant, so that captions find clips of the same one. The names of the "test" split are
-for evaluation alone.
+name always stands for the same constant, so that captions retrieve clips with the same constant. The names of the
+"test" split are for evaluation only.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ PROCESSES = ("fill", "drain", "melt", "rise")
 def clip_ids(part: str, count: int, seed: int) -> list[str]:
     """Ids of ``count`` clips; ``part`` is "train" (24 planets, 12 materials, 13 substances) or "test" (6, 4, 4).
 
-    Falls take the planets in turn, and after each round of planets the next material.
+    The planets of falls alternate; after each round of planets comes the next material.
     """
     return [f"{part}-{seed}-{i:05d}" for i in range(count)]
 
 
 def law_of(id: str) -> Event:
-    """The event of an id of `clip_ids`, always the same; raises `InputError` for any other id."""
+    """The event of an id of `clip_ids`. Raises `InputError` for any other id."""
     part, seed, index = (id.split("-") + ["", ""])[:3]
     if part not in ("train", "test") or not seed.isdigit() or not index.isdigit():
         raise InputError(f"{id!r} is no clip of the laws world; use the ids of `memkit.worlds.law_clips.clip_ids`.")
@@ -60,11 +60,11 @@ def _fall(rng: random.Random, splits: tuple[Split, ...], number: int) -> Fall:
     planets: list[tuple[Split, str]] = [(split, name) for split in splits for name in PLANETS[split]]
     split, planet = planets[number % len(planets)]
     material = list(MATERIALS[split])[number // len(planets) % len(MATERIALS[split])]
-    made: Any = sample_law(rng, split, FALLS)
+    fall: Any = sample_law(rng, split, FALLS)
     constants = MATERIALS[split][material]
-    lift = made.lift * (PLANETS[split][planet] / made.gravity) ** 0.5  # as high as it was to go
+    lift = fall.lift * (PLANETS[split][planet] / fall.gravity) ** 0.5  # the height stays the same
     return replace(
-        made,
+        fall,
         planet=INVENTED_NAMES.get(planet, planet),
         material=INVENTED_NAMES.get(material, material),
         gravity=PLANETS[split][planet],
@@ -77,8 +77,8 @@ def _fall(rng: random.Random, splits: tuple[Split, ...], number: int) -> Fall:
 def _process(rng: random.Random, splits: tuple[Split, ...], number: int) -> Process:
     substances: list[tuple[Split, str]] = [(split, name) for split in splits for name in SUBSTANCES[split]]
     split, substance = substances[number % len(substances)]
-    made: Any = sample_law(rng, split, PROCESSES)
-    return replace(made, substance=INVENTED_NAMES.get(substance, substance), rate=SUBSTANCES[split][substance])
+    process: Any = sample_law(rng, split, PROCESSES)
+    return replace(process, substance=INVENTED_NAMES.get(substance, substance), rate=SUBSTANCES[split][substance])
 
 
 def constants_of(law: Event) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """The `laws` suite: bodies that fall, slide, roll, swing, collide, rise and drift; tanks that fill; blocks that melt.
 
-A caption names what is seen and, where one governs the motion, the planet, the material or the substance. Their
-constants are told by nothing else than other clips of the same name: see `memkit.worlds.constants` for the splits.
+A caption names what is visible and the planet, material or substance that governs the motion. Only other clips of the
+same name show its constant; see `memkit.worlds.constants` for the splits.
 """
 
 from __future__ import annotations
@@ -39,10 +39,7 @@ _OFTEN = {Drop: 4, Throw: 2}  # most experiments are about gravity and restituti
 
 
 def sample_law(rng: random.Random, split: Split = "train", kinds: tuple[str, ...] | None = None) -> Event:
-    """Draw an event of a split; with ``kinds``, uniformly among these.
-
-    Raises `InputError` for an unknown kind.
-    """
+    """Draw an event of a split, with ``kinds`` uniformly among these. Raises `InputError` for an unknown kind."""
     if kinds is None:
         return rng.choices(LAWS, [_OFTEN.get(law, 1) for law in LAWS])[0].draw(rng, split)
     known = {law.kind: law for law in LAWS}

@@ -1,4 +1,4 @@
-"""Random layout of a room: furniture and people clear of each other and of the camera's lines."""
+"""Random layout of a room: furniture and people do not overlap, nor do they block the paths of the camera."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _KEEP, _KEEP_MOVING = 0.5, 0.65  # metres between the camera's lines and static 
 
 
 class _NoSpace(Exception):
-    """This draw of a room has no space left."""
+    """There is no space left in this draw of a room."""
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Plan:
 
     @staticmethod
     def named(name: str) -> Plan:
-        """The plan of a name: drawn until everything fits, which takes a few draws."""
+        """The plan of a name, drawn until everything fits, which takes a few draws."""
         attempt = 0
         while True:
             rng = random.Random(f"{name}/{attempt}")
@@ -115,7 +115,7 @@ class Plan:
             self.pillars.append(pillar)
 
     def _pillar(self, east: bool) -> None:
-        """In front of someone's path as seen from a station if possible, else anywhere."""
+        """Place a pillar, if possible in front of the path of a person as seen from a station."""
         rng = self.rng
         radius = rng.uniform(0.24, 0.32)
         ways = [m for m in self.movers if isinstance(m, Patrol)]

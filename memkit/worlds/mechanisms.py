@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from memkit.worlds.constants import Split
-from memkit.worlds.event import Event, Part, Shows, at, pick_look, rgb
+from memkit.worlds.event import Event, Part, Shows, at, random_look, rgb
 from memkit.worlds.motion import Number
 from memkit.worlds.processes import DARK
 from memkit.worlds.scene import Body, body, rotation_about
@@ -21,7 +21,7 @@ from memkit.worlds.scene import Body, body, rotation_about
 
 @dataclass(frozen=True)
 class Mechanism(Event, ABC):
-    """A mechanism that runs at a constant ``rate``, which no name reveals."""
+    """A mechanism that runs at a constant ``rate``, for which the caption has no name."""
 
     start: Number
     rate: Number
@@ -33,8 +33,8 @@ class Mechanism(Event, ABC):
 
     @classmethod
     def draw(cls, rng: random.Random, split: Split) -> Mechanism:
-        """A random event of this kind; it names no constant, so all splits are alike."""
-        colour, place = pick_look(rng)
+        """A random event of this kind; it has no named constant, so that all splits are the same."""
+        colour, place = random_look(rng)
         return cls(colour, place, rng.uniform(*cls.STARTS), rng.choice((-1, 1)) * rng.uniform(*cls.RATES))
 
     def parts(self) -> tuple[Part, ...]:

@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from memkit.worlds.constants import PLANETS, Split
-from memkit.worlds.event import Event, Part, Shows, at, pick_look, rgb
+from memkit.worlds.event import Event, Part, Shows, at, random_look, rgb
 from memkit.worlds.motion import Number, brake, swing
 from memkit.worlds.scene import Body, body, rotation_about
-from memkit.worlds.solids import GREY, Solid, pick_solid
+from memkit.worlds.solids import GREY, Solid, random_solid
 
 _SMALL = ("small", "medium")
 
@@ -44,7 +44,7 @@ class Swing(Solid):
     @classmethod
     def draw(cls, rng: random.Random, split: Split) -> Swing:
         """A random event of this kind."""
-        solid = pick_solid(rng, split, _SMALL, shape="ball")
+        solid = random_solid(rng, split, _SMALL, shape="ball")
         swing_ = rng.choice((-1, 1)) * math.radians(rng.uniform(18, 34))
         return cls(**solid, length=rng.uniform(1.7, 2.9), amplitude=abs(swing_), phase=0.0 if swing_ > 0 else math.pi)
 
@@ -69,7 +69,7 @@ class Swing(Solid):
 
 @dataclass(frozen=True)
 class Spring(Solid):
-    """A body on a spring; ``stiffness`` is the spring's over the body's mass, the square of the angular frequency."""
+    """A body on a spring; ``stiffness`` is per unit of mass: the square of the angular frequency."""
 
     middle: Number
     amplitude: Number
@@ -93,7 +93,7 @@ class Spring(Solid):
     @classmethod
     def draw(cls, rng: random.Random, split: Split) -> Spring:
         """A random event of this kind."""
-        solid, phase = pick_solid(rng, split, _SMALL), rng.choice((0.0, math.pi))
+        solid, phase = random_solid(rng, split, _SMALL), rng.choice((0.0, math.pi))
         return cls(
             **solid,
             middle=rng.uniform(1.6, 2.1),
@@ -144,7 +144,7 @@ class Spin(Solid):
     @classmethod
     def draw(cls, rng: random.Random, split: Split) -> Spin:
         """A random event of this kind."""
-        solid, side = pick_solid(rng, split, shape="bar"), rng.choice((-1.0, 1.0))
+        solid, side = random_solid(rng, split, shape="bar"), rng.choice((-1.0, 1.0))
         return cls(**solid, angle=rng.uniform(-1.5, 1.5), rate=rng.uniform(2.0, 4.5), side=side)
 
     def state(self, seconds: Float[Tensor, " frames"]) -> dict[str, Tensor]:
@@ -192,7 +192,7 @@ class Drift(Event):
     @classmethod
     def draw(cls, rng: random.Random, split: Split) -> Drift:
         """A random event of this kind."""
-        colour, place = pick_look(rng)
+        colour, place = random_look(rng)
         planet = rng.choice(sorted(PLANETS[split]))
         x, z, phase = rng.uniform(-0.8, 0.8), rng.uniform(2.9, 3.6), rng.uniform(-math.pi, math.pi)
         return cls(colour, place, planet, PLANETS[split][planet], x, z, phase)

@@ -1,4 +1,4 @@
-"""Processes that continue whether visible or not; most at the rate of a named substance."""
+"""Processes that continue while they are hidden, at the rate of a named substance."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from memkit.worlds.constants import SUBSTANCES, Split
-from memkit.worlds.event import Event, Part, Shows, at, pick_look, rgb
+from memkit.worlds.event import Event, Part, Shows, at, random_look, rgb
 from memkit.worlds.motion import Number, approach
 from memkit.worlds.scene import Body, Colour, body
 
@@ -21,7 +21,7 @@ DARK = (0.28, 0.29, 0.32)
 
 @dataclass(frozen=True)
 class Process(Event, ABC):
-    """A process of a named substance, at its ``rate``: the share of the whole per second."""
+    """A process of a named substance; ``rate`` is the share of the whole per second."""
 
     substance: str
     rate: Number
@@ -37,7 +37,7 @@ class Process(Event, ABC):
     @classmethod
     def draw(cls, rng: random.Random, split: Split) -> Process:
         """A random event of this kind."""
-        colour, place = pick_look(rng)
+        colour, place = random_look(rng)
         substance = rng.choice(sorted(SUBSTANCES[split]))
         rate = SUBSTANCES[split][substance]
         return cls(colour, place, substance, rate, rng.uniform(*cls.STARTS), rng.uniform(-0.6, 0.6))

@@ -1,6 +1,7 @@
-"""Intersections of rays and bodies. Vectors of many rays are [3, rays]; rays of all frames are in one dimension.
+"""Intersections of rays and bodies. Vectors of many rays are [3, rays], with the rays of all frames in one dimension.
 
-A body of one frame is a ``row``: body * frames + frame. Only pairs of a ray and a body that may meet are computed.
+The index of a body in a frame is the ``row`` body * frames + frame. Only pairs of a ray and a body that may intersect
+are computed.
 """
 
 from __future__ import annotations
@@ -96,27 +97,27 @@ class Pack:
         pair = possible[group.bodies].view(-1).nonzero()[:, 0]
         body = pair // len(frame)
         ray, body = pair - body * len(frame), body + group.bodies.start
-        way = pick(direction, ray) if direction.shape[1] > 1 else direction.unbind()
-        distance = self._distance(group, body * self.frames + frame.index_select(0, ray), pick(origin, ray), way)
+        way = select(direction, ray) if direction.shape[1] > 1 else direction.unbind()
+        distance = self._distance(group, body * self.frames + frame.index_select(0, ray), select(origin, ray), way)
         met = (distance < FAR).nonzero()[:, 0]
         return ray.index_select(0, met), body.index_select(0, met), distance.index_select(0, met)
 
     def _distance(self, group: Group, row: Tensor, origin: Vector, way: Vector) -> Tensor:
-        """Distances of rays to rows, one each; FAR where they do not meet."""
-        toward: Vector = [c - o for c, o in zip(pick(self.centre, row), origin, strict=True)]
+        """Distances of rays to rows, pair by pair; FAR if they do not intersect."""
+        toward: Vector = [c - o for c, o in zip(select(self.centre, row), origin, strict=True)]
         if group.rotated and self.rotation is not None:
-            rotation = pick(self.rotation, row)
+            rotation = select(self.rotation, row)
             toward, way = _back(rotation, toward), _back(rotation, way)
-        return _MEET[group.kind](toward, way, pick(self.half, row))
+        return _MEET[group.kind](toward, way, select(self.half, row))
 
     def surface(self, point: Tensor, which: Tensor, frame: Tensor) -> Surface:
         """Normal, colour and pattern at points [3, rays] of bodies [rays]."""
         row = which * self.frames + frame
-        local = [p - c for p, c in zip(point, pick(self.centre, row), strict=True)]
-        rotation = None if self.rotation is None else pick(self.rotation, row)
+        local = [p - c for p, c in zip(point, select(self.centre, row), strict=True)]
+        rotation = None if self.rotation is None else select(self.rotation, row)
         local = torch.stack(local if rotation is None else _back(rotation, local))
         kind = self.kind.index_select(0, which)
-        scaled = local / torch.stack(pick(self.half, row))
+        scaled = local / torch.stack(select(self.half, row))
         box, plane, cylinder = kind == _BOX, kind == PLANE, kind == _CYLINDER
         cap = (cylinder & (scaled[2].abs() > 1 - 1e-9)) | plane
         sx, sy, sz = scaled.abs()
@@ -186,8 +187,8 @@ def pack_scene(scene: Scene, block: slice, frames: int, device: torch.device) ->
     )
 
 
-def pick(values: Tensor, index: Tensor) -> list[Tensor]:
-    """Selected columns of [n, rows], as n tensors: many times faster than one selection from all."""
+def select(values: Tensor, index: Tensor) -> list[Tensor]:
+    """Selected columns of [n, rows], as n tensors, which is many times faster than ``values[:, index]``."""
     return [row.index_select(0, index) for row in values]
 
 

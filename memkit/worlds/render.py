@@ -1,8 +1,8 @@
 """A small deterministic ray caster: convex bodies, one sun, hard shadows; colour, depth and ids.
 
-It aims at exactness, not beauty. All arithmetic is float64, so that different rounding on another machine changes an
-edge in one of 10¹⁰ rays, not in one of 10⁵. One ray goes through each pixel; where neighbouring pixels see different
-surfaces, four more rays determine the share of each.
+All arithmetic is in float64, so that different rounding on another machine changes one of 10¹⁰ rays at an edge, instead
+of one of 10⁵. One ray goes through each pixel; where neighbouring pixels show different surfaces, the colour is the
+mean of four more rays.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from memkit.cameras.cameras import Cameras
 from memkit.errors import InputError
 from memkit.worlds.bounds import on_screen
-from memkit.worlds.rays import FAR, PLANE, Pack, pack_scene, pick
+from memkit.worlds.rays import FAR, PLANE, Pack, pack_scene, select
 from memkit.worlds.scene import Scene
 
 SKY_ID = -1
@@ -105,15 +105,19 @@ def _rays(views: Tensor, intrinsics: Tensor, u: Tensor, v: Tensor) -> tuple[Tens
 def _look(
     pack: Pack, origin: Tensor, direction: Tensor, frame: Tensor, possible: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What each ray sees: colour [rays, 3], a number that distinguishes surfaces, distance, id."""
+    """Trace and shade rays: colour [rays, 3], a number that distinguishes surfaces, distance, id."""
     depth, which = pack.trace(origin, direction, frame, possible)
     hit = (depth < FAR).nonzero()[:, 0]
     depth.masked_fill_(depth >= FAR, torch.inf)
     rgb = pack.sky.repeat(len(frame), 1)
     surface, ids = torch.full_like(frame, -1), torch.full_like(frame, SKY_ID)
     if len(hit):
-        way, distance, body = torch.stack(pick(direction, hit)), depth.index_select(0, hit), which.index_select(0, hit)
-        point = torch.stack(pick(origin, hit)) + way * distance
+        way, distance, body = (
+            torch.stack(select(direction, hit)),
+            depth.index_select(0, hit),
+            which.index_select(0, hit),
+        )
+        point = torch.stack(select(origin, hit)) + way * distance
         rgb[hit], surface[hit] = _shade(pack, point, body, frame.index_select(0, hit))
         ids[hit] = pack.ids.index_select(0, body)
     return rgb * pack.gain.index_select(0, frame)[:, None], surface, depth, ids
@@ -125,7 +129,7 @@ def _shade(pack: Pack, point: Tensor, which: Tensor, frame: Tensor) -> tuple[Ten
     light = torch.nn.functional.normalize(point.new_tensor(_LIGHT), dim=0)
     facing = (hit.normal * light[:, None]).sum(0)
     lit = (facing > 0).nonzero()[:, 0]
-    start = torch.stack(pick(point + _LIFT * hit.normal, lit))
+    start = torch.stack(select(point + _LIFT * hit.normal, lit))
     shaded = pack.blocked(start, light, frame.index_select(0, lit))
     diffuse = torch.zeros_like(facing).scatter_(0, lit, facing.index_select(0, lit).masked_fill(shaded, 0.0))
     tone = (_AMBIENT + (1 - _AMBIENT) * diffuse) * torch.where(hit.dark, _DARK_SQUARE, 1.0)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from memkit.worlds.constants import MATERIALS, PLANETS, SIZES, Split
-from memkit.worlds.event import Event, Part, Shows, at, pick_look, rgb
+from memkit.worlds.event import Event, Part, Shows, at, random_look, rgb
 from memkit.worlds.motion import Number, bounce_height
 from memkit.worlds.scene import Body, Shape, body
 
@@ -51,11 +51,11 @@ class Solid(Event, ABC):
         return body("body", SHAPES[self.shape], at(x, y, z), self.half, rgb(self.colour), rotation)
 
 
-def pick_solid(
+def random_solid(
     rng: random.Random, split: Split, sizes: tuple[str, ...] = tuple(SIZES), shape: str | None = None
 ) -> dict[str, Any]:
     """Random values of the fields of `Solid` and `Event`."""
-    colour, place = pick_look(rng)
+    colour, place = random_look(rng)
     planet, material = rng.choice(sorted(PLANETS[split])), rng.choice(sorted(MATERIALS[split]))
     constants = MATERIALS[split][material]
     size, drawn = rng.choice(sizes), rng.choice(sorted(SHAPES))
@@ -119,7 +119,7 @@ class Drop(Fall):
     @classmethod
     def draw(cls, rng: random.Random, split: Split) -> Drop:
         """A random event of this kind."""
-        return cls(**pick_solid(rng, split), x=rng.uniform(-1.2, 1.2), height=rng.uniform(1.4, 2.7))
+        return cls(**random_solid(rng, split), x=rng.uniform(-1.2, 1.2), height=rng.uniform(1.4, 2.7))
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Throw(Fall):
     @classmethod
     def draw(cls, rng: random.Random, split: Split) -> Throw:
         """A random event of this kind."""
-        solid, speed = pick_solid(rng, split), rng.choice((-1, 1)) * rng.uniform(0.4, 1.1)
+        solid, speed = random_solid(rng, split), rng.choice((-1, 1)) * rng.uniform(0.4, 1.1)
         return cls(**solid, x=-speed, height=rng.uniform(1.4, 2.7), speed=speed)
 
 
@@ -148,6 +148,6 @@ class Toss(Fall):
     @classmethod
     def draw(cls, rng: random.Random, split: Split) -> Toss:
         """A random event of this kind."""
-        solid, height = pick_solid(rng, split), rng.uniform(0.0, 0.8)
+        solid, height = random_solid(rng, split), rng.uniform(0.0, 0.8)
         lift = (2 * float(solid["gravity"]) * (rng.uniform(1.8, 2.7) - height)) ** 0.5
         return cls(**solid, x=rng.uniform(-1.2, 1.2), height=height, lift=lift)

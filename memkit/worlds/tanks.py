@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from memkit.worlds.constants import COLOURS, SUBSTANCES, Split
-from memkit.worlds.event import Part, Shows, at, pick_look, rgb
+from memkit.worlds.event import Part, Shows, at, random_look, rgb
 from memkit.worlds.processes import DARK, Process, blend
 from memkit.worlds.scene import Body, Colour, body
 
@@ -89,7 +89,7 @@ class Dye(Tank):
     @classmethod
     def draw(cls, rng: random.Random, split: Split) -> Dye:
         """A random event of this kind."""
-        colour, place = pick_look(rng)
+        colour, place = random_look(rng)
         substance, into = rng.choice(sorted(SUBSTANCES[split])), rng.choice([c for c in sorted(COLOURS) if c != colour])
         start, x = rng.uniform(*cls.STARTS), rng.uniform(-0.6, 0.6)
         return cls(colour, place, substance, SUBSTANCES[split][substance], start, x, into)

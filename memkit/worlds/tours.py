@@ -1,4 +1,4 @@
-"""Long clips of the rooms world, each a function of its name: tours in parts, and a look away and back."""
+"""Long clips of the rooms world, which depend on their names only: tours in parts, and a look away and back."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _PEOPLE = "-dynamic"  # at the end of the name of a room with people
 
 @dataclass(frozen=True)
 class RoomTour:
-    """A tour of a room in parts of equal length; with people or without, the camera walks the same way.
+    """A tour of a room in parts of equal length. The camera path is the same with people and without.
 
     Attributes:
-        name: of the room, such as "train-00012" or "test-00003-dynamic".
+        name: name of the room, such as "train-00012" or "test-00003-dynamic".
         parts: number of parts.
-        seconds: length of a part.
+        seconds: length of a part in seconds.
     """
 
     name: str
@@ -34,9 +34,9 @@ class RoomTour:
 
 
 def look_back(name: str, seconds: float) -> RoomClip:
-    """The first ``seconds`` of a look away from the first view of a room by 90° to 180°, a wait, and back again.
+    """The first ``seconds`` of a turn by 90° to 180° away from the first view of a room, a wait, and the turn back.
 
-    ``path.duration`` of the clip is the length of the whole (MemLearner, Evaluation).
+    ``path.duration`` of the clip is the length of the whole path (MemLearner, Evaluation).
     """
     rng = random.Random(f"{name.removesuffix(_PEOPLE)}/revisit")
     path = Path(Room.named(name).start)
@@ -45,7 +45,7 @@ def look_back(name: str, seconds: float) -> RoomClip:
 
 
 def room_names(split: Split, count: int, both: bool = False) -> list[str]:
-    """Names of rooms, without people and with people in turn; with ``both``, each room without and with them."""
+    """Names of rooms, alternately without and with people; with ``both``, each room without and with people."""
     return [f"{split}-{i // 2 if both else i:05d}" + _PEOPLE * (i % 2) for i in range(count)]
 
 
