@@ -21,7 +21,7 @@ from recipes.memlearner.presets import Config
 
 Comparison = Literal["truth", "revisit"]
 COMPARISONS: tuple[Comparison, ...] = ("truth", "revisit")
-Run = dict[tuple[str, str], "Row"]
+Run = Mapping[tuple[str, str], "Row"]
 """Rows of one training run, by condition and id."""
 REFERENCES = ("none", "learned", "window")
 """Methods that the others are compared with; a study uses the first two that it has."""

@@ -56,7 +56,7 @@ class Row:
     """The same on frames with the same view, if the camera looked away and came back."""
 
 
-Run = dict[tuple[str, str], Row]
+Run = Mapping[tuple[str, str], Row]
 
 
 class Truth(NamedTuple):
