@@ -98,7 +98,7 @@ def test_banks_say_how_their_poses_are_known(config, walks) -> None:
     for batch in batches:
         assert (batch.cameras is None) == (batch.annotation == "none")
         assert not len(batch.history) or (batch.history.cameras is None) == (batch.annotation == "none")
-    with pytest.raises(InputError, match="'none', of which"):
+    with pytest.raises(InputError, match="has 'none' poses"):
         TrainingSet(banks, dataclasses.replace(known, annotations=("exact", "estimated")), "chunks")
     with pytest.raises(InputError, match="no poses, by which"):
         TrainingSet(banks, dataclasses.replace(known, method="cam"), "frames")

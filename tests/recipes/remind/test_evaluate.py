@@ -11,7 +11,7 @@ import torch
 
 from memkit.cameras import Cameras
 from memkit.errors import InputError
-from memkit.evaluation import intervals
+from memkit.evaluation import intervals, select
 from memkit.interruptions.timing import frames_of
 from memkit.metrics.hidden_process import moving_pixels
 from memkit.training import load_backbone
@@ -178,8 +178,8 @@ def test_a_difference_is_between_the_same_clips() -> None:
         ]
         return {(row.condition, row.id): row for row in rows}
 
-    runs = scores.only([run(2.0)], "occluder")
+    runs = select({"a": [run(2.0)]}, lambda row: row.by == "occluder")["a"]
     less = intervals(scores.MEASURES, runs, "recovery", ([run(0.5)], "recovery"))["PSNR, dB"]
     assert less.value == less.low == less.high == 1.5
-    nothing = scores.only([run(2.0)], "fog")
+    nothing = select({"a": [run(2.0)]}, lambda row: row.by == "fog")["a"]
     assert math.isnan(intervals(scores.MEASURES, nothing, "recovery")["PSNR, dB"].value)
