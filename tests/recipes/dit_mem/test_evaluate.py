@@ -14,7 +14,7 @@ import torch
 from memkit.banks import MemoryBank
 from memkit.encoders import EncoderName, load_encoder, make_encoder
 from memkit.errors import InputError
-from memkit.evaluation import ResultStore
+from memkit.evaluation import ResultStore, intervals
 from memkit.worlds.law_clips import law_of, names_of
 from recipes.dit_mem import evaluate, prepare
 from recipes.dit_mem.conditions import STUDIES, Condition, knowledge, mixture, plug
@@ -24,7 +24,7 @@ from recipes.dit_mem.memories import encode
 from recipes.dit_mem.parts import load_backbone, new_encoder
 from recipes.dit_mem.prepare import Prepare
 from recipes.dit_mem.presets import Config, parse, tiny
-from recipes.dit_mem.scores import Row, constant_table, error_differences, overall
+from recipes.dit_mem.scores import OVERALL, Row, constant_table, errors
 from recipes.dit_mem.studies import branches, claims
 from recipes.dit_mem.studies.branches import Branches, likeness, memory_of, pairs_of
 
@@ -164,7 +164,7 @@ def test_a_table_pairs_what_was_found_and_counts_what_was_not() -> None:
     assert table["other"]["nearer to the clips shown"].value == pytest.approx(nearer)
     assert math.isnan(table["none"]["correlation with truth"].value)  # a constant
     assert math.isnan(table["none"]["with the clips shown"].value)  # none were
-    found = {condition: overall([run], condition) for condition in ("none", "retrieved")}
+    found = {condition: intervals(OVERALL, [run], condition) for condition in ("none", "retrieved")}
     assert found["retrieved"]["found"].value == 7 / 8 and found["none"]["found"] == (1.0, 1.0, 1.0)
 
 
@@ -291,6 +291,6 @@ def test_conditions_are_compared_in_pairs_of_the_same_prompt() -> None:
         return {(row.condition, row.id): row for row in rows}
 
     runs = [run(0.25), run(0.75)]
-    cells = error_differences(runs, "retrieved, conditional", (runs, "retrieved"))
+    cells = intervals(errors(runs), runs, "retrieved, conditional", (runs, "retrieved"))
     assert cells["path error, %"].value == pytest.approx(-10)
     assert cells["gravity error"].value == pytest.approx(-0.5)  # 0.25 and 0.75 off instead of 1, of the one prompt
