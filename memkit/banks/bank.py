@@ -229,7 +229,7 @@ class MemoryBank:
         committed = self._manifest.entries
         return committed | {id: entry for id, (entry, _) in self._pending.items()} if self._pending else committed
 
-    def _entry(self, id: str) -> Entry:
+    def _entry(self, id: object) -> Entry:
         if not isinstance(id, str):
             raise InputError(f"The ids of clips are texts, and {id!r:.80} is none.")
         if id in self._pending:

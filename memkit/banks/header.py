@@ -55,7 +55,7 @@ def read_header(path: Path) -> tuple[dict[str, Any], Committed | None]:
     except ValueError as error:  # FileError is one, and paths that cannot be lead to others
         if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
             raise BankError(f"{error}") from error
-        if (path / LINES).is_file():
+        if (path / LINES).is_file() and (path / LINES).stat().st_size:
             raise BankError(f"{path} has lost its {HEADER} (its {LINES} is there); {REMEDY}.") from error
         raise BankError(f"There is no bank at {path}; check the path, or create one there.") from error
     name, version, info = (header.get(key) for key in ("format", "version", "info"))

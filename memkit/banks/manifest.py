@@ -8,7 +8,7 @@ need no lock and an append costs the same at any size.
 What an interrupted commit leaves behind is harmless: a shard that no line names, or a torn line, is replaced by the
 next commit, and lines beyond those that the header states are committed, because their shards were there before them.
 What no interruption leaves is refused: a manifest that is shorter than its header states or differs from it, and later
-shards that no line names. A bank whose header states nothing was written by an earlier memkit; its next commit adds it.
+shards that no line names. A bank whose header states nothing was written by an earlier memkit; its next writer adds it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from memkit.banks.header import HEADER, LINES, REMEDY, Committed, new_header, re
 from memkit.banks.shards import Shards
 from memkit.banks.writer_lock import WriterLock
 from memkit.errors import BankError, InputError
-from memkit.files.atomic import atomic_write, sync_folder, writing
+from memkit.files.atomic import atomic_write, remove_abandoned, sync_folder, writing
 
 JOINING = "joining"
 """An empty folder that is there while `memkit.banks.join_banks` adds shards, before the lines that name them."""
@@ -83,6 +83,8 @@ class Manifest:
         """What is committed at ``path`` now."""
         manifest = cls(path, read_header(path)[0])
         manifest.read()
+        if not manifest.is_stated:  # a writer is between a line and the header, or was killed there
+            remove_abandoned(path / HEADER)
         return manifest
 
     def read(self) -> None:
@@ -96,9 +98,9 @@ class Manifest:
         added = self._parsed(whole, stated)
         if stated and differs:
             raise BankError(
-                f"{self._file} is damaged: {HEADER} states {stated.lines} lines of together {stated.bytes:,} bytes, "
-                f"and it has {len(added)} of {len(whole):,}, or others. Nothing is written to the bank as long as it "
-                f"is; {REMEDY}."
+                f"{self._file} is damaged: {HEADER} states {stated.lines} lines ({stated.bytes:,} bytes), and the file "
+                f"has {len(added)} ({len(whole):,} bytes), or lines that differ. Nothing is written to the bank until "
+                f"that is mended; {REMEDY}."
             )
         for shard, entries in added:
             self.shards.append(shard)
@@ -133,10 +135,15 @@ class Manifest:
         """Commit several written shards, all or none of them. The caller holds the lock."""
         self._commit(added, self._write_anew)
 
+    @property
+    def is_stated(self) -> bool:
+        """Whether the header stated all lines when it was last read."""
+        return self._stated is not None and self._stated.bytes >= self._offset
+
     def settle(self) -> None:
         """Finish, or remove, what a writer has left that was killed. The lock is held, and all lines are read."""
         try:
-            if self._stated and self._stated.bytes < self._offset:
+            if not self.is_stated:
                 committed = Committed(len(self.shards), self._offset, self._digest.hexdigest())
                 with new_header(self.path, self.info, committed):
                     pass

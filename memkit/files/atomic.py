@@ -33,8 +33,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         FileError: the file cannot be written: there is no such folder, no access, or the disk is full.
     """
     path = Path(path)
-    start = f".{path.name[:40]}.{zlib.crc32(platform.node().encode()):08x}-"
-    partial = path.with_name(f"{start}{os.getpid()}-{secrets.token_hex(8)}.partial")
+    partial = path.with_name(f"{_start(path)}{os.getpid()}-{secrets.token_hex(8)}.partial")
     with writing(path):
         mode = _create(partial)
         try:
@@ -46,7 +45,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         finally:
             with contextlib.suppress(OSError):  # it is gone already
                 partial.unlink()
-    _remove_abandoned(path.parent, start)
+    remove_abandoned(path)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -117,12 +116,18 @@ def sync_folder(path: Path) -> None:
         os.close(folder)
 
 
-def _remove_abandoned(folder: Path, start: str) -> None:
-    """Remove the partial files that begin with ``start`` and whose process has ended."""
-    for name in glob.glob(f"{glob.escape(start)}*.partial", root_dir=folder):
+def remove_abandoned(path: Path) -> None:
+    """Remove what calls of `atomic_write` for ``path`` have left whose processes have ended."""
+    start = _start(path)
+    for name in glob.glob(f"{glob.escape(start)}*.partial", root_dir=path.parent):
         import psutil  # only here: leftovers are rare
 
         pid = name.removeprefix(start).split("-")[0]
         if pid.isdecimal() and not psutil.pid_exists(int(pid)):
             with contextlib.suppress(OSError):  # another process was faster
-                (folder / name).unlink()
+                path.with_name(name).unlink()
+
+
+def _start(path: Path) -> str:
+    """How the names begin of what this machine writes to in the place of a file."""
+    return f".{path.name[:40]}.{zlib.crc32(platform.node().encode()):08x}-"

@@ -54,6 +54,7 @@ def test_an_index_follows_a_bank_that_grows_in_use(bank):
 def as_version_1(folder):
     """Make an index what memkit 0.1 wrote: a FAISS file, and a JSON file with its digest."""
     saved = read_saved(folder)
+    assert saved is not None
     (folder / "index.safetensors").unlink()
     import_faiss().write_index(saved.vectors.faiss, str(folder / "vectors.faiss"))
     about = {"format": "memkit-index-1", **saved._asdict(), "ids": ["clip0", "clip1", "clip3", "clip4", "clip5"]}
@@ -76,7 +77,9 @@ def last_bit(data):  # of a fraction, so that only the checksum tells
 
 def resaved(**changes):
     def damage(folder):
-        about = {name: value for name, value in read_saved(folder)._asdict().items() if name != "vectors"} | changes
+        saved = read_saved(folder)
+        assert saved is not None
+        about = {name: value for name, value in saved._asdict().items() if name != "vectors"} | changes
         vectors = about.pop("vectors", torch.nn.functional.normalize(torch.ones(5, 8)))
         save_tensors(folder / "index.safetensors", KIND, "index", about, {"vectors": vectors})
 
