@@ -15,6 +15,7 @@ from memkit.banks.captions import Row
 from memkit.cameras import Cameras, write_poses
 from memkit.errors import FileError, InputError
 from memkit.files.atomic import hash_files
+from memkit.files.json_files import hash_rows
 from memkit.interruptions import Fog
 from memkit.interruptions.timing import frames_of
 from memkit.video import write_video
@@ -154,7 +155,9 @@ def test_a_run_knows_its_records_whether_they_have_checksums_or_not(bank, tmp_pa
     found = records.read_records(bank.path)
     plain = "".join(json.dumps(record._asdict(), ensure_ascii=False) + "\n" for record in found)
     (tmp_path / records.RECORDS).write_text(plain)
-    assert records.digest(found) == hash_files(tmp_path / records.RECORDS)  # what checkpoints have of older runs
+    assert hash_rows(record._asdict() for record in found) == hash_files(
+        tmp_path / records.RECORDS
+    )  # what checkpoints have of older runs
     assert records.read_records(tmp_path) == found
 
 
