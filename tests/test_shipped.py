@@ -1,14 +1,21 @@
 """What the package ships: weights that a stock pipeline loads, and a red ball that falls."""
 
 import random
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
 from transformers import UMT5EncoderModel
 
-from memkit import WanBackbone
+import memkit
+from memkit import FrequencyEncoder, WanBackbone
+from memkit.backbones import WanCodec
 from memkit.backbones.codec import tiny_folder
+from memkit.demo.bank import CLIPS
+from memkit.errors import FileError, InputError
+from memkit.files.checksums import SUMS_FILE, verify_checksum, verify_sums, write_sums
 from memkit.generation import generate_videos
 from memkit.metrics import mean_psnr, psnr
 from memkit.video import to_model
@@ -73,3 +80,59 @@ def test_a_video_from_an_image_keeps_the_image():
     kept = [mean_psnr(psnr(video[:1], frame)) for video, frame in zip(videos, first, strict=True)]
     assert sum(kept) / 4 >= 25  # dB
     assert all((video[0] != video[-1]).any() for video in videos)
+
+
+ENCODER = Path(memkit.__file__).parent / "weights" / "dit-mem-tiny"
+
+
+def test_what_is_shipped_has_its_checksums():
+    for folder in (tiny_folder(), CLIPS):
+        listed = {line.split("  ")[1] for line in (folder / SUMS_FILE).read_text().splitlines()}
+        there = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+        assert listed == there - {SUMS_FILE}
+        verify_sums(folder)
+    assert verify_checksum(ENCODER / "model.safetensors")
+
+
+def changed_bit(file: Path, share: float) -> None:
+    data = bytearray(file.read_bytes())
+    data[int(share * len(data))] ^= 4
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model_index.json",
+        "scheduler/scheduler_config.json",
+        "text_encoder/model.safetensors",
+        "tokenizer/tokenizer.json",
+        "transformer/config.json",
+        "transformer/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+        "video_format.json",
+    ],
+)
+def test_a_changed_bit_of_tiny_wan_is_noticed_before_use(tmp_path, name):
+    shutil.copytree(tiny_folder(), tmp_path / "wan")
+    changed_bit(tmp_path / "wan" / name, 0.7)
+    for load in (WanBackbone.from_pretrained, WanCodec.from_pretrained):
+        with pytest.raises(FileError, match=f"{name} does not match its checksum in .*SHA256SUMS; restore the folder"):
+            load(tmp_path / "wan")
+
+
+def test_a_changed_bit_of_a_transformer_alone_is_noticed(tmp_path):
+    shutil.copytree(tiny_folder() / "transformer", tmp_path / "wan")
+    write_sums(tmp_path / "wan")
+    assert WanBackbone.from_pretrained(tmp_path / "wan").width == 192
+    changed_bit(tmp_path / "wan" / "diffusion_pytorch_model.safetensors", 0.5)
+    with pytest.raises(FileError, match="does not match its checksum"):
+        WanBackbone.from_pretrained(tmp_path / "wan")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.0001, 0.3, 0.999])
+def test_a_changed_bit_of_the_shipped_encoder_is_noticed(tmp_path, share):
+    shutil.copytree(ENCODER, tmp_path / "encoder")
+    changed_bit(tmp_path / "encoder" / "model.safetensors", share)
+    with pytest.raises(InputError, match="model.safetensors"):
+        FrequencyEncoder.from_pretrained(tmp_path / "encoder")

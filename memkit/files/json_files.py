@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -102,6 +103,11 @@ def read_rows(file: str | os.PathLike[str], remedy: str) -> list[dict[str, Any]]
         raise FileError(f"{file} is empty or cut short: it does not end in a whole line; {remedy}.")
     first, *others = _rows(file, data.split(b"\n")[:-1], remedy)
     return others if without_checksum(first, verified, file) != first else [first, *others]
+
+
+def hash_rows(rows: Iterable[dict[str, Any]]) -> str:
+    """SHA-256 of rows, the same whether they come from a file with checksums or without."""
+    return hashlib.sha256("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()).hexdigest()
 
 
 def read_log(file: str | os.PathLike[str], remedy: str, finite: bool = True) -> list[dict[str, Any]]:

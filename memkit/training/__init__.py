@@ -49,6 +49,7 @@ from memkit.training.settings import (
     Settings,
     TrainSettings,
 )
+from memkit.training.tokenizer import train_tokenizer
 from memkit.training.vae_init import initialise_vae
 
 __all__ = [
@@ -104,5 +105,6 @@ __all__ = [
     "sharded",
     "steps_done",
     "timed",
+    "train_tokenizer",
     "zero_missing_gradients",
 ]

@@ -86,7 +86,7 @@ def _load(settings: RunSettings, transformer: WanTransformer3DModel | None) -> W
 
 def _transformer(folder: Path | str, dtype: torch.dtype) -> WanTransformer3DModel:
     """The transformer of a run or of a pipeline; `FileError` where a folder of it is damaged."""
-    part = find_pipeline(folder) / "transformer"
+    part = (folder if isinstance(folder, Path) else find_pipeline(folder)) / "transformer"  # a string may be a hub id
     if not (part / "config.json").exists():
         raise InputError(f"There is no trained transformer in {folder}; run this recipe's train first.")
     verify_sums(part)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -96,12 +94,6 @@ def read_records(bank: Path) -> list[Record]:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"{file}, line {i} is not a record ({error!r}); {remedy}.") from error
     return records
-
-
-def digest(records: Sequence[Record]) -> str:
-    """SHA-256 of all records, whatever checksums are in their file."""
-    lines = (json.dumps(record._asdict(), ensure_ascii=False) + "\n" for record in records)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 class ClipBank:

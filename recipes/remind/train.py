@@ -26,13 +26,14 @@ from memkit import training
 from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
 from memkit.cameras import CameraPath
+from memkit.files.json_files import hash_rows
 from memkit.generation import TextCache
 from memkit.injectors import TeacherForcing, stream_cameras
 from memkit.injectors.teacher_forcing.step import ForcedStep
 from memkit.positions import PMRoPE, PMRoPEConfig
 from recipes.remind.data import Batch, TrainingSet
 from recipes.remind.presets import Command, Config, parse
-from recipes.remind.records import digest, read_records
+from recipes.remind.records import read_records
 
 RESUME_OVERRIDES = training.RESUME_OVERRIDES | {"cache_frames", "train_clips", "test_clips"}
 """Settings that a resumed run may change."""
@@ -81,7 +82,7 @@ def train(config: Config, backbone: WanBackbone, bank: MemoryBank, accelerator: 
         RESUME_OVERRIDES,
         processes=shares[0][1],  # number of shares of a batch, on which its noise depends
         bank=bank.fingerprint,
-        records=digest(read_records(bank.path)),
+        records=hash_rows(record._asdict() for record in read_records(bank.path)),
         weights=training.fingerprint(backbone.transformer),
     )
     objective = Objective(config, backbone, cameras)

@@ -29,6 +29,8 @@ _CLIPS_PER_FILE = 200
 
 def encode_clips(config: TransformerConfig) -> Tensor:
     """Normalised latents of all clips [clips,16,5,8,8] in fp16; kept in ``latents/`` beside the autoencoder."""
+    if not (config.vae / "config.json").exists():
+        raise InputError(f"There is no trained autoencoder in {config.vae}; run recipes.tiny_wan.vae first.")
     folder = config.vae / "latents"
     folder.mkdir(exist_ok=True)
     files = [folder / f"{i:05d}.pt" for i in range(0, len(ClipSet(config.data)), _CLIPS_PER_FILE)]

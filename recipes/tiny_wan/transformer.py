@@ -26,7 +26,6 @@ from memkit import training
 from memkit.training.muon import MuonAdam
 from memkit.worlds.clip_set import ClipSet
 from recipes.tiny_wan.batches import Batch, batch, encode_clips
-from recipes.tiny_wan.captions import train_tokenizer
 from recipes.tiny_wan.model import TextAndVideo, flow_losses, write_pipeline
 from recipes.tiny_wan.stages import TransformerConfig, schedule
 
@@ -84,7 +83,7 @@ def train(config: TransformerConfig) -> tuple[TextAndVideo, PreTrainedTokenizerF
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     latents, rows = encode_clips(config), ClipSet(config.data).rows
-    tokenizer = train_tokenizer([row["caption"] for row in rows])
+    tokenizer = training.train_tokenizer([row["caption"] for row in rows])
     model = TextAndVideo(config, len(tokenizer)).to(training.pick_device(config.device))
     run = Run(config, model, tokenizer, latents, rows)
     settings = training.run_settings(config, RESUME_OVERRIDES, stages=config.recorded_stages)

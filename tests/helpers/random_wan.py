@@ -9,7 +9,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
 from transformers import UMT5Config, UMT5EncoderModel
 
-from recipes.tiny_wan.captions import train_tokenizer
+from memkit.training import train_tokenizer
 from recipes.tiny_wan.vae import build
 
 SMALL = {

@@ -13,12 +13,12 @@ from memkit.backbones import WanBackbone
 from memkit.errors import InputError
 from memkit.flow import flow_loss
 from memkit.generation.short_text import short_text
+from memkit.training import train_tokenizer
 from memkit.worlds.captions import vary_caption
 from memkit.worlds.clip_set import ClipSet, ClipSetConfig, render_clip_set
 from recipes.tiny_wan import batches, data, evaluate, ship, transformer, vae
 from recipes.tiny_wan.__main__ import TinyWanConfig, main
 from recipes.tiny_wan.batches import Batch
-from recipes.tiny_wan.captions import train_tokenizer
 from recipes.tiny_wan.model import TextAndVideo, flow_losses, write_pipeline
 from recipes.tiny_wan.stages import FALLS, Stage, TransformerConfig, schedule
 

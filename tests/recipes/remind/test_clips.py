@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import torch
 from memkit.banks import MemoryBank
 from memkit.banks.captions import Row
 from memkit.cameras import Cameras, write_poses
-from memkit.errors import InputError
+from memkit.errors import FileError, InputError
+from memkit.files.atomic import hash_files
+from memkit.files.json_files import hash_rows
 from memkit.interruptions import Fog
 from memkit.interruptions.timing import frames_of
 from memkit.video import write_video
@@ -129,3 +132,57 @@ def test_poses_turn_with_a_virtual_camera(config, tmp_path) -> None:
     assert moved.any() and not moved[: 4 * start - 3].any() and not moved[4 * stop - 3 :].any()
     # its angle of view is the file's: 0.8 of a 64×40 frame, scaled and cropped to a square, of which .6 is kept
     torch.testing.assert_close(given.intrinsics[0, 0].item(), 0.8 * 1.6 / 0.6, rtol=1e-4, atol=0.0)
+
+
+def test_records_that_are_cut_or_changed_are_refused(bank, tmp_path) -> None:
+    whole = (bank.path / records.RECORDS).read_bytes()
+    found = records.read_records(bank.path)
+    for length in range(0, len(whole), 7):
+        (tmp_path / records.RECORDS).write_bytes(whole[:length])
+        with pytest.raises(FileError, match=r"records\.jsonl .*"):
+            records.read_records(tmp_path)
+    for at in range(0, len(whole), 5):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1 << at % 8
+        (tmp_path / records.RECORDS).write_bytes(damaged)
+        with pytest.raises(FileError, match=r"records\.jsonl is damaged"):
+            records.read_records(tmp_path)
+    (tmp_path / records.RECORDS).write_bytes(b"".join(whole.splitlines(keepends=True)[1:]))
+    assert records.read_records(tmp_path) == found  # as they were before there was a first line
+
+
+def test_a_run_knows_its_records_whether_they_have_checksums_or_not(bank, tmp_path) -> None:
+    found = records.read_records(bank.path)
+    plain = "".join(json.dumps(record._asdict(), ensure_ascii=False) + "\n" for record in found)
+    (tmp_path / records.RECORDS).write_text(plain)
+    assert hash_rows(record._asdict() for record in found) == hash_files(
+        tmp_path / records.RECORDS
+    )  # what checkpoints have of older runs
+    assert records.read_records(tmp_path) == found
+
+
+def test_nothing_made_is_an_error(config, tmp_path, capsys) -> None:
+    short = dataclasses.replace(config, frames=17, out=tmp_path, banks=None)
+    with pytest.raises(InputError, match=r"Nothing was added .*none of 3 items .*increase --frames"):
+        prepare.main(prepare.Prepare(short))
+    assert "train-00002: train-00002: no interruption fits" in capsys.readouterr().err
+    captions = tmp_path / "captions.csv"
+    captions.write_text("video,caption\n")
+    with pytest.raises(InputError, match=r"captions\.csv lists no videos"):
+        prepare.main(prepare.Prepare(short, videos=tmp_path, captions=captions, into="test"))
+
+
+def test_some_world_clips_that_fail_give_the_exit_code(config, tmp_path, monkeypatch, capsys) -> None:
+    videos = WorldClip.videos
+
+    def failing(clip: WorldClip):
+        if clip.id == "train-00001":
+            raise InputError("no luck")
+        return videos(clip)
+
+    monkeypatch.setattr(WorldClip, "videos", failing)
+    some = dataclasses.replace(config, out=tmp_path, banks=None, test_clips=0)
+    assert prepare.main(prepare.Prepare(some)) == 1
+    said = capsys.readouterr()
+    assert "train-00001: no luck" in said.err and f"{tmp_path / 'train'}: 3 listed, 1 bad" in said.out
+    assert len(MemoryBank.open(tmp_path / "train")) == 4

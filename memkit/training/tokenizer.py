@@ -1,4 +1,4 @@
-"""The tokenizer of tiny-wan, trained on the captions of its clips."""
+"""`train_tokenizer`: a tokenizer for a small text encoder, trained on the captions of its clips."""
 
 from __future__ import annotations
 
