@@ -96,9 +96,8 @@ def test_models_of_other_kinds(tmp_path):
         "image_size": 32,
     }
     text = {**SIZES, "max_position_embeddings": 77, "eos_token_id": 3, "bos_token_id": 2, "pad_token_id": 0}
-    clip = CLIPModel(
-        CLIPConfig(text_config=text, vision_config={**eye, "image_size": 32, "patch_size": 16}, projection_dim=16)
-    )
+    vision = {**eye, "num_hidden_layers": 1, "image_size": 32, "patch_size": 16}
+    clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16))
     save_encoder(tmp_path / "clip", clip)
     with pytest.raises(InputError, match="clip, not an encoder of texts alone"):
         TextEmbedder(tmp_path / "clip", "mean")
