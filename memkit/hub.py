@@ -5,11 +5,29 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypedDict
 
 from memkit.errors import InputError
 from memkit.version import __version__
 
 # huggingface_hub is imported when it is needed: a local folder needs no hub.
+
+
+class HubOptions(TypedDict, total=False):
+    """How a saved part is fetched from the Hugging Face Hub; the options of `find_folder`."""
+
+    revision: str | None
+    """Branch, tag or commit on the Hub."""
+    subfolder: str | None
+    """Folder inside the local folder or the repository that holds the files."""
+    cache_dir: str | os.PathLike[str] | None
+    """Where downloads are kept; by default the Hub's own cache."""
+    token: str | bool | None
+    """Hub token; by default that of ``hf auth login``. False sends none."""
+    local_files_only: bool
+    """Whether to use what the cache has and connect to nothing."""
+    force_download: bool
+    """Whether to fetch the files again even if the cache has them."""
 
 
 def find_folder(

@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, Unpack
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -34,7 +34,7 @@ from memkit.files.json_files import parse_json, read_json
 from memkit.files.models import loading, on_meta
 from memkit.files.tensors import check_shapes, list_names, load_exactly, write_safetensors
 from memkit.files.values import check_types, hints_of
-from memkit.hub import find_folder, upload_folder
+from memkit.hub import HubOptions, find_folder, upload_folder
 from memkit.version import __version__
 
 CONFIG_FILE = "config.json"
@@ -87,14 +87,9 @@ class Pretrained:
         cls: type[Part],
         folder_or_id: str | os.PathLike[str],
         *,
-        revision: str | None = None,
-        subfolder: str | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        token: str | bool | None = None,
-        local_files_only: bool = False,
-        force_download: bool = False,
         dtype: torch.dtype | None = None,
         variant: None = None,
+        **hub: Unpack[HubOptions],
     ) -> Part:
         """The module saved in a folder or, where no such folder exists, under a Hugging Face Hub id; in eval mode.
 
@@ -102,29 +97,16 @@ class Pretrained:
 
         Args:
             folder_or_id: a local folder, or the id of a Hub repository.
-            revision: branch, tag or commit on the Hub.
-            subfolder: folder inside the local folder or the repository that holds the files.
-            cache_dir: where downloads are kept; by default the Hub's own cache.
-            token: Hub token; by default that of ``hf auth login``. False sends none.
-            local_files_only: use what the cache has and connect to nothing.
-            force_download: fetch the files again even if the cache has them.
             dtype: of the weights; by default, they keep the dtypes they were saved in.
             variant: always None, which diffusers passes for the components of a modular pipeline: there are none.
+            hub: ``revision``, ``subfolder``, ``cache_dir``, ``token``, ``local_files_only`` and ``force_download``, see
+                `memkit.hub.HubOptions`.
 
         Raises:
             InputError: names the file and the item when the folder or a tensor is missing, or a file, a key of the
                 config or a tensor is unknown, damaged or of another class or shape.
         """
-        folder = find_folder(
-            folder_or_id,
-            cls.files,
-            revision=revision,
-            subfolder=subfolder,
-            cache_dir=cache_dir,
-            token=token,
-            local_files_only=local_files_only,
-            force_download=force_download,
-        )
+        folder = find_folder(folder_or_id, cls.files, **hub)
         module = cls._load(folder)
         return module if dtype is None else module.to(dtype)
 

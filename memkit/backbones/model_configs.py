@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,18 @@ def read_part_config(file: Path, kind: type) -> dict[str, Any]:
     config = read_json(file, RESTORE)
     if (found := config.get("_class_name", kind.__name__)) != kind.__name__:
         raise FileError(f"{file} is of a {shown(found)}, not a {kind.__name__}; {RESTORE}.")
-    defaults = {name: each.default for name, each in inspect.signature(kind.__init__).parameters.items()}
-    check_types(file, config, defaults, hints_of(kind.__init__), kind)
+    check_arguments(file, config, kind)
     return config
 
 
+def check_arguments(file: Path | str, config: Mapping[str, Any], kind: type) -> None:
+    """`check_types` by the signature of a class of diffusers."""
+    defaults = {name: each.default for name, each in inspect.signature(kind.__init__).parameters.items()}
+    check_types(file, config, defaults, hints_of(kind.__init__), kind)
+
+
 def check_types(
-    file: Path, config: dict[str, Any], defaults: dict[str, Any], hints: dict[str, Any], kind: type
+    file: Path | str, config: Mapping[str, Any], defaults: dict[str, Any], hints: dict[str, Any], kind: type
 ) -> None:
     """Raise `FileError` where a value is not of the type of its default in ``kind``, nor of its hint."""
     for name, value in config.items():
@@ -42,10 +48,10 @@ def check_types(
             raise FileError(f"{file} has {name} = {shown(value)}, which a {kind.__name__} does not take; {RESTORE}.")
 
 
-def check_model_numbers(file: Path, config: dict[str, Any]) -> None:
+def check_model_numbers(file: Path | str, config: Mapping[str, Any]) -> None:
     """Sizes are 1 or more, and numbers that are added or divided by are small and positive."""
     for name, value in config.items():
-        sizes = value if isinstance(value, list) else [value]
+        sizes = value if isinstance(value, list | tuple) else [value]
         if any(type(size) is int and not is_count(size, _MOST.get(name, LARGEST_SIZE)) for size in sizes):
             _refuse(file, name, value, "whole numbers of 1 or more, as large as those of a model")
         if name in ("eps", "layer_norm_epsilon") and not is_number(value, above=0, most=0.01):
@@ -103,9 +109,9 @@ def _suits(value: Any, default: Any, hint: Any) -> bool:
         return isinstance(value, str) or (value is None and fits(value, hint))
     if isinstance(default, list | tuple):
         item = type(default[0]) if default else float
-        return isinstance(value, list) and all(fits(each, item) for each in value)
+        return isinstance(value, list | tuple) and all(fits(each, item) for each in value)
     return value is None or fits(value, hint) or is_number(value)
 
 
-def _refuse(file: Path, name: str, value: object, wanted: str) -> None:
+def _refuse(file: Path | str, name: str, value: object, wanted: str) -> None:
     raise FileError(f"{file} has {name} = {shown(value)}; it must be {wanted}: {RESTORE}.")

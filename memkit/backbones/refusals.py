@@ -69,17 +69,6 @@ def reset_caches(model: nn.Module) -> None:
             manager.set_context(context)
 
 
-def several_videos(rows: int, batch: int, remedy: str) -> str:
-    """The end of an error about ``rows`` samples of something in a batch of which each prompt has several videos.
-
-    ``remedy`` says what to repeat, with ``{n}`` for the number of videos; the result is empty in other cases.
-    """
-    videos, rest = divmod(batch, rows)
-    if rest or videos < 2:
-        return ""
-    return f" For num_videos_per_prompt={videos}, the batch is ordered prompt by prompt: {remedy.format(n=videos)}."
-
-
 def _caches(model: nn.Module) -> Iterator[tuple[nn.Module, ModelHook]]:
     """The stateful hooks of the model's modules; caches have no public list."""
     for module in model.modules():

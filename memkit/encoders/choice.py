@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Unpack, get_args
 
 from memkit.encoders.base import MemoryEncoder
 from memkit.encoders.dit_mem import DitMemEncoder
@@ -12,7 +12,7 @@ from memkit.encoders.frequency import FrequencyEncoder, HighPassOnlyEncoder, Low
 from memkit.encoders.own import own_encoder
 from memkit.encoders.patch import PatchEncoder
 from memkit.errors import InputError
-from memkit.hub import find_folder
+from memkit.hub import HubOptions, find_folder
 from memkit.pretrained import CLASS_KEY, CONFIG_FILE, read_config
 
 EncoderName = Literal["frequency", "dit_mem", "lowpass-only", "highpass-only", "no-filter", "patch"]
@@ -60,17 +60,11 @@ def make_encoder(
 def load_encoder(
     folder_or_id: str | os.PathLike[str],
     encoder: str | type[MemoryEncoder] | None = None,
-    *,
-    revision: str | None = None,
-    subfolder: str | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    token: str | bool | None = None,
-    local_files_only: bool = False,
-    force_download: bool = False,
+    **hub: Unpack[HubOptions],
 ) -> MemoryEncoder:
     """Load an encoder of any class that was saved by ``save_pretrained``, in eval mode and with its gate, if any.
 
-    Takes a local folder or a Hugging Face Hub id, and the options of ``from_pretrained``.
+    Takes a local folder or a Hugging Face Hub id, and the options of ``from_pretrained`` (`memkit.hub.HubOptions`).
 
     The folder names its class, by which memkit's own encoders are found. It says nothing of where another class is
     defined, and no module is imported because a file names it: give ``encoder``, your class or the path to it, as for
@@ -80,16 +74,7 @@ def load_encoder(
     Raises:
         InputError: the folder contains something else, or ``from_pretrained`` cannot load it.
     """
-    folder = find_folder(
-        folder_or_id,
-        MemoryEncoder.files,
-        revision=revision,
-        subfolder=subfolder,
-        cache_dir=cache_dir,
-        token=token,
-        local_files_only=local_files_only,
-        force_download=force_download,
-    )
+    folder = find_folder(folder_or_id, MemoryEncoder.files, **hub)
     class_name = read_config(folder / CONFIG_FILE).get(CLASS_KEY)
     kinds = {kind.__name__: kind for kind in map(_class, get_args(EncoderName))}
     if encoder is not None:

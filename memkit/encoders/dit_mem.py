@@ -242,6 +242,9 @@ def _with_filters(encoder: DitMemEncoder, tensors: Mapping[str, Tensor], source:
 
 def _encoder_tensors(state_dict: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     """Remove the prefix, the aliases of the blocks, and the BatchNorm layers that the release never uses."""
+    for name, value in state_dict.items():
+        if not (isinstance(name, str) and isinstance(value, Tensor)) or value.layout != torch.strided:
+            raise InputError(f"{source} has {name!r} = {shown(value)}; give a state dict of dense tensors.")
     prefix = next((p for p in ("pipe.dit_mem.", "dit_mem.") if any(name.startswith(p) for name in state_dict)), "")
     tensors: dict[str, Tensor] = {}
     for name, value in state_dict.items():
@@ -251,7 +254,8 @@ def _encoder_tensors(state_dict: Mapping[str, Tensor], source: str) -> dict[str,
         if ".bn." in name:
             continue
         value = value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
-        if name in tensors and not torch.equal(tensors[name], value):
+        known = tensors.get(name)
+        if known is not None and not (known.is_meta or value.is_meta) and not torch.equal(known, value):
             raise InputError(f"{source} holds two different tensors for {name}; keep the one that was trained.")
         tensors[name] = value
     return tensors

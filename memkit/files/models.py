@@ -45,7 +45,7 @@ def on_meta(build: Callable[[], nn.Module], tensors: int, where: str | os.PathLi
     damaged number of layers would keep it busy for ever.
     """
     try:
-        with torch.device("meta"), _at_most(4 * tensors + 1000, where):
+        with torch.device("meta"), at_most(4 * tensors + 1000, where):
             return build()
     except MemkitError:
         raise
@@ -144,7 +144,7 @@ def _shards(index: Path) -> list[Path]:
 
 
 @contextmanager
-def _at_most(count: int, where: str | os.PathLike[str]) -> Iterator[None]:
+def at_most(count: int, where: str | os.PathLike[str]) -> Iterator[None]:
     """Inside, modules that this thread creates have at most so many parameters in all; else `FileError`."""
     thread, seen = threading.get_ident(), 0
 

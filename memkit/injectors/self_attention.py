@@ -23,7 +23,8 @@ from memkit.backbones.adapters.choice import adapter_of
 from memkit.backbones.attached import Attached
 from memkit.backbones.base import MEMORY_TOKENS, TEXT, VIDEO, Carrier, Table
 from memkit.backbones.protocol import BackboneAdapter, Grid, Model
-from memkit.backbones.refusals import refuse_cache, several_videos
+from memkit.backbones.refusals import refuse_cache
+from memkit.backbones.samples import several_videos
 from memkit.backbones.unwrap import Attachable, transformers_of
 from memkit.checks import shown
 from memkit.errors import InputError, MemkitError

@@ -13,7 +13,7 @@ one that shows the memory, such as `WanMemoryDenoiseStep`.
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from diffusers.modular_pipelines.modular_pipeline import PipelineState
@@ -28,6 +28,7 @@ from memkit.banks.bank import MemoryBank
 from memkit.encoders.base import MemoryEncoder
 from memkit.encoders.choice import load_encoder
 from memkit.errors import InputError
+from memkit.hub import HubOptions
 from memkit.injectors.self_attention import SelfAttentionConcat
 from memkit.memory import Memory
 from memkit.modular.saving import MemkitBlocks
@@ -46,10 +47,10 @@ class AutoMemoryEncoder:
 
     @classmethod
     def from_pretrained(
-        cls, folder_or_id: str | os.PathLike[str], *, subfolder: str | None = None, variant: None = None, **hub: Any
+        cls, folder_or_id: str | os.PathLike[str], *, variant: None = None, **hub: Unpack[HubOptions]
     ) -> MemoryEncoder:
         """The encoder saved in a folder or under a Hub id. It has no variants."""
-        return load_encoder(folder_or_id, subfolder=subfolder, **hub)
+        return load_encoder(folder_or_id, **hub)
 
 
 class RetrieveMemoryStep(MemkitBlocks):

@@ -8,7 +8,7 @@ from typing import Any
 
 from diffusers.modular_pipelines import ModularPipelineBlocks
 
-from memkit.files.atomic import atomic_write
+from memkit.files.atomic import write_text, writing
 from memkit.version import __version__
 
 CODE_FILE = "block.py"
@@ -25,18 +25,19 @@ class MemkitBlocks(ModularPipelineBlocks):
         """Write ``modular_config.json`` and ``block.py``; see ``ModularPipelineBlocks.save_pretrained``.
 
         A subclass that is not memkit's own is saved as diffusers does it, without its code.
+
+        Raises:
+            FileError: the folder cannot be written, or the Hub refuses.
         """
         kind = type(self)
         if not kind.__module__.startswith("memkit."):
             super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
             return
         folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_write(folder / CODE_FILE) as partial:
-            partial.write_text(
-                f'"""{kind.__name__} of memkit."""\n\nfrom {kind.__module__} import {kind.__name__}  # noqa: F401\n',
-                encoding="utf-8",
-            )
+        code = f'"""{kind.__name__} of memkit."""\n\nfrom {kind.__module__} import {kind.__name__}  # noqa: F401\n'
         auto_map = {ModularPipelineBlocks.__name__: f"{Path(CODE_FILE).stem}.{kind.__name__}"}
-        self.register_to_config(auto_map=auto_map, requirements={"memkit": f">={__version__}"})
-        self.save_config(save_directory=str(folder), push_to_hub=push_to_hub, **kwargs)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_text(folder / CODE_FILE, code)
+            self.register_to_config(auto_map=auto_map, requirements={"memkit": f">={__version__}"})
+            self.save_config(save_directory=str(folder), push_to_hub=push_to_hub, **kwargs)

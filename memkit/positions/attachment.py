@@ -9,8 +9,8 @@ from torch import Tensor
 from memkit.backbones.attached import Attached
 from memkit.backbones.base import CAMERA_POSITIONS, Carrier, Positioning
 from memkit.backbones.protocol import Grid, Model
-from memkit.backbones.refusals import several_videos
 from memkit.backbones.running import Running
+from memkit.backbones.samples import several_videos
 from memkit.cameras.path import CameraPath
 from memkit.checks import shown
 from memkit.errors import InputError

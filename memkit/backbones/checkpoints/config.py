@@ -28,13 +28,16 @@ _NEEDED = (
 )
 
 
+_IMAGE = ("img_emb.proj.1.weight", "img_emb.emb_pos")
+
+
 def infer_config(state: Mapping[str, Tensor | TensorInfo], where: str = "The state dict") -> dict[str, Any]:
     """Keyword arguments of `WanTransformer3DModel`, inferred from the shapes of original weights.
 
     Raises `InputError` where a tensor that they follow from is missing or has another number of dimensions.
     """
     missing = [name for name in _NEEDED if name not in state]
-    numbers = [int(found[1]) for name in state if (found := re.match(r"blocks\.(\d+)\.", name))]
+    numbers = [int(found[1]) for name in state if (found := re.match(r"blocks\.(\d{1,9})\.", name))]
     if missing or not numbers:
         raise InputError(
             f"{where} is an incomplete checkpoint of an original Wan: it lacks {list_names(missing) or 'all blocks'}; "
@@ -44,6 +47,8 @@ def infer_config(state: Mapping[str, Tensor | TensorInfo], where: str = "The sta
     if len(patch) != 5 or any(len(state[name].shape) != 2 for name in _NEEDED[1:]) or not all(patch):
         shapes = {name: tuple(state[name].shape) for name in _NEEDED}
         raise InputError(f"{where} has other shapes than a Wan: {shapes}; give a checkpoint of an original Wan.")
+    if flat := [name for name in _IMAGE if name in state and len(state[name].shape) < 2]:
+        raise InputError(f"{where} has {flat[0]} of shape {tuple(state[flat[0]].shape)}; give a checkpoint of a Wan.")
     inner, in_channels, *patch_size = patch
     config: dict[str, Any] = {
         "patch_size": tuple(patch_size),

@@ -90,6 +90,8 @@ def _flattened(content: Mapping[Any, Any], where: str) -> dict[str, Tensor]:
     for name, tensor in _leaves(content, ""):
         if tensor.layout is not torch.strided:
             raise InputError(f"{where} holds {name} as a sparse tensor; give it dense, as tensor.to_dense().")
+        if tensor.is_quantized or tensor.is_complex():
+            raise InputError(f"{where} holds {name} as {tensor.dtype}; give it in float32, bfloat16 or float16.")
         if name in tensors:
             raise InputError(f"{where} holds two tensors of the name {name}; give one of the dictionaries alone.")
         tensors[name] = tensor

@@ -13,6 +13,7 @@ from diffusers import GGUFQuantizationConfig, WanTransformer3DModel
 from memkit.backbones.checkpoints.files import verify
 from memkit.backbones.checkpoints.lora import add_lora
 from memkit.backbones.checkpoints.plan import Plan, open_source, plan
+from memkit.errors import InputError
 from memkit.files.tensors import check_values
 
 
@@ -48,6 +49,8 @@ def load_original(
             is not a Wan that the stock class can hold, tensors are missing, left over or of another shape, or values
             are NaN or infinite.
     """
+    if torch_dtype is not None and not (isinstance(torch_dtype, torch.dtype) and torch_dtype.is_floating_point):
+        raise InputError(f"torch_dtype is {torch_dtype!r}; give one of floating point, such as torch.bfloat16.")
     opened = open_source(source)
     decided = plan(opened, config, torch_dtype, weights)
     verify(opened)

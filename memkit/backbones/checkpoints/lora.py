@@ -16,7 +16,7 @@ from memkit.backbones.checkpoints.names import unwrapped
 from memkit.backbones.checkpoints.plan import open_source
 from memkit.backbones.checkpoints.recognise import is_lora
 from memkit.errors import InputError
-from memkit.files.tensors import list_names
+from memkit.files.tensors import check_values, list_names
 
 _FRONT = re.compile(r"^(?:(?:base_model|model|diffusion_model|generator|dit|pipe|transformer)\.)+")
 _ADAPTER = re.compile(r"\.(lora_[AB])\.[^.]+\.(weight|bias)$")
@@ -39,10 +39,13 @@ def add_lora(model: WanTransformer3DModel, source: str | Path | Mapping[str, Any
     names = _generator(opened.where, opened.tensors)
     front = "transformer." if any(re.search(r"\.attn[12]\.", name) for name in names) else "diffusion_model."
     layers = {_common(name, front): opened.read(name) for name in names}
+    check_values(layers.items(), opened.where)
+    if whole := sorted(name for name, layer in layers.items() if not layer.is_floating_point() and layer.ndim):
+        raise InputError(f"{opened.where} holds {whole[0]} as {layers[whole[0]].dtype}; give a LoRA of floats.")
     try:
         converted = WanPipeline.lora_state_dict(layers)
         model.load_lora_adapter(converted, prefix="transformer", adapter_name=adapter_name)
-    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+    except Exception as error:  # of diffusers and peft
         why = " ".join(str(error).split())[:300]
         raise InputError(f"{opened.where} is a LoRA that does not fit this model: {why}.") from error
     if skipped := [name for name in names if name.endswith(".diff") or re.search(r"norm.*\.diff_b$", name)]:

@@ -28,8 +28,11 @@ from memkit.backbones.checkpoints.recognise import (
     quantised_without_scales,
 )
 from memkit.backbones.checkpoints.source import Source
-from memkit.errors import InputError
+from memkit.backbones.model_configs import check_arguments, check_model_numbers
+from memkit.checks import shown
+from memkit.errors import InputError, MemkitError
 from memkit.files.headers import TensorInfo
+from memkit.files.models import at_most
 from memkit.files.tensors import list_names
 
 _LATER_NAMES: dict[str, str] = {"img_emb.emb_pos": "condition_embedder.image_embedder.pos_embed"}
@@ -52,7 +55,11 @@ class Plan:
 
 def open_source(source: str | Path | Mapping[str, Any]) -> Source:
     """A state dict, a file or a folder, opened. Raises `InputError` where it cannot be read."""
-    return open_mapping(source) if isinstance(source, Mapping) else open_path(Path(source))
+    if isinstance(source, Mapping):
+        return open_mapping(source)
+    if not isinstance(source, str | Path) or not str(source):
+        raise InputError(f"The weights are {shown(source)}; give a file, a folder or a state dict.")
+    return open_path(Path(source))
 
 
 def plan(
@@ -76,9 +83,13 @@ def plan(
         raise refusal(source, kind)
     if weights is None:
         _say_what_is_left(source, sets, chosen, rest)
+    if config is not None and not (isinstance(config, Mapping) and all(isinstance(name, str) for name in config)):
+        raise InputError(f"config is {shown(config)}; give keyword arguments of WanTransformer3DModel by their names.")
     settings = {**infer_config(tensors, source.where), **(config or {})}
+    check_arguments(f"The configuration of {source.where}", settings, WanTransformer3DModel)
+    check_model_numbers(f"The configuration of {source.where}", settings)
     _check_blocks(source, tensors)
-    model = _on_meta(settings)
+    model = _on_meta(settings, len(tensors))
     converted: dict[str, str] = convert_wan_transformer_to_diffusers(dict(chosen.names))
     names: dict[str, str] = {_LATER_NAMES.get(name, name): full for name, full in converted.items()}
     _check_fit(source, names, model, settings)
@@ -132,7 +143,7 @@ def _bits(tensor: Tensor) -> Tensor:
 
 def _check_blocks(source: Source, names: Iterable[str]) -> None:
     """All blocks up to the last one must be there: a damaged number could ask for a model of any size."""
-    numbers = {int(found[1]) for name in names if (found := re.match(r"blocks\.(\d+)\.", name))}
+    numbers = {int(found[1]) for name in names if (found := re.match(r"blocks\.(\d{1,9})\.", name))}
     if len(numbers) <= max(numbers):
         missing = islice((str(n) for n in count() if n not in numbers), 4)
         raise InputError(
@@ -141,11 +152,13 @@ def _check_blocks(source: Source, names: Iterable[str]) -> None:
         )
 
 
-def _on_meta(settings: Mapping[str, Any]) -> WanTransformer3DModel:
+def _on_meta(settings: Mapping[str, Any], tensors: int) -> WanTransformer3DModel:
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), at_most(4 * tensors + 1000, f"The config {dict(settings)}"):
             return WanTransformer3DModel(**settings)
-    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+    except MemkitError:
+        raise
+    except Exception as error:  # of many types, for values that it was not written for
         raise InputError(f"diffusers' WanTransformer3DModel does not take {dict(settings)}: {error}.") from error
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from memkit.backbones.refusals import several_videos
 from memkit.backbones.running import Running
+from memkit.backbones.samples import several_videos
 from memkit.errors import InputError
 from memkit.injectors.frame_context.packing import Plan
 

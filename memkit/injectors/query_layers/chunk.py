@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from memkit.backbones.adapters.choice import adapter_of
-from memkit.backbones.refusals import several_videos
 from memkit.backbones.running import Running
+from memkit.backbones.samples import several_videos
 from memkit.errors import InputError
 from memkit.injectors.attention_recorder import AttentionRecorder, Row
 
