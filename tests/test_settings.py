@@ -5,8 +5,8 @@ import importlib
 import math
 import pkgutil
 import typing
-from types import NoneType
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import pytest
