@@ -9,6 +9,7 @@ forward pass. Tensors without values that can be looked at, such as those on the
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -40,6 +41,8 @@ SEEDS = (-(2**63), 2**64 - 1)
 
 Number = TypeVar("Number", int, float)
 
+_LONGEST = int(sys.float_info.max)
+
 # -- numbers -----------------------------------------------------------------------------------------------------------
 
 
@@ -56,8 +59,8 @@ def check_number(name: str, value: object, low: float = 0.0, high: float = MOST)
 
 
 def is_number(value: object) -> bool:
-    """Whether ``value`` is a real number, of whatever value; True and False are none."""
-    return isinstance(value, Real) and not isinstance(value, bool)
+    """Whether ``value`` is a real number that a float can hold, NaN and infinity too; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool) and not _LONGEST < abs(value) < math.inf
 
 
 def check_scale(name: str, value: object) -> None:
@@ -97,7 +100,7 @@ def shown(value: object) -> str:
     try:
         text = repr(value)
     except ValueError:  # Python refuses to print whole numbers of more than 4300 digits
-        text = "a number of more than 4300 digits"
+        text = f"{type(value).__name__} with more than 4300 digits"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

@@ -11,6 +11,7 @@ from diffusers.models.embeddings import get_1d_rotary_pos_embed
 from jaxtyping import Float
 from torch import Tensor
 
+from memkit.checks import shown
 from memkit.errors import InputError
 
 _SAME_FREQUENCIES = 1e-2  # a table in bf16 differs from the formula by up to 4e-3, one with another base by about 1
@@ -39,7 +40,7 @@ def checked_positions(positions: Sequence[Any]) -> tuple[int, ...]:
     try:
         numbers = tuple(index(p) for p in positions)
     except TypeError as error:
-        raise InputError(f"Positions are {list(positions)}; give whole numbers of latent frames.") from error
+        raise InputError(f"Positions are {shown(positions)}; give whole numbers of latent frames.") from error
     if not numbers or len(set(numbers)) != len(numbers):
         raise InputError(
             f"Positions are {list(numbers)}; give each latent frame a position of its own, and at least one frame."

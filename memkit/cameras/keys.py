@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
-from memkit.cameras.checks import check_rigid
+from memkit.cameras.checks import check_cameras
 from memkit.errors import InputError
 
 MAX_PITCH_DEGREES = 85
@@ -134,7 +134,7 @@ def check_motion(start: Cameras, speed: Any, unit: str, degrees: Any, frames_per
         )
     if start.c2w.shape != (4, 4) or start.intrinsics.shape != (4,):
         raise InputError(f"The start is {list(start.c2w.shape[:-2])} cameras; give one, fields [4, 4] and [4].")
-    check_rigid(start.c2w, "The start")
+    check_cameras(start, "The start", unknown_focal=True)
 
 
 def check_length(steps: Sequence[Step], frames_per_latent: int) -> None:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from memkit.checks import MOST_FRAMES, check_whole, is_number
+from memkit.checks import MOST_FRAMES, check_whole, is_number, shown
 from memkit.errors import InputError
 
 Span = tuple[int, int]  # first frame, and the first after it
@@ -89,9 +89,9 @@ class Timing:
     def __post_init__(self) -> None:
         shares = (self.begin, self.full, self.release, self.over)
         if not all(map(is_number, shares)) or not 0 <= self.begin <= self.full <= self.release <= self.over <= 1:
-            raise InputError(f"{self} does not ascend from 0 to 1; give begin ≤ full ≤ release ≤ over.")
+            raise InputError(f"{shown(self)} does not ascend from 0 to 1; give begin ≤ full ≤ release ≤ over.")
         if self.begin == self.over:
-            raise InputError(f"{self} does not ascend from 0 to 1; give begin ≤ full ≤ release ≤ over.")
+            raise InputError(f"{shown(self)} does not ascend from 0 to 1; give begin ≤ full ≤ release ≤ over.")
 
     def amount(self, num_frames: int) -> Float[Tensor, " {num_frames}"]:
         """0 in clean frames, 1 in the hold, smoothstep between; float32.

@@ -150,3 +150,24 @@ def test_a_damaged_npz_gives_its_poses_or_an_input_error(tmp_path, flips, cut):
     except InputError:
         return
     close(got, cameras(2))  # zip's checksums guard the numbers
+
+
+@pytest.mark.parametrize(("shape", "says"), [((10**12, 3, 3), "claims"), ((1, 4, 4), "claims 64 bytes")])
+def test_an_array_that_claims_other_sizes_than_it_has_is_not_read(tmp_path, shape, says):
+    with zipfile.ZipFile(tmp_path / "p.npz", "w") as archive:
+        for name, array in (("c2w", np.eye(4, dtype=np.float32)[None]), ("intrinsics", np.ones(4))):
+            with io.BytesIO() as buffer:
+                np.lib.format.write_array_header_1_0(
+                    buffer, {"shape": shape, "fortran_order": False, "descr": "<f4"}
+                ) if name == "c2w" else np.save(buffer, array)
+                archive.writestr(f"{name}.npy", buffer.getvalue() + (b"" if name == "intrinsics" else bytes(32)))
+    with pytest.raises(InputError, match=says):
+        read_poses(tmp_path / "p.npz")
+
+
+def test_sides_that_are_exchanged_are_noticed_also_where_they_are_close(tmp_path):
+    k = np.array([[500.0, 0, 256], [0, 500.0, 208], [0, 0, 1]])
+    right = {"intrinsics": None, "K": k, "width": 512, "height": 416}
+    assert read_poses(npz(tmp_path / "p.npz", **right)).intrinsics[0, 2:].tolist() == [0.5, 0.5]
+    with pytest.raises(InputError, match="exchange width and height"):
+        read_poses(npz(tmp_path / "q.npz", **right | {"width": 416, "height": 512}))
