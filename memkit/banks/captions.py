@@ -90,6 +90,8 @@ def caption_records(path: Path, need_video: bool = True) -> Iterator[tuple[int, 
             fields = {name: values[at] if at < len(values) else None for name, at in places.items()}
             if problem is None and len(values) > len(header):
                 problem = "it has more fields than columns; put captions with commas in double quotes"
+            elif problem is None and any("\0" in value for value in values):
+                problem = "it has a NUL character, as after a fault of the disk; write it again"
             yield line, {**fields, "problem": problem}
 
 
@@ -98,7 +100,8 @@ def _columns(path: Path, header: list[str], need_video: bool) -> dict[str, int]:
     names = [name.strip().lower() for name in header]
     videos = [name for name in ("video", "video_path") if name in names]
     if "caption" not in names or (need_video and not videos):
-        needed, found = "columns video and" if need_video else "column", ", ".join(names) or "none"
+        needed = "columns video and" if need_video else "column"
+        found = ", ".join(names)[:200] or "none"
         raise InputError(f"{path} needs the {needed} caption in its first line; it has {found}.")
     twice = [name for name in ("video", "video_path", "caption", "id", "source") if names.count(name) > 1]
     if twice or len(videos) > 1:
@@ -140,7 +143,7 @@ def _row(line: int, fields: dict[str, Any], videos: Path) -> Row | BadItem:
     if relative == os.pardir or relative.startswith(os.pardir + os.sep) or "\0" in written:
         return BadItem(line, name, f"its path leads out of {videos}; give one inside it")
     file = videos / relative
-    if not file.is_file():
+    if not os.path.isfile(file):  # false, too, for names that no file can have
         return BadItem(line, name, f"there is no file {file}")
     id = (fields.get("id") or "").strip() or PurePosixPath(relative).as_posix()
     return Row(line, file, caption, id, (fields.get("source") or "").strip() or file.stem)

@@ -85,12 +85,13 @@ def write_poses(path: str | os.PathLike[str], cameras: Cameras) -> None:
 def poses_beside(video_path: str | os.PathLike[str]) -> Path | None:
     """The pose file with the video's name and the suffix ``.npz`` or ``.txt``, or None.
 
-    Captions may lie beside videos as ``.txt`` too: a file whose second line is not several numbers has no poses.
+    Captions may lie beside videos as ``.txt`` too: a file has poses if there are many numbers in the first line after
+    that of the URL, or nothing after a URL. So a damaged pose file is not taken for a caption.
 
     Raises:
         InputError: there are files in both formats.
     """
-    found = [p for suffix in _FORMATS if (p := Path(video_path).with_suffix(suffix)).is_file()]
+    found = [p for suffix in _FORMATS if os.path.isfile(p := Path(video_path).with_suffix(suffix))]
     found = [p for p in found if p.suffix != ".txt" or has_rows(p)]
     if len(found) > 1:
         raise InputError(f"Both {found[0]} and {found[1]} hold poses of one video; keep one of them.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ from memkit.cameras.cameras import Cameras
 from memkit.cameras.checks import check_rigid
 from memkit.errors import InputError
 
+_START = 1 << 16  # characters of a text that tell whether it is of poses
+_FEWEST = 5  # numbers in a line: captions have as many at times
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
+_URL = re.compile(r"https?://\S+|about:blank")
 _NUMBERS = 19  # per line of RealEstate10K: time, 4 intrinsics, 2 of distortion, 12 of the pose
 _LONGEST_LINE = 1 << 16  # characters: more is no line of poses
 LARGEST = 1 << 30
@@ -153,11 +158,15 @@ def text_of(cameras: Cameras) -> str:
 
 
 def has_rows(path: Path) -> bool:
-    """Whether the second line of a text consists of several numbers."""
+    """Whether a text is of poses, perhaps damaged ones, rather than a caption.
+
+    Poses have many numbers in the first line after that of the URL, most of them whole; or nothing after a URL.
+    """
     try:
-        with open(path, encoding="utf-8") as file:
-            file.readline(_LONGEST_LINE)
-            numbers = [float(word) for word in file.readline(_LONGEST_LINE).split()]
-    except (OSError, UnicodeDecodeError, ValueError):
+        with open(path, encoding="utf-8", errors="replace") as file:
+            first, *lines = file.read(_START).split("\n")
+    except OSError:
         return False
-    return len(numbers) > 1
+    words = next((words for line in lines if (words := line.split())), [])
+    numbers = sum(_NUMBER.fullmatch(word) is not None for word in words)
+    return numbers > max(_FEWEST, 0.6 * len(words)) or (not words and _URL.fullmatch(first.strip()) is not None)

@@ -15,6 +15,7 @@ from typing import Any
 
 from memkit.errors import FileError
 from memkit.files.atomic import atomic_write, reading
+from memkit.files.paths import inside
 
 CHECKSUM_KEY = "checksum"
 UNSET = f"sha256:{'0' * 64}"
@@ -95,8 +96,8 @@ def verify_sums(folder: Path) -> None:
             match = re.fullmatch(r"([0-9a-f]{64}) [ *](.+)", line)
             if match is None:
                 raise FileError(f"Line {number} of {listed} is no checksum and name; {remedy}.")
-            if _hash(folder / match[2]) != match[1]:
-                raise FileError(f"{folder / match[2]} does not match its checksum in {listed}; {remedy}.")
+            if _hash(file := inside(folder, match[2], remedy)) != match[1]:
+                raise FileError(f"{file} does not match its checksum in {listed}; {remedy}.")
 
 
 def _hash(file: Path) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +13,7 @@ from memkit.errors import InputError
 from memkit.prompts.plan import PlannedVideo
 
 VIDEO_NAME = "video_output_{n}.mp4"
+_NAME = re.compile(r"[^/\\\0]{1,80}")
 
 
 class PhyGenBenchPrompt(NamedTuple):
@@ -38,7 +41,7 @@ def read_phygenbench(file: Path) -> list[PhyGenBenchPrompt]:
 
 def _entry(where: str, found: Any) -> PhyGenBenchPrompt:
     if not isinstance(found, dict):
-        raise InputError(f"{where} is no object but {str(found)[:40]!r}; download the file again.")
+        raise InputError(f"{where} is no object but {reprlib.repr(found)}; download the file again.")
     caption = found.get("caption")
     if not isinstance(caption, str) or not caption.strip():
         raise InputError(f"{where} has no caption, or a blank one; download the file again.")
@@ -59,7 +62,7 @@ def plan_phygenbench(
 
     ``video_name`` has ``{n}`` in the place of the number. Raises `InputError` where it is no file name of an mp4 file.
     """
-    if video_name.count("{n}") != 1 or not video_name.endswith(".mp4") or "/" in video_name or "\\" in video_name:
+    if video_name.count("{n}") != 1 or not video_name.endswith(".mp4") or not _NAME.fullmatch(video_name):
         raise InputError(f"video_name is {video_name!r}; give a file name with {{n}} in it once and .mp4 at its end.")
     return [
         PlannedVideo(f"{n}", video_name.replace("{n}", f"{n}"), entry.caption, seed, entry.categories)

@@ -8,6 +8,7 @@ that `camera_tasks` gives, with ``camera_prompt`` and the path of ``keys``.
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,9 +62,9 @@ def read_task(file: Path, control: Control = "HY-WorldPlay") -> Task:
     Raises `InputError` as `read_tasks` does.
     """
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{file} cannot be read as YAML ({error}).") from error
+        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
+    except Exception as error:  # yaml raises whatever the types raise that a text asks for, such as dates
+        raise InputError(f"{file} cannot be read as YAML ({error}); download it again.") from error
     content = _a(Mapping, file, "the task", content)
     prompts = _any_case(file, "prompts", content.get("prompts"))
     video = _a(str, file, "prompts.video_WM", prompts.get("video_wm"))
@@ -71,6 +72,8 @@ def read_task(file: Path, control: Control = "HY-WorldPlay") -> Task:
         raise InputError(f"{file}: prompts.video_WM is {video!r}; give a text that is not blank.")
     camera = prompts.get("camera_wm")
     id = content.get("id")
+    if not (id is None or isinstance(id, (str, float)) or (isinstance(id, int) and id.bit_length() <= 64)):
+        raise InputError(f"{file}: id is {reprlib.repr(id)}; give a text.")
     return Task(
         id=file.stem if id is None or not str(id).strip() else str(id),
         video_prompt=video,
@@ -82,7 +85,13 @@ def read_task(file: Path, control: Control = "HY-WorldPlay") -> Task:
 
 def _a(kind: type, file: Path, name: str, value: Any) -> Any:
     if not isinstance(value, kind):
-        what = "missing" if value is None else f"{value!r}, not text" if kind is str else f"{type(value).__name__}"
+        what = (
+            "missing"
+            if value is None
+            else f"{reprlib.repr(value)}, not text"
+            if kind is str
+            else f"{type(value).__name__}"
+        )
         raise InputError(f"{file}: {name} is {what}; a task is a mapping that has prompts with video_WM.")
     return value
 
@@ -91,7 +100,8 @@ def _any_case(file: Path, name: str, value: Any) -> dict[str, Any]:
     """A mapping with its names in lower case."""
     found: dict[str, Any] = {}
     for key, item in _a(Mapping, file, name, value).items():
-        if found.setdefault(str(key).lower(), item) != item:
+        other = found.setdefault(key.lower() if isinstance(key, str) else reprlib.repr(key), item)
+        if other is not item and not (isinstance(other, str) and other == item):  # aliases may be huge to compare
             raise InputError(f"{file}: {name} has {key} twice, in other letter cases; keep one.")
     return found
 
@@ -99,7 +109,8 @@ def _any_case(file: Path, name: str, value: Any) -> dict[str, Any]:
 def _keys(file: Path, controls: Any, control: Control) -> str:
     if controls is not None and not isinstance(controls, Mapping):
         raise InputError(
-            f"{file}: camera_control is {controls!r}; it maps names of models ({', '.join(get_args(Control))}) to keys."
+            f"{file}: camera_control is {reprlib.repr(controls)}; it maps names of models "
+            f"({', '.join(get_args(Control))}) to keys."
         )
     name = f"camera_control.{control}"
     stated = _any_case(file, "camera_control", controls or {}).get(control.lower())

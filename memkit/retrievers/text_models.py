@@ -11,6 +11,7 @@ from torch import nn
 from memkit.errors import FileError, InputError, MemkitError
 from memkit.files.json_files import parse_json, read_json
 from memkit.files.models import RESTORE, check_floating, check_size, loading, weights_in
+from memkit.files.paths import inside
 from memkit.files.tensors import check_values
 
 
@@ -107,7 +108,7 @@ def model_json(where: str, name: str) -> Any:
 
 def model_file(where: str, name: str) -> Path | None:
     """A file of a model folder or a hub repository, if it is there."""
-    path: Path | str | None = Path(where) / name
+    path: Path | str | None = inside(where, name, RESTORE)
     if not Path(where).is_dir():
         from transformers.utils.hub import cached_file
 

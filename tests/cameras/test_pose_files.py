@@ -179,11 +179,29 @@ def test_poses_beside_a_video(tmp_path):
         b"A walk.\n2024, a wide road.\n",
         b"A villa\ninfinity pool seen from above\n",
         b"A year\n2024\n",
+        b"Two years\n1985 2024\n",
+        b"Sums\ninf nan\n",
+        b"A view\n\n3 2 1 and the rocket starts, 10 m, 20 m, 30 m high\n",
+        b"1 2 3 4 5 6 7 8 9\nnan inf nan inf nan inf nan inf\n",
+        b"A countdown\n5 4 3 2 1 go\n",
+        b"see https://example.org/a\n",
+        b"one line of 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19",
     ],
 )
 def test_a_caption_is_no_pose_file(tmp_path, caption):
     (tmp_path / "walk.txt").write_bytes(caption)
     assert poses_beside(tmp_path / "walk.mp4") is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(" ", "\0"), ("0.9", "zero"), ("\n", "\n\n"), ("0 0", "0 \xff"), ("1.0", "nan")]
+)
+def test_a_damaged_pose_file_is_not_taken_for_a_caption(tmp_path, old, new):
+    path = text(tmp_path / "walk.txt", line(torch.eye(4)), line(torch.eye(4)))
+    whole = path.read_text()
+    for content in (whole.replace(old, new, 1), whole[: len(whole) * 2 // 5], whole.split("\n")[0]):
+        path.write_bytes(content.encode("latin-1"))
+        assert poses_beside(tmp_path / "walk.mp4") == path
 
 
 def test_a_folder_of_that_name_is_no_pose_file(tmp_path):
