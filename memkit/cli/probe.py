@@ -30,7 +30,7 @@ class Probe:
     steps: int | None = None
     """Training steps; by default those of the leaderboard."""
     pretrain_steps: int | None = None
-    """Training steps of the base; by default those of the leaderboard."""
+    """Training steps of the base; by default those of each probe."""
     leaderboard: Path | None = None
     """A leaderboard.json, whose rows the table shows, too."""
     out: Path = Path("out/probes")

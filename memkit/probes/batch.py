@@ -109,6 +109,12 @@ class ProbeBatch:
             depth=None if self.depth is None else self.depth[rows],
         )
 
+    def concealed(self) -> ProbeBatch:
+        """The same samples without what is to be found: no questions, and of the target only the given frames."""
+        known = torch.zeros_like(self.target)
+        known[:, :, : self.given] = self.target[:, :, : self.given]
+        return replace(self, target=known, questions=())
+
     def correct(
         self, prediction: Float[Tensor, "batch channels frames height width"]
     ) -> Bool[Tensor, "batch questions"]:

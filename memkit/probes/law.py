@@ -21,11 +21,14 @@ class LawKnobs(ProbeKnobs):
     states: int = 5
     """States through which a clip runs, a prime number; there are as many laws less one, and a clip has as many frames,
     so that it shows each state once."""
-    clips: int = 2
+    clips: int = 1
     """Reference clips."""
+    starts: int | None = None
+    """From how many states a reference clip may begin: from one, its second frame tells the law; from several, only the
+    difference of two frames does. By default from all."""
     looks: int = 8
     """Looks in each sample's codebook, of which a name has one."""
-    queries: int = 3
+    queries: int = 2
     """Frames of the chunk after the given one."""
 
     def __post_init__(self) -> None:
@@ -34,6 +37,8 @@ class LawKnobs(ProbeKnobs):
             raise InputError(f"{self}: states must be a prime number from 3 on, so that each law shows them all.")
         if not 1 <= self.queries < self.states or self.clips < 1 or self.looks < 2:
             raise InputError(f"{self}: give 1 to states − 1 queries, 1 clip and 2 looks or more.")
+        if self.starts is not None and not 1 <= self.starts <= self.states:
+            raise InputError(f"{self}: give 1 to {self.states} starts.")
 
 
 class Law(Probe[LawKnobs]):
@@ -47,6 +52,7 @@ class Law(Probe[LawKnobs]):
 
     name = "law"
     knobs_class = LawKnobs
+    pretrain_steps = 1200
 
     @property
     def chance(self) -> float:
@@ -70,11 +76,11 @@ class Law(Probe[LawKnobs]):
         looks = codebook(generator, batch, knobs.looks, knobs.size, self.states)
         law = torch.randint(1, count, (batch, 1), generator=generator)
         look = torch.randint(knobs.looks, (batch, 1), generator=generator)
-        starts = torch.randint(count, (batch, knobs.clips + 1, 1), generator=generator)
         picture = pick(looks, look)
-        clips = [self._run(start, law, count) + picture for start in starts[:, 1:].unbind(1)]
-        run, times = self._run(starts[:, 0], law, self.frames), torch.arange(self.frames)
-        states = (starts[:, 0] + law * times) % count
+        starts = torch.randint(knobs.starts or count, (batch, knobs.clips, 1), generator=generator)
+        clips = [self._run(each, law, count) + picture for each in starts.unbind(1)]
+        start = torch.randint(count, (batch, 1), generator=generator)
+        run, states = self._run(start, law, self.frames), (start + law * torch.arange(self.frames)) % count
         asked = range(1, self.frames)
         laws = tuple(Question("law", i, self.states[None], states[:, i], 1 / (count - 1)) for i in asked)
         return ProbeBatch(

@@ -46,7 +46,7 @@ def pretrained(
         lock = FileLock(file.with_suffix(".lock"))
     with lock:
         if not file.exists():
-            batches, steps = probe.batches("pretrain", settings.base_seed, settings.batch), settings.pretrain_steps
+            batches, steps = probe.batches("pretrain", settings.base_seed, settings.batch), _steps(probe, settings)
             title = f"{probe.name}: base" if progress else ""
             losses = train(transformer, mechanism, batches, settings, steps, settings.base_seed, title)
             tensors = {f"{name}.{key}": x for name, each in modules.items() for key, x in each.state_dict().items()}
@@ -64,6 +64,10 @@ def pretrained(
 
 def _content(probe: Probe[Any], settings: ProbeSettings) -> dict[str, Any]:
     """All that the base depends on."""
-    others = ("steps", "samples")
-    used = {name: value for name, value in asdict(settings).items() if name not in others}
+    used = {name: value for name, value in asdict(settings).items() if name not in ("steps", "samples")}
+    used["pretrain_steps"] = _steps(probe, settings)
     return {"probe": probe.name, "knobs": asdict(probe.knobs), "settings": used}
+
+
+def _steps(probe: Probe[Any], settings: ProbeSettings) -> int:
+    return probe.pretrain_steps if settings.pretrain_steps is None else settings.pretrain_steps

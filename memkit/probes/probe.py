@@ -47,6 +47,8 @@ class Probe(ABC, Generic[Knobs]):
 
     name: ClassVar[str]
     knobs_class: ClassVar[type[ProbeKnobs]]
+    pretrain_steps: ClassVar[int] = 400
+    """Training steps after which a model with everything in its sequence is right, with the default knobs."""
 
     def __init__(self, knobs: Knobs | None = None) -> None:
         self.knobs: Knobs = self.knobs_class() if knobs is None else knobs  # pyright: ignore

@@ -69,7 +69,7 @@ def shown(transformer: WanTransformer3DModel, mechanism: Mechanism, batch: Probe
     """Inside, the transformer sees what the mechanism shows, and the given frames of the chunk."""
     frames = batch.target[:, :, : batch.given]
     with (
-        mechanism.shown(transformer, batch),
+        mechanism.shown(transformer, batch.concealed()),
         conditioning_frames(frames, transformer) if batch.given else nullcontext(),
     ):
         yield

@@ -12,7 +12,7 @@ from memkit.cameras import Cameras
 from memkit.errors import InputError
 from memkit.injectors.camera_encoder import CameraEncoder
 from memkit.probes import MECHANISMS, Mechanism, ProbeBatch, ProbeSettings, import_mechanism, make_probe
-from memkit.probes.mechanisms import CachedKeys, FramesInView, LearnedQueries
+from memkit.probes.mechanisms import CachedKeys, FramesInView, LearnedQueries, Window
 from memkit.probes.training import predict, train
 
 SETTINGS = ProbeSettings(blocks=2, heads=2, batch=4)
@@ -129,6 +129,23 @@ def test_a_frozen_model_does_not_learn_and_its_encoder_does(model):
     model.requires_grad_(True)
     assert all(torch.equal(x, before[key]) for key, x in model.state_dict().items())
     assert any(not torch.equal(x, own[key]) for key, x in mechanism.encoder.state_dict().items())
+
+
+def test_a_mechanism_is_not_shown_what_is_to_be_found(model):
+    seen = []
+
+    class Curious(Window):
+        def shown(self, transformer, batch):
+            seen.append(batch)
+            return super().shown(transformer, batch)
+
+    for name, given in (("law", 1), ("recall", 0)):
+        probe = make_probe(name)
+        batch = probe.sample(torch.Generator().manual_seed(0), 2)
+        predict(model, Curious(model, probe), batch, torch.randn(batch.target.shape))
+        target = seen.pop().target
+        assert torch.equal(target[:, :, :given], batch.target[:, :, :given]) and not target[:, :, given:].any()
+    assert batch.concealed().questions == ()
 
 
 def test_settings_of_query_layers(model):

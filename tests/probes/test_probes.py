@@ -152,6 +152,7 @@ def test_the_control_without_the_past_is_the_same_batch_without_it():
         ("evolve", {"gaps": ()}, "one gap or more"),
         ("law", {"states": 4}, "prime number"),
         ("law", {"queries": 5}, "states − 1 queries"),
+        ("law", {"starts": 6}, "1 to 5 starts"),
         ("switch", {"distance": -1}, "nothing below 0"),
     ],
 )

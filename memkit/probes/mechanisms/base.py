@@ -37,8 +37,8 @@ class Mechanism(nn.Module, ABC):
     def shown(self, transformer: WanTransformer3DModel, batch: ProbeBatch) -> AbstractContextManager[Any]:
         """Inside, the transformer generates the chunk with its cameras and sees the past as this mechanism shows it.
 
-        The past may be empty, in the control without it. Nothing else of the batch may be used: `ProbeBatch.target`
-        and ``questions`` are what is to be found.
+        The past may be empty, in the control without it. What is to be found is not in the batch, see
+        `ProbeBatch.concealed`.
         """
 
     def held_bytes(self, batch: ProbeBatch) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 from diffusers import WanTransformer3DModel
 
+from memkit.backbones.adapters.choice import adapter_of
 from memkit.encoders.base import MemoryEncoder
 from memkit.encoders.frequency import FrequencyEncoder, FrequencyEncoderConfig
 from memkit.injectors.self_attention import SelfAttentionConcat
@@ -32,7 +33,7 @@ class EncodedClips(Mechanism):
     ) -> None:
         super().__init__(transformer, probe)
         channels, size, _ = probe.shape
-        width = transformer.config.num_attention_heads * transformer.config.attention_head_dim
+        width = adapter_of(transformer).sizes(transformer).width
         config = FrequencyEncoderConfig(
             channels,
             width,
