@@ -1,4 +1,4 @@
-"""A few faults of every kind of file that memkit writes, the same in every run; ``make torture`` draws others, and more.
+"""A few faults of every kind of file that memkit writes, the same in every run; ``make torture`` draws more of them.
 
 MEMKIT_FAULTS_SEED sets another seed.
 """
