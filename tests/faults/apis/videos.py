@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from memkit.interruptions import CameraOff, Fog, LightsOff, LookAway, Occluder, Timing, interrupt
-from memkit.metrics import bootstrap, compare, psnr, ssim
+from memkit.metrics import bootstrap, psnr, ssim
 from memkit.video import VideoWriter, first_frame, read_clip, read_frames, read_video, resample, resize, write_video
 from tests.faults.inputs import HUGE, INF, NAN, NO_NUMBER, NO_PLACE, NO_POSITIVE_COUNT, NO_RATE, NO_SHARE, Api
 from tests.faults.run_writers import make_video
