@@ -20,7 +20,7 @@ NO_COUNT: tuple[Any, ...] = (*NO_NUMBER, 1.5, -1)
 NO_POSITIVE_COUNT: tuple[Any, ...] = (*NO_COUNT, 0)
 NO_RATE: tuple[Any, ...] = (*NO_NUMBER, -INF, -1.0, 0)
 NO_SHARE: tuple[Any, ...] = (*NO_NUMBER, -0.5, 1.5)
-NO_PATH: tuple[Any, ...] = ("/nowhere/at/all", "/dev/null/x", "a\0b", "")
+NO_PATH: tuple[Any, ...] = ("/proc/nowhere/at/all", "/dev/null/x", "a\0b", "")
 NO_PLACE: tuple[Any, ...] = ("/dev/null/x", "/proc/nowhere/x", "a\0b")
 """Where nobody can write, not even root."""
 
@@ -89,7 +89,7 @@ def _short(value: Any) -> str:
     if _makes(value):
         return inspect.getsource(value).strip()[:80]
     if isinstance(value, torch.Tensor):
-        odd = "" if value.is_meta or value.isfinite().all() else ", not finite"
+        odd = "" if value.is_meta or value.is_sparse or value.isfinite().all() else ", not finite"
         return f"tensor {list(value.shape)} {value.dtype}{odd}"
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{name!r}: {_short(item)}' for name, item in value.items())}}}"[:80]

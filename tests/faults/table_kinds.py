@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -62,7 +61,7 @@ def make_stevo(folder: Path, seed: int) -> None:
 
 
 def use_stevo(folder: Path) -> object:
-    return [replace(task, frame=task.frame.name) for task in read_tasks(folder)]
+    return [(t.id, t.frame.name, t.video_prompt, t.camera_prompt, t.keys) for t in read_tasks(folder)]
 
 
 KINDS = (

@@ -1,4 +1,4 @@
-"""A few faults of every kind, the same in every run; ``make torture`` draws others, and more of them.
+"""A few faults of every kind of file that memkit writes, the same in every run; ``make torture`` draws more of them.
 
 MEMKIT_FAULTS_SEED sets another seed.
 """
@@ -14,7 +14,7 @@ from random import Random
 
 import pytest
 
-from tests.faults.all_kinds import KINDS
+from tests.faults.all_kinds import OWN
 from tests.faults.all_writers import WRITERS
 from tests.faults.damage import WAYS
 from tests.faults.damaging import Damaging
@@ -29,7 +29,7 @@ EACH = 2
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", OWN, ids=lambda kind: kind.name)
 def test_damage_is_an_error_that_names_the_file_or_changes_nothing(tmp_path: Path, kind: FileKind) -> None:
     damaging, random = Damaging(kind, tmp_path), Random(f"{SEED}:{kind.name}")
     drawn = (damaging.result(f"{SEED}:{way}", way) for way in random.sample(WAYS, len(WAYS)))

@@ -230,7 +230,7 @@ APIS = (
         joined,
         {"parts": None, "order": None},
         {
-            "parts": ([], ["/nowhere"], lambda: [bank().path, bank().path]),
+            "parts": ([], ["/proc/nowhere"], lambda: [bank().path, bank().path]),
             "order": ([], ["ball"], ["ball"] * 4, ["x", "y", "z", "w"]),
         },
         {"parts": ("part", "bank"), "order": ("order",)},
@@ -253,16 +253,17 @@ APIS = (
         embedded,
         {"texts": ["a"], "batch_size": 32},
         {"texts": ("a ball", [None], [3], None), "batch_size": NO_POSITIVE_COUNT},
+        {"texts": ("text",)},
     ),
     Api(
         "TextEmbedder",
         embedder,
         {"pooling": "mean"},
         {
-            "model": ("/nowhere/at/all", "", None, "a\0b", lambda: folder()),
+            "model": ("/proc/nowhere/at/all", "", None, "a\0b", lambda: folder()),
             "pooling": ("sum", 3),
             "max_length": (*NO_POSITIVE_COUNT[:1], NAN, INF, 0, -1, 1.5, 10**9),
-            "device": ("cuda:7", "gpu", "", 3.5),
+            "device": ("gpu", "", 3.5),
         },
     ),
     Api("RandomRetriever", randomly, {"seed": 0, "k": 2}, {"seed": ("0", NAN, 1.5, []), "k": NO_POSITIVE_COUNT}),
@@ -274,7 +275,7 @@ APIS = (
             "shares": (torch.tensor([NAN, 1.0]), torch.tensor([-1.0, 1.0]), torch.ones(3), [0.2, 0.8], None),
             "ids": ("ab", ["a"], [1, 2]),
         },
-        {"shares": ("share", "frames")},
+        {"shares": ("share", "frames"), "ids": ("frames",)},
     ),
     Api(
         "read_captions",

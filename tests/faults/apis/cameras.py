@@ -155,7 +155,7 @@ APIS = (
             "depth": (torch.ones(2, 4, 4), torch.full((FRAMES, 4, 4), float("nan")), -torch.ones(FRAMES, 4, 4)),
             "query": BAD_CAMERAS,
         },
-        {"query": ("camera", "pose", "intrinsics"), "depth": ("frames",)},
+        {"query": ("camera", "pose", "intrinsics"), "depth": ("frames",), "ids": ("id",)},
     ),
     Api(
         "CameraPath.of",
@@ -186,7 +186,13 @@ APIS = (
             "degrees_per_latent": (*NO_NUMBER, -1.0),
             "frames_per_latent": (*NO_POSITIVE_COUNT, HUGE),
         },
-        {"text": ("KEY-N", "item"), "metres_per_latent": ("metres",), "degrees_per_latent": ("°",), "start": ("pose",)},
+        {
+            "text": ("KEY-N", "item"),
+            "metres_per_latent": ("metres",),
+            "degrees_per_latent": ("°",),
+            "frames_per_latent": ("frames",),
+            "start": ("pose",),
+        },
     ),
     Api("steps_from_keys", steps_from_keys, {"text": "w-3"}, {"text": BAD_KEYS}, {"text": ("KEY-N", "item")}),
     Api(

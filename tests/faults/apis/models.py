@@ -80,7 +80,7 @@ APIS = (
             "timestep": (torch.zeros(2), torch.zeros(1, 7), 500.0),
             "text_embeds": (seeded(1, 8, 31), seeded(8, 32), seeded(2, 8, 32)),
         },
-        {"text_embeds": ("text", "embed"), "timestep": ("timestep", "batch")},
+        {"latents": ("timestep", "text"), "text_embeds": ("text", "embed"), "timestep": ("timestep", "batch")},
     ),
     Api(
         "WanBackbone.encode_text",
@@ -147,7 +147,7 @@ APIS = (
         {"source": None, "config": HEADS},
         {
             "source": (
-                "/nowhere/at/all.pth",
+                "/proc/nowhere/at/all.pth",
                 "",
                 "a\0b",
                 tempfile.gettempdir(),
@@ -187,7 +187,7 @@ APIS = (
         "WanBackbone.from_pretrained",
         pretrained,
         {"name": None},
-        {"name": ("/nowhere/at/all", "", "a\0b", "no/such/id", "x y z", lambda: tempfile.mkdtemp(), "/dev/null")},
+        {"name": ("/proc/nowhere/at/all", "", "a\0b", "no/such/id", "x y z", lambda: tempfile.mkdtemp(), "/dev/null")},
     ),
     Api(
         "VideoFormat",

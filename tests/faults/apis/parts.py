@@ -174,6 +174,7 @@ APIS = (
             ),
             "mask": (torch.ones(1, 2), torch.ones(1, 3).bool(), torch.ones(2).bool()),
         },
+        {"latents": ("tokens",)},
     ),
     Api(
         "LowPass",
@@ -219,7 +220,7 @@ APIS = (
         loaded,
         {"folder": None, "encoder": None},
         {
-            "folder": ("/nowhere/at/all", "", "a\0b", "no/such/id", lambda: tempfile.mkdtemp()),
+            "folder": ("/proc/nowhere/at/all", "", "a\0b", "no/such/id", lambda: tempfile.mkdtemp()),
             "encoder": ("x", "os:path", "no.such:Class", 3),
         },
     ),
@@ -227,7 +228,7 @@ APIS = (
         "load_dit_mem",
         released,
         {"source": None},
-        {"source": ("/nowhere", "", "/dev/null", tempfile.gettempdir(), {}, {"a": torch.zeros(1)}, [1], 3)},
+        {"source": ("/proc/nowhere", "", "/dev/null", tempfile.gettempdir(), {}, {"a": torch.zeros(1)}, [1], 3)},
         {"source": ("state dict", "checkpoint")},
     ),
     Api("save_pretrained", saved, {"folder": None}, {"folder": NO_PLACE}),
