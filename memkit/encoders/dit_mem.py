@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from memkit.checks import LAYERS, WIDTHS, check_fields
+from memkit.checks import LAYERS, WIDTHS, check_fields, shown
 from memkit.encoders.base import MemoryEncoder
 from memkit.encoders.clips import check_clips
 from memkit.encoders.dit_mem_layers import ReleaseAttention, ReleaseBlock, ReleaseFilter
