@@ -9,6 +9,7 @@ can be rendered again.
 
 from __future__ import annotations
 
+import gc
 import operator
 import os
 import random
@@ -126,7 +127,8 @@ def render_clip_set(config: ClipSetConfig) -> None:
         config.out.mkdir(parents=True, exist_ok=True)
         if (free := shutil.disk_usage(config.out).free) < config.bytes:  # a full disk would end the process
             raise InputError(f"{config.out} has {free:,} bytes free and {config.bytes:,} are needed; make room.")
-        with ProcessPoolExecutor(config.workers) as pool:
+        # garbage of this process stays: frames of PyAV have threads, for which a forked process would wait for ever
+        with ProcessPoolExecutor(config.workers, initializer=gc.freeze) as pool:
             for suite in SUITES:
                 count = getattr(config, suite)
                 if count and not (config.out / f"{suite}.npy").exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from bisect import bisect_left
 from concurrent.futures import ProcessPoolExecutor
@@ -37,7 +38,7 @@ def encode_clips(config: TransformerConfig) -> Tensor:
     missing = [file for file in files if not file.exists()]
     if missing:
         torch.set_num_threads(1)
-        with ProcessPoolExecutor(config.workers) as pool:
+        with ProcessPoolExecutor(config.workers, initializer=gc.freeze) as pool:
             list(tqdm(pool.map(_encode, missing, repeat(config)), total=len(missing), desc="latents"))
     return torch.cat([_read(file) for file in files])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 import traceback
@@ -15,6 +16,7 @@ def process(call: Callable[[], object]) -> int:
     child = os.fork()
     if child == 0:
         try:
+            gc.freeze()  # what has threads in the parent must not be collected here: it would wait for them
             torch.set_num_threads(1)
             call()
             os._exit(0)
