@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from memkit.encoders import FrequencyEncoder, MemoryGate, load_dit_mem, make_encoder
+from memkit.encoders import FrequencyEncoder, MemoryGate, PatchEncoder, load_dit_mem, make_encoder
 from memkit.errors import InputError
 from memkit.injectors import QueryLayers, QueryLayersConfig
 from memkit.positions import PMRoPE, PMRoPEConfig
@@ -85,14 +85,13 @@ def test_tensors(folders, change, named):
 
 
 def test_a_gate_of_other_values(tmp_path):
-    MemoryGate(2, 3, 0.1).save(tmp_path)
-    for change, named in TENSORS:
-        damage = with_tensor("weight", (lambda x: x[0]) if named == "shape" else change)
-        with (
-            damaged(tmp_path / "gate.safetensors", damage),
-            pytest.raises(InputError, match=f"gate.safetensors.*{named}"),
-        ):
-            MemoryGate.load(tmp_path)
+    encoder = make_encoder("patch", "tiny")
+    encoder.gate = MemoryGate(2, 3, 0.1)
+    file = encoder.save_pretrained(tmp_path) / "model.safetensors"
+    for change, named in TENSORS[2:]:
+        damage = with_tensor("gate.weight", change)
+        with damaged(file, damage), pytest.raises(InputError, match=f"model.safetensors.*{named}"):
+            PatchEncoder.from_pretrained(tmp_path)
 
 
 def test_metadata_that_is_no_configuration(folders):
