@@ -32,7 +32,7 @@ CONFIGS = (
     (QueryLayers, {"query": "other"}, "query"),
     (QueryLayers, {"cameras": "exact"}, "cameras"),
     (QueryLayers, {"cameras": [f"kind{i}" for i in range(2000)]}, "more than .* parameters"),
-    (PMRoPE, {"layers": 60_000}, "more than .* parameters"),
+    (PMRoPE, {"layers": 2000}, "more than .* parameters"),
     (PMRoPE, {"head_dim": 48.0}, "head_dim"),
     (PMRoPE, {"mode": ["full"]}, "mode"),
 )
@@ -105,7 +105,7 @@ def test_metadata_that_is_no_configuration(folders):
 @pytest.mark.parametrize("name", ["high_pass_module.conv_block1.conv.weight", "high_pass_module.feature_proj.weight"])
 @pytest.mark.parametrize(
     "change",
-    [lambda x: None, lambda x: 3, lambda x: x.to_sparse(), lambda x: x.flatten(), lambda x: x[:0], lambda x: x.long()],
+    [lambda x: x.to_sparse(), lambda x: x.flatten(), lambda x: x[:0], lambda x: x.long()],
 )
 def test_released_checkpoints(name, change):
     state = release_state_dict(prefix="", aliases=False)
