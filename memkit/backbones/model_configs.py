@@ -15,7 +15,7 @@ from memkit.checks import shown
 from memkit.errors import FileError
 from memkit.files.json_files import read_json
 from memkit.files.models import RESTORE
-from memkit.files.values import LARGEST_SIZE, fits, hints_of, is_count, is_number
+from memkit.files.values import LARGEST_SIZE, fits, hints_of, in_range, is_count
 
 SCHEDULER_FILE = "scheduler_config.json"
 
@@ -54,9 +54,9 @@ def check_model_numbers(file: Path | str, config: Mapping[str, Any]) -> None:
         sizes = value if isinstance(value, list | tuple) else [value]
         if any(type(size) is int and not is_count(size, _MOST.get(name, LARGEST_SIZE)) for size in sizes):
             _refuse(file, name, value, "whole numbers of 1 or more, as large as those of a model")
-        if name in ("eps", "layer_norm_epsilon") and not is_number(value, above=0, most=0.01):
+        if name in ("eps", "layer_norm_epsilon") and not in_range(value, above=0, most=0.01):
             _refuse(file, name, value, "a small positive number, such as 1e-6")
-        if name.endswith(("dropout", "dropout_rate")) and not is_number(value, above=-1e-9, most=1):
+        if name.endswith(("dropout", "dropout_rate")) and not in_range(value, above=-1e-9, most=1):
             _refuse(file, name, value, "0 to 1")
 
 
@@ -65,9 +65,9 @@ def check_latent_statistics(file: Path, config: dict[str, Any]) -> None:
     if "latents_mean" not in config or "latents_std" not in config:
         raise FileError(f"{file} lacks latents_mean or latents_std, by which latents are normalised; {RESTORE}.")
     mean, std, channels = config["latents_mean"], config["latents_std"], config.get("z_dim", 16)
-    if len(mean) != channels or not all(is_number(each, -1e4, 1e4) for each in mean):
+    if len(mean) != channels or not all(in_range(each, -1e4, 1e4) for each in mean):
         _refuse(file, "latents_mean", mean, f"{channels} numbers, one per latent channel")
-    if len(std) != channels or not all(is_number(each, 1e-4, 1e4) for each in std):
+    if len(std) != channels or not all(in_range(each, 1e-4, 1e4) for each in std):
         _refuse(file, "latents_std", std, f"{channels} positive numbers, one per latent channel")
     levels = len(config.get("dim_mult", (1, 2, 4, 4))) - 1
     strides = {
@@ -82,7 +82,7 @@ def check_latent_statistics(file: Path, config: dict[str, Any]) -> None:
 def check_scheduler(file: Path, config: dict[str, Any], scheduler: Any) -> None:
     """A scheduler must do flow matching: noise levels fall from at most 1 to 0."""
     name = next((name for name in ("flow_shift", "shift") if name in config), None)
-    if name is None or not is_number(config[name], above=0, most=1000):
+    if name is None or not in_range(config[name], above=0, most=1000):
         _refuse(file, name or "flow_shift", config.get(name or ""), "the flow shift, a number above 0 such as 3.0")
     if config.get("prediction_type", "flow_prediction") != "flow_prediction":
         _refuse(file, "prediction_type", config["prediction_type"], "flow_prediction, which a Wan gives")
@@ -110,7 +110,7 @@ def _suits(value: Any, default: Any, hint: Any) -> bool:
     if isinstance(default, list | tuple):
         item = type(default[0]) if default else float
         return isinstance(value, list | tuple) and all(fits(each, item) for each in value)
-    return value is None or fits(value, hint) or is_number(value)
+    return value is None or fits(value, hint) or in_range(value)
 
 
 def _refuse(file: Path | str, name: str, value: object, wanted: str) -> None:

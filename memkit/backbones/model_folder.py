@@ -26,7 +26,7 @@ from memkit.checks import shown
 from memkit.errors import FileError, InputError
 from memkit.files.json_files import read_json
 from memkit.files.models import RESTORE, check_floating, check_loaded, check_size, loading, weights_in
-from memkit.files.values import is_number
+from memkit.files.values import in_range
 
 INDEX_FILE = "model_index.json"
 CONFIG_FILE = "config.json"
@@ -151,7 +151,7 @@ def _check_together(folder: Path, index: dict[str, Any], parts: dict[str, Any]) 
     """Parts that each load must be those of one model."""
     file, model = folder / INDEX_FILE, parts.get("transformer")
     ratio, per_token = index.get("boundary_ratio"), index.get("expand_timesteps", False)
-    if (parts.get("transformer_2") is not None or ratio is not None) and not is_number(ratio, above=0, most=1):
+    if (parts.get("transformer_2") is not None or ratio is not None) and not in_range(ratio, above=0, most=1):
         raise FileError(
             f"{file} has boundary_ratio = {shown(ratio)}; with two experts it is between 0 and 1: {RESTORE}."
         )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from memkit.checks import shown
+from memkit.checks import check_whole, shown
 from memkit.errors import InputError
-from memkit.files.values import check_counts, is_number
+from memkit.files.values import LARGEST_SIZE, in_range
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,9 @@ class VideoFormat:
     fps: float
 
     def __post_init__(self) -> None:
-        check_counts(self, ("num_frames", "height", "width"))
-        if not is_number(self.fps, above=0, most=1000):
+        for name in ("num_frames", "height", "width"):
+            check_whole(name, getattr(self, name), 1, LARGEST_SIZE)
+        if not in_range(self.fps, above=0, most=1000):
             raise InputError(f"fps is {shown(self.fps)}; give frames per second, above 0 and up to 1000.")
 
 

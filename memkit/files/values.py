@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, Literal, Union
 
-from memkit.checks import check_whole, shown
+from memkit.checks import shown
 from memkit.errors import InputError
 
 LARGEST_SIZE = 1 << 16
@@ -53,18 +53,12 @@ def check_types(values: Mapping[str, Any], hints: Mapping[str, Any], where: str,
             raise InputError(f"{where} has {name} = {shown(value)}, which is no {_name(hints[name])}; {remedy}.")
 
 
-def check_counts(config: object, names: Iterable[str]) -> None:
-    """Raise `InputError` unless these attributes are whole numbers of 1 to `LARGEST_SIZE`."""
-    for name in names:
-        check_whole(name, getattr(config, name), 1, LARGEST_SIZE)
-
-
 def is_count(value: object, most: int = LARGEST_SIZE) -> bool:
     """Whether this is a whole number of 1 to ``most``."""
     return isinstance(value, Integral) and not isinstance(value, bool) and 1 <= value <= most
 
 
-def is_number(value: object, above: float = -math.inf, most: float = math.inf) -> bool:
+def in_range(value: object, above: float = -math.inf, most: float = math.inf) -> bool:
     """Whether this is a number, not NaN, that is greater than ``above`` and at most ``most``."""
     return isinstance(value, Real) and not isinstance(value, bool) and above < value <= most
 

@@ -50,7 +50,7 @@ def read_sentence_folder(where: str) -> SentenceFolder | None:
 
     Raises `InputError` for files that are not JSON, and for folders of another kind of model, such as rerankers.
     """
-    modules = model_json(where, "modules.json")
+    modules = model_json(where, "modules.json", list)
     if modules is None:
         return None
     with loading(
@@ -180,7 +180,7 @@ class SentenceModel:
 
     def _check_weights(self, trust_remote_code: bool) -> None:
         """Load the encoder once more, by itself: the library does not say which weights are missing."""
-        folder, inner = model_json(self._where, "modules.json")[0]["path"], self._model.transformers_model
+        folder, inner = model_json(self._where, "modules.json", list)[0]["path"], self._model.transformers_model
         if inner is None or model_file(self._where, f"{folder}/config.json" if folder else "config.json") is None:
             return
         _, loading = type(inner).from_pretrained(
@@ -216,7 +216,7 @@ class SentenceModel:
 
 def _check_safetensors(where: str) -> None:
     """Raises `InputError` where a module has its weights in a pickle, which the library would load."""
-    for module in model_json(where, "modules.json"):
+    for module in model_json(where, "modules.json", list):
         folder = f"{module['path']}/" if module["path"] else ""
         safe = (folder + name for name in ("model.safetensors", "model.safetensors.index.json"))
         if model_file(where, folder + "pytorch_model.bin") and not any(model_file(where, file) for file in safe):

@@ -95,15 +95,21 @@ def sees_only_the_past(model: nn.Module, device: torch.device) -> bool:
     return torch.allclose(states[0], states[1], rtol=1e-6, atol=1e-6)
 
 
-def model_json(where: str, name: str) -> Any:
-    """A JSON file of a model folder or a hub repository; None when there is none."""
+def model_json(where: str, name: str, kind: type = dict) -> Any:
+    """A JSON file of a model folder or a hub repository, of type ``kind``; None when there is none.
+
+    Raises `FileError` where it is damaged or holds anything else.
+    """
     path = model_file(where, name)
     if path is None:
         return None
     try:
-        return parse_json(path.read_bytes())
+        content = parse_json(path.read_bytes())
+        if not isinstance(content, kind):
+            raise FileError(f"it holds no {kind.__name__}")
     except (FileError, OSError) as error:
         raise FileError(f"{name} of the text model {where!r} cannot be read ({error}); mend or delete it.") from error
+    return content
 
 
 def model_file(where: str, name: str) -> Path | None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from memkit.encoders import FrequencyEncoder, MemoryGate, load_dit_mem, make_encoder
+from memkit.encoders import FrequencyEncoder, MemoryGate, PatchEncoder, load_dit_mem, make_encoder
 from memkit.errors import InputError
 from memkit.injectors import QueryLayers, QueryLayersConfig
 from memkit.positions import PMRoPE, PMRoPEConfig
@@ -32,7 +32,7 @@ CONFIGS = (
     (QueryLayers, {"query": "other"}, "query"),
     (QueryLayers, {"cameras": "exact"}, "cameras"),
     (QueryLayers, {"cameras": [f"kind{i}" for i in range(2000)]}, "more than .* parameters"),
-    (PMRoPE, {"layers": 60_000}, "more than .* parameters"),
+    (PMRoPE, {"layers": 2000}, "more than .* parameters"),
     (PMRoPE, {"head_dim": 48.0}, "head_dim"),
     (PMRoPE, {"mode": ["full"]}, "mode"),
 )
@@ -85,14 +85,13 @@ def test_tensors(folders, change, named):
 
 
 def test_a_gate_of_other_values(tmp_path):
-    MemoryGate(2, 3, 0.1).save(tmp_path)
-    for change, named in TENSORS:
-        damage = with_tensor("weight", (lambda x: x[0]) if named == "shape" else change)
-        with (
-            damaged(tmp_path / "gate.safetensors", damage),
-            pytest.raises(InputError, match=f"gate.safetensors.*{named}"),
-        ):
-            MemoryGate.load(tmp_path)
+    encoder = make_encoder("patch", "tiny")
+    encoder.gate = MemoryGate(2, 3, 0.1)
+    file = encoder.save_pretrained(tmp_path) / "model.safetensors"
+    for change, named in TENSORS[2:]:
+        damage = with_tensor("gate.weight", change)
+        with damaged(file, damage), pytest.raises(InputError, match=f"model.safetensors.*{named}"):
+            PatchEncoder.from_pretrained(tmp_path)
 
 
 def test_metadata_that_is_no_configuration(folders):
@@ -106,7 +105,7 @@ def test_metadata_that_is_no_configuration(folders):
 @pytest.mark.parametrize("name", ["high_pass_module.conv_block1.conv.weight", "high_pass_module.feature_proj.weight"])
 @pytest.mark.parametrize(
     "change",
-    [lambda x: None, lambda x: 3, lambda x: x.to_sparse(), lambda x: x.flatten(), lambda x: x[:0], lambda x: x.long()],
+    [lambda x: x.to_sparse(), lambda x: x.flatten(), lambda x: x[:0], lambda x: x.long()],
 )
 def test_released_checkpoints(name, change):
     state = release_state_dict(prefix="", aliases=False)

@@ -24,11 +24,9 @@ def folder(tmp_path_factory):
 )
 def test_files_that_cannot_be_read(folder, file):
     damages = DAMAGES if file.endswith("safetensors") else {**DAMAGES, **JSON_DAMAGES}
-    optional = ("modules.json", "sentence_bert_config.json")  # without them it is a plain encoder
+    optional = file in ("modules.json", "sentence_bert_config.json")  # without them it is a plain encoder
     for name, damage in damages.items():
-        if (file in optional and name in ("missing", "null")) or (
-            file == "sentence_bert_config.json" and name == "NaN"
-        ):
+        if optional and name == "missing":
             continue
         with damaged(folder / file, damage), pytest.raises(InputError, match="text model|pools"):
             TextEmbedder(folder)
@@ -74,14 +72,14 @@ def test_tensors_that_are_not_the_models(folder, change, named):
 def test_vectors_and_arguments(folder):
     embedder = TextEmbedder(folder)
     assert embedder.encode([]).shape == (0, 32)
-    for texts in ("a red ball", [None], [3], [" "]):
+    for texts in ("a red ball", [" "]):
         with pytest.raises(InputError, match="text"):
             embedder.encode(texts)
     with torch.no_grad():
         next(embedder._model.parameters()).fill_(float("nan"))
     with pytest.raises(InputError, match="not finite for 'a ball'"):
         embedder.encode(["a ball"])
-    for options in ({"max_length": "3"}, {"max_length": True}, {"device": "nowhere"}, {"pooling": "max"}):
+    for options in ({"max_length": 0}, {"max_length": 10**12}, {"device": "nowhere"}):
         with pytest.raises(InputError):
             TextEmbedder(folder, **options)
 
