@@ -22,7 +22,6 @@ _FEWEST = 5  # numbers in a line: captions have as many at times
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 _URL = re.compile(r"https?://\S+|about:blank")
 _NUMBERS = 19  # per line of RealEstate10K: time, 4 intrinsics, 2 of distortion, 12 of the pose
-_LONGEST_LINE = 1 << 16  # characters: more is no line of poses
 LARGEST = 1 << 30
 """Bytes of a pose file, and of the arrays in it: a million frames take less."""
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,9 @@ from memkit.errors import InputError
 from memkit.training import load_backbone
 from memkit.video import read_video, write_video
 from recipes.memlearner import generate
+from recipes.memlearner.presets import tiny
 from recipes.memlearner.videos import RoomVideo
+from tests.helpers.launching import ROOT, arguments
 from tests.helpers.memlearner_runs import trained
 
 
@@ -77,3 +82,23 @@ def test_keys_are_read_line_by_line(config, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     with pytest.raises(InputError, match="No keys"):
         generate.main(dataclasses.replace(command, keys="-"))
+
+
+def test_a_process_that_reads_keys_survives_typos(config, tmp_path) -> None:
+    """Bad lines are named on stderr, and the path is that of the good lines alone."""
+    trained(config, tmp_path, method="window", steps=2)
+    own = dataclasses.replace(config, out=tmp_path, method="window", steps=2)
+    words = [*arguments("recipes.memlearner.generate", own, tiny()), "--room", "test-00000", "--keys", "-"]
+    typos = [b"rihgt-2", b"w-0", b"wait-999999", b"right-" + b"9" * 5000, b"\xff\0", b"w+s-1", b"right-2, lfet-4"]
+    lines = b"\n".join([typos[0], b"right-2", *typos[1:], b"", b"left-2"])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    run = subprocess.run([sys.executable, *words], input=lines, capture_output=True, cwd=ROOT, env=environment)
+    told = run.stderr.decode().replace("\r", "\n")
+    assert run.returncode == 0 and "Traceback" not in told, told
+    bad = [line for line in told.splitlines() if line.startswith("line ")]
+    assert [line.split()[1] for line in bad] == ["1", "3", "4", "5", "6", "7", "8"]
+    assert "'rihgt-2' is not KEY-N" in bad[0] and "100,000 latent frames" in bad[2] and "'lfet-4'" in bad[6]
+    poses = read_poses(tmp_path / "generated.npz")
+    assert len(read_video(tmp_path / "generated.mp4").frames) == len(poses.c2w) == 2 * 8 + 1
+    torch.testing.assert_close(poses.c2w[-1], poses.c2w[0], atol=1e-6, rtol=0)
+    assert not torch.allclose(poses.c2w[8], poses.c2w[0])
