@@ -89,7 +89,7 @@ def index(folder: Path) -> None:
 
 def indexed(folder: Path) -> object:
     """Whether there is an index; what is there must be right."""
-    there = (folder / "index" / "captions" / "index.json").exists()
+    there = any(path.is_file() for path in (folder / "index").rglob("[!.]*"))
     return there, use_index(folder)
 
 
