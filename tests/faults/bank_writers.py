@@ -89,7 +89,7 @@ def index(folder: Path) -> None:
 
 def indexed(folder: Path) -> object:
     """Whether there is an index; what is there must be right."""
-    there = (folder / "index" / "captions" / "index.json").exists()
+    there = (folder / "index" / "captions" / "index.safetensors").exists()
     return there, use_index(folder)
 
 
