@@ -176,7 +176,7 @@ def _names(
     seen: set[str] = set()
     for name in names:
         if not isinstance(name, str) or name in seen:
-            raise InputError(f"The id {name!r} occurs twice or is not a string; give each frame a unique name.")
+            raise InputError(f"ids: {shown(name)} occurs twice or is not a string; give each frame a unique name.")
         seen.add(name)
     return names, films
 

@@ -11,6 +11,9 @@ from memkit.injectors.kv_cache.cache import frame_bytes
 from memkit.injectors.kv_cache.table import BudgetError
 from memkit.streaming.config import StreamConfig
 
+MOST_CELLS = 10_000
+"""The largest height and width of latents."""
+
 
 def window_bytes(
     backbone: WanBackbone, config: StreamConfig, videos: int = 1, size: tuple[int, int] | None = None
@@ -62,8 +65,8 @@ def checked_size(size: tuple[int, int], backbone: WanBackbone) -> tuple[int, int
     _, down, across = backbone.transformer.config.patch_size
     if not isinstance(size, tuple | list) or len(size) != 2:
         raise InputError(f"size is {shown(size)}; give height and width of the latents.")
-    check_whole("The height of the latents", size[0], 1)
-    check_whole("The width of the latents", size[1], 1)
+    check_whole("size[0], the height of the latents,", size[0], 1, MOST_CELLS)
+    check_whole("size[1], the width of the latents,", size[1], 1, MOST_CELLS)
     if size[0] % down or size[1] % across:
         raise InputError(f"size is {shown(size)}; give multiples of the model's patches, {down} and {across}.")
     return size[0], size[1]

@@ -147,6 +147,8 @@ class Stream:
                 error the stream is still usable.
         """
         check_texts("prompts", prompts)
+        if conditioning_latents is not None:
+            check_floats("conditioning_latents", conditioning_latents, LATENTS)
         if len(prompts) != len(self.seeds):
             raise InputError(f"There are {len(prompts)} prompts for {len(self.seeds)} videos; give one per video.")
         count = self._count() if frames is None else frames
@@ -284,7 +286,6 @@ def _generates(conditioning_latents: Tensor | None, count: int) -> bool:
 def _whole(x: Tensor, conditioning_latents: Tensor | None) -> Tensor:
     """The conditioning latents of a whole chunk, for every video."""
     assert conditioning_latents is not None
-    check_floats("conditioning_latents", conditioning_latents, LATENTS)
     if conditioning_latents.shape[0] not in (1, x.shape[0]) or conditioning_latents.shape[1:] != x.shape[1:]:
         raise InputError(
             f"Conditioning latents {list(conditioning_latents.shape)} do not fit a chunk of {list(x.shape)}."

@@ -47,7 +47,7 @@ def test_bad_numbers_of_a_stream_are_named_before_anything_is_allocated(backbone
         ({"seeds": [1.5]}, r"seeds\[0\] is 1.5"),
         ({"seeds": [2**70]}, r"seeds\[0\] is"),
         ({"size": (3, 4)}, "patches"),
-        ({"size": (10**12, 4)}, "height of the latents is"),
+        ({"size": (10**12, 4)}, "height of the latents, is"),
     ):
         with pytest.raises(Exception, match=f"{says}|Type-check"):
             Stream(backbone, **{"seeds": [1], "budget_bytes": 10**6, **wrong})
