@@ -20,6 +20,7 @@ from recipes.dit_mem.presets import parse, tiny
 from recipes.dit_mem.studies import filtering
 from recipes.dit_mem.studies.filtering import ANOTHER, BANDS, Filtering, conditions, law_of
 from recipes.dit_mem.studies.twins import UNFILTERED
+from tests.helpers.edited_files import edit_json
 
 GRID = 3, 2, 4
 
@@ -101,7 +102,7 @@ def test_a_stopped_run_goes_on_to_the_same_rows(done, monkeypatch) -> None:
     assert calls == [] and _read(done) == whole
 
     kept = [row for row in whole["clips"] if (row["condition"], row["prompt"]) not in {(ANOTHER, 1), (_LAST, 0)}]
-    file.write_text(json.dumps({**whole, "clips": kept}))
+    edit_json(file, clips=kept)
     twin = done.config.out / "filtering" / "02.safetensors"
     before = load_file(twin)["video"]
     twin.unlink()
