@@ -107,7 +107,8 @@ def _found(call: Callable[[], object]) -> Found:
         except MemkitError as error:
             found = Found(error=f"{type(error).__name__}: {error}", typed=True)
         except BaseException as error:
-            place = traceback.extract_tb(error.__traceback__)[-1]
+            frames = traceback.extract_tb(error.__traceback__)
+            place = next((frame for frame in reversed(frames) if "memkit/" in frame.filename), frames[-1])
             found = Found(error=f"{type(error).__name__}: {str(error)[:500]} [{place.filename}:{place.lineno}]")
     said += [str(warning.message) for warning in caught]
     return found._replace(said="\n".join(said)[:4000])

@@ -12,6 +12,9 @@ from memkit.training import RunLog, load_checkpoint, save_checkpoint
 from recipes.remind.records import Record, read_records, write_records
 from tests.faults.kinds import FileKind
 
+ENDS = "a log to which rows are appended may end anywhere, as after a kill"
+AT_THE_END = {"flip", "scatter", "zero", "remove", "cut", "cut at a line", "empty", "delete"}
+"""Damage that can take the end of the last line of a log, or all that follows a line."""
 NEW = "a folder without the file is that of a run that has not begun"
 RUN = {"seed": 1, "bank": "a"}
 SETTINGS = {"model": "tiny", "steps": 2}
@@ -71,7 +74,7 @@ def use_records(folder: Path) -> object:
 
 KINDS = (
     FileKind("training checkpoint", make_checkpoint, use_checkpoint, blind={"*": {"delete"}}, why_blind=NEW),
-    FileKind("training log", make_log, use_log, blind={"*": {"delete"}}, why_blind=NEW),
+    FileKind("training log", make_log, use_log, blind={"*": AT_THE_END}, why_blind=ENDS),
     FileKind("measured rows", make_results, use_results, blind={"*": {"delete"}}, why_blind=NEW),
     FileKind("records of interrupted clips", make_records, use_records),
 )
