@@ -48,7 +48,7 @@ _LONGEST = int(sys.float_info.max)
 
 def check_whole(name: str, value: object, low: int = 0, high: int = MOST, unit: str = "") -> None:
     """Raise `InputError` unless ``value`` is a whole number from ``low`` to ``high``; True and 1.0 are none."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= int(value) <= high:
         raise InputError(f"{name} is {shown(value)}{unit and ' '}{unit}; give a whole number from {low:,} to {high:,}.")
 
 
@@ -60,7 +60,7 @@ def check_number(name: str, value: object, low: float = 0.0, high: float = MOST)
 
 def is_number(value: object) -> bool:
     """Whether ``value`` is a real number that a float can hold, NaN and infinity too; True and False are none."""
-    return isinstance(value, Real) and not isinstance(value, bool) and not _LONGEST < abs(value) < math.inf
+    return isinstance(value, Real) and not isinstance(value, bool) and not _LONGEST < abs(value) < math.inf  # type: ignore[operator]
 
 
 def check_scale(name: str, value: object) -> None:
@@ -272,7 +272,7 @@ def check_room(what: str, nbytes: int, device: torch.device | str = "cpu") -> No
 def check_budget(name: str, value: object) -> None:
     """Raise `InputError` unless ``value`` is a number of bytes that this machine, or one of its GPUs, has in all."""
     most = total_memory(torch.device("cpu"))
-    if isinstance(value, Integral) and value > most:  # only then: to ask a GPU starts CUDA, which takes seconds
+    if isinstance(value, Integral) and int(value) > most:  # only then: to ask a GPU starts CUDA, which takes seconds
         most = max([most, *(total_memory(torch.device("cuda", i)) for i in range(torch.cuda.device_count()))])
     check_whole(name, value, 1, most, "bytes")
 

@@ -162,7 +162,7 @@ class Pretrained:
                 f"{weights} was saved with another configuration than {path} states: files of two modules, or an "
                 "edited one; save the module again, or restore the configuration."
             )
-        build = partial(cls._build, config, tensors, saved_with or {}, folder)
+        build: Any = partial(cls._build, config, tensors, saved_with or {}, folder)
         with torch.random.fork_rng(devices=[]), loading(path, "restore it, or save the module again"):
             sketch = on_meta(build, len(tensors), path)
             if sketch is not None:  # before a size in the configuration claims memory

@@ -67,9 +67,10 @@ def _check_sizes(archive: zipfile.ZipFile) -> None:
             if member.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
                 continue
             version = tuple(member.read(2))
-            if version not in _HEADERS:
+            read_header = _HEADERS.get(version)  # type: ignore[call-overload]
+            if read_header is None:
                 raise ValueError(f"{entry.filename} is an array of version {version}")
-            shape, _, dtype = _HEADERS[version](member)
+            shape, _, dtype = read_header(member)
             claimed, there = math.prod(shape) * dtype.itemsize, entry.file_size - member.tell()
             if claimed != there and not dtype.hasobject:
                 raise ValueError(f"{entry.filename} claims {claimed:,} bytes of numbers and has {there:,}")

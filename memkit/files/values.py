@@ -55,12 +55,12 @@ def check_types(values: Mapping[str, Any], hints: Mapping[str, Any], where: str,
 
 def is_count(value: object, most: int = LARGEST_SIZE) -> bool:
     """Whether this is a whole number of 1 to ``most``."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and 1 <= value <= most
+    return isinstance(value, Integral) and not isinstance(value, bool) and 1 <= int(value) <= most
 
 
 def in_range(value: object, above: float = -math.inf, most: float = math.inf) -> bool:
     """Whether this is a number, not NaN, that is greater than ``above`` and at most ``most``."""
-    return isinstance(value, Real) and not isinstance(value, bool) and above < value <= most
+    return isinstance(value, Real) and not isinstance(value, bool) and above < value <= most  # type: ignore[operator]
 
 
 def _name(hint: Any) -> str:

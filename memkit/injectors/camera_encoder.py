@@ -13,7 +13,7 @@ from memkit.errors import InputError
 from memkit.files.values import LARGEST_SIZE
 
 
-def check_annotations(cameras: object) -> None:
+def check_annotations(cameras: Any) -> None:
     """Raise `InputError` unless these are kinds of poses, each of which names an encoder of its own."""
     named = isinstance(cameras, tuple) and all(
         isinstance(kind, str) and kind.strip() and not set(kind) & set("./\\") for kind in cameras

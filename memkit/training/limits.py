@@ -66,6 +66,7 @@ class CheckedSettings:
             for number in value if isinstance(value, tuple) else (value,):
                 if isinstance(number, int | float) and not isinstance(number, bool):
                     next((r for r in RANGES if re.fullmatch(r.names, field.name)), _OTHERS).refuse(field.name, number)
-        sizes = [getattr(self, name, None) for name in ("frames", "height", "width")]
-        if all(isinstance(size, int) for size in sizes) and math.prod(sizes) > MOST_PIXELS:
+        values = (getattr(self, name, None) for name in ("frames", "height", "width"))
+        sizes = [value for value in values if isinstance(value, int)]
+        if len(sizes) == 3 and math.prod(sizes) > MOST_PIXELS:
             raise InputError(f"Clips of {sizes[0]} frames of {sizes[1]}×{sizes[2]} are too large; give smaller ones.")

@@ -205,6 +205,6 @@ class ClipSet:
         index = operator.index(index)
         suite = int(np.searchsorted(self._starts, index, side="right")) - 1
         clip = self._arrays[suite][index - self._starts[suite]]
-        if self._crcs[index] not in (None, zlib.crc32(clip)):
+        if self._crcs[index] not in (None, zlib.crc32(clip.data)):
             raise FileError(f"Clip {self.rows[index]['id']} in {self.folder} is damaged; {_AGAIN}.")
         return clip

@@ -94,8 +94,10 @@ def _matches_checksum(file: BinaryIO, at: int, size: int) -> bool:
 def _track_numbers(file: BinaryIO, at: int, end: int) -> set[int]:
     """The numbers of all tracks."""
     found = set()
-    while at < end and (element := _element(file, at, end)) is not None and element[2] is not None:
+    while at < end and (element := _element(file, at, end)) is not None:
         kind, inside, size = element
+        if size is None:
+            break
         if kind == _TRACK_NUMBER:
             file.seek(inside)
             found.add(int.from_bytes(file.read(size), "big"))
