@@ -168,7 +168,6 @@ class Pretrained:
             if sketch is not None:  # before a size in the configuration claims memory
                 check_shapes(sketch, tensors, weights)
             module = build()
-        assert isinstance(module, nn.Module)
         load_exactly(module, tensors, weights)
         return module.eval()
 
