@@ -127,7 +127,7 @@ APIS = (
         {"words": ([], ["x"], ["bank"], ["bank", "x"], ["retrieve"], ["inspect", "--nope", "x"])},
         {"words": ("usage", "required", "invalid", "argument", "options", "subcommand")},
     ),
-    Api("ResultStore", stored, {"file": None, "settings": SETTINGS}, {"file": NO_PLACE, "settings": ({"a": NAN}, [1])}),
+    Api("ResultStore", stored, {"file": None, "settings": SETTINGS}, {"file": NO_PLACE, "settings": ({"a": NAN},)}),
     Api(
         "ResultStore, its file",
         read_rows_of,
