@@ -188,6 +188,7 @@ APIS = (
         pretrained,
         {"name": None},
         {"name": ("/proc/nowhere/at/all", "", "a\0b", "no/such/id", "x y z", lambda: tempfile.mkdtemp(), "/dev/null")},
+        {"name": ("model_index.json",)},
     ),
     Api(
         "VideoFormat",
