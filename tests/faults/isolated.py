@@ -11,6 +11,7 @@ import os
 import resource
 import select
 import signal
+import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
@@ -83,6 +84,7 @@ def _run_and_tell(calls: Sequence[Callable[[], object]], pipe: int) -> NoReturn:
         quiet = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):
             os.dup2(quiet, descriptor)
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # what captures them may write to files
         limit = psutil.Process().memory_info().vms + SPARE_BYTES
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         torch.set_num_threads(1)
