@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from memkit.checks import check_floats
+from memkit.checks import check_floats, shown
 from memkit.errors import InputError
 
 Group = TypeVar("Group", bound=Hashable)
@@ -89,6 +89,8 @@ def _check_table(q: Mapping, kv: Mapping, sees: Mapping, log_weight: Mapping) ->
                 f"The keys {name!r} are {list(k.shape)}, the values {list(v.shape)}; give both one batch, number of "
                 "keys and heads."
             )
+    if not isinstance(sees, Mapping):
+        raise InputError(f"sees is {shown(sees)}; give a mapping from each group of queries to the keys that it sees.")
     for name, query in q.items():
         check_floats(f"The queries {name!r}", query, "[B, S, H, D]")
         if name not in sees:

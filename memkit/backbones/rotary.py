@@ -11,7 +11,7 @@ from diffusers.models.embeddings import get_1d_rotary_pos_embed
 from jaxtyping import Float
 from torch import Tensor
 
-from memkit.checks import shown
+from memkit.checks import MOST, shown
 from memkit.errors import InputError
 
 _SAME_FREQUENCIES = 1e-2  # a table in bf16 differs from the formula by up to 4e-3, one with another base by about 1
@@ -41,6 +41,8 @@ def checked_positions(positions: Sequence[Any]) -> tuple[int, ...]:
         numbers = tuple(index(p) for p in positions)
     except TypeError as error:
         raise InputError(f"Positions are {shown(positions)}; give whole numbers of latent frames.") from error
+    if numbers and not -MOST <= min(numbers) <= max(numbers) <= MOST:
+        raise InputError(f"Positions are {shown(positions)}; give whole numbers from {-MOST:,} to {MOST:,}.")
     if not numbers or len(set(numbers)) != len(numbers):
         raise InputError(
             f"Positions are {list(numbers)}; give each latent frame a position of its own, and at least one frame."

@@ -31,6 +31,7 @@ from memkit.banks.manifest import Manifest
 from memkit.banks.shards import Shards
 from memkit.banks.verify import BankReport, verify
 from memkit.cameras.cameras import Cameras
+from memkit.checks import MOST, check_list, check_whole
 from memkit.errors import BankError, InputError
 
 SHARD_BYTES = 64 * 2**20
@@ -99,6 +100,7 @@ class MemoryBank:
         """
         if isinstance(key, str):
             return self.clip(key)
+        check_whole("The position of a clip", key, -MOST)
         position, count = operator.index(key), len(self)
         if not -count <= position < count:
             there = f"give one from {-count} to {count - 1}" if count else "it is empty"
@@ -196,6 +198,7 @@ class MemoryBank:
         """
         if isinstance(ids, str):
             raise InputError(f"latents() takes a list of ids; write latents([{ids!r}]).")
+        check_list("ids", ids, "ids, or of lists of ids")
         rows = [ids] if all(isinstance(row, str) for row in ids) else ids
         if any(isinstance(row, str) or not isinstance(row, Sequence) or len(row) != len(rows[0]) for row in rows):
             raise InputError("latents() of a batch takes lists of ids of one length; split the batch if they differ.")

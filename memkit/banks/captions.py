@@ -76,10 +76,10 @@ def caption_records(path: Path, need_video: bool = True) -> Iterator[tuple[int, 
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             lines = file.readlines()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error}); give the caption file.") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 ({error}); save it as UTF-8.") from error
+    except (OSError, ValueError) as error:  # a NUL in the name is a ValueError
+        raise InputError(f"{str(path)!r} cannot be read ({error}); give the caption file.") from error
     records = _records(lines)
     _, header, problem = next(records, (1, [], None))
     if problem is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -9,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from memkit.banks.bank import MemoryBank
+from memkit.checks import check_room, check_whole
 from memkit.errors import InputError
 
 
@@ -21,9 +23,11 @@ def padded_latents(
 
     Raises `InputError` for a list of more than ``count`` ids, and what `MemoryBank.latents` raises.
     """
+    check_whole("count", count, 1)
     if longest := max((len(row) for row in ids if len(row) > count), default=0):
         raise InputError(f"A list has {longest} clips, more than count, {count}; leave some out, or raise count.")
     shape = bank.latents([id for row in ids for id in row][:1]).shape[2:]
+    check_room(f"{count:,} clips for each of {len(ids):,} samples", 4 * len(ids) * count * math.prod(shape))
     latents = torch.zeros(len(ids), count, *shape)
     for i, row in enumerate(ids):
         if row:

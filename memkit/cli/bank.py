@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from memkit.checks import check_whole
 from memkit.cli.text import one_line
 from memkit.errors import InputError
 
@@ -136,6 +137,7 @@ class Show:
     def run(self) -> int:
         from memkit.banks.bank import MemoryBank
 
+        check_whole("--first", self.first)
         bank = MemoryBank.open(self.bank)
         print(f"{self.bank}: {len(bank)} clips from {len(set(bank.sources))} sources")
         for name, value in bank.info.items():

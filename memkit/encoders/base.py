@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from memkit.encoders.gate import GATE_FILE, MemoryGate, read_gate_file
+from memkit.files.atomic import writing
 from memkit.memory import Memory
 from memkit.pretrained import CONFIG_FILE, WEIGHTS_FILE, Pretrained
 
@@ -41,7 +42,8 @@ class MemoryEncoder(Pretrained, nn.Module):
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
         """Like `Pretrained.save_pretrained`; ``gate.safetensors``, as earlier versions wrote it, is deleted."""
         saved = super().save_pretrained(folder)
-        (saved / GATE_FILE).unlink(missing_ok=True)
+        with writing(saved / GATE_FILE):
+            (saved / GATE_FILE).unlink(missing_ok=True)
         return saved
 
     @classmethod

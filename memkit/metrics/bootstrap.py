@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from memkit.checks import check_number, check_whole, shown
 from memkit.errors import InputError
 
 
@@ -34,10 +35,11 @@ def bootstrap(
 
     Raises `InputError` for columns of unequal length, no column, a level outside (0, 1), or no resample.
     """
+    columns = tuple(map(_numbers, columns))
     lengths = {len(column) for column in columns}
     if len(lengths) != 1:
         raise InputError(f"The bootstrap has columns of {sorted(lengths)} rows; give columns of one length.")
-    _check(resamples, level)
+    _check(resamples, level, seed)
     (rows,) = lengths
     if not rows:
         return Interval(math.nan, math.nan, math.nan)
@@ -64,11 +66,12 @@ def bootstrap_runs(
 
     Raises `InputError` for columns of unequal shape, and as ``bootstrap`` does.
     """
+    columns = tuple(map(_numbers, columns))
     shapes = {column.shape for column in columns}
     if len(shapes) != 1 or len(shape := shapes.pop()) != 2:
         raise InputError("The columns do not all have the same shape [runs, items]; give missing measurements as NaN.")
     runs, items = shape
-    _check(resamples, level)
+    _check(resamples, level, seed)
     rng, table = np.random.default_rng(seed), np.stack(columns)
     measured = np.asarray(~np.isnan(table).any(axis=0))
 
@@ -86,11 +89,19 @@ def bootstrap_runs(
     return Interval(whole, float(low), float(high))
 
 
-def _check(resamples: int, level: float) -> None:
-    if not 0 < level < 1 or resamples < 1:
-        raise InputError(
-            f"The bootstrap has level {level} and {resamples} resamples; give one in (0, 1), and 1 or more."
-        )
+def _numbers(column: object) -> np.ndarray:
+    array = np.asarray(column)
+    if array.ndim < 1 or array.dtype.kind not in "biuf":
+        raise InputError(f"A column of the bootstrap is {shown(column)}; give an array of numbers.")
+    return array
+
+
+def _check(resamples: int, level: float, seed: int) -> None:
+    check_whole("resamples", resamples, 1, 10_000_000)
+    check_number("level", level)
+    check_whole("seed", seed)
+    if not 0 < level < 1:
+        raise InputError(f"The bootstrap has level {level}; give one between 0 and 1.")
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:

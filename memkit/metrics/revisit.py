@@ -16,6 +16,7 @@ from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
 from memkit.cameras.checks import check_rigid
+from memkit.checks import check_number, check_whole
 from memkit.errors import InputError
 from memkit.metrics.quality import Frames, Lpips, check_videos, mean_psnr, psnr, ssim
 
@@ -95,10 +96,14 @@ def revisit_pairs(
     if c2w.ndim != 3 or not bool(c2w.isfinite().all() and cameras.intrinsics.isfinite().all()):
         raise InputError(f"The cameras are {tuple(c2w.shape)}; give one path of finite poses [F, 4, 4].")
     check_rigid(c2w, "The cameras")
-    if not (0 < metres <= away_metres and 0 < degrees <= away_degrees and min_gap >= 1):
+    sizes = {"metres": metres, "degrees": degrees, "away_metres": away_metres, "away_degrees": away_degrees}
+    for name, value in sizes.items():
+        check_number(name, value)
+    check_whole("min_gap", min_gap, 1)
+    if not (0 < metres <= away_metres and 0 < degrees <= away_degrees):
         raise InputError(
-            f"Pairs within {metres} m and {degrees}°, away from {away_metres} m or {away_degrees}°, min_gap {min_gap}: "
-            "give positive tolerances, none above its away distance, and a gap of 1 or more."
+            f"Pairs within {metres} m and {degrees}°, away from {away_metres} m or {away_degrees}°: give "
+            "positive tolerances, none above its away distance."
         )
     if not len(c2w):
         return []

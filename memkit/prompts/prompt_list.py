@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from memkit.banks.captions import BadItem, caption_records
+from memkit.checks import shown
 from memkit.errors import InputError
 from memkit.files.names import file_names
 
@@ -88,6 +89,8 @@ def _of_row(file: Path, line: int, fields: dict[str, Any]) -> _Asked | BadItem:
 
 
 def _asked(line: int, where: str, text: str, video: str) -> _Asked | BadItem:
+    if not isinstance(text, str):
+        return BadItem(line, where, f"it is {shown(text)}, which is no text")
     if not text.strip():
         return BadItem(line, where, "it is blank; write a prompt, or take it out")
     return _Asked(line, where, video or text, text, video)

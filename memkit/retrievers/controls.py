@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from memkit.checks import MOST, check_whole
 from memkit.errors import InputError
 from memkit.retrievers.hits import ClipTable, Retriever, check_text, rank
 from memkit.retrievers.index import ClipBank
@@ -35,6 +36,7 @@ class RandomRetriever(_Control):
 
     def __init__(self, bank: ClipBank, seed: int = 0) -> None:
         super().__init__(bank)
+        check_whole("seed", seed, -MOST)
         self.seed = seed
 
     def _best(

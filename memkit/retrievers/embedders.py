@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
-from memkit.checks import shown
+from memkit.checks import check_list, shown
 from memkit.errors import InputError, MemkitError
 from memkit.files.models import loading
 from memkit.files.values import is_count
@@ -123,6 +123,7 @@ class TextEmbedder:
         """
         if isinstance(texts, str):
             raise InputError(f"texts is the string {shown(texts)}; give a list of strings.")
+        check_list("texts", texts, "strings")
         if not is_count(batch_size):
             raise InputError(f"batch_size is {shown(batch_size)}; give 1 or more.")
         for i, text in enumerate(texts):

@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 
 from memkit.backbones.wan import WanBackbone
+from memkit.checks import check_text
 from memkit.errors import InputError
 from memkit.generation.short_text import short_texts
 
@@ -25,6 +26,7 @@ LEAST_LR = 0.05  # where the cosine ends
 def pick_device(name: str) -> torch.device:
     """The device of that name; "auto" is CUDA if it is available. Raises `InputError` for one that is not there."""
     remedy = "give auto, cpu, or a device of this machine"
+    check_text("The device", name)
     try:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
         if device.type != "cuda":  # whose first use would take memory of the first GPU in each process of a launch

@@ -22,8 +22,10 @@ from jaxtyping import Float, Float64, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from memkit.checks import MOST_FRAMES, check_finite, check_room, check_whole
 from memkit.errors import InputError, MediaError
 from memkit.files.atomic import atomic_write
+from memkit.video.checks import MOST_SIDE, check_frames, check_rate
 from memkit.video.reader import VideoReader
 from memkit.video.writer import same_bytes
 
@@ -103,9 +105,14 @@ def resample(
     its start, ``"center"`` its middle. A shorter one is padded: ``"hold"`` repeats its last frame, ``"loop"`` starts
     again, ``"error"`` raises `InputError`. Of two equally near frames the earlier is taken.
     """
+    check_frames("frames", frames)
     _check(fps, num_frames, cut, pad)
-    if not len(frames):
-        raise InputError("There are no frames to resample.")
+    if isinstance(source, Tensor):
+        check_finite("The times of the frames", source, "[frames]")
+        if len(source) != len(frames):
+            raise InputError(f"There are {len(source)} times of {len(frames)} frames; give one time per frame.")
+    else:
+        check_rate("The rate of the frames", source)
     times = source.tolist() if isinstance(source, Tensor) else [i / source for i in range(len(frames))]
     if any(b < a for a, b in zip(times, times[1:], strict=False)):
         raise InputError("The times of the frames must ascend; sort the frames by time.")
@@ -134,8 +141,8 @@ def write_video(path: str | os.PathLike[str], frames: UInt8[Tensor, "time height
     The codec needs even sizes: an odd height or width is extended by a repeated row or column; pixels are never
     resampled.
     """
-    if not frames.numel() or not fps > 0:
-        raise InputError(f"{path}: a video needs frames and a positive rate, not {tuple(frames.shape)} at {fps} fps.")
+    check_frames(f"{path}: frames", frames)
+    check_rate(f"{path}: fps", fps)
     even = torch.cat([frames, frames[:, -1:]], dim=1) if frames.shape[1] % 2 else frames
     even = torch.cat([even, even[:, :, -1:]], dim=2) if even.shape[2] % 2 else even
     try:
@@ -161,8 +168,10 @@ def resize(
     changes the aspect ratio.
     """
     _check_rule("resize", rule, Resize)
-    if height < 1 or width < 1 or not frames.numel():
-        raise InputError(f"Cannot resize frames {tuple(frames.shape)} to {height}×{width}; sizes must be positive.")
+    check_frames("frames", frames)
+    check_whole("height", height, 1, MOST_SIDE, "pixels")
+    check_whole("width", width, 1, MOST_SIDE, "pixels")
+    check_room(f"Frames of {height}×{width}", len(frames) * height * width * 3)
     if (height, width) == tuple(frames.shape[1:3]):
         return frames
     scales = height / frames.shape[1], width / frames.shape[2]
@@ -182,8 +191,9 @@ def resize(
 
 
 def _check(fps: float, num_frames: int, cut: str, pad: str) -> None:
-    if not 0 < fps < float("inf") or num_frames < 1:
-        raise InputError(f"{num_frames} frames at {fps} fps: give a positive number of frames and a positive rate.")
+    """Raise `InputError` unless these say which frames of a clip to take, and how many."""
+    check_rate("fps", fps)
+    check_whole("num_frames", num_frames, 1, MOST_FRAMES)
     _check_rule("cut", cut, Cut)
     _check_rule("pad", pad, Pad)
 

@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from memkit.errors import InputError, MediaError
+from memkit.video.checks import check_frames, check_rate
 
 
 def same_bytes() -> dict[str, str]:
@@ -42,8 +43,7 @@ class VideoWriter:
     """
 
     def __init__(self, path: str | os.PathLike[str], fps: float) -> None:
-        if not fps > 0:
-            raise InputError(f"{path}: a video needs a positive rate, not {fps} fps.")
+        check_rate(f"{path}: fps", fps)
         self.path, self.fps = Path(path), fps
         self._container: Any = None
         self._stream: Any = None
@@ -56,8 +56,9 @@ class VideoWriter:
                 changes.
             MediaError: the file cannot be written.
         """
+        check_frames(f"{self.path}: frames", frames)
         height, width = frames.shape[1:3]
-        if not frames.numel() or height % 2 or width % 2:
+        if height % 2 or width % 2:
             raise InputError(f"{self.path}: give frames of even height and width, not {tuple(frames.shape)}.")
         try:
             if self._container is None:

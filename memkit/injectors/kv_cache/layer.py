@@ -108,6 +108,10 @@ def by_frame(kv: KV, frames: int) -> Frames:
             raise InputError(
                 f"Keys or values of {frames} frames have the shape {list(x.shape)}; give [B, {frames}·tokens, H, D]."
             )
+    if kv[0].shape[:2] != kv[1].shape[:2]:
+        raise InputError(
+            f"Keys are {list(kv[0].shape)} and values {list(kv[1].shape)}; give both one batch and number of tokens."
+        )
     return kv[0].unflatten(1, (frames, -1)), kv[1].unflatten(1, (frames, -1))
 
 
