@@ -267,13 +267,13 @@ def test_the_start_of_a_long_file_is_read_without_the_rest(tmp_path):
 
 def test_impossible_wishes_are_refused():
     for fps, wanted in ((0, 4), (-1, 4), (float("nan"), 4), (8, 0)):
-        with pytest.raises(InputError, match="positive"):
+        with pytest.raises(InputError, match="give a (finite|whole) number from"):
             resample(numbered(3), 8, fps, wanted)
-    with pytest.raises(InputError, match="no frames"):
+    with pytest.raises(InputError, match="no picture"):
         resample(numbered(0), 8, 8, 4)
     with pytest.raises(InputError, match="ascend"):
         resample(numbered(3), torch.tensor([0.0, 0.2, 0.1]), 8, 4)
-    with pytest.raises(InputError, match="sizes must be positive"):
+    with pytest.raises(InputError, match="height is 0"):
         resize(numbered(3), 0, 4)
     with pytest.raises(InputError, match="'squash'.*crop, fit, stretch"):
         unchecked(resize)(numbered(3), 4, 4, "squash")
