@@ -36,7 +36,7 @@ def test_what_was_added_is_there_at_once_and_all_at_the_end(tmp_path: Path) -> N
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="rate"):
+    with pytest.raises(InputError, match="fps is 0"):
         VideoWriter(tmp_path / "a.mp4", 0)
     with VideoWriter(tmp_path / "a.mp4", 8.0) as writer:
         writer.add(smooth(2))
