@@ -3,13 +3,17 @@
 import importlib
 import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
+from tqdm import tqdm
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# tqdm's own lock is shared with forked processes: one that a test kills inside of it would hold it for ever
+tqdm.set_lock(threading.RLock())
 sys.path.insert(0, str(Path(__file__).parents[1]))
 importlib.import_module("tests.helpers.type_checks")  # the hook only names it
 install_import_hook("memkit", "tests.helpers.type_checks.checked")

@@ -8,9 +8,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import threading
 import time
 
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1")
+
+from tqdm import tqdm  # noqa: E402
+
+tqdm.set_lock(threading.RLock())  # its own is shared with forks: one that is killed inside would hold it for ever
 
 from tests.faults.outcomes import Result  # noqa: E402
 from tests.faults.table import Table, write_page  # noqa: E402
