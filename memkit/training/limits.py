@@ -43,11 +43,11 @@ RANGES = (
     Range(r"threads", 0, 4096),
     Range(r"jobs|workers", 1, 1024),
     Range(r"batch|gradient_accumulation_steps|text_length|sampling_steps|videos_at_once|at_once", 1, 100_000),
-    Range(r"frames|height|width|.*_frames|.*_latents|k|chunk|chunks|video_chunks|layers|heads|.*_dim", 1, 100_000),
+    Range(r"frames|height|width|.*_frames|.*_latents|k|chunk|video_chunks|layers|heads|.*_dim", 1, 100_000),
     Range(r"save_every|log_every", 1, 10**9),
     Range(r"steps|.*_steps|warmup|measure_at", 0, 10**9),
     Range(r"clips|rooms|pairs|prompts|videos_per_prompt", 1, 10**6),
-    Range(r".*_clips|.*_videos|keep|pool|first|event_chunks", 0, 10**6),
+    Range(r".*_clips|.*_videos|keep|pool|first|chunks|event_chunks", 0, 10**6),
 )
 """The first that fits a name counts. Any other number has to be finite, and an integer in 64 bits."""
 _OTHERS = Range(".*", -(2.0**62), 2.0**62, "a finite number")

@@ -30,7 +30,7 @@ class MasksOnlyAfterwards(Small):
 
     def forward(self, latents, mask=None):
         check_clips(latents, mask, 3)
-        memory = super().forward(latents)
+        memory = encode_clips(self.encode, self.out.weight.dtype, None, latents)
         return memory if mask is None else Memory(torch.where(mask[..., None], memory.tokens, 0.0), mask)
 
 

@@ -37,8 +37,8 @@ class FrameContextConfig:
 
     def __post_init__(self) -> None:
         check_annotations(self.cameras)
-        checked_packing(self.packing)
         check_fields(self, dim=WIDTHS, blocks=LAYERS, channels=WIDTHS, patch_size=(1, 1000), packing=(1, MOST_PACKED))
+        checked_packing(self.packing)
         if self.patch_size[0] != 1:
             raise InputError(f"patch_size is {self.patch_size}; frame context is for models that patch single frames.")
         if self.keep_start and not self.packing:

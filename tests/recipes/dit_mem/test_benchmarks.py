@@ -91,19 +91,19 @@ def test_the_first_prompts_of_each_file(config, phygenbench, vbench) -> None:
 
 def test_wrong_flags_are_refused_before_anything_is_written(config, tmp_path, phygenbench, vbench) -> None:
     to = {"videos_to": tmp_path / "to"}
-    for command, message in [
-        (Benchmarks(config, "phygenbench", **to), "--prompts"),
-        (Benchmarks(config, "phygenbench", phygenbench, first=-1, **to), "--first"),
-        (Benchmarks(config, "phygenbench", tmp_path / "nowhere.json", **to), "nowhere"),
-        (Benchmarks(config, "vbench", tmp_path / "nowhere", **to), "nowhere"),
-        (Benchmarks(config, "vbench", vbench, videos_per_prompt=0, **to), "videos_per_prompt"),
-        (Benchmarks(config, "vbench", vbench, video_name="{n}.mp4", **to), "--video-name"),
-        (Benchmarks(config, "phygenbench", phygenbench, videos_per_prompt=2, **to), "--videos-per-prompt"),
-        (Benchmarks(config, "phygenbench", phygenbench, video_name="../{n}.mp4", **to), "video_name"),
-        (Benchmarks(config, "phygenbench", phygenbench, video_name="video.mp4", **to), "video_name"),
+    for benchmark, settings, message in [
+        ("phygenbench", {}, "--prompts"),
+        ("phygenbench", {"prompts": phygenbench, "first": -1}, "--first"),
+        ("phygenbench", {"prompts": tmp_path / "nowhere.json"}, "nowhere"),
+        ("vbench", {"prompts": tmp_path / "nowhere"}, "nowhere"),
+        ("vbench", {"prompts": vbench, "videos_per_prompt": 0}, "videos.per.prompt"),
+        ("vbench", {"prompts": vbench, "video_name": "{n}.mp4"}, "--video-name"),
+        ("phygenbench", {"prompts": phygenbench, "videos_per_prompt": 2}, "--videos-per-prompt"),
+        ("phygenbench", {"prompts": phygenbench, "video_name": "../{n}.mp4"}, "video_name"),
+        ("phygenbench", {"prompts": phygenbench, "video_name": "video.mp4"}, "video_name"),
     ]:
         with pytest.raises(InputError, match=message):
-            main(command)
+            main(Benchmarks(config, benchmark, **settings, **to))
     assert not (tmp_path / "to").exists()
 
 

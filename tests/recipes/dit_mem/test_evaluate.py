@@ -15,6 +15,7 @@ from memkit.banks import MemoryBank
 from memkit.encoders import EncoderName, load_encoder, make_encoder
 from memkit.errors import InputError
 from memkit.evaluation import ResultStore, intervals
+from memkit.files.json_files import read_json
 from memkit.worlds.law_clips import law_of, names_of
 from recipes.dit_mem import evaluate, prepare
 from recipes.dit_mem.conditions import STUDIES, Condition, knowledge, mixture, plug
@@ -280,7 +281,7 @@ def test_what_tokens_can_carry_is_learned_from_the_clip_itself(config) -> None:
     assert batch.conditioning_frames == 0 and set(batch.captions) == {""}
     assert torch.equal(batch.memory[:, 0], batch.latents) and not batch.mask[:, 1:].any()
     assert claims.main(command) == 0
-    assert list(json.loads((config.out / "appearance.json").read_text())) == ["frequency"]
+    assert list(read_json(config.out / "appearance.json", "measure again")) == ["frequency"]
 
 
 def test_conditions_are_compared_in_pairs_of_the_same_prompt() -> None:

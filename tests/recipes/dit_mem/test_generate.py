@@ -186,4 +186,4 @@ def test_prompts_that_cannot_be_used_are_listed_and_the_others_generated(config,
     assert f"{file}, line 3: it is blank" in capsys.readouterr().err
     assert len(list((tmp_path / "videos").glob("1-*.mp4"))) == 2
     assert generate.main(dataclasses.replace(command, skip_bad=True)) == 0
-    assert "0 videos to make, 2 are there" in capsys.readouterr().err
+    assert "0 videos to generate, 2 exist already" in capsys.readouterr().err
