@@ -30,8 +30,8 @@ class MasksOnlyAfterwards(Small):
 
     def forward(self, latents, mask=None):
         check_clips(latents, mask, 3)
-        memory = encode_clips(self.encode, self.out.weight.dtype, None, latents)
-        return memory if mask is None else Memory(torch.where(mask[..., None], memory.tokens, 0.0), mask)
+        tokens = self.out(latents.mean((-3, -2, -1)))
+        return Memory(tokens) if mask is None else Memory(torch.where(mask[..., None], tokens, 0.0), mask)
 
 
 class LeavesMaskedTokens(Small):
