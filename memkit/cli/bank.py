@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from memkit.checks import check_whole
 from memkit.cli.text import one_line
 from memkit.errors import InputError
 
@@ -136,6 +135,7 @@ class Show:
 
     def run(self) -> int:
         from memkit.banks.bank import MemoryBank
+        from memkit.checks import check_whole
 
         check_whole("--first", self.first)
         bank = MemoryBank.open(self.bank)
