@@ -33,6 +33,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         FileError: the file cannot be written: there is no such folder, no access, or the disk is full.
     """
     path = Path(path)
+    if not path.name:
+        raise FileError(f"Cannot write {str(path)!r}: it names no file; give the name of one.")
     partial = path.with_name(f"{_start(path)}{os.getpid()}-{secrets.token_hex(8)}.partial")
     with writing(path):
         mode = _create(partial)
