@@ -208,7 +208,7 @@ def check_all_finite(tensors: Mapping[str, Tensor]) -> None:
     for name, x in tensors.items():
         check_floats(name, x)
     seen = [x.detach() for x in tensors.values() if x.numel() and has_values(x)]
-    ends = [torch.stack(torch.aminmax(x if x.element_size() > 1 else x.float())) for x in seen]
+    ends = [_ends(x) for x in seen]
     if ends and not bool(torch.stack([end.to(ends[0].device, torch.float64) for end in ends]).isfinite().all()):
         for name, x in tensors.items():
             check_finite(name, x)
@@ -236,10 +236,13 @@ def extremes(x: Tensor) -> tuple[float, float]:
     """The lowest and highest value, both NaN if there is one; (0, 0) where there is nothing to look at."""
     if not x.numel() or not has_values(x):
         return 0.0, 0.0
-    x = x.detach()
-    ends = torch.stack(torch.aminmax(x if x.element_size() > 1 else x.float()))
-    low, high = ends.tolist()  # waits for the device once
+    low, high = _ends(x.detach()).tolist()  # waits for the device once
     return low, high
+
+
+def _ends(x: Tensor) -> Tensor:
+    """The lowest and the highest value, on the device of ``x``; torch has no aminmax of floats of 8 bits."""
+    return torch.stack(torch.aminmax(x if x.element_size() > 1 else x.float()))
 
 
 def has_values(x: Tensor) -> bool:

@@ -103,7 +103,9 @@ def hash_files(*files: Path) -> str:
     """SHA-256 of the contents of files, one after the other."""
     digest = hashlib.sha256()
     for file in files:
-        digest.update(file.read_bytes())
+        with file.open("rb") as opened:
+            while part := opened.read(1 << 22):
+                digest.update(part)
     return digest.hexdigest()
 
 

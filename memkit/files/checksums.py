@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from memkit.errors import FileError
-from memkit.files.atomic import atomic_write, reading
+from memkit.files.atomic import hash_files, reading, write_text
 from memkit.files.paths import inside
 
 CHECKSUM_KEY = "checksum"
@@ -76,9 +76,8 @@ def without_checksum(content: dict[str, Any], verified: bool, path: str | os.Pat
 def write_sums(folder: Path) -> None:
     """Write ``SHA256SUMS`` of all files in a folder and below, in the form that ``sha256sum --check`` reads."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != SUMS_FILE)
-    lines = [f"{_hash(file)}  {file.relative_to(folder).as_posix()}\n" for file in files]
-    with atomic_write(folder / SUMS_FILE) as partial:
-        partial.write_text("".join(lines), encoding="utf-8")
+    lines = [f"{hash_files(file)}  {file.relative_to(folder).as_posix()}\n" for file in files]
+    write_text(folder / SUMS_FILE, "".join(lines))
 
 
 def verify_sums(folder: Path) -> None:
@@ -96,13 +95,8 @@ def verify_sums(folder: Path) -> None:
             match = re.fullmatch(r"([0-9a-f]{64}) [ *](.+)", line)
             if match is None:
                 raise FileError(f"Line {number} of {listed} is no checksum and name; {remedy}.")
-            if _hash(file := inside(folder, match[2], remedy)) != match[1]:
+            if hash_files(file := inside(folder, match[2], remedy)) != match[1]:
                 raise FileError(f"{file} does not match its checksum in {listed}; {remedy}.")
-
-
-def _hash(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _checksum(path: str | os.PathLike[str]) -> tuple[int | None, str, str]:
