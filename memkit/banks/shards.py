@@ -18,7 +18,7 @@ from torch import Tensor
 
 from memkit.banks.entries import DTYPES, Entry, Shard, shard_name
 from memkit.errors import BankError
-from memkit.files.atomic import atomic_write, sync_folder
+from memkit.files.atomic import atomic_write, hash_files, sync_folder
 
 _OPEN_SHARDS = 128  # memory maps that a reader keeps open
 
@@ -83,8 +83,7 @@ class Shards:
         """One line per difference between this shard and its description in the manifest."""
         clips = f"holds {len(entries)} clips from {entries[0].id!r} to {entries[-1].id!r}"
         try:
-            with open(self._folder / shard.name, "rb") as stored:
-                digest = hashlib.file_digest(stored, "sha256").hexdigest()
+            digest = hash_files(self._folder / shard.name)
             file = self._map(number)  # not one that is open already: it may show the shard as it was
         except (OSError, BankError) as error:
             return [f"shard {shard.name}: {error} ({clips})"]

@@ -7,7 +7,6 @@ refused. The value of a frame does not depend on other frames.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from memkit.errors import InputError
+from memkit.files.atomic import hash_files
 from memkit.files.tensors import load_exactly, read_state_dict
 
 Net = Literal["alex", "vgg", "squeeze"]
@@ -126,9 +126,7 @@ def _cached(net: str) -> Path:
     )
     if not path.is_file():
         raise InputError(f"LPIPS needs {name}'s ImageNet weights, and {path} is not there. {obtain}")
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if not digest.startswith(path.stem.rsplit("-", 1)[1]):
+    if not hash_files(path).startswith(path.stem.rsplit("-", 1)[1]):
         raise InputError(f"{path} is damaged: its hash differs from that in its name. Delete it; {obtain}")
     return path
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from memkit.errors import FileError, InputError
-from memkit.files.atomic import writing
+from memkit.files.atomic import hash_files, writing
 from memkit.files.json_files import read_json
 from memkit.files.tensors import FileKind, open_tensors, save_tensors
 from memkit.retrievers.vectors import VectorIndex, read_flat_ip
@@ -61,9 +60,8 @@ def _read_version_1(folder: Path) -> SavedIndex:
     vectors, listed = (folder / name for name in _VERSION_1)
     about = read_json(listed, _REMEDY)
     index = read_flat_ip(vectors)
-    with vectors.open("rb") as opened:
-        if hashlib.file_digest(opened, "sha256").hexdigest() != about.get("vectors"):
-            raise FileError(f"{vectors} is not the file that {listed.name} describes; {_REMEDY}.")
+    if hash_files(vectors) != about.get("vectors"):
+        raise FileError(f"{vectors} is not the file that {listed.name} describes; {_REMEDY}.")
     return _saved(about, index, listed)
 
 
