@@ -21,6 +21,7 @@ from memkit.banks.bank import MemoryBank
 from memkit.banks.captions import BadItem, Row, read_captions
 from memkit.banks.items import reason_of
 from memkit.errors import BankError, InputError
+from memkit.video.checks import check_rate
 from memkit.video.frames import Cut, Pad, Resize, read_clip, resize
 from memkit.video.pixels import to_model
 
@@ -127,9 +128,9 @@ def clip_settings(
         "width": default.width if width is None else width,
     }
     rate = default.fps if fps is None else fps
-    sizes = all(type(size) is int and size > 0 for size in shape.values())
-    if not sizes or isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
-        raise InputError(f"A clip needs positive sizes and a positive frame rate, not {shape} at {rate!r} per second.")
+    if not all(type(size) is int and size > 0 for size in shape.values()):
+        raise InputError(f"A clip needs sizes of 1 or more, not {shape}.")
+    check_rate("fps", rate)
     if (pixels := math.prod(shape.values())) > _MOST_PIXELS:
         raise InputError(f"Clips of {shape} have {pixels:,} pixels each, more than {_MOST_PIXELS:,}; ask for less.")
     return {"model": model, **shape, "fps": float(rate), "cut": cut, "pad": pad, "resize": resize_rule, "dtype": dtype}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from memkit.errors import FileError
-from memkit.files.atomic import hash_files, reading, write_text
+from memkit.files.atomic import atomic_write, hash_files, reading
 from memkit.files.paths import inside
 
 CHECKSUM_KEY = "checksum"
@@ -74,10 +74,15 @@ def without_checksum(content: dict[str, Any], verified: bool, path: str | os.Pat
 
 
 def write_sums(folder: Path) -> None:
-    """Write ``SHA256SUMS`` of all files in a folder and below, in the form that ``sha256sum --check`` reads."""
+    """Write ``SHA256SUMS`` of all files in a folder and below, in the form that ``sha256sum --check`` reads.
+
+    Its first line, a comment, is the checksum of the list itself, so that a list which has lost lines is noticed.
+    """
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != SUMS_FILE)
     lines = [f"{hash_files(file)}  {file.relative_to(folder).as_posix()}\n" for file in files]
-    write_text(folder / SUMS_FILE, "".join(lines))
+    with atomic_write(folder / SUMS_FILE) as partial:
+        partial.write_text("".join([f"# {UNSET}\n", *lines]), encoding="utf-8")
+        set_checksum(partial)
 
 
 def verify_sums(folder: Path) -> None:
@@ -91,7 +96,13 @@ def verify_sums(folder: Path) -> None:
         return
     remedy = f"restore the folder, or delete {listed} if you changed the files yourself"
     with reading(listed, remedy):
-        for number, line in enumerate(listed.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        verify_checksum(listed)
+        lines = listed.read_text(encoding="utf-8", errors="replace").splitlines()
+        if not lines:
+            raise FileError(f"{listed} is empty; {remedy}.")
+        for number, line in enumerate(lines, 1):
+            if line.startswith("#"):
+                continue
             match = re.fullmatch(r"([0-9a-f]{64}) [ *](.+)", line)
             if match is None:
                 raise FileError(f"Line {number} of {listed} is no checksum and name; {remedy}.")

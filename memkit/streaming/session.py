@@ -9,13 +9,16 @@ import torch
 
 from memkit.backbones.adapters.choice import adapter_of
 from memkit.backbones.wan import WanBackbone
+from memkit.checks import check_whole
 from memkit.errors import FileError, InputError
 from memkit.files.atomic import writing
 from memkit.files.checksums import stated_checksum
 from memkit.files.json_files import read_json, write_json
 from memkit.files.tensors import FileKind
+from memkit.files.values import check_types
 from memkit.injectors.kv_cache.cache import KVCache
 
+_HINTS = {"cache": str, "seeds": list[int], "position": int, "size": tuple[int, int]}
 KIND = FileKind("saved stream", "memkit-stream", 1)
 
 
@@ -46,12 +49,21 @@ def load_stream(folder: Path, device: torch.device) -> tuple[KVCache, dict[str, 
     with KIND.reading(folder):
         content = read_json(file, "save the stream again")
         KIND.check(content, folder)
+        _check_content(content, file)
         if content["cache"] not in ("a.safetensors", "b.safetensors"):  # it must not lead out of the folder
             raise FileError(f"{file} names the cache {content['cache']!r}, which save() does not write; save it again.")
         path = folder / content["cache"]
         if path.exists() and content.get("cache_is") not in (None, stated_checksum(path)):
             raise FileError(f"{path} is not the cache that {file} was saved with; restore both from one copy.")
         return KVCache.load(path, device), content
+
+
+def _check_content(content: dict[str, Any], file: Path) -> None:
+    try:
+        check_types(content, _HINTS, str(file), "save the stream again")
+        check_whole(f"{file}: position", content["position"])
+    except InputError as error:
+        raise FileError(str(error)) from error
 
 
 def model_of(backbone: WanBackbone) -> dict[str, Any]:

@@ -223,7 +223,7 @@ class Stream:
         cache, content = load_stream(Path(folder), backbone.device)
         with KIND.reading(folder):
             config, size = _config_of(content["config"], folder), tuple(content["size"])
-            seeds, position = [int(seed) for seed in content["seeds"]], int(content["position"])
+            seeds, position = content["seeds"], content["position"]
             check_model(cache, content, size, backbone)
         given = {"read": read, "positions": positions, "cameras": cameras, "size": size}
         stream = cls(backbone, seeds, cache.budget_bytes, config, **given)

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,8 @@ class RunLog:
         kept = [row for row in rows if row["step"] < start]
         if start and not kept:
             tqdm.write(f"{self._file} has no rows of the steps before {start}.")
+        if (lost := _missing_steps([row["step"] for row in kept], start)) is not None:
+            tqdm.write(f"{self._file} has lost its rows of the steps {lost.start} to {lost.stop - 1}.")
         with atomic_write(self._file) as partial:
             partial.write_text("".join(line_of(to_json(row)) for row in kept), encoding="utf-8")
         self._before = kept[-1]["seconds"] if kept else 0.0
@@ -113,6 +116,14 @@ class RunLog:
         """Close the bar."""
         if self._main:
             self._bar.close()
+
+
+def _missing_steps(steps: Sequence[int], start: int) -> range | None:
+    """The steps before ``start`` whose rows must have been there, by the largest distance of the rows that are."""
+    if len(steps) < 2:
+        return None
+    usual = max(after - before for before, after in pairwise(steps))
+    return range(steps[-1] + 1, start) if start - steps[-1] > usual else None
 
 
 @dataclass(frozen=True)

@@ -56,17 +56,18 @@ def read_video(path: str | os.PathLike[str]) -> Video:
     `read_clip` for long files.
 
     Raises:
-        MediaError: the file cannot be decoded, is damaged or truncated, or has no frame; the message names it.
+        MediaError: the file cannot be decoded, is damaged or truncated, has no frame, or has more of them than memory
+            holds; the message names it.
     """
     with VideoReader(path) as reader:
-        times, frames = zip(*reader.frames(), strict=True)
+        times, frames = reader.all_frames()
         return Video(torch.stack(frames), 1 / _interval(times, reader.rate))
 
 
 def read_frames(path: str | os.PathLike[str]) -> TimedFrames:
     """All frames of a file, as `read_video` gives them, each with its own time, at a constant or variable rate."""
     with VideoReader(path) as reader:
-        times, frames = zip(*reader.frames(), strict=True)
+        times, frames = reader.all_frames()
         return TimedFrames(torch.stack(frames), torch.tensor(times, dtype=torch.float64))
 
 

@@ -8,12 +8,14 @@ from heapq import heappop, heappush
 from pathlib import Path
 
 import av
+import torch
 from av.error import FFmpegError
 from av.stream import Disposition
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
 from torch import Tensor
 
+from memkit.checks import total_memory
 from memkit.errors import MediaError
 from memkit.video.structure import structural_fault
 from memkit.video.upright import MOST_PIXELS, upright
@@ -100,6 +102,20 @@ class VideoReader:
             except MediaError as error:
                 raise MediaError(f"{self.path}: {error}") from error
             yield time, image
+
+    def all_frames(self) -> tuple[list[float], list[Tensor]]:
+        """The times and the images of `frames`; also a `MediaError` before they fill more than half of the memory."""
+        times, images, room = [], [], total_memory(torch.device("cpu")) // 2
+        for time, image in self.frames():
+            room -= image.nbytes
+            if room < 0:
+                raise MediaError(
+                    f"{self.path}: its first {len(images):,} frames of {image.shape[0]}×{image.shape[1]} pixels fill "
+                    "half of the memory; read a part of it with read_clip."
+                )
+            times.append(time)
+            images.append(image)
+        return times, images
 
     def _decoded(self) -> Iterator[tuple[float, av.VideoFrame]]:
         """Each frame as it is stored, with its time."""

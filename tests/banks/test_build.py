@@ -106,8 +106,8 @@ def test_the_format_and_the_rules_can_be_chosen(tmp_path, made, encoder):
     build_bank(made, captions, tmp_path / "default", encoder, "m")
     assert MemoryBank.open(tmp_path / "default").dtypes == [torch.bfloat16]
     wrong: dict[str, Any]
-    for wrong in ({"num_frames": 0}, {"height": -2}, {"fps": 0.0}):
-        with pytest.raises(InputError, match="positive"):
+    for wrong in ({"num_frames": 0}, {"height": -2}, {"fps": 0.0}, {"fps": 1e-9}):
+        with pytest.raises(InputError, match="sizes of 1 or more|fps is"):
             build_bank(made, captions, tmp_path / "c", encoder, "m", **wrong)
 
 

@@ -140,6 +140,12 @@ def test_sums_cover_a_folder_as_sha256sum_does(tmp_path: Path) -> None:
     write_sums(tmp_path)
     verify_sums(tmp_path)
     subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=tmp_path, check=True, capture_output=True)
+    listed = (tmp_path / "SHA256SUMS").read_text()
+    for lines in range(listed.count("\n")):
+        (tmp_path / "SHA256SUMS").write_text("".join(listed.splitlines(keepends=True)[:lines]))
+        with pytest.raises(FileError, match="SHA256SUMS is (damaged|empty)"):
+            verify_sums(tmp_path)
+    (tmp_path / "SHA256SUMS").write_text(listed.partition("\n")[2])  # a list that sha256sum wrote
     (tmp_path / "sub/b c.bin").write_bytes(b"twp")
     with pytest.raises(FileError, match="b c.bin does not match its checksum"):
         verify_sums(tmp_path)

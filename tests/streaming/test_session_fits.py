@@ -31,7 +31,10 @@ def test_a_stream_of_another_model_or_size_is_not_continued(backbone, tmp_path):
         ({"size": [2 * rows, 2 * columns]}, "rows and"),
         ({"size": [rows, columns + 1]}, "patches"),
         ({"seeds": [1, 2, 3]}, "of 2 videos"),
-        ({"position": 10**12}, "position of a stream is"),
+        ({"size": [True, 1.5]}, r"stream.json has size = \[True, 1.5\]"),
+        ({"seeds": [1.5, 2]}, r"stream.json has seeds = \[1.5, 2\]"),
+        ({"position": -1}, "stream.json: position is -1"),
+        ({"position": 10**12}, "stream.json: position is 1000000000000"),
         ({"config": {**content["config"], "steps": 10**9}}, "steps is 1000000000"),
     ]
     for change, says in changes:

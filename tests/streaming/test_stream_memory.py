@@ -110,7 +110,7 @@ def test_what_is_no_saved_stream_is_named(backbone, tmp_path):
     for change, message in (
         ({"version": 2}, "^.*no memkit-stream of version 1"),
         ({"config": {"x": 1}}, "damaged"),
-        ({"size": 3}, "damaged"),
+        ({"size": 3}, "stream.json has size = 3"),
     ):
         edit_json(tmp_path / "stream.json", **content | change)
         with pytest.raises(InputError, match=message):

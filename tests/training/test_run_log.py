@@ -24,6 +24,17 @@ def test_the_log_drops_what_came_after_the_checkpoint(tmp_path):
     assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [0, 1, 2, 3]
 
 
+def test_rows_that_a_log_has_lost_are_told(tmp_path, capsys):
+    logged(tmp_path, 0, [{"step": step} for step in range(0, 100, 10)])
+    file = tmp_path / "log.jsonl"
+    whole = file.read_text()
+    for kept in range(2, 11):
+        file.write_text("".join(whole.splitlines(keepends=True)[:kept]))
+        logged(tmp_path, 91, [])
+        lost = f"has lost its rows of the steps {10 * kept - 9} to 90"
+        assert (lost in capsys.readouterr().out) == (kept < 10)
+
+
 def test_the_cost_is_told_and_a_full_disk_refused(tmp_path, capsys):
     estimate_cost("run", [Phase("a", 10, 6.0), Phase("b", 3000, 2.0)], 5_000_000, tmp_path / "new")
     said = capsys.readouterr().out

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from memkit.errors import MediaError
-from memkit.video import read_clip, read_frames, read_video
+from memkit.video import read_clip, read_frames, read_video, write_video
 from tests.helpers.video_files import CONTAINERS, frame_numbers, numbered_noise, write_file, write_kind
 
 FRAMES = 40
@@ -104,3 +104,12 @@ def test_a_name_that_looks_like_an_address_is_a_file(files, tmp_path: Path, monk
     (tmp_path / "concat:a|b.ts").write_bytes(files["a.ts"][0])
     monkeypatch.chdir(tmp_path)
     assert len(read_video("concat:a|b.ts").frames) == FRAMES
+
+
+def test_a_video_that_memory_does_not_hold_is_refused_by_name(tmp_path, monkeypatch):
+    write_video(tmp_path / "long.mp4", torch.zeros(40, 32, 48, 3, dtype=torch.uint8), 8)
+    monkeypatch.setattr("memkit.video.reader.total_memory", lambda device: 2 * 30 * 32 * 48 * 3)
+    for read in (read_video, read_frames):
+        with pytest.raises(MediaError, match=r"long.mp4: its first 30 frames of 32×48 .*read_clip"):
+            read(tmp_path / "long.mp4")
+    assert len(read_clip(tmp_path / "long.mp4", 8.0, 30)) == 30
