@@ -15,7 +15,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # tqdm's own lock is shared with forked processes: one that a test kills inside of it would hold it for ever
 tqdm.set_lock(threading.RLock())
 sys.path.insert(0, str(Path(__file__).parents[1]))
-importlib.import_module("tests.helpers.type_checks")  # the hook only names it
+importlib.import_module("tests.helpers.type_checks").skip_shapes_where_there_are_none()
 install_import_hook("memkit", "tests.helpers.type_checks.checked")
 # a machine that does other work too is slow at everything; it says nothing of the strategies
 # the checks of memkit.testing draw inputs themselves, also for parts whose settings a test draws
