@@ -103,7 +103,7 @@ _PUBLIC: dict[str, tuple[str, str]] = {
     "FrameContextConfig": ("injectors", "its settings"),
     "StateSpaceMemory": (
         "injectors",
-        "a gated recurrence per place, its state carried from chunk to chunk (Echo-Memory)",
+        "a gated recurrence over time, its state carried from chunk to chunk",
     ),
     "StateSpaceConfig": ("injectors", "its sizes"),
     "RecurrentState": ("injectors", "what recurrent memory carries, saved and loaded"),
