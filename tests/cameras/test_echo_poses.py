@@ -44,7 +44,7 @@ def test_a_positive_yaw_turns_left_on_the_spot() -> None:
     start = level_camera(32, 32, 60.0)
     for forward in ("x", "y"):  # a turn alone does not depend on it
         c2w = from_echo_poses(rows, forward=forward)
-        in_world = Cameras(start.c2w @ c2w, start.intrinsics.expand(5, 4))  # whose z axis points up
+        in_world = Cameras(start.c2w.float() @ c2w, start.intrinsics.expand(5, 4))  # whose z axis points up
         assert yaw_degrees(in_world) == pytest.approx([0, 11.25, 22.5, 33.75, 45], abs=1e-4)
         torch.testing.assert_close(to_echo_poses(relative_pose_vectors(c2w), forward=forward), rows)
 
