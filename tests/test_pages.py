@@ -53,6 +53,7 @@ def test_the_code_of_a_page_runs(ran, page):
         assert names["recorder"].shares().shape == (1, len(model.blocks), 1, 3, 3)
     elif page == "state-space":
         assert names["state"].frames == 12 and names["state"].nbytes == names["memory"].state_bytes(4, 4)
+        assert names["turned"].shape == (1, 17, 64, 64, 3)
     elif page == "write-your-own":
         assert names["velocity"].shape == (1, 16, 3, 8, 8)
         reports = {name: len(it.properties) for name, it in names.items() if name.endswith("_report")}
