@@ -86,7 +86,8 @@ def loaded(config: Config, checkpoint: Path | None = None) -> tuple[WanBackbone,
         return backbone, load_method(config, backbone, config.out / "method").eval()
     backbone = load_backbone(config)
     transformer, memory = load_echo_memory(checkpoint, config.row, torch_dtype=DTYPES[config.dtype])
-    backbone.pipeline().register_modules(transformer=transformer.to(backbone.device))
+    torch.nn.Module.to(transformer, backbone.device)
+    backbone.pipeline().register_modules(transformer=transformer)
     method = EchoContext(memory.to(backbone.device), replace(LAYOUTS[config.row], frames=config.frames))
     return WanBackbone.from_pipeline(backbone.pipeline(), backbone.video_format), method
 

@@ -18,7 +18,7 @@ from memkit.backbones.adapters.choice import adapter_of
 from memkit.backbones.adapters.wan import WanAdapter
 from memkit.backbones.attached import Attached
 from memkit.backbones.base import Carrier
-from memkit.backbones.protocol import Grid, Model
+from memkit.backbones.protocol import BackboneAdapter, Grid, Model
 from memkit.backbones.running import Running
 from memkit.backbones.samples import several_videos
 from memkit.checks import check_finite
@@ -176,7 +176,7 @@ class EchoChunk:
 class _BlockStep:
     """The hooks of one block."""
 
-    def __init__(self, key: str, adapter: WanAdapter, added: Any) -> None:
+    def __init__(self, key: str, adapter: BackboneAdapter, added: Any) -> None:
         self.key, self.adapter, self.added = key, adapter, added
         self._frames = 0  # of the call of the block that runs, and what its recurrence adds
         self._y: Tensor | None = None
@@ -194,8 +194,8 @@ class _BlockStep:
     def recur(self, _norm: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
         x = args[0]
         y, _ = self.added.block_wise_ssm(x.unflatten(1, (self._frames, -1)))
-        self._y = y.flatten(1, 2).type_as(x)
-        return (x + self._y,)
+        self._y = y = y.flatten(1, 2).type_as(x)
+        return (x + y,)
 
     def add(self, _attn: nn.Module, _args: tuple, out: Tensor) -> Tensor:
         y, self._y = self._y, None
