@@ -8,6 +8,7 @@ from memkit.injectors.kv_cache import BudgetError, KVCache, frame_bytes, recover
 from memkit.injectors.query_layers import QueryLayers, QueryLayersConfig, attend_with
 from memkit.injectors.query_module import QueryModule, QueryModuleConfig
 from memkit.injectors.recurrent import RecurrentState
+from memkit.injectors.routed_context import RoutedContext
 from memkit.injectors.self_attention import SelfAttentionConcat
 from memkit.injectors.state_space import StateSpaceConfig, StateSpaceMemory
 from memkit.injectors.teacher_forcing import TeacherForcing, stream_cameras
@@ -24,6 +25,7 @@ __all__ = [
     "QueryModule",
     "QueryModuleConfig",
     "RecurrentState",
+    "RoutedContext",
     "SelfAttentionConcat",
     "StateSpaceConfig",
     "StateSpaceMemory",
