@@ -43,7 +43,10 @@ if TYPE_CHECKING:  # the same names as in the table below, for type checkers
     from memkit.injectors import QueryLayersConfig as QueryLayersConfig
     from memkit.injectors import QueryModule as QueryModule
     from memkit.injectors import QueryModuleConfig as QueryModuleConfig
+    from memkit.injectors import RecurrentState as RecurrentState
     from memkit.injectors import SelfAttentionConcat as SelfAttentionConcat
+    from memkit.injectors import StateSpaceConfig as StateSpaceConfig
+    from memkit.injectors import StateSpaceMemory as StateSpaceMemory
     from memkit.injectors import TeacherForcing as TeacherForcing
     from memkit.interruptions import interrupt as interrupt
     from memkit.memory import Memory as Memory
@@ -98,6 +101,12 @@ _PUBLIC: dict[str, tuple[str, str]] = {
     "QueryModuleConfig": ("injectors", "its sizes and settings"),
     "FrameContext": ("injectors", "context frames in the sequence (CaM, DFoT's window, FramePack)"),
     "FrameContextConfig": ("injectors", "its settings"),
+    "StateSpaceMemory": (
+        "injectors",
+        "a gated recurrence over time, its state carried from chunk to chunk",
+    ),
+    "StateSpaceConfig": ("injectors", "its sizes"),
+    "RecurrentState": ("injectors", "what recurrent memory carries, saved and loaded"),
     "TeacherForcing": ("injectors", "all chunks of a clip in one forward pass, with the visibility of streaming"),
     "PMRoPE": ("positions", "the camera pose in the rotary positions of every self-attention (ReMind)"),
     "PMRoPEConfig": ("positions", "its sizes"),

@@ -11,13 +11,16 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from memkit.checks import check_floats, shown
 from memkit.errors import InputError
 
 Group = TypeVar("Group", bound=Hashable)
+MAX_LOGITS = 1 << 26
+"""Largest number of logits in the mask of routed queries, which are attended in parts: 256 MiB in fp32."""
+
 Attend = Callable[[Tensor, Tensor, Tensor, "Tensor | None"], Tensor]
 
 
@@ -33,6 +36,7 @@ def grouped_attention(
     sees: Mapping[Group, Sequence[Group]],
     log_weight: Mapping[Group, Float[Tensor, "batch _"]] | None = None,
     attend: Attend = sdpa,
+    routes: Mapping[tuple[Group, Group], Bool[Tensor, "batch heads _ _"]] | None = None,
 ) -> dict[Group, Float[Tensor, "batch _ heads vdim"]]:
     """Attention of each group of queries over all groups of keys that are visible to it, in a single softmax.
 
@@ -45,6 +49,8 @@ def grouped_attention(
             −inf hides a key.
         attend: the attention call, ``(q, k, v, mask) -> out`` on [B,S,H,D]; ``mask`` is None where no visible group has
             log-weights.
+        routes: for pairs of a group of queries and a group of keys that is visible to it, which runs of its keys, of
+            equal length, each query sees in each head: [B,H,S,runs], True where it does. All others are seen in full.
 
     Returns:
         The output of each group in ``q``, [B,S,H,Dv] in the dtype of its queries. Where no key is visible (none listed,
@@ -57,7 +63,16 @@ def grouped_attention(
     """
     log_weight = {} if log_weight is None else log_weight
     _check_table(q, kv, sees, log_weight)
-    return {name: _attend_group(query, kv, sees[name], log_weight, attend) for name, query in q.items()}
+    routes = {} if routes is None else routes
+    _check_routes(q, kv, routes)
+    out = {}
+    for name, query in q.items():
+        own = {other: routes[name, other] for other in sees[name] if (name, other) in routes}
+        if own and query.shape[1]:
+            out[name] = _attend_routed(query, kv, sees[name], log_weight, attend, own)
+        else:
+            out[name] = _attend_group(query, kv, sees[name], log_weight, attend)
+    return out
 
 
 def attention_share(
@@ -66,6 +81,7 @@ def attention_share(
     sees: Mapping[Group, Sequence[Group]],
     group: Group,
     log_weight: Mapping[Group, Float[Tensor, "batch _"]] | None = None,
+    routes: Mapping[tuple[Group, Group], Bool[Tensor, "batch heads _ _"]] | None = None,
 ) -> dict[Group, Float[Tensor, "batch _ heads"]]:
     """The share of each query's attention, in [0, 1], that falls on the keys of ``group``.
 
@@ -76,7 +92,7 @@ def attention_share(
         name: (k, torch.full_like(k, 1.0 if name == group else 0.0, dtype=torch.float32)) for name, (k, _) in kv.items()
     }
     marked = {name: (k.float(), v) for name, (k, v) in marked.items()}
-    out = grouped_attention({name: x.float() for name, x in q.items()}, marked, sees, log_weight)
+    out = grouped_attention({name: x.float() for name, x in q.items()}, marked, sees, log_weight, routes=routes)
     return {name: x[..., 0] for name, x in out.items()}
 
 
@@ -141,3 +157,41 @@ def _attend_group(query: Tensor, kv: Mapping, row: Sequence[Group], log_weight: 
     no_key = (bias == -torch.inf).all(dim=1)
     bias = bias.masked_fill(no_key[:, None], 0.0)  # avoids NaN, in the gradients too
     return attend(query, k, v, bias[:, None, None, :]).masked_fill(no_key[:, None, None, None], 0.0)
+
+
+def _check_routes(q: Mapping, kv: Mapping, routes: Mapping) -> None:
+    for (name, other), route in routes.items():
+        if name not in q or other not in kv:
+            raise InputError(f"A route leads from {name!r} to {other!r}, which are no groups of q and kv.")
+        (batch, queries, heads), keys = q[name].shape[:3], kv[other][0].shape[1]
+        if route.shape[:3] != (batch, heads, queries) or not route.shape[3] or keys % route.shape[3]:
+            raise InputError(
+                f"The route from {name!r} to {other!r} is {list(route.shape)}; give [{batch}, {heads}, {queries}, "
+                f"runs], where {keys} keys are so many runs of equal length."
+            )
+
+
+def _attend_routed(
+    query: Tensor, kv: Mapping, row: Sequence[Group], log_weight: Mapping, attend: Attend, routes: Mapping
+) -> Tensor:
+    """As `_attend_group`, in parts of the queries, whose masks have few logits at a time."""
+    k, v = (torch.cat([kv[name][i] for name in row], dim=1) for i in (0, 1))
+    batch, queries, heads = query.shape[:3]
+    parts, size = [], max(1, MAX_LOGITS // (batch * heads * k.shape[1]))
+    for start in range(0, queries, size):
+        part = query[:, start : start + size]
+        masks = []
+        for name in row:
+            keys = kv[name][0].shape[1]
+            mask = part.new_zeros(batch, heads, part.shape[1], keys)
+            if name in log_weight:
+                mask = mask + log_weight[name].to(mask)[:, None, None]
+            if name in routes:
+                seen = routes[name][:, :, start : start + size]
+                mask = mask.masked_fill(~seen.repeat_interleave(keys // seen.shape[3], dim=3), -torch.inf)
+            masks.append(mask)
+        mask = torch.cat(masks, dim=3)
+        no_key = (mask == -torch.inf).all(dim=3, keepdim=True)
+        out = attend(part, k, v, mask.masked_fill(no_key, 0.0))  # avoids NaN, in the gradients too
+        parts.append(out.masked_fill(no_key.transpose(1, 2), 0.0))
+    return torch.cat(parts, dim=1)

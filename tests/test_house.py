@@ -103,7 +103,7 @@ def test_no_test_file_is_too_long_to_read():
     assert not {str(file): length for file, length in lengths.items() if length > 350}
 
 
-@pytest.mark.parametrize("paper", ["dit_mem", "memlearner", "remind"])
+@pytest.mark.parametrize("paper", ["dit_mem", "echo_memory", "memlearner", "remind"])
 def test_a_recipe_does_not_depend_on_its_studies(paper):
     commands = [f"recipes.{paper}.{name}" for name in ("presets", "prepare", "train", "generate", "evaluate")]
     assert FILES.keys() >= set(commands)
@@ -112,7 +112,7 @@ def test_a_recipe_does_not_depend_on_its_studies(paper):
 
 
 @pytest.mark.parametrize("command", ["prepare", "train", "generate", "evaluate"])
-@pytest.mark.parametrize("paper", ["dit_mem", "memlearner", "remind"])
+@pytest.mark.parametrize("paper", ["dit_mem", "echo_memory", "memlearner", "remind"])
 def test_a_command_is_read_in_at_most_6_files_outside_memkit(paper, command):
     todo, read = [f"recipes.{paper}.{command}"], set()
     while todo:

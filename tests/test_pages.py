@@ -15,7 +15,7 @@ from memkit.injectors import frame_bytes
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = ("kv-cache", "composition", "diffusers", "write-your-own")
+PAGES = ("kv-cache", "state-space", "routing", "composition", "diffusers", "write-your-own")
 CARDS = sorted((ROOT / "memkit" / "weights").glob("*/README.md"))
 ALL_PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *CARDS]
 
@@ -51,6 +51,11 @@ def test_the_code_of_a_page_runs(ran, page):
         assert names["guided"].branch("uncond").positions == (0, 1, 2, 3, 4, 5)
         assert torch.equal(names["k"], names["cache"].get(names["layers"] - 1, [1, 2], "cond")[0])
         assert names["recorder"].shares().shape == (1, len(model.blocks), 1, 3, 3)
+    elif page == "state-space":
+        assert names["state"].frames == 12 and names["state"].nbytes == names["memory"].state_bytes(4, 4)
+        assert names["turned"].shape == (1, 17, 64, 64, 3)
+    elif page == "routing":
+        assert names["velocity"].isfinite().all() and f"{names['routed'] / names['dense']:.0%}" == "19%"
     elif page == "write-your-own":
         assert names["velocity"].shape == (1, 16, 3, 8, 8)
         reports = {name: len(it.properties) for name, it in names.items() if name.endswith("_report")}

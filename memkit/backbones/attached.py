@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 
 from memkit.backbones.adapters.choice import adapter_of
 from memkit.backbones.attention_processor import GroupedSelfAttention, modulation_hook, refuse_copy
-from memkit.backbones.base import Carrier, Grouping, Part, Positioning
+from memkit.backbones.base import Carrier, Grouping, Part, Positioning, Routing
 from memkit.backbones.protocol import Grid, Model
 from memkit.backbones.refusals import check_runnable, reset_caches
 from memkit.backbones.unwrap import check_supported
@@ -239,3 +239,9 @@ def _check_compatible(part: Part | None, others: Sequence[Part | None]) -> None:
         raise InputError("The transformer has camera positions attached already; detach those first.")
     if isinstance(part, Grouping) and any(isinstance(other, Grouping) for other in others):
         raise InputError("The transformer has teacher forcing attached already; detach that first.")
+    both = (part, *others)
+    if any(isinstance(each, Routing) for each in both) and any(isinstance(each, Grouping) for each in both):
+        raise InputError(
+            "Routed context and teacher forcing both say which frames see each other; detach the one before attaching "
+            "the other."
+        )

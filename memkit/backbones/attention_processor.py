@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from memkit.attention import grouped_attention
-from memkit.backbones.base import TEXT, VIDEO, Carrier, Grouping, Groups, Injection, Part, Positioning, Table
+from memkit.backbones.base import TEXT, VIDEO, Carrier, Grouping, Groups, Injection, Part, Positioning, Routing, Table
 from memkit.backbones.protocol import BackboneAdapter, Call, Model
 from memkit.backbones.rotary import rotate
 from memkit.errors import MemkitError
@@ -73,6 +73,7 @@ class GroupedSelfAttention:
         self.block = block
         self.injections = tuple(part for part in parts if isinstance(part, Injection))
         self.positioning = next((part for part in parts if isinstance(part, Positioning)), None)
+        self.routing = next((part for part in parts if isinstance(part, Routing)), None)
         self.grouping = next((part for part in parts if isinstance(part, Grouping)), None)
 
     @property
@@ -113,6 +114,11 @@ class GroupedSelfAttention:
                 "Call the block itself, or detach the memory."
             )
         adapter, call = self.adapter, Call(hidden_states, encoder_hidden_states, attention_mask, carrier, more)
+        if self.routing is not None and adapter.groups(call) is not None:
+            raise MemkitError(
+                "The model decides by itself which frames see each other (it is causal over chunks), as routed context "
+                "does; detach that, or call the model with full attention."
+            )
         groups = adapter.groups(call) if self.grouping is None else self.grouping.split(carrier)
         position = None if self.positioning is None else self.positioning.position(hidden_states, carrier)
         prepared = [
@@ -125,7 +131,7 @@ class GroupedSelfAttention:
             for span in ((slice(None),) if groups is None else groups.spans.values())
         ]
         unchanged = all(value is None for row in prepared for value in row)
-        if unchanged and self.positioning is None and self.grouping is None:
+        if unchanged and self.positioning is None and self.grouping is None and self.routing is None:
             return adapter.stock(self.inner, attn, call)
         q, k, v = adapter.project_own(attn, call)
         if self.positioning is not None:
@@ -135,20 +141,26 @@ class GroupedSelfAttention:
         if groups is None:
             table = Table(q={VIDEO: q}, kv={VIDEO: (k, v)}, sees={VIDEO: (VIDEO,)})
             adapter.join(attn, table, call)
-            out = self._extended(attn, table, prepared[0])
+            out = self._extended(attn, table, prepared[0], carrier)
         else:
             tables = _tables_of(groups, q, k, v)
-            parts = [self._extended(attn, *pair)[VIDEO] for pair in zip(tables, prepared, strict=True)]
+            parts = [self._extended(attn, *pair, carrier)[VIDEO] for pair in zip(tables, prepared, strict=True)]
             out = {VIDEO: torch.cat(parts, dim=1)}
         y, project = out[VIDEO].type_as(q), partial(adapter.project_out, attn)
         video = project(y) if self.positioning is None else self.positioning.leave(y, project, position)
         return adapter.output(attn, video, out[TEXT].type_as(q) if TEXT in out else None)
 
-    def _extended(self, attn: Model, table: Table, prepared: list[Any]) -> dict[str, Tensor]:
+    def _extended(self, attn: Model, table: Table, prepared: list[Any], carrier: Carrier) -> dict[str, Tensor]:
         """The attention outputs [B,S,H,D] of the model's own queries, over the table extended by the injections."""
         active = [pair for pair in zip(self.injections, prepared, strict=True) if pair[1] is not None]
         names = [injection.extend(table, attn, value) for injection, value in active]
-        out = grouped_attention(table.q, table.kv, table.sees, table.log_weight, self._attend)
+        if self.routing is not None:
+            video = table.q[VIDEO]  # an injection may have these queries in other groups too
+            route = self.routing.route(attn, video, table.kv[VIDEO][0], carrier)
+            table.routes = {
+                (name, VIDEO): route for name, q in table.q.items() if q is video and VIDEO in table.sees[name]
+            }
+        out = grouped_attention(table.q, table.kv, table.sees, table.log_weight, self._attend, table.routes)
         for (injection, value), name in zip(reversed(active), reversed(names), strict=True):
             injection.finish(table, name, out, value)
         return out

@@ -23,9 +23,10 @@ TEXT = "T"
 
 MEMORY_TOKENS, KV_CACHE, FRAME_CONTEXT = "memory tokens", "a KV cache", "frame context"
 QUERY_LAYERS, TEACHER_FORCING, CAMERA_POSITIONS = "query layers", "teacher forcing", "camera positions"
+RECURRENT, ROUTED = "recurrent memory", "routed context"
 """Kinds of attachment, as they are called in error messages; an adapter says which of them its model cannot have."""
 
-BEYOND_MEMORY_TOKENS = (KV_CACHE, CAMERA_POSITIONS, TEACHER_FORCING, QUERY_LAYERS, FRAME_CONTEXT)
+BEYOND_MEMORY_TOKENS = (KV_CACHE, CAMERA_POSITIONS, TEACHER_FORCING, QUERY_LAYERS, FRAME_CONTEXT, RECURRENT, ROUTED)
 """The kinds that need more of a model than memory tokens do."""
 
 
@@ -79,6 +80,7 @@ class Table:
     kv: dict[str, tuple[Tensor, Tensor]]
     sees: dict[str, tuple[str, ...]]
     log_weight: dict[str, Tensor] = field(default_factory=dict)
+    routes: dict[tuple[str, str], Tensor] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -145,5 +147,18 @@ class Grouping(Protocol):
         ...
 
 
-Part = Injection | Positioning | Grouping
+@runtime_checkable
+class Routing(Protocol):
+    """Which frames of a layer's own tokens each of its queries sees, in each head; at most one per model.
+
+    Whatever an `Injection` adds is seen by all queries.
+    """
+
+    def route(self, attn: nn.Module, q: Tensor, k: Tensor, carrier: Carrier) -> Tensor:
+        """Of queries and keys [B,S,H,D], with their positions applied: runs of keys that are seen, [B,H,S,runs] bool;
+        see `memkit.attention.grouped_attention`."""
+        ...
+
+
+Part = Injection | Positioning | Grouping | Routing
 """What an attachment may add to a layer."""

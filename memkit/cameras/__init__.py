@@ -2,6 +2,7 @@
 
 from memkit.cameras.cameras import Cameras
 from memkit.cameras.checks import check_cameras, check_rigid
+from memkit.cameras.echo_poses import echo_yaw, from_echo_poses, read_echo_poses, to_echo_poses
 from memkit.cameras.keys import cameras_from_keys, steps_from_keys
 from memkit.cameras.level import hold_last_camera, level_camera, yaw_degrees
 from memkit.cameras.path import CameraPath
@@ -17,14 +18,18 @@ __all__ = [
     "cameras_from_stevo_keys",
     "check_cameras",
     "check_rigid",
+    "echo_yaw",
+    "from_echo_poses",
     "hold_last_camera",
     "latent_cameras",
     "level_camera",
     "poses_beside",
+    "read_echo_poses",
     "read_poses",
     "relative_pose_vectors",
     "steps_from_keys",
     "steps_from_stevo_keys",
+    "to_echo_poses",
     "write_poses",
     "yaw_degrees",
 ]

@@ -32,6 +32,8 @@ class CameraPath:
         and the
             path's largest radius as unit.
         focal: fx over the image's width, fy over its height; 0 if unknown.
+        centre: cx over the image's width and cy over its height, from the middle of the image; None if unknown. Only
+            `PRoPE` takes it, and only if asked to.
         vectors: [t, R row by row, log fx, log fy] of each camera; the logarithm of an unknown focal length is 0.
         projection: P = lift(K) · viewmat: from the path's world onto the image, the principal point at 0.
         unprojection: the inverse of ``projection``.
@@ -39,6 +41,7 @@ class CameraPath:
 
     c2w: Float[Tensor, "batch frames 4 4"]
     focal: Float[Tensor, "batch frames 2"]
+    centre: Float[Tensor, "batch frames 2"] | None = None
     # computed eagerly: a cached_property takes a lock on Python 3.11, which torch.compile cannot trace
     vectors: Float[Tensor, "batch frames 14"] = field(init=False, repr=False)
     projection: Float[Tensor, "batch frames 4 4"] = field(init=False, repr=False)
@@ -65,9 +68,9 @@ class CameraPath:
             InputError: other leading shapes, no frame, or a camera that is not plausible, see `check_cameras`.
         """
         check_cameras(cameras, "Cameras [clip, frame]", unknown_focal=True)
-        c2w, focal = cameras.c2w, cameras.intrinsics[..., :2]
+        c2w, focal, centre = cameras.c2w, cameras.intrinsics[..., :2], cameras.intrinsics[..., 2:] - 0.5
         if c2w.ndim == 3:
-            c2w, focal = c2w[None], focal[None]
+            c2w, focal, centre = c2w[None], focal[None], centre[None]
         if c2w.ndim != 4 or c2w.shape[1] == 0:
             raise InputError(f"A clip has cameras [frames] or [batch, frames], not {list(cameras.c2w.shape[:-2])}.")
         dtype, c2w = torch.promote_types(c2w.dtype, torch.float32), c2w.double()
@@ -77,7 +80,7 @@ class CameraPath:
         radius = translation.norm(dim=2, keepdim=True).amax(dim=1, keepdim=True).clamp(min=_LEAST_RADIUS)
         relative = c2w.clone()
         relative[..., :3, :] = torch.cat([rotation @ c2w[..., :3, :3], translation / radius], dim=-1)
-        return CameraPath(relative.to(dtype), focal.to(dtype))
+        return CameraPath(relative.to(dtype), focal.to(dtype), centre.to(dtype))
 
     def __len__(self) -> int:
         """The number of frames."""
@@ -89,11 +92,13 @@ class CameraPath:
             check_whole("A row of the path", row, -MOST)
         if not rows or min(rows) < 0 or max(rows) >= len(self):
             raise InputError(f"The path has frames 0 to {len(self) - 1}; {shown(list(rows))} are not among them.")
-        return CameraPath(self.c2w[:, list(rows)], self.focal[:, list(rows)])
+        centre = None if self.centre is None else self.centre[:, list(rows)]
+        return CameraPath(self.c2w[:, list(rows)], self.focal[:, list(rows)], centre)
 
     def to(self, device: torch.device | str) -> CameraPath:
         """The same path on another device; on the model's own, no forward needs a copy."""
-        return CameraPath(self.c2w.to(device), self.focal.to(device))
+        centre = None if self.centre is None else self.centre.to(device)
+        return CameraPath(self.c2w.to(device), self.focal.to(device), centre)
 
     def _vectors(self) -> Float[Tensor, "batch frames 14"]:
         focal = torch.where(self.focal > 0, self.focal, 1.0)

@@ -275,6 +275,8 @@ def _infer(tensors: Mapping[str, Tensor], source: str) -> DitMemConfig:
     pooled = None if stored is None or stored.ndim != 5 else (stored.shape[2] // 2, stored.shape[3] - 1)
     if pooled is not None and math.prod(pooled) == cells:
         grid = pooled
+    elif cells == 1:  # which has one layout
+        grid = (1, 1)
     elif cells != math.prod(grid):  # the size of the filters was pooled to the grid, so it is unknown
         raise InputError(
             f"{source} does not say how its {cells} cells are laid out; give config=DitMemConfig(grid=...)."

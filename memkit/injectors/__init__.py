@@ -7,7 +7,10 @@ from memkit.injectors.hidden_filters import filter_hidden_states
 from memkit.injectors.kv_cache import BudgetError, KVCache, frame_bytes, recovery_attention
 from memkit.injectors.query_layers import QueryLayers, QueryLayersConfig, attend_with
 from memkit.injectors.query_module import QueryModule, QueryModuleConfig
+from memkit.injectors.recurrent import RecurrentState
+from memkit.injectors.routed_context import RoutedContext
 from memkit.injectors.self_attention import SelfAttentionConcat
+from memkit.injectors.state_space import StateSpaceConfig, StateSpaceMemory
 from memkit.injectors.teacher_forcing import TeacherForcing, stream_cameras
 
 __all__ = [
@@ -21,7 +24,11 @@ __all__ = [
     "QueryLayersConfig",
     "QueryModule",
     "QueryModuleConfig",
+    "RecurrentState",
+    "RoutedContext",
     "SelfAttentionConcat",
+    "StateSpaceConfig",
+    "StateSpaceMemory",
     "TeacherForcing",
     "attend_with",
     "filter_hidden_states",

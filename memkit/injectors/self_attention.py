@@ -204,7 +204,8 @@ class _ConcatLayer:
             out[VIDEO] = out[VIDEO] + added
             return
         if prepared.row is not None:
-            shares = attention_share({VIDEO: table.q[VIDEO]}, table.kv, table.sees, group, table.log_weight)
+            own = {pair: route for pair, route in table.routes.items() if pair[0] == VIDEO}
+            shares = attention_share({VIDEO: table.q[VIDEO]}, table.kv, table.sees, group, table.log_weight, own)
             prepared.row.record(SHARES, self.layer, shares[VIDEO].mean((1, 2)))
         if self.visible.has_memory is not None:
             has_memory = self.visible.has_memory.to(out[VIDEO].device)

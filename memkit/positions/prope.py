@@ -7,6 +7,8 @@ is invariant to the choice of world coordinates; but it changes the outputs of a
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +23,7 @@ from memkit.positions.attachment import AttachedCameras, cameras_of
 from memkit.positions.pm_rope import in_blocks
 
 
+@dataclass(frozen=True)
 class PRoPE:
     """On half of each head, q ← Pᵀq, k ← P⁻¹k, v ← P⁻¹v and o ← P o with P of the token's frame; RoPE on the rest.
 
@@ -28,8 +31,16 @@ class PRoPE:
             velocity = transformer(latents, t, text).sample
 
     Every second block of four channels of a head is used for cameras instead of Wan's rotation, so that time, rows and
-    columns each keep half of their frequencies, both high and low ones; which half is our choice.
+    columns each keep half of their frequencies, both high and low ones; which half is our choice. By default, values
+    are not rotated and the principal point is dropped, as in ReMind (arXiv 2605.25333), so that a pretrained Wan, whose
+    values are never rotated, changes as little as it can, and a change of crop does not change attention.
     """
+
+    rotate_values: bool = False
+    """On the rest of each head, rotate values as keys are, and outputs back, as the authors of PRoPE do."""
+    principal_point: bool = False
+    """Keep the principal point in P, as the authors of PRoPE do; here measured from the middle of the image, so that
+    centred cameras are the same (our reading)."""
 
     def attach(self, *models: Attachable) -> AttachedCameras:
         """Attach to transformers, or to all experts of a pipeline or backbone, until ``detach()`` or the end of the
@@ -48,27 +59,51 @@ class PRoPE:
                     f"Attention heads of width {size} do not divide into the blocks of 8 that PRoPE needs; use PMRoPE, "
                     "which needs blocks of 4."
                 )
-        return AttachedCameras(self, transformers, lambda _layer: _PPositioning())
+        return AttachedCameras(self, transformers, lambda _layer: _PPositioning(self))
+
+
+class _Position(NamedTuple):
+    """What a layer needs of one forward pass: P and its inverse [B or 1,F,4,4], and the rotary tables."""
+
+    projection: Tensor
+    inverse: Tensor
+    rotary: tuple[Tensor, Tensor]
 
 
 class _PPositioning(Positioning):
     """The camera positions of one layer."""
 
-    def position(self, hidden: Tensor, carrier: Carrier) -> CameraPath:
-        """The cameras of this forward pass."""
-        return cameras_of(hidden, carrier)
+    def __init__(self, owner: PRoPE) -> None:
+        self.owner = owner
+
+    def position(self, hidden: Tensor, carrier: Carrier) -> _Position:
+        """The matrices of this forward pass's cameras."""
+        return self.at(cameras_of(hidden, carrier), carrier.rotary)
+
+    def at(self, path: CameraPath, rotary: tuple[Tensor, Tensor]) -> _Position:
+        """The matrices of these cameras."""
+        p, inverse = path.projection, path.unprojection
+        if self.owner.principal_point and path.centre is not None:
+            cx, cy = path.centre[..., None].unbind(-2)  # K = [fx 0 cx; 0 fy cy; 0 0 1], whose diagonal P has already
+            across, down, ahead, rest = p.unbind(-2)
+            p = torch.stack([across + cx * ahead, down + cy * ahead, ahead, rest], dim=-2)
+            x, y, z, t = inverse.unbind(-1)
+            inverse = torch.stack([x, y, z - cx * x - cy * y, t], dim=-1)
+        return _Position(p, inverse, rotary)
 
     def enter(
-        self, q: Tensor, k: Tensor, v: Tensor, rotary: tuple[Tensor, Tensor], position: CameraPath
+        self, q: Tensor, k: Tensor, v: Tensor, rotary: tuple[Tensor, Tensor], position: _Position
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Half of q and k rotated by Wan's tables; the other half, and half of v, multiplied by camera matrices."""
-        inverse = position.unprojection
-        q, k = (_joined(rotate(x, *rotary), x, m) for x, m in ((q, position.projection.mT), (k, inverse)))
-        return q, k, _joined(v, v, inverse)
+        p, inverse, _ = position
+        q, k = (_joined(rotate(x, *rotary), x, m) for x, m in ((q, p.mT), (k, inverse)))
+        return q, k, _joined(rotate(v, *rotary) if self.owner.rotate_values else v, v, inverse)
 
-    def leave(self, y: Tensor, project: Callable[[Tensor], Tensor], position: CameraPath) -> Tensor:
+    def leave(self, y: Tensor, project: Callable[[Tensor], Tensor], position: _Position) -> Tensor:
         """The output o(y_i), with half of y_i multiplied by P_i."""
-        return project(_joined(y, y, position.projection))
+        cos, sin = position.rotary
+        rest = rotate(y, cos, -sin) if self.owner.rotate_values else y
+        return project(_joined(rest, y, position.projection))
 
 
 def _joined(rotated: Tensor, x: Tensor, matrix: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from memkit.retrievers.index import ClipBank
 from memkit.retrievers.learned_query import LearnedQuery
 from memkit.retrievers.text import TextRetriever
 from memkit.retrievers.visual import VisualRetriever
+from memkit.retrievers.worldmem import WorldMemRetriever, WorldMemRule
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -29,5 +30,7 @@ __all__ = [
     "TextRetriever",
     "View",
     "VisualRetriever",
+    "WorldMemRetriever",
+    "WorldMemRule",
     "rank",
 ]

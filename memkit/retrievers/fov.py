@@ -49,8 +49,9 @@ class FOVRetriever(Retriever[Cameras | View]):
     - "non_adjacent": only one frame of each run of consecutive frames (CaM, section 3.3), the best, or with
       ``pick="random"`` a random one, by ``seed``; then as "top", with random order among equal scores if the pick is
       random. The paper thins only over budget; to do so always is our reading;
-    - "cover": greedily, the frame that covers most of the query's view that is still uncovered (WorldMem). A score is
-      what the frame adds, on sample points, less its recency. Not with `Rays`, which have no area.
+    - "cover": greedily, the frame that covers most of the query's view that is still uncovered (as WorldMem, of which
+      `WorldMemRetriever` is exact). A score is what the frame adds, on sample points, less its recency. Not with
+      `Rays`, which have no area.
 
     A call with one camera (fields ``[4, 4]`` and ``[4]``) returns `Hits`, with a list of cameras a list of them; see
     `Retriever.__call__`. With `Points`, a `View` is a query with known depth: what its surfaces hide does not count.
@@ -89,14 +90,14 @@ class FOVRetriever(Retriever[Cameras | View]):
             raise InputError(
                 f"min_overlap is {min_overlap} and recency {recency}; give [0, 1] and a recency of at least 0."
             )
-        _check_cameras(cameras, "The cameras", 1)
+        check_retrieved(cameras, "The cameras", 1)
         count = len(cameras.c2w)
         if depth is not None:
             _check_depth(depth, count, self.rule)
         self.select, self.pick, self.min_overlap, self.recency, self.seed = select, pick, min_overlap, recency, seed
         self._views: Any = _views(self.rule, cameras, depth)
         self._index = DiscIndex(self._views.centres, self._views.radii)
-        self._clips = ClipTable(*_names(ids, sources, count))
+        self._clips = ClipTable(*frame_names(ids, sources, count))
 
     def overlap(self, query: Cameras | View) -> Float[Tensor, " frames"]:
         """Share of the query's view that each frame's view covers, in [0, 1], float64; selection settings do not apply.
@@ -124,7 +125,7 @@ class FOVRetriever(Retriever[Cameras | View]):
             query = query.camera
         if not isinstance(query, Cameras):
             raise InputError(f"{name} is {type(query).__name__}, not a camera; give Cameras of one pose, or a View.")
-        _check_cameras(query, name, 0)
+        check_retrieved(query, name, 0)
 
     def _table(self) -> ClipTable:
         return self._clips
@@ -164,9 +165,10 @@ def _views(rule: Sector | Points | Rays, cameras: Cameras, depth: Tensor | None)
     return rule.views(cameras)
 
 
-def _names(
+def frame_names(
     ids: Sequence[str] | None, sources: Sequence[str | None] | None, count: int
 ) -> tuple[list[str], list[str | None]]:
+    """Unique names of so many frames, by default their numbers, and their sources. Raises `InputError` for others."""
     if isinstance(ids, str) or isinstance(sources, str):
         raise InputError("ids or sources are one string; give a list with one per camera.")
     names = [str(i) for i in range(count)] if ids is None else list(ids)
@@ -181,7 +183,7 @@ def _names(
     return names, films
 
 
-def _check_cameras(cameras: Cameras, name: str, dims: int) -> None:
+def check_retrieved(cameras: Cameras, name: str, dims: int) -> None:
     """Raises `InputError` unless cameras have ``dims`` leading dimensions and are plausible, see `check_cameras`."""
     if not isinstance(cameras, Cameras) or not all(isinstance(x, Tensor) for x in (cameras.c2w, cameras.intrinsics)):
         raise InputError(f"{name}: {shown(cameras)} is no camera; give Cameras(c2w, intrinsics).")

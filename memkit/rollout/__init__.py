@@ -2,6 +2,7 @@
 
 from memkit.rollout.attention import RolloutAttention
 from memkit.rollout.base import ContextMethod
+from memkit.rollout.echo import LAYOUTS, EchoContext, EchoLayout
 from memkit.rollout.frames import Selection
 from memkit.rollout.history import History
 from memkit.rollout.long_videos import LongVideos
@@ -17,7 +18,10 @@ from memkit.rollout.rollout import Rollout
 
 __all__ = [
     "ContextMethod",
+    "EchoContext",
+    "EchoLayout",
     "History",
+    "LAYOUTS",
     "LearnedContext",
     "LongVideos",
     "NewestContext",

@@ -39,6 +39,14 @@ class ContextMethod(nn.Module, ABC):
     """The base of all context methods; a chunk sees at most ``frames`` past latent frames."""
 
     keeps: Keeps = "chunks"
+    apart: bool = False
+    """Whether all frames of a chunk are new, and its past are the newest ``newest`` frames, each encoded alone.
+    Otherwise the first frame of a chunk is the last one of the chunk before, and is given as a conditioning frame."""
+
+    @property
+    def newest(self) -> int:
+        """Number of the newest frames of the video that a chunk which stands apart chooses from."""
+        return self.frames
 
     def __init__(self, frames: int) -> None:
         super().__init__()

@@ -31,7 +31,8 @@ class Rollout:
             frames = rollout.generate(prompts, cameras)
 
     Frames are uint8 [B,T,H,W,3]. A chunk has as many frames as the backbone's video format; the first is the last one
-    of the chunk before and stays as it was, up to the autoencoder. After a chunk, ``shown_times`` [B,k] are the times
+    of the chunk before and stays as it was, up to the autoencoder; or all are new, if the method is one whose chunks
+    stand apart (`ContextMethod.apart`). After a chunk, ``shown_times`` [B,k] are the times
     of the frames that the method chose for it, None if it chose none.
 
     Args:
@@ -71,14 +72,15 @@ class Rollout:
         self.annotation = annotation
         self.shown_times: Int[Tensor, "batch k"] | None = None
         self._last: Tensor | None = None  # frames [B,H,W,3]
-        self._time = 0  # of the last frame, in latent frames
+        self._frames = 0  # of the video so far, counted where chunks stand apart
+        self._time = 0  # of the last frame, in latent frames; of the next one where chunks stand apart
 
     @torch.no_grad()
     def observe(self, frames: UInt8[Tensor, "batch time height width 3"], cameras: Cameras) -> None:
         """Take frames, with cameras [B,T], as the past: a single one to begin with, or chunks of the model's length.
 
         Chunks overlap by one frame, as generated ones do: 1 + n·(num_frames − 1) frames are n chunks. If there is a
-        past already, the first frame is its last one.
+        past already, the first frame is its last one. Where chunks stand apart, any number of new frames is taken.
 
         Raises:
             InputError: the number of frames or cameras, the size, or the batch does not fit, frames are not uint8, or a
@@ -89,10 +91,13 @@ class Rollout:
         form = self.backbone.video_format
         self._check(frames.shape[:2], cameras)
         stride, rest = form.num_frames - 1, (frames.shape[1] - 1) % (form.num_frames - 1)
-        if rest or frames.shape[2:] != (form.height, form.width, 3):
+        if (rest and not self.method.apart) or frames.shape[2:] != (form.height, form.width, 3):
             raise InputError(
                 f"Frames are {list(frames.shape[1:])}; give 1 + n·{stride} of them, {form.height}×{form.width}."
             )
+        if self.method.apart:
+            self._remember_alone(frames, cameras)
+            return
         for start in range(0, frames.shape[1] - 1, stride):
             span = slice(start, start + stride + 1)
             chunk = frames[:, span]
@@ -108,7 +113,7 @@ class Rollout:
 
         Args:
             prompts: one per video.
-            cameras: [B,T], the first of which is that of the last frame.
+            cameras: [B,T], the first of which is that of the last frame, also where chunks stand apart.
             seeds: one per video, for this chunk alone. Equal seeds then give equal noise, whatever the position; by
                 default the rollout's own seeds and the position decide.
 
@@ -148,11 +153,15 @@ class Rollout:
                 steps=self.steps,
                 guidance_scale=self.guidance_scale,
                 negative_prompt=self.negative_prompt,
-                conditioning_latents=first,
+                conditioning_latents=None if self.method.apart else first,
             )
         frames = batch_from_model(self.backbone.decode_latents(latents)).cpu()
-        self._remember(frames, latents, cameras)
-        self._last = frames[:, -1]
+        if self.method.apart:
+            self._remember_alone(frames, cameras)
+            self._time += latents.shape[2]
+        else:
+            self._remember(frames, latents, cameras)
+            self._last = frames[:, -1]
         self.shown_times = None if selection is None else selection.times
         return frames
 
@@ -191,6 +200,15 @@ class Rollout:
         assert latents is not None
         self.history.add(latents, at, list(times))
         self._time += count - 1
+
+    def _remember_alone(self, frames: Tensor, cameras: Cameras) -> None:
+        """Add the newest frames to the history, each encoded alone, at the time of the video's frames."""
+        count, self._frames = min(self.method.newest, frames.shape[1]), self._frames + frames.shape[1]
+        if count:
+            latents = torch.cat([self._encode(frame[:, None]) for frame in frames[:, -count:].unbind(1)], dim=2)
+            at = Cameras(cameras.c2w[:, -count:], cameras.intrinsics[:, -count:])
+            self.history.add(latents, at, list(range(self._frames - count, self._frames)))
+        self._last = frames[:, -1]
 
     def _latent_cameras(self, cameras: Cameras) -> Cameras:
         return latent_cameras(cameras, self.backbone.pipeline().vae.config.scale_factor_temporal)

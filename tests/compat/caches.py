@@ -126,6 +126,12 @@ QUERY_LAYERS = Refused(
     "Query layers collect the keys and values of the context from every block, which a cache skips: call "
     "`transformer.disable_cache()`.",
 )
+STATES = Refused(
+    "needs every block to run",
+    "Recurrent memory advances its state in every block that has some, which a cache skips: call "
+    "`transformer.disable_cache()`.",
+)
+WHOLE = {"query_layers": QUERY_LAYERS, "state_space": STATES}
 PASSES = Refused(
     "does not tell the passes of guidance apart",
     "The cache counts calls. Guided memory is shown to one pass of guidance only, so that another pass would reuse "
@@ -142,19 +148,19 @@ CACHES = {
         ),
         replayed(lambda step: step % 2 == 1),
         by_pass=False,
-        refused={"query_layers": QUERY_LAYERS, "guided_memory": PASSES},
+        refused={**WHOLE, "guided_memory": PASSES},
     ),
     "first_block": Cache(
         "FirstBlockCache",
         lambda now: FirstBlockCacheConfig(threshold=1e9),
         added(lambda step: step > 0, first_runs=True),
-        refused={"query_layers": QUERY_LAYERS},
+        refused=WHOLE,
     ),
     "mag": Cache(
         "MagCache",
         lambda now: MagCacheConfig(1e9, max_skip_steps=1, retention_ratio=0, num_inference_steps=9, mag_ratios=[1] * 9),
         added(lambda step: step % 2 == 1, first_runs=False),
-        refused={"query_layers": QUERY_LAYERS},
+        refused=WHOLE,
     ),
     "taylor": Cache(
         "TaylorSeer",
@@ -165,7 +171,7 @@ CACHES = {
             cache_identifiers=[r"blocks\.\d+\.attn\d"],
         ),
         predicted(lambda step: step > 1 and step % 2 == 0),
-        refused={"query_layers": QUERY_LAYERS},
+        refused=WHOLE,
         note="Its default patterns match no layer of Wan in diffusers 0.42: give `cache_identifiers`.",
     ),
     "faster": Cache(
@@ -178,7 +184,7 @@ CACHES = {
         ),
         replayed(lambda step: step == 3, line=0.5),
         by_pass=False,
-        refused={"query_layers": QUERY_LAYERS, "guided_memory": PASSES},
+        refused={**WHOLE, "guided_memory": PASSES},
         note="With `is_guidance_distilled=True`; otherwise it needs both passes of guidance in one batch, which Wan's "
         "pipelines do not make.",
     ),
@@ -186,13 +192,13 @@ CACHES = {
         "SeaCache",
         lambda now: SeaCacheConfig(threshold=1e9, residual_order=0, max_consecutive_cached=1),
         added(lambda step: step % 2 == 1, first_runs=False),
-        refused={"query_layers": QUERY_LAYERS},
+        refused=WHOLE,
     ),
     "text_kv": Cache(
         "TextKVCache",
         lambda now: TextKVCacheConfig(),
         unchanged,
-        refused={"query_layers": QUERY_LAYERS},
+        refused=WHOLE,
         note="It does nothing on Wan, but counts as a cache that is enabled.",
     ),
 }

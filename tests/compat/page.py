@@ -28,6 +28,7 @@ COLUMNS = {
     "frame_context": "`FrameContext`",
     "query_layers": "`QueryLayers`",
     "teacher_forcing": "`TeacherForcing`",
+    "state_space": "`StateSpaceMemory`",
     "pm_rope": "`PMRoPE`",
     "prope": "`PRoPE`",
 }

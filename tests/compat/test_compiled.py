@@ -12,6 +12,7 @@ import pytest
 
 from tests.compat.compiled import ATOL, COMPILED
 from tests.compat.declared import wrong_cells
+from tests.helpers.attachables import ATTACHABLES
 
 
 @pytest.mark.parametrize("row", COMPILED)
@@ -21,4 +22,4 @@ def test_cells(row: str) -> None:
     run = subprocess.run([sys.executable, script, row], capture_output=True, text=True, env=environment)
     assert run.returncode == 0, run.stderr[-3000:]
     found = json.loads(run.stdout.splitlines()[-1])
-    assert len(found) == 16 and not wrong_cells(found, COMPILED[row].refused, ATOL)
+    assert len(found) == 2 * len(ATTACHABLES) and not wrong_cells(found, COMPILED[row].refused, ATOL)

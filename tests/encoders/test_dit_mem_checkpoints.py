@@ -1,5 +1,7 @@
 """Checkpoints of the released encoder: every form in which they come, and what is wrong with others."""
 
+import dataclasses
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -111,6 +113,15 @@ def test_checkpoints_that_do_not_fit_are_named(change, named):
 def test_a_grid_that_cannot_be_known_is_asked_for(bare):
     with pytest.raises(InputError, match="config=DitMemConfig"):
         load_dit_mem(params_only(bare))
+
+
+def test_parameters_alone_tell_a_grid_of_one_cell(bare):
+    state, second = params_only(bare), CONFIG.channels[1]
+    for name in [name for name in state if name.endswith("feature_proj.weight")]:
+        state[name] = state[name][:, :second].clone()
+    encoder, want = quietly(state, None), quietly(state, dataclasses.replace(CONFIG, grid=(1, 1)))
+    latents = randn(1, 2, 3, *SIZE)
+    assert encoder.config.grid == (1, 1) and torch.equal(encoder(latents).tokens, want(latents).tokens)
 
 
 @pytest.mark.parametrize("lost", ["nothing", "one filter", "all buffers"])

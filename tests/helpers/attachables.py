@@ -21,6 +21,8 @@ from memkit.injectors import (
     QueryLayers,
     QueryLayersConfig,
     SelfAttentionConcat,
+    StateSpaceConfig,
+    StateSpaceMemory,
     TeacherForcing,
     frame_bytes,
 )
@@ -128,6 +130,18 @@ def teacher_forcing(**changes: Any) -> Attachable:
     return Attachable(TeacherForcing(), lambda _, on: on.chunk(graph), streams)
 
 
+def state_space(**changes: Any) -> Attachable:
+    memory = _drawn(StateSpaceMemory(StateSpaceConfig.of(random_transformer(**changes), every=2)))
+
+    def after_a_chunk(model: Any, attached: Any) -> AbstractContextManager:
+        attached.state.reset()
+        with torch.no_grad(), attached.chunk(write=True):
+            call(model, _latents(changes, FRAMES, seed=7))
+        return attached.chunk()
+
+    return Attachable(memory, after_a_chunk)
+
+
 def pm_rope(**changes: Any) -> Attachable:
     positions = _drawn(PMRoPE(PMRoPEConfig.of(random_transformer(**changes))))
     return Attachable(positions, lambda _, on: on.chunk(_cameras()))
@@ -150,6 +164,7 @@ ATTACHABLES: dict[str, Callable[..., Attachable]] = {
         frame_context,
         query_layers,
         teacher_forcing,
+        state_space,
         pm_rope,
         prope,
     )

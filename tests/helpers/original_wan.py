@@ -58,8 +58,12 @@ def random_state(
     return state
 
 
-def forward(state, latents, timestep, text, heads):
-    """Velocity of a text-to-video Wan under original names, in float64."""
+def forward(state, latents, timestep, text, heads, *, first=0, embedded=None, before=None, between=None):
+    """Velocity of a text-to-video Wan under original names, in float64.
+
+    Frames are at ``first``, ``first`` + 1, …. What else a model does is put in by functions: ``embedded(x)`` of the
+    patches [B,D,F,H,W], and of tokens [B,F,S,D] ``before(block, x)`` and ``between(block, x)``, its two attentions.
+    """
     w = {name: value.double() for name, value in state.items()}
     latents, timestep, text = latents.double(), timestep.double(), text.double()
 
@@ -74,6 +78,7 @@ def forward(state, latents, timestep, text, heads):
         return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * w[name]
 
     x = F.conv3d(latents, w["patch_embedding.weight"], w["patch_embedding.bias"], stride=(1, 2, 2))
+    x = x if embedded is None else embedded(x)
     batch, dim, frames, height, width = x.shape
     x = x.flatten(2).transpose(1, 2)
     angles = timestep[:, None] * 10000 ** (-torch.arange(128, dtype=torch.float64) / 128)
@@ -83,7 +88,8 @@ def forward(state, latents, timestep, text, heads):
 
     d = dim // heads
     sizes = (d - 4 * (d // 6), 2 * (d // 6), 2 * (d // 6))
-    grid = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in (frames, height, width)), indexing="ij")
+    spans = (range(first, first + frames), range(height), range(width))
+    grid = torch.meshgrid(*(torch.tensor(span, dtype=torch.float64) for span in spans), indexing="ij")
     phase = torch.cat(
         [
             axis.reshape(-1, 1) * 10000 ** (-torch.arange(0, n, 2, dtype=torch.float64) / n)
@@ -108,9 +114,13 @@ def forward(state, latents, timestep, text, heads):
 
     for i in range(1 + max(int(n.split(".")[1]) for n in w if n.startswith("blocks."))):
         b = f"blocks.{i}"
+        if before is not None:
+            x = before(i, x.unflatten(1, (frames, -1))).flatten(1, 2)
         shift, scale, gate, c_shift, c_scale, c_gate = (w[f"{b}.modulation"] + e0).chunk(6, dim=1)
         y = layer_norm(x) * (1 + scale) + shift
         x = x + attention(f"{b}.self_attn", y, y, rope=True) * gate
+        if between is not None:
+            x = between(i, x.unflatten(1, (frames, -1))).flatten(1, 2)
         x = x + attention(f"{b}.cross_attn", layer_norm(x, f"{b}.norm3"), context, rope=False)
         y = F.gelu(linear(f"{b}.ffn.0", layer_norm(x) * (1 + c_scale) + c_shift), approximate="tanh")
         x = x + linear(f"{b}.ffn.2", y) * c_gate

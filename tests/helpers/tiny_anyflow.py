@@ -108,6 +108,7 @@ ANYFLOW_FAR = TinyBackbone(
     modulated,
     refused={
         "kv_cache": "a cache of its own",
+        "state_space": "stand for several places",
         "teacher_forcing": "a clean stream of its own",
         "pm_rope": "larger patches",
         "prope": "larger patches",

@@ -192,6 +192,7 @@ WAN_ANIMATE = TinyBackbone(
     wan_modulated,
     refused={
         "kv_cache": "reference image",
+        "state_space": "reference image",
         "frame_context": "per token",
         "teacher_forcing": "per token",
         "query_layers": "no poses and faces",

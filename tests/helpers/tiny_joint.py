@@ -222,7 +222,7 @@ HUNYUAN_TOKEN_REPLACE = TinyBackbone(
     lambda: seeded_model(HunyuanVideoTransformer3DModel, **HUNYUAN_1_SIZES, image_condition_type="token_replace"),
     hunyuan_call,
     hunyuan_modulated,
-    refused={**REFUSED, "kv_cache": "first latent frame of each call for the image"},
+    refused={**REFUSED, **dict.fromkeys(("kv_cache", "state_space"), "first latent frame of each call for the image")},
     joint=True,
     dense=JointDense,
 )

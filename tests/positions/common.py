@@ -41,7 +41,7 @@ def moved(cams, turn=None, shift=None, scale=1.0):
 
 def raw_path(cams):
     """A path of the poses as they are, not relative to the first camera."""
-    return CameraPath(cams.c2w, cams.intrinsics[..., :2])
+    return CameraPath(cams.c2w, cams.intrinsics[..., :2], cams.intrinsics[..., 2:] - 0.5)
 
 
 def latents(frames, batch=2, seed=1):
@@ -61,7 +61,7 @@ def random_pm_rope(mode="full"):
     return pm
 
 
-def path_by_definition(cams):
+def path_by_definition(cams, principal_point=False):
     """Vectors [B, F, 14] and projections [B, F, 4, 4] from their definition, clip by clip, with matrix inverses."""
     vectors, projections = [], []
     for c2w, intrinsics in zip(cams.c2w.double(), cams.intrinsics.double(), strict=True):
@@ -70,6 +70,8 @@ def path_by_definition(cams):
         place = pose[:, :3, 3] - pose[:, :3, 3].mean(0)
         pose[:, :3, 3] = place / max(float(place.norm(dim=1).max()), 0.01)
         k = torch.diag_embed(torch.stack([fx, fy, torch.ones_like(fx), torch.ones_like(fx)], -1))
+        if principal_point:
+            k[:, :2, 2] = intrinsics[:, 2:] - 0.5
         logs = torch.stack([fx.log(), fy.log()], 1)
         vectors.append(torch.cat([pose[:, :3, 3], pose[:, :3, :3].reshape(-1, 9), logs], 1))
         projections.append(k @ torch.linalg.inv(pose))

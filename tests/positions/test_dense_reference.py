@@ -37,7 +37,9 @@ class DenseCameraAttention(WanAttnProcessor):
 
     def __init__(self, cams, positions, allowed, layer=None):
         super().__init__()
-        vectors, p = (x.repeat_interleave(TOKENS, 1) for x in path_by_definition(cams))
+        self.authors = layer == "authors"  # of PRoPE: values are rotated too, and the principal point is kept
+        layer = None if self.authors else layer
+        vectors, p = (x.repeat_interleave(TOKENS, 1) for x in path_by_definition(cams, self.authors))
         angle = rotary_angles(positions)[None]
         self.layer, self.memory = layer, None
         if layer is not None:
@@ -54,9 +56,11 @@ class DenseCameraAttention(WanAttnProcessor):
     def __call__(self, attn, hidden, *_):
         q, k, v = attn.norm_q(attn.to_q(hidden)), attn.norm_k(attn.to_k(hidden)), attn.to_v(hidden)
         q, k, v = (x.unflatten(-1, (attn.heads, -1)).double() for x in (q, k, v))
-        q, k = (
-            torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (-1, 2))) * self.turn).flatten(-2) for x in (q, k)
-        )
+
+        def turned(x, turn):
+            return torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous()) * turn).flatten(-2)
+
+        q, k, v = turned(q, self.turn), turned(k, self.turn), turned(v, self.turn) if self.authors else v
         p, inverse = self.p, torch.linalg.inv(self.p)
 
         def times(matrix, x):
@@ -72,6 +76,7 @@ class DenseCameraAttention(WanAttnProcessor):
             allowed = torch.cat([allowed, torch.ones(len(allowed), self.memory[0].shape[1], dtype=torch.bool)], 1)
         logits = torch.einsum("bqhd,bkhd->bhqk", q, k) / math.sqrt(DIM)
         y = torch.einsum("bhqk,bkhd->bqhd", logits.masked_fill(~allowed, -torch.inf).softmax(-1), v)
+        y = turned(y, self.turn.conj()) if self.authors else y
         if self.layer is None:
             return attn.to_out[0](times(p, y).flatten(2).float())
         out = attn.to_out[0](y.flatten(2).float())
@@ -96,13 +101,14 @@ def dense(x, cams, chunks, layers, tokens=None):
         return run(model, x)
 
 
-@pytest.mark.parametrize("kind", ["phase", "full", "prope"])
+@pytest.mark.parametrize("kind", ["phase", "full", "prope", "authors"])
 def test_equals_a_dense_reference_with_cameras_of_their_own_in_each_sample(model, kind):
     x, cams = latents(5), cameras(5, dtype=torch.float32)
-    positions = PRoPE() if kind == "prope" else random_pm_rope(kind)
+    prope = {"prope": PRoPE(), "authors": PRoPE(rotate_values=True, principal_point=True)}
+    positions = prope.get(kind) or random_pm_rope(kind)
     with torch.no_grad(), positions.attach(model) as posed, posed.chunk(CameraPath.of(cams)):
         out = run(model, x)
-    layers = [None] * 3 if kind == "prope" else positions.layers
+    layers = {"prope": [None] * 3, "authors": ["authors"] * 3}.get(kind) or positions.layers
     torch.testing.assert_close(out, dense(x, cams, [range(5)], layers), **TIGHT)
     still = Cameras(cams.c2w[:1, :1].expand(2, 5, 4, 4), cams.intrinsics[:1, :1].expand(2, 5, 4))
     assert (out - dense(x, still, [range(5)], layers)).abs().max() > 1e-2  # the cameras matter
@@ -126,11 +132,15 @@ def test_streaming_with_a_cache_and_memory_equals_the_full_masked_sequence_in_an
     assert_untouched(model)
 
 
-def test_prope_streams_too(model):
+@pytest.mark.parametrize("authors", [False, True])
+def test_prope_streams_too(model, authors):
     chunks, x, cams = [[0, 1], [2, 3]], latents(4), cameras(4, dtype=torch.float32)
-    cache, path, prope, outs = KVCache(64 * frame_bytes(model, 4, 4, 2)), CameraPath.of(cams), PRoPE(), []
+    prope = PRoPE(rotate_values=authors, principal_point=authors)
+    cache, path, outs = KVCache(64 * frame_bytes(model, 4, 4, 2)), CameraPath.of(cams), []
     with cache.attach(model) as cached, prope.attach(model) as posed, torch.no_grad():
         for chunk in chunks:
             with cached.chunk(chunk, write=True), posed.chunk(path.frames(chunk)):
                 outs.append(run(model, x[:, :, chunk]))
-    torch.testing.assert_close(torch.cat(outs, 2), dense(x, cams, chunks, [None] * 3), **TIGHT)
+    torch.testing.assert_close(
+        torch.cat(outs, 2), dense(x, cams, chunks, ["authors" if authors else None] * 3), **TIGHT
+    )

@@ -51,16 +51,18 @@ def test_scores_are_invariant_to_translation_and_time_shift_but_to_rotation_only
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.integers(0, 1000))
-def test_prope_is_invariant_to_any_common_world_transform(seed):
+@given(st.integers(0, 1000), st.booleans())
+def test_prope_is_invariant_to_any_common_world_transform(seed, authors):
     model, cams = random_transformer().double(), cameras(5, batch=1, seed=seed)
 
     def output(path):
-        layer = layer_of(PRoPE(), model)
-        q, k, v = layer.enter(*inputs(5), path)
+        layer = layer_of(PRoPE(rotate_values=authors, principal_point=authors), model)
+        *own, rotary = inputs(5)
+        at = layer.at(path, rotary)
+        q, k, v = layer.enter(*own, rotary, at)
         weights = (torch.einsum("bqhd,bkhd->bhqk", q, k) / 100).softmax(-1)
         project = partial(WAN.project_out, model.blocks[1].attn1)
-        return layer.leave(torch.einsum("bhqk,bkhd->bqhd", weights, v), project, path)
+        return layer.leave(torch.einsum("bhqk,bkhd->bqhd", weights, v), project, at)
 
     world = {"turn": rotations(seed=seed + 50), "shift": 10 * seeded(3, seed=seed, dtype=torch.float64)}
     here = output(raw_path(cams))

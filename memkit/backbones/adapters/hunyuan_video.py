@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from memkit.backbones.adapters.joint import JointAdapter, unsupported_by
-from memkit.backbones.base import KV_CACHE, TEXT, VIDEO, Carrier, Table
+from memkit.backbones.base import KV_CACHE, RECURRENT, TEXT, VIDEO, Carrier, Table
 from memkit.backbones.protocol import Call, Grid, Model
 from memkit.backbones.rotary import checked_positions
 
@@ -34,8 +34,8 @@ class HunyuanVideoAdapter(JointAdapter):
     unsupported: ClassVar[Mapping[str, str]] = unsupported_by("HunyuanVideo")
 
     def why_not(self, model: Model, kind: str) -> str | None:
-        """Also a KV cache, in image-to-video models that replace the tokens of the first frame."""
-        if kind == KV_CACHE and model.config.get("image_condition_type") == "token_replace":
+        """Also what continues earlier calls, in image-to-video models that replace the tokens of the first frame."""
+        if kind in (KV_CACHE, RECURRENT) and model.config.get("image_condition_type") == "token_replace":
             return "the model takes the first latent frame of each call for the image, so no call can continue another"
         return super().why_not(model, kind)
 

@@ -13,7 +13,7 @@ from diffusers.models.transformers.transformer_wan_animate import WanAttnProcess
 from torch import nn
 
 from memkit.backbones.adapters.wan import WanAdapter
-from memkit.backbones.base import FRAME_CONTEXT, KV_CACHE, QUERY_LAYERS, TEACHER_FORCING
+from memkit.backbones.base import FRAME_CONTEXT, KV_CACHE, QUERY_LAYERS, RECURRENT, TEACHER_FORCING
 
 _TIMESTEPS = "it needs timesteps per token, and WanAnimate takes one per sample"
 
@@ -28,6 +28,7 @@ class WanAnimateAdapter(WanAdapter):
     processors: ClassVar[tuple[type, ...]] = (WanAttnProcessor,)
     unsupported: ClassVar[Mapping[str, str]] = {
         KV_CACHE: "the first latent frame of each call is the reference image, so no call can continue another one",
+        RECURRENT: "the first latent frame of each call is the reference image, so no call can continue another one",
         FRAME_CONTEXT: _TIMESTEPS,
         TEACHER_FORCING: _TIMESTEPS,
         QUERY_LAYERS: "they run on more frames than the video has, for which there are no poses and faces",

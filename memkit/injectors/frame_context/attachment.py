@@ -86,6 +86,7 @@ class AttachedFrames(Attached):
         annotation: str = "exact",
         context_timesteps: Tensor | None = None,
         history_guidance: float = 1.0,
+        history_noise: Tensor | None = None,
     ) -> FrameChunk:
         """A context manager in which the transformers generate the frames P with this context.
 
@@ -102,9 +103,12 @@ class AttachedFrames(Attached):
             context_timesteps: timestep of each context frame [B or 1,N] in [0, 1000], which states how noisy
                 ``latents`` are (DFoT trains with independent noise per frame); by default 0, clean. A packed token gets
                 the average of its frames (our reading; FramePack has clean frames only).
-            history_guidance: ω of v(∅) + ω·(v(H) − v(∅)), as in DFoT (arXiv 2502.06764), except that ∅ is no context
-                at all, where DFoT has a context of pure noise. 1 is v(H) and 0 is v(∅), in one forward pass; any other
-                ω takes two. It applies to both the conditional and the unconditional call of classifier-free guidance.
+            history_guidance: ω of v(∅) + ω·(v(H) − v(∅)), as in DFoT (arXiv 2502.06764). 1 is v(H) and 0 is v(∅), in
+                one forward pass; any other ω takes two. It applies to both the conditional and the unconditional call
+                of classifier-free guidance.
+            history_noise: DFoT's ∅, pure noise of the shape of ``latents``, which stands in place of the context at
+                timestep 1000. By default ∅ is no context at all, which costs less and is what a model sees that was
+                trained without context at times. The two differ, by more than the guidance itself.
 
         Raises:
             InputError: there is no encoder for ``annotation``; positions, poses or timesteps do not fit the number of
@@ -121,6 +125,12 @@ class AttachedFrames(Attached):
                 check_poses(name, poses)
         if context_timesteps is not None:
             check_within("context_timesteps", context_timesteps, 0, NUM_TRAIN_TIMESTEPS, "[B, N]")
+        if history_noise is not None:
+            check_finite("history_noise", history_noise, "[B, C, N, H, W]")
+            if latents is None or history_noise.shape != latents.shape:
+                raise InputError(
+                    f"history_noise is {list(history_noise.shape)}; give it the shape of the context's latents."
+                )
         frames = 0 if latents is None else latents.shape[2]
         at = range(-frames, 0) if context_positions is None else check_list("positions", context_positions, "frames")
         counts = [x.shape[1] for x in (context_cameras, context_timesteps) if x is not None]
@@ -141,6 +151,7 @@ class AttachedFrames(Attached):
             kind=annotation,
             timesteps=None if context_timesteps is None else context_timesteps[:, kept],
             guidance=history_guidance,
+            noise=None if history_noise is None else history_noise[:, :, kept],
         )
         return FrameChunk(self.running, inputs, plan.left_out)
 
@@ -153,8 +164,10 @@ class AttachedFrames(Attached):
         check_fit(inputs, x)
         _, down, across = self._config.patch_size
         height, width = x.shape[3] // down, x.shape[4] // across
-        with_context = inputs.context is not None and inputs.guidance != 0
-        if with_context and inputs.guidance != 1:
+        if inputs.noise is not None and inputs.guidance == 0:
+            inputs = inputs.without()
+        with_context = inputs.context is not None and (inputs.guidance != 0 or inputs.noise is not None)
+        if with_context and inputs.guidance not in (0, 1):
             refuse_cache(model, "history guidance runs two forward passes in one, which the cache would take for steps")
         self._pass = Pass(inputs, inputs.plan.tokens(height, width) if with_context else ())
         self._fresh = True
@@ -164,12 +177,13 @@ class AttachedFrames(Attached):
         return (), {**named, "timestep": timestep}  # without context: hooks for conditioning frames may change it
 
     def _after(self, model: Any, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
-        """History guidance: a second forward pass with the same arguments, without the context."""
+        """History guidance: a second forward pass with the same arguments, without the context or with noise in it."""
         running = self._current()
-        omega = running.inputs.guidance
-        if not running.counts or omega == 1:
+        omega, noisy = running.inputs.guidance, running.inputs.noise is not None
+        if not running.counts or omega in (0, 1):
             return None
-        self._pass, self._fresh = replace(running, counts=()), True
+        empty = replace(running, inputs=running.inputs.without()) if noisy else replace(running, counts=())
+        self._pass, self._fresh = empty, True
         try:
             without = model.forward(*args, **kwargs)[
                 0
@@ -190,7 +204,7 @@ class AttachedFrames(Attached):
         """Rotary tables of the context, followed by those of P."""
         running, adapter = self._current(), adapter_of(model)
         assert grid is not None
-        if running.counts and running.inputs.guidance != 1 and not self._fresh:
+        if running.counts and running.inputs.guidance not in (0, 1) and not self._fresh:
             raise MemkitError(
                 "The transformer's forward was called without its hooks (as memory guidance with a scale does), so "
                 "history guidance would be ignored; use one guidance or the other."

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from memkit.backbones.running import Running
 from memkit.backbones.samples import several_videos
 from memkit.errors import InputError
+from memkit.flow import NUM_TRAIN_TIMESTEPS
 from memkit.injectors.frame_context.packing import Plan
 
 
@@ -25,6 +27,14 @@ class ChunkInputs:
     kind: str
     timesteps: Tensor | None
     guidance: float
+    noise: Tensor | None = None
+    """What stands in place of the context in v(∅), at the noisiest timestep; None for no context at all."""
+
+    def without(self) -> ChunkInputs:
+        """The arguments with noise in place of the context."""
+        assert self.noise is not None
+        times = torch.full((1, self.noise.shape[2]), float(NUM_TRAIN_TIMESTEPS))
+        return replace(self, context=self.noise, timesteps=times)
 
 
 @dataclass(frozen=True)

@@ -159,6 +159,8 @@ class _CacheLayer:
         """Record the shares of attention, now that the table is complete; the output is left unchanged."""
         if prepared.row is None:
             return
+        if table.routes:
+            raise InputError("A recorder of a cache does not know of routed context; detach it, or leave recorder out.")
         chunk, shares = prepared.each, []
         for q in table.q[VIDEO].chunk(len(chunk.positions), dim=1):
             frame = Table({VIDEO: q}, table.kv, {VIDEO: table.sees[VIDEO]}, table.log_weight)

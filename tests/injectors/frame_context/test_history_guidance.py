@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from memkit.errors import InputError
 from tests.helpers.random_wan import random_pipeline
 from tests.injectors.frame_context.common import CLOSE, context, run
 
@@ -26,6 +27,22 @@ def test_history_guidance_is_its_formula_at_its_cost(model, inputs, dictionary) 
             torch.testing.assert_close(out[0], without + omega * (shown - without), **CLOSE)
     finally:
         hook.remove()
+
+
+@torch.no_grad()
+def test_with_noise_in_place_of_no_context_it_is_dfots(model, inputs) -> None:
+    frames, noise = context(cameras=0.3), torch.randn_like(inputs["c"])
+    posed = {"cameras": inputs["cameras"], "context_cameras": inputs["context_cameras"]}
+    times = torch.full(inputs["c"].shape[:3:2], 1000.0)
+    shown = run(model, frames, inputs, inputs["c"], **posed)
+    empty = run(model, frames, inputs, noise, context_timesteps=times, **posed)
+    for omega in (0, 1, 1.5):
+        out = run(model, frames, inputs, inputs["c"], history_guidance=omega, history_noise=noise, **posed)
+        torch.testing.assert_close(out, empty + omega * (shown - empty), **CLOSE)
+    plain = run(model, frames, inputs, inputs["c"], history_guidance=1.5, **posed)
+    assert (plain - out).abs().max() > 1e-3  # with no context at all
+    with pytest.raises(InputError, match="shape of the context"):
+        run(model, frames, inputs, None, history_noise=noise)
 
 
 @torch.no_grad()
