@@ -23,7 +23,7 @@ from memkit.probes.patterns import (
     shuffled,
     then_as_before,
 )
-from memkit.probes.probe import Probe, ProbeKnobs
+from memkit.probes.probe import Probe, ProbeKnobs, Range
 
 ELSEWHERE = 6.0
 """Metres that a distractor's camera stands beside: with a field of view of 30°, too far for it to see anything of what
@@ -34,11 +34,11 @@ a camera in the middle sees in the same direction within 10 m."""
 class RecallKnobs(ProbeKnobs):
     """How much was seen, how long ago, and what else."""
 
-    facts: int = 4
+    facts: int = 8
     """Places around the camera, each seen once: the load."""
     distractors: int = 1
     """Frames in between that show patterns in directions of the facts, each from a spot beside."""
-    distance: int = 1
+    distance: int = 2
     """Empty frames after the last fact, from such a spot."""
     queries: int = 2
     """Frames of the chunk; each comes back to another fact."""
@@ -58,6 +58,7 @@ class Recall(Probe[RecallKnobs]):
     """
 
     name = "recall"
+    default_ranges = {"facts": Range((2, 4, 8), (2, 4, 8, 12)), "distance": Range((0, 2, 6), (0, 2, 6, 12))}
     knobs_class = RecallKnobs
 
     @property

@@ -22,14 +22,14 @@ from memkit.probes.patterns import (
     shuffled,
     then_as_before,
 )
-from memkit.probes.probe import Probe, ProbeKnobs
+from memkit.probes.probe import Probe, ProbeKnobs, Range
 
 
 @dataclass(frozen=True)
 class SwitchKnobs(ProbeKnobs):
     """How many places changed, how many did not, and how long ago."""
 
-    facts: int = 3
+    facts: int = 5
     """Places that are seen twice, each time with another pattern: the load."""
     distractors: int = 1
     """Places that are seen once, in either round, and not asked for."""
@@ -54,6 +54,7 @@ class Switch(Probe[SwitchKnobs]):
     """
 
     name = "switch"
+    default_ranges = {"facts": Range((2, 3, 5), (2, 3, 5, 7)), "distance": Range((0, 1, 4), (0, 1, 4, 8))}
     knobs_class = SwitchKnobs
 
     @property

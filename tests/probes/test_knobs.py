@@ -120,10 +120,13 @@ def test_of_evolve_the_frozen_state_is_never_right_and_the_rate_always(knobs):
 
 def test_gaps_drops_and_noise():
     assert {
-        sample("evolve", 1, gaps=(0, 4)).times[0],
-        *(Evolve(EvolveKnobs(gaps=(0, 4))).sample(torch.Generator().manual_seed(i), 1).times[0] for i in range(9)),
+        sample("evolve", 1, seen=4, gaps=(0, 4)).times[0],
+        *(
+            Evolve(EvolveKnobs(seen=4, gaps=(0, 4))).sample(torch.Generator().manual_seed(i), 1).times[0]
+            for i in range(9)
+        ),
     } == {6, 10}
-    hidden = empty(sample("evolve", dropped=1, hidden=3))
+    hidden = empty(sample("evolve", seen=4, dropped=1, hidden=3))
     assert (
         (hidden[:, :4].sum(1) == 1).all()
         and hidden[:, 4:].all()

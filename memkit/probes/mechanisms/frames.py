@@ -51,7 +51,7 @@ class PackedFrames(Window):
 
     def __init__(self, transformer: WanTransformer3DModel, probe: Probe[Any], scale: int = 2) -> None:
         super().__init__(transformer, probe)
-        older = -(-max(1, probe.past - 1) // scale) * scale
+        older = 64 * scale
         config = FrameContextConfig.of(transformer, packing=((1, 1), (older, scale)))
         self.frames = FrameContext(config).initialise(transformer)
 
