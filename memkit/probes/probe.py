@@ -68,7 +68,7 @@ class Probe(ABC, Generic[Knobs]):
     """The ranges of those knobs that `make_probe` does not fix."""
 
     def __init__(self, knobs: Knobs | None = None, ranges: Ranges = NO_RANGES) -> None:
-        """``ranges``: knobs that change from batch to batch of training; samples of the test have those of ``knobs``."""
+        """``ranges``: values of knobs that change from batch to batch in training; ``knobs``: those of the test."""
         self.knobs: Knobs = self.knobs_class() if knobs is None else knobs  # pyright: ignore
         self.ranges = dict(ranges)
 

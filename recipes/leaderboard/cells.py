@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -75,6 +76,12 @@ class Cell:
         if self.kind is not None:
             return kinds[self.kind]
         return row.accuracy if self.condition is None else sum(kinds.values()) / len(kinds)
+
+    @property
+    def chance(self) -> float:
+        """The number of the best guess without the past."""
+        questions = next(self.task().batches("test", 0, 1)).questions
+        return statistics.fmean(each.chance for each in questions if self.kind in (None, each.kind))
 
     def __str__(self) -> str:
         details = [f"{knob} = {value}" for knob, value in self.knobs.items()]

@@ -1,4 +1,4 @@
-"""The runs of the leaderboard: which there are, and a file of rows to which an interrupted command adds what is missing."""
+"""The runs of the leaderboard, and the file of rows to which an interrupted command adds what is missing."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Run:
 def planned(
     probes: Sequence[str], mechanisms: Sequence[str], seeds: Sequence[int], settings: ProbeSettings
 ) -> list[Run]:
-    """All runs of these probes, mechanisms and seeds: for each seed, those of the table, then those of the claims alone.
+    """All runs of these probes, mechanisms and seeds: per seed, those of the table, then those of the claims alone.
 
     Raises `InputError` for an unknown name.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from diffusers import WanTransformer3DModel

@@ -1,0 +1,79 @@
+"""Plots of the leaderboard: accuracy over the knobs of a probe."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from memkit.errors import MemkitError
+from memkit.files.atomic import atomic_write
+from memkit.probes import MECHANISMS, ProbeResult, make_probe
+
+_COLOURS = (
+    "#5f6b78",
+    "#26303b",
+    "#8d8d97",
+    "#c33c3c",
+    "#e08a26",
+    "#3f7fc4",
+    "#6fb7e8",
+    "#8a5fc4",
+    "#4c9f70",
+    "#b9a03a",
+    "#a0522d",
+)
+_NAMES = {
+    ("recall", "facts"): "load: places seen",
+    ("recall", "distance"): "distance: empty frames since",
+    ("occlusion", "walls"): "of 4 frames in view, those behind walls",
+    ("evolve", "hidden"): "distance: frames of the interruption",
+    ("evolve", "gaps"): "further frames of which nothing is left",
+    ("evolve", "dropped"): "of 6 frames seen, those lost",
+    ("evolve", "noise"): "noise level of the past",
+    ("law", "clips"): "reference clips",
+    ("switch", "facts"): "load: places that changed",
+    ("switch", "distance"): "distance: empty frames since",
+}
+
+
+def plot_curves(rows: Sequence[ProbeResult], probe: str, file: Path) -> None:
+    """Write a PNG with a panel per knob and a line per mechanism: means over the seeds; hollow beyond training.
+
+    Raises `MemkitError` where matplotlib is missing.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MemkitError("The plots of the leaderboard need matplotlib: pip install 'memkit[plots]'.") from error
+    ranges = make_probe(probe).ranges
+    figure = Figure(figsize=(2.0 + 3.2 * len(ranges), 3.2), dpi=90, layout="constrained", facecolor="white")
+    panels: Any = figure.subplots(1, len(ranges), sharey=True, squeeze=False)[0]
+    for panel, (knob, values) in zip(panels, ranges.items(), strict=True):
+        for (name, _), colour in zip(MECHANISMS.items(), _COLOURS, strict=True):
+            if of_mechanism := [row for row in rows if row.mechanism == name]:
+                _line(panel, of_mechanism, knob, [_number(value) for value in values.train], name, colour)
+        panel.axhline(rows[0].chance, color="#bbbbbb", linewidth=1)
+        panel.set(xlabel=_NAMES.get((probe, knob), knob), ylim=(0, 1.03), xticks=[_number(x) for x in values.test])
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel(f"{probe}: accuracy")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=8)
+    with atomic_write(file) as partial:
+        figure.savefig(partial, format="png", metadata={"Software": None})
+
+
+def _line(panel: Any, rows: Sequence[ProbeResult], knob: str, trained: list[float], name: str, colour: str) -> None:
+    values = [_number(value) for value, _ in rows[0].curves[knob]]
+    accuracy = [statistics.fmean(row.curves[knob][i][1] for row in rows) for i in range(len(values))]
+    panel.plot(values, accuracy, color=colour, linewidth=1.3, label=name)
+    filled = [value in trained for value in values]
+    for inside, face in ((True, colour), (False, "white")):
+        chosen = [i for i, each in enumerate(filled) if each == inside]
+        points = [values[i] for i in chosen], [accuracy[i] for i in chosen]
+        panel.plot(*points, "o", markersize=4, color=colour, markerfacecolor=face)
+
+
+def _number(value: Any) -> float:
+    return value[0] if isinstance(value, list | tuple) else value
