@@ -84,6 +84,7 @@ class Occlusion(Probe[OcclusionKnobs]):
     name = "occlusion"
     default_ranges = {"walls": Range((0, 1, 2, 3), (0, 1, 2, 3))}
     knobs_class = OcclusionKnobs
+    pretrain_steps = 600
 
     @property
     def chance(self) -> float:

@@ -46,6 +46,7 @@ class Switch(FactProbe[SwitchKnobs]):
     name = "switch"
     default_ranges = {"facts": Range((2, 3, 5), (2, 3, 5, 7)), "distance": Range((0, 1, 4), (0, 1, 4, 8))}
     knobs_class = SwitchKnobs
+    pretrain_steps = 600
 
     @property
     def past(self) -> int:
