@@ -42,7 +42,8 @@ def pretrained(
     content = json.loads(json.dumps(_content(probe, settings)))
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     file = folder / f"{probe.name}-{digest[:12]}.safetensors"
-    transformer = settings.model(settings.base_seed).to(device)
+    transformer: Any = settings.model(settings.base_seed)
+    transformer.to(device)
     mechanism = Window(transformer, probe).to(device)
     encoder: Any = mechanism.frames.cameras["exact"]
     modules = {"transformer": transformer, "cameras": encoder}
