@@ -11,19 +11,6 @@ from memkit.errors import MemkitError
 from memkit.files.atomic import atomic_write
 from memkit.probes import MECHANISMS, ProbeResult, make_probe
 
-_COLOURS = (
-    "#5f6b78",
-    "#26303b",
-    "#8d8d97",
-    "#c33c3c",
-    "#e08a26",
-    "#3f7fc4",
-    "#6fb7e8",
-    "#8a5fc4",
-    "#4c9f70",
-    "#b9a03a",
-    "#a0522d",
-)
 _NAMES = {
     ("recall", "facts"): "load: places seen",
     ("recall", "distance"): "distance: empty frames since",
@@ -44,6 +31,7 @@ def plot_curves(rows: Sequence[ProbeResult], probe: str, file: Path) -> None:
     Raises `MemkitError` where matplotlib is missing.
     """
     try:
+        from matplotlib import colormaps
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MemkitError("The plots of the leaderboard need matplotlib: pip install 'memkit[plots]'.") from error
@@ -51,9 +39,11 @@ def plot_curves(rows: Sequence[ProbeResult], probe: str, file: Path) -> None:
     figure = Figure(figsize=(2.0 + 3.2 * len(ranges), 3.2), dpi=90, layout="constrained", facecolor="white")
     panels: Any = figure.subplots(1, len(ranges), sharey=True, squeeze=False)[0]
     for panel, (knob, values) in zip(panels, ranges.items(), strict=True):
-        for (name, _), colour in zip(MECHANISMS.items(), _COLOURS, strict=True):
+        for i, name in enumerate(MECHANISMS):
             if of_mechanism := [row for row in rows if row.mechanism == name]:
-                _line(panel, of_mechanism, knob, [_number(value) for value in values.train], name, colour)
+                _line(
+                    panel, of_mechanism, knob, [_number(value) for value in values.train], name, colormaps["tab20"](i)
+                )
         panel.axhline(rows[0].chance, color="#bbbbbb", linewidth=1)
         panel.set(xlabel=_NAMES.get((probe, knob), knob), ylim=(0, 1.03), xticks=[_number(x) for x in values.test])
         panel.spines[["top", "right"]].set_visible(False)
@@ -64,7 +54,7 @@ def plot_curves(rows: Sequence[ProbeResult], probe: str, file: Path) -> None:
         figure.savefig(partial, format="png", metadata={"Software": None})
 
 
-def _line(panel: Any, rows: Sequence[ProbeResult], knob: str, trained: list[float], name: str, colour: str) -> None:
+def _line(panel: Any, rows: Sequence[ProbeResult], knob: str, trained: list[float], name: str, colour: Any) -> None:
     values = [_number(value) for value, _ in rows[0].curves[knob]]
     accuracy = [statistics.fmean(row.curves[knob][i][1] for row in rows) for i in range(len(values))]
     panel.plot(values, accuracy, color=colour, linewidth=1.3, label=name)
