@@ -76,7 +76,8 @@ class FramesInView(Mechanism):
     def selected(self, batch: ProbeBatch) -> ProbeBatch:
         """The batch with the selected frames alone, in temporal order."""
         k = min(self.per_frame * len(batch.times), len(batch.memory_times))
-        return batch.take(torch.stack([self._rows(batch, sample, k) for sample in range(len(batch))]))
+        here = batch.to("cpu")  # many small calls
+        return batch.take(torch.stack([self._rows(here, sample, k) for sample in range(len(batch))]))
 
     def _rows(self, batch: ProbeBatch, sample: int, k: int) -> torch.Tensor:
         past, own, count = batch.memory_cameras, batch.cameras, len(batch.memory_times)
