@@ -34,7 +34,8 @@ TABLE = """## Accuracy
 
 Mean over the seeds, and its 95 % interval (Student's t). *Above chance* is the mean over the probes of
 (accuracy − chance) / (1 − chance). *Held* is what is kept per sample of the past, and *ms* the time per chunk, beside
-whatever else the machine did; both are means over the probes. Below are the variants that claims need.
+whatever else the machine did; both are means over the probes. Means are over those probes that have rows, and
+mechanisms with rows of more probes come first. Below are the variants that claims need.
 """
 
 CONTROLS = """## Controls
@@ -79,7 +80,7 @@ def page_text(rows: Sequence[ProbeResult]) -> str:
     if not rows:
         return "# Leaderboard\n\nNothing is measured yet.\n"
     settings, probes = rows[0].settings, _probes(rows)
-    chances = ", ".join(f"{probe} {default_rows(rows, probe)[0].chance:.2f}" for probe in probes)
+    chances = ", ".join(f"{probe} {default_rows(rows, probe)[0].chance:.3g}" for probe in probes)
     parts = [
         INTRODUCTION.format(size="0.53 M", **{name: settings[name] for name in ("steps", "batch")}),
         _state(rows),
@@ -117,7 +118,7 @@ def accuracy_table(rows: Sequence[ProbeResult], mechanisms: Sequence[str]) -> st
         ]
         lines.append((order, [f"`{name}`", *shown, f"{order[1]:.2f}" if above else "–", *cost]))
     lines.sort(key=lambda line: line[0], reverse=True)
-    chance = [f"{default_rows(rows, probe)[0].chance:.2f}" for probe in probes]
+    chance = [f"{default_rows(rows, probe)[0].chance:.3g}" for probe in probes]
     return _markdown(
         ["mechanism", *probes, "above chance", "held", "ms"],
         [*(cells for _, cells in lines), ["*chance*", *chance, "0.00", "", ""]],

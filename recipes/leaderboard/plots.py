@@ -11,6 +11,7 @@ from memkit.errors import MemkitError
 from memkit.files.atomic import atomic_write
 from memkit.probes import MECHANISMS, ProbeResult, make_probe
 
+_MARKERS = "os^Dv<>PX*"
 _NAMES = {
     ("recall", "facts"): "load: places seen",
     ("recall", "distance"): "distance: empty frames since",
@@ -39,11 +40,11 @@ def plot_curves(rows: Sequence[ProbeResult], probe: str, file: Path) -> None:
     figure = Figure(figsize=(2.0 + 3.2 * len(ranges), 3.2), dpi=90, layout="constrained", facecolor="white")
     panels: Any = figure.subplots(1, len(ranges), sharey=True, squeeze=False)[0]
     for panel, (knob, values) in zip(panels, ranges.items(), strict=True):
-        for i, name in enumerate(MECHANISMS):
+        for number, name in enumerate(MECHANISMS):
             if of_mechanism := [row for row in rows if row.mechanism == name]:
-                _line(
-                    panel, of_mechanism, knob, [_number(value) for value in values.train], name, colormaps["tab20"](i)
-                )
+                trained = [_number(value) for value in values.train]
+                look = {"color": colormaps["tab20"]((2 * number + number // 10) % 20), "marker": _MARKERS[number % 10]}
+                _line(panel, of_mechanism, knob, trained, look)
         panel.axhline(rows[0].chance, color="#bbbbbb", linewidth=1)
         panel.set(xlabel=_NAMES.get((probe, knob), knob), ylim=(0, 1.03), xticks=[_number(x) for x in values.test])
         panel.spines[["top", "right"]].set_visible(False)
@@ -54,15 +55,14 @@ def plot_curves(rows: Sequence[ProbeResult], probe: str, file: Path) -> None:
         figure.savefig(partial, format="png", metadata={"Software": None})
 
 
-def _line(panel: Any, rows: Sequence[ProbeResult], knob: str, trained: list[float], name: str, colour: Any) -> None:
+def _line(panel: Any, rows: Sequence[ProbeResult], knob: str, trained: list[float], look: dict[str, Any]) -> None:
     values = [_number(value) for value, _ in rows[0].curves[knob]]
     accuracy = [statistics.fmean(row.curves[knob][i][1] for row in rows) for i in range(len(values))]
-    panel.plot(values, accuracy, color=colour, linewidth=1.3, label=name)
-    filled = [value in trained for value in values]
-    for inside, face in ((True, colour), (False, "white")):
-        chosen = [i for i, each in enumerate(filled) if each == inside]
-        points = [values[i] for i in chosen], [accuracy[i] for i in chosen]
-        panel.plot(*points, "o", markersize=4, color=colour, markerfacecolor=face)
+    look |= {"linewidth": 1.2, "markersize": 5, "alpha": 0.9}
+    panel.plot(values, accuracy, label=rows[0].mechanism, **look)
+    beyond = [i for i, value in enumerate(values) if value not in trained]
+    look |= {"linestyle": "none", "markerfacecolor": "white", "alpha": 1.0}
+    panel.plot([values[i] for i in beyond], [accuracy[i] for i in beyond], **look)
 
 
 def _number(value: Any) -> float:
