@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,15 @@ class Run:
     seed: int
     settings: ProbeSettings
 
-    @property
+    @cached_property
+    def fields(self) -> dict[str, Any]:
+        """The fields of its row that say what is run."""
+        return run_settings(mechanism_of(self.mechanism), self.probe, self.settings)
+
+    @cached_property
     def identity(self) -> str:
         """All that its row follows from: see `ProbeResult.identity`."""
-        fields = run_settings(mechanism_of(self.mechanism), self.probe, self.settings)
-        return run_identity(self.probe.name, self.mechanism, self.seed, fields)
+        return run_identity(self.probe.name, self.mechanism, self.seed, self.fields)
 
     def result(self, bases: Path, device: str) -> ProbeResult:
         """Train and measure."""
@@ -85,7 +90,7 @@ class Rows:
         FileError: the file is damaged or cannot be written.
     """
 
-    def __init__(self, file: Path, runs: Iterable[Run] = ()) -> None:
+    def __init__(self, file: Path, runs: Sequence[Run] = ()) -> None:
         self.file = file
         for row in self.read():
             for run in runs:
@@ -110,8 +115,7 @@ class Rows:
 def _check_comparable(file: Path, row: ProbeResult, run: Run) -> None:
     if row.probe != run.probe.name:
         return
-    now = run_settings(mechanism_of(run.mechanism), run.probe, run.settings)
-    names = ["settings"]
+    now, names = run.fields, ["settings"]
     if row.mechanism == run.mechanism and row.knobs == now["knobs"]:
         names += ["ranges", "options"]
     for name in names:
