@@ -76,7 +76,6 @@ def write_page(rows: Sequence[ProbeResult], out: Path) -> Path:
 
 def page_text(rows: Sequence[ProbeResult]) -> str:
     """The page in Markdown; the same for the same rows in any order."""
-    rows = sorted(rows, key=lambda row: row.identity)
     if not rows:
         return "# Leaderboard\n\nNothing is measured yet.\n"
     settings, probes = rows[0].settings, _probes(rows)
