@@ -16,9 +16,9 @@ from memkit.probes.law import Law, LawKnobs
 from memkit.probes.mechanisms import MECHANISMS, Mechanism, import_mechanism
 from memkit.probes.occlusion import Occlusion, OcclusionKnobs
 from memkit.probes.pretrain import pretrained
-from memkit.probes.probe import Probe, ProbeKnobs
+from memkit.probes.probe import Probe, ProbeKnobs, Range
 from memkit.probes.recall import Recall, RecallKnobs
-from memkit.probes.run import ProbeResult, run_probe
+from memkit.probes.run import ProbeResult, run_identity, run_probe, run_settings
 from memkit.probes.settings import ProbeSettings
 from memkit.probes.switch import Switch, SwitchKnobs
 from memkit.probes.table import probe_table, read_results, write_results
@@ -39,6 +39,7 @@ __all__ = [
     "ProbeResult",
     "ProbeSettings",
     "Question",
+    "Range",
     "Recall",
     "RecallKnobs",
     "Switch",
@@ -48,6 +49,8 @@ __all__ = [
     "pretrained",
     "probe_table",
     "read_results",
+    "run_identity",
     "run_probe",
+    "run_settings",
     "write_results",
 ]

@@ -64,6 +64,19 @@ class ProbeBatch:
     def __len__(self) -> int:
         return len(self.target)
 
+    def to(self, device: torch.device | str) -> ProbeBatch:
+        """The same samples with what a model sees on a device; questions stay where they are."""
+        past, own = self.memory_cameras, self.cameras
+        return replace(
+            self,
+            memory=self.memory.to(device),
+            memory_cameras=Cameras(past.c2w.to(device), past.intrinsics.to(device)),
+            target=self.target.to(device),
+            cameras=Cameras(own.c2w.to(device), own.intrinsics.to(device)),
+            text=self.text.to(device),
+            depth=None if self.depth is None else self.depth.to(device),
+        )
+
     @property
     def clips(self) -> Float[Tensor, "batch clips channels length height width"]:
         """The past as reference clips; frames that do not belong to clips are clips of one frame."""
@@ -108,6 +121,10 @@ class ProbeBatch:
             memory_cameras=Cameras(past.c2w[rows], past.intrinsics[rows]),
             depth=None if self.depth is None else self.depth[rows],
         )
+
+    def with_random_memory(self, generator: torch.Generator) -> ProbeBatch:
+        """The control with a meaningless past: noise in place of its frames."""
+        return replace(self, memory=torch.randn(self.memory.shape, generator=generator).to(self.memory))
 
     def concealed(self) -> ProbeBatch:
         """The same samples without what is to be found: no questions, and of the target only the given frames."""

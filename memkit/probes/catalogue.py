@@ -18,6 +18,8 @@ PROBES: dict[str, type[Probe[Any]]] = {kind.name: kind for kind in (Recall, Occl
 def make_probe(name: str, **knobs: Any) -> Probe[Any]:
     """A probe by its name, with these knobs and the defaults of all others.
 
+    Of these others, some have ranges: they change in training from batch to batch, and several values are tested.
+
     Raises `InputError` for an unknown name or knob, and knobs that do not fit each other.
     """
     if name not in PROBES:
@@ -26,4 +28,4 @@ def make_probe(name: str, **knobs: Any) -> Probe[Any]:
     known = kind.knobs_class.__dataclass_fields__
     if unknown := sorted(knobs.keys() - known):
         raise InputError(f"{name} has no knobs {unknown}; it has {', '.join(known)}.")
-    return kind(kind.knobs_class(**knobs))
+    return kind(kind.knobs_class(**knobs), {name: x for name, x in kind.default_ranges.items() if name not in knobs})

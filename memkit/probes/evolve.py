@@ -12,7 +12,7 @@ from memkit.errors import InputError
 from memkit.flow import add_noise
 from memkit.probes.batch import ProbeBatch, Question
 from memkit.probes.patterns import empty, fixed_patterns, looking, no_text, pick
-from memkit.probes.probe import Probe, ProbeKnobs
+from memkit.probes.probe import Probe, ProbeKnobs, Range
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class EvolveKnobs(ProbeKnobs):
 
     states: int = 7
     """States of the process, a prime number, so that any two frames show the rate; chance is one in so many."""
-    seen: int = 4
+    seen: int = 6
     """Frames before the interruption."""
     hidden: int = 2
     """Frames of the interruption that are in the past, and show nothing: the distance."""
@@ -52,6 +52,12 @@ class Evolve(Probe[EvolveKnobs]):
     """
 
     name = "evolve"
+    default_ranges = {
+        "hidden": Range((0, 2, 4), (0, 2, 4, 6)),
+        "gaps": Range(((0,),), ((0,), (3,), (6,))),
+        "dropped": Range((0,), (0, 1, 2)),
+        "noise": Range((0.0,), (0.0, 0.3, 0.6)),
+    }
     knobs_class = EvolveKnobs
 
     @property

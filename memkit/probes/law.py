@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +13,11 @@ from torch import Tensor
 from memkit.errors import InputError
 from memkit.probes.batch import ProbeBatch, Question
 from memkit.probes.patterns import TEXT_DIM, codebook, fixed_patterns, looking, pick
-from memkit.probes.probe import Probe, ProbeKnobs
+from memkit.probes.probe import Probe, ProbeKnobs, Range, Split
+
+EASED, EASED_STEPS = 0.7, 400
+"""Share of the samples of training whose first reference clip begins as the chunk does, and the number of batches until
+none does: without it, an encoder of clips for a frozen model learns nothing for a thousand steps."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ class Law(Probe[LawKnobs]):
     """
 
     name = "law"
+    default_ranges = {"clips": Range((1, 2, 3), (1, 2, 3, 5))}
     knobs_class = LawKnobs
     pretrain_steps = 1200
 
@@ -71,7 +78,21 @@ class Law(Probe[LawKnobs]):
         """What each state looks like, the same in all samples."""
         return fixed_patterns(self.knobs.states, self.knobs.size)
 
-    def sample(self, generator: torch.Generator, batch: int) -> ProbeBatch:
+    def batches(self, split: Split, seed: int, size: int) -> Iterator[ProbeBatch]:
+        """Batches as of any probe; in training, the target itself is among the clips at first.
+
+        More precisely, in a share of the samples that falls from `EASED` to 0 over the first `EASED_STEPS` batches, the
+        first reference clip begins at the state of the given frame. What is to follow can be copied there.
+        """
+        generator = self.generator(split, seed)
+        for step in itertools.count():
+            if split == "test":
+                yield self.sample(generator, size)
+            else:
+                yield self._drawn(generator).sample(generator, size, EASED * max(0.0, 1 - step / EASED_STEPS))
+
+    def sample(self, generator: torch.Generator, batch: int, eased: float = 0.0) -> ProbeBatch:
+        """``batch`` new samples; in a share ``eased`` of them, the first clip begins as the chunk does."""
         knobs, count = self.knobs, self.knobs.states
         looks = codebook(generator, batch, knobs.looks, knobs.size, self.states)
         law = torch.randint(1, count, (batch, 1), generator=generator)
@@ -80,6 +101,9 @@ class Law(Probe[LawKnobs]):
         starts = torch.randint(knobs.starts or count, (batch, knobs.clips, 1), generator=generator)
         clips = [self._run(each, law, count) + picture for each in starts.unbind(1)]
         start = torch.randint(count, (batch, 1), generator=generator)
+        if eased:
+            first = torch.rand(batch, 1, generator=generator) < eased
+            clips[0] = self._run(torch.where(first, start, starts[:, 0]), law, count) + picture
         run, states = self._run(start, law, self.frames), (start + law * torch.arange(self.frames)) % count
         asked = range(1, self.frames)
         laws = tuple(Question("law", i, self.states[None], states[:, i], 1 / (count - 1)) for i in asked)

@@ -26,7 +26,7 @@ from memkit.probes.patterns import (
     shuffled,
     then_as_before,
 )
-from memkit.probes.probe import Probe, ProbeKnobs
+from memkit.probes.probe import Probe, ProbeKnobs, Range
 
 FAR, NEAR = 8.0, 0.7
 """Metres from the centre to a place, and from a camera to the wall before it."""
@@ -82,7 +82,9 @@ class Occlusion(Probe[OcclusionKnobs]):
     """
 
     name = "occlusion"
+    default_ranges = {"walls": Range((0, 1, 2, 3), (0, 1, 2, 3))}
     knobs_class = OcclusionKnobs
+    pretrain_steps = 600
 
     @property
     def chance(self) -> float:

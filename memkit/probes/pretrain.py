@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import WanTransformer3DModel
 from filelock import FileLock
 
@@ -24,7 +25,11 @@ KIND, KEY = FileKind("pretrained base of a probe", "memkit-probe-base", 1), "bas
 
 
 def pretrained(
-    probe: Probe[Any], settings: ProbeSettings, folder: Path, progress: bool = False
+    probe: Probe[Any],
+    settings: ProbeSettings,
+    folder: Path,
+    progress: bool = False,
+    device: torch.device | str = "cpu",
 ) -> tuple[WanTransformer3DModel, CameraEncoder]:
     """A model and its encoder of cameras, trained on the probe with its whole past in the sequence.
 
@@ -37,8 +42,9 @@ def pretrained(
     content = json.loads(json.dumps(_content(probe, settings)))
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     file = folder / f"{probe.name}-{digest[:12]}.safetensors"
-    transformer = settings.model(settings.base_seed)
-    mechanism = Window(transformer, probe)
+    transformer: Any = settings.model(settings.base_seed)
+    transformer.to(device)
+    mechanism = Window(transformer, probe).to(device)
     encoder: Any = mechanism.frames.cameras["exact"]
     modules = {"transformer": transformer, "cameras": encoder}
     with writing(folder):
@@ -46,7 +52,7 @@ def pretrained(
         lock = FileLock(file.with_suffix(".lock"))
     with lock:
         if not file.exists():
-            batches, steps = probe.batches("pretrain", settings.base_seed, settings.batch), _steps(probe, settings)
+            batches, steps = probe.batches("pretrain", settings.base_seed, settings.batch), base_steps(probe, settings)
             title = f"{probe.name}: base" if progress else ""
             losses = train(transformer, mechanism, batches, settings, steps, settings.base_seed, title)
             tensors = {f"{name}.{key}": x for name, each in modules.items() for key, x in each.state_dict().items()}
@@ -65,9 +71,11 @@ def pretrained(
 def _content(probe: Probe[Any], settings: ProbeSettings) -> dict[str, Any]:
     """All that the base depends on."""
     used = {name: value for name, value in asdict(settings).items() if name not in ("steps", "samples")}
-    used["pretrain_steps"] = _steps(probe, settings)
-    return {"probe": probe.name, "knobs": asdict(probe.knobs), "settings": used}
+    used["pretrain_steps"] = base_steps(probe, settings)
+    ranges = {name: each.train for name, each in probe.ranges.items()}
+    return {"probe": probe.name, "knobs": asdict(probe.knobs), "ranges": ranges, "settings": used}
 
 
-def _steps(probe: Probe[Any], settings: ProbeSettings) -> int:
+def base_steps(probe: Probe[Any], settings: ProbeSettings) -> int:
+    """Training steps of the base."""
     return probe.pretrain_steps if settings.pretrain_steps is None else settings.pretrain_steps

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import ClassVar, Generic, Literal, TypeVar
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,6 +18,19 @@ from memkit.probes.batch import ProbeBatch
 from memkit.probes.patterns import CHANNELS
 
 Split = Literal["pretrain", "train", "test"]
+
+
+class Range(NamedTuple):
+    """Values of one knob."""
+
+    train: tuple[Any, ...]
+    """One of these is drawn for each batch of training."""
+    test: tuple[Any, ...]
+    """Each of these is tested; those that do not occur in training show what a mechanism does beyond it."""
+
+
+Ranges = Mapping[str, Range]
+NO_RANGES: Ranges = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -50,8 +64,13 @@ class Probe(ABC, Generic[Knobs]):
     pretrain_steps: ClassVar[int] = 400
     """Training steps after which a model with everything in its sequence is right, with the default knobs."""
 
-    def __init__(self, knobs: Knobs | None = None) -> None:
+    default_ranges: ClassVar[Ranges] = NO_RANGES
+    """The ranges of those knobs that `make_probe` does not fix."""
+
+    def __init__(self, knobs: Knobs | None = None, ranges: Ranges = NO_RANGES) -> None:
+        """``ranges``: values of knobs that change from batch to batch in training; ``knobs``: those of the test."""
         self.knobs: Knobs = self.knobs_class() if knobs is None else knobs  # pyright: ignore
+        self.ranges = dict(ranges)
 
     @abstractmethod
     def sample(self, generator: torch.Generator, batch: int) -> ProbeBatch:
@@ -96,12 +115,22 @@ class Probe(ABC, Generic[Knobs]):
         """An endless stream of batches. Streams of other splits, seeds or probes are independent of each other."""
         generator = self.generator(split, seed)
         while True:
-            yield self.sample(generator, size)
+            probe = self if split == "test" else self._drawn(generator)
+            yield probe.sample(generator, size)
 
     def generator(self, split: Split, seed: int) -> torch.Generator:
         """The generator of a stream of batches."""
         digest = hashlib.sha256(f"{self.name}/{split}/{seed}".encode()).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
+
+    def at(self, **knobs: Any) -> Probe[Knobs]:
+        """The same probe with other values of some knobs, and without ranges."""
+        return type(self)(replace(self.knobs, **knobs))
+
+    def _drawn(self, generator: torch.Generator) -> Probe[Knobs]:
+        """The same probe with one of the values of each range."""
+        values = {name: each.train for name, each in self.ranges.items()}
+        return self.at(**{name: x[int(torch.randint(len(x), (1,), generator=generator))] for name, x in values.items()})
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.knobs})"

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
-from memkit.errors import InputError
 from memkit.probes.batch import ProbeBatch, Question
+from memkit.probes.facts import FactKnobs, FactProbe
 from memkit.probes.patterns import (
     codebook,
     empty,
@@ -23,7 +23,7 @@ from memkit.probes.patterns import (
     shuffled,
     then_as_before,
 )
-from memkit.probes.probe import Probe, ProbeKnobs
+from memkit.probes.probe import Range
 
 ELSEWHERE = 6.0
 """Metres that a distractor's camera stands beside: with a field of view of 30°, too far for it to see anything of what
@@ -31,46 +31,27 @@ a camera in the middle sees in the same direction within 10 m."""
 
 
 @dataclass(frozen=True)
-class RecallKnobs(ProbeKnobs):
-    """How much was seen, how long ago, and what else."""
+class RecallKnobs(FactKnobs):
+    """How much was seen, how long ago, and what else.
 
-    facts: int = 4
-    """Places around the camera, each seen once: the load."""
-    distractors: int = 1
-    """Frames in between that show patterns in directions of the facts, each from a spot beside."""
-    distance: int = 1
-    """Empty frames after the last fact, from such a spot."""
-    queries: int = 2
-    """Frames of the chunk; each comes back to another fact."""
-    patterns: int = 8
-    """Patterns of each sample's codebook, any number of which may be seen: chance is one in so many."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 1 <= self.queries <= self.facts or self.patterns < 2 or min(self.distractors, self.distance) < 0:
-            raise InputError(f"{self}: give 1 ≤ queries ≤ facts, 2 patterns or more, and nothing below 0.")
+    ``facts`` are places seen once; ``distractors`` are frames in between that show patterns in directions of the facts,
+    each from a spot beside, as do the ``distance`` empty frames.
+    """
 
 
-class Recall(Probe[RecallKnobs]):
+class Recall(FactProbe[RecallKnobs]):
     """The camera turns and sees one pattern in each direction; then it comes back to some of the directions.
 
     Directions are at equal angles from a random one; facts and distractors come in random order.
     """
 
     name = "recall"
+    default_ranges = {"facts": Range((2, 4, 8), (2, 4, 8, 12)), "distance": Range((0, 2, 6), (0, 2, 6, 12))}
     knobs_class = RecallKnobs
-
-    @property
-    def chance(self) -> float:
-        return 1 / self.knobs.patterns
 
     @property
     def past(self) -> int:
         return self.knobs.facts + self.knobs.distractors + self.knobs.distance
-
-    @property
-    def frames(self) -> int:
-        return self.knobs.queries
 
     def sample(self, generator: torch.Generator, batch: int) -> ProbeBatch:
         knobs = self.knobs

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from memkit.errors import InputError
 from memkit.probes.batch import ProbeBatch, Question
+from memkit.probes.facts import FactKnobs, FactProbe
 from memkit.probes.patterns import (
     codebook,
     empty,
@@ -22,31 +22,21 @@ from memkit.probes.patterns import (
     shuffled,
     then_as_before,
 )
-from memkit.probes.probe import Probe, ProbeKnobs
+from memkit.probes.probe import Range
 
 
 @dataclass(frozen=True)
-class SwitchKnobs(ProbeKnobs):
-    """How many places changed, how many did not, and how long ago."""
+class SwitchKnobs(FactKnobs):
+    """How many places changed, how many did not, and how long ago.
 
-    facts: int = 3
-    """Places that are seen twice, each time with another pattern: the load."""
-    distractors: int = 1
-    """Places that are seen once, in either round, and not asked for."""
-    distance: int = 1
-    """Empty frames after the second round, in which the camera looks between two places."""
-    queries: int = 2
-    """Frames of the chunk; each comes back to another place that changed."""
-    patterns: int = 8
-    """Patterns of each sample's codebook: chance is one in so many."""
+    ``facts`` are places seen twice, each time with another pattern; ``distractors`` are places seen once, in either
+    round. In the ``distance`` empty frames the camera looks between two places.
+    """
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 1 <= self.queries <= self.facts or self.patterns < 2 or min(self.distractors, self.distance) < 0:
-            raise InputError(f"{self}: give 1 ≤ queries ≤ facts, 2 patterns or more, and nothing below 0.")
+    facts: int = 5
 
 
-class Switch(Probe[SwitchKnobs]):
+class Switch(FactProbe[SwitchKnobs]):
     """The camera looks around twice, each time in a new order; in between, some places have changed.
 
     Both facts are in memory, under the same camera, and only their order tells which counts. Taking either by chance
@@ -54,19 +44,13 @@ class Switch(Probe[SwitchKnobs]):
     """
 
     name = "switch"
+    default_ranges = {"facts": Range((2, 3, 5), (2, 3, 5, 7)), "distance": Range((0, 1, 4), (0, 1, 4, 8))}
     knobs_class = SwitchKnobs
-
-    @property
-    def chance(self) -> float:
-        return 1 / self.knobs.patterns
+    pretrain_steps = 600
 
     @property
     def past(self) -> int:
         return 2 * self.knobs.facts + self.knobs.distractors + self.knobs.distance
-
-    @property
-    def frames(self) -> int:
-        return self.knobs.queries
 
     def sample(self, generator: torch.Generator, batch: int) -> ProbeBatch:
         knobs, facts = self.knobs, self.knobs.facts

@@ -35,6 +35,17 @@ def read_results(file: Path) -> list[ProbeResult]:
     return [ProbeResult(**row) for row in rows]
 
 
+def other_settings(results: Sequence[ProbeResult], others: Sequence[ProbeResult]) -> dict[str, str]:
+    """By probe, the settings of ``others`` that differ from those of the results: such rows are not comparable."""
+    found = {}
+    for result in results:
+        for row in (row for row in others if row.probe == result.probe and row.settings != result.settings):
+            names = sorted({**row.settings, **result.settings})
+            pairs = [(name, row.settings.get(name), result.settings.get(name)) for name in names]
+            found[row.probe] = ", ".join(f"{name} {a} instead of {b}" for name, a, b in pairs if a != b)
+    return found
+
+
 def probe_table(results: Sequence[ProbeResult], marked: str | None = None) -> str:
     """A table of accuracies: one row per mechanism, one column per probe, means over the seeds.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -23,6 +24,15 @@ def at(cameras: Cameras, *index: int) -> Cameras:
 def empty(batch: ProbeBatch) -> torch.Tensor:
     """[batch, past]: frames that show nothing."""
     return batch.memory.movedim(2, 1).flatten(2).abs().amax(2) == 0
+
+
+def test_ranges_change_in_training_and_not_in_the_test():
+    probe = make_probe("recall", facts=3)
+    assert probe.ranges.keys() == {"distance"} and make_probe("recall", facts=3, distance=1).ranges == {}
+    for split, lengths in {"pretrain": {4, 6, 10}, "train": {4, 6, 10}, "test": {6}}.items():
+        batches = itertools.islice(probe.batches(split, 1, 2), 30)
+        assert {batch.memory.shape[2] for batch in batches} == lengths
+    assert probe.at(distance=4).past == 8 and probe.at(distance=4).ranges == {}
 
 
 # -- recall ------------------------------------------------------------------------------------------------------------
@@ -109,7 +119,9 @@ def test_walls_show_patterns_of_the_codebook_that_are_wrong():
 # -- evolve ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("knobs", [{}, {"gaps": (1, 3)}, {"dropped": 2}, {"hidden": 0, "queries": 1}, {"states": 5}])
+@pytest.mark.parametrize(
+    "knobs", [{}, {"gaps": (1, 3)}, {"dropped": 2}, {"hidden": 0, "queries": 1}, {"states": 5, "seen": 4}]
+)
 def test_of_evolve_the_frozen_state_is_never_right_and_the_rate_always(knobs):
     probe = Evolve(EvolveKnobs(**knobs))
     batch = probe.sample(torch.Generator().manual_seed(1), 300)
@@ -120,10 +132,13 @@ def test_of_evolve_the_frozen_state_is_never_right_and_the_rate_always(knobs):
 
 def test_gaps_drops_and_noise():
     assert {
-        sample("evolve", 1, gaps=(0, 4)).times[0],
-        *(Evolve(EvolveKnobs(gaps=(0, 4))).sample(torch.Generator().manual_seed(i), 1).times[0] for i in range(9)),
+        sample("evolve", 1, seen=4, gaps=(0, 4)).times[0],
+        *(
+            Evolve(EvolveKnobs(seen=4, gaps=(0, 4))).sample(torch.Generator().manual_seed(i), 1).times[0]
+            for i in range(9)
+        ),
     } == {6, 10}
-    hidden = empty(sample("evolve", dropped=1, hidden=3))
+    hidden = empty(sample("evolve", seen=4, dropped=1, hidden=3))
     assert (
         (hidden[:, :4].sum(1) == 1).all()
         and hidden[:, 4:].all()
@@ -176,6 +191,25 @@ def test_memory_of_another_name_follows_its_law():
     law = (batch.questions[0].answer - (batch.target[:, :, 0].flatten(1) @ probe.states.flatten(1).T).argmax(1)) % 5
     right = probe.score(probe.oracle(batch.with_memory_of(other)), batch)[:, :2]
     assert torch.equal(right, (law == law[other])[:, None].expand(-1, 2))
+
+
+def test_the_target_is_among_the_clips_of_training_at_first(monkeypatch):
+    """A share of them that falls to that of accidents, one in five, over the steps; never in the test."""
+    monkeypatch.setattr("memkit.probes.law.EASED_STEPS", 4)
+    probe = make_probe("law", clips=2)
+    states = probe.states.flatten(1)
+
+    def shares(split, count):
+        found = []
+        for batch in itertools.islice(probe.batches(split, 1, 400), count):
+            frames = batch.clips[:, 0, :, 0], batch.clips[:, 1, :, 0], batch.target[:, :, 0]
+            first, second, chunk = ((each.flatten(1) @ states.T).argmax(1) for each in frames)
+            found.append([(each == chunk).float().mean().item() for each in (first, second)])
+        return torch.tensor(found)
+
+    wanted = torch.tensor([[0.76, 0.2], [0.62, 0.2], [0.48, 0.2], [0.34, 0.2], [0.2, 0.2]])
+    assert torch.allclose(shares("train", 5), wanted, atol=0.08)
+    assert torch.allclose(shares("test", 2), torch.full((2, 2), 0.2), atol=0.08)
 
 
 # -- switch ------------------------------------------------------------------------------------------------------------

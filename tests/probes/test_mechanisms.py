@@ -10,9 +10,12 @@ from diffusers import WanTransformer3DModel
 
 from memkit.cameras import Cameras
 from memkit.errors import InputError
+from memkit.flow import add_noise
+from memkit.injectors import TeacherForcing
 from memkit.injectors.camera_encoder import CameraEncoder
 from memkit.probes import MECHANISMS, Mechanism, ProbeBatch, ProbeSettings, import_mechanism, make_probe
-from memkit.probes.mechanisms import CachedKeys, FramesInView, LearnedQueries, Window
+from memkit.probes.mechanisms import CachedKeys, FramesInView, LearnedQueries, TeacherForced, Window
+from memkit.probes.mechanisms.forced import frame_graph
 from memkit.probes.training import predict, train
 
 SETTINGS = ProbeSettings(blocks=2, heads=2, batch=4)
@@ -118,6 +121,37 @@ def test_gaps_reach_the_mechanisms(model):
         mechanism, batch, noise = built(name, model, "evolve")
         later = replace(batch, times=tuple(time + 3 for time in batch.times))
         assert not torch.equal(predict(model, mechanism, batch, noise), predict(model, mechanism, later, noise)), name
+
+
+def test_teacher_forcing_trains_what_the_cache_shows(model):
+    """Without a curriculum, the chunk's velocity in the noisy stream is that after its past is written to a cache."""
+    probe = make_probe("evolve", seen=3, hidden=1)
+    batch, mechanism = probe.sample(torch.Generator().manual_seed(2), 2), TeacherForced(model, probe)
+    latents, graph = torch.cat([batch.memory, batch.target], dim=2), frame_graph(batch)
+    noise, sigma = torch.randn(latents.shape), torch.tensor([0.4, 1.0])
+    with torch.no_grad(), TeacherForcing().attach(model) as attached, attached.chunk(graph) as step:
+        forced = step.velocity(model, latents, noise, sigma, batch.text)[:, :, -2:]
+        noisy = add_noise(batch.target, noise[:, :, -2:], sigma)
+        shown = mechanism.shown(model, batch.concealed())
+    with torch.no_grad():
+        streamed = mechanism.velocity(model, batch, noisy, sigma, shown)
+    assert torch.allclose(forced, streamed, atol=1e-5) and not torch.allclose(forced, forced.flip(0), atol=1e-2)
+    roles = [node.role for node in graph.nodes]
+    assert roles == ["seed", "anchor", "anchor", "degraded", "recovery"] and graph.nodes[-1].time == batch.times[0]
+
+
+@pytest.mark.parametrize("part", ["low", "high"])
+def test_a_part_of_the_encoded_memory_can_be_that_of_another_sample(model, part):
+    mechanism, batch, noise = built("encoder", model, "law", clips=2)
+    other = batch.with_memory_of(torch.tensor([1, 2, 0]))
+
+    def shown(another: ProbeBatch, name: str = part) -> torch.Tensor:
+        hidden = batch.concealed()
+        return predict(model, mechanism, batch, noise, mechanism.shown_with(model, hidden, another.concealed(), name))
+
+    own, mixed = predict(model, mechanism, batch, noise), shown(other)
+    assert torch.allclose(shown(batch), own, atol=1e-6) and not torch.allclose(mixed, own, atol=1e-4)
+    assert not torch.allclose(mixed, shown(other, "high" if part == "low" else "low"), atol=1e-4)
 
 
 def test_a_frozen_model_does_not_learn_and_its_encoder_does(model):

@@ -139,16 +139,22 @@ def test_the_control_without_the_past_is_the_same_batch_without_it():
     assert torch.equal(newest.memory, batch.memory[:, :, -2:]) and newest.memory_times == batch.memory_times[-2:]
 
 
+def test_what_a_model_sees_moves_to_a_device():
+    moved = make_probe("occlusion", depth=True).sample(torch.Generator().manual_seed(0), 2).to("meta")
+    seen = [moved.memory, moved.target, moved.text, moved.depth, moved.cameras.c2w, moved.memory_cameras.intrinsics]
+    assert all(x.is_meta for x in seen) and not moved.questions[0].answer.is_meta
+
+
 @pytest.mark.parametrize(
     ("name", "knobs", "said"),
     [
         ("recal", {}, "There is no probe 'recal'; choose of recall"),
         ("recall", {"places": 3}, "recall has no knobs ['places']; it has size, facts"),
-        ("recall", {"queries": 5}, "1 ≤ queries ≤ facts"),
+        ("recall", {"queries": 9}, "1 ≤ queries ≤ facts"),
         ("recall", {"size": 5}, "even size"),
         ("occlusion", {"walls": 4}, "0 ≤ walls < views"),
         ("evolve", {"states": 6}, "prime number"),
-        ("evolve", {"dropped": 3}, "of which 2 are left"),
+        ("evolve", {"dropped": 5}, "of which 2 are left"),
         ("evolve", {"gaps": ()}, "one gap or more"),
         ("law", {"states": 4}, "prime number"),
         ("law", {"queries": 5}, "states − 1 queries"),

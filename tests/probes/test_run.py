@@ -27,8 +27,16 @@ from memkit.probes.mechanisms import NoMemory, Window
 SMALL = ProbeSettings(blocks=2, heads=2, batch=16, lr=4e-3, warmup=20, pretrain_steps=120, steps=10, samples=200)
 TINY = replace(SMALL, pretrain_steps=2, steps=2, batch=4, samples=20, blocks=1)
 PROBE = make_probe("recall", facts=2, distractors=0, distance=0, queries=1, patterns=4)
-OTHER = {"accuracy": 0.5, "low": 0.4, "high": 0.6, "chance": 0.25, "control_accuracy": 0.25, "wrong_accuracy": 0.25}
-ROW = ProbeResult("recall", "mine", 1, {"facts": 2}, **OTHER, kinds={}, bytes=10, seconds=0.002, parameters=5, steps=7)
+OTHER: dict = {
+    "accuracy": 0.5,
+    "low": 0.4,
+    "high": 0.6,
+    "chance": 0.25,
+    "control_accuracy": 0.25,
+    "wrong_accuracy": 0.25,
+}
+OTHER |= {"ranges": {}, "options": {}, "settings": {"steps": 7}, "conditions": {}, "curves": {}, "device": "cpu"}
+ROW = ProbeResult("recall", "mine", 1, {"facts": 2}, **OTHER, kinds={}, bytes=10, seconds=0.002, parameters=5)
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +66,10 @@ def test_with_the_past_in_the_sequence_recall_is_learned(runs):
     assert row.accuracy > 0.9 and row.low <= row.accuracy <= row.high and row.chance == 0.25
     assert abs(row.control_accuracy - 0.25) < 0.12 and abs(row.wrong_accuracy - 0.25) < 0.12
     assert row.kinds == {"fact": row.accuracy} and row.bytes == 2 * (64 + 12) * 4 and row.seconds > 0
+    assert row.conditions.keys() == {"without", "another", "random"} and row.curves == {}
+    assert (
+        row.conditions["another"]["fact"] == row.wrong_accuracy and abs(row.conditions["random"]["fact"] - 0.25) < 0.12
+    )
 
 
 def test_without_the_past_it_is_not(runs):
@@ -104,6 +116,21 @@ def test_a_run_is_its_seed(tmp_path):
     first = row(1)
     assert torch.rand(1) is not None and first == row(1) != row(2)
     torch.set_rng_state(state)
+
+
+def test_a_row_tells_what_it_follows_from(tmp_path):
+    """Ranges of training, options of the mechanism, and the budget; and each value of a range is tested."""
+    probe = make_probe("recall", facts=3, patterns=4)
+    row = run_probe(partial(Window, newest=2), probe, 1, TINY, folder=tmp_path)
+    assert (
+        row.ranges == {"distance": [0, 2, 6]} and row.options == {"newest": 2} and row.settings["pretrain_steps"] == 2
+    )
+    assert [value for value, _ in row.curves["distance"]] == [0, 2, 6, 12] and dict(row.curves["distance"])[
+        2
+    ] == row.accuracy
+    changed = ({"seed": 2}, {"options": {}}, {"ranges": {}}, {"knobs": {}}, {"settings": {}}, {"mechanism": "other"})
+    assert row.identity not in {replace(row, **each).identity for each in changed}
+    assert row.identity == replace(row, accuracy=0.0, seconds=9.0).identity
 
 
 def test_settings_out_of_range_are_refused():
@@ -169,6 +196,8 @@ def test_the_command_runs_a_mechanism_of_the_current_folder(tmp_path, monkeypatc
         "1",
         "--pretrain-steps",
         "1",
+        "--samples",
+        "16",
         "--probes",
         "recall",
         "--leaderboard",

@@ -5,6 +5,7 @@ from functools import partial
 
 from memkit.probes.mechanisms.base import Mechanism, import_mechanism
 from memkit.probes.mechanisms.cache import CachedKeys
+from memkit.probes.mechanisms.forced import TeacherForced
 from memkit.probes.mechanisms.frames import FramesInView, NoMemory, PackedFrames, Window
 from memkit.probes.mechanisms.queries import LearnedQueries, SeparateQueries
 from memkit.probes.mechanisms.tokens import EncodedClips
@@ -34,6 +35,7 @@ __all__ = [
     "NoMemory",
     "PackedFrames",
     "SeparateQueries",
+    "TeacherForced",
     "Window",
     "import_mechanism",
 ]

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from typing import Any, ClassVar
 
 from diffusers import WanTransformer3DModel
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from memkit.errors import InputError
+from memkit.flow import NUM_TRAIN_TIMESTEPS, add_noise
+from memkit.generation.conditioning import conditioning_frames
 from memkit.injectors.camera_encoder import CameraEncoder
 from memkit.injectors.frame_context.config import FrameContextConfig
 from memkit.injectors.frame_context.context import FrameContext
@@ -28,6 +31,8 @@ class Mechanism(nn.Module, ABC):
 
     frozen: ClassVar[bool] = False
     """Whether the transformer stays as it is, so that only this module is trained."""
+    parts: ClassVar[tuple[str, ...]] = ()
+    """Names of the parts of what it shows that can be those of another sample, see `shown_with`."""
 
     def __init__(self, transformer: WanTransformer3DModel, probe: Probe[Any]) -> None:
         super().__init__()
@@ -40,6 +45,37 @@ class Mechanism(nn.Module, ABC):
         The past may be empty, in the control without it. What is to be found is not in the batch, see
         `ProbeBatch.concealed`.
         """
+
+    def shown_with(
+        self, transformer: WanTransformer3DModel, batch: ProbeBatch, other: ProbeBatch, part: str
+    ) -> AbstractContextManager[Any]:
+        """The same as `shown`, with one of its ``parts`` from the past of ``other``: a control."""
+        raise NotImplementedError(f"{type(self).__name__} has no part {part!r}.")
+
+    def loss(
+        self,
+        transformer: WanTransformer3DModel,
+        batch: ProbeBatch,
+        noise: Float[Tensor, "batch channels frames height width"],
+        sigma: Float[Tensor, " batch"],
+    ) -> Float[Tensor, ""]:
+        """Loss of a training step: that of flow matching, on the frames of the chunk that are not given."""
+        shown = self.shown(transformer, batch.concealed())
+        velocity = self.velocity(transformer, batch, add_noise(batch.target, noise, sigma), sigma, shown)
+        return (velocity - (noise - batch.target))[:, :, batch.given :].pow(2).mean()
+
+    def velocity(
+        self,
+        transformer: WanTransformer3DModel,
+        batch: ProbeBatch,
+        noisy: Float[Tensor, "batch channels frames height width"],
+        sigma: Float[Tensor, " batch"],
+        shown: AbstractContextManager[Any],
+    ) -> Float[Tensor, "batch channels frames height width"]:
+        """What the transformer predicts for a noisy chunk inside ``shown``, with the given frames of the chunk."""
+        frames = batch.target[:, :, : batch.given]
+        with shown, conditioning_frames(frames, transformer) if batch.given else nullcontext():
+            return transformer(noisy, sigma * NUM_TRAIN_TIMESTEPS, batch.text, return_dict=False)[0]
 
     def held_bytes(self, batch: ProbeBatch) -> int:
         """Bytes that are held of the past of one sample when its chunk begins: by default all latents and cameras."""

@@ -23,7 +23,8 @@ class CachedKeys(Mechanism):
     """All past frames pass through the model once, clean, and the chunk reads their keys and values at their times.
 
     ``cameras`` is the mode of `PMRoPE`, by which keys and values keep their cameras; with "off", probes with places
-    are out of reach. No gradient flows into what is cached: the model learns to read what it writes.
+    are out of reach. Frames are written ``at_once``, by default all, and see each other and
+    what was written before. No gradient flows into what is cached: the model learns to read what it writes.
     """
 
     def __init__(
@@ -31,10 +32,12 @@ class CachedKeys(Mechanism):
         transformer: WanTransformer3DModel,
         probe: Probe[Any],
         cameras: Literal["off", "phase", "full"] = "phase",
+        at_once: int | None = None,
     ) -> None:
         super().__init__(transformer, probe)
         del self.frames  # cameras are in the positions
         self.per_frame = cached_bytes(transformer, *probe.shape[1:])
+        self.at_once = at_once
         self.positions = PMRoPE(PMRoPEConfig.of(transformer, cameras))
 
     @contextmanager
@@ -50,9 +53,11 @@ class CachedKeys(Mechanism):
             def at(frames: Sequence[int]) -> AbstractContextManager[Any]:
                 return nullcontext() if cameras is None else cameras.chunk(path.frames(frames))
 
-            if past:
-                with at(range(past)), attached.chunk(batch.memory_times, write=True), torch.no_grad():
-                    transformer(batch.memory, torch.zeros(len(batch)), batch.text, return_dict=False)
+            clean, size = torch.zeros(len(batch), device=batch.memory.device), self.at_once or max(1, past)
+            for rows in (range(start, min(start + size, past)) for start in range(0, past, size)):
+                times = batch.memory_times[rows.start : rows.stop]
+                with at(rows), attached.chunk(times, write=True), torch.no_grad():
+                    transformer(batch.memory[:, :, rows.start : rows.stop], clean, batch.text, return_dict=False)
             with at(range(past, len(path))), attached.chunk(batch.times):
                 yield
 

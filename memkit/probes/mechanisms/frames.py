@@ -51,7 +51,7 @@ class PackedFrames(Window):
 
     def __init__(self, transformer: WanTransformer3DModel, probe: Probe[Any], scale: int = 2) -> None:
         super().__init__(transformer, probe)
-        older = -(-max(1, probe.past - 1) // scale) * scale
+        older = 64 * scale
         config = FrameContextConfig.of(transformer, packing=((1, 1), (older, scale)))
         self.frames = FrameContext(config).initialise(transformer)
 
@@ -76,7 +76,8 @@ class FramesInView(Mechanism):
     def selected(self, batch: ProbeBatch) -> ProbeBatch:
         """The batch with the selected frames alone, in temporal order."""
         k = min(self.per_frame * len(batch.times), len(batch.memory_times))
-        return batch.take(torch.stack([self._rows(batch, sample, k) for sample in range(len(batch))]))
+        here = batch.to("cpu")  # many small calls
+        return batch.take(torch.stack([self._rows(here, sample, k) for sample in range(len(batch))]))
 
     def _rows(self, batch: ProbeBatch, sample: int, k: int) -> torch.Tensor:
         past, own, count = batch.memory_cameras, batch.cameras, len(batch.memory_times)

@@ -42,7 +42,7 @@ class LearnedQueries(Mechanism):
     @contextmanager
     def shown(self, transformer: WanTransformer3DModel, batch: ProbeBatch) -> Iterator[None]:
         own, past = batch.poses()
-        noise = torch.randn(batch.target.shape, generator=self._generator)
+        noise = torch.randn(batch.target.shape, generator=self._generator).to(batch.target)
         start, there = batch.times[0], len(batch.memory_times) > 0
         with (
             self.query.attach(transformer) as attached,
@@ -88,7 +88,7 @@ class SeparateQueries(Mechanism):
             own, past = batch.poses()
             start = batch.times[0]
             memory = self.module(
-                torch.randn(batch.target.shape, generator=self._generator),
+                torch.randn(batch.target.shape, generator=self._generator).to(batch.target),
                 batch.memory,
                 batch.text,
                 positions=[time - start for time in batch.times],
