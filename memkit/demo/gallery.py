@@ -29,7 +29,7 @@ from memkit.rollout.methods import NewestContext
 from memkit.rollout.rollout import Rollout
 from memkit.training.load import load_backbone
 from memkit.training.settings import RunSettings
-from memkit.video.writer import write_video
+from memkit.video.frames import write_video
 from memkit.worlds.event import FPS, IMAGE_SIZE, NUM_FRAMES
 from memkit.worlds.gallery_scores import CHANCE, score_chunk
 from memkit.worlds.gallery_tours import GalleryClip, GalleryTour
@@ -38,7 +38,7 @@ WEIGHTS = Path(__file__).parents[1] / "weights" / "tiny-gallery"
 """tiny-wan trained on galleries with its past in the sequence: ``transformer`` and ``method/context``."""
 CHUNKS = 4
 _STRIDE, _SHOWN = NUM_FRAMES - 1, 4
-_KNOWN = (CHUNKS - 1) * _STRIDE + 1
+KNOWN = (CHUNKS - 1) * _STRIDE + 1
 _CONTEXT_FRAMES = 20
 _CONDITIONS = ("with memory", "without memory")
 
@@ -101,20 +101,20 @@ def _generate(
     backbone.pipeline().set_progress_bar_config(disable=True)
     each = [clip.cameras(CHUNKS * _STRIDE + 1, FPS) for clip in clips]
     cameras = Cameras(torch.stack([at.c2w for at in each]), torch.stack([at.intrinsics for at in each]))
-    last = slice(_KNOWN - 1, None)
+    last = slice(KNOWN - 1, None)
     captions = [GalleryTour(clip.source, CHUNKS, _STRIDE / FPS).part(CHUNKS - 1).motion for clip in clips]
     videos = []
-    for first in (0, _KNOWN - 1):
-        seen = slice(first, _KNOWN)
+    for first in (0, KNOWN - 1):
+        seen = slice(first, KNOWN)
         rollout = Rollout(backbone, method, steps=steps, guidance_scale=1.0)
         rollout.observe(real[:, seen], Cameras(cameras.c2w[:, seen], cameras.intrinsics[:, seen]))
         at = Cameras(cameras.c2w[:, last], cameras.intrinsics[:, last])
-        videos.append(torch.cat([real[:, :_KNOWN], rollout.generate(captions, at, list(seeds))[:, 1:]], dim=1))
+        videos.append(torch.cat([real[:, :KNOWN], rollout.generate(captions, at, list(seeds))[:, 1:]], dim=1))
     return videos
 
 
 def _shares(clip: GalleryClip, video: UInt8[Tensor, "frames h w 3"]) -> dict[str, float | None]:
-    scores = score_chunk(clip, FPS, video, _KNOWN, NUM_FRAMES)._asdict()
+    scores = score_chunk(clip, FPS, video, KNOWN, NUM_FRAMES)._asdict()
     return {name: None if math.isnan(scores[name]) else scores[name] for name in _SCORES}
 
 
@@ -132,7 +132,7 @@ def _sheet(rows: dict[str, Any], real: Tensor, made: dict[str, Tensor]):
 
     sections = []
     for i, (seed, row) in enumerate(list(rows.items())[:_SHOWN]):
-        strips = [("truth", real[i, _KNOWN - 1 :])]
-        strips += [(label(name, row), video[i, _KNOWN - 1 :]) for name, video in made.items()]
+        strips = [("truth", real[i, KNOWN - 1 :])]
+        strips += [(label(name, row), video[i, KNOWN - 1 :]) for name, video in made.items()]
         sections.append((f"{row['gallery']}, seed {seed}: the panels come back; the first frame is given", strips))
     return contact_sheet(sections, columns=9, height=64)
