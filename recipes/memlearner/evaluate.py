@@ -62,10 +62,13 @@ class Evaluate(Command):
     """Number of rooms per batch."""
     keep: int = 8
     """Number of videos per comparison to keep in OUT/evaluation."""
+    comparisons: tuple[Comparison, ...] = COMPARISONS
+    """Comparisons to measure."""
 
 
-def evaluate(command: Evaluate, comparisons: Sequence[Comparison] = COMPARISONS) -> Run:
-    """Measure what is missing. Returns the rows of a run and of the controls."""
+def evaluate(command: Evaluate, comparisons: Sequence[Comparison] | None = None) -> Run:
+    """Measure what is missing, by default all of the command. Returns the rows of a run and of the controls."""
+    comparisons = command.comparisons if comparisons is None else comparisons
     config = command.config
     names = ("model", "sampling_steps", "guidance_scale", "history_guidance", "video_chunks", "budget")
     settings = {name: getattr(config, name) for name in names} | {"noise_seed": command.noise_seed}
@@ -88,7 +91,7 @@ def controls(command: Evaluate, backbone: WanBackbone | None = None) -> Run:
     backbone = backbone or load_backbone(config)
     settings = {"model": config.model, "video_chunks": config.video_chunks} | _suite(command)
     rows = ResultStore(config.folder / "controls.jsonl", settings, ROWS[config.suite])
-    for comparison in COMPARISONS:
+    for comparison in command.comparisons:
         Evaluator(command, backbone).measure_controls(comparison, rows)
     return dict(rows.rows)
 

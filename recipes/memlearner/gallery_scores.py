@@ -78,7 +78,8 @@ def tables(runs: Mapping[str, Sequence[Mapping[tuple[str, str], GalleryRow]]]) -
     """One table per comparison: each method, the same weights without the past, and the controls."""
     out: dict[str, Table] = {}
     first = next(iter(runs.values()))
-    for comparison in ("truth", "revisit"):
+    measured = {condition for some in runs.values() for run in some for condition, _ in run}
+    for comparison in (name for name in ("truth", "revisit") if name in measured):
         table = out[comparison] = {}
         for name, some in runs.items():
             table |= compare(COLUMNS, {name: some}, comparison)

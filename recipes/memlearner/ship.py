@@ -24,6 +24,11 @@ from recipes.memlearner.presets import parse
 
 CARD = Path(__file__).with_name("gallery_card.md")
 
+INTRODUCTIONS = {
+    "truth": "After a rendered past of three chunks, the fourth is generated:",
+    "revisit": "From one frame, all four chunks are generated:",
+}
+
 
 @dataclass(frozen=True)
 class Ship(evaluate.Evaluate):
@@ -49,7 +54,8 @@ def main(command: Ship) -> int:
     config, stored = command.config, command.config.out / "stored"
     if not (stored / "method").exists():
         store(config.out, stored)
-    rows = evaluate.evaluate(evaluate.Evaluate(replace(config, out=stored), rooms=command.rooms))
+    measures = evaluate.Evaluate(replace(config, out=stored), command.rooms, comparisons=command.comparisons)
+    rows = evaluate.evaluate(measures)
     tables = gallery_scores.tables({"the past in the sequence": [rows]})
     log = read_run_log(config.out)
     words = {
@@ -58,8 +64,7 @@ def main(command: Ship) -> int:
         "minutes": f"{log[-1]['seconds'] / 60:.0f}",
         "seed": str(config.seed),
         "galleries": str(2 * command.rooms),
-        "truth": to_markdown(tables["truth"]),
-        "revisit": to_markdown(tables["revisit"]),
+        "results": "\n\n".join(f"{INTRODUCTIONS[title]}\n\n{to_markdown(table)}" for title, table in tables.items()),
     }
     if command.to.exists():
         shutil.rmtree(command.to)
