@@ -132,7 +132,7 @@ def gallery() -> Config:
     """tiny-wan on the gallery world, with random lengths of context in the sequence: a base that can retrieve."""
     return replace(
         tiny(), suite="gallery", out=Path("runs/memlearner-gallery"), method="window", frames=20, layers=8, chunks=3,
-        video_chunks=4, train_videos=189, test_videos=0, batch=16, steps=600, sampling_steps=12,
+        video_chunks=4, train_videos=189, test_videos=0, batch=16, steps=500, sampling_steps=12, seed=0,
     )  # fmt: skip
 
 
