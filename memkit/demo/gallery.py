@@ -40,7 +40,7 @@ CHUNKS = 4
 _STRIDE, _SHOWN = NUM_FRAMES - 1, 4
 KNOWN = (CHUNKS - 1) * _STRIDE + 1
 _CONTEXT_FRAMES = 20
-_CONDITIONS = ("with memory", "without memory")
+_CONDITIONS: tuple[str, ...] = ("with memory", "without memory")
 
 
 def load_gallery() -> tuple[WanBackbone, NewestContext]:

@@ -28,6 +28,9 @@ from memkit.worlds.scene import Body, Scene, body, rotation_about
 
 PanelShape = Literal["board", "disc", "diamond"]
 
+Ring = tuple[tuple[str, PanelShape], ...]
+"""Colours and shapes of the panels, counter-clockwise."""
+
 PANELS = 8
 GALLERY_FOV = 90.0
 """Horizontal field of view in degrees: that of two panels."""
@@ -144,7 +147,7 @@ class Gallery:
         rng = random.Random(f"gallery/{match[1]}")
         split, first = match[1].rsplit("-", 1)[0], rng.uniform(0, 2 * math.pi)
         while True:
-            ring = tuple((rng.choice(PALETTE), rng.choice(PANEL_SHAPES)) for _ in range(PANELS))
+            ring: Ring = tuple((rng.choice(PALETTE), rng.choice(PANEL_SHAPES)) for _ in range(PANELS))
             if split_of(ring) == split:
                 break
         angles = [first + 2 * math.pi * i / PANELS for i in range(PANELS)]
@@ -155,7 +158,7 @@ class Gallery:
         curtains = () if covered is None else (Curtain(covered, rng.uniform(2.6, 2.9), rng.uniform(1.05, 1.25)),)
         # close to the first view at first, so that most figures are seen before they are out of view
         figure = Figure(yaw + rng.uniform(-0.7, 0.7), math.radians(rng.uniform(5, 12)) * rng.choice((-1, 1)))
-        panels = tuple(Panel(*each, angle) for each, angle in zip(ring, angles, strict=True))
+        panels = tuple(Panel(colour, shape, angle) for (colour, shape), angle in zip(ring, angles, strict=True))
         return Gallery(name, panels, tuple(pillars), curtains, yaw, figure if match[2] else None)
 
     @property
@@ -175,13 +178,13 @@ class Gallery:
         return Scene(tuple(parts), tuple(AMBIENT * c for c in _SKY), gain=lamps)  # type: ignore[arg-type]
 
 
-def ring_hash(ring: tuple[tuple[str, str], ...]) -> str:
+def ring_hash(ring: Ring) -> str:
     """SHA-256 of a ring of colours and shapes, the same for all of its rotations."""
     turns = ("/".join(f"{c} {s}" for c, s in (*ring[i:], *ring[:i])) for i in range(len(ring)))
     return hashlib.sha256(min(turns).encode()).hexdigest()
 
 
-def split_of(ring: tuple[tuple[str, str], ...]) -> Split:
+def split_of(ring: Ring) -> Split:
     """The split that a ring of colours and shapes belongs to, by its hash."""
     return _SPLIT_OF_RESIDUE[int(ring_hash(ring), 16) % len(_SPLIT_OF_RESIDUE)]
 

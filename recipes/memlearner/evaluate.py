@@ -21,7 +21,7 @@ the panels are measured (`recipes.memlearner.gallery_scores`), once more with th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,8 +44,10 @@ from recipes.memlearner import gallery_scores
 from recipes.memlearner.gallery_scores import WITHOUT, GalleryRow
 from recipes.memlearner.methods import load_method
 from recipes.memlearner.presets import Command, Suite, parse
-from recipes.memlearner.scores import COMPARISONS, Clip, Comparison, Row, Run, clip_of, score, tables, test_rooms, truth
+from recipes.memlearner.scores import COMPARISONS, Clip, Comparison, Row, clip_of, score, tables, test_rooms, truth
 
+Rows = Mapping[tuple[str, str], Any]
+"""Rows of one training run, by condition and id."""
 ROWS: dict[Suite, type[Row] | type[GalleryRow]] = {"rooms": Row, "gallery": GalleryRow}
 TABLES: dict[Suite, Callable[[Any], dict[str, Table]]] = {"rooms": tables, "gallery": gallery_scores.tables}
 
@@ -66,7 +68,7 @@ class Evaluate(Command):
     """Comparisons to measure."""
 
 
-def evaluate(command: Evaluate, comparisons: Sequence[Comparison] | None = None) -> Run:
+def evaluate(command: Evaluate, comparisons: Sequence[Comparison] | None = None) -> Rows:
     """Measure what is missing, by default all of the command. Returns the rows of a run and of the controls."""
     comparisons = command.comparisons if comparisons is None else comparisons
     config = command.config
@@ -85,7 +87,7 @@ def evaluate(command: Evaluate, comparisons: Sequence[Comparison] | None = None)
     return {**controls(command, backbone), **rows.rows}
 
 
-def controls(command: Evaluate, backbone: WanBackbone | None = None) -> Run:
+def controls(command: Evaluate, backbone: WanBackbone | None = None) -> Rows:
     """The rows of the controls, which are stored beside the banks, because they are the same for all methods."""
     config = command.config
     backbone = backbone or load_backbone(config)
