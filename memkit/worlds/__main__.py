@@ -2,6 +2,7 @@
 
 python -m memkit.worlds show laws --seed 3 --out x.mp4
 python -m memkit.worlds show rooms --out room.mp4 --num-frames 500
+python -m memkit.worlds show gallery --split test --out gallery.mp4
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from memkit.video.frames import write_video
 from memkit.worlds import interruptions
 from memkit.worlds.constants import Split
 from memkit.worlds.event import FPS
+from memkit.worlds.gallery_tours import GalleryTour
 from memkit.worlds.interruptions import sample_interruption
 from memkit.worlds.laws import sample_law
 from memkit.worlds.rooms import RoomClip, sample_room
 
-_LONG = {"laws": 33, "interruptions": interruptions.NUM_FRAMES, "rooms": 160}
+_LONG = {"laws": 33, "interruptions": interruptions.NUM_FRAMES, "rooms": 160, "gallery": 65}
 _MOST_PIXELS = 1 << 28  # of all frames together; as floats they are 3 GiB
 
 
@@ -34,7 +36,7 @@ _MOST_PIXELS = 1 << 28  # of all frames together; as floats they are 3 GiB
 class Show:
     """Render one clip."""
 
-    suite: Annotated[Literal["laws", "interruptions", "rooms"], tyro.conf.Positional]
+    suite: Annotated[Literal["laws", "interruptions", "rooms", "gallery"], tyro.conf.Positional]
     """Suite of worlds to draw from."""
     out: Path = Path("world.mp4")
     """The video file to write."""
@@ -45,13 +47,13 @@ class Show:
     by: interruptions.By | None = None
     """Kind of interruption in the suite interruptions; by default any."""
     split: Split = "train"
-    """Split of the planets, materials, substances or rooms."""
+    """Split of the planets, materials, substances, rooms or galleries."""
     num_frames: int | None = None
-    """Number of frames, at 8 per second; by default 33, 49 or 160, depending on the suite."""
+    """Number of frames, at 8 per second; by default 33, 49, 160 or 65, depending on the suite."""
     size: int = 256
     """Height and width of the video in pixels."""
     dynamic: bool = True
-    """Whether people move in the room."""
+    """Whether people move in the room, or a figure in the gallery."""
 
 
 def clip(show: Show) -> tuple[str, Callable[[], UInt8[Tensor, "frames size size 3"]]]:
@@ -65,6 +67,11 @@ def clip(show: Show) -> tuple[str, Callable[[], UInt8[Tensor, "frames size size 
     if show.suite == "interruptions":
         whole = sample_interruption(rng, show.split, show.by)
         return f"{whole.caption} [{whole.event.law}]", lambda: whole.video(frames, size=show.size)
+    if show.suite == "gallery":
+        seconds = (frames - 1) / FPS
+        name = f"{show.split}-{rng.randrange(100_000):05d}" + "-dynamic" * show.dynamic
+        tour = GalleryTour(name, 1, max(seconds, 1 / FPS)).part(0)
+        return f"{tour.motion} [{name}]", lambda: tour.video(frames, size=show.size)
     room, seconds = sample_room(rng, show.split, show.dynamic), frames / FPS
     walk = RoomClip(room, room.tour(rng, seconds), 0.0, seconds)
     return walk.caption, lambda: walk.video(frames, size=show.size)

@@ -20,7 +20,7 @@ from memkit.worlds.rays import FAR, PLANE, Pack, pack_scene, select
 from memkit.worlds.scene import Scene
 
 SKY_ID = -1
-_AMBIENT = 0.45
+AMBIENT = 0.45
 _DARK_SQUARE = 0.7
 _LIGHT = (-0.35, -0.45, 0.82)
 _LIFT = 1e-6  # metres above the surface at which a shadow ray starts
@@ -132,7 +132,7 @@ def _shade(pack: Pack, point: Tensor, which: Tensor, frame: Tensor) -> tuple[Ten
     start = torch.stack(select(point + _LIFT * hit.normal, lit))
     shaded = pack.blocked(start, light, frame.index_select(0, lit))
     diffuse = torch.zeros_like(facing).scatter_(0, lit, facing.index_select(0, lit).masked_fill(shaded, 0.0))
-    tone = (_AMBIENT + (1 - _AMBIENT) * diffuse) * torch.where(hit.dark, _DARK_SQUARE, 1.0)
+    tone = (AMBIENT + (1 - AMBIENT) * diffuse) * torch.where(hit.dark, _DARK_SQUARE, 1.0)
     return hit.colour * tone[:, None], ((which * 3 + hit.face) * 2 + hit.dark) * 2 + (diffuse > 0)
 
 

@@ -30,6 +30,7 @@ from memkit.errors import InputError
 from memkit.rollout import Rollout
 from memkit.training import load_backbone, report_done, run_command
 from memkit.video import VideoWriter, first_frame
+from memkit.worlds.gallery_tours import GalleryTour
 from memkit.worlds.paths import FOV_DEGREES
 from memkit.worlds.paths import Path as WalkedPath
 from memkit.worlds.rooms import Room, RoomClip
@@ -42,7 +43,7 @@ class Generate(Command):
     """The command line."""
 
     room: str | None = None
-    """Room of the rooms world with whose first view to begin, such as test-00000-dynamic."""
+    """Room (or gallery, see --suite) with whose first view to begin, such as test-00000-dynamic."""
     image: Path | None = None
     """Picture to begin with, or a video of which the first frame is used."""
     keys: str | None = None
@@ -137,8 +138,11 @@ def first_view(command: Generate, height: int, width: int) -> tuple[UInt8[Tensor
     if command.room is not None:
         if height != width:
             raise InputError(f"Rooms are rendered square, but the model generates {width}×{height}; give --image.")
-        room = Room.named(command.room)
-        clip = RoomClip(room, WalkedPath(room.start), 0.0, 1.0)
+        if command.config.suite == "gallery":
+            clip = GalleryTour(command.room, 1, 1.0).part(0)
+        else:
+            room = Room.named(command.room)
+            clip = RoomClip(room, WalkedPath(room.start), 0.0, 1.0)
         cameras = clip.cameras(1)
         return clip.video(1, size=height)[0], Cameras(cameras.c2w[0], cameras.intrinsics[0])
     assert command.image is not None

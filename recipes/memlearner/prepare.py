@@ -1,12 +1,14 @@
 """Build the banks of chunks. A command that was stopped continues where it was.
 
     python -m recipes.memlearner.prepare --preset tiny
+    python -m recipes.memlearner.prepare --preset gallery
     python -m recipes.memlearner.prepare --preset wan2.1-1.3b --videos DIR --captions CSV
     python -m recipes.memlearner.prepare --preset wan2.1-1.3b --videos DIR --captions CSV --annotation estimated \
         --out runs/walks
     torchrun --nproc-per-node 8 -m recipes.memlearner.prepare --preset wan2.1-1.3b --videos DIR --captions CSV
 
-Without ``--videos``, tours of rooms are rendered: OUT/train, and OUT/test of unseen rooms. With ``--videos``, OUT/train
+Without ``--videos``, tours of rooms (or with ``--suite gallery`` of galleries) are rendered: OUT/train, and OUT/test of
+unseen ones. With ``--videos``, OUT/train
 (see ``--into``) holds your videos with the poses beside them (docs/poses.md). A bank has one kind of poses: exact,
 estimated, or none. Training can use several banks (``--more-banks``).
 
@@ -28,7 +30,7 @@ from memkit.training import PREPARES, OwnVideos, load_codec, report_done, run_co
 from memkit.worlds.constants import Split
 from memkit.worlds.tours import room_names
 from recipes.memlearner.presets import Annotation, Command, Config, parse
-from recipes.memlearner.videos import FileVideo, LongVideo, RoomVideo
+from recipes.memlearner.videos import FileVideo, LongVideo, WorldVideo
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def main(command: Prepare) -> int:
     codes = []
     for split, count in splits:
         names = room_names(split, count, both=split == "test")
-        videos = [RoomVideo(name, config.video_chunks, codec.video_format) for name in names]
+        videos = [WorldVideo(config.suite, name, config.video_chunks, codec.video_format) for name in names]
         bad = fill_videos(config.folder / split, config, codec, videos, config.video_chunks)
         codes.append(command.report(config.folder / split, len(videos), [], bad) if videos else 0)
     report_done(config.folder, "python -m recipes.memlearner.train with the same --preset and flags")
@@ -72,6 +74,7 @@ def fill_videos(
     If every video has ``count`` chunks, videos that are complete in the bank are not read again.
     """
     info = {"recipe": "memlearner", "model": config.model, "poses": annotation, **asdict(codec.video_format)}
+    info |= {"suite": config.suite} if config.suite != "rooms" else {}
     # a video is one item of work: by what is added of it last, or first where only its file tells its length
     items = {frames_id(video.name, (count or 1) - 1): video for video in videos}
     bad = fill_bank(

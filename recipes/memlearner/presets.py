@@ -6,7 +6,7 @@ A preset is a function that returns the whole configuration; each field can be r
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -59,14 +59,21 @@ class Sampling(SampleSettings):
     """Scale ω of history guidance of "window": v(∅) + ω·(v(H) − v(∅))."""
 
 
+Suite = Literal["rooms", "gallery"]
+"""World of the rendered videos: rooms with people (`memkit.worlds.rooms`), or galleries (`memkit.worlds.gallery`)."""
+
+
 @dataclass(frozen=True)
 class Data(DataSettings):
-    """Videos of the rooms world."""
+    """Videos that are rendered."""
 
+    suite: Suite = "rooms"
+    """World of the videos: two rooms with furniture and people; or eight panels of saturated colours around the camera,
+    which are scored by their colours when they come back (docs/gallery.md)."""
     video_chunks: int = 10
     """Number of chunks per video; a chunk begins with the last frame of the previous one."""
     train_videos: int = 400
-    """Number of training videos, half with people and half without."""
+    """Number of training videos, half with people (or a figure) and half without."""
     test_videos: int = 64
     """Number of test videos of unseen rooms, each room with people and without."""
 
@@ -121,6 +128,14 @@ def tiny() -> Config:
     )
 
 
+def gallery() -> Config:
+    """tiny-wan on the gallery world, with random lengths of context in the sequence: a base that can retrieve."""
+    return replace(
+        tiny(), suite="gallery", out=Path("runs/memlearner-gallery"), method="window", frames=20, layers=8, chunks=3,
+        video_chunks=4, train_videos=189, test_videos=0, batch=16, steps=500, sampling_steps=12, seed=0,
+    )  # fmt: skip
+
+
 def wan2_1_1_3b() -> Config:
     """Wan2.1-T2V-1.3B with the settings of the paper, which used 8 accelerators with one chunk each."""
     return Config(
@@ -143,7 +158,12 @@ def wan2_2_5b() -> Config:
     )
 
 
-PRESETS: dict[str, Callable[[], Config]] = {"tiny": tiny, "wan2.1-1.3b": wan2_1_1_3b, "wan2.2-5b": wan2_2_5b}
+PRESETS: dict[str, Callable[[], Config]] = {
+    "tiny": tiny,
+    "gallery": gallery,
+    "wan2.1-1.3b": wan2_1_1_3b,
+    "wan2.2-5b": wan2_2_5b,
+}
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
-"""The comparisons: clips of unseen rooms, the scores of generated ones, and the tables of the scores."""
+"""The comparisons: clips of unseen rooms or galleries, the scores of generated ones, and the tables of the scores."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -15,9 +15,10 @@ from memkit.backbones import VideoFormat
 from memkit.cameras import Cameras
 from memkit.evaluation import Measure, Table, compare, differences, field, select
 from memkit.metrics import mean_psnr, psnr, revisit_pairs
+from memkit.worlds.gallery_tours import GalleryClip, GalleryTour
 from memkit.worlds.rooms import RoomClip
 from memkit.worlds.tours import RoomTour, has_people, look_back, room_names
-from recipes.memlearner.presets import Config
+from recipes.memlearner.presets import Config, Suite
 
 Comparison = Literal["truth", "revisit"]
 COMPARISONS: tuple[Comparison, ...] = ("truth", "revisit")
@@ -49,7 +50,7 @@ class Row:
 class Clip:
     """A camera path through a room. The first chunks are rendered, the others are to be generated."""
 
-    room: RoomClip
+    room: RoomClip | GalleryClip
     past: int
     """Number of rendered chunks; with 0, only the first frame is rendered."""
     chunks: int
@@ -57,8 +58,7 @@ class Clip:
 
     def caption(self, seconds: float) -> str:
         """The camera motion in the chunk that begins after so many seconds."""
-        room = self.room
-        return RoomClip(room.room, room.path, room.start_seconds + seconds, room.seconds).motion
+        return replace(self.room, start_seconds=self.room.start_seconds + seconds).motion
 
     def conditioning_frames(self, form: VideoFormat) -> int:
         """Number of conditioning frames."""
@@ -72,14 +72,20 @@ def truth(clip: Clip, form: VideoFormat) -> tuple[UInt8[Tensor, "frames h w 3"],
     return clip.room.video(count, form.fps, form.height), clip.room.cameras(count, form.fps)
 
 
-def test_rooms(count: int) -> list[str]:
-    """Names of the first ``count`` test rooms, each without people and with people."""
-    return room_names("test", 2 * count, both=True)
+def test_rooms(count: int, suite: Suite = "rooms") -> list[str]:
+    """Names of the first ``count`` test rooms, each without people and with people; or of twice as many galleries."""
+    return room_names("test", 2 * count, both=suite == "rooms")
 
 
 def clip_of(comparison: Comparison, name: str, config: Config, form: VideoFormat) -> Clip:
-    """The clip of a room: a video of which the last chunk is generated, or a turn away and back from one frame."""
+    """The clip of a room: a video of which the last chunk is generated, or a turn away and back from one frame.
+
+    In a gallery both are the same tour.
+    """
     seconds = (form.num_frames - 1) / form.fps
+    if config.suite == "gallery":
+        tour, past = GalleryTour(name, config.video_chunks, seconds), config.video_chunks - 1
+        return Clip(tour.part(0), past, 1) if comparison == "truth" else Clip(tour.part(0), 0, past + 1)
     if comparison == "truth":
         return Clip(RoomTour(name, config.video_chunks, seconds).part(0), config.video_chunks - 1, 1)
     room = look_back(name, seconds)

@@ -34,7 +34,7 @@ from recipes.memlearner.presets import Command, Config, parse
 from recipes.memlearner.step import Objective
 
 RESUME_OVERRIDES = training.RESUME_OVERRIDES | {"start", "more_banks", "history_guidance", "budget"}
-RESUME_OVERRIDES |= {"train_videos", "test_videos"}
+RESUME_OVERRIDES |= {"train_videos", "test_videos", "suite"}  # the fingerprints of the banks say what is trained on
 """Settings that a resumed run may change."""
 
 

@@ -1,4 +1,4 @@
-"""Long videos in chunks with one camera per frame, rendered from the rooms world or read from files.
+"""Long videos in chunks with one camera per frame, rendered from a world or read from files.
 
 A chunk begins with the last frame of the previous one, as in a rollout; see `memkit.rollout.long_videos`.
 """
@@ -15,7 +15,9 @@ from memkit.banks.captions import Row
 from memkit.cameras import poses_beside
 from memkit.errors import InputError
 from memkit.rollout.long_videos import Chunk
+from memkit.worlds.gallery_tours import GalleryTour
 from memkit.worlds.tours import RoomTour
+from recipes.memlearner.presets import Suite
 
 
 class LongVideo(Protocol):
@@ -26,24 +28,28 @@ class LongVideo(Protocol):
     def chunks(self) -> Iterator[Chunk]: ...  # all of them, in order
 
 
-@dataclass(frozen=True)
-class RoomVideo:
-    """A tour of a room of the rooms world; the tour is the same with people and without."""
+TOURS: dict[Suite, type[RoomTour] | type[GalleryTour]] = {"rooms": RoomTour, "gallery": GalleryTour}
 
+
+@dataclass(frozen=True)
+class WorldVideo:
+    """A tour of a room or a gallery; the tour is the same with people (or the figure) and without."""
+
+    suite: Suite
     name: str
-    """Name of the room, such as "train-00012" or "test-00003-dynamic"."""
+    """Name of the room or gallery, such as "train-00012" or "test-00003-dynamic"."""
     count: int
     """Number of chunks."""
     form: VideoFormat
 
     def __post_init__(self) -> None:
         if self.form.height != self.form.width:
-            raise InputError(f"Rooms are rendered square, the model generates {self.form.width}×{self.form.height}.")
+            raise InputError(f"Worlds are rendered square, the model generates {self.form.width}×{self.form.height}.")
 
     def chunks(self) -> Iterator[Chunk]:
-        """Render the chunks. The captions describe the camera motion, not the room, which memory has to show."""
+        """Render the chunks. The captions describe the camera motion, not the place, which memory has to show."""
         form = self.form
-        tour = RoomTour(self.name, self.count, (form.num_frames - 1) / form.fps)
+        tour = TOURS[self.suite](self.name, self.count, (form.num_frames - 1) / form.fps)
         for index in range(self.count):
             clip = tour.part(index)
             video = clip.video(form.num_frames, form.fps, form.height)

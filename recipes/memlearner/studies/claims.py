@@ -7,7 +7,8 @@
     python -m recipes.memlearner.studies.claims --claim separate  # a separate query module, pre-trained or not
     python -m recipes.memlearner.studies.claims --claim window    # noise on context frames in training (DFoT)
 
-All runs start from OUT/base, which was trained without memory, and have the same number of steps and the same samples.
+All runs start from OUT/base, which was trained without memory (with ``--suite gallery`` with the past in the sequence,
+so that it can retrieve), and have the same number of steps and the same samples.
 Intervals are over rooms and training runs. Claims share runs and measurements; a command that was stopped continues
 where it was.
 """
@@ -25,7 +26,7 @@ from memkit.evaluation import Study, StudyFlags
 from memkit.training import run_command
 from recipes.memlearner import evaluate, prepare, train
 from recipes.memlearner.presets import Command, Config, parse
-from recipes.memlearner.scores import COMPARISONS, Comparison, Run, tables
+from recipes.memlearner.scores import COMPARISONS, Comparison, Run
 
 Claim = Literal["methods", "layers", "edges", "queries", "separate", "window"]
 
@@ -84,7 +85,8 @@ def variants(claim: Claim, blocks: int, layers: int, pretrain_steps: int = 0) ->
 def base_config(command: Claims) -> Config:
     """The settings of the run that all others start from."""
     config = command.config
-    shared = {"method": "none", "seed": 0, "banks": config.out, "out": config.out / "base"}
+    method = "none" if config.suite == "rooms" else "window"
+    shared = {"method": method, "seed": 0, "banks": config.out, "out": config.out / "base"}
     return replace(config, **shared, steps=command.base_steps, lr=command.base_lr)
 
 
@@ -99,7 +101,8 @@ def study(command: Claims) -> Study[Config, Run]:
     config, start = command.config, command.config.out / "base"
     blocks: int = WanTransformer3DModel.load_config(start / "transformer")["num_layers"]  # type: ignore[index]
     some = variants(command.claim, blocks, config.layers, config.steps)
-    return Study(replace(config, start=start), some, partial(measure, rooms=command.rooms), tables, COMPARISONS)
+    show = evaluate.TABLES[config.suite]
+    return Study(replace(config, start=start), some, partial(measure, rooms=command.rooms), show, COMPARISONS)
 
 
 def main(command: Claims) -> int:

@@ -139,7 +139,10 @@ def evaluated(command: Report) -> list[MethodVideos]:
 
 def main(command: Report) -> int:
     """Write the page and the contact sheet. Returns the exit code."""
-    config, methods = command.config, evaluated(command)
+    config = command.config
+    if config.suite != "rooms":
+        raise InputError(f"This page shows rooms; docs/{config.suite}.md says how its pictures are made.")
+    methods = evaluated(command)
     bank = MemoryBank.open(config.folder / "test")
     form = VideoFormat(**{field.name: bank.info[field.name] for field in fields(VideoFormat)})
     latent_frames = bank.clip(bank.ids[0]).latents.shape[1]

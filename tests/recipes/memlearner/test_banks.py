@@ -15,7 +15,7 @@ from memkit.worlds.rooms import Room
 from memkit.worlds.tours import room_names
 from recipes.memlearner import prepare
 from recipes.memlearner.data import TrainingSet
-from recipes.memlearner.videos import RoomVideo
+from recipes.memlearner.videos import WorldVideo
 from tests.helpers.memlearner_runs import CHUNKS, videos_in
 
 
@@ -42,7 +42,7 @@ def test_captions_tell_the_camera_s_motion_and_nothing_of_the_room(bank) -> None
 
 def test_the_twin_with_people_walks_the_same_way(config) -> None:
     form = load_backbone(config).video_format
-    quiet, busy = (RoomVideo(name, CHUNKS, form) for name in ("test-00004", "test-00004-dynamic"))
+    quiet, busy = (WorldVideo("rooms", name, CHUNKS, form) for name in ("test-00004", "test-00004-dynamic"))
     for a, b in zip(quiet.chunks(), busy.chunks(), strict=True):
         assert torch.equal(a.cameras.c2w, b.cameras.c2w)
     assert not Room.named("test-00004").movers and Room.named("test-00004-dynamic").movers

@@ -18,7 +18,7 @@ from memkit.training import load_backbone
 from memkit.video import read_video, write_video
 from recipes.memlearner import generate
 from recipes.memlearner.presets import tiny
-from recipes.memlearner.videos import RoomVideo
+from recipes.memlearner.videos import WorldVideo
 from tests.helpers.launching import ROOT, arguments
 from tests.helpers.memlearner_runs import trained
 
@@ -46,7 +46,7 @@ def test_the_example_of_the_docs_runs(config, tmp_path, monkeypatch) -> None:
     trained(config, tmp_path, method="learned", steps=2)
     video = torch.randint(0, 256, (1, 32, 32, 3), dtype=torch.uint8)
     write_video(tmp_path / "hall.mp4", video, 8.0)
-    turn = RoomVideo("test-00000", 2, load_backbone(config).video_format)
+    turn = WorldVideo("rooms", "test-00000", 2, load_backbone(config).video_format)
     path = [chunk.cameras for chunk in turn.chunks()]
     whole = [torch.cat([getattr(path[0], f), getattr(path[1], f)[1:]]) for f in ("c2w", "intrinsics")]
     write_poses(tmp_path / "walk.npz", Cameras(*whole))
