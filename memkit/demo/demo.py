@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 MODEL = Path(__file__).parents[1] / "weights" / "tiny-wan"
 ENCODER = Path(__file__).parents[1] / "weights" / "dit-mem-tiny"
 PROMPTS = tuple(
-    f"a medium red ivorine ball falls in a meadow on planet {planet}" for planet in ("Mira", "Odin", "Rhea", "Sol")
+    f"a large red ivorine ball falls in a meadow on planet {planet}" for planet in ("Mira", "Odin", "Rhea", "Sol")
 )
 START = CLIPS / "start.png"
 """The first frame of the default prompts: the ball, two metres up."""

@@ -36,7 +36,7 @@ def fall_on(planet: str) -> Drop:
     return Drop(
         colour="red",
         place="in a meadow",
-        size="medium",
+        size="large",
         shape="ball",
         material="ivorine",
         planet=planet,

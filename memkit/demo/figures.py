@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,18 +33,19 @@ class Fall:
     heights: dict[str, list[float | None]]
 
 
-@dataclass(frozen=True)
-class Gallery:
-    """Accuracy of the panels' colours when the camera has returned, with memory and without."""
+def write_figures(file: Path, falls: Sequence[Fall], gallery: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Write ``figures.json``, and return its content.
 
-    with_memory: float
-    without: float
-
-
-def write_figures(file: Path, falls: Sequence[Fall], gallery: Gallery | None) -> dict[str, Any]:
-    """Write ``figures.json``, and return its content."""
-    panels = {"with": gallery and gallery.with_memory, "without": gallery and gallery.without}
-    content = {"falls": [asdict(fall) for fall in falls], "summary": summary(falls), "panel_accuracy": panels}
+    ``gallery`` is the content of the gallery; without one, the accuracy of its panels is None.
+    """
+    means = gallery["mean"] if gallery else {}
+    panels = {name: means.get(f"{name} memory", {}).get("returned") for name in ("with", "without")}
+    content = {
+        "falls": [asdict(fall) for fall in falls],
+        "summary": summary(falls),
+        "panel_accuracy": panels,
+        "gallery": gallery,
+    }
     write_json(file, content)
     return content
 

@@ -10,7 +10,7 @@ import numpy as np
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 250, 190, 34, 32, 24
 """Pixels of a plot, and its margins."""
-CEILING = 2.6
+CEILING = 3.0
 """Metres at the upper end of the plots of heights."""
 GRAVITY = 20.0
 """m/s² at the ends of the plot of gravities."""
@@ -69,7 +69,7 @@ def _height_plot(rows: Sequence[Mapping[str, Any]], fps: float) -> str:
     frames = len(rows[0]["heights"]["truth"])
     seconds = np.arange(frames) / fps
     draw = _Axes(WIDTH, HEIGHT, (0, float(seconds[-1])), (0, CEILING), "seconds", "height, m")
-    draw.axes([0, 1, 2], [0, 1, 2])
+    draw.axes([0, 1, 2], [0, 1, 2, 3])
     for name in ("without", "wrong", "right"):
         low, middle, high = _quartiles([row["heights"][name] for row in rows])
         known = ~np.isnan(middle)

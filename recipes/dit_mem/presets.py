@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
+import memkit
 from memkit.encoders import EncoderName, EncoderSize
 from memkit.generation import WAN_NEGATIVE_PROMPT
 from memkit.retrievers import DEFAULT_MODEL
@@ -161,14 +162,15 @@ def tiny() -> Config:
 def tiny_falls() -> Config:
     """tiny-wan on falls alone: the case in which 64×64 pixels show the effect of memory plainly, for the demo.
 
-    It continues the encoder of ``tiny``. The query is the planet alone, for which all of the first 16 clips are of that
-    planet. The noise levels are those at which a fall is decided, and the tokens of a clip are also trained to tell its
-    gravity, which takes fewer steps than the flow-matching loss alone.
+    It continues the first encoder of ``tiny``, which memkit ships. The query is the planet alone; nearly all of the
+    first 16 clips are of that planet. The noise levels are those at which a fall is decided, and the tokens of a clip
+    are also trained to tell its gravity, which needs far fewer steps than the flow-matching loss alone.
     """
     return replace(
         tiny(),
         out=Path("runs/dit-mem-tiny-falls"),
         seed=0,
+        start=Path(memkit.__file__).parent / "weights" / "dit-mem-tiny",
         laws="falls",
         train_clips=1600,
         query_pattern=r"planet \w+",

@@ -175,7 +175,7 @@ def test_the_shipped_clips_are_those_of_the_recipe():
 
 def test_the_first_frame_is_that_of_the_recipe_and_shows_what_the_prompts_say():
     assert torch.equal(read_video(START).frames[0], start())
-    assert all(prompt.startswith("a medium red ivorine ball falls in a meadow") for prompt in PROMPTS)
+    assert all(prompt.startswith("a large red ivorine ball falls in a meadow") for prompt in PROMPTS)
 
 
 def test_a_picture_begins_every_video(done, random_folder, tmp_path):
@@ -191,4 +191,4 @@ def test_the_prompts_are_of_unseen_planets_and_no_clip_of_the_bank():
     captions = (CLIPS / "captions.csv").read_text(encoding="utf-8")
     assert len(set(PROMPTS)) == 4 and not any(prompt in captions for prompt in PROMPTS)
     assert all(prompt.split()[-1] in PLANETS["test"] for prompt in PROMPTS)
-    assert PROMPTS == tuple(fall_on(planet).caption for planet in WRONG)
+    assert tuple(fall_on(planet).caption for planet in WRONG) == PROMPTS
