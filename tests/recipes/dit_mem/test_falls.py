@@ -52,7 +52,7 @@ def test_gravity_is_read_from_the_tokens_of_real_clips_alone():
 def test_a_reader_learns_what_tokens_say():
     torch.manual_seed(0)
     truth = torch.randn(64, 1)
-    tokens = torch.randn(64, 3, 16) + 3 * truth[:, None] * torch.randn(16)
+    tokens = torch.randn(64, 3, 16) + truth[:, None] * torch.randn(16)
     reader, mask = GravityReader(16), torch.ones(64, 1, dtype=torch.bool)
     optimizer = torch.optim.Adam(reader.parameters(), 0.05)
     before = reader(Memory(tokens), mask, truth)
@@ -60,7 +60,7 @@ def test_a_reader_learns_what_tokens_say():
         optimizer.zero_grad()
         (loss := reader(Memory(tokens), mask, truth)).backward()
         optimizer.step()
-    assert loss < 0.3 * before
+    assert loss < 0.5 * before
 
 
 def test_labels_are_gravities_and_processes_have_none():
