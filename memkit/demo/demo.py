@@ -33,10 +33,8 @@ if TYPE_CHECKING:
 # The demo imports what it needs when it runs, so that --help does not wait for torch.
 
 MODEL = Path(__file__).parents[1] / "weights" / "tiny-wan"
-ENCODER = Path(__file__).parents[1] / "weights" / "dit-mem-tiny"
-PROMPTS = tuple(
-    f"a large red ivorine ball falls in a meadow on planet {planet}" for planet in ("Mira", "Odin", "Rhea", "Sol")
-)
+ENCODER = Path(__file__).parents[1] / "weights" / "dit-mem-tiny-falls"
+PROMPTS = tuple(f"a large red ivorine ball falls in a meadow on planet {planet}" for planet in ("Mira", "Odin", "Sol"))
 START = CLIPS / "start.png"
 """The first frame of the default prompts: the ball, two metres up."""
 
@@ -74,7 +72,7 @@ class Demo:
     model: Path | None = None
     """Folder of a Wan pipeline; by default tiny-wan, which comes with memkit."""
     encoder: Path | None = None
-    """Folder of a FrequencyEncoder trained for the model; by default the one trained for tiny-wan."""
+    """Folder of a FrequencyEncoder trained for the model; by default one that was trained for falls with tiny-wan."""
 
     @property
     def shows_falls(self) -> bool:
@@ -125,7 +123,12 @@ def main(demo: Demo | None = None) -> int:
     for i, prompt in enumerate(prompts := demo.prompt or PROMPTS):
         print(f"[{i + 1}/{len(prompts)}] {prompt}", flush=True)
         comparisons.append(_compare(demo, stage, prompt, falls))
-    write_pages(demo, stage, comparisons, falls, time.perf_counter() - started)
+    settings = {
+        "Model": str(demo.model or "tiny-wan"),
+        "Memory encoder": str(demo.encoder or ENCODER.name),
+        "Seed": str(demo.seed),
+    }
+    write_pages(demo.out, stage, comparisons, falls, settings, time.perf_counter() - started)
     return 0
 
 

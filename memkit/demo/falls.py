@@ -26,7 +26,7 @@ from memkit.worlds.solids import Drop
 
 Condition = Literal["without", "right", "wrong"]
 CONDITIONS: tuple[Condition, ...] = ("without", "right", "wrong")
-WRONG = {"Mira": "Rhea", "Odin": "Sol", "Rhea": "Mira", "Sol": "Odin"}
+WRONG = {"Mira": "Sol", "Odin": "Mira", "Sol": "Odin"}
 """The planets of the demo, each with the one whose clips are wrong for it."""
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import diffusers
 import torch
@@ -12,18 +13,14 @@ import transformers
 
 import memkit
 from memkit.demo import plots
+from memkit.demo.falls import Falls
 from memkit.demo.figures import write_figures
+from memkit.demo.stage import Stage
 from memkit.demo.summary import falls_said, print_summary, rows
 from memkit.files.atomic import atomic_write, write_text
 from memkit.report.html import Comparison, render_report
 from memkit.report.sheet import contact_sheet
 
-if TYPE_CHECKING:
-    from memkit.demo.demo import Demo
-    from memkit.demo.falls import Falls
-    from memkit.demo.stage import Stage
-
-ENCODER_NAME = "dit-mem-tiny"
 TITLE = "A video model with a memory"
 INTRO = (
     "Each prompt was generated from the same noise by the model alone, and with the memory of clips that were found by "
@@ -37,18 +34,23 @@ FALLS_INTRO = (
 
 
 def write_pages(
-    demo: Demo, stage: Stage, comparisons: Sequence[Comparison], falls: Falls | None, seconds: float
+    out: Path,
+    stage: Stage,
+    comparisons: Sequence[Comparison],
+    falls: Falls | None,
+    settings: Mapping[str, str],
+    seconds: float,
 ) -> None:
-    """Write all files, and print what they say."""
+    """Write all files, and print what they say. The report shows ``settings`` and those of the stage."""
     fps, sections, said = stage.backbone.video_format.fps, [], ""
     if falls is not None:
-        figures = write_figures(demo.out / "figures.json", falls.rows(), None)
+        figures = write_figures(out / "figures.json", falls.rows(), None)
         said = falls_said(figures)
         sections.append(_falls_section(figures, said, fps))
     intro = INTRO if falls is None else f"{INTRO} {FALLS_INTRO}"
-    settings = _settings(demo, stage, seconds)
+    settings = {**settings, **_settings(stage, seconds)}
     page = render_report(TITLE, intro, CAVEAT if falls is None else said, comparisons, settings, fps, sections)
-    report, sheet = demo.out / "report.html", demo.out / "contact_sheet.png"
+    report, sheet = out / "report.html", out / "contact_sheet.png"
     write_text(report, page)
     with atomic_write(sheet) as partial:
         contact_sheet([(c.prompt, rows(c)) for c in comparisons]).save(partial, "PNG")
@@ -70,15 +72,12 @@ def _falls_section(figures: Mapping[str, Any], said: str, fps: float) -> str:
     )
 
 
-def _settings(demo: Demo, stage: Stage, seconds: float) -> Mapping[str, str]:
-    form, guidance = stage.backbone.video_format, demo.memory_guidance
+def _settings(stage: Stage, seconds: float) -> dict[str, str]:
+    form, guidance = stage.backbone.video_format, stage.memory_guidance or "off"
     return {
-        "Model": str(demo.model or "tiny-wan"),
-        "Memory encoder": str(demo.encoder or ENCODER_NAME),
         "Video": f"{form.num_frames} frames of {form.height}×{form.width} at {form.fps:g} fps",
-        "Bank": f"{len(stage.bank)} clips, {demo.k} retrieved per prompt by the cosine similarity of text embeddings",
-        "Sampling": f"{demo.steps} steps, guidance scale {demo.guidance_scale:g}, memory guidance {guidance or 'off'}",
-        "Seed": str(demo.seed),
+        "Bank": f"{len(stage.bank)} clips, {stage.k} retrieved per prompt by the cosine similarity of text embeddings",
+        "Sampling": f"{stage.steps} steps, guidance scale {stage.guidance_scale:g}, memory guidance {guidance}",
         "Wall time": f"{seconds:.0f} s on {torch.get_num_threads()} threads, with the bank",
         "Versions": f"memkit {memkit.__version__}, torch {torch.__version__}, diffusers {diffusers.__version__}, "
         f"transformers {transformers.__version__}, Python {platform.python_version()}",

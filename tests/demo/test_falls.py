@@ -9,11 +9,16 @@ from dataclasses import replace
 import pytest
 import torch
 
+from memkit.backbones import WanBackbone
 from memkit.demo import plots
+from memkit.demo.bank import CLIPS
+from memkit.demo.demo import ENCODER
 from memkit.demo.falls import CONDITIONS, WRONG, Falls, fall_on, fit_gravity, tiled, untiled
 from memkit.demo.figures import Fall, summary, write_figures
+from memkit.encoders import FrequencyEncoder
+from memkit.generation import generate_videos
 from memkit.metrics.states import measure_state
-from memkit.video import read_video
+from memkit.video import read_video, to_model
 from memkit.worlds.constants import PLANETS
 from memkit.worlds.event import times
 
@@ -67,8 +72,12 @@ def test_rows_say_what_was_shown(falls):
         assert row.without == pytest.approx(PLANETS["test"]["Odin"], rel=0.03)
     figures = summary(rows)
     assert figures["right"]["error"][0] < 0.3 and figures["right"]["correlation"][0] > 0.99
-    assert figures["wrong"]["error"][0] > 5 and figures["wrong_shown"]["correlation"][0] > 0.99
-    assert figures["without"]["fitted"] == figures["without"]["of"] == 8
+    assert (
+        figures["wrong"]["error"][0] > 5
+        and figures["wrong"]["correlation"][0] < 0
+        and figures["wrong_shown"]["correlation"][0] > 0.99
+    )
+    assert figures["without"]["fitted"] == figures["without"]["of"] == 6
 
 
 def test_figures_can_be_computed_again_from_the_videos(falls):
@@ -89,7 +98,7 @@ def test_the_plots_show_exactly_the_figures(falls, tmp_path):
     write_figures(tmp_path / "figures.json", rows, None)
     figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
     assert figures["panel_accuracy"] == {"with": None, "without": None}
-    assert figures["summary"]["wrong"]["fitted"] == 7
+    assert figures["summary"]["wrong"]["fitted"] == 5
     svg = plots.gravity_plot(figures["falls"])
     ticks = {text: float(y) for y, text in re.findall(r'<text x="[\d.]+" y="([\d.]+)" text-anchor="end">(\d+)<', svg)}
     scale = (ticks["20"] - ticks["0"]) / 20
@@ -98,3 +107,30 @@ def test_the_plots_show_exactly_the_figures(falls, tmp_path):
     assert sorted(dots) == pytest.approx(sorted(known), abs=0.05)
     heights = plots.height_plots(figures["falls"], 8.0)
     assert heights.count("<svg") == len(WRONG) and all(planet in heights for planet in WRONG)
+
+
+def test_the_shipped_memory_decides_how_fast_a_ball_falls():
+    """The prompt, the first frame and the noise are the same; only the clips differ."""
+    backbone, encoder = WanBackbone.tiny(), FrequencyEncoder.from_pretrained(ENCODER)
+    backbone.pipeline().set_progress_bar_config(disable=True)
+    event, seeds = fall_on("Odin"), range(4)
+    first = backbone.encode_video(to_model(event.video(1)))
+    middle = {}
+    for planet in ("Mira", "Sol"):
+        files = [CLIPS / f"{planet.lower()}-{i}.mp4" for i in range(3)]
+        with torch.no_grad():
+            clips = backbone.encode_video(torch.cat([to_model(read_video(file).frames) for file in files]))
+            memory = encoder(clips[None])
+        videos = generate_videos(
+            backbone,
+            [event.caption] * len(seeds),
+            memory,
+            seeds=seeds,
+            steps=8,
+            guidance_scale=1.0,
+            conditioning_latents=first,
+            text_length=28,
+        )
+        gravities = [fit_gravity(measure_state(video, event)["z"], event, 8.0) for video in videos]
+        middle[planet] = sorted(gravities)[len(seeds) // 2]
+    assert middle["Mira"] + 4 < middle["Sol"]
