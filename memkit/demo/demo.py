@@ -1,57 +1,45 @@
 """The demo: a bank of video files, three prompts, each generated without and with memory from the same noise.
 
     memkit demo
-    python -m memkit.demo --seed 1 --prompt "a red ball falls on planet Mira" --prompt "a blue cube falls on planet Sol"
+    memkit demo --seed 1 --prompt "a red ball falls on planet Mira" --prompt "a blue cube falls on planet Sol"
 
-It writes ``report.html`` and ``contact_sheet.png`` into ``--out`` and keeps its bank there for the next run.
+It writes ``report.html`` and ``contact_sheet.png`` into ``--out`` and keeps its bank there for the next run. For its
+own prompts it also writes ``figures.json``, with the gravity of every fall, and the falls themselves in ``falls/``.
 """
 
 from __future__ import annotations
 
 import math
-import platform
 import re
-import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 import memkit
-from memkit.demo.bank import CLIPS, demo_bank, frames_of
-from memkit.demo.summary import print_summary, rows, video_tokens, what_to_see
-from memkit.errors import InputError, MemkitError
-from memkit.files.atomic import atomic_write, write_text, writing
+from memkit.demo.bank import CLIPS, demo_bank
+from memkit.errors import InputError
+from memkit.files.atomic import writing
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from memkit.demo.falls import Falls
+    from memkit.demo.stage import Stage
+    from memkit.report.html import Comparison
+
 # The demo imports what it needs when it runs, so that --help does not wait for torch.
 
 MODEL = Path(__file__).parents[1] / "weights" / "tiny-wan"
-ENCODER = Path(__file__).parents[1] / "weights" / "dit-mem-tiny"
-PROMPTS = tuple(f"a medium red ivorine ball falls in a meadow on planet {planet}" for planet in ("Mira", "Odin", "Sol"))
+ENCODER = Path(__file__).parents[1] / "weights" / "dit-mem-tiny-falls"
+PROMPTS = tuple(f"a large red ivorine ball falls in a meadow on planet {planet}" for planet in ("Mira", "Odin", "Sol"))
 START = CLIPS / "start.png"
 """The first frame of the default prompts: the ball, two metres up."""
 
-TITLE = "A video model with a memory"
-INTRO = (
-    "Each prompt was generated twice from the same noise: once by the model alone, and once with the memory of clips "
-    "that were found by their captions."
-)
-CAVEAT = "One pair proves nothing: python -m recipes.dit_mem.evaluate measures many pairs, with controls."
-PLANETS_INTRO = (
-    "All videos begin with the same first frame. The model was never trained on these planets, so only the clips show "
-    "how fast things fall there: compare the speed of the falls."
-)
-PLANETS_CAVEAT = (
-    "Measured over 96 prompts, memory brings gravity closer to that of the planet, and clips of a wrong planet bring "
-    "it closer to theirs; on average it is still off by several m/s², so a single pair may or may not show it "
-    "(docs/dit-mem.md)."
-)
+TEXT_LENGTH = 28
+"""Text tokens of the demo's own prompts; more are padding."""
 _MOST = 100_000  # steps, or clips per prompt
 
 
@@ -70,16 +58,26 @@ class Demo:
     the query is the whole prompt."""
     image: Path | None = None
     """Image to begin every video with; the default prompts come with one."""
-    steps: int = 20
+    steps: int = 8
     """Number of denoising steps."""
-    guidance_scale: float = 2.0
+    guidance_scale: float = 1.0
     """Scale of classifier-free guidance; 1 switches it off."""
+    memory_guidance: Literal["conditional"] | float | None = None
+    """Whether guidance amplifies memory: "conditional" or a scale, see ``memkit.generation.guidance``. By default both
+    branches of guidance see the memory."""
     seed: int = 0
-    """Seed of the noise, the same for every video."""
+    """Seed of the noise, the same for every video; the first one of several."""
+    seeds: int = 16
+    """Number of seeds per prompt of the demo's own; a prompt of yours has one."""
     model: Path | None = None
     """Folder of a Wan pipeline; by default tiny-wan, which comes with memkit."""
     encoder: Path | None = None
-    """Folder of a FrequencyEncoder trained for the model; by default the one trained for tiny-wan."""
+    """Folder of a FrequencyEncoder trained for the model; by default one that was trained for falls with tiny-wan."""
+
+    @property
+    def shows_falls(self) -> bool:
+        """Whether the demo measures the falls of its own prompts: with other prompts or another model, it does not."""
+        return not self.prompt and self.model is None
 
     def run(self) -> int:
         """Run the demo and return the exit code."""
@@ -91,42 +89,55 @@ def main(demo: Demo | None = None) -> int:
 
     Raises `MemkitError` if a folder or a setting cannot be used.
     """
-    from memkit.report.html import render_report
-    from memkit.report.sheet import contact_sheet
+    from memkit.demo.falls import Falls
+    from memkit.demo.pages import write_pages
+    from memkit.demo.stage import Stage
+    from memkit.generation.short_text import PIPELINE_TEXT_LENGTH
 
     demo = demo or Demo()
-    for option, value in (("--steps", demo.steps), ("--k", demo.k)):
-        if not 1 <= value <= _MOST:
-            raise InputError(f"{option} is {value}; give 1 or more, up to {_MOST}.")
-    if not math.isfinite(demo.guidance_scale):
-        raise InputError(f"--guidance-scale is {demo.guidance_scale}; give a finite number.")
+    _check(demo)
     started = time.perf_counter()
     _quiet()
-    prompts = demo.prompt or PROMPTS
     backbone, encoder = _load(demo)
     backbone.pipeline().set_progress_bar_config(disable=True)
     with writing(demo.out):
         demo.out.mkdir(parents=True, exist_ok=True)
     print(f"bank: {CLIPS} -> {demo.out / 'bank'}", flush=True)
     bank = demo_bank(demo.out / "bank", str(demo.model or "tiny"), backbone)
-    conditioning_latents = _first_frame(demo, backbone)
-    retriever = memkit.TextRetriever(bank)
+    stage = Stage(
+        backbone=backbone,
+        encoder=encoder,
+        bank=bank,
+        retriever=memkit.TextRetriever(bank),
+        k=demo.k,
+        steps=demo.steps,
+        guidance_scale=demo.guidance_scale,
+        memory_guidance=demo.memory_guidance,
+        conditioning_latents=_first_frame(demo, backbone),
+        text_length=TEXT_LENGTH if demo.shows_falls else PIPELINE_TEXT_LENGTH,
+    )
+    falls = None
+    if demo.shows_falls:
+        falls = Falls(demo.out / "falls", range(demo.seed, demo.seed + demo.seeds), backbone.video_format.fps)
     comparisons = []
-    for i, prompt in enumerate(prompts):
+    for i, prompt in enumerate(prompts := demo.prompt or PROMPTS):
         print(f"[{i + 1}/{len(prompts)}] {prompt}", flush=True)
-        comparisons.append(_compare(demo, prompt, backbone, encoder, bank, retriever, conditioning_latents))
-    fps = backbone.video_format.fps
-    seconds = time.perf_counter() - started
-    ours = not demo.prompt and demo.model is None
-    intro, caveat = (f"{INTRO} {PLANETS_INTRO}", f"{CAVEAT} {PLANETS_CAVEAT}") if ours else (INTRO, CAVEAT)
-    page = render_report(TITLE, intro, caveat, comparisons, _settings(demo, backbone, bank, seconds), fps)
-    report, sheet = demo.out / "report.html", demo.out / "contact_sheet.png"
-    write_text(report, page)
-    with atomic_write(sheet) as partial:
-        contact_sheet([(c.prompt, rows(c)) for c in comparisons]).save(partial, "PNG")
-    print_summary(comparisons)
-    print(f"{seconds:.0f} s. Report: {report}  Contact sheet: {sheet}")
+        comparisons.append(_compare(demo, stage, prompt, falls))
+    settings = {
+        "Model": str(demo.model or "tiny-wan"),
+        "Memory encoder": str(demo.encoder or ENCODER.name),
+        "Seed": str(demo.seed),
+    }
+    write_pages(demo.out, stage, comparisons, falls, settings, time.perf_counter() - started)
     return 0
+
+
+def _check(demo: Demo) -> None:
+    for option, value in (("--steps", demo.steps), ("--k", demo.k), ("--seeds", demo.seeds)):
+        if not 1 <= value <= _MOST:
+            raise InputError(f"{option} is {value}; give 1 or more, up to {_MOST}.")
+    if not math.isfinite(demo.guidance_scale):
+        raise InputError(f"--guidance-scale is {demo.guidance_scale}; give a finite number.")
 
 
 def _load(demo: Demo) -> tuple[memkit.WanBackbone, memkit.FrequencyEncoder]:
@@ -138,54 +149,21 @@ def _load(demo: Demo) -> tuple[memkit.WanBackbone, memkit.FrequencyEncoder]:
     return backbone, memkit.FrequencyEncoder.from_pretrained(encoder)
 
 
-def _compare(
-    demo: Demo,
-    prompt: str,
-    backbone: memkit.WanBackbone,
-    encoder: memkit.FrequencyEncoder,
-    bank: memkit.MemoryBank,
-    retriever: memkit.TextRetriever,
-    conditioning_latents: Tensor | None,
-):
-    import torch
-
+def _compare(demo: Demo, stage: Stage, prompt: str, falls: Falls | None) -> Comparison:
+    """Generate a prompt without and with memory; and measure it for all seeds if it is a fall of the demo."""
+    from memkit.demo.falls import WRONG
     from memkit.injectors.attention_recorder import AttentionRecorder
-    from memkit.report.html import Comparison, HitClip
 
-    query = _query(demo, prompt)
-    hits = retriever(query, k=demo.k)
-    latents = bank.latents(hits.ids)
-    with torch.no_grad():
-        memory = encoder(latents)
-    without = _generate(demo, prompt, backbone, conditioning_latents)
-    recorder = AttentionRecorder()
-    with memkit.SelfAttentionConcat(memory, recorder).attach(*backbone.transformers):
-        with_memory = _generate(demo, prompt, backbone, conditioning_latents)
-    shares = recorder.shares().mean(-1)
-    tokens = video_tokens(backbone, latents.shape[-3:])
-    captions = dict(zip(bank.ids, bank.captions, strict=True))
-    return Comparison(
-        prompt=prompt,
-        query=query,
-        without=without,
-        with_memory=with_memory,
-        hits=[HitClip(id, s, captions[id], frames_of(bank, id)) for id, s in zip(hits.ids, hits.scores, strict=True)],
-        attention=shares[::2] if demo.guidance_scale > 1 else shares,  # with guidance, every other call is without text
-        even_share=memory.tokens.shape[1] / (memory.tokens.shape[1] + tokens) if memory.gate is None else None,
-        note=what_to_see(prompt),
-    )
-
-
-def _generate(demo: Demo, prompt: str, backbone: memkit.WanBackbone, conditioning_latents: Tensor | None):
-    from memkit.generation.generate import generate_video
-
-    settings = {
-        "seed": demo.seed,
-        "steps": demo.steps,
-        "guidance_scale": demo.guidance_scale,
-        "conditioning_latents": conditioning_latents,
-    }
-    return generate_video(backbone, prompt, **settings).contiguous()
+    seeds, recorder = [demo.seed] if falls is None else falls.seeds, AttentionRecorder()
+    found = stage.find(_query(demo, prompt))
+    without = stage.generate(prompt, None, seeds)
+    right = stage.generate(prompt, found, seeds, recorder)
+    if falls is not None:
+        planet = prompt.split()[-1]
+        falls.add(planet, "without", without)
+        falls.add(planet, "right", right)
+        falls.add(planet, "wrong", stage.generate(prompt, stage.find(f"planet {WRONG[planet]}"), seeds))
+    return stage.comparison(prompt, found, without[0], right[0], recorder)
 
 
 def _first_frame(demo: Demo, backbone: memkit.WanBackbone) -> Tensor | None:
@@ -193,7 +171,7 @@ def _first_frame(demo: Demo, backbone: memkit.WanBackbone) -> Tensor | None:
     from memkit.video.frames import first_frame
     from memkit.video.pixels import to_model
 
-    image = demo.image or (START if not demo.prompt and demo.model is None else None)
+    image = demo.image or (START if demo.shows_falls else None)
     if image is None:
         return None
     form = backbone.video_format
@@ -209,25 +187,6 @@ def _query(demo: Demo, prompt: str) -> str:
     return (" ".join(filter(None, found.groups())) or found[0]) if found else prompt
 
 
-def _settings(demo: Demo, backbone: memkit.WanBackbone, bank: memkit.MemoryBank, seconds: float) -> Mapping[str, str]:
-    import diffusers
-    import torch
-    import transformers
-
-    form = backbone.video_format
-    return {
-        "Model": str(demo.model or "tiny-wan"),
-        "Memory encoder": str(demo.encoder or "dit-mem-tiny"),
-        "Video": f"{form.num_frames} frames of {form.height}×{form.width} at {form.fps:g} fps",
-        "Bank": f"{len(bank)} clips, {demo.k} retrieved per prompt by the cosine similarity of text embeddings",
-        "Sampling": f"{demo.steps} steps, guidance scale {demo.guidance_scale:g}",
-        "Seed": str(demo.seed),
-        "Wall time": f"{seconds:.0f} s on {torch.get_num_threads()} threads, with the bank",
-        "Versions": f"memkit {memkit.__version__}, torch {torch.__version__}, diffusers {diffusers.__version__}, "
-        f"transformers {transformers.__version__}, Python {platform.python_version()}",
-    }
-
-
 def _quiet() -> None:
     """Switch off the progress bars of the libraries."""
     import diffusers
@@ -235,15 +194,3 @@ def _quiet() -> None:
 
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
-
-
-def _command() -> int:
-    try:
-        return main(tyro.cli(Demo, prog="python -m memkit.demo"))
-    except (MemkitError, OSError) as error:
-        print(f"memkit: {error}", file=sys.stderr)
-        return 2
-
-
-if __name__ == "__main__":
-    sys.exit(_command())

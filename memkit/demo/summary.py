@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import memkit
@@ -36,3 +36,26 @@ def print_summary(comparisons: Sequence[Any]) -> None:
         changed = (c.with_memory.float() - c.without.float()).abs().mean().item() / 255
         best = c.hits[0]
         print(f"{best.id:<16}{best.score:>6.3f}{c.attention.mean().item():>21.1%} {changed:>19.1%}  {c.prompt}")
+
+
+def falls_said(figures: Mapping[str, Any]) -> str:
+    """What the content of ``figures.json`` says of gravity, in one sentence per condition."""
+    summary = figures["summary"]
+    named = {"without": "without memory", "right": "with clips of the planet", "wrong": "with clips of another planet"}
+    parts = []
+    for name, label in named.items():
+        error, together = summary[name]["error"], summary[name]["correlation"]
+        parts.append(
+            f"{label}, fitted gravity is off by {_interval(error, 1)} m/s², and its correlation with the truth is "
+            f"{_interval(together, 2)}"
+        )
+    shown = _interval(summary["wrong_shown"]["correlation"], 2)
+    said = "; ".join(parts)
+    return f"{said[0].upper()}{said[1:]}, with the planet of those clips {shown}."
+
+
+def _interval(values: Sequence[float | None], digits: int) -> str:
+    if values[0] is None:
+        return "not defined"
+    value, low, high = values
+    return f"{value:.{digits}f}" + ("" if low is None or high is None else f" [{low:.{digits}f}, {high:.{digits}f}]")

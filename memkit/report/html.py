@@ -59,10 +59,12 @@ def render_report(
     comparisons: Sequence[Comparison],
     settings: Mapping[str, str],
     fps: float,
+    sections: Sequence[str] = (),
 ) -> str:
     """The self-contained page, with its videos, images and styles embedded.
 
-    All texts are escaped. ``fps`` is the frame rate of all videos. Raises `InputError` without a comparison.
+    All texts are escaped, but ``sections``, which are HTML, one per card above the comparisons. ``fps`` is the frame
+    rate of all videos. Raises `InputError` without a comparison.
     """
     if not comparisons:
         raise InputError("There is nothing to report; give at least one comparison.")
@@ -74,6 +76,7 @@ def render_report(
         intro=intro,
         caveat=caveat,
         comparisons=comparisons,
+        sections=sections,
         settings=settings,
         scale=max(most, 1e-6),  # one scale for all, so that prompts are comparable
         pixelated=max(comparisons[0].without.shape[1:3]) < SMALL,

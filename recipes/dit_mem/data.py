@@ -41,6 +41,7 @@ class Batch(Samples):
 
     memory: Float[Tensor, "batch k channels frames height width"]
     mask: Bool[Tensor, "batch k"]
+    memory_ids: list[list[str]]
 
 
 def draw_noise(latents: Tensor, seeds: Sequence[int], levels: Sequence[int], shift: float) -> tuple[Tensor, Tensor]:
@@ -102,13 +103,15 @@ class TrainingSet:
         config, whole = self.config, self.config.batch * processes
         rows = [self._draw(step, place, whole) for place in range(rank, whole, processes)]
         latents = self.bank.latents([self.ids[row.target] for row in rows])[0].float()
-        memory, mask = padded_latents(self.bank, [row.memory for row in rows], config.k)
+        memory_ids = [row.memory for row in rows]
+        memory, mask = padded_latents(self.bank, memory_ids, config.k)
         noise, sigma = draw_noise(latents, [row.noise for row in rows], [row.level for row in rows], config.shift)
         return Batch(
             captions=[row.caption for row in rows],
             latents=latents,
             memory=memory,
             mask=mask,
+            memory_ids=memory_ids,
             noise=noise,
             sigma=sigma,
             conditioning_frames=draw_conditioning_frames(config, step),

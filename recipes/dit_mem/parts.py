@@ -34,8 +34,13 @@ def load_backbone(config: Config, device: torch.device | None = None) -> WanBack
 
 
 def new_encoder(config: Config, backbone: WanBackbone) -> MemoryEncoder:
-    """A new encoder in fp32, initialised from the seed; with a gate if ``config.gate``."""
+    """The encoder to train, in fp32: that in ``config.start``, or one initialised from the seed.
+
+    It has a gate if ``config.gate``.
+    """
     transformer = backbone.transformer.config
+    if config.start is not None:
+        return encoders.load_encoder(config.start, config.encoder).to(backbone.device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         sizes = {"dim": backbone.width, "latent_channels": transformer.in_channels}

@@ -25,8 +25,10 @@ from memkit.banks.build import bank_for
 from memkit.errors import BankError, InputError
 from memkit.training import PREPARES, OwnVideos, load_codec, report_done, run_command
 from memkit.video import to_model
+from memkit.worlds.event import Event
 from memkit.worlds.law_clips import clip_ids, law_of
-from recipes.dit_mem.presets import Command, parse
+from memkit.worlds.solids import Drop, Throw
+from recipes.dit_mem.presets import Command, Config, parse
 
 COMMIT_EVERY = 32  # clips
 
@@ -44,10 +46,26 @@ def main(command: Prepare) -> int:
     own, codec = command.source(config.model, config.train_clips + config.test_clips), load_codec(config)
     if own is not None:
         return _ingest(command, *own, codec)
-    render_bank(config.bank, clip_ids("train", config.train_clips, config.seed), config.model, codec)
-    render_bank(config.test_bank, clip_ids("test", config.test_clips, config.seed), config.model, codec)
+    render_bank(config.bank, ids_of(config, "train", config.train_clips), config.model, codec)
+    render_bank(config.test_bank, ids_of(config, "test", config.test_clips), config.model, codec)
     report_done(config.folder, "python -m recipes.dit_mem.train with the same --preset and flags")
     return 0
+
+
+def ids_of(config: Config, part: str, count: int) -> list[str]:
+    """The ids of ``count`` clips of the kinds that ``config.laws`` asks for."""
+    if config.laws is None:
+        return clip_ids(part, count, config.seed)
+    ids, number = [], count
+    while len(ids) < count:  # about a third of all clips
+        number *= 2
+        ids = [id for id in clip_ids(part, number, config.seed) if is_plain_fall(law_of(id))]
+    return ids[:count]
+
+
+def is_plain_fall(law: Event) -> bool:
+    """Whether a body that 64×64 pixels show well is dropped or thrown."""
+    return isinstance(law, Drop | Throw) and law.size != "small"
 
 
 def render_bank(path: Path, ids: list[str], model: str, encoder: WanCodec | WanBackbone) -> None:

@@ -15,27 +15,37 @@ from memkit.generation import TextCache, conditioning_frames
 from memkit.injectors import SelfAttentionConcat
 from memkit.memory import Memory
 from recipes.dit_mem.data import Batch, Samples
+from recipes.dit_mem.reading import GravityReader, log_gravities
 
 
 class Objective(nn.Module):
     """The encoder with its gate, which is trained. A call returns the losses of a batch on a frozen backbone.
 
     ``lockstep`` runs all experts in every step, which is necessary when their weights are sharded over processes.
+    ``reader`` is trained too, for a second loss.
     """
 
-    def __init__(self, encoder: MemoryEncoder, lockstep: bool = False) -> None:
+    def __init__(self, encoder: MemoryEncoder, lockstep: bool = False, reader: GravityReader | None = None) -> None:
         super().__init__()
-        self.encoder, self.lockstep = encoder, lockstep
+        self.encoder, self.lockstep, self.reader = encoder, lockstep, reader
 
-    def forward(self, backbone: WanBackbone, text: TextCache, batch: Batch, attached: ExitStack) -> Tensor:
-        """Losses [B] with the memory of each sample; see `flow_losses`.
+    def forward(
+        self, backbone: WanBackbone, text: TextCache, batch: Batch, attached: ExitStack
+    ) -> tuple[Tensor, Tensor | None]:
+        """Losses [B] with the memory of each sample, see `flow_losses`, and the loss of the reader if there is one.
 
         With a backbone in bf16, the encoder is computed in bf16 too, from its weights in fp32.
         """
         device, bf16 = backbone.device, backbone.transformer.dtype == torch.bfloat16
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             memory = self.encoder(batch.memory.to(device), batch.mask.to(device))
-        return flow_losses(backbone, text, batch, attached, memory, self.lockstep)
+            read = None
+            if self.reader is not None:
+                truth = torch.full(batch.mask.shape, torch.nan)
+                for row, ids in zip(truth, batch.memory_ids, strict=True):
+                    row[: len(ids)] = log_gravities(ids)
+                read = self.reader(memory, batch.mask.to(device), truth.to(device))
+        return flow_losses(backbone, text, batch, attached, memory, self.lockstep), read
 
 
 def flow_losses(

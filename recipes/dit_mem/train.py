@@ -24,8 +24,9 @@ from memkit.backbones import WanBackbone
 from memkit.encoders import MemoryEncoder
 from memkit.generation import TextCache
 from recipes.dit_mem.data import TrainingSet
-from recipes.dit_mem.parts import load_backbone, new_encoder
+from recipes.dit_mem.parts import digest, load_backbone, new_encoder
 from recipes.dit_mem.presets import Command, Config, parse
+from recipes.dit_mem.reading import GravityReader
 from recipes.dit_mem.step import Objective, weighted_mean
 
 RESUME_OVERRIDES = training.RESUME_OVERRIDES | {"flow_shift", "negative_prompt", "videos_at_once"}
@@ -42,15 +43,16 @@ def train(config: Config, backbone: WanBackbone, data: TrainingSet, accelerator:
     run = training.run_settings(
         config,
         RESUME_OVERRIDES,
+        start=None if config.start is None else digest(config.start),
         processes=shares[0][1],  # number of shares of a batch, on which its noise depends
         bank=data.bank.fingerprint,
         # with a sharded model, no process has all weights
         backbone=None if config.shard else training.fingerprint(*backbone.transformers),
     )
-    objective = Objective(new_encoder(config, backbone), lockstep=training.sharded(accelerator, config.shard))
+    objective = make_objective(config, backbone, training.sharded(accelerator, config.shard))
     objective.encoder.train()
     model = accelerator.prepare(objective)
-    optimizer = accelerator.prepare(make_optimizer(config, objective.encoder))
+    optimizer = accelerator.prepare(make_optimizer(config, objective))
     average = make_average(config, objective)
     state = training.TrainState(objective, optimizer, accelerator, average)
     start = state.resume(config.out / "checkpoint.pt", run)
@@ -64,8 +66,9 @@ def train(config: Config, backbone: WanBackbone, data: TrainingSet, accelerator:
                 batch = data.batch(step, *share)
                 torch.manual_seed(random.Random(f"{config.seed}/{step}/{share[0]}").getrandbits(63))  # of dropout
                 with accelerator.accumulate(model), ExitStack() as attached:
-                    loss = model(backbone, text, batch, attached)
-                    accelerator.backward(weighted_mean(loss, batch.sigma, config.weighting))
+                    loss, read = model(backbone, text, batch, attached)
+                    whole = weighted_mean(loss, batch.sigma, config.weighting)
+                    accelerator.backward(whole if read is None else whole + config.read_gravity * read)
                 losses.append((loss, batch.sigma))
             training.zero_missing_gradients(objective)
             norm = training.clip_gradients(accelerator, objective, config.clip_norm)
@@ -77,6 +80,7 @@ def train(config: Config, backbone: WanBackbone, data: TrainingSet, accelerator:
             row = None
             if step % config.log_every == 0:
                 row = {"step": step, **training.gathered_losses(accelerator, losses), "norm": norm}
+                row |= {} if read is None else {"loss_gravity": read.item()}
             log.step(row)
             if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
                 save(config, trained_encoder(objective, average), state, step + 1, run)
@@ -96,10 +100,19 @@ def learning_rate(config: Config, step: int) -> float:
     return config.lr * training.lr_multiplier(step, config.steps, config.warmup, config.schedule)
 
 
-def make_optimizer(config: Config, encoder: MemoryEncoder) -> torch.optim.AdamW:
-    """AdamW over the encoder and its gate, with rates relative to the encoder's."""
+def make_objective(config: Config, backbone: WanBackbone, lockstep: bool) -> Objective:
+    """The encoder in its objective, with a reader if ``config.read_gravity``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        reader = None if config.read_gravity is None else GravityReader(backbone.width).to(backbone.device)
+    return Objective(new_encoder(config, backbone), lockstep, reader)
+
+
+def make_optimizer(config: Config, objective: Objective) -> torch.optim.AdamW:
+    """AdamW over the encoder, its gate and the reader, with rates relative to the encoder's."""
+    encoder = objective.encoder
     gate = [] if encoder.gate is None else [*encoder.gate.parameters()]
-    others = [p for name, p in encoder.named_parameters() if not name.startswith("gate.")]
+    others = [p for name, p in objective.named_parameters() if not name.startswith("encoder.gate.")]
     return training.adamw([(others, 1.0), (gate, config.gate_lr / config.lr)])
 
 

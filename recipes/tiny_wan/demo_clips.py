@@ -18,13 +18,13 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+from memkit.demo.falls import fall_on
 from memkit.files.checksums import write_sums
 from memkit.training import run_command
 from memkit.video import write_video
 from memkit.worlds import Event, sample_law
-from memkit.worlds.constants import MATERIALS, PLANETS
+from memkit.worlds.constants import PLANETS
 from memkit.worlds.event import FPS
-from memkit.worlds.solids import Drop
 
 
 @dataclass(frozen=True)
@@ -39,21 +39,20 @@ class DemoClipsConfig:
 
 
 def draw(config: DemoClipsConfig) -> dict[str, Event]:
-    """The event of each clip by file name. Each clip has its own random generator."""
+    """The event of each clip by file name. Each clip has its own random generator. Small bodies become large ones."""
     events = {}
     for planet, gravity in PLANETS["test"].items():
         for i in range(config.bodies):
             event = sample_law(random.Random(f"demo/{config.seed}/{planet}/{i}"), "test", ("drop", "throw"))
-            events[f"{planet.lower()}-{i}.mp4"] = replace(event, planet=planet, gravity=gravity)  # type: ignore[call-arg]
+            size = "large" if event.size == "small" else event.size  # type: ignore[attr-defined]
+            event = replace(event, planet=planet, gravity=gravity, size=size)  # type: ignore[call-arg]
+            events[f"{planet.lower()}-{i}.mp4"] = event
     return events
 
 
 def start() -> UInt8[Tensor, "height width 3"]:
-    """The first frame that the demo's prompts continue: a medium red ball in a meadow, two metres up."""
-    look = {"colour": "red", "place": "in a meadow", "size": "medium", "shape": "ball", "material": "ivorine"}
-    solid = MATERIALS["test"]["ivorine"]
-    rest = {"planet": "Mira", "gravity": PLANETS["test"]["Mira"], "x": 0.0, "height": 2.0}
-    return Drop(**look, **rest, restitution=solid.restitution, friction=solid.friction).video(1)[0]
+    """The first frame that the demo's prompts continue, on any planet."""
+    return fall_on("Mira").video(1)[0]
 
 
 def main(config: DemoClipsConfig) -> None:

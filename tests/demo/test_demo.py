@@ -18,13 +18,14 @@ from memkit.banks import MemoryBank
 from memkit.demo import Demo, main
 from memkit.demo.bank import CLIPS
 from memkit.demo.demo import PROMPTS, START
+from memkit.demo.falls import WRONG, fall_on
 from memkit.encoders import FrequencyEncoder, FrequencyEncoderConfig, MemoryGate
 from memkit.errors import BankError, InputError
 from memkit.report.html import video_uri
 from memkit.report.sheet import LABEL_WIDTH, MARGIN
 from memkit.video import read_video
 from memkit.worlds.constants import PLANETS
-from recipes.dit_mem.presets import tiny
+from recipes.dit_mem.presets import tiny_falls
 from recipes.tiny_wan.demo_clips import DemoClipsConfig, draw, start
 from tests.report.test_report import Page, video_of
 
@@ -143,7 +144,7 @@ def test_a_gate_beside_the_encoder_is_used(done, tmp_path):
 
 
 def test_the_demo_samples_as_the_recipe_measures():
-    recipe, demo = tiny(), Demo()
+    recipe, demo = tiny_falls(), Demo()
     assert demo.k == recipe.k and recipe.image_cond_prob == 1.0  # the demo's own prompts have a first frame
     assert (demo.steps, demo.guidance_scale) == (recipe.sampling_steps, recipe.guidance_scale)
 
@@ -174,7 +175,7 @@ def test_the_shipped_clips_are_those_of_the_recipe():
 
 def test_the_first_frame_is_that_of_the_recipe_and_shows_what_the_prompts_say():
     assert torch.equal(read_video(START).frames[0], start())
-    assert all(prompt.startswith("a medium red ivorine ball falls in a meadow") for prompt in PROMPTS)
+    assert all(prompt.startswith("a large red ivorine ball falls in a meadow") for prompt in PROMPTS)
 
 
 def test_a_picture_begins_every_video(done, random_folder, tmp_path):
@@ -190,3 +191,4 @@ def test_the_prompts_are_of_unseen_planets_and_no_clip_of_the_bank():
     captions = (CLIPS / "captions.csv").read_text(encoding="utf-8")
     assert len(set(PROMPTS)) == 3 and not any(prompt in captions for prompt in PROMPTS)
     assert all(prompt.split()[-1] in PLANETS["test"] for prompt in PROMPTS)
+    assert tuple(fall_on(planet).caption for planet in WRONG) == PROMPTS

@@ -174,7 +174,7 @@ def test_queries_keep_what_the_pattern_names(config) -> None:
 def _losses(backbone, objective: Objective, batch: Batch, length: int) -> torch.Tensor:
     """The loss of each sample; leaves the gradients of the mean."""
     with ExitStack() as attached:
-        losses = objective(backbone, TextCache(backbone, length), batch, attached)
+        losses, _ = objective(backbone, TextCache(backbone, length), batch, attached)
         weighted_mean(losses, batch.sigma, "uniform").backward()
     return losses.detach()
 
@@ -280,7 +280,7 @@ def test_the_average_is_what_is_saved(tmp_path, backbone, bank, config) -> None:
     averaged = dataclasses.replace(config, out=tmp_path / "average", steps=3, ema=0.5)
     train(averaged, backbone, TrainingSet(bank, averaged))
     objective, seen = Objective(new_encoder(averaged, backbone)), []
-    optimizer, data = make_optimizer(averaged, objective.encoder), TrainingSet(bank, averaged)
+    optimizer, data = make_optimizer(averaged, objective), TrainingSet(bank, averaged)
     for step in range(3):
         with prepared(backbone, config.text_length, False):
             _losses(backbone, objective.train(), data.batch(step), config.text_length)
