@@ -38,16 +38,13 @@ def _decorator(*, typechecker: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def _states_shapes(thing: Any) -> bool:
-    parts = (
-        (thing.fget, thing.fset, thing.fdel) if isinstance(thing, property) else (getattr(thing, "__func__", thing),)
-    )
+    parts = [thing.fget, thing.fset, thing.fdel] if isinstance(thing, property) else [getattr(thing, "__func__", thing)]
     return any(_SHAPE.search(hint) for part in parts if part for hint in _hints(part))
 
 
 def _hints(function: Any) -> Iterator[str]:
     """The annotations of a function, and what the names in them stand for in its module."""
+    known = function.__globals__
     for hint in map(str, function.__annotations__.values()):
         yield hint
-        yield from (
-            str(function.__globals__[name]) for name in re.findall(r"\w+", hint) if name in function.__globals__
-        )
+        yield from (str(known[name]) for name in re.findall(r"\w+", hint) if name in known)
