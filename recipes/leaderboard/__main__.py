@@ -5,7 +5,8 @@
     python -m recipes.leaderboard --steps 10 --pretrain-steps 10 --samples 32 --out out/smoke     # does it run?
 
 Rows go to OUT/leaderboard.json as they are measured; a command that was stopped continues where it was. In the end, and
-with ``--runs 0`` at once, the page OUT/leaderboard.md and its plots are written from all rows of the file.
+with ``--runs 0`` at once, the pages OUT/leaderboard.md and OUT/evidence.md and the plots are written from all rows of
+the file.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from memkit.probes import MECHANISMS, PROBES, ProbeSettings
 from memkit.probes.run import DEFAULT_FOLDER
 from memkit.training import run_command
 from recipes.leaderboard.cells import VARIANTS
+from recipes.leaderboard.evidence import write_evidence
 from recipes.leaderboard.page import write_page
 from recipes.leaderboard.runs import Rows, Run, planned
 
@@ -58,7 +60,8 @@ def main(config: Leaderboard) -> None:
     print(f"{len(runs) - len(missing)} of {len(runs)} runs have a row in {rows.file}.", file=sys.stderr)
     torch.set_num_threads(1)
     parallel_map(partial(_measure, rows, config.bases, config.device), missing[: config.runs], config.jobs)
-    print(f"Results are in {write_page(rows.read(), config.out)}.")
+    found = rows.read()
+    print(f"Results are in {write_page(found, config.out)} and {write_evidence(found, config.out)}.")
 
 
 def _measure(rows: Rows, bases: Path, device: str, run: Run) -> None:
