@@ -20,4 +20,4 @@ def test_one_graph_for_the_model_and_the_same_for_all_blocks():
         if name.startswith("split"):
             assert graphs == 2, name
     assert results["guided"][0] == 2
-    assert results["1 block"][0] == results["5 blocks"][0]
+    assert results["1 block"][0] == results["3 blocks"][0]
