@@ -29,6 +29,7 @@ ALLOWED: dict[str, dict[str, list[Any]]] = {
     "Occluder": {"seed": [-1, 10**18]},
     "Fog": {"seed": [-1, 10**18]},
     "Points": {"seed": [-1, 10**18]},
+    "WorldMemRule": {"seed": [-1, 10**18]},
     "Sector": {"up": [-1]},
     "Rays": {"up": [-1]},
     "FrequencyEncoderConfig": FILTER,

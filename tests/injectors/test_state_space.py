@@ -178,10 +178,19 @@ def test_what_it_refuses() -> None:
             model(seeded(1, 16, 3, 4, 4), torch.tensor([5.0]), seeded(1, 6, 32))
         with pytest.raises(InputError, match="rows and columns"), attached.chunk():
             call(model, seeded(2, 16, 3, 2, 8))
+        held = state.branch()[1].tensors[0, 0].clone()
+        with pytest.raises(InputError, match="NaN or infinite"), attached.chunk(write=True):
+            call(model, torch.full((2, 16, 3, 4, 4), torch.nan))
+        assert torch.equal(state.branch()[1].tensors[0, 0], held) and state.frames == 3
         for other in (ATTACHABLES["frame_context"](), ATTACHABLES["teacher_forcing"]()):
             state.reset()
             with other.thing.attach(model) as on, attached.chunk(), pytest.raises(InputError, match="of one chunk"):
                 other.forward(model, on)
+    with memory.attach(model, state=(mine := RecurrentState())) as attached, attached.chunk(write=True):
+        call(model)
+    with pytest.raises(InputError, match="not of 1 transformers"):
+        memory_of(model, every=1).attach(model, state=mine)
+    assert not mine.attached
 
 
 @torch.no_grad()

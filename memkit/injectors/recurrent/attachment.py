@@ -39,6 +39,12 @@ class AttachedStates(Attached):
     ) -> None:
         if state.attached:
             raise InputError("This state is attached already; detach it first, or create another one.")
+        wanted = {(number, layer) for number in range(len(models)) for layer in layers}
+        if any(held not in (set(), wanted) for held in (set(state.branch(name)[1].tensors) for name in state.branches)):
+            raise InputError(
+                f"The state is not of {len(models)} transformers with memory in blocks {list(layers)}; attach the "
+                "memory that wrote it to the models that it was written with, or reset() it."
+            )
         self.state, self._layers = state, layers
         self.running: Running[StateChunk] = Running(self.kind, self.begin_chunk)
         self._numbers: dict[int, int] = {}
@@ -106,6 +112,11 @@ class AttachedStates(Attached):
                 f"The state is of a batch of {before.shape[0]}, the model runs a batch of {hidden.shape[0]}; keep the "
                 "batch within a video, or reset() the state."
                 + several_videos(before.shape[0], hidden.shape[0], "write the state with the same")
+            )
+        if before is not None and before.shape[1:] != (grid.tokens_per_frame, hidden.shape[2]):
+            raise InputError(
+                f"The state has {before.shape[1]} tokens of {before.shape[2]}, a frame {grid.tokens_per_frame} of "
+                f"{hidden.shape[2]}: it is of another model; reset() it."
             )
         x = hidden.unflatten(1, (grid.frames, grid.tokens_per_frame))
         y, each.after[number] = layer(x, None if before is None else before.to(hidden.device))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from memkit.backbones.protocol import Grid
 from memkit.backbones.running import Running
+from memkit.checks import check_all_finite
 from memkit.errors import InputError, MemkitError
 from memkit.injectors.recurrent.state import RecurrentState
 
@@ -85,6 +86,9 @@ class StateChunk:
                     f"The branch {name!r} was called in the cache contexts {sorted(map(str, self._contexts[name]))}, "
                     'and nothing was written. Create the state with a branch for each: ("cond", "uncond").'
                 )
+        for (name, number), each in self._passes.items():
+            what = f"The state of {name!r} after block {{}} of transformer {number}"
+            check_all_finite({what.format(layer): x.detach() for layer, x in each.after.items()})
         for (name, number), each in self._passes.items():
             _, branch = self._state.branch(name)
             for layer, x in each.after.items():

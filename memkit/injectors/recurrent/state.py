@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,15 @@ from memkit.files.tensors import FileKind, open_tensors, save_tensors
 KIND, KEY = FileKind("saved recurrent state", "memkit-recurrent-state", 1), "state"
 
 
-@dataclass
 class Branch:
     """The state of one branch: [batch, tokens per frame, width] in fp32, per transformer and layer."""
 
-    tensors: dict[tuple[int, int], Tensor] = field(default_factory=dict)
-    frames: int = 0
-    """Number of latent frames that the state has seen."""
-    size: tuple[int, int] | None = None
-    """Rows and columns of tokens of a frame; None before the first frame."""
+    def __init__(self) -> None:
+        self.tensors: dict[tuple[int, int], Tensor] = {}
+        self.frames = 0
+        """Number of latent frames that the state has seen."""
+        self.size: tuple[int, int] | None = None
+        """Rows and columns of tokens of a frame; None before the first frame."""
 
 
 class RecurrentState:
