@@ -2,8 +2,8 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, get_type_hints
 
 import jaxtyping
 from beartype import BeartypeConf, beartype
@@ -32,19 +32,16 @@ def _decorator(*, typechecker: Callable[[Any], Any]) -> Callable[[Any], Any]:
     with_shapes = _jaxtyped(typechecker=typechecker)
 
     def decorate(thing: Any) -> Any:
-        return with_shapes(thing) if inspect.isclass(thing) or _states_shapes(thing) else typechecker(thing)
+        return with_shapes(thing) if inspect.isclass(thing) or _needs_shapes(thing) else typechecker(thing)
 
     return decorate
 
 
-def _states_shapes(thing: Any) -> bool:
+def _needs_shapes(thing: Any) -> bool:
+    """Whether a function states shapes, or has hints that only a static type checker imports: jaxtyping skips those."""
     parts = [thing.fget, thing.fset, thing.fdel] if isinstance(thing, property) else [getattr(thing, "__func__", thing)]
-    return any(_SHAPE.search(hint) for part in parts if part for hint in _hints(part))
-
-
-def _hints(function: Any) -> Iterator[str]:
-    """The annotations of a function, and what the names in them stand for in its module."""
-    known = function.__globals__
-    for hint in map(str, function.__annotations__.values()):
-        yield hint
-        yield from (str(known[name]) for name in re.findall(r"\w+", hint) if name in known)
+    try:
+        hints = [str(hint) for part in parts if part for hint in get_type_hints(part, include_extras=True).values()]
+    except Exception:
+        return True
+    return any(_SHAPE.search(hint) for hint in hints)
