@@ -15,7 +15,7 @@ from memkit.injectors import SelfAttentionConcat, TeacherForcing
 from memkit.injectors.camera_encoder import CameraEncoder
 from memkit.memory import Memory
 from memkit.probes import MECHANISMS, Mechanism, ProbeBatch, ProbeSettings, import_mechanism, make_probe
-from memkit.probes.mechanisms import CachedKeys, FramesInView, LearnedQueries, TeacherForced, Window
+from memkit.probes.mechanisms import CachedKeys, CarriedState, FramesInView, LearnedQueries, TeacherForced, Window
 from memkit.probes.mechanisms.forced import frame_graph
 from memkit.probes.training import predict, train
 
@@ -50,7 +50,7 @@ def built(name: str, model: WanTransformer3DModel, probe: str, **knobs) -> tuple
     for parameter in encoder.parameters():
         torch.nn.init.normal_(parameter)
     mechanism.take_cameras(encoder)
-    if isinstance(mechanism, CachedKeys):
+    if isinstance(mechanism, CachedKeys | CarriedState):  # they begin as no change
         for parameter in mechanism.parameters():
             torch.nn.init.normal_(parameter)
     batch = task.sample(torch.Generator().manual_seed(2), 3)
