@@ -5,12 +5,8 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import tyro
-
-if TYPE_CHECKING:
-    from memkit.probes.run import ProbeResult
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ class Probe:
         from memkit.probes.mechanisms import MECHANISMS, import_mechanism
         from memkit.probes.run import run_probe
         from memkit.probes.settings import ProbeSettings
-        from memkit.probes.table import other_settings, probe_table, read_results, write_results
+        from memkit.probes.table import other_settings, probe_table, read_results, result_line, write_results
 
         sys.path.insert(0, str(Path.cwd()))
         own = MECHANISMS.get(self.mechanism) or import_mechanism(self.mechanism)
@@ -74,7 +70,7 @@ class Probe:
                     )
                 )
                 write_results(file, results)
-                print(_line(results[-1]))
+                print(result_line(results[-1]))
         names = [probe.name for probe in probes]
         shown = [row for row in others if row.probe in names and row.mechanism != self.mechanism]
         print("\n" + probe_table([*results, *shown], marked=self.mechanism))
@@ -82,11 +78,3 @@ class Probe:
             print(f"In {self.leaderboard}, {probe} was run with other settings: {difference}.")
         print(f"\n{file}: {len(results)} results")
         return 0
-
-
-def _line(row: ProbeResult) -> str:
-    return (
-        f"{row.probe}, seed {row.seed}: accuracy {row.accuracy:.2f} ({row.low:.2f} to {row.high:.2f}), chance "
-        f"{row.chance:.2f}, without the past {row.control_accuracy:.2f}, with that of another sample "
-        f"{row.wrong_accuracy:.2f}"
-    )

@@ -35,6 +35,15 @@ def read_results(file: Path) -> list[ProbeResult]:
     return [ProbeResult(**row) for row in rows]
 
 
+def result_line(row: ProbeResult) -> str:
+    """A row in words, with its controls."""
+    return (
+        f"{row.probe}, seed {row.seed}: accuracy {row.accuracy:.2f} ({row.low:.2f} to {row.high:.2f}), chance "
+        f"{row.chance:.2f}, without the past {row.control_accuracy:.2f}, with that of another sample "
+        f"{row.wrong_accuracy:.2f}"
+    )
+
+
 def other_settings(results: Sequence[ProbeResult], others: Sequence[ProbeResult]) -> dict[str, str]:
     """By probe, the settings of ``others`` that differ from those of the results: such rows are not comparable."""
     found = {}

@@ -36,7 +36,7 @@ class Leaderboard:
     probes: tuple[str, ...] = tuple(PROBES)
     """Names of the probes."""
     mechanisms: tuple[str, ...] = (*MECHANISMS, *VARIANTS)
-    """Names of the mechanisms; those after the first eleven are needed for claims alone."""
+    """Names of the mechanisms; those of `VARIANTS`, the last ones, are needed for claims alone."""
     seeds: tuple[int, ...] = (1, 2, 3)
     """One run per seed; verdicts need three."""
     out: Path = Path("docs")

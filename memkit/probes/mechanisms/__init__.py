@@ -8,6 +8,7 @@ from memkit.probes.mechanisms.cache import CachedKeys
 from memkit.probes.mechanisms.forced import TeacherForced
 from memkit.probes.mechanisms.frames import FramesInView, NoMemory, PackedFrames, Window
 from memkit.probes.mechanisms.queries import LearnedQueries, SeparateQueries
+from memkit.probes.mechanisms.state_space import CarriedState
 from memkit.probes.mechanisms.tokens import EncodedClips
 
 MECHANISMS: dict[str, Callable[..., Mechanism]] = {
@@ -22,11 +23,13 @@ MECHANISMS: dict[str, Callable[..., Mechanism]] = {
     "encoder": EncodedClips,
     "kv cache": partial(CachedKeys, cameras="off"),
     "kv cache, pm-rope": CachedKeys,
+    "state space": CarriedState,
 }
 """memkit's own mechanisms, by the names of the table."""
 
 __all__ = [
     "CachedKeys",
+    "CarriedState",
     "EncodedClips",
     "FramesInView",
     "LearnedQueries",

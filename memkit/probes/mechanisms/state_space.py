@@ -37,7 +37,9 @@ class CarriedState(Mechanism):
             if batch.memory_times:
                 at = [time - start for time in batch.memory_times]
                 with frames.chunk(None, positions=at, cameras=past), states.chunk(write=True, through_time=True):
-                    transformer(batch.memory, torch.zeros(len(batch)), batch.text, return_dict=False)
+                    transformer(
+                        batch.memory, torch.zeros(len(batch), device=batch.memory.device), batch.text, return_dict=False
+                    )
             with frames.chunk(None, positions=[time - start for time in batch.times], cameras=own), states.chunk():
                 yield
 
