@@ -133,7 +133,7 @@ def gallery() -> Config:
     return replace(
         tiny(), suite="gallery", out=Path("runs/memlearner-gallery"), method="window", frames=20, layers=8, chunks=3,
         video_chunks=4, train_videos=189, test_videos=0, batch=16, steps=500, sampling_steps=12,
-        history_guidance=2.0, seed=0,  # the guidance was chosen among 1, 2 and 3 on galleries of the memory split
+        history_guidance=2.0, seed=0,  # guidance: docs/gallery.md
     )  # fmt: skip
 
 
