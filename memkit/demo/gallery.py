@@ -39,7 +39,7 @@ WEIGHTS = Path(__file__).parents[1] / "weights" / "tiny-gallery"
 CHUNKS = 4
 _STRIDE, _SHOWN = NUM_FRAMES - 1, 4
 KNOWN = (CHUNKS - 1) * _STRIDE + 1
-_CONTEXT_FRAMES = 20
+_CONTEXT_FRAMES, _GUIDANCE = 20, 2.0
 _CONDITIONS: tuple[str, ...] = ("with memory", "without memory")
 
 
@@ -48,7 +48,7 @@ def load_gallery() -> tuple[WanBackbone, NewestContext]:
     verify_sums(WEIGHTS)
     context = FrameContext.from_pretrained(WEIGHTS / "method" / "context")
     backbone = load_backbone(RunSettings(device="cpu"), trained=WEIGHTS)
-    return backbone, NewestContext(context, _CONTEXT_FRAMES).eval()
+    return backbone, NewestContext(context, _CONTEXT_FRAMES, _GUIDANCE).eval()
 
 
 def gallery_clip(seed: int) -> GalleryClip:

@@ -132,7 +132,8 @@ def gallery() -> Config:
     """tiny-wan on the gallery world, with random lengths of context in the sequence: a base that can retrieve."""
     return replace(
         tiny(), suite="gallery", out=Path("runs/memlearner-gallery"), method="window", frames=20, layers=8, chunks=3,
-        video_chunks=4, train_videos=189, test_videos=0, batch=16, steps=500, sampling_steps=12, seed=0,
+        video_chunks=4, train_videos=189, test_videos=0, batch=16, steps=500, sampling_steps=12,
+        history_guidance=2.0, seed=0,  # guidance: docs/gallery.md
     )  # fmt: skip
 
 
