@@ -92,6 +92,7 @@ def main(demo: Demo | None = None) -> int:
     Raises `MemkitError` if a folder or a setting cannot be used.
     """
     from memkit.demo.falls import Falls, fall_on
+    from memkit.demo.gallery import WEIGHTS, gallery_figures
     from memkit.demo.pages import write_pages
     from memkit.demo.stage import Stage
     from memkit.generation.short_text import PIPELINE_TEXT_LENGTH
@@ -126,12 +127,16 @@ def main(demo: Demo | None = None) -> int:
     for i, prompt in enumerate(prompts):
         print(f"[{i + 1}/{len(prompts)}] {prompt}", flush=True)
         comparisons.append(_compare(demo, stage, prompt, falls))
+    gallery = None
+    if falls is not None and WEIGHTS.is_dir():
+        print("a gallery, seen again", flush=True)
+        gallery = gallery_figures(falls.seeds, demo.out / "gallery")
     settings = {
         "Model": str(demo.model or "tiny-wan"),
         "Memory encoder": str(demo.encoder or ENCODER.name),
         "Seed": str(demo.seed),
     }
-    write_pages(demo.out, stage, comparisons, falls, settings, time.perf_counter() - started)
+    write_pages(demo.out, stage, comparisons, falls, gallery, settings, time.perf_counter() - started)
     return 0
 
 
