@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 MODEL = Path(__file__).parents[1] / "weights" / "tiny-wan"
 ENCODER = Path(__file__).parents[1] / "weights" / "dit-mem-tiny-falls"
-PROMPTS = tuple(f"a large red ivorine ball falls in a meadow on planet {planet}" for planet in ("Mira", "Odin", "Sol"))
+PLANETS = ("Mira", "Odin", "Sol")
 START = CLIPS / "start.png"
 """The first frame of the default prompts: the ball, two metres up."""
 
@@ -67,6 +67,8 @@ class Demo:
     branches of guidance see the memory."""
     seed: int = 0
     """Seed of the noise, the same for every video; the first one of several."""
+    planets: tuple[str, ...] = PLANETS
+    """Planets of the demo's own prompts, of Mira, Nova, Odin, Pax, Rhea and Sol."""
     seeds: int = 16
     """Number of seeds per prompt of the demo's own; a prompt of yours has one."""
     model: Path | None = None
@@ -89,7 +91,8 @@ def main(demo: Demo | None = None) -> int:
 
     Raises `MemkitError` if a folder or a setting cannot be used.
     """
-    from memkit.demo.falls import Falls
+    from memkit.demo.falls import Falls, fall_on
+    from memkit.demo.gallery import WEIGHTS, gallery_figures
     from memkit.demo.pages import write_pages
     from memkit.demo.stage import Stage
     from memkit.generation.short_text import PIPELINE_TEXT_LENGTH
@@ -120,22 +123,31 @@ def main(demo: Demo | None = None) -> int:
     if demo.shows_falls:
         falls = Falls(demo.out / "falls", range(demo.seed, demo.seed + demo.seeds), backbone.video_format.fps)
     comparisons = []
-    for i, prompt in enumerate(prompts := demo.prompt or PROMPTS):
+    prompts = demo.prompt or [fall_on(planet).caption for planet in demo.planets]
+    for i, prompt in enumerate(prompts):
         print(f"[{i + 1}/{len(prompts)}] {prompt}", flush=True)
         comparisons.append(_compare(demo, stage, prompt, falls))
+    gallery = None
+    if falls is not None and WEIGHTS.is_dir():
+        print("a gallery, seen again", flush=True)
+        gallery = gallery_figures(falls.seeds, demo.out / "gallery")
     settings = {
         "Model": str(demo.model or "tiny-wan"),
         "Memory encoder": str(demo.encoder or ENCODER.name),
         "Seed": str(demo.seed),
     }
-    write_pages(demo.out, stage, comparisons, falls, settings, time.perf_counter() - started)
+    write_pages(demo.out, stage, comparisons, falls, gallery, settings, time.perf_counter() - started)
     return 0
 
 
 def _check(demo: Demo) -> None:
+    from memkit.demo.falls import WRONG
+
     for option, value in (("--steps", demo.steps), ("--k", demo.k), ("--seeds", demo.seeds)):
         if not 1 <= value <= _MOST:
             raise InputError(f"{option} is {value}; give 1 or more, up to {_MOST}.")
+    if not demo.planets or (unknown := set(demo.planets) - WRONG.keys()):
+        raise InputError(f"--planets are {sorted(unknown) if demo.planets else 'none'}; give some of {sorted(WRONG)}.")
     if not math.isfinite(demo.guidance_scale):
         raise InputError(f"--guidance-scale is {demo.guidance_scale}; give a finite number.")
 

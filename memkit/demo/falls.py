@@ -26,8 +26,8 @@ from memkit.worlds.solids import Drop
 
 Condition = Literal["without", "right", "wrong"]
 CONDITIONS: tuple[Condition, ...] = ("without", "right", "wrong")
-WRONG = {"Mira": "Sol", "Odin": "Mira", "Sol": "Odin"}
-"""The planets of the demo, each with the one whose clips are wrong for it."""
+WRONG = {"Mira": "Sol", "Nova": "Rhea", "Odin": "Mira", "Pax": "Nova", "Rhea": "Pax", "Sol": "Odin"}
+"""The planets of the bank, each with the one whose clips are wrong for it."""
 
 
 def fall_on(planet: str) -> Drop:
@@ -70,7 +70,8 @@ class Falls:
 
     def rows(self) -> list[Fall]:
         """One row per planet and seed, when all conditions have been added."""
-        return [self._row(planet, i) for planet in WRONG for i in range(len(self.seeds))]
+        planets = dict.fromkeys(planet for planet, _ in self._heights)
+        return [self._row(planet, i) for planet in planets for i in range(len(self.seeds))]
 
     def _row(self, planet: str, place: int) -> Fall:
         event = fall_on(planet)

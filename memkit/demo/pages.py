@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,15 +39,18 @@ def write_pages(
     stage: Stage,
     comparisons: Sequence[Comparison],
     falls: Falls | None,
+    gallery: Mapping[str, Any] | None,
     settings: Mapping[str, str],
     seconds: float,
 ) -> None:
     """Write all files, and print what they say. The report shows ``settings`` and those of the stage."""
     fps, sections, said = stage.backbone.video_format.fps, [], ""
     if falls is not None:
-        figures = write_figures(out / "figures.json", falls.rows(), None)
+        figures = write_figures(out / "figures.json", falls.rows(), gallery)
         said = falls_said(figures)
         sections.append(_falls_section(figures, said, fps))
+        if gallery is not None:
+            sections.append(_gallery_section(figures, out / "gallery" / "sheet.png"))
     intro = INTRO if falls is None else f"{INTRO} {FALLS_INTRO}"
     settings = {**settings, **_settings(stage, seconds)}
     page = render_report(TITLE, intro, CAVEAT if falls is None else said, comparisons, settings, fps, sections)
@@ -70,6 +74,23 @@ def _falls_section(figures: Mapping[str, Any], said: str, fps: float) -> str:
         f"and the middle half of the seeds.</p>{plots.key()}{plots.height_plots(falls, fps)}"
         f'<p class="note">Gravity fitted to every fall; bars are medians.</p>{plots.gravity_plot(falls)}<p>{said}</p>'
     )
+
+
+def _gallery_section(figures: Mapping[str, Any], sheet: Path) -> str:
+    """The card with the gallery: accuracy of the panels that come back, and the videos of the first seeds."""
+    panels, chance = figures["panel_accuracy"], figures["gallery"]["chance"]
+    image = base64.b64encode(sheet.read_bytes()).decode()
+    return (
+        "<h2>Does it look the same when the camera comes back?</h2>"
+        f'<p class="note">Share of the panels with the right colour on return, over {len(figures["gallery"]["seeds"])} '
+        f"seeds: {_percent(panels['with'])} with the past in memory, {_percent(panels['without'])} without; "
+        f"{_percent(chance)} by chance.</p>"
+        f'<img src="data:image/png;base64,{image}" alt="panels that come back, with memory and without">'
+    )
+
+
+def _percent(share: float | None) -> str:
+    return "not defined" if share is None else f"{100 * share:.0f} %"
 
 
 def _settings(stage: Stage, seconds: float) -> dict[str, str]:

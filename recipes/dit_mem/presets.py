@@ -175,7 +175,7 @@ def tiny_falls() -> Config:
         train_clips=1600,
         query_pattern=r"planet \w+",
         pool=16,
-        steps=1000,
+        steps=1400,
         lr=1.5e-3,
         schedule="constant",
         ema=0.98,
