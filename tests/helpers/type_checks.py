@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 import jaxtyping
 from beartype import BeartypeConf, beartype
 
-checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
+checked = beartype(conf=BeartypeConf(is_pep484_tower=True, violation_type=jaxtyping.TypeCheckError))
 """Checks a function's annotations at each call; as for static checkers, an int is a float."""
 
 _SHAPE = re.compile(r"\b(Bool|Float|Int|Num|Real|Shaped|UInt)\d*\[")
