@@ -35,13 +35,14 @@ def random_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_random_pipeline(tmp_path_factory.mktemp("random-wan"))
 
 
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run what uses flex attention in a process of its own.
+# torch starts threads for autograd when it traces flex attention, and then refuses backward passes in all processes
+# that are forked later, as some tests do; and a model of real size leaves gigabytes, which slow each later fork down
+FORKED = ("anyflow_far", "test_adapters_far", "flex", "wan_1_3b_for_real")
 
-    torch starts threads for autograd when it traces flex attention, and then refuses backward passes in all processes
-    that are forked later, as some tests do.
-    """
-    if not any(word in pyfuncitem.nodeid for word in ("anyflow_far", "test_adapters_far", "flex")):
+
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run what would do harm to later tests in a process of its own."""
+    if not any(word in pyfuncitem.nodeid for word in FORKED):
         return None
     from tests.helpers.forked import code_of, process
 

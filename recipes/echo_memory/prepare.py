@@ -24,7 +24,7 @@ from memkit.training import PREPARES, OwnVideos, load_codec, report_done, run_co
 from memkit.video import to_model
 from memkit.worlds.tours import room_names
 from recipes.echo_memory.presets import Command, parse
-from recipes.memlearner.videos import FileVideo, LongVideo, RoomVideo
+from recipes.memlearner.videos import FileVideo, LongVideo, WorldVideo
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def main(command: Prepare) -> int:
     broken, videos = [], []
     if own is None:
         names = room_names("train", config.train_videos)
-        videos = [RoomVideo(name, config.video_chunks, codec.video_format) for name in names]
+        videos = [WorldVideo("rooms", name, config.video_chunks, codec.video_format) for name in names]
     else:
         rows, broken = read_captions(own[1], own[0])
         videos = [FileVideo(row, codec.video_format) for row in rows]

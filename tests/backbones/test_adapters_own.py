@@ -204,6 +204,7 @@ KIND_OF_COLUMN = {
     "`TeacherForcing`": "teacher forcing",
     "`QueryLayers`": "query layers",
     "`FrameContext`": "frame context",
+    "`StateSpaceMemory`": "recurrent memory",
 }
 
 
