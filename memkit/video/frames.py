@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple, get_args
 
 import av
@@ -115,8 +116,8 @@ def resample(
     else:
         check_rate("The rate of the frames", source)
     times = source.tolist() if isinstance(source, Tensor) else [i / source for i in range(len(frames))]
-    if any(b < a for a, b in zip(times, times[1:], strict=False)):
-        raise InputError("The times of the frames must ascend; sort the frames by time.")
+    if any(b < a for a, b in pairwise(times)) or (len(times) > 1 and times[0] == times[-1]):
+        raise InputError("The times of the frames must ascend; sort the frames by time, and give each its own.")
     rate = None if isinstance(source, Tensor) else source
     start = _start(times, rate, fps, num_frames, cut)
     picked, last = _pick(zip(times, frames, strict=True), start, rate, fps, num_frames)

@@ -39,11 +39,11 @@ def frame_bytes(
     ``dtype`` is by default that of the model. For Wan2.1-T2V-1.3B at 480×832 pixels (latents of 60×104) in bf16 it is
     287 MB; for the 14B, 1.3 GB.
 
-    Raises `InputError` for sides below 1, and for less than no samples.
+    Raises `InputError` for sides and batches below 1.
     """
     check_whole("height", height, 1)
     check_whole("width", width, 1)
-    check_whole("batch", batch)
+    check_whole("batch", batch, 1)
     model = transformer_of(transformer)
     sizes = adapter_of(model).sizes(model)
     _, down, across = sizes.patch_size

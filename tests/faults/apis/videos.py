@@ -214,7 +214,7 @@ APIS = (
         measured,
         {"values": np.arange(9.0), "resamples": 50, "level": 0.95, "seed": 0},
         {
-            "values": (np.zeros(0), np.array(["a"]), None),
+            "values": (np.array(["a"]), None),  # of no rows, it is documented, everything is NaN
             "resamples": NO_POSITIVE_COUNT,
             "level": (*NO_SHARE, 0, 1),
             "seed": ("0", NAN, -1, 1.5),
