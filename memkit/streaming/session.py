@@ -80,13 +80,16 @@ def model_of(backbone: WanBackbone) -> dict[str, Any]:
     }
 
 
-def check_model(cache: KVCache, content: dict[str, Any], size: tuple[int, int], backbone: WanBackbone) -> None:
+def check_model(
+    folder: Path, cache: KVCache, content: dict[str, Any], size: tuple[int, int], backbone: WanBackbone
+) -> None:
     """Raises `InputError` where a saved stream is of a model of other sizes or dtype, or its cache of another size."""
     own = model_of(backbone)
     saved = content.get("model", own)  # streams that were saved by earlier versions do not tell
     if different := [f"{name} {saved.get(name)}, not {own[name]}" for name in own if saved.get(name) != own[name]]:
         raise InputError(
-            f"The stream was saved with another model: {', '.join(different)}; load it with the model that made it."
+            f"The stream at {folder} was saved with another model: {', '.join(different)}; load it with the model that "
+            "made it."
         )
     _, down, across = own["patch_size"]
     rows, columns = size[0] // down, size[1] // across
@@ -99,6 +102,7 @@ def check_model(cache: KVCache, content: dict[str, Any], size: tuple[int, int], 
         found, wanted = (branch.layers, *keys.shape[1:]), (own["layers"], rows * columns, own["heads"], own["head_dim"])
         if found != wanted or keys.shape[0] != len(content["seeds"]):
             raise InputError(
-                f"The cache has layers, tokens per frame, heads and their width {found} of {keys.shape[0]} videos, the "
-                f"model and the stream {wanted} of {len(content['seeds'])}; load it with the model that made it."
+                f"The cache of the stream at {folder} has layers, tokens per frame, heads and their width {found} of "
+                f"{keys.shape[0]} videos, the model and the stream {wanted} of {len(content['seeds'])}; load it with "
+                "the model that made it."
             )

@@ -224,7 +224,7 @@ class Stream:
         with KIND.reading(folder):
             config, size = _config_of(content["config"], folder), tuple(content["size"])
             seeds, position = content["seeds"], content["position"]
-            check_model(cache, content, size, backbone)
+            check_model(Path(folder), cache, content, size, backbone)
         given = {"read": read, "positions": positions, "cameras": cameras, "size": size}
         stream = cls(backbone, seeds, cache.budget_bytes, config, **given)
         stream.cache, stream.position = cache, position

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -56,6 +58,7 @@ def count(api: Api) -> int:
 
 def _call(api: Api, changes: Mapping[str, Any]) -> object:
     """Values that are functions without arguments are called: they make what must not be shared."""
+    os.chdir(tempfile.gettempdir())  # a path without a folder is one of a file there
     values = {**api.good, **changes}
     return api.call(**{name: value() if _makes(value) else value for name, value in values.items()})
 
