@@ -15,6 +15,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # tqdm's own lock is shared with forked processes: one that a test kills inside of it would hold it for ever
 tqdm.set_lock(threading.RLock())
 sys.path.insert(0, str(Path(__file__).parents[1]))
+# jaxtyping's hook has bytecode files of its own for all that is imported inside of memkit, other libraries included;
+# imported before, they load from theirs, seconds faster in each process
+for library in ("torch", "torchvision", "scipy.stats", "sentence_transformers", "diffusers.models.transformers"):
+    importlib.import_module(library)
 importlib.import_module("tests.helpers.type_checks").skip_shapes_where_there_are_none()
 install_import_hook("memkit", "tests.helpers.type_checks.checked")
 # a machine that does other work too is slow at everything; it says nothing of the strategies
@@ -49,3 +53,11 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
     assert code_of(process(lambda: pyfuncitem.obj(**arguments))) == 0, "see the traceback in the captured stderr"
     return True
+
+
+# these fork hundreds of times, which takes the longer the more memory a process holds: they run while it holds little
+FIRST = ("tests/banks/test_kills", "tests/banks/test_join", "tests/banks/test_full_disk", "tests/banks/test_parallel")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(FIRST))

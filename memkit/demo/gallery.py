@@ -57,7 +57,7 @@ def gallery_clip(seed: int) -> GalleryClip:
     return GalleryTour(name, CHUNKS, _STRIDE / FPS).part(0)
 
 
-def gallery_figures(seeds: Sequence[int], out: Path, steps: int = 8) -> dict[str, Any]:
+def gallery_figures(seeds: Sequence[int], out: Path, steps: int = 3) -> dict[str, Any]:
     """Generate the return to the panels for each seed, with memory and without, and read their colours from pixels.
 
     ``out`` gets ``sheet.png`` (of the first seeds: the truth, with memory, without) and the videos

@@ -1,5 +1,6 @@
 """A process that is killed before each operation on files that it makes, one after the other."""
 
+import gc
 import os
 import sys
 import traceback
@@ -31,6 +32,7 @@ def killed_at(number: int, act: Callable[[], object]) -> int:
                     os._exit(KILLED)
 
         try:
+            gc.disable()  # it would write to, and so copy, all memory that is shared with the parent
             torch.set_num_threads(1)
             sys.setprofile(count)
             act()
