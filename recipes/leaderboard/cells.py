@@ -10,12 +10,13 @@ from functools import partial
 from typing import Any
 
 from memkit.probes import MECHANISMS, Mechanism, Probe, ProbeResult, make_probe
-from memkit.probes.mechanisms import CachedKeys, EncodedClips, FramesInView, LearnedQueries, TeacherForced
+from memkit.probes.mechanisms import CachedKeys, EncodedClips, FramesInView, LearnedQueries, RoutedFrames, TeacherForced
 
 VARIANTS: dict[str, Callable[..., Mechanism]] = {
     "fov 2": partial(FramesInView, per_frame=2),
     "fov 4": partial(FramesInView, per_frame=4),
     "fov, depth": partial(FramesInView, depth=True),
+    "routed": RoutedFrames,
     "queries (noise), no Q→P": partial(LearnedQueries, query_sees_prediction=False),
     "queries (noise), 1 layer": partial(LearnedQueries, layers=1),
     "queries (noise), 2 layers": partial(LearnedQueries, layers=2),

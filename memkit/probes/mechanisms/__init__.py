@@ -8,6 +8,7 @@ from memkit.probes.mechanisms.cache import CachedKeys
 from memkit.probes.mechanisms.forced import TeacherForced
 from memkit.probes.mechanisms.frames import FramesInView, NoMemory, PackedFrames, Window
 from memkit.probes.mechanisms.queries import LearnedQueries, SeparateQueries
+from memkit.probes.mechanisms.routed import RoutedFrames
 from memkit.probes.mechanisms.state_space import CarriedState
 from memkit.probes.mechanisms.tokens import EncodedClips
 
@@ -37,6 +38,7 @@ __all__ = [
     "Mechanism",
     "NoMemory",
     "PackedFrames",
+    "RoutedFrames",
     "SeparateQueries",
     "TeacherForced",
     "Window",
