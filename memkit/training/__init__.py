@@ -10,6 +10,7 @@ from memkit.training.checkpoint import (
     run_settings,
     save_checkpoint,
     save_part,
+    save_run,
     save_torch,
     steps_done,
 )
@@ -99,6 +100,7 @@ __all__ = [
     "run_settings",
     "save_checkpoint",
     "save_part",
+    "save_run",
     "save_torch",
     "set_learning_rate",
     "shard",

@@ -46,6 +46,18 @@ def save_checkpoint(state: dict[str, Any], path: Path, run: dict[str, Any]) -> N
     save_torch({**state, "about": json.dumps(run)}, path)
 
 
+def save_run(parts: Mapping[str, nn.Module], state: TrainState, step: int, out: Path, run: dict[str, Any]) -> None:
+    """Write the parts of a model for use, then the checkpoint ``out/checkpoint.pt``. All processes call it.
+
+    ``parts`` are by their names in the state; "method.context" is written to ``out/method/context``. Raises `FileError`
+    where a file cannot be written.
+    """
+    if (whole := state.state_dict()) is not None:  # in the main process
+        for name, part in parts.items():
+            save_part(part, whole["modules"], f"{name}.", out.joinpath(*name.split(".")))
+        save_checkpoint({**whole, "step": step}, out / "checkpoint.pt", run)
+
+
 def save_torch(content: object, path: str | os.PathLike[str]) -> None:
     """``torch.save``, whole or not at all; `FileError` where the file cannot be written."""
     with atomic_write(path) as partial, partial.open("wb") as file:

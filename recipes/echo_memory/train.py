@@ -119,11 +119,8 @@ def train(config: Config, backbone: WanBackbone, bank: MemoryBank, accelerator: 
 
 def save(config: Config, objective: Objective, state: training.TrainState, step: int, run: dict[str, Any]) -> None:
     """Write transformer and memory, then the checkpoint. All processes call it; the main one writes."""
-    if (whole := state.state_dict()) is not None:
-        training.save_part(objective.transformer, whole["modules"], "transformer.", config.out / "transformer")
-        for name, part in parts_of(objective.method).items():
-            training.save_part(part, whole["modules"], f"method.{name}.", config.out / "method" / name)
-        training.save_checkpoint({**whole, "step": step}, config.out / "checkpoint.pt", run)
+    parts = {f"method.{name}": part for name, part in parts_of(objective.method).items()}
+    training.save_run({"transformer": objective.transformer, **parts}, state, step, config.out, run)
 
 
 @dataclass(frozen=True)

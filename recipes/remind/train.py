@@ -129,10 +129,8 @@ def train(config: Config, backbone: WanBackbone, bank: MemoryBank, accelerator: 
 
 def save(config: Config, objective: Objective, state: training.TrainState, step: int, run: dict[str, Any]) -> None:
     """Write transformer and PM-RoPE, then the checkpoint. All processes call it; the main one writes."""
-    if (whole := state.state_dict()) is not None:
-        training.save_part(objective.transformer, whole["modules"], "transformer.", config.out / "transformer")
-        training.save_part(objective.cameras, whole["modules"], "cameras.", config.out / "cameras")
-        training.save_checkpoint({**whole, "step": step}, config.out / "checkpoint.pt", run)
+    parts = {"transformer": objective.transformer, "cameras": objective.cameras}
+    training.save_run(parts, state, step, config.out, run)
 
 
 def summary(batch: Batch) -> str:

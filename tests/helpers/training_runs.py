@@ -29,5 +29,6 @@ def stop_once_saved(train: Any, config: Any, step: int) -> None:
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training, "save_checkpoint", stopping)
+        patch.setattr(training, "save_checkpoint", stopping)  # for recipes, and for `save_run`
+        patch.setattr("memkit.training.checkpoint.save_checkpoint", stopping)
         train.main(train.Command(config))
