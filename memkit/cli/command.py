@@ -8,6 +8,7 @@
     memkit retrieve BANK "a rubber ball bounces" -k 5
     memkit inspect FILE
     memkit probe my_module:MyMethod
+    memkit plan --model wan2.1-t2v-14b --frames 81 --memory 5
 
 Exit codes: 0 all well, 1 some items could not be used, 2 the command could not do its work, 130 interrupted.
 """
@@ -22,6 +23,7 @@ import tyro
 
 from memkit.cli.bank import Bank
 from memkit.cli.inspect import Inspect
+from memkit.cli.plan import Plan
 from memkit.cli.probe import Probe
 from memkit.cli.retrieve import Retrieve
 from memkit.cli.text import one_line
@@ -34,6 +36,7 @@ Command = (
     | Annotated[Retrieve, tyro.conf.subcommand("retrieve")]
     | Annotated[Inspect, tyro.conf.subcommand("inspect")]
     | Annotated[Probe, tyro.conf.subcommand("probe")]
+    | Annotated[Plan, tyro.conf.subcommand("plan")]
 )
 
 
