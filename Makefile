@@ -21,7 +21,7 @@ types: setup
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 suite: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --durations 15
 
 torture: setup
 	$(BIN)/python -m tests.faults --seed $(SEED) --minutes $(MINUTES)

@@ -6,6 +6,7 @@ import sys
 import threading
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
@@ -16,9 +17,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 tqdm.set_lock(threading.RLock())
 sys.path.insert(0, str(Path(__file__).parents[1]))
 # jaxtyping's hook has bytecode files of its own for all that is imported inside of memkit, other libraries included;
-# imported before, they load from theirs, seconds faster in each process
-for library in ("torch", "torchvision", "scipy.stats", "sentence_transformers", "diffusers.models.transformers"):
-    importlib.import_module(library)
+# imported before, they load from theirs, seconds faster in each process that runs tests
+if "PYTEST_XDIST_WORKER" in os.environ:
+    for library in ("torch", "torchvision", "scipy.stats", "sentence_transformers", "diffusers.models.transformers"):
+        importlib.import_module(library)
 importlib.import_module("tests.helpers.type_checks").skip_shapes_where_there_are_none()
 install_import_hook("memkit", "tests.helpers.type_checks.checked")
 # a machine that does other work too is slow at everything; it says nothing of the strategies
@@ -57,6 +59,17 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 # these fork hundreds of times, which takes the longer the more memory a process holds: they run while it holds little
 FIRST = ("tests/banks/test_kills", "tests/banks/test_join", "tests/banks/test_full_disk", "tests/banks/test_parallel")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Workers of ``pytest -n auto``: one per core that this process may use, with 3 GB of free memory each."""
+    return max(1, min(len(os.sched_getaffinity(0)), int(psutil.virtual_memory().available / 3e9), 8))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what the durations above were measured with."""
+    workers = getattr(terminalreporter.config.option, "numprocesses", None) or 1
+    terminalreporter.write_line(f"{workers} workers on {os.cpu_count()} cores")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
