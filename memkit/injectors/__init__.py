@@ -2,6 +2,7 @@
 
 from memkit.injectors.attention_recorder import AttentionRecorder
 from memkit.injectors.camera_encoder import CameraEncoder
+from memkit.injectors.control_branch import ControlBranch, ControlBranchConfig
 from memkit.injectors.frame_context import FrameContext, FrameContextConfig
 from memkit.injectors.hidden_filters import filter_hidden_states
 from memkit.injectors.kv_cache import BudgetError, KVCache, frame_bytes, recovery_attention
@@ -17,6 +18,8 @@ __all__ = [
     "AttentionRecorder",
     "BudgetError",
     "CameraEncoder",
+    "ControlBranch",
+    "ControlBranchConfig",
     "FrameContext",
     "FrameContextConfig",
     "KVCache",

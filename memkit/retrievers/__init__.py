@@ -8,6 +8,10 @@ from memkit.retrievers.fov_rules import Rays, Sector
 from memkit.retrievers.hits import ClipTable, Hits, Retriever, rank
 from memkit.retrievers.index import ClipBank
 from memkit.retrievers.learned_query import LearnedQuery
+from memkit.retrievers.lifted_cells import LatentMap, LiftRule
+from memkit.retrievers.lifted_latents import LiftedLatents
+from memkit.retrievers.surfel_retriever import PoseSelection, SurfelRetriever
+from memkit.retrievers.surfels import SurfelRule
 from memkit.retrievers.text import TextRetriever
 from memkit.retrievers.visual import VisualRetriever
 from memkit.retrievers.worldmem import WorldMemRetriever, WorldMemRule
@@ -18,14 +22,20 @@ __all__ = [
     "ClipTable",
     "FOVRetriever",
     "Hits",
+    "LatentMap",
     "LearnedQuery",
+    "LiftRule",
+    "LiftedLatents",
     "NewestRetriever",
     "OracleRetriever",
     "Points",
+    "PoseSelection",
     "RandomRetriever",
     "Rays",
     "Retriever",
     "Sector",
+    "SurfelRetriever",
+    "SurfelRule",
     "TextEmbedder",
     "TextRetriever",
     "View",

@@ -15,6 +15,7 @@ from memkit.cameras.cameras import Cameras
 from memkit.cameras.checks import check_cameras
 from memkit.checks import SEEDS, check_whole, is_number, shown
 from memkit.errors import InputError
+from memkit.retrievers.depth import check_depth
 from memkit.retrievers.fov_index import DiscIndex
 from memkit.retrievers.fov_points import Points
 from memkit.retrievers.fov_rules import Rays, Sector
@@ -197,9 +198,4 @@ def check_retrieved(cameras: Cameras, name: str, dims: int) -> None:
 def _check_depth(depth: Tensor, count: int, rule: Sector | Points | Rays) -> None:
     if not isinstance(rule, Points):
         raise InputError(f"Depth is given, but the rule {rule} does not use it; use rule='points'.")
-    if not isinstance(depth, Tensor) or not depth.is_floating_point():
-        raise InputError(f"Depth is {shown(depth)}; give a floating-point tensor of metres along the rays.")
-    if depth.ndim != 3 or len(depth) != count or not depth.numel() and count:
-        raise InputError(f"Depth is {tuple(depth.shape)}; give [H, W] for each of {count} cameras.")
-    if not bool((depth >= 0).all()):
-        raise InputError("Depth has NaN or values below 0; give metres along the ray, inf for the sky.")
+    check_depth(depth, count)

@@ -10,12 +10,24 @@ from functools import partial
 from typing import Any
 
 from memkit.probes import MECHANISMS, Mechanism, Probe, ProbeResult, make_probe
-from memkit.probes.mechanisms import CachedKeys, EncodedClips, FramesInView, LearnedQueries, RoutedFrames, TeacherForced
+from memkit.probes.mechanisms import (
+    CachedKeys,
+    EncodedClips,
+    FramesInView,
+    FramesOfSurfels,
+    LatentsInSpace,
+    LearnedQueries,
+    RoutedFrames,
+    TeacherForced,
+)
 
 VARIANTS: dict[str, Callable[..., Mechanism]] = {
     "fov 2": partial(FramesInView, per_frame=2),
     "fov 4": partial(FramesInView, per_frame=4),
     "fov, depth": partial(FramesInView, depth=True),
+    "surfels": FramesOfSurfels,
+    "surfels, votes": partial(FramesOfSurfels, select="votes"),
+    "lifted latents": LatentsInSpace,
     "routed": RoutedFrames,
     "queries (noise), no Q→P": partial(LearnedQueries, query_sees_prediction=False),
     "queries (noise), 1 layer": partial(LearnedQueries, layers=1),
@@ -94,3 +106,9 @@ class Cell:
 
 def _plain(value: Any) -> Any:
     return value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
+
+
+WITH_DEPTH: tuple[Cell, ...] = tuple(
+    Cell("occlusion", name, {"depth": True}) for name in ("fov, depth", "surfels", "surfels, votes", "lifted latents")
+)
+"""Cells of mechanisms that take the depth of the past, which the probe gives with a knob; no claim needs them all."""

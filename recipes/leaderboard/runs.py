@@ -24,7 +24,7 @@ from memkit.probes import (
     run_settings,
     write_results,
 )
-from recipes.leaderboard.cells import VARIANTS, Cell, mechanism_of
+from recipes.leaderboard.cells import VARIANTS, WITH_DEPTH, Cell, mechanism_of
 from recipes.leaderboard.claims import CLAIMS
 
 
@@ -58,7 +58,8 @@ class Run:
 def planned(
     probes: Sequence[str], mechanisms: Sequence[str], seeds: Sequence[int], settings: ProbeSettings
 ) -> list[Run]:
-    """All runs of these probes, mechanisms and seeds: per seed, those of the table, then those of the claims alone.
+    """All runs of these probes, mechanisms and seeds: per seed, those of the table, then those of the claims alone, then
+    those with depth.
 
     Raises `InputError` for an unknown name.
     """
@@ -79,6 +80,7 @@ def planned(
 def _cells() -> Iterator[Cell]:
     for claim in CLAIMS:
         yield from (claim.better, claim.than)
+    yield from WITH_DEPTH
 
 
 class Rows:

@@ -7,9 +7,11 @@ from memkit.probes.mechanisms.base import Mechanism, import_mechanism
 from memkit.probes.mechanisms.cache import CachedKeys
 from memkit.probes.mechanisms.forced import TeacherForced
 from memkit.probes.mechanisms.frames import FramesInView, NoMemory, PackedFrames, Window
+from memkit.probes.mechanisms.lifted import LatentsInSpace
 from memkit.probes.mechanisms.queries import LearnedQueries, SeparateQueries
 from memkit.probes.mechanisms.routed import RoutedFrames
 from memkit.probes.mechanisms.state_space import CarriedState
+from memkit.probes.mechanisms.surfels import FramesOfSurfels
 from memkit.probes.mechanisms.tokens import EncodedClips
 
 MECHANISMS: dict[str, Callable[..., Mechanism]] = {
@@ -33,6 +35,8 @@ __all__ = [
     "CarriedState",
     "EncodedClips",
     "FramesInView",
+    "FramesOfSurfels",
+    "LatentsInSpace",
     "LearnedQueries",
     "MECHANISMS",
     "Mechanism",

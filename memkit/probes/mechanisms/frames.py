@@ -17,6 +17,7 @@ from memkit.probes.mechanisms.base import Mechanism, frame_bytes
 from memkit.probes.probe import Probe
 from memkit.retrievers.fov import FOVRetriever
 from memkit.retrievers.fov_points import Points
+from memkit.retrievers.hits import Retriever
 
 
 class NoMemory(Mechanism):
@@ -80,13 +81,16 @@ class FramesInView(Mechanism):
         return batch.take(torch.stack([self._rows(here, sample, k) for sample in range(len(batch))]))
 
     def _rows(self, batch: ProbeBatch, sample: int, k: int) -> torch.Tensor:
-        past, own, count = batch.memory_cameras, batch.cameras, len(batch.memory_times)
-        cameras = Cameras(past.c2w[sample], past.intrinsics[sample])
-        if self.depth and batch.depth is not None:
-            retriever = FOVRetriever(cameras, Points(count=500), depth=batch.depth[sample])
-        else:
-            retriever = FOVRetriever(cameras)
+        own, count = batch.cameras, len(batch.memory_times)
         wanted = [Cameras(*each) for each in zip(own.c2w[sample], own.intrinsics[sample], strict=True)]
-        turns = chain.from_iterable(zip_longest(*(hits.ids for hits in retriever(wanted, k=k))))
+        turns = chain.from_iterable(zip_longest(*(hits.ids for hits in self.retriever(batch, sample)(wanted, k=k))))
         found = [int(id) for id in turns if id is not None]
         return torch.tensor(sorted(list(dict.fromkeys([*found, *range(count - 1, -1, -1)]))[:k]))
+
+    def retriever(self, batch: ProbeBatch, sample: int) -> Retriever[Cameras]:
+        """What finds the frames of a sample's past, on the CPU."""
+        past = batch.memory_cameras
+        cameras = Cameras(past.c2w[sample], past.intrinsics[sample])
+        if self.depth and batch.depth is not None:
+            return FOVRetriever(cameras, Points(count=500), depth=batch.depth[sample])
+        return FOVRetriever(cameras)
