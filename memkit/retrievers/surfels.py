@@ -122,7 +122,7 @@ class SurfelMap:
         slot[shown] = np.arange(len(shown))
         rows = slot[self.seen_by[:, 0]]
         rows, frame = rows[rows >= 0], self.seen_by[rows >= 0, 1]
-        votes = np.bincount(frame, (count * weight)[rows], minlength=self.frames)
+        votes = np.bincount(frame, (count * weight)[rows], minlength=self.frames).astype(np.float64)  # of none: int64
         order = np.lexsort((first[rows], frame))
         voted, at = np.unique(frame[order], return_index=True)
         votes[voted] += weight[rows[order[at]]]

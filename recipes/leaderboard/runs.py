@@ -58,8 +58,8 @@ class Run:
 def planned(
     probes: Sequence[str], mechanisms: Sequence[str], seeds: Sequence[int], settings: ProbeSettings
 ) -> list[Run]:
-    """All runs of these probes, mechanisms and seeds: per seed, those of the table, then those of the claims alone, then
-    those with depth.
+    """All runs of these probes, mechanisms and seeds: per seed, those of the table, of the claims alone, and of
+    mechanisms that take depth.
 
     Raises `InputError` for an unknown name.
     """
