@@ -30,6 +30,9 @@ class SurfelRule:
     take the nearest pixel (our reading: interpolated depth would put points between two surfaces)."""
     quantile: float = 0.999
     """Pixels farther away than this quantile of a frame's depth are left out."""
+    radius: float = 0.5
+    """Radius of a surfel over the distance to its neighbours, where the surface faces the camera. With VMem's 0.5 there
+    are gaps between them, through which hidden surfaces show; from 0.75 on there are none."""
     spread: float = 0.5
     """A surfel merges with an earlier one closer than the mean of all radii plus so many standard deviations …"""
     same_way: float = 0.6
@@ -43,10 +46,8 @@ class SurfelRule:
     """Surfels are drawn if all of them lies at depths between these."""
 
     def __post_init__(self) -> None:
-        check_fields(
-            self, columns=(1, 10_000), quantile=(0, 1), spread=(0, 100), same_way=(0, 1), pixels=(1, 10_000),
-            zoom=(0.01, 10),
-        )  # fmt: skip
+        check_fields(self, columns=(1, 10_000), pixels=(1, 10_000), quantile=(0, 1), same_way=(0, 1), zoom=(0.01, 10))
+        check_fields(self, radius=(0.01, 10), spread=(0, 100))
         check_range(self.near, self.far)
 
 
@@ -172,7 +173,7 @@ def surfels_of(
     intrinsics: Float[np.ndarray, " 4"],
     depth: Float[np.ndarray, "height width"],
 ) -> Surfels:
-    """The surfels of a frame: one per point of a grid, half as wide as the points are apart, more where it is slanted.
+    """The surfels of a frame: one per point of a grid, larger where the surface is slanted.
 
     A normal is the cross product of the unit differences to the point on the right and to that below, at the borders to
     those on the left and above (our reading). Where one of these shows no surface, the surfel faces the camera.
@@ -194,7 +195,7 @@ def surfels_of(
     cosine = (way * normal).sum(-1)
     normal = np.where(cosine[..., None] < 0, -normal, normal)
     focal = np.sqrt(fx * columns * fy * rows)  # in points of the grid; of both directions where they differ
-    radius = 0.5 * depth[row, column] / length / focal / (0.2 + 0.8 * np.abs(cosine))
+    radius = rule.radius * depth[row, column] / length / focal / (0.2 + 0.8 * np.abs(cosine))
     across, down = c2w[:3, 0], c2w[:3, 1]
     side = across - (normal @ across)[..., None] * normal
     edge_on = np.linalg.norm(side, axis=-1, keepdims=True) < _LEAST
