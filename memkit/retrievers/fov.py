@@ -184,6 +184,18 @@ def frame_names(
     return names, films
 
 
+def more_names(
+    before: tuple[list[str], list[str | None]],
+    ids: Sequence[str] | None,
+    sources: Sequence[str | None] | None,
+    count: int,
+) -> tuple[list[str], list[str | None]]:
+    """`frame_names` with those of frames that are added; by default, numbers go on."""
+    start = len(before[0])
+    added = frame_names([str(start + i) for i in range(count)] if ids is None else ids, sources, count)
+    return frame_names([*before[0], *added[0]], [*before[1], *added[1]], start + count)
+
+
 def check_retrieved(cameras: Cameras, name: str, dims: int) -> None:
     """Raises `InputError` unless cameras have ``dims`` leading dimensions and are plausible, see `check_cameras`."""
     if not isinstance(cameras, Cameras) or not all(isinstance(x, Tensor) for x in (cameras.c2w, cameras.intrinsics)):

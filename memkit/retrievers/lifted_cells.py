@@ -69,10 +69,8 @@ def lifted(
     depth: Float[Tensor, "height width"],
     frame: int,
 ) -> LiftedCells:
-    """The cells of one frame. Depth, along the rays, is interpolated bilinearly, as the depth along the axis.
-
-    A cell next to a pixel of depth 0 or inf, which shows no surface, is left out (our reading).
-    """
+    """The cells of one frame, with depth, turned into that along the axis, bilinearly between pixels; none next to a
+    pixel of depth 0 or inf, which shows no surface (our reading)."""
     rows, columns = values.shape[1:]
     x, y = _way(camera, *depth.shape, 0.5)
     depth = depth.to(x)

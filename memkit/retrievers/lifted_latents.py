@@ -1,8 +1,4 @@
-"""`LiftedLatents`: latents of past frames as points in space, seen from a new camera (Mirage, arXiv 2606.09828).
-
-What a camera sees of them is a latent frame with holes, which a `ControlBranch` gives to the model. It is also a
-retriever: of the frames that saw most of what the camera sees.
-"""
+"""`LiftedLatents`: latents of past frames as points in space, seen from a new camera (Mirage, arXiv 2606.09828)."""
 
 from __future__ import annotations
 
@@ -17,11 +13,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
-from memkit.checks import check_finite
+from memkit.checks import check_finite, check_whole
 from memkit.errors import FileError, InputError
 from memkit.files.tensors import FileKind, open_tensors, save_tensors
 from memkit.retrievers.depth import check_depth
-from memkit.retrievers.fov import check_retrieved, frame_names
+from memkit.retrievers.fov import check_retrieved, frame_names, more_names
 from memkit.retrievers.hits import ClipTable, Retriever, rank
 from memkit.retrievers.lifted_cells import LatentMap, LiftedCells, LiftRule, drawn, lifted, overlap
 
@@ -29,13 +25,16 @@ KIND, KEY = FileKind("saved lifted latents", "memkit-lifted-latents", 1), "lifte
 
 
 class LiftedLatents(Retriever[Cameras]):
-    """Latent cells in space, of frames of ``channels`` and ``size`` (rows, columns); `add` adds frames, `read` draws.
+    """Latent cells in space, of frames of ``channels`` and ``size`` (rows, columns); `add` adds frames, `read` draws
+    what cameras see of them: latent frames with holes, for a `ControlBranch`.
 
     A call returns `Hits`: frames whose cubes (`LiftRule.voxel`) overlap those of the cells that the query sees, by
     intersection over union; a frame's cubes are those of its own cells (our reading). There may be fewer than k.
     """
 
     def __init__(self, channels: int, size: tuple[int, int], rule: LiftRule = LiftRule()) -> None:  # noqa: B008
+        for side in (channels, *size):
+            check_whole("A number of channels, rows or columns", side, 1)
         self.channels, self.size, self.rule = channels, size, rule
         points, frames = torch.zeros(0, 3, dtype=torch.float64), torch.zeros(0, dtype=torch.int64)
         self.cells = LiftedCells(points, torch.zeros(0, channels), frames)
@@ -57,22 +56,19 @@ class LiftedLatents(Retriever[Cameras]):
     ) -> None:
         """Add frames: cameras ``[N]`` and, for each, its latents and metres along its rays, 0 or inf for no surface.
 
-        Cells are kept on the device and in the dtype of the first latents. ``ids`` and ``sources`` are as of other
-        retrievers. Raises `InputError` for what does not fit or is not plausible; then nothing is added.
+        Cells are kept on the device and in the dtype of the first latents; ``ids`` and ``sources`` are as elsewhere.
+        Raises `InputError` for what does not fit or is not plausible; then nothing is added.
         """
         check_retrieved(cameras, "The cameras", 1)
         check_finite("The latents", latents, "[C, N, H, W]")
         check_depth(depth, count := len(cameras.c2w))
-        if latents.shape != (self.channels, count, *self.size):
-            wanted = [self.channels, count, *self.size]
-            raise InputError(f"The latents are {list(latents.shape)} for {count} cameras; give {wanted}.")
-        before = len(self._clips)
-        added = frame_names([str(before + i) for i in range(count)] if ids is None else ids, sources, count)
-        names = frame_names([*self._names[0], *added[0]], [*self._names[1], *added[1]], before + count)
+        if latents.shape != (wanted := (self.channels, count, *self.size)):
+            raise InputError(f"The latents are {list(latents.shape)} for {count} cameras; give {list(wanted)}.")
+        before, names = len(self._clips), more_names(self._names, ids, sources, count)
         like = self.cells.values if before else latents
         parts = [LiftedCells(*(x.to(like.device) for x in self.cells))._replace(values=self.cells.values.to(like))]
         for i, (c2w, intrinsics) in enumerate(zip(cameras.c2w, cameras.intrinsics, strict=True)):
-            camera = Cameras(c2w.detach().double().to(like.device), intrinsics.detach().to(like.device))
+            camera = Cameras(c2w.detach().to(like.device), intrinsics.detach().to(like.device))
             values, metres = latents[:, i].detach().to(like), depth[i].detach().to(like.device)
             parts.append(lifted(self.rule, camera, values, metres, before + i))
         self.cells, self._names, self._clips = LiftedCells.joined(parts), names, ClipTable(*names)
@@ -120,5 +116,5 @@ class LiftedLatents(Retriever[Cameras]):
     def _best(
         self, query: Cameras, k: int, allowed: Bool[np.ndarray, " clips"]
     ) -> tuple[Int[np.ndarray, " hits"], Float[np.ndarray, " hits"]]:
-        overlap = self.overlap(query).cpu().numpy()
-        return rank(overlap, k, allowed & (overlap > 0) & (overlap >= self.rule.least))
+        scores = self.overlap(query).cpu().numpy()
+        return rank(scores, k, allowed & (scores > 0) & (scores >= self.rule.least))

@@ -21,7 +21,7 @@ from memkit.checks import check_fields
 from memkit.errors import FileError, InputError
 from memkit.files.tensors import FileKind, open_tensors, save_tensors
 from memkit.retrievers.depth import check_depth
-from memkit.retrievers.fov import check_retrieved, frame_names
+from memkit.retrievers.fov import check_retrieved, frame_names, more_names
 from memkit.retrievers.hits import ClipTable, Retriever, rank
 from memkit.retrievers.surfels import SurfelMap, SurfelRule, Surfels
 
@@ -105,9 +105,7 @@ class SurfelRetriever(Retriever[Cameras]):
         """Add frames after those there are; on an error, none. Raises `InputError` as the class does."""
         check_retrieved(cameras, "The cameras", 1)
         check_depth(depth, count := len(cameras.c2w))
-        numbers = [str(len(self) + i) for i in range(count)]
-        added = frame_names(numbers if ids is None else ids, sources, count)
-        names = frame_names([*self._names[0], *added[0]], [*self._names[1], *added[1]], len(self) + count)
+        names = more_names(self._names, ids, sources, count)
         c2w, intrinsics, metres = (x.detach().double().cpu().numpy() for x in (cameras.c2w, cameras.intrinsics, depth))
         for frame in zip(c2w, intrinsics, metres, strict=True):
             self.map.add(*frame)

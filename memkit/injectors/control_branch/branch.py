@@ -17,6 +17,7 @@ import torch
 from diffusers.models.transformers.transformer_wan import WanTransformerBlock
 from torch import Tensor, nn
 
+from memkit.backbones.adapters.choice import adapter_of
 from memkit.backbones.base import CONTROL_BRANCH
 from memkit.backbones.unwrap import Attachable, transformer_of, transformers_of
 from memkit.errors import InputError
@@ -94,7 +95,7 @@ class ControlBranch(Pretrained, nn.Module):
         return AttachedControl(self, transformers, self.patch_embedding, layers)
 
     def _check(self, model: Any) -> None:
-        if not isinstance(model.blocks[0], WanTransformerBlock):
+        if not isinstance(adapter_of(model).blocks(model)[0], WanTransformerBlock):
             raise InputError(f"A control branch is for blocks of Wan, not for those of a {type(model).__name__}.")
         if (own := ControlBranchConfig.of(model, self.config.channels, self.config.every)) != self.config:
             raise InputError(f"The transformer takes {own}, not {self.config}; create one of its sizes.")
