@@ -9,7 +9,7 @@ from pathlib import Path
 
 from memkit.files.atomic import write_text
 from memkit.probes import MECHANISMS, PROBES, ProbeResult
-from recipes.leaderboard.cells import VARIANTS, Cell
+from recipes.leaderboard.cells import VARIANTS, WITH_DEPTH, Cell
 from recipes.leaderboard.claims import CLAIMS, MARGIN, SEEDS, Claim, interval
 from recipes.leaderboard.plots import plot_curves
 
@@ -36,6 +36,12 @@ Mean over the seeds, and its 95 % interval (Student's t). *Above chance* is the 
 (accuracy − chance) / (1 − chance). *Held* is what is kept per sample of the past, and *ms* the time per chunk, beside
 whatever else the machine did; both are means over the probes. Means are over those probes that have rows, and
 mechanisms with rows of more probes come first. Below are the variants that claims need.
+"""
+
+DEPTH = """## With the depth of the past
+
+Memories that take the depth of past frames, which the probe then gives, with the same controls.
+
 """
 
 CONTROLS = """## Controls
@@ -86,6 +92,7 @@ def page_text(rows: Sequence[ProbeResult]) -> str:
         TABLE,
         accuracy_table(rows, [name for name in MECHANISMS if _has(rows, name)]),
         accuracy_table(rows, [name for name in VARIANTS if _has(rows, name)]),
+        depth_table(rows),
         CONTROLS.format(chance=chances),
         control_table(rows),
         CURVES + "\n" + "\n\n".join(f"![{probe}](leaderboard-{probe}.png)" for probe in probes),
@@ -111,11 +118,7 @@ def accuracy_table(rows: Sequence[ProbeResult], mechanisms: Sequence[str]) -> st
         above = [_mean(found, _above_chance) for found in cells.values()]
         order = len(cells), statistics.fmean(above) if above else -math.inf
         shown = [_cell([row.accuracy for row in cells[probe]]) if probe in cells else "–" for probe in probes]
-        cost = [
-            f"{_mean(every, lambda row: row.bytes) / 1000:.1f} kB",
-            f"{_mean(every, lambda row: row.seconds) * 1000:.0f}",
-        ]
-        lines.append((order, [f"`{name}`", *shown, f"{order[1]:.2f}" if above else "–", *cost]))
+        lines.append((order, [f"`{name}`", *shown, f"{order[1]:.2f}" if above else "–", *_costs(every)]))
     lines.sort(key=lambda line: line[0], reverse=True)
     chance = [f"{default_rows(rows, probe)[0].chance:.3g}" for probe in probes]
     return _markdown(
@@ -127,17 +130,21 @@ def accuracy_table(rows: Sequence[ProbeResult], mechanisms: Sequence[str]) -> st
 def control_table(rows: Sequence[ProbeResult]) -> str:
     """Per mechanism: the mean over its rows with the default knobs."""
     known = [row for probe in _probes(rows) for row in default_rows(rows, probe)]
-    fields: dict[str, Callable[[ProbeResult], float]] = {
-        "own past": lambda row: row.accuracy,
-        "without": lambda row: row.control_accuracy,
-        "of another": lambda row: row.wrong_accuracy,
-        "noise": lambda row: _mean_of_questions(row.conditions["random"]),
-    }
     lines = []
     for name in (*MECHANISMS, *VARIANTS):
         if own := [row for row in known if row.mechanism == name]:
-            lines.append([f"`{name}`", *(f"{_mean(own, value):.2f}" for value in fields.values())])
-    return _markdown(["mechanism", *fields], lines)
+            lines.append([f"`{name}`", *_with_controls(own)])
+    return _markdown(["mechanism", *_CONTROLLED], lines)
+
+
+def depth_table(rows: Sequence[ProbeResult]) -> str:
+    """The section of the cells with depth; empty where none has a row."""
+    lines = []
+    for cell in WITH_DEPTH:
+        if own := cell.rows(rows):
+            accuracy = _cell([row.accuracy for row in own])
+            lines.append([f"{cell.probe}: `{cell.mechanism}`", accuracy, *_with_controls(own)[1:], *_costs(own)])
+    return DEPTH + _markdown(["probe and mechanism", *_CONTROLLED, "held", "ms"], lines) if lines else ""
 
 
 def claim_table(rows: Sequence[ProbeResult], claims: Sequence[Claim]) -> str:
@@ -181,6 +188,24 @@ def _above_chance(row: ProbeResult) -> float:
 
 def _mean(rows: Sequence[ProbeResult], value: Callable[[ProbeResult], float]) -> float:
     return statistics.fmean(map(value, rows))
+
+
+_CONTROLLED: dict[str, Callable[[ProbeResult], float]] = {
+    "own past": lambda row: row.accuracy,
+    "without": lambda row: row.control_accuracy,
+    "of another": lambda row: row.wrong_accuracy,
+    "noise": lambda row: _mean_of_questions(row.conditions["random"]),
+}
+
+
+def _with_controls(rows: Sequence[ProbeResult]) -> list[str]:
+    return [f"{_mean(rows, value):.2f}" for value in _CONTROLLED.values()]
+
+
+def _costs(rows: Sequence[ProbeResult]) -> list[str]:
+    """What is held, and the time per chunk."""
+    held, seconds = _mean(rows, lambda row: row.bytes), _mean(rows, lambda row: row.seconds)
+    return [f"{held / 1000:.1f} kB", f"{seconds * 1000:.0f}"]
 
 
 def _mean_of_questions(kinds: dict[str, float]) -> float:

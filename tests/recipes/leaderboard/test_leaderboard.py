@@ -13,7 +13,7 @@ from memkit.errors import InputError
 from memkit.probes import MECHANISMS, PROBES, ProbeResult, ProbeSettings, read_results, write_results
 from recipes.leaderboard import runs as leaderboard_runs
 from recipes.leaderboard.__main__ import Leaderboard, main
-from recipes.leaderboard.cells import VARIANTS, Cell, mechanism_of
+from recipes.leaderboard.cells import VARIANTS, WITH_DEPTH, Cell, mechanism_of
 from recipes.leaderboard.claims import CLAIMS, Claim, interval
 from recipes.leaderboard.page import page_text
 from recipes.leaderboard.runs import Rows, Run, planned
@@ -122,7 +122,7 @@ def test_the_plan_has_every_mechanism_on_every_probe_and_every_cell_of_a_claim()
     assert table == [(name, probe) for name in MECHANISMS for probe in PROBES]
     planned_runs = {run.identity for run in first}
     for claim in CLAIMS:
-        for cell in (claim.better, claim.than):
+        for cell in (claim.better, claim.than, *WITH_DEPTH):
             assert Run(cell.task(), cell.mechanism, 1, ProbeSettings()).identity in planned_runs
     with pytest.raises(InputError, match="There is no mechanism 'windows'; choose of none, window"):
         planned(("recall",), ("windows",), (1,), TINY)
@@ -192,6 +192,13 @@ def test_the_page_follows_from_the_rows_in_any_order():
     none = len(MECHANISMS) * len(PROBES) - 4
     assert "6 rows, seeds 1, 2, 3" in text and f"3 have fewer than 3 seeds and {none} have none yet" in text
     assert text.count("**not shown** (0 seeds)") == len(CLAIMS)
+
+
+def test_what_takes_depth_has_a_table_of_its_own():
+    rows = [made_up(Cell("occlusion", "window"), 1, 0.5)]
+    assert "depth of the past" not in page_text(rows)
+    text = page_text([*rows, *(made_up(WITH_DEPTH[1], seed, 0.9 + 0.02 * seed) for seed in (1, 2, 3))])
+    assert "| occlusion: `surfels` | 0.94 [0.89, 0.99] | 0.10 | 0.10 | 0.10 | 1.0 kB | 2 |" in text
 
 
 def test_the_published_page_is_that_of_the_published_rows():
