@@ -36,6 +36,8 @@ if TYPE_CHECKING:  # the same names as in the table below, for type checkers
     from memkit.generation import generate_video as generate_video
     from memkit.generation import generate_videos as generate_videos
     from memkit.injectors import AttentionRecorder as AttentionRecorder
+    from memkit.injectors import ControlBranch as ControlBranch
+    from memkit.injectors import ControlBranchConfig as ControlBranchConfig
     from memkit.injectors import FrameContext as FrameContext
     from memkit.injectors import FrameContextConfig as FrameContextConfig
     from memkit.injectors import KVCache as KVCache
@@ -56,6 +58,8 @@ if TYPE_CHECKING:  # the same names as in the table below, for type checkers
     from memkit.retrievers import FOVRetriever as FOVRetriever
     from memkit.retrievers import Hits as Hits
     from memkit.retrievers import LearnedQuery as LearnedQuery
+    from memkit.retrievers import LiftedLatents as LiftedLatents
+    from memkit.retrievers import SurfelRetriever as SurfelRetriever
     from memkit.retrievers import TextRetriever as TextRetriever
     from memkit.retrievers import VisualRetriever as VisualRetriever
     from memkit.rollout import History as History
@@ -79,6 +83,8 @@ _PUBLIC: dict[str, tuple[str, str]] = {
     # retrievers: which clips or frames to remember
     "TextRetriever": ("retrievers", "exact search over captions with any Hugging Face text encoder"),
     "FOVRetriever": ("retrievers", "past frames whose field of view overlaps that of the current camera"),
+    "SurfelRetriever": ("retrievers", "past frames that saw the surfaces which a camera will see (VMem)"),
+    "LiftedLatents": ("retrievers", "latents of past frames as points in space, seen from a new camera (Mirage)"),
     "VisualRetriever": ("retrievers", "past frames that look like the query, by image embeddings"),
     "LearnedQuery": ("retrievers", "past frames by learned query and key projections"),
     # encoders: latents of clips to memory tokens
@@ -101,6 +107,8 @@ _PUBLIC: dict[str, tuple[str, str]] = {
     "QueryModuleConfig": ("injectors", "its sizes and settings"),
     "FrameContext": ("injectors", "context frames in the sequence (CaM, DFoT's window, FramePack)"),
     "FrameContextConfig": ("injectors", "its settings"),
+    "ControlBranch": ("injectors", "latents guide a stock Wan by blocks beside its own, as VACE's"),
+    "ControlBranchConfig": ("injectors", "its sizes"),
     "StateSpaceMemory": (
         "injectors",
         "a gated recurrence over time, its state carried from chunk to chunk",

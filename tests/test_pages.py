@@ -15,7 +15,7 @@ from memkit.injectors import frame_bytes
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = ("kv-cache", "state-space", "routing", "composition", "diffusers", "write-your-own")
+PAGES = ("kv-cache", "state-space", "routing", "geometry", "composition", "diffusers", "write-your-own")
 CARDS = sorted((ROOT / "memkit" / "weights").glob("*/README.md"))
 ALL_PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *CARDS]
 
@@ -56,6 +56,9 @@ def test_the_code_of_a_page_runs(ran, page):
         assert names["turned"].shape == (1, 17, 64, 64, 3)
     elif page == "routing":
         assert names["velocity"].isfinite().all() and f"{names['routed'] / names['dense']:.0%}" == "19%"
+    elif page == "geometry":
+        assert len(names["hits"].ids) == 4 and names["votes"].shape == (20,) and len(names["retriever"]) == 22
+        assert names["view"].mask.float().mean() > 0.5 and names["velocity"].isfinite().all()
     elif page == "write-your-own":
         assert names["velocity"].shape == (1, 16, 3, 8, 8)
         reports = {name: len(it.properties) for name, it in names.items() if name.endswith("_report")}
