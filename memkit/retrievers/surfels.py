@@ -43,7 +43,7 @@ class SurfelRule:
     """Factor of the focal lengths of that picture: below 1, it extends beyond the borders of the view."""
     near: float = 0.1
     far: float = 1000.0
-    """Surfels are drawn if all of them lies at depths between these."""
+    """Surfels are drawn which lie between these depths as a whole."""
 
     def __post_init__(self) -> None:
         check_fields(self, columns=(1, 10_000), pixels=(1, 10_000), quantile=(0, 1), same_way=(0, 1), zoom=(0.01, 10))
@@ -192,10 +192,9 @@ def surfels_of(
         position = c2w[:3, 3] + np.where(good[row, column], depth[row, column], np.inf)[..., None] * way
         normal = _unit(np.cross(_unit(_step(position, 1)), _unit(_step(position, 0))))
     normal = np.where(np.isfinite(normal).all(-1, keepdims=True), normal, way)
-    cosine = (way * normal).sum(-1)
-    normal = np.where(cosine[..., None] < 0, -normal, normal)
+    cosine = (way * normal).sum(-1)  # 0 or more: right × down is away from the camera
     focal = np.sqrt(fx * columns * fy * rows)  # in points of the grid; of both directions where they differ
-    radius = rule.radius * depth[row, column] / length / focal / (0.2 + 0.8 * np.abs(cosine))
+    radius = rule.radius * depth[row, column] / length / focal / (0.2 + 0.8 * cosine)
     across, down = c2w[:3, 0], c2w[:3, 1]
     side = across - (normal @ across)[..., None] * normal
     edge_on = np.linalg.norm(side, axis=-1, keepdims=True) < _LEAST

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass, field
 
 import torch
@@ -118,10 +117,10 @@ def drawn(rule: SurfelRule, surfels: list[Surfel], camera: Cameras) -> list[list
 
 
 def votes(rule: SurfelRule, surfels: list[Surfel], camera: Cameras, frames: int) -> list[float]:
-    count: Counter[int] = Counter()
+    count: dict[int, float] = {}
     for number in (n for row in drawn(rule, surfels, camera) for n in row if n >= 0):
         way = surfels[number].position - camera.c2w[:3, 3].double()
         weight = float(unit(way) @ surfels[number].normal) / (1 + float(way @ camera.c2w[:3, 2].double()))
         for frame in surfels[number].frames:
-            count[frame] += weight if frame in count else 2 * weight
-    return [count[frame] for frame in range(frames)]
+            count[frame] = count.get(frame, weight) + weight
+    return [count.get(frame, 0.0) for frame in range(frames)]

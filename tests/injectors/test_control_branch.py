@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -36,8 +37,8 @@ def controlled(branch: ControlBranch, model, control: Tensor = CONTROL, scale: f
 @pytest.mark.parametrize("every", [1, 2])
 def test_a_stock_wan_with_it_is_diffusers_vace_to_the_bit(every: int) -> None:
     torch.manual_seed(0)
-    layers = list(range(0, 3, every))
-    vace = WanVACETransformer3DModel(**SMALL, vace_layers=layers, vace_in_channels=5).eval()
+    layers, sizes = list(range(0, 3, every)), dict[str, Any](SMALL)
+    vace = WanVACETransformer3DModel(**sizes, vace_layers=layers, vace_in_channels=5).eval()
     model = random_transformer()
     own = {name: x for name, x in vace.state_dict().items() if not name.startswith("vace_")}
     model.load_state_dict(own)
@@ -62,7 +63,8 @@ def test_a_stock_wan_with_it_is_diffusers_vace_to_the_bit(every: int) -> None:
 def test_it_begins_as_nothing_with_everything_else_that_is_attached_and_leaves_nothing() -> None:
     model = random_transformer()
     branch, base = branch_of(model, drawn=False).initialise(model), call(model)
-    assert torch.equal(branch.blocks["2"].attn1.to_q.weight, model.blocks[2].attn1.to_q.weight)
+    name = "blocks.2.attn1.to_q.weight"
+    assert torch.equal(branch.get_parameter(name), model.get_parameter(name))
     assert torch.equal(controlled(branch, model), base)
     for name in ("memory_tokens", "frame_context", "kv_cache", "pm_rope", "state_space"):
         one = ATTACHABLES[name]()
@@ -99,7 +101,7 @@ def test_timesteps_may_be_per_token_and_context_frames_have_no_control() -> None
             return controlled(branch, model)
 
     with_bias = beside()
-    branch.patch_embedding.bias.zero_()
+    branch.get_parameter("patch_embedding.bias").zero_()
     without_bias = beside()
     # all in one sequence: frames of context at timestep 0, whose embedded control is 0
     both, times = torch.cat([frames, seeded(2, 16, 3, 4, 4, seed=1)], 2), torch.cat([torch.zeros(2, 8), per_token], 1)

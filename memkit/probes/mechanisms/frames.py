@@ -87,7 +87,7 @@ class FramesInView(Mechanism):
         found = [int(id) for id in turns if id is not None]
         return torch.tensor(sorted(list(dict.fromkeys([*found, *range(count - 1, -1, -1)]))[:k]))
 
-    def retriever(self, batch: ProbeBatch, sample: int) -> Retriever[Cameras]:
+    def retriever(self, batch: ProbeBatch, sample: int) -> Retriever[Any]:
         """What finds the frames of a sample's past, on the CPU."""
         past = batch.memory_cameras
         cameras = Cameras(past.c2w[sample], past.intrinsics[sample])
