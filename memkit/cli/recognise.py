@@ -29,6 +29,8 @@ _PARTS = {name: room for room in (memkit.encoders, memkit.injectors, memkit.posi
 _SAVED = {
     "memkit-kv-cache": ("a saved KV cache", "from memkit import KVCache; KVCache.load({path!r})"),
     "memkit-history": ("a saved history of frames", "from memkit import History; History.load({path!r})"),
+    "memkit-surfels": ("a saved map of surfels", "from memkit import SurfelRetriever; SurfelRetriever.load({path!r})"),
+    "memkit-lifted-latents": ("saved latent cells", "from memkit import LiftedLatents; LiftedLatents.load({path!r})"),
 }
 
 
