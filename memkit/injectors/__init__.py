@@ -3,6 +3,8 @@
 from memkit.injectors.attention_recorder import AttentionRecorder
 from memkit.injectors.camera_encoder import CameraEncoder
 from memkit.injectors.frame_context import FrameContext, FrameContextConfig
+from memkit.injectors.frame_visibility import FrameVisibility, shifted_blocks, sliding_window
+from memkit.injectors.frequency_blend import FrequencyBlend
 from memkit.injectors.hidden_filters import filter_hidden_states
 from memkit.injectors.kv_cache import BudgetError, KVCache, frame_bytes, recovery_attention
 from memkit.injectors.query_layers import QueryLayers, QueryLayersConfig, attend_with
@@ -19,6 +21,8 @@ __all__ = [
     "CameraEncoder",
     "FrameContext",
     "FrameContextConfig",
+    "FrameVisibility",
+    "FrequencyBlend",
     "KVCache",
     "QueryLayers",
     "QueryLayersConfig",
@@ -34,5 +38,7 @@ __all__ = [
     "filter_hidden_states",
     "frame_bytes",
     "recovery_attention",
+    "shifted_blocks",
+    "sliding_window",
     "stream_cameras",
 ]

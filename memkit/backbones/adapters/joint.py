@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from memkit.backbones.base import FRAME_CONTEXT, QUERY_LAYERS, TEACHER_FORCING
+from memkit.backbones.base import FRAME_CONTEXT, FRAME_VISIBILITY, QUERY_LAYERS, TEACHER_FORCING
 from memkit.backbones.protocol import BackboneAdapter
 
 
@@ -35,5 +35,6 @@ def unsupported_by(model: str) -> dict[str, str]:
     return {
         FRAME_CONTEXT: timesteps,
         TEACHER_FORCING: timesteps,
+        FRAME_VISIBILITY: "text, which this model attends to jointly with the video, would not be seen",
         QUERY_LAYERS: "they leave open what text sees, which this model attends to jointly with the video",
     }
