@@ -13,7 +13,8 @@ from memkit.generation.frame_schedules import (
 from memkit.generation.generate import generate_latents, generate_video, generate_videos
 from memkit.generation.guidance import GuidedMemory, MemoryGuidance
 from memkit.generation.negative_prompt import WAN_NEGATIVE_PROMPT
-from memkit.generation.noise import frame_noise
+from memkit.generation.noise import frame_noise, permuted_noise
+from memkit.generation.overlapping import overlapping_velocity
 from memkit.generation.scheduler import make_scheduler
 from memkit.generation.short_text import embed_short, short_texts
 from memkit.generation.text_cache import TextCache
@@ -37,6 +38,8 @@ __all__ = [
     "generate_videos",
     "lagged",
     "make_scheduler",
+    "overlapping_velocity",
+    "permuted_noise",
     "short_texts",
     "staircase",
     "synchronous",

@@ -1,9 +1,9 @@
 """`FrameSampler`: flow-matching sampling in which each latent frame may be at a noise level of its own.
 
 The steps are Euler's, over the noise levels of the pipeline's scheduler. Where all frames are at one level, the model
-is called as by the stock pipeline, so a synchronous schedule gives that pipeline's latents with diffusers'
-`FlowMatchEulerDiscreteScheduler`, bit for bit. Elsewhere it gets one timestep per token, as Wan2.2 TI2V does: only a
-model that was trained for it (diffusion forcing, arXiv 2407.01392) then gives good videos.
+is called as by the stock pipeline, so a synchronous schedule gives that pipeline's latents with diffusers' Euler
+scheduler, bit for bit. Elsewhere it gets one timestep per token, as Wan2.2 TI2V: only a model that was trained for it
+(diffusion forcing, arXiv 2407.01392) then gives good videos.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Injectors: ways to give a video model access to memory."""
 
 from memkit.injectors.attention_recorder import AttentionRecorder
+from memkit.injectors.block_layers import BlockLayer, BlockLayers
 from memkit.injectors.camera_encoder import CameraEncoder
 from memkit.injectors.frame_context import FrameContext, FrameContextConfig
 from memkit.injectors.frame_visibility import FrameVisibility, shifted_blocks, sliding_window
@@ -10,6 +11,7 @@ from memkit.injectors.kv_cache import BudgetError, KVCache, frame_bytes, recover
 from memkit.injectors.query_layers import QueryLayers, QueryLayersConfig, attend_with
 from memkit.injectors.query_module import QueryModule, QueryModuleConfig
 from memkit.injectors.recurrent import RecurrentState
+from memkit.injectors.reference_attention import ReferenceAttention
 from memkit.injectors.routed_context import RoutedContext
 from memkit.injectors.self_attention import SelfAttentionConcat
 from memkit.injectors.state_space import StateSpaceConfig, StateSpaceMemory
@@ -17,6 +19,8 @@ from memkit.injectors.teacher_forcing import TeacherForcing, stream_cameras
 
 __all__ = [
     "AttentionRecorder",
+    "BlockLayer",
+    "BlockLayers",
     "BudgetError",
     "CameraEncoder",
     "FrameContext",
@@ -29,6 +33,7 @@ __all__ = [
     "QueryModule",
     "QueryModuleConfig",
     "RecurrentState",
+    "ReferenceAttention",
     "RoutedContext",
     "SelfAttentionConcat",
     "StateSpaceConfig",

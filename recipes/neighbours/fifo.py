@@ -8,7 +8,8 @@ import torch
 
 from memkit.errors import InputError
 from memkit.generation import staircase
-from recipes.neighbours.neighbour import Latents, Method, Neighbour, Video
+from recipes.neighbours.neighbour import Method, Neighbour
+from recipes.neighbours.video import Latents, Video
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,12 @@ class FIFO(Method):
 
     about = Neighbour(
         title="FIFO-Diffusion",
-        paper="2405.11473",
+        paper="2405.11473 [C]",
         visibility="the frames of a window of the queue; with lookahead, half of them are context",
         timesteps="one step noisier per frame, from the head of the queue to its tail",
         positions="0 to window − 1 in each call",
         frequencies="–",
-        trained="no",
+        trained="",
         readings=(
             "positions begin at 0 in each call",
             "steps are Euler's; the authors' are those of DDIM with eta 1",
@@ -41,10 +42,9 @@ class FIFO(Method):
         context = f // 2 if self.lookahead else 0
         if steps < f or steps % (f - context):
             raise InputError(f"{steps} steps do not divide into windows of {f} frames, {context} of them context.")
-        clip = video.plain(min(f, video.frames))
         if video.frames <= f:
-            return clip
-        taken = staircase(steps, 1, steps)
+            return video.plain()
+        clip, taken = video.plain(f), staircase(steps, 1, steps)
         sigma = sampler.sigmas[taken][:, None, None].to(clip)
         copied = torch.arange(steps).sub(steps - f).clamp(min=0)
         queue = (1 - sigma) * clip[:, :, copied] + sigma * video.noise(range(steps), "queue")

@@ -10,7 +10,8 @@ import torch
 from memkit.encoders import LowPass
 from memkit.generation import synchronous
 from memkit.injectors import FrameVisibility, FrequencyBlend, sliding_window
-from recipes.neighbours.neighbour import Latents, Method, Neighbour, Video
+from recipes.neighbours.neighbour import Method, Neighbour
+from recipes.neighbours.video import Latents, Video
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,12 @@ class FreeLong(Method):
 
     about = Neighbour(
         title="FreeLong",
-        paper="2407.19918",
+        paper="2407.19918 [P, C]",
         visibility="all frames, and a sliding window of 2·alpha + 1 frames",
         timesteps="equal for all frames",
         positions="plain, beyond the model's length",
         frequencies="low ones of attention to all frames, high ones of attention in the window",
-        trained="no",
+        trained="",
         readings=(
             "the authors blend in temporal attention; Wan attends over space and time at once: the window is by frame",
             "`blended`: half of the steps in the paper, all in its code, but at the finest resolution of the U-Net",
