@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from memkit.backbones.adapters.choice import adapter_of
 from memkit.backbones.attached import Attached
-from memkit.backbones.base import BLOCK_LAYERS, TEACHER_FORCING, Carrier
+from memkit.backbones.base import BLOCK_LAYERS, Carrier
 from memkit.backbones.protocol import Grid, Model
+from memkit.backbones.refusals import refuse_other_tokens
 from memkit.backbones.unwrap import Attachable, transformers_of
 from memkit.errors import InputError
 
@@ -98,9 +99,5 @@ class _AttachedLayers(Attached):
     def _by_frame(self, args: tuple, kwargs: dict, x: Tensor) -> Tensor:
         carrier = next(each for each in (*args, *kwargs.values()) if isinstance(each, Carrier))
         grid: Grid = carrier.state(self.key)
-        if x.shape[1] != grid.frames * grid.tokens_per_frame or TEACHER_FORCING in carrier.states:
-            raise InputError(
-                f"{self.kind[0].upper()}{self.kind[1:]} need the frames of one chunk and no others in the sequence; "
-                "detach teacher forcing, frame context or query layers first."
-            )
+        refuse_other_tokens(self.kind, grid.frames, grid.tokens_per_frame, x.shape[1], carrier)
         return x.unflatten(1, (grid.frames, grid.tokens_per_frame))

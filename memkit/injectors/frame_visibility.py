@@ -16,6 +16,7 @@ from torch import Tensor
 from memkit.backbones.attached import Attached
 from memkit.backbones.base import FRAME_VISIBILITY, Carrier, Grouping, Groups
 from memkit.backbones.protocol import Grid, Model
+from memkit.backbones.refusals import refuse_other_tokens
 from memkit.backbones.unwrap import Attachable, transformers_of
 from memkit.checks import MOST_FRAMES, check_whole, shown
 from memkit.errors import InputError
@@ -62,8 +63,7 @@ def sliding_window(size: int) -> Visible:
 
 
 def shifted_blocks(size: int, shift: int = 0) -> Visible:
-    """Blocks of ``size`` frames that see themselves alone; the first begins at ``shift`` and the ends are one block
-    (StreamDiT: half a window in every other layer, around the ends)."""
+    """Blocks of ``size`` frames that see themselves alone, from ``shift`` on; both ends are one block (StreamDiT)."""
     check_whole("size", size, 1, MOST_FRAMES)
 
     def visible(frames: int) -> Bool[Tensor, "frames frames"]:
@@ -102,7 +102,8 @@ class _AttachedVisibility(Attached):
         """Add the groups of this forward pass, one partition per table."""
         assert grid is not None
         tables = [each(grid.frames) for each in self.owner.visible]
-        return carrier.with_state(self.key, [groups_of(table, grid.tokens_per_frame) for table in tables])
+        groups = [groups_of(table, grid.tokens_per_frame) for table in tables]
+        return carrier.with_state(self.key, (grid, groups))
 
 
 class _Visible(Grouping):
@@ -112,5 +113,8 @@ class _Visible(Grouping):
         self.key, self.number = key, number
 
     def split(self, carrier: Carrier) -> Groups:
-        """The groups of this forward pass."""
-        return carrier.state(self.key)[self.number]
+        """The groups of this forward pass. Raises `InputError` where the sequence holds tokens of other frames."""
+        grid, groups = carrier.state(self.key)
+        found = grid.frames * grid.tokens_per_frame if carrier.cos is None else carrier.cos.shape[1]
+        refuse_other_tokens(FRAME_VISIBILITY, grid.frames, grid.tokens_per_frame, found, carrier)
+        return groups[self.number]

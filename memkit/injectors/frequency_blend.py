@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from memkit.backbones.attached import Attached
-from memkit.backbones.base import FREQUENCY_BLEND, VIDEO, Carrier, Table
+from memkit.backbones.base import FREQUENCY_BLEND, TEXT, VIDEO, Carrier, Table
 from memkit.backbones.protocol import Grid, Model
+from memkit.backbones.refusals import refuse_other_tokens
 from memkit.backbones.unwrap import Attachable, transformers_of
 from memkit.checks import shown
 from memkit.errors import InputError
@@ -36,7 +37,7 @@ class FrequencyBlend:
         visible: the frames that each frame sees locally, for a number of frames; see `FrameVisibility`.
         low: maps [..., T, H, W] over the grid of patches to its low frequencies, such as `LowPass`.
 
-    Other attachments' keys are seen globally; those that were attached before, locally too.
+    What other attachments add, such as memory tokens, is seen by attention to all frames alone.
     """
 
     def __init__(self, visible: Visible, low: Callable[[Tensor], Tensor]) -> None:
@@ -82,18 +83,14 @@ class _BlendLayer:
     def prepare(self, block: nn.Module, hidden: Tensor, temb: object, carrier: Carrier) -> _Local:
         """The grid. Raises `InputError` where the sequence holds other tokens than those of its frames."""
         grid: Grid = carrier.state(self.key)
-        if hidden.shape[1] != grid.frames * grid.tokens_per_frame:
-            raise InputError(
-                f"The sequence has {hidden.shape[1]} tokens, {grid.frames} frames have "
-                f"{grid.frames * grid.tokens_per_frame}; detach what adds frames or says which of them see each other."
-            )
+        refuse_other_tokens(FREQUENCY_BLEND, grid.frames, grid.tokens_per_frame, hidden.shape[1], carrier)
         return _Local(grid, [])
 
     def extend(self, table: Table, attn: nn.Module, prepared: _Local) -> str:
         """Add each group of frames a second time, with the keys that it sees locally."""
         grid, names = prepared
         groups = groups_of(self.owner.visible(grid.frames), grid.tokens_per_frame)
-        q, (k, v), others = table.q[VIDEO], table.kv[VIDEO], [name for name in table.sees[VIDEO] if name != VIDEO]
+        q, (k, v), others = table.q[VIDEO], table.kv[VIDEO], (TEXT,) if TEXT in table.q else ()
         for name, span in groups.spans.items():
             table.kv[f"local {name}"] = k[:, span], v[:, span]
         for name, span in groups.spans.items():

@@ -13,6 +13,7 @@ layer follows it), and the last weights begin at 0, so that the untrained layers
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -51,10 +52,10 @@ class ReferenceAttention(BlockLayer):
         """
         if not context:
             return out
-        if len(context) != len(self.features) or len({x.shape[:2] for x in context}) != 1:
+        if len(context) != len(self.features) or len({x.shape[1] for x in context}) != 1:
             found = ", ".join(str(list(x.shape)) for x in context)
             raise InputError(f"Give {len(self.features)} kinds of features [B, M, width] of one M, not {shown(found)}.")
-        tokens = torch.stack([read(x) for read, x in zip(self.features, context, strict=True)]).sum(0)
+        tokens = reduce(torch.add, (read(x) for read, x in zip(self.features, context, strict=True)))
         q, (k, v) = self.to_q(hidden.flatten(1, 2)), self.to_kv(tokens).chunk(2, dim=-1)
         q, k, v = (x.expand(len(q), -1, -1).unflatten(2, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
         y = scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
