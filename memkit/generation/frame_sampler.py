@@ -2,8 +2,7 @@
 
 The steps are Euler's, over the noise levels of the pipeline's scheduler. Where all frames are at one level, the model
 is called as by the stock pipeline, so a synchronous schedule gives that pipeline's latents with diffusers' Euler
-scheduler, bit for bit. Elsewhere it gets one timestep per token, as Wan2.2 TI2V: only a model that was trained for it
-(diffusion forcing, arXiv 2407.01392) then gives good videos.
+scheduler, bit for bit. Elsewhere it gets a timestep per token, which it must have been trained for (arXiv 2407.01392).
 """
 
 from __future__ import annotations
@@ -14,15 +13,15 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from memkit.backbones.adapters.choice import adapter_of
 from memkit.backbones.protocol import Grid
 from memkit.backbones.wan import WanBackbone
-from memkit.checks import MOST_STEPS, check_scale, check_texts, check_whole
+from memkit.checks import MOST_STEPS, check_scale, check_whole
 from memkit.errors import InputError
 from memkit.generation.scheduler import make_scheduler
-from memkit.generation.short_text import embed_short
+from memkit.generation.short_text import PIPELINE_TEXT_LENGTH, embed_short
 
 Taken = Int[Tensor, " frames"]
 Latents = Float[Tensor, "batch channels frames height width"]
@@ -35,18 +34,17 @@ class FrameSampler:
         sampler = FrameSampler.of(backbone, ["a red ball falls"], steps=20)
         latents = sampler.run(noise, lagged(frames=5, steps=20, lag=4))
 
-    What is attached to the transformer acts. Its passes are in the ``cache_context`` "cond" and "uncond".
+    What is attached to the transformer acts.
     """
 
-    transformer: nn.Module
+    transformer: Any
     text: Float[Tensor, "batch tokens dim"]
     negative: Float[Tensor, "batch tokens dim"] | None
     """Of the unconditional pass; None where the guidance scale is 1."""
     guidance_scale: float
     sigmas: Float[Tensor, " levels"]
     """σ after 0, 1, …, N steps, from about 1 down to 0."""
-    timesteps: Float[Tensor, " levels"]
-    """What the model is told at these levels."""
+    timesteps: Float[Tensor, " levels"]  # what the model is told at these levels
 
     @classmethod
     def of(
@@ -57,39 +55,41 @@ class FrameSampler:
         steps: int,
         guidance_scale: float = 5.0,
         negative_prompt: str = "",
-        text_length: int = 512,
+        text_length: int = PIPELINE_TEXT_LENGTH,
     ) -> FrameSampler:
         """The sampler of a pipeline. With a ``text_length`` below 512, call it inside `short_texts` of this length.
 
-        Raises `InputError` for numbers out of range, a scheduler without noise levels, or a model with two experts.
+        Raises `InputError` for numbers out of range, and for a pipeline without noise levels or with two experts.
         """
         check_whole("steps", steps, 1, MOST_STEPS)
         check_scale("guidance_scale", guidance_scale)
-        check_texts("prompts", prompts)
         if backbone.transformer_2 is not None:
-            raise InputError("This model has an expert per range of noise levels; frames at several need one for all.")
+            raise InputError("This model has an expert per range of noise levels, and frames may be in both ranges.")
         scheduler = make_scheduler(backbone.pipeline())
         scheduler.set_timesteps(steps, device=backbone.device)
         if not hasattr(scheduler, "sigmas") or len(scheduler.timesteps) != steps:
             raise InputError(f"{type(scheduler).__name__} does not give {steps} noise levels; use a flow scheduler.")
-        times = torch.cat([scheduler.timesteps.float(), scheduler.timesteps.new_zeros(1).float()])
-        encode = backbone.encode_text if text_length >= 512 else lambda texts: embed_short(backbone, texts, text_length)
+        times = scheduler.timesteps.float()
+        levels = scheduler.sigmas[: steps + 1].float(), torch.cat([times, times.new_zeros(1)])
+
+        def encode(texts: Sequence[str]) -> Tensor:
+            short = text_length < PIPELINE_TEXT_LENGTH
+            embeds = embed_short(backbone, texts, text_length) if short else backbone.encode_text(texts)
+            return embeds.to(backbone.transformer.dtype)
+
         negative = None if guidance_scale == 1 else encode([negative_prompt] * len(prompts))
-        sigmas = scheduler.sigmas[: steps + 1].float()
-        return cls(backbone.transformer, encode(prompts), negative, guidance_scale, sigmas, times)
+        return cls(backbone.transformer, encode(prompts), negative, guidance_scale, *levels)
 
     @property
-    def steps(self) -> int:
-        """N."""
+    def steps(self) -> int:  # N
         return len(self.sigmas) - 1
 
     def velocity(self, x: Latents, taken: Taken) -> Latents:
         """The guided prediction of ε − x₀ for frames that have ``taken`` so many steps."""
         if taken.shape != (x.shape[2],):
-            raise InputError(f"{tuple(taken.shape)} numbers of steps for {x.shape[2]} frames; give one per frame.")
-        levels = self.timesteps.to(x.device)[taken.to(x.device)]
+            raise InputError(f"There are {taken.numel()} numbers of steps for {x.shape[2]} frames; give one per frame.")
+        levels, model = self.timesteps.to(x.device)[taken.to(x.device)], self.transformer
         timestep = levels[:1].expand(len(x))
-        model: Any = self.transformer
         if (taken != taken[0]).any():
             adapter = adapter_of(model)
             depth, down, across = adapter.sizes(model).patch_size
@@ -105,12 +105,8 @@ class FrameSampler:
             without = model(x.to(model.dtype), timestep, self.negative, return_dict=False)[0]
         return without + self.guidance_scale * (out - without)
 
-    def step(self, x: Latents, before: Taken, after: Taken) -> Latents:
-        """``x`` after another Euler step of each frame; those with as many before as after stay as they are."""
-        return self.move(x, self.velocity(x, before), before, after)
-
     def move(self, x: Latents, velocity: Latents, before: Taken, after: Taken) -> Latents:
-        """`step` with a given velocity."""
+        """``x`` after the Euler step of each frame; those with as many steps before as after stay as they are."""
         sigma = self.sigmas.to(x.device)
         change = (sigma[after.to(x.device)] - sigma[before.to(x.device)])[:, None, None]
         moved = (x.float() + change * velocity).to(velocity.dtype)
@@ -120,5 +116,5 @@ class FrameSampler:
     def run(self, x: Latents, schedule: Int[Tensor, "rounds frames"]) -> Latents:
         """All rounds of a schedule; see `memkit.generation.frame_schedules`."""
         for before, after in zip(schedule, schedule[1:], strict=False):
-            x = self.step(x, before, after)
+            x = self.move(x, self.velocity(x, before), before, after)
         return x

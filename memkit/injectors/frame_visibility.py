@@ -14,7 +14,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from memkit.backbones.attached import Attached
-from memkit.backbones.base import FRAME_VISIBILITY, Carrier, Grouping, Groups
+from memkit.backbones.base import FRAME_VISIBILITY, KV_CACHE, Carrier, Grouping, Groups
 from memkit.backbones.protocol import Grid, Model
 from memkit.backbones.refusals import refuse_other_tokens
 from memkit.backbones.unwrap import Attachable, transformers_of
@@ -31,8 +31,8 @@ class FrameVisibility:
         with FrameVisibility(sliding_window(5)).attach(transformer):
             velocity = transformer(latents, t, text).sample
 
-    With several tables, layers take turns: layer i has number i modulo their count. Where every frame sees every frame,
-    the outputs are those of the model, bit for bit.
+    With several tables, layers take turns. Where every frame sees every frame, the outputs are those of the model, bit
+    for bit. A KV cache, which takes the keys of all frames at once, is refused; give no recorder to other attachments.
     """
 
     def __init__(self, *visible: Visible) -> None:
@@ -55,8 +55,7 @@ def sliding_window(size: int) -> Visible:
     check_whole("size", size, 1, MOST_FRAMES)
 
     def visible(frames: int) -> Bool[Tensor, "frames frames"]:
-        first = (torch.arange(frames) - size // 2).clamp(max=frames - size).clamp(min=0)[:, None]
-        at = torch.arange(frames)
+        first = ((at := torch.arange(frames)) - size // 2).clamp(max=frames - size).clamp(min=0)[:, None]
         return (first <= at) & (at < first + size)
 
     return visible
@@ -102,8 +101,7 @@ class _AttachedVisibility(Attached):
         """Add the groups of this forward pass, one partition per table."""
         assert grid is not None
         tables = [each(grid.frames) for each in self.owner.visible]
-        groups = [groups_of(table, grid.tokens_per_frame) for table in tables]
-        return carrier.with_state(self.key, (grid, groups))
+        return carrier.with_state(self.key, (grid, [groups_of(table, grid.tokens_per_frame) for table in tables]))
 
 
 class _Visible(Grouping):
@@ -113,8 +111,10 @@ class _Visible(Grouping):
         self.key, self.number = key, number
 
     def split(self, carrier: Carrier) -> Groups:
-        """The groups of this forward pass. Raises `InputError` where the sequence holds tokens of other frames."""
+        """The groups of this forward pass. Raises `InputError` where there are other tokens, or a cache."""
         grid, groups = carrier.state(self.key)
         found = grid.frames * grid.tokens_per_frame if carrier.cos is None else carrier.cos.shape[1]
         refuse_other_tokens(FRAME_VISIBILITY, grid.frames, grid.tokens_per_frame, found, carrier)
+        if KV_CACHE in carrier.states:
+            raise InputError("A KV cache takes the keys of all frames at once; detach it, or frame visibility.")
         return groups[self.number]

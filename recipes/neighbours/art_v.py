@@ -44,8 +44,8 @@ class ARTV(Method):
         config = StreamConfig(chunk=1, shift=None, window=window, sink=1, **options)
         stream, frames = Stream(video.backbone, [video.seed], config=config), []
         mask = nn.Conv3d(2 * video.sizes.channels, 1, 3, padding=1)
-        torch.nn.init.zeros_(mask.weight)
-        torch.nn.init.constant_(mask.bias, self.copied)
+        for parameter, start in zip(mask.parameters(), (0.0, self.copied), strict=True):
+            nn.init.constant_(parameter, start)
 
         def copy(model: nn.Module, args: tuple[Any, ...], output: tuple[Tensor, ...]) -> tuple[Tensor]:
             x, sigma = args[0], args[1].view(-1, 1, 1, 1, 1) / NUM_TRAIN_TIMESTEPS

@@ -20,8 +20,8 @@ class TemporalLayer(BlockLayer):
         super().__init__()
         self.down = nn.Conv1d(width, hidden, kernel, padding=kernel // 2)
         self.up = nn.Conv1d(hidden, width, kernel, padding=kernel // 2)
-        nn.init.normal_(self.up.weight, std=random)
-        nn.init.zeros_(self.up.bias)
+        for parameter, std in zip(self.up.parameters(), (random, 0.0), strict=True):
+            nn.init.normal_(parameter, std=std)
 
     def leave(self, hidden: Tensor, out: Tensor, context: None) -> Tensor:
         x = hidden.permute(0, 2, 3, 1).flatten(0, 1)

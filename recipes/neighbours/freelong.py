@@ -43,13 +43,18 @@ class FreeLong(Method):
         ),
     )
 
+    @property
+    def low(self) -> LowPass:
+        """exp(−½·((f_t/d_t)² + (f_h/d_s)² + (f_w/d_s)²)), of frequencies as shares of the highest one, 0.5 per cell."""
+        half_gain = 0.5 * math.sqrt(2 * math.log(2))
+        return LowPass(half_gain * self.cutoff_time, half_gain * self.cutoff_space, "gaussian")
+
     def sample(self, video: Video) -> Latents:
         """Blended steps, then steps in the window."""
-        window, half_gain = sliding_window(2 * self.alpha + 1), 0.5 * math.sqrt(2 * math.log(2))
-        low = LowPass(half_gain * self.cutoff_time, half_gain * self.cutoff_space, "gaussian")
+        window = sliding_window(2 * self.alpha + 1)
         schedule = synchronous(video.frames, video.sampler.steps)
         steps = round(self.blended * video.sampler.steps)
-        with FrequencyBlend(window, low).attach(video.backbone):
+        with FrequencyBlend(window, self.low).attach(video.backbone):
             x = video.sampler.run(video.noise(), schedule[: steps + 1])
         with FrameVisibility(window).attach(video.backbone), torch.no_grad():
             return video.sampler.run(x, schedule[steps:])

@@ -20,7 +20,7 @@ class StreamDiT(Method):
     """Latent frames per chunk, c; the authors' teacher has 2."""
     chunks: int = 2
     """Chunks in the buffer, N; 8 in the authors' teacher. Each call takes steps / N micro-steps per chunk."""
-    references: int = 1
+    references: int = 0
     """Clean frames before the buffer, K."""
     window: int = 4
     """Latent frames that see each other; in every other layer, windows are shifted by half of that."""
@@ -34,7 +34,7 @@ class StreamDiT(Method):
         frequencies="–",
         trained="the whole model, with a timestep per chunk from its own range, and distillation",
         readings=(
-            "positions begin at 0 in each buffer",
+            "positions begin at 0 in each buffer; `references`: our notes say that they are set to 0",
             "the buffer fills chunk by chunk at the start, and empties at the end",
             "`window`: its size, and that it is one of frames alone",
         ),

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from memkit.encoders import LowPass
 from memkit.errors import InputError
-from memkit.injectors import FrameVisibility, FrequencyBlend, RoutedContext, shifted_blocks, sliding_window
+from memkit.injectors import FrameVisibility, FrequencyBlend, KVCache, RoutedContext, shifted_blocks, sliding_window
 from memkit.testing import check_injector
 from tests.helpers.attachables import ATTACHABLES, call, seeded
 from tests.helpers.dense_attention import DenseSelfAttention
@@ -100,6 +100,9 @@ def test_what_cannot_be_together_is_refused():
             other = ATTACHABLES[name]()
             with other.thing.attach(model) as attached, pytest.raises(InputError, match="Frame visibility cannot"):
                 other.forward(model, attached)
+        cache = KVCache(10**7).attach(model)
+        with cache, cache.chunk(range(FRAMES)), pytest.raises(InputError, match="A KV cache takes"):
+            forward(model)
     nothing = FrameVisibility(lambda frames: torch.zeros(frames, frames).bool())
     with nothing.attach(model), pytest.raises(InputError, match="no frame"):
         forward(model)

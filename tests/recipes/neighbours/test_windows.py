@@ -30,6 +30,13 @@ def test_freelongs_low_frequencies_are_those_of_attention_to_all_frames():
     torch.testing.assert_close(everything.sample(of), of.plain(), atol=1e-5, rtol=1e-5)
 
 
+def test_freelongs_filter_is_the_authors_gaussian():
+    t, h, w = torch.meshgrid(*(2 * torch.fft.fftfreq(n).abs() for n in (6, 4, 8)), indexing="ij")
+    gaussian = torch.exp(-0.5 * ((t / 0.25) ** 2 + (h / 0.4) ** 2 + (w / 0.4) ** 2))
+    gain = FreeLong(cutoff_time=0.25, cutoff_space=0.4).low.gain(6, 4, 8)
+    torch.testing.assert_close(gain, gaussian[:, :, :5])
+
+
 def test_fifo_with_a_video_of_one_window_is_plain_sampling():
     assert torch.equal(FIFO(window=4).sample(video(4)), video(4).plain())
 
