@@ -89,11 +89,13 @@ class _AttachedLayers(Attached):
         return carrier.with_state(self.key, grid)
 
     def _before(self, layer: Any, attn: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        hidden = layer.enter(self._by_frame(args, kwargs, args[0]), self.owner.context)
-        return (hidden.flatten(1, 2).type_as(args[0]), *args[1:]), kwargs
+        x = args[0] if args else kwargs["hidden_states"]
+        hidden = layer.enter(self._by_frame(args, kwargs, x), self.owner.context).flatten(1, 2).type_as(x)
+        return ((hidden, *args[1:]), kwargs) if args else ((), {**kwargs, "hidden_states": hidden})
 
     def _after(self, layer: Any, attn: nn.Module, args: tuple, kwargs: dict, out: Tensor) -> Tensor:
-        hidden, y = (self._by_frame(args, kwargs, x) for x in (args[0], out))
+        x = args[0] if args else kwargs["hidden_states"]
+        hidden, y = (self._by_frame(args, kwargs, each) for each in (x, out))
         return layer.leave(hidden, y, self.owner.context).flatten(1, 2).type_as(out)
 
     def _by_frame(self, args: tuple, kwargs: dict, x: Tensor) -> Tensor:

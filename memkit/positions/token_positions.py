@@ -90,4 +90,6 @@ class _AttachedPositions(Attached):
             )
         rows = (torch.arange(len(index))[:, None] * index.shape[1] + index).flatten().to(carrier.cos.device)
         assert carrier.sin is not None
+        if not carrier.sin.any():
+            raise InputError("This call has no rotary tables, so tokens have no positions there to be moved.")
         return carrier._replace(cos=carrier.cos[:, rows], sin=carrier.sin[:, rows])

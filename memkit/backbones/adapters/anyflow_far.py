@@ -13,17 +13,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from memkit.backbones.adapters.anyflow import AnyFlowAdapter, as_complex
-from memkit.backbones.base import (
-    CAMERA_POSITIONS,
-    FRAME_VISIBILITY,
-    KV_CACHE,
-    RECURRENT,
-    TEACHER_FORCING,
-    VIDEO,
-    Carrier,
-    Groups,
-    Table,
-)
+from memkit.backbones.base import CAMERA_POSITIONS, KV_CACHE, RECURRENT, TEACHER_FORCING, VIDEO, Carrier, Groups, Table
 from memkit.backbones.protocol import Call, Grid, Model
 from memkit.backbones.rotary import rotate
 from memkit.errors import MemkitError
@@ -53,7 +43,6 @@ class AnyFlowFARAdapter(AnyFlowAdapter):
         KV_CACHE: "the model has a cache of its own, which its forward takes (kv_cache) and its pipeline fills",
         CAMERA_POSITIONS: "it packs earlier chunks into larger patches and caches keys without their positions",
         RECURRENT: "it packs earlier chunks into larger patches, whose tokens stand for several places",
-        FRAME_VISIBILITY: "the model decides by itself which frames see each other (it is causal over chunks)",
         TEACHER_FORCING: "the model has a clean stream of its own, which its forward takes (clean_hidden_states)",
     }
 

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from memkit.backbones.base import FRAME_CONTEXT, FRAME_VISIBILITY, QUERY_LAYERS, TEACHER_FORCING
-from memkit.backbones.protocol import BackboneAdapter
+from memkit.backbones.base import BLOCK_LAYERS, FRAME_CONTEXT, FRAME_VISIBILITY, QUERY_LAYERS, TEACHER_FORCING
+from memkit.backbones.protocol import BackboneAdapter, Model
 
 
 class JointAdapter(BackboneAdapter):
@@ -24,6 +24,12 @@ class JointAdapter(BackboneAdapter):
     rotary_argument: ClassVar[str] = "image_rotary_emb"
     norms_each_head: ClassVar[bool] = True
 
+    def why_not(self, model: Model, kind: str) -> str | None:
+        """Also what acts on the attention of the video alone."""
+        if kind in (FRAME_VISIBILITY, BLOCK_LAYERS):
+            return "it is for attention of the video alone, and this model attends to text and video jointly"
+        return super().why_not(model, kind)
+
     def tables(self, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """The model's or the pipelines' own are [S,D]."""
         return rotary[0][None, :, None], rotary[1][None, :, None]
@@ -35,6 +41,5 @@ def unsupported_by(model: str) -> dict[str, str]:
     return {
         FRAME_CONTEXT: timesteps,
         TEACHER_FORCING: timesteps,
-        FRAME_VISIBILITY: "text, which this model attends to jointly with the video, would not be seen",
         QUERY_LAYERS: "they leave open what text sees, which this model attends to jointly with the video",
     }
