@@ -26,15 +26,16 @@ The default model is tiny-wan, whose own videos have 5 latent frames. **It was t
 Those that need no training do what their papers say, to a very small model. Those that are trained run without their
 training: layers of their own begin at zero or random, and a model that was never shown frames at several noise levels,
 or a cache, sees them for the first time. Such videos show what is computed, not what the method can do, and the command
-says so. No figure of these papers is reproduced here.
+says so. No figure of these papers is reproduced here. The noise is the same as far as a method takes it as it is:
+DualParal permutes that of its first block, and Reuse-and-Diffuse mixes it with that of the clip before.
 
 Every method has a limit in which it must be plain sampling, or another method, and a test that it is: see
 `tests/recipes/neighbours/`.
 
 ## Who sees whom, when, where
 
-Frames are latent frames; a frame is clean at timestep 0. The last column says what our notes on a paper are from: its
-abstract (A), its text (P), its code (C), or second hand (S).
+Frames are latent frames; a frame is clean at timestep 0. A "–" stands for no difference between frequencies. The last
+column says what our notes on a paper are from: its abstract (A), its text (P), its code (C), or second hand (S).
 
 | method | visibility | timesteps | positions | frequencies | trained? | notes |
 |---|---|---|---|---|---|---|

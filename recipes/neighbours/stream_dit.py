@@ -16,13 +16,13 @@ from recipes.neighbours.video import Latents, Video
 class StreamDiT(Method):
     """StreamDiT: the partitioned buffer, and the attention in windows that shift from layer to layer."""
 
-    chunk: int = 2
+    chunk: int = 1
     """Latent frames per chunk, c; the authors' teacher has 2."""
-    chunks: int = 2
+    chunks: int = 4
     """Chunks in the buffer, N; 8 in the authors' teacher. Each call takes steps / N micro-steps per chunk."""
     references: int = 0
     """Clean frames before the buffer, K."""
-    window: int = 4
+    window: int = 2
     """Latent frames that see each other; in every other layer, windows are shifted by half of that."""
 
     about = Neighbour(

@@ -26,6 +26,13 @@ def test_frames_that_are_given_stay_and_are_seen_as_conditioning_frames():
     torch.testing.assert_close(out, stock, atol=1e-5, rtol=1e-5)
 
 
+def test_frames_that_take_no_step_stay_bit_for_bit_also_in_half_precision():
+    of = video(3)
+    x, before, after = of.noise(), torch.tensor([1, 2, 4]), torch.tensor([2, 2, 4])
+    moved = of.sampler.move(x, torch.ones_like(x).bfloat16(), before, after)
+    assert torch.equal(moved[:, :, 1:], x[:, :, 1:]) and not torch.equal(moved[:, :, 0], x[:, :, 0])
+
+
 def test_what_cannot_be_sampled_is_refused():
     experts = WanBackbone.from_pipeline(random_pipeline(boundary_ratio=0.9))
     with pytest.raises(InputError, match="expert"):
