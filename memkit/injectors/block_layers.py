@@ -46,7 +46,8 @@ class BlockLayers(nn.Module):
 
     Args:
         layers: one per block that has one.
-        context: what each layer gets in every call, such as reference tokens.
+        context: what each layer gets in every call, such as reference tokens, in the dtype of the layers, which may
+            differ from that of the model.
     """
 
     def __init__(self, layers: Mapping[int, BlockLayer], context: Any = None) -> None:
@@ -90,16 +91,18 @@ class _AttachedLayers(Attached):
 
     def _before(self, layer: Any, attn: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         x = args[0] if args else kwargs["hidden_states"]
-        hidden = layer.enter(self._by_frame(args, kwargs, x), self.owner.context).flatten(1, 2).type_as(x)
+        hidden = layer.enter(self._by_frame(layer, args, kwargs, x), self.owner.context).flatten(1, 2).type_as(x)
         return ((hidden, *args[1:]), kwargs) if args else ((), {**kwargs, "hidden_states": hidden})
 
     def _after(self, layer: Any, attn: nn.Module, args: tuple, kwargs: dict, out: Tensor) -> Tensor:
         x = args[0] if args else kwargs["hidden_states"]
-        hidden, y = (self._by_frame(args, kwargs, each) for each in (x, out))
+        hidden, y = (self._by_frame(layer, args, kwargs, each) for each in (x, out))
         return layer.leave(hidden, y, self.owner.context).flatten(1, 2).type_as(out)
 
-    def _by_frame(self, args: tuple, kwargs: dict, x: Tensor) -> Tensor:
+    def _by_frame(self, layer: nn.Module, args: tuple, kwargs: dict, x: Tensor) -> Tensor:
+        """[B,F,S,D], in the dtype of the layer."""
         carrier = next(each for each in (*args, *kwargs.values()) if isinstance(each, Carrier))
         grid: Grid = carrier.state(self.key)
         refuse_other_tokens(self.kind, grid.frames, grid.tokens_per_frame, x.shape[1], carrier)
-        return x.unflatten(1, (grid.frames, grid.tokens_per_frame))
+        dtype = next((parameter.dtype for parameter in layer.parameters()), x.dtype)
+        return x.unflatten(1, (grid.frames, grid.tokens_per_frame)).to(dtype)

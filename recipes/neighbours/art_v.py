@@ -43,7 +43,7 @@ class ARTV(Method):
         options = {"steps": of.steps, "guidance_scale": of.guidance_scale, "text_length": video.text_length}
         config = StreamConfig(chunk=1, shift=None, window=window, sink=1, **options)
         stream, frames = Stream(video.backbone, [video.seed], config=config), []
-        mask = nn.Conv3d(2 * video.sizes.channels, 1, 3, padding=1)
+        mask = nn.Conv3d(2 * video.sizes.channels, 1, 3, padding=1).to(video.backbone.device)
         for parameter, start in zip(mask.parameters(), (0.0, self.copied), strict=True):
             nn.init.constant_(parameter, start)
 

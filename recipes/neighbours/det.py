@@ -18,8 +18,8 @@ class TemporalLayer(BlockLayer):
 
     def __init__(self, width: int, hidden: int, kernel: int, random: float) -> None:
         super().__init__()
-        self.down = nn.Conv1d(width, hidden, kernel, padding=kernel // 2)
-        self.up = nn.Conv1d(hidden, width, kernel, padding=kernel // 2)
+        self.down = nn.Conv1d(width, hidden, kernel, padding="same")
+        self.up = nn.Conv1d(hidden, width, kernel, padding="same")
         for parameter, std in zip(self.up.parameters(), (random, 0.0), strict=True):
             nn.init.normal_(parameter, std=std)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
-
 from memkit.encoders import LowPass
 from memkit.generation import synchronous
 from memkit.injectors import FrameVisibility, FrequencyBlend, sliding_window
@@ -56,5 +54,5 @@ class FreeLong(Method):
         steps = round(self.blended * video.sampler.steps)
         with FrequencyBlend(window, self.low).attach(video.backbone):
             x = video.sampler.run(video.noise(), schedule[: steps + 1])
-        with FrameVisibility(window).attach(video.backbone), torch.no_grad():
+        with FrameVisibility(window).attach(video.backbone):
             return video.sampler.run(x, schedule[steps:])

@@ -32,7 +32,7 @@ class Neighbour:
     """What our notes on the paper do not say, or say by inference alone: a setting by name, or what stands for what."""
 
 
-POSITIVE = ("chunk", "chunks", "window", "clip", "block", "every", "tokens", "pooled", "kernel", "hidden")
+POSITIVE = ("chunk", "chunks", "first", "window", "clip", "block", "every", "tokens", "pooled", "kernel", "hidden")
 """Settings of which there must be at least one; other numbers are 0 or more."""
 
 

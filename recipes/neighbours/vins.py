@@ -39,6 +39,7 @@ class VINs(Method):
         readings=("all of it is second-hand", "`gate`: tokens have a softmax of their own", "positions begin at 0"),
     )
 
+    @torch.no_grad()
     def sample(self, video: Video) -> Latents:
         """Each step with new tokens, chunk by chunk."""
         sampler, sizes = video.sampler, video.sizes
@@ -47,9 +48,9 @@ class VINs(Method):
         torch.manual_seed(video.seed)
         encoder = GlobalTokens(config).to(video.backbone.device).eval()
         torch.nn.init.constant_(encoder.gate.weight, self.gate)
-        x, schedule = video.noise(), synchronous(video.frames, sampler.steps)
+        x, text, schedule = video.noise(), sampler.text.float(), synchronous(video.frames, sampler.steps)
         for i, (before, after) in enumerate(zip(schedule, schedule[1:], strict=False)):
-            memory, early = encoder(x[:, :, :: self.every], sampler.text), i < self.averaged * sampler.steps
+            memory, early = encoder(x[:, :, :: self.every], text), i < self.averaged * sampler.steps
             with SelfAttentionConcat(memory).attach(video.backbone):
                 velocity = overlapping_velocity(sampler, x, before, self.chunk, self.overlap, early)
             x = sampler.move(x, velocity, before, after)

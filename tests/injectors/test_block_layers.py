@@ -53,6 +53,17 @@ def test_layers_have_the_properties_of_injectors_and_parameters_of_their_own():
     assert all(p.grad.abs() > 0 for p in layers.parameters())
 
 
+def test_layers_keep_their_dtype_in_a_model_of_another():
+    model = random_transformer().bfloat16()
+    x, text, t = (seeded(*shape).bfloat16() for shape in ((1, 16, 3, 4, 4), (1, 6, 32), (1,)))
+    plain = model(x, 900 + t, text, return_dict=False)[0]
+    layer = ReferenceAttention(48, 2, features=(3,))
+    with BlockLayers({0: layer}, context=(seeded(1, 6, 3),)).attach(model):
+        assert torch.equal(model(x, 900 + t, text, return_dict=False)[0], plain)
+        torch.nn.init.normal_(layer.to_out.weight)
+        assert not torch.equal(model(x, 900 + t, text, return_dict=False)[0], plain)
+
+
 def test_what_does_not_fit_is_refused():
     model = random_transformer()
     with pytest.raises(InputError, match=r"blocks \[3\]"):
