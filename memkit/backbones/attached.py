@@ -238,10 +238,13 @@ def _check_compatible(part: Part | None, others: Sequence[Part | None]) -> None:
     if isinstance(part, Positioning) and any(isinstance(other, Positioning) for other in others):
         raise InputError("The transformer has camera positions attached already; detach those first.")
     if isinstance(part, Grouping) and any(isinstance(other, Grouping) for other in others):
-        raise InputError("The transformer has teacher forcing attached already; detach that first.")
+        raise InputError(
+            "The transformer has something attached already that says which frames see each other, teacher forcing or "
+            "frame visibility; detach that first."
+        )
     both = (part, *others)
     if any(isinstance(each, Routing) for each in both) and any(isinstance(each, Grouping) for each in both):
         raise InputError(
-            "Routed context and teacher forcing both say which frames see each other; detach the one before attaching "
-            "the other."
+            "Routed context says which frames see each other, as do teacher forcing and frame visibility; detach the "
+            "one before attaching the other."
         )

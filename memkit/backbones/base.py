@@ -24,10 +24,14 @@ TEXT = "T"
 MEMORY_TOKENS, KV_CACHE, FRAME_CONTEXT = "memory tokens", "a KV cache", "frame context"
 QUERY_LAYERS, TEACHER_FORCING, CAMERA_POSITIONS = "query layers", "teacher forcing", "camera positions"
 RECURRENT, ROUTED, CONTROL_BRANCH = "recurrent memory", "routed context", "a control branch"
+FRAME_VISIBILITY, FREQUENCY_BLEND = "frame visibility", "a blend of frequencies"
+BLOCK_LAYERS, TOKEN_POSITIONS = "layers in its blocks", "token positions"
 """Kinds of attachment, as they are called in error messages; an adapter says which of them its model cannot have."""
 
-BEYOND_MEMORY_TOKENS = (KV_CACHE, CAMERA_POSITIONS, TEACHER_FORCING, QUERY_LAYERS, FRAME_CONTEXT, RECURRENT, ROUTED)
-BEYOND_MEMORY_TOKENS += (CONTROL_BRANCH,)
+BEYOND_MEMORY_TOKENS = (
+    *(KV_CACHE, CAMERA_POSITIONS, TEACHER_FORCING, QUERY_LAYERS, FRAME_CONTEXT, RECURRENT, ROUTED, CONTROL_BRANCH),
+    *(FRAME_VISIBILITY, FREQUENCY_BLEND, BLOCK_LAYERS, TOKEN_POSITIONS),
+)
 """The kinds that need more of a model than memory tokens do."""
 
 

@@ -14,7 +14,8 @@ from diffusers.hooks import ModelHook
 from diffusers.hooks.hooks import StateManager
 from torch import nn
 
-from memkit.errors import MemkitError
+from memkit.backbones.base import QUERY_LAYERS, TEACHER_FORCING, Carrier
+from memkit.errors import InputError, MemkitError
 
 
 @runtime_checkable
@@ -56,6 +57,15 @@ def refuse_cache(model: nn.Module, what: str) -> None:
         raise MemkitError(
             f"The transformer has a cache of diffusers enabled ({_name(hook)}), which skips blocks: {what}; call "
             "transformer.disable_cache()."
+        )
+
+
+def refuse_other_tokens(kind: str, frames: int, tokens: int, found: int, carrier: Carrier) -> None:
+    """Raise `InputError` where a sequence of ``found`` tokens is not the frames of one chunk, of ``tokens`` each."""
+    if found != frames * tokens or {TEACHER_FORCING, QUERY_LAYERS} & carrier.states.keys():
+        raise InputError(
+            f"{kind[0].upper()}{kind[1:]} cannot act on a sequence with other tokens than those of {frames} frames; "
+            "detach teacher forcing, frame context or query layers first."
         )
 
 

@@ -13,6 +13,7 @@ from memkit.encoders.frequency import (
     NoFilterEncoder,
 )
 from memkit.encoders.gate import MemoryGate
+from memkit.encoders.global_tokens import GlobalTokens, GlobalTokensConfig
 from memkit.encoders.mix import mix_branches
 from memkit.encoders.patch import PatchEncoder, PatchEncoderConfig
 
@@ -23,6 +24,8 @@ __all__ = [
     "EncoderSize",
     "FrequencyEncoder",
     "FrequencyEncoderConfig",
+    "GlobalTokens",
+    "GlobalTokensConfig",
     "HighPass",
     "HighPassOnlyEncoder",
     "LowPass",

@@ -43,6 +43,34 @@ def frame_noise(
     return torch.stack([torch.stack([_draw(f"{seed} {kind} {p}", shape) for p in positions], dim=1) for seed in seeds])
 
 
+def permuted_noise(
+    template: Float[Tensor, "videos channels frames height width"],
+    frames: int,
+    block: int,
+    generator: torch.Generator | None = None,
+) -> Float[Tensor, "videos channels {frames} height width"]:
+    """Noise of ``frames`` frames in blocks that share their noise, in other orders (DualParal, arXiv 2505.21070).
+
+    The ``template`` is ``block`` frames after some others. Each further template begins with as many frames as those
+    others, the last of the one before, and goes on with the rest of it in a random order; a block takes its end.
+
+    Raises `InputError` for a template that is shorter than a block, or longer than two.
+    """
+    check_whole("frames", frames, 1)
+    check_whole("block", block, 1)
+    kept = template.shape[2] - block
+    if not 0 <= kept <= block:
+        raise InputError(
+            f"A template of {template.shape[2]} frames for blocks of {block}; give {block} to {2 * block}."
+        )
+    blocks = [template[:, :, kept:]]
+    while len(blocks) * block < frames:
+        order = torch.randperm(block, generator=generator)
+        template = torch.cat([template[:, :, block:], template[:, :, :block][:, :, order]], dim=2)
+        blocks.append(template[:, :, kept:])
+    return torch.cat(blocks, dim=2)[:, :, :frames]
+
+
 def seeded_generators(seeds: Sequence[int]) -> list[torch.Generator]:
     """One generator per seed, on the CPU whatever the device of the model.
 

@@ -1,14 +1,18 @@
 """Injectors: ways to give a video model access to memory."""
 
 from memkit.injectors.attention_recorder import AttentionRecorder
+from memkit.injectors.block_layers import BlockLayer, BlockLayers
 from memkit.injectors.camera_encoder import CameraEncoder
 from memkit.injectors.control_branch import ControlBranch, ControlBranchConfig
 from memkit.injectors.frame_context import FrameContext, FrameContextConfig
+from memkit.injectors.frame_visibility import FrameVisibility, shifted_blocks, sliding_window
+from memkit.injectors.frequency_blend import FrequencyBlend
 from memkit.injectors.hidden_filters import filter_hidden_states
 from memkit.injectors.kv_cache import BudgetError, KVCache, frame_bytes, recovery_attention
 from memkit.injectors.query_layers import QueryLayers, QueryLayersConfig, attend_with
 from memkit.injectors.query_module import QueryModule, QueryModuleConfig
 from memkit.injectors.recurrent import RecurrentState
+from memkit.injectors.reference_attention import ReferenceAttention
 from memkit.injectors.routed_context import RoutedContext
 from memkit.injectors.self_attention import SelfAttentionConcat
 from memkit.injectors.state_space import StateSpaceConfig, StateSpaceMemory
@@ -16,18 +20,23 @@ from memkit.injectors.teacher_forcing import TeacherForcing, stream_cameras
 
 __all__ = [
     "AttentionRecorder",
+    "BlockLayer",
+    "BlockLayers",
     "BudgetError",
     "CameraEncoder",
     "ControlBranch",
     "ControlBranchConfig",
     "FrameContext",
     "FrameContextConfig",
+    "FrameVisibility",
+    "FrequencyBlend",
     "KVCache",
     "QueryLayers",
     "QueryLayersConfig",
     "QueryModule",
     "QueryModuleConfig",
     "RecurrentState",
+    "ReferenceAttention",
     "RoutedContext",
     "SelfAttentionConcat",
     "StateSpaceConfig",
@@ -37,5 +46,7 @@ __all__ = [
     "filter_hidden_states",
     "frame_bytes",
     "recovery_attention",
+    "shifted_blocks",
+    "sliding_window",
     "stream_cameras",
 ]

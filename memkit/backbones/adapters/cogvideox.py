@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from memkit.backbones.adapters.joint import JointAdapter, unsupported_by
-from memkit.backbones.base import KV_CACHE, TEXT, VIDEO, Carrier, Table
+from memkit.backbones.base import KV_CACHE, TEXT, TOKEN_POSITIONS, VIDEO, Carrier, Table
 from memkit.backbones.protocol import Call, Grid, Model
 from memkit.backbones.rotary import checked_positions
 from memkit.errors import InputError
@@ -30,10 +30,10 @@ class CogVideoXAdapter(JointAdapter):
     unsupported: ClassVar[Mapping[str, str]] = unsupported_by("CogVideoX")
 
     def why_not(self, model: Model, kind: str) -> str | None:
-        """Also a KV cache, in models whose patch embedding adds positions."""
+        """Also a KV cache or other positions, in models whose patch embedding adds positions."""
         config = model.config
         added = config.use_learned_positional_embeddings or not config.use_rotary_positional_embeddings
-        if kind == KV_CACHE and added:
+        if kind in (KV_CACHE, TOKEN_POSITIONS) and added:
             return "the patch embedding of this model adds positions, which are those of frames 0, 1, … in every call"
         return super().why_not(model, kind)
 
@@ -57,7 +57,9 @@ class CogVideoXAdapter(JointAdapter):
         return [model.register_forward_pre_hook(carry, with_kwargs=True)]
 
     def own_rotary(self, carrier: Carrier) -> Any:
-        return carrier.own
+        if carrier.own is None or carrier.cos is None or carrier.sin is None:
+            return None
+        return carrier.cos[0, :, 0], carrier.sin[0, :, 0]
 
     def modulate(self, block: Model, tokens: Tensor, temb: Tensor) -> Tensor:
         return block.norm1(tokens, tokens[:, :0], temb)[0]

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from memkit.backbones.base import FRAME_CONTEXT, QUERY_LAYERS, TEACHER_FORCING
-from memkit.backbones.protocol import BackboneAdapter
+from memkit.backbones.base import BLOCK_LAYERS, FRAME_CONTEXT, FRAME_VISIBILITY, QUERY_LAYERS, TEACHER_FORCING
+from memkit.backbones.protocol import BackboneAdapter, Model
 
 
 class JointAdapter(BackboneAdapter):
@@ -23,6 +23,12 @@ class JointAdapter(BackboneAdapter):
 
     rotary_argument: ClassVar[str] = "image_rotary_emb"
     norms_each_head: ClassVar[bool] = True
+
+    def why_not(self, model: Model, kind: str) -> str | None:
+        """Also what acts on the attention of the video alone."""
+        if kind in (FRAME_VISIBILITY, BLOCK_LAYERS):
+            return "it is for attention of the video alone, and this model attends to text and video jointly"
+        return super().why_not(model, kind)
 
     def tables(self, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """The model's or the pipelines' own are [S,D]."""

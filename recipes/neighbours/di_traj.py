@@ -1,0 +1,49 @@
+"""DiTraj (September 2025): an object on a trajectory keeps the positions that it has in an anchor frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from memkit.positions import TokenPositions, moved_box
+from recipes.neighbours.neighbour import Method, Neighbour
+from recipes.neighbours.video import Latents, Video
+
+
+@dataclass(frozen=True)
+class DiTraj(Method):
+    """DiTraj, training-free: the positions of the tokens in a box that moves on a line."""
+
+    start: tuple[int, int] = (1, 0)
+    """Row and column of the box in the first frame, in tokens (patches)."""
+    stop: tuple[int, int] = (1, 2)
+    """The same in the last frame; equal to ``start``, the method changes nothing."""
+    size: tuple[int, int] = (2, 2)
+    """Height and width of the box in tokens."""
+    anchor: int = 0
+    """The latent frame whose positions the object keeps."""
+
+    about = Neighbour(
+        title="DiTraj",
+        paper="[A, S]",
+        visibility="all frames",
+        timesteps="equal for all frames",
+        positions="in the box, rows and columns of the anchor frame; time as it is",
+        frequencies="–",
+        trained="",
+        readings=(
+            "known from its abstract and second-hand, without its arXiv number",
+            "its prompts apart for foreground and background are left out",
+            "boxes are of one size, on a straight line",
+        ),
+    )
+
+    def sample(self, video: Video) -> Latents:
+        """Plain sampling with the positions attached."""
+        (_, down, across), (height, width) = video.sizes.patch_size, video.noise(range(1)).shape[3:]
+        last, boxes = max(1, video.frames - 1), []
+        for frame in range(video.frames):
+            row, column = (round(a + (b - a) * frame / last) for a, b in zip(self.start, self.stop, strict=True))
+            boxes.append((row, column, *self.size))
+        index = moved_box(boxes, height // down, width // across, self.anchor)
+        with TokenPositions(index).attach(video.backbone):
+            return video.plain()

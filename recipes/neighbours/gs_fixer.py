@@ -1,0 +1,54 @@
+"""GSFixer (arXiv 2508.09667): every block looks at features of a clip's first and last frame by cross-attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pixel_unshuffle
+
+from memkit.injectors import BlockLayers, ReferenceAttention
+from recipes.neighbours.neighbour import Method, Neighbour
+from recipes.neighbours.video import Latents, Video
+
+
+@dataclass(frozen=True)
+class GSFixer(Method):
+    """GSFixer: the references, of a video that plain sampling has made."""
+
+    references: bool = True
+    random: float = 0.0
+    """Standard deviation of the last weights, which the authors train; at 0 the layers change nothing."""
+
+    about = Neighbour(
+        title="GSFixer",
+        paper="2508.09667 [C, S]",
+        visibility="all frames; in each block also the patches of two reference frames, by cross-attention",
+        timesteps="equal for all frames",
+        positions="plain; none for references",
+        frequencies="–",
+        trained="the cross-attention and the model, on renderings with artifacts; here its last weights are `random`",
+        readings=(
+            "patches of latents and pixels stand for the authors' features, those of DINOv2-L and VGGT",
+            "the artifact video as control input is left out: a stock Wan has no channels for it",
+        ),
+    )
+
+    def sample(self, video: Video) -> Latents:
+        """Sample once more with the first and last frame of the plain video as references."""
+        torch.manual_seed(video.seed)
+        plain, sizes = video.plain(), video.sizes
+        pixels, patch = video.backbone.decode_latents(plain), sizes.patch_size[1]
+        context = [_ends(plain, patch), _ends(pixels, patch * pixels.shape[3] // plain.shape[3])]
+        widths = [x.shape[2] for x in context]
+        layers = {i: ReferenceAttention(sizes.width, sizes.heads, widths) for i in range(sizes.layers)}
+        for layer in layers.values():
+            torch.nn.init.normal_(layer.to_out.weight, std=self.random)
+        with BlockLayers(layers, context if self.references else ()).to(plain.device).attach(video.backbone):
+            return video.plain()
+
+
+def _ends(x: Tensor, patch: int) -> Tensor:
+    """Patches of the first and the last frame, as tokens [1, M, D]."""
+    return pixel_unshuffle(x[0, :, [0, -1]].transpose(0, 1), patch).flatten(2).mT.flatten(0, 1)[None]
