@@ -24,24 +24,19 @@ def read(page):
     return (DOCS / f"{page}.md").read_text()
 
 
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory):
-    """The names that each page's code leaves, run block after block on tiny-wan in an empty folder; steps are fewer."""
+@pytest.fixture
+def names(page, tmp_path, monkeypatch):
+    """The names that a page's code leaves, run block after block on tiny-wan in an empty folder; steps are fewer."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     found = {}
-    for page in PAGES:
-        with pytest.MonkeyPatch.context() as patch:
-            folder = tmp_path_factory.mktemp(page)
-            patch.chdir(folder)
-            patch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(folder / "modules"))
-            names = found[page] = {}
-            for block in re.findall(r"```python\n(.*?)```", read(page), re.S):
-                exec(block.replace("set_timesteps(4)", "set_timesteps(1)").replace("steps=4", "steps=1"), names)
+    for block in re.findall(r"```python\n(.*?)```", read(page), re.S):
+        exec(block.replace("set_timesteps(4)", "set_timesteps(1)").replace("steps=4", "steps=1"), found)
     return found
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_code_of_a_page_runs(ran, page):
-    names = ran[page]
+def test_the_code_of_a_page_runs(names, page):
     model = names["pipe"].transformer if page == "diffusers" else names["transformer"]
     assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
     if page == "kv-cache":

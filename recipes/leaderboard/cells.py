@@ -112,3 +112,6 @@ WITH_DEPTH: tuple[Cell, ...] = tuple(
     Cell("occlusion", name, {"depth": True}) for name in ("fov, depth", "surfels", "surfels, votes", "lifted latents")
 )
 """Cells of mechanisms that take the depth of the past, which the probe gives with a knob; no claim needs them all."""
+
+ROUTED: tuple[Cell, ...] = (Cell("recall", "routed"), Cell("occlusion", "routed"))
+"""Cells of routed attention, of which the three papers claim nothing."""

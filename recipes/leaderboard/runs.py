@@ -24,7 +24,7 @@ from memkit.probes import (
     run_settings,
     write_results,
 )
-from recipes.leaderboard.cells import VARIANTS, WITH_DEPTH, Cell, mechanism_of
+from recipes.leaderboard.cells import ROUTED, VARIANTS, WITH_DEPTH, Cell, mechanism_of
 from recipes.leaderboard.claims import CLAIMS
 
 
@@ -59,7 +59,7 @@ def planned(
     probes: Sequence[str], mechanisms: Sequence[str], seeds: Sequence[int], settings: ProbeSettings
 ) -> list[Run]:
     """All runs of these probes, mechanisms and seeds: per seed, those of the table, of the claims alone, and of
-    mechanisms that take depth.
+    other papers' mechanisms.
 
     Raises `InputError` for an unknown name.
     """
@@ -80,7 +80,7 @@ def planned(
 def _cells() -> Iterator[Cell]:
     for claim in CLAIMS:
         yield from (claim.better, claim.than)
-    yield from WITH_DEPTH
+    yield from (*WITH_DEPTH, *ROUTED)
 
 
 class Rows:
