@@ -126,6 +126,20 @@ def test_at_first_only_the_hints_are_trained_and_then_all_of_it(tmp_path) -> Non
     assert torch.equal(controlled(loaded, model), controlled(branch, model))
 
 
+def test_two_passes_of_a_chunk_have_control_tokens_of_their_own_also_when_blocks_run_again() -> None:
+    gradients = []
+    for checkpointing in (False, True):
+        model = random_transformer().train().requires_grad_(False)
+        if checkpointing:
+            model.enable_gradient_checkpointing()
+        branch = branch_of(model).requires_grad_()
+        with branch.attach(model) as attached, attached.chunk(CONTROL):
+            outs = [call(model, seeded(2, 16, 3, 4, 4, seed=i).requires_grad_()) for i in range(2)]
+            (outs[0] * outs[1]).mean().backward()
+        gradients.append(branch.get_parameter("blocks.2.proj_out.weight").grad)
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-7)
+
+
 @torch.no_grad()
 def test_one_control_is_for_all_samples_and_experts() -> None:
     pipe = random_pipeline(boundary_ratio=0.7)
