@@ -18,12 +18,10 @@ from memkit.injectors.attention_recorder import Row
 from memkit.injectors.attention_shares import frame_shares
 from memkit.injectors.kv_cache.chunk import Chunk, ChunkPass
 from memkit.injectors.kv_cache.layer import Read
+from memkit.injectors.kv_cache.shelves import Angles
 
 SHARES = "cache"
 """Series of an `AttentionRecorder`: the share of each frame's attention on each cached frame."""
-
-Angles = tuple[Tensor, Tensor]
-"""Rotary tables (cos, sin), each [1, tokens, 1, D]."""
 
 
 class Forward(NamedTuple):
@@ -71,9 +69,8 @@ class CacheLayer:
         self.collect(chunk, k, v)
         group = VIDEO
         if chunk.read:
-            read = self._read(chunk, k)
-            keys = read.k if prepared.read is None else rotate(read.k.to(k.device), *prepared.read)
-            group = _add(table, "cache", keys.to(k.device), read.v.to(v.device))
+            read = self._read(chunk, k, prepared.read)
+            group = _add(table, "cache", read.k.to(k.device), read.v.to(v.device))
             if read.log_weight is not None:
                 table.log_weight[group] = read.log_weight.to(k.device)
         if prepared.summary is not None and chunk.branch.averages is not None:
@@ -103,10 +100,10 @@ class CacheLayer:
         if chunk.notes_attention:
             chunk.attention[self.layer] = torch.stack(shares).mean((0, 1)).cpu()
 
-    def _read(self, chunk: ChunkPass, k: Tensor) -> Read:
+    def _read(self, chunk: ChunkPass, k: Tensor, tables: Angles | None) -> Read:
         """The frames that the chunk reads. Raises `InputError` where they are not like the chunk's own keys."""
         layer, per_frame = chunk.branch.layer(self.layer), k.shape[1] // len(chunk.positions)
-        read, held = layer.read(chunk.read), layer.layout
+        held = layer.layout
         assert held is not None
         own = (k.shape[0], per_frame, *k.shape[2:], k.dtype)
         if (held.batch, held.tokens, held.heads, held.dim, held.dtype) != own:
@@ -115,6 +112,7 @@ class CacheLayer:
                 f"and {held.dtype}, the chunk {per_frame} of {list(k.shape[2:])} in a batch of {k.shape[0]} and "
                 f"{k.dtype}; keep them the same within a session, or reset() the cache."
             )
+        read = layer.read(chunk.read, tables)
         if len(set(read.tokens)) > 1 and (chunk.notes_attention or chunk.recorded):
             raise InputError(
                 "Shares of attention per frame need frames of one number of tokens, and the places of the cache hold "

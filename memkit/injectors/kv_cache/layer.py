@@ -12,7 +12,7 @@ from torch import Tensor
 from memkit.backbones.rotary import checked_positions
 from memkit.checks import check_all_finite, check_floats
 from memkit.errors import InputError
-from memkit.injectors.kv_cache.shelves import Shelves
+from memkit.injectors.kv_cache.shelves import Angles, Shelves
 from memkit.injectors.kv_cache.storage.base import FrameLayout, Frames
 from memkit.injectors.kv_cache.table import SlotTable
 
@@ -73,14 +73,14 @@ class LayerCache:
         frames = self.read(self.positions if positions is None else self._table.require(positions, self.layer))
         return frames.k, frames.v
 
-    def read(self, positions: Sequence[int]) -> Read:
-        """The frames at ``positions``, which are in the cache, for attention.
+    def read(self, positions: Sequence[int], tables: Angles | None = None) -> Read:
+        """The frames at ``positions``, which are in the cache, for attention; keys rotated by ``tables``, if given.
 
         Raises `InputError` where nothing has been written yet.
         """
         if self.shelves is None:
             raise InputError("The cache is empty: it was never written to; write some frames first.")
-        runs = self.shelves.read([self._table.slots[p] for p in positions])
+        runs = self.shelves.read([self._table.slots[p] for p in positions], tables)
         k, v = ([frames[i].flatten(1, 2) for _, frames in runs] for i in (0, 1))
         tokens = tuple(pair[0].shape[2] for _, pair in runs for _ in range(pair[0].shape[1]))
         weights = [self.shelves.log_weight(place) for place, _ in runs]

@@ -21,6 +21,7 @@ from memkit.injectors.kv_cache.reindex import Reindex, TruePositions
 from memkit.injectors.kv_cache.scores.ages import Newest
 from memkit.injectors.kv_cache.scores.base import Score
 from memkit.injectors.kv_cache.storage.base import Exact, Storage
+from memkit.injectors.kv_cache.storage.pooled import Pooled
 from memkit.injectors.kv_cache.storage.pruned import Pruned
 from memkit.injectors.kv_cache.summary import EMASummary
 
@@ -67,6 +68,8 @@ class CacheParts:
             )
         if not self.rotated and any(isinstance(storage, Pruned) for storage in self.storages()):
             raise InputError("Pruned frames do not know which tokens they have, to rotate them; give rotated=True.")
+        if self.rotated and any(isinstance(storage, Pooled) for storage in self.storages()):
+            raise InputError("Means of rotated keys mean nothing; give rotated=False with Pooled.")
 
     def storages(self) -> Iterator[Storage]:
         """The storage of each place."""

@@ -8,9 +8,13 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from memkit.backbones.rotary import rotate
 from memkit.injectors.kv_cache.parts import CacheParts
 from memkit.injectors.kv_cache.storage.base import FrameLayout, Frames, Stored
 from memkit.injectors.kv_cache.table import SlotTable
+
+Angles = tuple[Tensor, Tensor]
+"""Rotary tables (cos, sin), each [1, tokens, 1, D]."""
 
 
 class Shelves:
@@ -40,11 +44,20 @@ class Shelves:
         """Bytes allocated on the model's device."""
         return sum(x.nbytes for x in self.tensors[0])
 
-    def read(self, slots: Sequence[int]) -> list[tuple[int, Frames]]:
+    def read(self, slots: Sequence[int], tables: Angles | None = None) -> list[tuple[int, Frames]]:
         """Keys and values [B, frames, tokens, H, D] of the frames in these slots, on the model's device, in runs of
-        one place each, with its number."""
-        runs = [(place, self._storages[place].decode(x, self.layout)) for place, x in self.stored(slots)]
-        return [(place, (k.to(self._device), v.to(self._device))) for place, (k, v) in runs]
+        one place each, with its number; keys rotated by the ``tables`` of the frames, if there are any."""
+        runs, start = [], 0
+        for place, stored in self.stored(slots):
+            storage, count = self._storages[place], stored[0].shape[1]
+            k, v = (x.to(self._device) for x in storage.decode(stored, self.layout))
+            if tables is not None:
+                own = (x.unflatten(1, (len(slots), -1))[:, start : start + count].to(self._device) for x in tables)
+                own = (x.flatten(1, 2) for x in storage.tables(*own))
+                k = rotate(k.flatten(1, 2), *own).unflatten(1, (count, -1))
+            runs.append((place, (k, v)))
+            start += count
+        return runs
 
     def log_weight(self, place: int) -> float:
         """What is added to the logits of the keys of one place."""

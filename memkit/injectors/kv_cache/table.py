@@ -103,10 +103,10 @@ class SlotTable:
             movable = [p for p in order(there) if p not in positions] if excess else []
             leaving = sorted(movable, key=lambda p: p in self.pinned)[:excess]
             left.update({p: self.slots.pop(p) for p in leaving})
-            stay = len(coming) - (excess - len(leaving))
+            through, coming = coming[: excess - len(leaving)], coming[excess - len(leaving) :]
             unused = iter(sorted(set(span) - set(self.slots.values())))
-            self.slots.update({p: next(unused) for p in coming[:stay]})
-            coming, start = [*leaving, *coming[stay:]], span.stop
+            self.slots.update({p: next(unused) for p in coming})
+            coming, start = [*leaving, *through], span.stop
         return [(slot, self.slots[p]) for p, slot in left.items()]
 
     def wrote(self, layer: int, positions: Sequence[int]) -> None:

@@ -19,8 +19,8 @@ from torch import Tensor
 from memkit.checks import check_number
 from memkit.errors import InputError
 
-Need = Literal["attention", "latents", "prompt"]
-"""What a score needs to be told of frames or of the chunk, beside their keys."""
+Need = Literal["attention", "prompt"]
+"""What a score needs to be told, beside keys and latents."""
 
 
 @runtime_checkable
@@ -40,11 +40,15 @@ class Score(ABC):
     """A number per cached frame; the frames that matter most have the highest."""
 
     needs: frozenset[Need] = frozenset()
-    """What a cache or a stream must note for it."""
+    """What a cache must note, or a stream must say, for it."""
 
     @abstractmethod
     def score(self, held: Held, positions: Sequence[int], chunk: Sequence[int]) -> Float[Tensor, " frames"]:
         """Scores of the cached frames at ``positions``, for a chunk at the positions ``chunk``; ±∞ is allowed."""
+
+    def describe(self, latents: Float[Tensor, "batch channels frames height width"]) -> dict[str, list[Tensor]]:
+        """What it wants noted of clean latents that are written: by name, one tensor per frame."""
+        return {}
 
     def checked(self, held: Held, positions: Sequence[int], chunk: Sequence[int]) -> list[float]:
         """`score` as numbers. Raises `InputError` where it gives another number of them, or NaN."""
@@ -77,6 +81,9 @@ class Ranked(Score):
     def needs(self) -> frozenset[Need]:  # type: ignore[override]
         return self.of.needs
 
+    def describe(self, latents: Float[Tensor, "batch channels frames height width"]) -> dict[str, list[Tensor]]:
+        return self.of.describe(latents)
+
     def score(self, held: Held, positions: Sequence[int], chunk: Sequence[int]) -> Float[Tensor, " frames"]:
         own = torch.tensor(self.of.checked(held, positions, chunk), dtype=torch.float64)
         below = (own[:, None] > own[None]).double().sum(1)
@@ -97,6 +104,9 @@ class Sum(Score):
     @property
     def needs(self) -> frozenset[Need]:  # type: ignore[override]
         return frozenset[Need]().union(*(score.needs for _, score in self.terms))
+
+    def describe(self, latents: Float[Tensor, "batch channels frames height width"]) -> dict[str, list[Tensor]]:
+        return {name: values for _, score in self.terms for name, values in score.describe(latents).items()}
 
     def score(self, held: Held, positions: Sequence[int], chunk: Sequence[int]) -> Float[Tensor, " frames"]:
         rows = [[weight * x for x in score.checked(held, positions, chunk)] for weight, score in self.terms]

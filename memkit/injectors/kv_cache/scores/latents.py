@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from memkit.checks import check_finite, shown
 from memkit.errors import InputError
-from memkit.injectors.kv_cache.scores.base import Held, Need, Score
+from memkit.injectors.kv_cache.scores.base import Held, Score
 
 LATENTS = "latents"
 """Name of the note: the embedding [B, D] of each frame's latents."""
@@ -36,25 +36,23 @@ class LatentSimilarity(Score):
     """The cosine of each frame's embedding to that of the newest frame before the chunk, mean over the samples.
 
     A `Stream` notes the embeddings; in a loop of your own, pass the clean latents of each chunk that was written to
-    ``branch.note("latents", positions, score.describe(latents))``.
+    ``branch.note("latents", positions, score.describe(latents)["latents"])``.
 
     Args:
         embed: latents [frames, C, H, W] to embeddings [frames, D]; by default `pooled_latents`.
     """
 
-    needs = frozenset[Need](["latents"])
-
     def __init__(self, embed: Embed = pooled_latents) -> None:
         self.embed = embed
 
-    def describe(self, latents: Float[Tensor, "batch channels frames height width"]) -> list[Tensor]:
-        """One embedding [B, D] per frame, to be noted. Raises `InputError` for latents that are not finite."""
+    def describe(self, latents: Float[Tensor, "batch channels frames height width"]) -> dict[str, list[Tensor]]:
+        """One embedding [B, D] per frame. Raises `InputError` for latents that are not finite."""
         check_finite("latents", latents, "[B, C, frames, H, W]")
         batch = latents.shape[0]
         flat = self.embed(latents.transpose(1, 2).flatten(0, 1))
         if flat.ndim != 2 or len(flat) != batch * latents.shape[2]:
             raise InputError(f"embed gave {shown(flat)} for {batch * latents.shape[2]} frames; give [frames, D].")
-        return list(flat.float().unflatten(0, (batch, -1)).unbind(1))
+        return {LATENTS: list(flat.float().unflatten(0, (batch, -1)).unbind(1))}
 
     def score(self, held: Held, positions: Sequence[int], chunk: Sequence[int]) -> Float[Tensor, " frames"]:
         if not positions:
@@ -64,7 +62,7 @@ class LatentSimilarity(Score):
         if missing := [p for p, x in zip(positions, noted, strict=True) if x is None]:
             raise InputError(
                 f"The latents of the cached frames {missing} were not noted, so LatentSimilarity cannot compare them; "
-                'write them by a Stream, or call branch.note("latents", positions, score.describe(latents)).'
+                'write them by a Stream, or call branch.note("latents", positions, score.describe(x)["latents"]).'
             )
         assert newest is not None
         keys = torch.stack([x for x in noted if x is not None])

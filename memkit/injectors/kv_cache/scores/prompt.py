@@ -40,16 +40,17 @@ class PromptMatch(Score):
                 f"PromptMatch needs the keys of the prompt in each of the {held.layers} layers; set branch.prompt to "
                 "text_keys(transformer, text) before each chunk."
             )
-        text = [held.prompt[i] for i in (range(held.layers) if self.layers is None else self.layers)]
+        layers = tuple(range(held.layers)) if self.layers is None else self.layers
         rows = []
-        for k, asked in zip(keys_of(held, positions, self.layers), text, strict=True):
-            match = torch.einsum("bhd,bfhd->bf", asked.to(k), k.mean(2)) / (k.shape[-1] ** 0.5 * k.shape[-2])
+        for layer, k in zip(layers, keys_of(held, positions, layers), strict=True):
+            asked = held.prompt[layer].to(k)
+            match = torch.einsum("bhd,bfhd->bf", asked, k.mean(2)) / (k.shape[-1] ** 0.5 * k.shape[-2])
             rows.append(match.mean(0))
         return torch.stack(rows).mean(0).cpu()
 
 
 @torch.no_grad()
-def text_keys(transformer: Any, text: Float[Tensor, "batch tokens dim"]) -> list[Float[Tensor, "batch heads dim"]]:
+def text_keys(transformer: Any, text: Float[Tensor, "batch tokens dim"]) -> list[Float[Tensor, "batch heads head_dim"]]:
     """The mean key of the text in the cross-attention of each layer of a Wan.
 
     Raises:

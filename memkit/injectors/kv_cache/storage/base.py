@@ -62,6 +62,10 @@ class Storage(ABC):
     def decode(self, stored: Stored, layout: FrameLayout) -> Frames:
         """Keys and values in the dtype of the layout; they may have fewer tokens per frame."""
 
+    def tables(self, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+        """Rotary tables of the tokens that `decode` gives, [1, frames, tokens, 1, D], from those of whole frames."""
+        return cos, sin
+
     def log_weight(self, layout: FrameLayout) -> float:
         """What is added to the logits of the keys that `decode` gives: ln(n) where each stands for n tokens."""
         return 0.0
