@@ -5,7 +5,7 @@ from memkit.injectors.kv_cache.cache import KVCache, frame_bytes
 from memkit.injectors.kv_cache.layer import LayerCache
 from memkit.injectors.kv_cache.notes import CacheWarning
 from memkit.injectors.kv_cache.parts import CacheParts
-from memkit.injectors.kv_cache.places import OnCPU, OnDisk, Place
+from memkit.injectors.kv_cache.places import OnCPU, OnDevice, OnDisk, Place
 from memkit.injectors.kv_cache.recovery import RecoveryAttention, recovery_attention
 from memkit.injectors.kv_cache.reindex import Consecutive, Reindex, RetrievedAtZero, SinkBeforeWindow, TruePositions
 from memkit.injectors.kv_cache.scores import (
@@ -45,6 +45,7 @@ __all__ = [
     "LayerCache",
     "Newest",
     "OnCPU",
+    "OnDevice",
     "OnDisk",
     "Place",
     "Pooled",

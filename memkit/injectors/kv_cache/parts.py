@@ -3,7 +3,7 @@
     CacheParts()  # the newest frames, exact, on the model's device, at their positions
     CacheParts(keep=Sink(3) + Recent(6) + KeyDifference())
     CacheParts(spill=(OnCPU(2**33), OnDisk(2**36, "/scratch")))
-    CacheParts(storage=Integers(4), rotated=False, reindex=Consecutive(sink=3), summary=EMASummary())
+    CacheParts(storage=Integers(4), rotated=False, reindex=Consecutive(sink=3), summary=EMASummary((0.01, 0.1)))
 
 Which of the cached frames a chunk reads is the sixth part: ``read`` of each chunk, see `memkit.streaming`.
 """

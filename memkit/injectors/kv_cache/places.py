@@ -1,4 +1,4 @@
-"""Where cached frames are held beyond the budget on the model's device: in memory of the CPU, or on disk.
+"""Where cached frames are held beyond the first budget: more of the model's device, memory of the CPU, or disk.
 
 A `KVCache` fills its places in order: frames begin on the device, and those with the lowest score move on to the next
 place when there is no room. A frame is copied as it is stored, so a place alone changes no bit; a place may also store
@@ -33,6 +33,23 @@ class Place(ABC):
     @abstractmethod
     def allocate(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """Memory for a tensor of this shape and of the dtype of ``like``; its content is arbitrary."""
+
+
+@dataclass(frozen=True)
+class OnDevice(Place):
+    """More memory of the model's device, for frames in a coarser storage.
+
+    Raises `InputError` for a budget that is not positive, or more than the memory of this machine.
+    """
+
+    budget_bytes: int
+    storage: Storage = Exact()  # noqa: RUF009
+
+    def __post_init__(self) -> None:
+        check_budget("budget_bytes", self.budget_bytes)
+
+    def allocate(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        return like.new_empty(tuple(shape))
 
 
 @dataclass(frozen=True)

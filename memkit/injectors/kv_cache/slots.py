@@ -8,23 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
-
 from memkit.backbones.rotary import checked_positions
 from memkit.checks import LAYERS, check_all_finite, check_budget, check_list, check_room, check_whole, has_values
 from memkit.errors import InputError
-from memkit.injectors.kv_cache.eviction import eviction_order
+from memkit.injectors.kv_cache.eviction import EvictionOrder
+from memkit.injectors.kv_cache.held import HeldFrames
 from memkit.injectors.kv_cache.layer import KV, LayerCache, by_frame
-from memkit.injectors.kv_cache.notes import Notes, warn_of_zeros
+from memkit.injectors.kv_cache.notes import warn_of_zeros
 from memkit.injectors.kv_cache.parts import CacheParts
-from memkit.injectors.kv_cache.scores.base import Need
 from memkit.injectors.kv_cache.shelves import Shelves, stored_bytes
 from memkit.injectors.kv_cache.storage.base import FrameLayout, Frames, described
-from memkit.injectors.kv_cache.summary import Averages
-from memkit.injectors.kv_cache.table import Order, SlotTable
 
 
-class SlotCache:
+class SlotCache(HeldFrames):
     """Frames by position; when it is full, the unpinned frame with the lowest position is evicted first, or that with
     the lowest score of ``parts.keep``.
 
@@ -37,12 +33,6 @@ class SlotCache:
             known.
         parts: which frames are kept, where, and in which form.
         name: of the branch, for warnings.
-
-    Attributes:
-        parts: those parts.
-        needs: what is noted for scores, of ``parts.keep`` or of a read policy.
-        prompt: mean keys of the prompt of the chunk to come, [B, H, D] per layer, where a score needs them.
-        averages: per layer, the averages of evicted frames, if ``parts.summary`` asks for them and any was evicted.
 
     Raises:
         InputError: the budget is not positive, or more than the memory of this machine.
@@ -57,93 +47,8 @@ class SlotCache:
     ) -> None:
         check_budget("budget_bytes", budget_bytes)
         check_whole("layers", layers, 0, LAYERS[1])
-        self.budget_bytes, self.parts, self.name = budget_bytes, parts, name
-        self.needs: frozenset[Need] = parts.keep.needs
-        self.prompt: Sequence[Tensor] | None = None
-        self.averages: list[Averages] | None = None
-        self.notes = Notes()
-        self.table = SlotTable((budget_bytes, *(place.budget_bytes for place in parts.spill)))
-        self._layers: list[LayerCache] = []
-        self._frame_size: tuple[int, int] | None = None
+        super().__init__(budget_bytes, parts, name)
         self.expect_layers(layers)
-
-    # -- reading ---------------------------------------------------------------------------------------------------
-
-    @property
-    def positions(self) -> tuple[int, ...]:
-        """Positions of the cached frames, in ascending order: those that are written in all layers."""
-        return self.table.positions()
-
-    @property
-    def pinned(self) -> tuple[int, ...]:
-        """Positions of the pinned frames, which are never evicted, in ascending order."""
-        return tuple(sorted(self.table.pinned))
-
-    @property
-    def capacity(self) -> int | None:
-        """Number of slots; None until the first write."""
-        return self.table.capacity
-
-    @property
-    def frame_size(self) -> tuple[int, int] | None:
-        """Rows and columns of tokens of the frames held; None where there are none, or who wrote them did not say."""
-        return self._frame_size if self.table.slots else None
-
-    def set_frame_size(self, size: tuple[int, int] | None) -> None:
-        """Say how many rows and columns of tokens the frames held have."""
-        self._frame_size = size
-
-    def check_frame_size(self, size: tuple[int, int] | None) -> None:
-        """Raises `InputError` where the frames held are of another size, also one of as many tokens."""
-        held = self.frame_size
-        if held is not None and size is not None and held != size:
-            raise InputError(
-                f"The cached frames have {held[0] * held[1]} tokens in {held[0]} rows and {held[1]} columns, the new "
-                f"ones {size[0] * size[1]} in {size[0]} and {size[1]}; keep the size within a session, or reset() the "
-                "cache."
-            )
-
-    @property
-    def layers(self) -> int:
-        """Number of layers; 0 while it is not known, until attaching or the first write."""
-        return len(self._layers)
-
-    @property
-    def nbytes(self) -> int:
-        """Number of bytes allocated on the model's device: at most the budget; 0 until the first write."""
-        return sum(layer.shelves.nbytes for layer in self._layers if layer.shelves is not None)
-
-    def before(self, chunk: Sequence[int]) -> tuple[int, ...]:
-        """Positions of the cached frames below all of ``chunk``."""
-        return tuple(p for p in self.positions if p < min(chunk))
-
-    def window(self, frames: int, before: int | None = None) -> tuple[int, ...]:
-        """The highest ``frames`` positions and all pinned ones, in ascending order; if given, only those below
-        ``before``."""
-        check_whole("The window", frames, unit="frames")
-        past = [p for p in self.positions if before is None or p < before]
-        newest = past[len(past) - frames :] if frames < len(past) else past
-        return tuple(p for p in past if p in self.table.pinned or p in newest)
-
-    def layer(self, layer: int) -> LayerCache:
-        """One layer, to ``update``, ``get`` or ``reset`` by itself.
-
-        Raises:
-            InputError: there is no such layer, or the number of layers is not known yet.
-        """
-        check_whole("layer", layer, -LAYERS[1], LAYERS[1])
-        if not 0 <= layer < len(self._layers):
-            raise InputError(
-                f"There is no layer {layer}: the cache has {len(self._layers)}. Their number is given as "
-                "num_layers, or known after attaching or a first write."
-            )
-        return self._layers[layer]
-
-    def get(self, layer: int, positions: Sequence[int] | None = None) -> KV:
-        """Keys and values of one layer; see `LayerCache.get`."""
-        if not self._layers:
-            raise InputError("The cache is empty: it was never written to; write some frames first.")
-        return self.layer(layer).get(positions)
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
@@ -192,7 +97,7 @@ class SlotCache:
         Raises:
             BudgetError: the frames would not fit beside the pinned frames.
         """
-        return self.table.plan_eviction(positions, self._order_for(positions))
+        return self.table.plan_eviction(positions, EvictionOrder(self.parts.keep, self, positions))
 
     def check_room(self, positions: Sequence[int]) -> None:
         """Raises `BudgetError` where a write at ``positions`` would not fit beside the pinned frames."""
@@ -215,23 +120,6 @@ class SlotCache:
         self.table.clear()
         self.averages = None
 
-    def require(self, positions: Sequence[int]) -> tuple[int, ...]:
-        """``positions`` as ints. Raises `InputError` unless all of them are in the cache."""
-        return self.table.require(positions)
-
-    # -- notes for scores ------------------------------------------------------------------------------------------
-
-    def note(self, name: str, positions: Sequence[int], values: Sequence[Tensor]) -> None:
-        """Note one tensor for each of the frames at ``positions``, until they are evicted or replaced.
-
-        Raises `InputError` where one of them is not in the cache.
-        """
-        self.notes.write(name, dict(zip(self.require(positions), (x.detach() for x in values), strict=True)))
-
-    def noted(self, name: str, positions: Sequence[int]) -> list[Tensor | None]:
-        """What was noted under this name of the frames at ``positions``; None where nothing was."""
-        return self.notes.read(name, positions)
-
     # -- slots -----------------------------------------------------------------------------------------------------
 
     def expect_layers(self, layers: int) -> None:
@@ -244,8 +132,10 @@ class SlotCache:
 
         Raises `BudgetError` as `plan_eviction` does, before anything is changed.
         """
-        order = self._order_for(positions)
+        order = EvictionOrder(self.parts.keep, self, positions)
         evicted = self.table.plan_eviction(positions, order)
+        if self.table.moves_on(positions):
+            _ = order.scores  # before anything is changed, as they may raise
         whole = [p for p in evicted if p in self.positions]
         if self.parts.summary is not None and whole:
             frames = [[x.unflatten(1, (len(whole), -1)) for x in layer.get(whole)] for layer in self._layers]
@@ -262,9 +152,6 @@ class SlotCache:
         """Make sure that the slots take these frames of one layer; the others are taken to be alike."""
         if self._layers[layer].layout != FrameLayout.of(frames):
             self.allocate([frames] * len(self._layers))
-
-    def _order_for(self, chunk: Sequence[int]) -> Order:
-        return eviction_order(self.parts.keep, self, chunk)
 
     def _make_layers(self, layers: int) -> None:
         self.table.layers = layers

@@ -27,11 +27,11 @@ class EMASummary:
     """One summary frame per rate.
 
     Attributes:
-        rates: α of each summary frame, in (0, 1].
+        rates: α of each summary frame, in (0, 1]; those of MemRoPE are (0.01, 0.1).
         per_position: one mean per position of a frame, instead of one over all tokens.
     """
 
-    rates: tuple[float, ...] = (0.01, 0.1)
+    rates: tuple[float, ...]
     per_position: bool = False
 
     def __post_init__(self) -> None:

@@ -86,6 +86,12 @@ class SlotTable:
         missing = self._missing.get(position, ())
         return position in self.slots and (not missing if layer is None else layer not in missing)
 
+    def moves_on(self, positions: Sequence[int]) -> bool:
+        """Whether frames may have to move on from the first place when these are written."""
+        first = (self.capacities or (0,))[0]
+        taken = sum(slot < first for slot in self.slots.values())
+        return len(self.budgets) > 1 and taken + sum(p not in self.slots for p in positions) > first
+
     def assign(self, positions: Sequence[int], pin: bool, order: Order = sorted) -> list[tuple[int, int]]:
         """Give each new position a slot, when those that make room for it are dropped already.
 

@@ -182,7 +182,7 @@ def test_attention_received_is_what_a_recorder_records(model):
 
 
 def test_parts_that_do_not_go_together_are_refused(model):
-    for wrong in ({"reindex": Consecutive()}, {"summary": EMASummary()}, {"keep": 3}, {"spill": (3,)}):
+    for wrong in ({"reindex": Consecutive()}, {"summary": EMASummary((0.5,))}, {"keep": 3}, {"spill": (3,)}):
         with pytest.raises(InputError):
             build(CacheParts, **vars(CacheParts()) | wrong)
     cameras = PMRoPE(PMRoPEConfig.of(model))

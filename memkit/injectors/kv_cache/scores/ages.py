@@ -41,7 +41,8 @@ class Sink(Score):
 
 @dataclass(frozen=True)
 class Recent(Score):
-    """∞ for the highest ``frames`` of the positions at hand, and 0 for others."""
+    """∞ for the highest ``frames`` of the positions at hand, and 0 for others. In an eviction, these are the frames
+    that are held, beside which the new ones are written."""
 
     frames: int = 3
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from memkit.errors import InputError
+from memkit.checks import check_fields
 from memkit.injectors.kv_cache.scores.base import Held, Score
 
 
@@ -25,9 +25,12 @@ class KeyNorm(Score):
 
     layers: tuple[int, ...] | None = None
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     def score(self, held: Held, positions: Sequence[int], chunk: Sequence[int]) -> Float[Tensor, " frames"]:
-        rows = [k.norm(dim=-1).mean((0, 2, 3)) for k in keys_of(held, positions, self.layers)]
-        return -torch.stack(rows).mean(0).cpu()
+        rows = [[k.norm(dim=-1).mean() for k in frames] for frames in keys_of(held, positions, self.layers)]
+        return -mean_over_layers(rows)
 
 
 @dataclass(frozen=True)
@@ -36,21 +39,26 @@ class KeyDifference(Score):
 
     layers: tuple[int, ...] | None = None
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     def score(self, held: Held, positions: Sequence[int], chunk: Sequence[int]) -> Float[Tensor, " frames"]:
         rows = []
-        for k in keys_of(held, positions, self.layers):
-            mean = functional.normalize(k, dim=-1).mean((1, 2), keepdim=True)
-            rows.append(functional.cosine_similarity(k, mean, dim=-1).mean((0, 2, 3)))
-        return -torch.stack(rows).mean(0).cpu()
+        for frames in keys_of(held, positions, self.layers):
+            mean = torch.stack([functional.normalize(k, dim=-1).mean(1, keepdim=True) for k in frames]).mean(0)
+            rows.append([functional.cosine_similarity(k, mean, dim=-1).mean() for k in frames])
+        return -mean_over_layers(rows)
 
 
-def keys_of(held: Held, positions: Sequence[int], layers: tuple[int, ...] | None) -> Iterator[Tensor]:
-    """Keys [B, frames, tokens, H, D] in fp32 of each of these layers, by default all.
+def keys_of(held: Held, positions: Sequence[int], layers: Sequence[int] | None) -> Iterator[list[Tensor]]:
+    """Of each of these layers, by default all, the keys [B, tokens, H, D] of each frame, in fp32.
 
-    Raises `InputError` where places hold different numbers of tokens per frame, or there is no such layer.
+    Raises `InputError` where there is no such layer.
     """
     for layer in range(held.layers) if layers is None else layers:
-        frames = [held.get(layer, [p])[0].float() for p in positions]
-        if len({x.shape[1] for x in frames}) > 1:
-            raise InputError("Frames with different numbers of tokens have no common score by their keys.")
-        yield torch.stack(frames, dim=1)
+        yield [held.get(layer, [p])[0].float() for p in positions]
+
+
+def mean_over_layers(rows: Sequence[Sequence[Tensor]]) -> Float[Tensor, " frames"]:
+    """Means, on the CPU, of numbers per layer and frame."""
+    return torch.stack([torch.stack(list(row)) for row in rows]).mean(0).cpu() if rows and rows[0] else torch.zeros(0)

@@ -17,7 +17,7 @@ from torch import Tensor
 from memkit.backbones.adapters.choice import adapter_of
 from memkit.errors import InputError, MemkitError
 from memkit.injectors.kv_cache.scores.base import Held, Need, Score
-from memkit.injectors.kv_cache.scores.keys import keys_of
+from memkit.injectors.kv_cache.scores.keys import keys_of, mean_over_layers
 
 
 class PromptMatch(Score):
@@ -42,11 +42,10 @@ class PromptMatch(Score):
             )
         layers = tuple(range(held.layers)) if self.layers is None else self.layers
         rows = []
-        for layer, k in zip(layers, keys_of(held, positions, layers), strict=True):
-            asked = held.prompt[layer].to(k)
-            match = torch.einsum("bhd,bfhd->bf", asked, k.mean(2)) / (k.shape[-1] ** 0.5 * k.shape[-2])
-            rows.append(match.mean(0))
-        return torch.stack(rows).mean(0).cpu()
+        for layer, frames in zip(layers, keys_of(held, positions, layers), strict=True):
+            asked = held.prompt[layer]
+            rows.append([(asked.to(k) * k.mean(1)).sum(-1).mean() / k.shape[-1] ** 0.5 for k in frames])
+        return mean_over_layers(rows)
 
 
 @torch.no_grad()
