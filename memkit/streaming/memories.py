@@ -56,7 +56,8 @@ class StreamMemory:
         """The first budget in bytes, for latents of this height and width (by default the backbone's)."""
         check_whole("videos", videos, 1)
         size, branches = size or latent_size(backbone), 1 if self.config.guidance_scale == 1 else 2
-        return self.frames * branches * sum(frame_bytes(model, *size, videos) for model in backbone.transformers)
+        each = [frame_bytes(model, *size, videos, storage=self.parts.storage) for model in backbone.transformers]
+        return self.frames * branches * sum(each)
 
     def stream(self, backbone: WanBackbone, seeds: list[int], size: tuple[int, int] | None = None) -> Stream:
         """A new stream with this memory, for one video per seed."""

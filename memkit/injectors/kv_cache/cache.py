@@ -30,15 +30,21 @@ from memkit.injectors.kv_cache.layer import KV, Keys, LayerCache
 from memkit.injectors.kv_cache.parts import CacheParts
 from memkit.injectors.kv_cache.session import load_branches, save_branches
 from memkit.injectors.kv_cache.slots import SlotCache
+from memkit.injectors.kv_cache.storage.base import Exact, FrameLayout, Storage
 
 
 def frame_bytes(
-    transformer: nn.Module, height: int, width: int, batch: int = 1, dtype: torch.dtype | None = None
+    transformer: nn.Module,
+    height: int,
+    width: int,
+    batch: int = 1,
+    dtype: torch.dtype | None = None,
+    storage: Storage = Exact(),  # noqa: B008  # frozen
 ) -> int:
     """Bytes of one cached latent frame in all layers; ``height`` and ``width`` are those of the latents.
 
     ``dtype`` is by default that of the model. For Wan2.1-T2V-1.3B at 480×832 pixels (latents of 60×104) in bf16 it is
-    287 MB; for the 14B, 1.3 GB.
+    287 MB; for the 14B, 1.3 GB. ``storage`` is the form in which it is held.
 
     Raises `InputError` for sides and batches below 1.
     """
@@ -49,7 +55,9 @@ def frame_bytes(
     sizes = adapter_of(model).sizes(model)
     _, down, across = sizes.patch_size
     tokens = (height // down) * (width // across)
-    return 2 * sizes.layers * batch * tokens * sizes.width * (dtype or model.dtype).itemsize
+    kind = dtype or model.dtype
+    layout = FrameLayout(batch, tokens, sizes.heads, sizes.head_dim, sizes.head_dim, kind, kind)
+    return sizes.layers * sum(x.nbytes for x in storage.encode(layout.zeros(torch.device("meta"))))
 
 
 class KVCache:

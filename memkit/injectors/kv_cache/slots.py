@@ -143,10 +143,19 @@ class SlotCache(HeldFrames):
         self.table.drop(evicted)
         self.notes.forget([p for p in self.table.slots if p not in positions])
         if moves := self.table.assign(positions, pin, order):
+            self._move(moves, positions)
+        return evicted
+
+    def _move(self, moves: list[tuple[int, int]], positions: tuple[int, ...]) -> None:
+        """Copy frames from slots to slots. Where that fails, they and the frames to be written are dropped."""
+        try:
             for layer in self._layers:
                 if layer.shelves is not None:
                     layer.shelves.move(moves)
-        return evicted
+        except BaseException:
+            targets = {slot for _, slot in moves}
+            self.table.drop([p for p, slot in self.table.slots.items() if slot in targets or p in positions])
+            raise
 
     def fit_layer(self, layer: int, frames: Frames) -> None:
         """Make sure that the slots take these frames of one layer; the others are taken to be alike."""

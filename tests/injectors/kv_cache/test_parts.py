@@ -136,6 +136,21 @@ def test_frames_are_coarser_in_further_places(model):
         assert (a - b).abs().max() < 0.1 * b.abs().max()
 
 
+def test_gradient_checkpointing_changes_nothing(model):
+    """In a cache of keys before rotation, with a summary: neither what is written nor the gradients."""
+    found = []
+    for again in (False, True):
+        cache = cache_of(model, 2, **ALL, summary=EMASummary((0.5,)))
+        streamed(model, cache)
+        (model.enable_gradient_checkpointing if again else model.disable_gradient_checkpointing)()
+        model.train(again)
+        with cache.attach(model) as attached, attached.chunk([8, 9], write=True):
+            run(model, latents(2, seed=5)).square().mean().backward()
+        found.append([p.grad.clone() for p in model.parameters() if p.grad is not None] + list(cache.branch().get(2)))
+        model.zero_grad()
+    assert len(found[0]) == len(found[1]) and all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
 PARTS = {
     "coarse": {"storage": Integers(4), **ALL, "summary": EMASummary((0.3, 0.5))},
     "attention": {"keep": Sink(1) + AttentionReceived(), "storage": BFloat16()},

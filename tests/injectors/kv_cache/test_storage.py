@@ -4,8 +4,11 @@ import pytest
 import torch
 
 from memkit.backbones.rotary import rotate
+from memkit.errors import InputError
+from memkit.injectors import frame_bytes
 from memkit.injectors.kv_cache import BFloat16, CacheParts, Exact, Float8, Integers, Pooled, Pruned, SlotCache
 from memkit.injectors.kv_cache.storage import FrameLayout
+from tests.helpers.random_wan import random_transformer
 
 TOKENS, DIM = 70, 16  # more than one group of 64
 
@@ -48,7 +51,16 @@ def test_bytes_are_those_of_the_methods():
         for s in [storage.encode((k, v))]
     }
     assert bits == {Exact(): [16, 16], BFloat16(): [16, 16], Integers(8): [8.5, 8.5], Integers(4): [4.5, 4.5]}
+    model = random_transformer().to(torch.bfloat16)
+    assert (
+        frame_bytes(model, 4, 4, storage=Integers(8, group=4)) == frame_bytes(model, 4, 4) * (8 + 8 + 8 + 32 / 24) / 32
+    )
     assert sum(x.nbytes for x in Pruned(0.25).encode((k, v))) * 4 == k.nbytes + v.nbytes
+
+
+def test_numbers_that_integers_cannot_hold_are_refused():
+    with pytest.raises(InputError, match="65504"):
+        Integers(8).encode(tuple(1e5 * x for x in frames(torch.bfloat16)))
 
 
 def test_floats():
@@ -64,7 +76,8 @@ def test_floats():
 def test_pruned_frames_have_the_tokens_that_are_least_like_the_mean():
     k, v = frames()
     kept, values = back(Pruned(0.5), (k, v))
-    assert kept.shape[2] == 35
+    small = back(Pruned(0.5, "norm"), (k, v))[0]
+    assert kept.shape[2] == 35 and torch.equal(small.norm(dim=-1), k.norm(dim=-1).sort(2).values[:, :, :35])
     for b, f, h in ((0, 0, 0), (1, 2, 1)):
         mean = k[b, f, :, h].mean(0)
         cosine = torch.nn.functional.cosine_similarity(k[b, f, :, h], mean[None], dim=-1)

@@ -14,7 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from memkit.checks import check_fields
+from memkit.checks import check_fields, has_values
+from memkit.errors import InputError
 from memkit.injectors.kv_cache.storage.base import FrameLayout, Frames, Storage, Stored
 
 
@@ -60,7 +61,11 @@ class Integers(Storage):
 
 
 def _scales(x: Tensor, dtype: torch.dtype) -> Tensor:
-    return x if dtype == torch.float32 else x.to(torch.float16)
+    if dtype == torch.float32:
+        return x
+    if has_values(x) and bool((x.abs() > torch.finfo(torch.float16).max).any()):
+        raise InputError("Keys or values are beyond ±65504, where a minimum in fp16 ends; store them in fp8 or bf16.")
+    return x.to(torch.float16)
 
 
 def _packed(whole: Tensor, dim: int) -> Tensor:
