@@ -21,6 +21,7 @@ from memkit.injectors.kv_cache import (
     SinkBeforeWindow,
 )
 from memkit.positions import PMRoPE, PMRoPEConfig
+from tests.helpers.backbones import BACKBONES
 from tests.helpers.unchecked import build
 from tests.injectors.kv_cache.common import TIGHT, latents, run, same_slots, stream
 
@@ -69,6 +70,19 @@ def test_keys_before_rotation_give_the_same_to_the_bit(model):
                     x = bfloat(latents(2).bfloat16(), torch.tensor([9.0, 9.0]), torch.ones(2, 6, 32).bfloat16())[0]
         keys.append(x)
     assert torch.equal(*keys)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", [name for name, each in BACKBONES.items() if "kv_cache" not in each.refused])
+def test_every_backbone_can_hold_keys_before_rotation(name):
+    backbone, outs = BACKBONES[name], []
+    model, half = backbone.make(), backbone.num_frames // 2
+    for rotated in (True, False):
+        with KVCache(10**7, parts=CacheParts(rotated=rotated)).attach(model) as attached:
+            for frames in (slice(half), slice(half, 2 * half)):
+                with attached.chunk(range(frames.start or 0, frames.stop), write=True):
+                    outs.append(backbone.call(model, frames))
+    assert torch.equal(outs[1], outs[3]) and torch.equal(outs[0], outs[2])
 
 
 def test_positions_are_chosen_at_reading(model):
