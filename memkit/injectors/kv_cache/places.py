@@ -22,6 +22,7 @@ from memkit.files.atomic import writing
 from memkit.injectors.kv_cache.storage.base import Exact, Storage
 
 _LARGEST_DISK = 2**60
+_BLOCK = 2**20
 
 
 class Place(ABC):
@@ -94,9 +95,17 @@ class OnDisk(Place):
         with writing(self.folder):
             handle, name = tempfile.mkstemp(prefix="memkit-cache-", dir=self.folder)
             try:
-                os.posix_fallocate(handle, 0, max(size, 1))
+                _reserve(handle, max(size, 1))
                 mapped = torch.from_file(name, shared=True, size=size, dtype=torch.uint8)
             finally:
                 os.close(handle)
                 os.unlink(name)
         return mapped.view(like.dtype).view(tuple(shape))
+
+
+def _reserve(handle: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(handle, 0, size)
+    else:  # macOS: a disk that is full later would end the process, so it is filled now
+        for _ in range(0, size, _BLOCK):
+            os.write(handle, bytes(_BLOCK))

@@ -12,6 +12,7 @@ from memkit.files.tensors import FileKind, open_tensors, save_tensors
 from memkit.injectors.kv_cache.branches import Branches
 from memkit.injectors.kv_cache.parts import CacheParts
 from memkit.injectors.kv_cache.stored_frames import load_stored, save_stored
+from memkit.injectors.kv_cache.table import BudgetError
 
 KIND, KEY = FileKind("saved cache", "memkit-kv-cache", 1), "session"
 _PLAIN = CacheParts().stored_form()
@@ -67,7 +68,10 @@ def load_branches(path: Path, device: torch.device | str, parts: CacheParts) -> 
                 pairs = [(get(f"{number}.{i}.k"), get(f"{number}.{i}.v")) for i in range(saved["layers"])]
                 branch.update(positions, pairs, frame_size=size)
             elif positions:
-                load_stored(branch, saved, lambda key, number=number: get(f"{number}.{key}"))
+                try:
+                    load_stored(branch, saved, lambda key, number=number: get(f"{number}.{key}"))
+                except BudgetError as error:
+                    raise InputError(f"{path} does not fit into the places of these parts: {error}") from error
                 branch.set_frame_size(size)
             if positions:
                 branch.pin(saved["pinned"])

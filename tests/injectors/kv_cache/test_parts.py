@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from memkit.errors import InputError
+from memkit.errors import FileError, InputError
 from memkit.injectors import AttentionRecorder, KVCache, frame_bytes
 from memkit.injectors.kv_cache import (
     AttentionReceived,
@@ -187,6 +187,9 @@ def test_a_saved_session_of_parts_goes_on_to_the_bit(model, tmp_path, name):
     assert same_slots(cache.branch(), again.branch())
     with pytest.raises(InputError, match="saved with a cache of other parts"):
         KVCache.load(tmp_path / "session")
+    small = CacheParts(**PARTS[name], spill=(OnCPU(8, Integers(8)), OnDisk(size, tmp_path)))
+    with pytest.raises(InputError, match="Place 1 has room for 0 frames"):
+        KVCache.load(tmp_path / "session", parts=small)
 
 
 def test_attention_received_is_what_a_recorder_records(model):
@@ -217,6 +220,15 @@ def test_parts_that_do_not_go_together_are_refused(model):
     cameras = PMRoPE(PMRoPEConfig.of(model))
     with cache_of(model, 9, rotated=False).attach(model), pytest.raises(InputError, match="attached already"):
         cameras.attach(model)
+
+
+def test_a_place_that_cannot_be_written_is_named_and_the_cache_is_still_usable(model, tmp_path):
+    size = frame_bytes(model, 4, 4, 2)
+    cache = cache_of(model, 4, spill=(OnDisk(2 * size, tmp_path / "later"),))
+    with pytest.raises(FileError, match="Cannot write .*later"):
+        streamed(model, cache)
+    (tmp_path / "later").mkdir()
+    assert torch.equal(streamed(model, cache), streamed(model, cache_of(model, 6)))
 
 
 def test_frames_of_no_use_are_named(model):
