@@ -81,8 +81,14 @@ class HeldFrames:
 
     @property
     def nbytes(self) -> int:
-        """Number of bytes allocated on the model's device: at most the budget; 0 until the first write."""
-        return sum(layer.shelves.nbytes for layer in self._layers if layer.shelves is not None)
+        """Number of bytes allocated in the first place: at most the budget; 0 until the first write."""
+        return self.place_bytes[0]
+
+    @property
+    def place_bytes(self) -> tuple[int, ...]:
+        """Number of bytes allocated in each place; averages of evicted frames are beside them."""
+        shelves = [layer.shelves for layer in self._layers if layer.shelves is not None]
+        return tuple(sum(each.place_bytes[i] for each in shelves) for i in range(1 + len(self.parts.spill)))
 
     def before(self, chunk: Sequence[int]) -> tuple[int, ...]:
         """Positions of the cached frames below all of ``chunk``."""

@@ -40,9 +40,9 @@ class Shelves:
             self.tensors.append(tuple(held))
 
     @property
-    def nbytes(self) -> int:
-        """Bytes allocated on the model's device."""
-        return sum(x.nbytes for x in self.tensors[0])
+    def place_bytes(self) -> tuple[int, ...]:
+        """Bytes allocated in each place."""
+        return tuple(sum(x.nbytes for x in stored) for stored in self.tensors)
 
     def read(self, slots: Sequence[int], tables: Angles | None = None) -> list[tuple[int, Frames]]:
         """Keys and values [B, frames, tokens, H, D] of the frames in these slots, on the model's device, in runs of

@@ -86,8 +86,12 @@ class SlotCache(HeldFrames):
             warn_of_zeros(self.name, positions, dict(enumerate(frames)))
         self.allocate(frames)
         evicted = self.make_room(positions, pin)
-        for layer, pair in zip(self._layers, frames, strict=True):
-            layer.write(positions, pair)
+        try:
+            for layer, pair in zip(self._layers, frames, strict=True):
+                layer.write(positions, pair)
+        except BaseException:  # a storage that cannot hold these numbers: no frame is to be of two writes
+            self.table.drop(positions)
+            raise
         self._frame_size = self.frame_size if frame_size is None else frame_size
         return evicted
 

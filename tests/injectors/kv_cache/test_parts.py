@@ -50,7 +50,8 @@ def test_places_change_no_bit(model, places, tmp_path):
     assert torch.equal(streamed(model, small, chunks), streamed(model, large, chunks))
     small, large = small.branch(), large.branch()
     assert same_slots(small, large) and small.positions == tuple(range(2, 11)) and small.capacity == 9
-    assert small.nbytes == 2 * frame_bytes(model, 4, 4, 2)
+    size = frame_bytes(model, 4, 4, 2)
+    assert small.nbytes == 2 * size and small.place_bytes == (2 * size, 3 * size, 4 * size)
     assert [small.table.places()[p] for p in small.positions] == [2, 2, 2, 2, 1, 1, 1, 0, 0] and not [
         *tmp_path.iterdir()
     ]

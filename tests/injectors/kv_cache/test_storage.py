@@ -61,6 +61,12 @@ def test_bytes_are_those_of_the_methods():
 def test_numbers_that_integers_cannot_hold_are_refused():
     with pytest.raises(InputError, match="65504"):
         Integers(8).encode(tuple(1e5 * x for x in frames(torch.bfloat16)))
+    slots = SlotCache(2**20, parts=CacheParts(storage=Integers(8)))
+    small, large = (tuple(f * x.flatten(1, 2) for x in frames(torch.bfloat16)) for f in (1, 1e5))
+    slots.update(range(3), [small, small])
+    with pytest.raises(InputError, match="65504"):  # in the second layer, when the first is written
+        slots.update(range(1, 4), [small, large])
+    assert slots.positions == (0,)
 
 
 def test_floats():
