@@ -13,6 +13,7 @@ import argparse
 import tempfile
 from collections.abc import Callable, Sequence
 from statistics import mean, stdev
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,7 +46,8 @@ T_95 = {4: 3.18, 8: 2.36, 16: 2.13}
 
 def caches(frame: int, folder: str) -> dict[str, tuple[int, CacheParts]]:
     """The caches to compare: frames within the first budget, and parts."""
-    past, raw = CHUNK * (CHUNKS - 1), {"rotated": False}
+    past: int = CHUNK * (CHUNKS - 1)
+    raw: dict[str, Any] = {"rotated": False}
     return {
         "keys before rotation": (past, CacheParts(**raw)),
         "9 frames on the CPU": (9, CacheParts(spill=(OnCPU(9 * frame),))),

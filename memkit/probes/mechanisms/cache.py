@@ -46,13 +46,13 @@ class CachedKeys(Mechanism):
         super().__init__(transformer, probe)
         del self.frames  # cameras are in the positions
         self.per_frame = cached_bytes(transformer, *probe.shape[1:], storage=parts.storage)
-        self.at_once, self.parts, self.share = at_once, parts, share
+        self.at_once, self.cache_parts, self.share = at_once, parts, share
         self.positions = PMRoPE(PMRoPEConfig.of(transformer, cameras))
 
     @contextmanager
     def shown(self, transformer: WanTransformer3DModel, batch: ProbeBatch) -> Iterator[None]:
         past, budget = len(batch.memory_times), max(1, self.held_bytes(batch)) * len(batch)
-        cache = KVCache(budget, parts=self.parts)
+        cache = KVCache(budget, parts=self.cache_parts)
         path = _path(batch)
         with ExitStack() as stack:
             attached = stack.enter_context(cache.attach(transformer))
