@@ -83,6 +83,16 @@ def test_poses_are_compared_as_worldkv_does(held):
     assert by_hand.checked(held, [3, 0], [4, 5]) == [4, 6]
 
 
+def test_notes_are_of_a_frame_and_go_with_it(held):
+    held.note("x", [1, 2, 3], list(torch.arange(3)))
+    held.drop([1])
+    for replaced in ([1], [2]):
+        held.update(replaced, [(seeded(2, 3, 2, 8),) * 2] * 2)
+    assert [x if x is None else int(x) for x in held.noted("x", [0, 1, 2, 3])] == [None, None, None, 2]
+    with pytest.raises(InputError, match="no frame at"):
+        held.note("x", [9], [torch.zeros(1)])
+
+
 def test_latents_are_compared_with_the_newest(held):
     score, x = LatentSimilarity(), seeded(2, 4, 5, 8, 8, seed=3)
     x[:, :, 1] = x[:, :, 4] * 1.1
