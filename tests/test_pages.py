@@ -15,7 +15,7 @@ from memkit.injectors import frame_bytes
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = ("kv-cache", "state-space", "routing", "geometry", "composition", "diffusers", "write-your-own")
+PAGES = ("kv-cache", "kv-parts", "state-space", "routing", "geometry", "composition", "diffusers", "write-your-own")
 CARDS = sorted((ROOT / "memkit" / "weights").glob("*/README.md"))
 ALL_PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *CARDS]
 
@@ -46,6 +46,9 @@ def test_the_code_of_a_page_runs(names, page):
         assert names["guided"].branch("uncond").positions == (0, 1, 2, 3, 4, 5)
         assert torch.equal(names["k"], names["cache"].get(names["layers"] - 1, [1, 2], "cond")[0])
         assert names["recorder"].shares().shape == (1, len(model.blocks), 1, 3, 3)
+    elif page == "kv-parts":
+        assert names["cache"].branch().capacity > 12 and names["video"].shape == (1, 16, 15, 8, 8)
+        assert set(names["cache"].branch().table.places().values()) == {0, 1}
     elif page == "state-space":
         assert names["state"].frames == 12 and names["state"].nbytes == names["memory"].state_bytes(4, 4)
         assert names["turned"].shape == (1, 17, 64, 64, 3)

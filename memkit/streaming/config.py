@@ -31,6 +31,8 @@ class StreamConfig:
             place of ``steps`` and of the scheduler.
         window: latent frames that a chunk attends to, its own and the sink included; None for all that are cached.
         sink: latent frames at the beginning of the video that are never evicted.
+        recache: at new prompts, compute the keys and values of the newest ``window`` frames anew under these, chunk by
+            chunk, and forget all others but the sink (LongLive, arXiv 2509.22622). Needs a window.
     """
 
     chunk: int = 3
@@ -44,6 +46,7 @@ class StreamConfig:
     timesteps: tuple[float, ...] | None = None
     window: int | None = None
     sink: int = 0
+    recache: bool = False
 
     def __post_init__(self) -> None:
         check_fields(
@@ -67,6 +70,9 @@ class StreamConfig:
                 f"A window of {self.window} frames with a sink of {self.sink} has no room for a chunk of {longest}; "
                 "give a larger window."
             )
+
+        if self.recache and self.window is None:
+            raise InputError("recache computes the frames of the window anew, and there is no window; give one.")
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> StreamConfig:

@@ -62,7 +62,8 @@ def longlive() -> StreamConfig:
     sink; that timesteps and shift are those of Self-Forcing is our reading. Load its LoRA on top of its base:
     ``WanBackbone.from_original(base, lora=lora)``.
 
-    At a new prompt its code writes the cache anew under that prompt; here cached frames keep their keys and values.
+    At a new prompt its code writes the cache anew under that prompt; here cached frames keep their keys and values, but
+    with ``recache=True``, see `memkit.streaming.memories`.
     """
     return replace(self_forcing(), window=12, sink=3)
 

@@ -14,16 +14,21 @@ from memkit.errors import FileError, InputError
 from memkit.files.atomic import writing
 from memkit.files.checksums import stated_checksum
 from memkit.files.json_files import read_json, write_json
-from memkit.files.tensors import FileKind
+from memkit.files.tensors import FileKind, open_tensors, save_tensors
 from memkit.files.values import check_types
 from memkit.injectors.kv_cache.cache import KVCache
+from memkit.injectors.kv_cache.parts import CacheParts
+from memkit.streaming.recent import Recent
 
 _HINTS = {"cache": str, "seeds": list[int], "position": int, "size": tuple[int, int]}
 KIND = FileKind("saved stream", "memkit-stream", 1)
 
 
-def save_stream(folder: Path, cache: KVCache, content: dict[str, Any]) -> None:
-    """Write both to ``folder``; until all is written, `load_stream` finds what was saved there before.
+LATENTS, LATENTS_KEY = FileKind("saved latents", "memkit-stream-latents", 1), "latents"
+
+
+def save_stream(folder: Path, cache: KVCache, content: dict[str, Any], recent: Recent | None = None) -> None:
+    """Write all to ``folder``; until all is written, `load_stream` finds what was saved there before.
 
     Raises `FileError` where it cannot be written.
     """
@@ -34,12 +39,17 @@ def save_stream(folder: Path, cache: KVCache, content: dict[str, Any]) -> None:
         name, other = ("b", "a") if b'"cache": "a.safetensors"' in before else ("a", "b")
         cache.save(path := folder / f"{name}.safetensors")
         saved = {"cache": path.name, "cache_is": stated_checksum(path)}
+        if recent is not None:
+            about, tensors = recent.content()
+            save_tensors(folder / _latents_of(path.name), LATENTS, LATENTS_KEY, about, tensors)
+            saved["latents_are"] = stated_checksum(folder / _latents_of(path.name))
         write_json(file, KIND.header({**saved, **content}))
         (folder / f"{other}.safetensors").unlink(missing_ok=True)
+        (folder / _latents_of(f"{other}.safetensors")).unlink(missing_ok=True)
 
 
-def load_stream(folder: Path, device: torch.device) -> tuple[KVCache, dict[str, Any]]:
-    """What `save_stream` wrote.
+def load_stream(folder: Path, device: torch.device, parts: CacheParts) -> tuple[KVCache, dict[str, Any], Recent | None]:
+    """What `save_stream` wrote; ``parts`` are those of the cache.
 
     Raises `InputError` where there is none, or it is damaged or of another version.
     """
@@ -55,7 +65,18 @@ def load_stream(folder: Path, device: torch.device) -> tuple[KVCache, dict[str, 
         path = folder / content["cache"]
         if path.exists() and content.get("cache_is") not in (None, stated_checksum(path)):
             raise FileError(f"{path} is not the cache that {file} was saved with; restore both from one copy.")
-        return KVCache.load(path, device), content
+        recent = None
+        if (latents_are := content.get("latents_are")) is not None:
+            latents = folder / _latents_of(path.name)
+            with open_tensors(latents, LATENTS, LATENTS_KEY, device) as (header, opened):
+                recent = Recent.of(header, opened.get_tensor)
+            if latents_are != stated_checksum(latents):
+                raise FileError(f"{latents} is not what {file} was saved with; restore both from one copy.")
+        return KVCache.load(path, device, parts), content, recent
+
+
+def _latents_of(cache: str) -> str:
+    return cache.replace(".safetensors", "-latents.safetensors")
 
 
 def _check_content(content: dict[str, Any], file: Path) -> None:
@@ -98,11 +119,13 @@ def check_model(
         if not branch.positions:
             continue
         branch.check_frame_size((rows, columns))
-        keys, _ = branch.get(0, branch.positions[:1])
-        found, wanted = (branch.layers, *keys.shape[1:]), (own["layers"], rows * columns, own["heads"], own["head_dim"])
-        if found != wanted or keys.shape[0] != len(content["seeds"]):
+        held = branch.layer(0).layout
+        assert held is not None
+        found = (branch.layers, held.tokens, held.heads, held.dim)
+        wanted = (own["layers"], rows * columns, own["heads"], own["head_dim"])
+        if found != wanted or held.batch != len(content["seeds"]):
             raise InputError(
                 f"The cache of the stream at {folder} has layers, tokens per frame, heads and their width {found} of "
-                f"{keys.shape[0]} videos, the model and the stream {wanted} of {len(content['seeds'])}; load it with "
+                f"{held.batch} videos, the model and the stream {wanted} of {len(content['seeds'])}; load it with "
                 "the model that made it."
             )

@@ -37,13 +37,16 @@ from memkit.generation.short_text import PIPELINE_TEXT_LENGTH, embed_short, shor
 from memkit.injectors.attention_recorder import AttentionRecorder
 from memkit.injectors.kv_cache.attachment import AttachedCache
 from memkit.injectors.kv_cache.cache import KVCache
+from memkit.injectors.kv_cache.parts import CacheParts
 from memkit.positions.pm_rope import PMRoPE
 from memkit.positions.prope import PRoPE
 from memkit.streaming.budget import check_chunk, checked_budget, checked_size, latent_size
 from memkit.streaming.config import StreamConfig
 from memkit.streaming.read_policies import Read, read_everything, read_local
+from memkit.streaming.recent import Recent
 from memkit.streaming.session import KIND, check_model, load_stream, model_of, save_stream
 from memkit.streaming.steps import COND, UNCOND, ChunkSteps
+from memkit.streaming.upkeep import Upkeep
 
 
 class Stream:
@@ -58,7 +61,7 @@ class Stream:
     every call. The next frames are at ``position``, …: set it forward to leave a gap, or back to make a chunk again.
 
     To change the prompt, pass the new one: stock Wan reads the text in each call, so no text is cached. Cached frames
-    keep the keys and values that they had under the old prompt.
+    keep the keys and values that they had under the old prompt, unless ``config.recache``.
 
     Args:
         backbone: a Wan whose only video input is the latents. Each expert of an A14B denoises its range of noise
@@ -67,7 +70,9 @@ class Stream:
             video does not depend on the others in the batch, up to the rounding of a larger batch, nor on the device.
         budget_bytes: size of the cache, all branches together; see `frame_bytes`. When it is full, the unpinned frames
             of the lowest positions are evicted. By default what the config's window needs.
-        read: which frames a chunk reads, by default the config's window; see `memkit.streaming.read_policies`.
+        read: which frames a chunk reads, by default the config's window; see `memkit.streaming.read_policies` and
+            `ReadBest`.
+        parts: what the cache is made of: which frames it keeps, where, in which form, at which positions.
         positions: camera positions, attached during each call; required with ``cameras``, and only then.
         cameras: of the latent frames of the whole video, [frames] or [B or 1, frames]: row p for position p. They are
             normalised once.
@@ -86,6 +91,7 @@ class Stream:
         config: StreamConfig = StreamConfig(),  # noqa: B008  # frozen
         *,
         read: Read | None = None,
+        parts: CacheParts = CacheParts(),  # noqa: B008  # frozen
         positions: PMRoPE | PRoPE | None = None,
         cameras: Cameras | None = None,
         size: tuple[int, int] | None = None,
@@ -103,7 +109,8 @@ class Stream:
         self.read = window if read is None else read
         self.size = latent_size(backbone) if size is None else checked_size(size, backbone)
         budget_bytes = checked_budget(budget_bytes, backbone, config, len(self.seeds), self.size)
-        self.cache = KVCache(budget_bytes, (COND,) if config.guidance_scale == 1 else (COND, UNCOND))
+        self.cache = KVCache(budget_bytes, (COND,) if config.guidance_scale == 1 else (COND, UNCOND), parts=parts)
+        self._recent = Recent(config.window) if config.recache and config.window is not None else None
         self.position = 0
         self._positions = positions
         self._path = None if cameras is None else CameraPath.of(cameras).to(backbone.device)
@@ -157,16 +164,22 @@ class Stream:
         check_whole("frames", count, 1, MOST_FRAMES)
         check_chunk(self.cache.budget_bytes, count, self.backbone, self.config, len(self.seeds), self.size)
         at = range(self.position, self.position + count)
+        upkeep = Upkeep(self.backbone, self.cache, self.read, self._recent)
+        for span, latents in upkeep.stale(prompts):
+            with self._attached(span) as attached:
+                self._write(attached, upkeep, latents, span, prompts)
         with self._attached(at) as attached:
             text = self._encode(prompts)
+            upkeep.begin(text)
             x = self._noise("noise", at)
-            steps = ChunkSteps(self.backbone, self.cache, attached, self.config, self.read, self._noise)
             x = (
-                steps.denoise(x, at, text, conditioning_latents, recorder)
+                self._steps(attached).denoise(x, at, text, conditioning_latents, recorder)
                 if _generates(conditioning_latents, count)
                 else _whole(x, conditioning_latents)
             )
-            steps.write(self._context(x, at), at, text, pin)
+            self._write(attached, upkeep, x, at, prompts, pin)
+        if self._recent is not None:
+            self._recent.add(at, x, prompts)
         self.position = at.stop
         return x
 
@@ -204,7 +217,7 @@ class Stream:
         """
         content = {"seeds": self.seeds, "position": self.position, "size": self.size, "config": asdict(self.config)}
         content["model"] = model_of(self.backbone)
-        save_stream(Path(folder), self.cache, content)
+        save_stream(Path(folder), self.cache, content, self._recent)
 
     @classmethod
     def load(
@@ -213,21 +226,23 @@ class Stream:
         backbone: WanBackbone,
         *,
         read: Read | None = None,
+        parts: CacheParts = CacheParts(),  # noqa: B008  # frozen
         positions: PMRoPE | PRoPE | None = None,
         cameras: Cameras | None = None,
     ) -> Stream:
-        """A saved stream; with the same model, ``read``, positions and cameras it continues bit-identically.
+        """A saved stream; with the same model, ``read``, parts, positions and cameras it continues bit-identically.
 
         Raises `InputError` where there is none, it is damaged, or it is of a model of other sizes or dtype.
         """
-        cache, content = load_stream(Path(folder), backbone.device)
+        cache, content, recent = load_stream(Path(folder), backbone.device, parts)
         with KIND.reading(folder):
             config, size = _config_of(content["config"], folder), tuple(content["size"])
             seeds, position = content["seeds"], content["position"]
             check_model(Path(folder), cache, content, size, backbone)
-        given = {"read": read, "positions": positions, "cameras": cameras, "size": size}
+        given = {"read": read, "parts": parts, "positions": positions, "cameras": cameras, "size": size}
         stream = cls(backbone, seeds, cache.budget_bytes, config, **given)
         stream.cache, stream.position = cache, position
+        stream._recent = stream._recent if recent is None else recent
         return stream
 
     # -- inputs of a chunk ---------------------------------------------------------------------------------------------
@@ -243,6 +258,18 @@ class Stream:
                 stack.enter_context(cameras.chunk(self._path.frames(at)))
             stack.enter_context(short_texts(models, self.config.text_length))
             yield cache
+
+    def _steps(self, attached: AttachedCache) -> ChunkSteps:
+        return ChunkSteps(self.backbone, self.cache, attached, self.config, self.read, self._noise)
+
+    def _write(
+        self, attached: AttachedCache, upkeep: Upkeep, x: Tensor, at: range, prompts: Sequence[str], pin: bool = False
+    ) -> None:
+        """Write a clean chunk to the cache."""
+        text = self._encode(prompts)
+        upkeep.begin(text)
+        self._steps(attached).write(self._context(x, at), at, text, pin)
+        upkeep.wrote(x, at)
 
     def _encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """Embeddings of both branches; only those of the latest prompts are kept."""

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
-
-import torch
-from torch import Tensor, nn
 
 from memkit.backbones.adapters.choice import adapter_of
 from memkit.backbones.attached import Attached
-from memkit.backbones.base import KV_CACHE, VIDEO, Carrier, Table
+from memkit.backbones.base import KV_CACHE, Carrier
 from memkit.backbones.cache_context import listen
 from memkit.backbones.protocol import Grid, Model
 from memkit.backbones.refusals import refuse_cache
 from memkit.backbones.running import Running
 from memkit.errors import InputError, MemkitError
-from memkit.injectors.attention_recorder import AttentionRecorder, Row
-from memkit.injectors.attention_shares import frame_shares
+from memkit.injectors.attention_recorder import AttentionRecorder
 from memkit.injectors.kv_cache.branches import Branches
-from memkit.injectors.kv_cache.chunk import Chunk, ChunkPass
-
-SHARES = "cache"
-"""Series of an `AttentionRecorder`: the share of each frame's attention on each cached frame."""
+from memkit.injectors.kv_cache.cache_layer import CacheLayer, Forward, UnrotatedLayer, tables_at
+from memkit.injectors.kv_cache.chunk import Chunk
 
 
 class AttachedCache(Attached):
@@ -91,8 +84,9 @@ class AttachedCache(Attached):
         self.owner.attached = False
         super().detach()
 
-    def part(self, model: Model, layer: int) -> _CacheLayer:
-        return _CacheLayer(self._layers_of[id(model)][layer], self.running, self.key)
+    def part(self, model: Model, layer: int) -> CacheLayer:
+        kind = CacheLayer if self.owner.parts.rotated else UnrotatedLayer
+        return kind(self._layers_of[id(model)][layer], self.running, self.key)
 
     def rotary(self, model: Model, grid: Grid | None, carrier: Carrier) -> Carrier:
         """Rotary tables for the chunk's positions, and the chunk as state."""
@@ -106,63 +100,11 @@ class AttachedCache(Attached):
         if chunk.recorder is not None:
             refuse_cache(model, "a recorder would miss shares of attention")
         each, row = chunk.begin(self._layers_of[id(model)], self.owner.context, (grid.height, grid.width))
-        cos, sin = adapter_of(model).rotary_at(model, chunk.positions, grid)
-        return carrier._replace(cos=cos, sin=sin).with_state(self.key, _Forward(chunk, each, row))
-
-
-class _Forward(NamedTuple):
-    """One forward pass of a transformer in a chunk."""
-
-    chunk: Chunk
-    each: ChunkPass
-    row: Row | None
-
-
-class _CacheLayer:
-    """The injection of one layer."""
-
-    def __init__(self, layer: int, running: Running[Chunk], key: str) -> None:
-        self.layer, self.running, self.key = layer, running, key
-
-    def prepare(self, block: nn.Module, hidden: Tensor, temb: Any, carrier: Carrier) -> _Forward:
-        """The forward pass of the block, whose chunk must still be open: its cached frames may be evicted later."""
-        forward: _Forward = carrier.state(self.key)
-        if not self.running.is_running(forward.chunk):
-            raise MemkitError(
-                "A block was recomputed for a chunk that has ended, whose cached frames may have been evicted; call "
-                "`backward` inside the `with` statement of the chunk."
-            )
-        return forward
-
-    def extend(self, table: Table, attn: nn.Module, prepared: _Forward) -> str:
-        """Add the cached frames to read, and collect the video's keys and values, to be written at the chunk's end."""
-        chunk, (k, v) = prepared.each, table.kv[VIDEO]
-        chunk.collect(self.layer, k, v)
-        if not chunk.read:
-            return VIDEO
-        keys, values = chunk.branch.layer(self.layer).get(chunk.read)
-        per_frame = k.shape[1] // len(chunk.positions)
-        if (keys.shape, keys.dtype) != ((k.shape[0], len(chunk.read) * per_frame, *k.shape[2:]), k.dtype):
-            raise InputError(
-                f"The cached frames have {keys.shape[1] // len(chunk.read)} tokens of {list(keys.shape[2:])} in a "
-                f"batch of {keys.shape[0]} and {keys.dtype}, the chunk {per_frame} of {list(k.shape[2:])} in a batch "
-                f"of {k.shape[0]} and {k.dtype}; keep them the same within a session, or reset() the cache."
-            )
-        group = f"cache {len(table.kv)}"
-        table.kv[group] = (keys.to(k.device), values.to(v.device))
-        for name, row in table.sees.items():
-            if VIDEO in row:
-                table.sees[name] = (*row, group)
-        return group
-
-    def finish(self, table: Table, group: str, out: dict[str, Tensor], prepared: _Forward) -> None:
-        """Record the shares of attention, now that the table is complete; the output is left unchanged."""
-        if prepared.row is None:
-            return
-        if table.routes:
-            raise InputError("A recorder of a cache does not know of routed context; detach it, or leave recorder out.")
-        chunk, shares = prepared.each, []
-        for q in table.q[VIDEO].chunk(len(chunk.positions), dim=1):
-            frame = Table({VIDEO: q}, table.kv, {VIDEO: table.sees[VIDEO]}, table.log_weight)
-            shares.append(frame_shares(frame, VIDEO, group, len(chunk.read)))
-        prepared.row.record(SHARES, self.layer, torch.stack(shares, dim=1))
+        if each.notes_attention:
+            refuse_cache(model, "a score would miss shares of attention")
+        placed = each.place()
+        cos, sin = adapter_of(model).rotary_at(model, placed.chunk, grid)
+        read = summary = None
+        if not self.owner.parts.rotated:
+            read, summary = (tables_at(model, positions, grid) for positions in (placed.read, placed.summary))
+        return carrier._replace(cos=cos, sin=sin).with_state(self.key, Forward(chunk, each, row, read, summary))

@@ -8,6 +8,7 @@ from typing import Any
 
 from memkit.checks import check_budget, check_texts
 from memkit.errors import InputError
+from memkit.injectors.kv_cache.parts import CacheParts
 from memkit.injectors.kv_cache.slots import SlotCache
 
 
@@ -19,16 +20,20 @@ class Branches:
             this machine.
     """
 
-    def __init__(self, budget_bytes: int, names: Sequence[str], layers: int = 0) -> None:
+    def __init__(
+        self, budget_bytes: int, names: Sequence[str], layers: int = 0, parts: CacheParts | None = None
+    ) -> None:
         check_budget("budget_bytes", budget_bytes)
         check_texts("branches", names)
         if not names or len(set(names)) != len(names):
             raise InputError(f"branches = {tuple(names)}; give at least one name, and each only once.")
         self.budget_bytes, self.layers = budget_bytes, layers
+        self.parts = CacheParts() if parts is None else parts
+        each = self.parts.shared(len(names))
         self.attached = False
         self.context: str | None = None
         """Name of the ``cache_context`` that a transformer is in, if it is attached or followed."""
-        self.by_name = {name: SlotCache(budget_bytes // len(names), layers) for name in names}
+        self.by_name = {name: SlotCache(budget_bytes // len(names), layers, each, name) for name in names}
 
     def one(self, name: str | None = None) -> SlotCache:
         """The branch with this name; see `name`."""

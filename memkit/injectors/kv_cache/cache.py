@@ -27,17 +27,24 @@ from memkit.errors import InputError
 from memkit.injectors.kv_cache.attachment import AttachedCache
 from memkit.injectors.kv_cache.branches import Branches
 from memkit.injectors.kv_cache.layer import KV, Keys, LayerCache
+from memkit.injectors.kv_cache.parts import CacheParts
 from memkit.injectors.kv_cache.session import load_branches, save_branches
 from memkit.injectors.kv_cache.slots import SlotCache
+from memkit.injectors.kv_cache.storage.base import Exact, FrameLayout, Storage
 
 
 def frame_bytes(
-    transformer: nn.Module, height: int, width: int, batch: int = 1, dtype: torch.dtype | None = None
+    transformer: nn.Module,
+    height: int,
+    width: int,
+    batch: int = 1,
+    dtype: torch.dtype | None = None,
+    storage: Storage = Exact(),  # noqa: B008  # frozen
 ) -> int:
     """Bytes of one cached latent frame in all layers; ``height`` and ``width`` are those of the latents.
 
     ``dtype`` is by default that of the model. For Wan2.1-T2V-1.3B at 480×832 pixels (latents of 60×104) in bf16 it is
-    287 MB; for the 14B, 1.3 GB.
+    287 MB; for the 14B, 1.3 GB. ``storage`` is the form in which it is held.
 
     Raises `InputError` for sides and batches below 1.
     """
@@ -48,7 +55,9 @@ def frame_bytes(
     sizes = adapter_of(model).sizes(model)
     _, down, across = sizes.patch_size
     tokens = (height // down) * (width // across)
-    return 2 * sizes.layers * batch * tokens * sizes.width * (dtype or model.dtype).itemsize
+    kind = dtype or model.dtype
+    layout = FrameLayout(batch, tokens, sizes.heads, sizes.head_dim, sizes.head_dim, kind, kind)
+    return sizes.layers * sum(x.nbytes for x in storage.encode(layout.zeros(torch.device("meta"))))
 
 
 class KVCache:
@@ -72,18 +81,31 @@ class KVCache:
             each with its own keys and values.
         num_layers: number of layers of all transformers together. It is needed only to `update` single layers of a
             cache that was not attached yet.
+        parts: which frames are kept, where, in which form, and at which positions they are read; by default the newest
+            ones, as they were computed.
 
     The cache is an explicit object: what an attached transformer does with it, a processor of your own can do with
     `get` and `update`, layer by layer.
     """
 
-    def __init__(self, budget_bytes: int, branches: Sequence[str] = ("main",), num_layers: int = 0) -> None:
-        self._branches = Branches(budget_bytes, branches, num_layers)
+    def __init__(
+        self,
+        budget_bytes: int,
+        branches: Sequence[str] = ("main",),
+        num_layers: int = 0,
+        parts: CacheParts = CacheParts(),  # noqa: B008  # frozen
+    ) -> None:
+        self._branches = Branches(budget_bytes, branches, num_layers, parts)
 
     @property
     def budget_bytes(self) -> int:
         """Budget of all branches together, in bytes."""
         return self._branches.budget_bytes
+
+    @property
+    def parts(self) -> CacheParts:
+        """What the cache is made of."""
+        return self._branches.parts
 
     @property
     def branches(self) -> tuple[str, ...]:
@@ -148,16 +170,23 @@ class KVCache:
 
     def save(self, path: str | Path) -> None:
         """Write all branches to one safetensors file, with the positions as JSON in its header."""
-        save_branches(Path(path), self.budget_bytes, self._branches.by_name)
+        save_branches(Path(path), self._branches)
 
     @staticmethod
-    def load(path: str | Path, device: torch.device | str = "cpu") -> KVCache:
+    def load(
+        path: str | Path,
+        device: torch.device | str = "cpu",
+        parts: CacheParts = CacheParts(),  # noqa: B008  # frozen
+    ) -> KVCache:
         """Load a saved cache to ``device``: the same frames, pins and budget, so that a session continues bit for bit.
 
+        ``parts`` are those that it was saved with. Scores, places and budgets beyond the first may be others.
+
         Raises:
-            InputError: there is no such file, it does not contain a cache of this version, or it is damaged.
+            InputError: there is no such file, it does not contain a cache of this version, it is damaged, or it was
+                saved with another storage or summary, or with keys of the other kind.
         """
-        budget_bytes, branches = load_branches(Path(path), device)
-        cache = KVCache(budget_bytes, tuple(branches))
-        cache._branches.by_name = branches
+        branches = load_branches(Path(path), device, parts)
+        cache = KVCache(branches.budget_bytes, tuple(branches.by_name), 0, parts)
+        cache._branches = branches
         return cache

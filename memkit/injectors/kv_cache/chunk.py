@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from memkit.backbones.rotary import checked_positions
 from memkit.backbones.running import Running
 from memkit.errors import InputError, MemkitError
 from memkit.injectors.attention_recorder import AttentionRecorder, Row
+from memkit.injectors.kv_cache.reindex import Placed
+from memkit.injectors.kv_cache.scores.attention import ATTENTION, KEPT
 from memkit.injectors.kv_cache.slots import SlotCache
 
 
@@ -24,6 +27,9 @@ class ChunkPass:
     ) -> None:
         self.branch, self.positions, self.write, self.name = branch, positions, write, name
         self.frame_size: tuple[int, int] | None = None
+        self.recorded = False
+        self.attention: dict[int, Tensor] = {}
+        """Of each layer, the share of the chunk's attention on each frame that it reads, where a score needs it."""
         self._pending: dict[int, tuple[Tensor, Tensor]] = {}
         self._contexts: tuple[str | None, str | None] = (
             None,
@@ -35,8 +41,17 @@ class ChunkPass:
             self.read = branch.require(read)
             if overlap := [p for p in self.read if p in positions]:
                 raise InputError(f"The chunk would read {overlap}, which it generates itself; leave them out of read.")
+        self.notes_attention = write and "attention" in branch.needs and bool(self.read)
         if write and branch.positions:
-            branch.plan_eviction(positions)
+            branch.check_room(positions)
+
+    def place(self) -> Placed:
+        """The rotary positions of what is read, of summary frames and of the chunk."""
+        parts = self.branch.parts
+        if parts.rotated:
+            return Placed((), (), self.positions)
+        summaries = 0 if parts.summary is None or self.branch.averages is None else len(parts.summary.rates)
+        return parts.reindex.place(self.read, summaries, self.positions)
 
     def begin(self, layers: range, context: str | None, frame_size: tuple[int, int]) -> None:
         """Begin a forward pass over ``layers``, which discards the keys and values that an earlier one collected.
@@ -46,6 +61,8 @@ class ChunkPass:
         """
         if self.read or self.write:
             self.branch.check_frame_size(frame_size)
+        if self.read:
+            self.branch.notes.was_read()
         self.frame_size = frame_size
         self._contexts = (self._contexts[0] or context, context)
         for layer in layers:
@@ -79,9 +96,23 @@ class ChunkPass:
                 )
         return [self._pending[layer] for layer in sorted(self._pending)]
 
+    def note(self) -> None:
+        """Before the chunk is written, note what scores need of the frames that it has read."""
+        others = [p for p in self.branch.positions if p not in self.positions]
+        self.branch.notes.wrote_chunk(self.name, len(others), len(self.read))
+        if self.attention:
+            shares = torch.stack(list(self.attention.values())).mean(0)
+            before = self.branch.noted(ATTENTION, self.read)
+            rows = [
+                share[None] if old is None else torch.cat([old, share[None]])
+                for old, share in zip(before, shares, strict=True)
+            ]
+            self.branch.note(ATTENTION, self.read, [row[-KEPT:] for row in rows])
+
     def clear(self) -> None:
         """Release what was collected."""
         self._pending.clear()
+        self.attention.clear()
 
 
 class Chunk:
@@ -126,6 +157,7 @@ class Chunk:
             collected = {name: each.collected(self._layers) for name, each in self._passes.items()}
             evicted = set()
             for name, each in self._passes.items():
+                each.note()
                 evicted.update(each.branch.update(self.positions, collected[name], self.pin, each.frame_size))
             self.evicted = tuple(sorted(evicted))
         for each in self._passes.values():
@@ -149,5 +181,6 @@ class Chunk:
                 f"call it inside that of a branch, such as transformer.cache_context({min(self._passes)!r})."
             )
         each.begin(layers, context, frame_size)
+        each.recorded = self.recorder is not None
         row = None if self.recorder is None else self.recorder.begin(len(layers), self.positions, each.read)
         return each, row

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -11,6 +12,8 @@ from torch import Tensor
 from memkit.backbones.rotary import checked_positions
 from memkit.checks import check_all_finite, check_floats
 from memkit.errors import InputError
+from memkit.injectors.kv_cache.shelves import Angles, Shelves
+from memkit.injectors.kv_cache.storage.base import FrameLayout, Frames
 from memkit.injectors.kv_cache.table import SlotTable
 
 Keys = Float[Tensor, "batch tokens _ _"]
@@ -18,8 +21,27 @@ Keys = Float[Tensor, "batch tokens _ _"]
 
 KV = tuple[Keys, Keys]
 
-Frames = tuple[Tensor, Tensor]
-"""Keys and values by frame: [B, frames, tokens per frame, H, D]."""
+
+@runtime_checkable
+class Owner(Protocol):
+    """The branch that a layer belongs to."""
+
+    table: SlotTable
+
+    def fit_layer(self, layer: int, frames: Frames) -> None: ...
+    def make_room(self, positions: tuple[int, ...], pin: bool) -> tuple[int, ...]: ...
+
+
+class Read(NamedTuple):
+    """Frames as a chunk attends to them."""
+
+    k: Tensor
+    """[B, tokens, H, D], on the device of the model."""
+    v: Tensor
+    log_weight: Tensor | None
+    """[B, tokens], where some of the keys stand for several."""
+    tokens: tuple[int, ...]
+    """Number of tokens of each frame."""
 
 
 class LayerCache:
@@ -29,11 +51,11 @@ class LayerCache:
     from the autograd graph.
     """
 
-    def __init__(self, layer: int, table: SlotTable, fit: Callable[[int, Frames], None]) -> None:
+    def __init__(self, layer: int, owner: Owner) -> None:
         self.layer = layer
-        self.slots: Frames | None = None
-        """Keys and values [B, slots, tokens, H, D]; None until they are allocated."""
-        self._table, self._fit = table, fit
+        self.shelves: Shelves | None = None
+        """Its slots; None until they are allocated."""
+        self._owner, self._table = owner, owner.table
 
     @property
     def positions(self) -> tuple[int, ...]:
@@ -48,18 +70,31 @@ class LayerCache:
         Raises:
             InputError: nothing has been written yet, or a position is not in the cache.
         """
-        if self.slots is None:
+        frames = self.read(self.positions if positions is None else self._table.require(positions, self.layer))
+        return frames.k, frames.v
+
+    def read(self, positions: Sequence[int], tables: Angles | None = None) -> Read:
+        """The frames at ``positions``, which are in the cache, for attention; keys rotated by ``tables``, if given.
+
+        Raises `InputError` where nothing has been written yet.
+        """
+        if self.shelves is None:
             raise InputError("The cache is empty: it was never written to; write some frames first.")
-        positions = self.positions if positions is None else self._table.require(positions, self.layer)
-        slots = [self._table.slots[p] for p in positions]
-        first = slots[0] if slots else 0
-        k, v = self.slots
-        if slots == list(range(first, first + len(slots))):
-            selected = [x[:, first : first + len(slots)] for x in (k, v)]
-        else:
-            rows = torch.tensor(slots, device=k.device)
-            selected = [x.index_select(1, rows) for x in (k, v)]
-        return selected[0].flatten(1, 2), selected[1].flatten(1, 2)
+        runs = self.shelves.read([self._table.slots[p] for p in positions], tables)
+        k, v = ([frames[i].flatten(1, 2) for _, frames in runs] for i in (0, 1))
+        tokens = tuple(pair[0].shape[2] for _, pair in runs for _ in range(pair[0].shape[1]))
+        weights = [self.shelves.log_weight(place) for place, _ in runs]
+        log_weight = None
+        if any(weights):
+            log_weight = torch.cat([x.new_full(x.shape[:2], w) for x, w in zip(k, weights, strict=True)], 1)
+        return Read(
+            k[0] if len(k) == 1 else torch.cat(k, 1), v[0] if len(v) == 1 else torch.cat(v, 1), log_weight, tokens
+        )
+
+    @property
+    def layout(self) -> FrameLayout | None:
+        """Batch, tokens, heads, width and dtype of its frames; None until the first write."""
+        return None if self.shelves is None else self.shelves.layout
 
     def update(self, positions: Sequence[int], k: Keys, v: Keys, pin: bool = False) -> tuple[int, ...]:
         """Write the frames at ``positions``: keys and values [B, frames·tokens, H, D].
@@ -78,20 +113,16 @@ class LayerCache:
         positions = checked_positions(positions)
         frames = by_frame((k, v), len(positions))
         check_all_finite({f"Keys of layer {self.layer}": k, f"Values of layer {self.layer}": v})
-        self._fit(self.layer, frames)
-        return self.write(positions, frames, pin)
-
-    @torch.inference_mode(False)  # the slots outlive an inference mode in which they are first written
-    @torch.no_grad()
-    def write(self, positions: tuple[int, ...], frames: Frames, pin: bool) -> tuple[int, ...]:
-        """`update` with what was checked already, into slots that fit."""
-        evicted = self._table.place(positions, pin)
-        assert self.slots is not None
-        slots = [self._table.slots[p] for p in positions]
-        for held, new in zip(self.slots, frames, strict=True):
-            held[:, slots] = new.to(held.device)
-        self._table.wrote(self.layer, positions)
+        self._owner.fit_layer(self.layer, frames)
+        evicted = self._owner.make_room(positions, pin)
+        self.write(positions, frames)
         return evicted
+
+    def write(self, positions: tuple[int, ...], frames: Frames) -> None:
+        """Write what was checked already, to slots that are assigned to the positions already."""
+        assert self.shelves is not None
+        self.shelves.write([self._table.slots[p] for p in positions], frames)
+        self._table.wrote(self.layer, positions)
 
     def reset(self) -> None:
         """Forget the frames of this layer; its slots stay allocated."""
@@ -113,8 +144,3 @@ def by_frame(kv: KV, frames: int) -> Frames:
             f"Keys are {list(kv[0].shape)} and values {list(kv[1].shape)}; give both one batch and number of tokens."
         )
     return kv[0].unflatten(1, (frames, -1)), kv[1].unflatten(1, (frames, -1))
-
-
-def layout(kv: Frames) -> tuple:
-    """What must be equal for frames to share slots."""
-    return tuple((x.shape[0], *x.shape[2:], x.dtype) for x in kv)

@@ -1,5 +1,8 @@
 """SlotCache, which holds the frames of one branch, behaves like a plain list."""
 
+import tempfile
+from dataclasses import dataclass
+
 import pytest
 import torch
 from hypothesis import settings
@@ -8,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from memkit.errors import InputError
 from memkit.injectors import BudgetError
-from memkit.injectors.kv_cache import SlotCache
+from memkit.injectors.kv_cache import CacheParts, OnCPU, OnDisk, Score, SlotCache
 from tests.injectors.kv_cache.common import new_cache
 
 
@@ -65,7 +68,13 @@ class SlotsAgainstAList(RuleBasedStateMachine):
     def start(self, capacity):
         self.capacity, self.count, self.frames = capacity, 0, []
         tokens_per_frame = 2 * 2 * 2 * 4 * 4  # k and v, layers, tokens, dim, bytes
-        self.slots = SlotCache(capacity * tokens_per_frame + tokens_per_frame - 1)
+        self.slots = self.of_capacity(capacity, tokens_per_frame)
+
+    def of_capacity(self, frames, bytes_per_frame):
+        return SlotCache(frames * bytes_per_frame + bytes_per_frame - 1)
+
+    def worth(self, position):
+        return position
 
     def held(self):
         return [f[0] for f in self.frames]
@@ -74,8 +83,8 @@ class SlotsAgainstAList(RuleBasedStateMachine):
     def update(self, positions, pin):
         self.count += 1
         kept = [f for f in self.frames if f[0] not in positions]
-        unpinned = sorted(f[0] for f in kept if not f[2])
-        evicted = unpinned[: max(0, len(kept) + len(positions) - self.capacity)]
+        unpinned = sorted((f[0] for f in kept if not f[2]), key=lambda p: (self.worth(p), p))
+        evicted = sorted(unpinned[: max(0, len(kept) + len(positions) - self.capacity)])
         kept = [f for f in kept if f[0] not in evicted]
         if len(kept) + len(positions) > self.capacity:
             with pytest.raises(BudgetError):
@@ -135,3 +144,26 @@ class SlotsAgainstAList(RuleBasedStateMachine):
 
 TestSlotsAgainstAList = SlotsAgainstAList.TestCase
 TestSlotsAgainstAList.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+
+
+@dataclass(frozen=True)
+class Folded(Score):
+    """Far from the order of positions, with ties."""
+
+    def score(self, held, positions, chunk):
+        return torch.tensor([float(p % 3) for p in positions])
+
+
+class PlacesAgainstAList(SlotsAgainstAList):
+    """The same in three places, and with a score."""
+
+    def of_capacity(self, frames, bytes_per_frame):
+        places = (OnCPU((frames - 2) * bytes_per_frame), OnDisk(bytes_per_frame, tempfile.gettempdir()))
+        return SlotCache(bytes_per_frame, parts=CacheParts(keep=Folded(), spill=places))
+
+    def worth(self, position):
+        return position % 3
+
+
+TestPlacesAgainstAList = PlacesAgainstAList.TestCase
+TestPlacesAgainstAList.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)

@@ -1,0 +1,117 @@
+"""`Shelves`: the slots of one layer, in all places, with what is stored in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from memkit.backbones.rotary import rotate
+from memkit.injectors.kv_cache.parts import CacheParts
+from memkit.injectors.kv_cache.storage.base import FrameLayout, Frames, Stored
+from memkit.injectors.kv_cache.table import SlotTable
+
+Angles = tuple[Tensor, Tensor]
+"""Rotary tables (cos, sin), each [1, tokens, 1, D]."""
+
+
+class Shelves:
+    """Preallocated slots: tensors [B, slots, …] of each place, in the form of its storage.
+
+    Args:
+        table: which frames are in which slots; it has allocated their numbers.
+        frames: keys and values of at least one frame, for the layout of all.
+    """
+
+    @torch.inference_mode(False)  # the slots outlive an inference mode in which they are first written
+    def __init__(self, parts: CacheParts, table: SlotTable, frames: Frames) -> None:
+        self.layout = FrameLayout.of(frames)
+        self._parts, self._storages, self._table = parts, tuple(parts.storages()), table
+        self._device = frames[0].device
+        self.tensors: list[Stored] = []
+        assert table.capacities is not None
+        for number, (storage, slots) in enumerate(zip(self._storages, table.capacities, strict=True)):
+            held = []
+            for x in storage.encode(_first(frames)):
+                shape = (x.shape[0], slots, *x.shape[2:])
+                held.append(parts.spill[number - 1].allocate(shape, x) if number else x.new_empty(shape))
+            self.tensors.append(tuple(held))
+
+    @property
+    def place_bytes(self) -> tuple[int, ...]:
+        """Bytes allocated in each place."""
+        return tuple(sum(x.nbytes for x in stored) for stored in self.tensors)
+
+    def read(self, slots: Sequence[int], tables: Angles | None = None) -> list[tuple[int, Frames]]:
+        """Keys and values [B, frames, tokens, H, D] of the frames in these slots, on the model's device, in runs of
+        one place each, with its number; keys rotated by the ``tables`` of the frames, if there are any."""
+        runs, start = [], 0
+        for place, stored in self.stored(slots):
+            storage, count = self._storages[place], stored[0].shape[1]
+            k, v = (x.to(self._device) for x in storage.decode(stored, self.layout))
+            if tables is not None:
+                own = (x.unflatten(1, (len(slots), -1))[:, start : start + count].to(self._device) for x in tables)
+                own = (x.flatten(1, 2) for x in storage.tables(*own))
+                k = rotate(k.flatten(1, 2), *own).unflatten(1, (count, -1))
+            runs.append((place, (k, v)))
+            start += count
+        return runs
+
+    def log_weight(self, place: int) -> float:
+        """What is added to the logits of the keys of one place."""
+        return self._storages[place].log_weight(self.layout)
+
+    def stored(self, slots: Sequence[int]) -> Iterator[tuple[int, Stored]]:
+        """What is stored in these slots, in runs of one place: its number, and tensors [B, frames, …]."""
+        where = [self._table.place_of(slot) for slot in slots] or [(0, 0)]
+        for place, run in groupby(where, key=lambda each: each[0]):
+            rows = [row for _, row in run] if slots else []
+            yield place, tuple(_taken(x, rows) for x in self.tensors[place])
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def write(self, slots: Sequence[int], frames: Frames) -> None:
+        """Write frames [B, frames, tokens, H, D] to these slots."""
+        where = [self._table.place_of(slot) for slot in slots]
+        start = 0
+        for place, run in groupby(where, key=lambda each: each[0]):
+            rows = [row for _, row in run]
+            part = slice(start, start := start + len(rows))
+            whole = frames if len(rows) == len(slots) else (frames[0][:, part], frames[1][:, part])
+            self.put(place, rows, self._storages[place].encode(whole))
+
+    def put(self, place: int, rows: Sequence[int], stored: Stored) -> None:
+        """Write to slots of one place, which are numbered in it, what is stored there already in its form."""
+        for held, new in zip(self.tensors[place], stored, strict=True):
+            held[:, list(rows)] = new.to(held.device)
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def move(self, moves: Sequence[tuple[int, int]]) -> None:
+        """Copy frames from slots to slots, all at once; bit for bit between places of one storage."""
+        taken = [next(self.stored([old])) for old, _ in moves]
+        taken = [(place, tuple(x.clone() for x in stored)) for place, stored in taken]  # these may be views
+        for (old, stored), (_, slot) in zip(taken, moves, strict=True):
+            place, row = self._table.place_of(slot)
+            if self._storages[old] != self._storages[place]:
+                stored = self._storages[place].encode(self._storages[old].decode(stored, self.layout))
+            self.put(place, [row], stored)
+
+
+def stored_bytes(parts: CacheParts, frames: Sequence[Frames]) -> list[int]:
+    """Bytes of one frame in all layers, in each place; ``frames`` of each layer are at least one."""
+    return [sum(x.nbytes for pair in frames for x in storage.encode(_first(pair))) for storage in parts.storages()]
+
+
+def _first(frames: Frames) -> Frames:
+    return frames[0][:, :1], frames[1][:, :1]
+
+
+def _taken(x: Tensor, rows: list[int]) -> Tensor:
+    """The rows of [B, slots, …], as a view where they are consecutive."""
+    first = rows[0] if rows else 0
+    if rows == list(range(first, first + len(rows))):
+        return x[:, first : first + len(rows)]
+    return x.index_select(1, torch.tensor(rows, device=x.device))
