@@ -79,7 +79,7 @@ class ChunkSteps:
         for branch in self.cache.branches:
             watch = recorder if branch == COND else None
             with self.attached.chunk(at, branch, self._read(branch, at), recorder=watch):
-                velocities[branch] = self._run(self._expert(t), x, t, text[branch])
+                velocities[branch] = self._run(self._expert(t), x, t, branch, text)
         if UNCOND not in velocities:
             return velocities[COND]
         return velocities[UNCOND] + self.config.guidance_scale * (velocities[COND] - velocities[UNCOND])
@@ -89,12 +89,14 @@ class ChunkSteps:
         for branch in self.cache.branches:
             with self.attached.chunk(at, branch, self._read(branch, at), write=True, pin=pin):
                 for model in self.backbone.transformers:
-                    self._run(model, x, NUM_TRAIN_TIMESTEPS * self.config.context_sigma, text[branch])
+                    self._run(model, x, NUM_TRAIN_TIMESTEPS * self.config.context_sigma, branch, text)
             self.cache.branch(branch).pin([p for p in at if p < self.config.sink])
 
-    def _run(self, model: Any, x: Tensor, t: float, text: Tensor) -> Tensor:
+    def _run(self, model: Any, x: Tensor, t: float, branch: str, text: dict[str, Tensor]) -> Tensor:
+        """A pass in the ``cache_context`` of the branch, which other memory with branches follows, too."""
         timestep = torch.full((len(x),), t, device=x.device)
-        return model(x.to(model.dtype), timestep, text.to(model.dtype), return_dict=False)[0].float()
+        with model.cache_context(branch):
+            return model(x.to(model.dtype), timestep, text[branch].to(model.dtype), return_dict=False)[0].float()
 
     def _read(self, branch: str, at: range) -> Sequence[int]:
         return self.read(self.cache.branch(branch), at)

@@ -58,7 +58,8 @@ class Stream:
             chunk = stream.generate(prompts)
 
     Between calls the transformers are the stock ones. What else is attached to them, such as memory tokens, acts in
-    every call. The next frames are at ``position``, …: set it forward to leave a gap, or back to make a chunk again.
+    every call. Recurrent memory goes on with the stream if each call is inside of its ``chunk(write=True)``. The next
+    frames are at ``position``, …: set it forward to leave a gap, or back to make a chunk again.
 
     To change the prompt, pass the new one: stock Wan reads the text in each call, so no text is cached. Cached frames
     keep the keys and values that they had under the old prompt, unless ``config.recache``.

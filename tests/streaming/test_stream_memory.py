@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from memkit.errors import InputError
+from memkit.injectors import RecurrentState, StateSpaceConfig, StateSpaceMemory
 from memkit.injectors.kv_cache import SlotCache
 from memkit.streaming import Stream, StreamConfig, read_everything, read_packed, read_window
 from tests.helpers.differ import differ
@@ -118,3 +119,36 @@ def test_what_is_no_saved_stream_is_named(backbone, tmp_path):
     (tmp_path / "stream.json").write_text("{")
     with pytest.raises(InputError, match="damaged"):
         Stream.load(tmp_path, backbone)
+
+
+@torch.no_grad()
+def test_recurrent_memory_goes_on_with_a_stream(backbone, tmp_path):
+    """Each branch of guidance has the state of its own clean pass; stream and state, saved together, continue."""
+    model, apart = backbone.transformer, StateSpaceMemory(StateSpaceConfig.of(backbone.transformer, every=1))
+    for i, parameter in enumerate(apart.parameters()):
+        parameter.data = 0.3 * seeded(*parameter.shape, seed=i)
+    state, it = RecurrentState(("cond", "uncond")), stream(backbone, GUIDED, read=lambda held, chunk: ())
+    with apart.attach(model, state=state) as attached:
+        with attached.chunk(write=True):
+            first = it.generate(PROMPTS)
+        it.save(tmp_path / "stream")
+        state.save(tmp_path / "state.safetensors")
+        with attached.chunk(write=True):
+            second = it.generate(PROMPTS)
+    own = RecurrentState(("cond", "uncond"))
+    with apart.attach(model, state=own) as attached:
+        for x in (first, second):
+            with attached.chunk(write=True):
+                for name, prompts in (("cond", PROMPTS), ("uncond", ["", ""])):
+                    with model.cache_context(name):
+                        model(x, torch.zeros(2), backbone.encode_text(prompts))
+    for name in own.branches:
+        written, by_hand = (each.branch(name)[1].tensors for each in (state, own))
+        assert written.keys() == by_hand.keys()
+        assert all(torch.allclose(x, by_hand[key], atol=1e-5) for key, x in written.items())
+    assert state.frames == own.frames == 4
+    again = Stream.load(tmp_path / "stream", backbone, read=lambda held, chunk: ())
+    with apart.attach(model, state=RecurrentState.load(tmp_path / "state.safetensors")) as attached, attached.chunk():
+        assert torch.equal(again.generate(PROMPTS), second)
+    again = Stream.load(tmp_path / "stream", backbone, read=lambda held, chunk: ())
+    assert differ(again.generate(PROMPTS), second)
