@@ -84,6 +84,16 @@ def test_at_a_new_prompt_the_window_is_computed_anew(backbone):
         StreamConfig(recache=True)
 
 
+def test_at_a_new_prompt_the_sink_stays_as_it_was(backbone):
+    it = made("longlive", backbone).stream(backbone, [1, 2], SIZE)
+    for _ in range(2):
+        it.generate(PROMPTS)
+    before = [x.clone() for x in it.cache.branch().get(1)]
+    it.generate(PROMPTS[::-1])
+    for old, new in zip(before, it.cache.branch().get(1), strict=True):
+        assert torch.equal(old[:, :12], new[:, :12]) and differ(old[:, 12:24], new[:, 12:24], rtol=1e-5)
+
+
 @dataclass(frozen=True)
 class Given(Score):
     """Scores by position."""
