@@ -153,7 +153,7 @@ def run_settings(build: Callable[..., Mechanism], probe: Probe[Any], settings: P
         "options": dict(getattr(build, "keywords", {})),
         "settings": {**asdict(settings), "pretrain_steps": base_steps(probe, settings)},
     }
-    return json.loads(json.dumps(fields))
+    return json.loads(json.dumps(fields, default=repr))  # options may be objects, such as the parts of a cache
 
 
 def run_identity(probe: str, mechanism: str, seed: int, run: Mapping[str, Any]) -> str:

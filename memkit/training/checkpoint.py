@@ -46,7 +46,7 @@ def save_checkpoint(state: dict[str, Any], path: Path, run: dict[str, Any]) -> N
     save_torch({**state, "about": json.dumps(run)}, path)
 
 
-def save_run(parts: Mapping[str, nn.Module], state: TrainState, step: int, out: Path, run: dict[str, Any]) -> None:
+def save_run(parts: Mapping[str, Any], state: TrainState, step: int, out: Path, run: dict[str, Any]) -> None:
     """Write the parts of a model for use, then the checkpoint ``out/checkpoint.pt``. All processes call it.
 
     ``parts`` are by their names in the state; "method.context" is written to ``out/method/context``. Raises `FileError`

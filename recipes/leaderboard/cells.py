@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
+from memkit.injectors.kv_cache import CacheParts, Integers, KeyDifference
 from memkit.probes import MECHANISMS, Mechanism, Probe, ProbeResult, make_probe
 from memkit.probes.mechanisms import (
     CachedKeys,
@@ -42,6 +43,10 @@ VARIANTS: dict[str, Callable[..., Mechanism]] = {
     "teacher forcing, no noisy memory": partial(TeacherForced, noisy_memory=0.0),
     "teacher forcing, no frontier": partial(TeacherForced, frontier=False),
     "teacher forcing, no reference cache": partial(TeacherForced, reference=0.0),
+    "kv cache, int8": partial(CachedKeys, cameras="off", parts=CacheParts(storage=Integers(8))),
+    "kv cache, half by keys": partial(
+        CachedKeys, cameras="off", at_once=1, share=0.5, parts=CacheParts(keep=KeyDifference())
+    ),
     "kv cache, pm-rope full": partial(CachedKeys, cameras="full"),
     "encoder, low bands": partial(EncodedClips, bands="low"),
     "encoder, high bands": partial(EncodedClips, bands="high"),
@@ -113,5 +118,8 @@ WITH_DEPTH: tuple[Cell, ...] = tuple(
 )
 """Cells of mechanisms that take the depth of the past, which the probe gives with a knob; no claim needs them all."""
 
-ROUTED: tuple[Cell, ...] = (Cell("recall", "routed"), Cell("occlusion", "routed"))
-"""Cells of routed attention, of which the three papers claim nothing."""
+FURTHER: tuple[Cell, ...] = (
+    *(Cell(probe, "routed") for probe in ("recall", "occlusion")),
+    *(Cell(probe, name) for probe in ("evolve", "switch") for name in ("kv cache, int8", "kv cache, half by keys")),
+)
+"""Cells of memories of which the three papers claim nothing."""

@@ -24,7 +24,7 @@ from memkit.probes import (
     run_settings,
     write_results,
 )
-from recipes.leaderboard.cells import ROUTED, VARIANTS, WITH_DEPTH, Cell, mechanism_of
+from recipes.leaderboard.cells import FURTHER, VARIANTS, WITH_DEPTH, Cell, mechanism_of
 from recipes.leaderboard.claims import CLAIMS
 
 
@@ -80,7 +80,7 @@ def planned(
 def _cells() -> Iterator[Cell]:
     for claim in CLAIMS:
         yield from (claim.better, claim.than)
-    yield from (*WITH_DEPTH, *ROUTED)
+    yield from (*WITH_DEPTH, *FURTHER)
 
 
 class Rows:

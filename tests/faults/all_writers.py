@@ -1,5 +1,6 @@
 """All writers."""
 
-from tests.faults import bank_writers, part_writers, run_writers, session_writers
+from tests.faults import bank_writers, memory_writers, part_writers, run_writers, session_writers
 
-WRITERS = (*bank_writers.WRITERS, *session_writers.WRITERS, *part_writers.WRITERS, *run_writers.WRITERS)
+ROOMS = (bank_writers, session_writers, memory_writers, part_writers, run_writers)
+WRITERS = tuple(writer for room in ROOMS for writer in room.WRITERS)
