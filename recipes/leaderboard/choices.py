@@ -11,7 +11,9 @@ from diffusers import WanTransformer3DModel
 
 from memkit.encoders import FrequencyEncoder, FrequencyEncoderConfig
 from memkit.injectors import frame_bytes
+from memkit.injectors.kv_cache import Exact, Integers, Storage
 from memkit.injectors.state_space import StateSpaceConfig, StateSpaceMemory
+from memkit.retrievers import SurfelRule
 
 FRAMES_PER_SECOND, SECONDS, STRIDE = 16, 60, 4
 LATENT_FRAMES = FRAMES_PER_SECOND * SECONDS // STRIDE
@@ -39,6 +41,8 @@ class Choice:
     """Of the leaderboard, if it has one."""
     constant: bool = False
     """Whether a longer video needs no more."""
+    depth: bool = False
+    """Whether it takes the depth of the past, and is measured where the probe gives it."""
 
 
 @cache
@@ -53,8 +57,18 @@ def _latents() -> int:
     return LATENT_FRAMES * (CHANNELS * HEIGHT * WIDTH * BYTES + 12 * 4)
 
 
-def _cached(frames: int) -> int:
-    return frames * frame_bytes(_model(), HEIGHT, WIDTH, dtype=torch.bfloat16)
+def _cached(frames: int, storage: Storage = Exact()) -> int:  # noqa: B008  # frozen
+    return frames * frame_bytes(_model(), HEIGHT, WIDTH, dtype=torch.bfloat16, storage=storage)
+
+
+def _surfels() -> int:
+    """At most: those of each frame, none of which merge, 80 bytes and one sighting of 16 each; beside the latents."""
+    rule = SurfelRule()
+    return _latents() + LATENT_FRAMES * rule.columns * (rule.columns * HEIGHT // WIDTH) * (80 + 16)
+
+
+def _cells() -> int:
+    return LATENT_FRAMES * HEIGHT * WIDTH * (32 + CHANNELS * BYTES)
 
 
 def _tokens() -> int:
@@ -94,6 +108,22 @@ CHOICES = (
         "fov",
     ),
     Choice(
+        "`FrameContext` of a `SurfelRetriever` ([VMem](geometry.md))",
+        "the camera comes back, poses and depth are known, and walls hide much",
+        "as the window",
+        _surfels,
+        "surfels",
+        depth=True,
+    ),
+    Choice(
+        "`LiftedLatents` with `ControlBranch` ([Mirage](geometry.md))",
+        "the same, for a past of any length",
+        "the branch; the model may be frozen",
+        _cells,
+        "lifted latents",
+        depth=True,
+    ),
+    Choice(
         "`FrameContext` with packing (FramePack)",
         "the newest frames count most",
         "the model, and projections of packed tokens",
@@ -127,6 +157,13 @@ CHOICES = (
         "a causal model, by `TeacherForcing`",
         lambda: _cached(LATENT_FRAMES),
         "kv cache",
+    ),
+    Choice(
+        "`KVCache` of all frames in 8 bits ([its parts](kv-parts.md))",
+        "the same, and there is less room",
+        "the same",
+        lambda: _cached(LATENT_FRAMES, Integers(8)),
+        "kv cache, int8",
     ),
     Choice(
         "`KVCache` with `PMRoPE` ([ReMind](remind.md))",

@@ -28,7 +28,7 @@ from memkit.metrics import bootstrap
 from memkit.probes import PROBES, ProbeResult, ProbeSettings, make_probe, read_results
 from memkit.training import run_command
 from recipes.leaderboard.cells import Cell, mechanism_of
-from recipes.leaderboard.choices import CHOICES, LATENT_FRAMES
+from recipes.leaderboard.choices import CHOICES, LATENT_FRAMES, Choice
 
 INTRODUCTION = """# Choosing a memory
 
@@ -72,7 +72,7 @@ def main(command: Command) -> None:
 def times(rounds: int) -> dict[str, Any]:
     """Milliseconds of each round by mechanism: ``once``, to prepare the past, and ``step``, of a denoising step."""
     torch.set_num_threads(1)
-    probe, settings = make_probe("occlusion"), ProbeSettings()
+    probe, settings = make_probe("occlusion", depth=True), ProbeSettings()
     names = ["none", *dict.fromkeys(choice.mechanism for choice in CHOICES if choice.mechanism)]
     batch = next(probe.batches("test", 0, 1))
     noise, sigma = torch.randn(batch.target.shape, generator=torch.Generator().manual_seed(0)), torch.ones(1)
@@ -102,7 +102,7 @@ def page_text(measured: dict[str, Any], rows: Sequence[ProbeResult]) -> str:
     head = ["memory", "use it when", "trained", "held per minute", "each step", "once", *PROBES]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for choice in CHOICES:
-        accuracies = [_accuracy(choice.mechanism, probe, rows) for probe in PROBES]
+        accuracies = [_accuracy(choice, probe, rows) for probe in PROBES]
         cells = [
             choice.name,
             choice.use,
@@ -130,8 +130,10 @@ NOTES = """
 """
 
 
-def _accuracy(mechanism: str | None, probe: str, rows: Sequence[ProbeResult]) -> str:
-    found = Cell(probe, mechanism).rows(rows) if mechanism else []
+def _accuracy(choice: Choice, probe: str, rows: Sequence[ProbeResult]) -> str:
+    if choice.mechanism is None or (choice.depth and probe != "occlusion"):
+        return "–"
+    found = Cell(probe, choice.mechanism, {"depth": True} if choice.depth else {}).rows(rows)
     return f"{np.mean([row.accuracy for row in found]):.2f}" if found else "–"
 
 
