@@ -12,9 +12,12 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -91,16 +94,28 @@ def main(demo: Demo | None = None) -> int:
 
     Raises `MemkitError` if a folder or a setting cannot be used.
     """
-    from memkit.demo.falls import Falls, fall_on
     from memkit.demo.gallery import WEIGHTS, gallery_figures
-    from memkit.demo.pages import write_pages
-    from memkit.demo.stage import Stage
-    from memkit.generation.short_text import PIPELINE_TEXT_LENGTH
 
     demo = demo or Demo()
     _check(demo)
     started = time.perf_counter()
     _quiet()
+    with ExitStack() as stack:
+        gallery = None
+        if demo.shows_falls and WEIGHTS.is_dir():
+            seeds = range(demo.seed, demo.seed + demo.seeds)
+            gallery = stack.enter_context(_second_process()).submit(gallery_figures, seeds, demo.out / "gallery")
+        _make(demo, started, gallery)
+    return 0
+
+
+def _make(demo: Demo, started: float, gallery: Future[dict[str, Any]] | None) -> None:
+    """Generate and measure the videos, and write the pages, with what the second process finds in a gallery."""
+    from memkit.demo.falls import Falls, fall_on
+    from memkit.demo.pages import write_pages
+    from memkit.demo.stage import Stage
+    from memkit.generation.short_text import PIPELINE_TEXT_LENGTH
+
     backbone, encoder = _load(demo)
     backbone.pipeline().set_progress_bar_config(disable=True)
     with writing(demo.out):
@@ -127,17 +142,28 @@ def main(demo: Demo | None = None) -> int:
     for i, prompt in enumerate(prompts):
         print(f"[{i + 1}/{len(prompts)}] {prompt}", flush=True)
         comparisons.append(_compare(demo, stage, prompt, falls))
-    gallery = None
-    if falls is not None and WEIGHTS.is_dir():
-        print("a gallery, seen again", flush=True)
-        gallery = gallery_figures(falls.seeds, demo.out / "gallery")
     settings = {
         "Model": str(demo.model or "tiny-wan"),
         "Memory encoder": str(demo.encoder or ENCODER.name),
         "Seed": str(demo.seed),
     }
-    write_pages(demo.out, stage, comparisons, falls, gallery, settings, time.perf_counter() - started)
-    return 0
+    found = None if gallery is None else gallery.result()
+    write_pages(demo.out, stage, comparisons, falls, found, settings, time.perf_counter() - started)
+
+
+@contextmanager
+def _second_process() -> Iterator[ProcessPoolExecutor]:
+    """A process beside this one; each takes half of the cores, which is faster than all for one after the other."""
+    import torch
+
+    before = torch.get_num_threads()
+    half = max(1, before // 2)
+    torch.set_num_threads(half)
+    try:
+        with ProcessPoolExecutor(1, initializer=torch.set_num_threads, initargs=(half,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(before)
 
 
 def _check(demo: Demo) -> None:
