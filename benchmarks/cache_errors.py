@@ -1,6 +1,6 @@
 """How far parts of a cache change what a model predicts, measured against a cache that holds everything exactly.
 
-    python -m memkit.streaming.cache_errors  # tiny-wan, a few minutes on one CPU core
+    python -m benchmarks.cache_errors  # tiny-wan, a few minutes on one CPU core
 
 Videos of 7 chunks are generated with the full cache. Then the first 6 are written to a cache of each kind, each chunk
 reading what that cache holds by then, and the velocity of the last chunk is compared at three noise levels: its error
@@ -9,39 +9,43 @@ is ‖v − v_full‖ / ‖v_full‖, the mean over videos with a 95 % interval.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
 import torch
+import tyro
+from scipy import stats
 from torch import Tensor
 
-from memkit.backbones.wan import WanBackbone
+from memkit import KVCache, WanBackbone
 from memkit.flow import NUM_TRAIN_TIMESTEPS, add_noise
-from memkit.generation.noise import frame_noise
-from memkit.injectors.kv_cache.cache import KVCache, frame_bytes
-from memkit.injectors.kv_cache.parts import CacheParts
-from memkit.injectors.kv_cache.places import OnCPU, OnDisk
-from memkit.injectors.kv_cache.reindex import Consecutive, SinkBeforeWindow
-from memkit.injectors.kv_cache.scores.ages import Sink
-from memkit.injectors.kv_cache.scores.attention import AttentionReceived
-from memkit.injectors.kv_cache.scores.keys import KeyDifference, KeyNorm
-from memkit.injectors.kv_cache.storage.floats import BFloat16, Float8
-from memkit.injectors.kv_cache.storage.integers import Integers
-from memkit.injectors.kv_cache.storage.pooled import Pooled
-from memkit.injectors.kv_cache.storage.pruned import Pruned
-from memkit.injectors.kv_cache.summary import EMASummary
-from memkit.streaming.config import StreamConfig
-from memkit.streaming.read_policies import read_everything
-from memkit.streaming.stream import Stream
+from memkit.generation import frame_noise
+from memkit.injectors import frame_bytes
+from memkit.injectors.kv_cache import (
+    AttentionReceived,
+    BFloat16,
+    CacheParts,
+    Consecutive,
+    EMASummary,
+    Float8,
+    Integers,
+    KeyDifference,
+    KeyNorm,
+    OnCPU,
+    OnDisk,
+    Pooled,
+    Pruned,
+    Sink,
+    SinkBeforeWindow,
+)
+from memkit.streaming import Stream, StreamConfig, read_everything
 
 CHUNK, CHUNKS, SIZE = 3, 7, (8, 8)
 SIGMAS = (0.9, 0.6, 0.3)
 PROMPT = "a medium red ivorine ball falls in a meadow"
-T_95 = {4: 3.18, 8: 2.36, 16: 2.13}
-"""Student's t of a two-sided interval of 95 %, by the number of videos."""
 
 
 def caches(frame: int, folder: str) -> dict[str, tuple[int, CacheParts]]:
@@ -120,13 +124,25 @@ def errors(
                 got = velocities(backbone, video, cache, text, reads=name != "nothing")
                 rows.append(mean(float((a - b).norm() / b.norm()) for a, b in zip(got, want, strict=True)))
             found[name] = rows
-            half = T_95.get(len(rows), 2.0) * stdev(rows) / len(rows) ** 0.5
+            half = float(stats.t.ppf(0.975, len(rows) - 1)) * stdev(rows) / len(rows) ** 0.5
             report(f"| {name} | {100 * mean(rows):.3g} ± {100 * half:.1g} % |")
     return found
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=8, help="number of videos")
+@dataclass(frozen=True)
+class Settings:
+    """The command line."""
+
+    seeds: int = 8
+    """Number of videos, at least 2."""
+
+
+def main(settings: Settings) -> None:
+    """Print a row per cache."""
+    torch.set_num_threads(1)
     print("| cache | error of the velocity |\n|---|---|")
-    errors(WanBackbone.tiny(), range(parser.parse_args().seeds))
+    errors(WanBackbone.tiny(), range(settings.seeds))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings, description=__doc__))
