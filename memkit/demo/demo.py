@@ -153,14 +153,16 @@ def _make(demo: Demo, started: float, gallery: Future[dict[str, Any]] | None) ->
 
 @contextmanager
 def _second_process() -> Iterator[ProcessPoolExecutor]:
-    """A process beside this one; each takes half of the cores, which is faster than all for one after the other."""
+    """A process beside this one, which leaves it one core: faster than all cores for one after the other.
+
+    With one thread it can be forked even where torch has already started threads in this process.
+    """
     import torch
 
     before = torch.get_num_threads()
-    half = max(1, before // 2)
-    torch.set_num_threads(half)
+    torch.set_num_threads(max(1, before - 1))
     try:
-        with ProcessPoolExecutor(1, initializer=torch.set_num_threads, initargs=(half,)) as pool:
+        with ProcessPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             yield pool
     finally:
         torch.set_num_threads(before)
