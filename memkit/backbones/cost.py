@@ -66,10 +66,15 @@ class WanCost:
         return self.latents[1] * self.tokens_per_frame
 
     @cached_property
-    def parameters(self) -> int:
-        """Of the transformer; a model without memory for its weights is made to count them."""
+    def model(self) -> WanTransformer3DModel:
+        """The transformer without memory for its weights, on the device "meta"."""
         with torch.device("meta"):
-            return sum(p.numel() for p in WanTransformer3DModel(**self.preset.transformer).parameters())
+            return WanTransformer3DModel(**self.preset.transformer)
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters of the transformer."""
+        return sum(p.numel() for p in self.model.parameters())
 
     def operations(self, tokens: int | None = None, memory_tokens: int = 0, cached_tokens: int = 0) -> int:
         """Of one forward pass of one sample.

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from memkit.cli.text import bytes_text
 from memkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -79,15 +80,10 @@ def plan_lines(plan: Plan) -> list[str]:
 
 def memory_tokens(cost: WanCost, clips: int) -> int:
     """Memory tokens of so many clips of the size of the video."""
-    if not clips:
-        return 0
-    import torch
-
-    from memkit.encoders.frequency import FrequencyEncoder, FrequencyEncoderConfig
+    from memkit.encoders.frequency import FrequencyEncoderConfig
 
     sizes = FrequencyEncoderConfig.wan_5b() if cost.latents[0] == 48 else FrequencyEncoderConfig.wan_14b()
-    with torch.device("meta"):
-        return FrequencyEncoder(sizes)(torch.empty(1, clips, *cost.latents)).tokens.shape[1]
+    return clips * sizes.tokens(*cost.latents[1:])
 
 
 def _sizes(plan: Plan, cost: WanCost) -> list[str]:
@@ -102,8 +98,11 @@ def _sizes(plan: Plan, cost: WanCost) -> list[str]:
 
 
 def _bytes(plan: Plan, cost: WanCost, tokens: int, passes: int) -> list[str]:
-    layers = cost.preset.transformer["num_layers"]
-    frame = 2 * layers * cost.tokens_per_frame * cost.width * BYTES * cost.preset.experts
+    import torch
+
+    from memkit.injectors.kv_cache.cache import frame_bytes
+
+    frame = frame_bytes(cost.model, *cost.latents[2:], dtype=torch.bfloat16) * cost.preset.experts
     hidden = plan.batch * cost.tokens * cost.width * BYTES
     rows = [
         ("weights of the transformer", cost.parameters * BYTES * cost.preset.experts),
@@ -114,7 +113,7 @@ def _bytes(plan: Plan, cost: WanCost, tokens: int, passes: int) -> list[str]:
     ]
     if plan.cached:
         rows.append((f"KV cache of {plan.cached} latent frames", passes * plan.cached * frame))
-    return ["bytes in bf16", *(f"  {name:44} {_size(count):>10}" for name, count in rows), ""]
+    return ["bytes in bf16", *(f"  {name:44} {bytes_text(count):>10}" for name, count in rows), ""]
 
 
 def _time(plan: Plan, cost: WanCost, tokens: int, passes: int) -> list[str]:
@@ -134,10 +133,3 @@ def _time(plan: Plan, cost: WanCost, tokens: int, passes: int) -> list[str]:
         "",
         "All of this is computed, not measured. It leaves out the text encoder, the autoencoder and temporary memory.",
     ]
-
-
-def _size(count: int) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:,.1f} {unit}"
-    return f"{count} B"

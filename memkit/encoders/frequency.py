@@ -87,6 +87,11 @@ class FrequencyEncoderConfig:
                     f"{name}={getattr(self, name)} is not a multiple of {by}={getattr(self, by)}; change one of them."
                 )
 
+    def tokens(self, frames: int, height: int, width: int) -> int:
+        """Number of tokens of a clip of so many latent frames, rows and columns."""
+        sides = zip((frames, height, width), self.stem_stride, self.patch, strict=True)
+        return 2 * math.prod(math.ceil(math.ceil(side / stride) / patch) for side, stride, patch in sides)
+
     @classmethod
     def tiny(cls) -> FrequencyEncoderConfig:
         """For ``WanBackbone.tiny()``: 40 tokens per clip of [16, 5, 8, 8]; 0.65 M parameters."""

@@ -158,8 +158,6 @@ class SurfelRetriever(Retriever[Cameras]):
         return self._clips
 
     def _check(self, query: Cameras, name: str) -> None:
-        if not isinstance(query, Cameras):
-            raise InputError(f"{name} is {type(query).__name__}, not a camera; give Cameras of one pose.")
         check_retrieved(query, name, 0)
 
     def _best(

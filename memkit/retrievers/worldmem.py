@@ -17,7 +17,6 @@ from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
 from memkit.checks import MOST, SEEDS, check_fields
-from memkit.errors import InputError
 from memkit.retrievers.fov import check_retrieved, frame_names
 from memkit.retrievers.fov_points import MOST_POINTS
 from memkit.retrievers.hits import ClipTable, Retriever
@@ -73,8 +72,6 @@ class WorldMemRetriever(Retriever[Cameras]):
         return self._clips
 
     def _check(self, query: Cameras, name: str) -> None:
-        if not isinstance(query, Cameras):
-            raise InputError(f"{name} is {type(query).__name__}, not a camera; give Cameras of one pose.")
         check_retrieved(query, name, 0)
 
     def _best(

@@ -17,7 +17,7 @@ Read = Callable[[SlotCache, Sequence[int]], Sequence[int]]
 
 def read_everything(held: SlotCache, chunk: Sequence[int]) -> tuple[int, ...]:
     """Every cached frame before the chunk."""
-    return tuple(p for p in held.positions if p < min(chunk))
+    return held.before(chunk)
 
 
 def read_window(frames: int) -> Read:

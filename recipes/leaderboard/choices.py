@@ -9,7 +9,7 @@ from functools import cache
 import torch
 from diffusers import WanTransformer3DModel
 
-from memkit.encoders import FrequencyEncoder, FrequencyEncoderConfig
+from memkit.encoders import FrequencyEncoderConfig
 from memkit.injectors import frame_bytes
 from memkit.injectors.kv_cache import Exact, Integers, Storage
 from memkit.injectors.state_space import StateSpaceConfig, StateSpaceMemory
@@ -72,10 +72,8 @@ def _cells() -> int:
 
 
 def _tokens() -> int:
-    with torch.device("meta"):
-        clips = torch.empty(1, CLIPS, CHANNELS, 21, HEIGHT, WIDTH)
-        tokens = FrequencyEncoder(FrequencyEncoderConfig.wan_1_3b())(clips).tokens
-    return tokens.numel() * BYTES
+    config = FrequencyEncoderConfig.wan_1_3b()
+    return CLIPS * config.tokens(21, HEIGHT, WIDTH) * config.dim * BYTES
 
 
 def _state() -> int:

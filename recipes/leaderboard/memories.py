@@ -22,6 +22,7 @@ import numpy as np
 import torch
 import tyro
 
+from memkit.cli.text import bytes_text
 from memkit.files.atomic import write_text
 from memkit.files.json_files import read_json, write_json
 from memkit.metrics import bootstrap
@@ -107,7 +108,7 @@ def page_text(measured: dict[str, Any], rows: Sequence[ProbeResult]) -> str:
             choice.name,
             choice.use,
             choice.training,
-            _size(choice.held()) + (", constant" if choice.constant else ""),
+            bytes_text(choice.held()) + (", constant" if choice.constant else ""),
             _ratio(milliseconds, choice.mechanism, "step"),
             _ratio(milliseconds, choice.mechanism, "once"),
             *accuracies,
@@ -143,13 +144,6 @@ def _ratio(milliseconds: dict[str, dict[str, list[float]]], mechanism: str | Non
     of = [np.array(milliseconds[mechanism][part]), np.array(milliseconds["none"]["step"])]
     found = bootstrap(lambda a, b: float(np.median(a) / np.median(b)), *of)
     return f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]"
-
-
-def _size(count: int) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} B"
 
 
 if __name__ == "__main__":

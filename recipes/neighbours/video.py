@@ -11,6 +11,7 @@ from torch import Tensor
 from memkit.backbones import Sizes, WanBackbone, adapter_of
 from memkit.generation import FrameSampler, frame_noise, synchronous
 from memkit.injectors import KVCache, frame_bytes
+from memkit.streaming.budget import latent_size
 
 Latents = Float[Tensor, "1 channels frames height width"]
 
@@ -46,9 +47,7 @@ class Video:
 
     def noise(self, positions: range | None = None, kind: str = "noise") -> Latents:
         """Noise of the frames at ``positions``, by default of the video: the same for every method."""
-        form, vae = self.backbone.video_format, self.backbone.pipeline().vae.config
-        size = form.height // vae.scale_factor_spatial, form.width // vae.scale_factor_spatial
-        shape = self.backbone.transformer.config.in_channels, *size
+        shape = self.backbone.transformer.config.in_channels, *latent_size(self.backbone)
         at = range(self.frames) if positions is None else positions
         return frame_noise([self.seed], kind, at, shape).to(self.backbone.device)
 
@@ -64,8 +63,7 @@ class Video:
 
     def cache(self, frames: int) -> KVCache:
         """A cache for so many latent frames."""
-        height, width = self.noise(range(1)).shape[3:]
-        one = frame_bytes(self.backbone.transformer, height, width)
+        one = frame_bytes(self.backbone.transformer, *latent_size(self.backbone))
         return KVCache(frames * one * len(self.branches), self.branches)
 
     def generator(self) -> torch.Generator:

@@ -62,6 +62,7 @@ def test_token_counts_of_the_presets(name, latents, tokens, dim):
     assert (full.latent_channels, full.dim) == (latents[0], dim)
     thin = dataclasses.replace(full, hidden=8, width=24, layers=1, dim=8)  # same strides, small widths
     assert build(thin)(torch.zeros(1, 1, *latents)).tokens.shape == (1, tokens, 8)
+    assert thin.tokens(*latents[1:]) == tokens
 
 
 @few

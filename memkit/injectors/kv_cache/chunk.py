@@ -31,10 +31,8 @@ class ChunkPass:
         self.attention: dict[int, Tensor] = {}
         """Of each layer, the share of the chunk's attention on each frame that it reads, where a score needs it."""
         self._pending: dict[int, tuple[Tensor, Tensor]] = {}
-        self._contexts: tuple[str | None, str | None] = (
-            None,
-            None,
-        )  # cache_context of the first named pass, of the last
+        self._contexts: tuple[str | None, str | None] = (None, None)
+        """The cache_context of the first named pass, and of the last."""
         if read is None:
             self.read = tuple(p for p in branch.positions if p not in positions)
         else:
