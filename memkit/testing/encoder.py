@@ -35,6 +35,7 @@ def check_encoder(
     tolerance: float = 1e-5,
     examples: int = 8,
     seed: int = 0,
+    shrink: bool = True,
 ) -> Report:
     """Check an encoder, such as a `MemoryEncoder`, on clips and masks of many shapes.
 
@@ -55,6 +56,7 @@ def check_encoder(
         tolerance: largest difference between tokens that are equal but for rounding, in shares of the largest value.
         examples: largest number of inputs drawn for each property.
         seed: determines the inputs.
+        shrink: look for the smallest input that fails, which takes many more calls.
 
     Raises:
         CheckFailed: a property does not hold.
@@ -67,7 +69,7 @@ def check_encoder(
         raise InputError(f"inputs is {shown(inputs)}; give a strategy, such as memkit.testing.clips().")
     channels = getattr(getattr(encoder, "config", None), "latent_channels", 16)
     drawn = clips(channels) if inputs is None else inputs
-    properties = Properties("check_encoder", type(encoder).__name__, seed, examples)
+    properties = Properties("check_encoder", type(encoder).__name__, seed, examples, shrink)
     with evaluating(encoder):
         with torch.no_grad():
             _check_tokens(properties, encoder, drawn, tolerance)

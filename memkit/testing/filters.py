@@ -35,6 +35,7 @@ def check_filters(
     dtype: torch.dtype = torch.float64,
     examples: int = 20,
     seed: int = 0,
+    shrink: bool = True,
 ) -> Report:
     """Check a pair of filters over time, height and width: they divide a clip into two bands, and change nothing else.
 
@@ -56,6 +57,7 @@ def check_filters(
         dtype: of the clips. Errors are at most 1e-13 in float64, relative to clips of unit variance, 1e-6 in float32.
         examples: largest number of clips drawn for each property.
         seed: determines the clips.
+        shrink: look for the smallest input that fails, which takes many more calls.
 
     Raises:
         CheckFailed: a property does not hold.
@@ -69,7 +71,7 @@ def check_filters(
     check_number("slow", slow, 0, 1)
     check_number("fast", fast, 0, 1)
     check_number("separation_db", separation_db, 0, 1000)
-    properties = Properties("check_filters", f"{low}, {high}", seed, examples)
+    properties = Properties("check_filters", f"{low}, {high}", seed, examples, shrink)
     pair, limit = {"low-pass": low, "high-pass": high}, TOLERANCE[dtype]
     clips = st.builds(
         lambda seed, size, batch: normal(seed, *batch, *size, dtype=dtype),

@@ -22,6 +22,7 @@ def check_retriever(
     ranks: bool = True,
     examples: int = 20,
     seed: int = 0,
+    shrink: bool = True,
 ) -> Report:
     """Check a retriever, such as a subclass of `memkit.retrievers.Retriever`, by its hits for some queries.
 
@@ -39,6 +40,7 @@ def check_retriever(
             ``FOVRetriever(select="cover")``: then excluded clips must be absent, and the rest may be any.
         examples: largest number of calls drawn for each property.
         seed: determines the calls.
+        shrink: look for the smallest input that fails, which takes many more calls.
 
     Raises:
         CheckFailed: a property does not hold.
@@ -49,7 +51,7 @@ def check_retriever(
     queries = check_list("queries", queries, "at least two queries")
     if len(queries) < 2:
         raise InputError(f"check_retriever got {len(queries)} queries; give at least two.")
-    properties = Properties("check_retriever", type(retriever).__name__, seed, examples)
+    properties = Properties("check_retriever", type(retriever).__name__, seed, examples, shrink)
     _check_hits(properties, retriever, queries)
     whole = [retriever(query, _MANY) for query in queries]
     if max(len(hits.ids) for hits in whole) < 2:

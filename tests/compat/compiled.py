@@ -1,13 +1,12 @@
 """torch.compile with everything that attaches; run by test_compiled.py in an interpreter of its own.
 
-The run-time checks of shapes, which torch.compile cannot trace, are off there. Takes the name of a row and prints, as
-JSON by cell, the largest difference from the model that is not compiled, or the error.
+The run-time checks of shapes, which torch.compile cannot trace, are off there. Prints, as JSON by row and cell, the
+largest difference from the model that is not compiled, or the error.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -77,4 +76,4 @@ if __name__ == "__main__":
     with torch.no_grad():
         cells = [(name, warm) for name in ATTACHABLES for warm in (True, False)]
         found = {f"{name}-{'compiled' if warm else 'attached'}_first": (name, warm) for name, warm in cells}
-        print(json.dumps({cell: measured(sys.argv[1], *how) for cell, how in found.items()}))
+        print(json.dumps({row: {cell: measured(row, *how) for cell, how in found.items()} for row in COMPILED}))

@@ -57,7 +57,7 @@ def test_low_and_high_are_a_pair_of_filters_whatever_their_settings(config, time
         return LowPass(**config | changed), HighPass(**config | changed)
 
     pair = LowPass(**config), HighPass(**config)
-    check_filters(*pair, with_cutoff=with_cutoff, slow=1 / 24, separation_db=0.0, examples=8)
+    check_filters(*pair, with_cutoff=with_cutoff, slow=1 / 24, separation_db=0.0, examples=4)
 
 
 @pytest.mark.parametrize("name", SEPARATION)

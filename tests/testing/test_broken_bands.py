@@ -1,5 +1,7 @@
 """Whose low tokens follow slow content and whose high tokens fast content: memkit's encoder, and not the release's."""
 
+import re
+
 import pytest
 import torch
 
@@ -26,10 +28,10 @@ def test_the_branches_of_our_encoder_are_separate(seed, shape):
 @pytest.mark.parametrize("name", ["dit_mem", "no-filter", "lowpass-only", "highpass-only"])
 @pytest.mark.parametrize("seed", range(2))
 def test_those_of_the_release_and_of_the_controls_are_not(seed, name):
-    with pytest.raises(CheckFailed, match=r"selectivity of the (low|high) tokens.*their mean -?\d\.\d dB") as caught:
+    with pytest.raises(CheckFailed, match="selectivity of the (low|high) tokens") as caught:
         check_disentanglement(build(name, seed), seed=seed)
     assert caught.value.failed.figure < 6
-    mean = check_disentanglement(build(name, seed), seed=seed, least_db=-99.0).figures["mean selectivity"]
+    mean = float(re.findall(r"their mean (-?\d+\.\d) dB", str(caught.value))[0])
     assert mean < 3.5 if name == "dit_mem" else abs(mean) < 1  # two equal branches have none at all
 
 

@@ -72,7 +72,7 @@ BROKEN = {
 def test_a_broken_pair_is_named_by_its_property(name):
     low, high, says = BROKEN[name]
     with pytest.raises(CheckFailed, match=says) as caught:
-        check_filters(low, high)
+        check_filters(low, high, shrink=False)
     assert isinstance(caught.value, AssertionError) and "(at " in str(caught.value)
     assert caught.value.failed is not None and not caught.value.failed.holds
 
@@ -88,7 +88,7 @@ def test_a_cut_off_that_works_the_wrong_way_round_is_found():
         return LowPass(0.7 - cutoff, 0.7 - cutoff), HighPass(0.7 - cutoff, 0.7 - cutoff)
 
     with pytest.raises(CheckFailed, match="monotone in the cut-off"):
-        check_filters(LOW, HIGH, with_cutoff=wrong)
+        check_filters(LOW, HIGH, with_cutoff=wrong, shrink=False)
     assert "monotone in the cut-off (give with_cutoff=)" in check_filters(LOW, HIGH).not_checked
 
 

@@ -1,0 +1,76 @@
+"""The page of the performance table, written from the rows that were measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.performance.rows import Row
+
+TITLES = {
+    "memory_tokens": "Memory tokens in self-attention",
+    "kv_cache": "KV cache",
+    "teacher_forcing": "Teacher forcing",
+    "query_layers": "Query layers",
+    "encoder_training": "Training an encoder",
+    "imports": "Imports",
+    "scaling": "Scaling",
+}
+"""Headings of the subjects, in the order of the page."""
+
+INTRODUCTION = """# Performance
+
+What memory costs, as ratios that one command measures: `make bench`. All variants of a row take turns in one process,
+so that other load affects them alike. A figure is a ratio of medians with its 95 % interval (bootstrap over rounds).
+The *limit* is the same ratio by arithmetic alone, of operations or bytes, and *of limit* is the figure divided by it.
+A row without a target states what is measured.
+
+`make bench` writes [performance.json](performance.json) and this page; `python -m benchmarks.performance --only
+kv_cache` measures single subjects anew. With a CUDA device it also measures time, peak memory and achieved throughput
+there, in less than 8 minutes.
+"""
+
+
+def page_text(measured: Mapping[str, Mapping[str, Any]]) -> str:
+    """The page, of ``{device: {"machine": text, "subjects": {name: [fields of a row]}}}``."""
+    parts = [INTRODUCTION]
+    for device, found in measured.items():
+        parts.append(f"## {'On a GPU' if device == 'cuda' else 'On a CPU'}\n\nMachine: {found['machine']}.\n")
+        for name, title in TITLES.items():
+            if name in found["subjects"]:
+                parts.append(f"### {title}\n\n{_table([Row(**fields) for fields in found['subjects'][name]])}")
+    return "\n".join(parts)
+
+
+def _table(rows: Sequence[Row]) -> str:
+    head = ["claim", "figure", "95 %", "target", "met", "limit", "of limit", "times"]
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    for row in rows:
+        unit = f" {row.unit}" if row.unit else ""
+        sign = "≥" if row.at_least else "≤"
+        met = {None: "", True: "yes", False: "**no**"}[row.met]
+        cells = [
+            row.claim,
+            f"{number(row.value)}{unit}",
+            "" if row.low == row.high else f"{number(row.low)}–{number(row.high)}",
+            "" if row.target is None else f"{sign} {number(row.target)}{unit}",
+            met,
+            "" if row.limit is None else f"{number(row.limit)} ({row.limit_from})",
+            "" if not row.limit else f"{row.value / row.limit:.2f}",
+            "; ".join(f"{name} {_figures(figures)}" for name, figures in row.details.items()),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _figures(figures: Mapping[str, float]) -> str:
+    names = {"ms": "ms", "s": "s", "peak_mb": "MB at most", "gb_per_s": "GB/s", "gflop_per_s": "Gflop/s"}
+    return ", ".join(f"{number(value)} {names.get(name, name)}" for name, value in figures.items())
+
+
+def number(value: float) -> str:
+    """With three significant digits, and without an exponent."""
+    if not math.isfinite(value) or value == 0:
+        return f"{value:g}"
+    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"

@@ -1,0 +1,61 @@
+"""MemLearner's query layers over nine chunks of context against the whole context in the sequence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import WanTransformer3DModel
+
+from benchmarks.performance.rows import Bench, Row, Variant
+from memkit.injectors import FrameContext, FrameContextConfig, QueryLayers, QueryLayersConfig
+
+FRAMES, CONTEXT, SIDE = 20, 180, 8
+"""Latent frames of a chunk and of its context (nine chunks), and cells of a side; 2×2 cells are a token."""
+HEADS, BLOCKS, LAYERS = 4, 12, 2
+
+
+def rows(bench: Bench) -> list[Row]:
+    """Time the first denoising step of a chunk, which runs the context, and a later one, which has it cached."""
+    torch.manual_seed(0)
+    width = 64 * HEADS
+    sizes: dict[str, Any] = {"num_attention_heads": HEADS, "attention_head_dim": 64, "ffn_dim": 4 * width}
+    model = WanTransformer3DModel(num_layers=BLOCKS, text_dim=64, **sizes).to(bench.device, bench.dtype)
+    model.eval().requires_grad_(False)
+    x = torch.randn(1, 16, FRAMES, SIDE, SIDE).to(bench.device, bench.dtype)
+    context = torch.randn(1, 16, CONTEXT, SIDE, SIDE).to(bench.device, bench.dtype)
+    text = torch.randn(1, 16, 64).to(bench.device, bench.dtype)
+    t = torch.tensor([500], device=bench.device)
+    query = QueryLayers(QueryLayersConfig(width, BLOCKS, LAYERS)).to(bench.device, bench.dtype)
+    beside = FrameContext(FrameContextConfig.of(model)).to(bench.device, bench.dtype)
+
+    @torch.no_grad()
+    def step() -> None:
+        model(x, t, text, return_dict=False)
+
+    def first() -> None:
+        with query.attach(model) as attached, attached.chunk(context):
+            step()
+
+    def in_sequence() -> None:
+        with beside.attach(model) as attached, attached.chunk(context):
+            step()
+
+    tokens, past = (n * (SIDE // 2) ** 2 for n in (FRAMES, CONTEXT))
+    whole = _operations(width, tokens + past, tokens + past, BLOCKS)
+    with query.attach(model) as attached, attached.chunk(context):
+        step()  # from here on the context is cached
+        later = bench.turns({"later step": Variant(step, _operations(width, 2 * tokens, 2 * tokens + past, BLOCKS))})
+    times = bench.turns({"first step": Variant(first), "all in sequence": Variant(in_sequence, whole)})
+    both = type(times)(
+        {**times.variants, **later.variants}, {**times.seconds, **later.seconds}, {**times.peaks, **later.peaks}
+    )
+    name = "Query layers, context of nine chunks / all in the sequence"
+    return [
+        times.row(f"{name}, first step of a chunk", "first step", "all in sequence", target=0.36),
+        both.row(f"{name}, later steps", "later step", "all in sequence", target=0.12),
+    ]
+
+
+def _operations(width: int, queries: int, keys: int, blocks: int) -> float:
+    return blocks * (queries * 2 * 14 * width**2 + 4 * queries * keys * width)
