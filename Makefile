@@ -1,5 +1,6 @@
 # make demo: set everything up, run the main job, leave out/demo/report.html
 # make test: set everything up, check style and types, pass the tests
+# make bench: measure what memory costs, refresh docs/performance.md
 # make torture: damage files, interrupt writers and give bad inputs for MINUTES; print what came of it
 PYTHON ?= python3
 VENV := .venv
@@ -7,7 +8,7 @@ BIN := $(VENV)/bin
 SEED ?= $(shell date +%Y%m%d)
 MINUTES ?= 10
 
-.PHONY: demo test types suite torture setup clean
+.PHONY: demo test types suite bench torture setup clean
 
 demo: setup
 	$(BIN)/memkit demo --out out/demo
@@ -22,6 +23,9 @@ types: setup
 
 suite: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --durations 15
+
+bench: setup
+	$(BIN)/python -m benchmarks.performance
 
 torture: setup
 	$(BIN)/python -m tests.faults --seed $(SEED) --minutes $(MINUTES)

@@ -88,11 +88,11 @@ class Bench:
         run()
         return clock() - began
 
-    def turns(self, variants: Mapping[str, Variant]) -> Times:
-        """Run each variant once to warm up, and then in turn, ``rounds`` times."""
+    def turns(self, variants: Mapping[str, Variant], most: int | None = None) -> Times:
+        """Run each variant once to warm up, and then in turn, ``rounds`` times, or at ``most`` so many."""
         found: dict[str, list[float]] = {name: [] for name in variants}
         peaks = {name: self._peak(variant) for name, variant in variants.items()}
-        for _ in range(self.rounds):
+        for _ in range(self.rounds if most is None else min(self.rounds, most)):
             for name, variant in variants.items():
                 found[name].append(self.seconds(variant.run))
         return Times(variants, {name: np.array(values) for name, values in found.items()}, peaks)

@@ -175,8 +175,7 @@ class _Register:
     def add(self, attachment: Attached) -> None:
         parts = [attachment.part(self.model, i) for i in range(len(self.blocks))]
         _check_compatible(parts[0], [row[0] for row in self._parts.values()])
-        check_runnable(self.model, [attachment])
-        reset_caches(self.model)
+        reset_caches(self.model, check_runnable(self.model, [attachment]))
         self.attached.append(attachment)
         self._parts[attachment] = parts
         self._update_processors()

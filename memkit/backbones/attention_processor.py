@@ -71,10 +71,10 @@ class GroupedSelfAttention:
         self.inner = inner
         self.adapter = adapter
         self.block = block
-        self.injections = tuple(part for part in parts if isinstance(part, Injection))
-        self.positioning = next((part for part in parts if isinstance(part, Positioning)), None)
-        self.routing = next((part for part in parts if isinstance(part, Routing)), None)
-        self.grouping = next((part for part in parts if isinstance(part, Grouping)), None)
+        self.injections = tuple(part for part in parts if _has_role(type(part), Injection))
+        self.positioning = next((part for part in parts if _has_role(type(part), Positioning)), None)
+        self.routing = next((part for part in parts if _has_role(type(part), Routing)), None)
+        self.grouping = next((part for part in parts if _has_role(type(part), Grouping)), None)
 
     @property
     def _attention_backend(self) -> Any:
@@ -178,6 +178,12 @@ class GroupedSelfAttention:
                 f"needs ({error}); call transformer.set_attention_backend('native') or, for weights of "
                 "ln(n), attach memory.expand()."
             ) from error
+
+
+@cache
+def _has_role(kind: type, role: type) -> bool:
+    """Whether parts of a class have a role. Asked once per class: for a protocol it takes as long as a small layer."""
+    return issubclass(kind, role)
 
 
 def _tables_of(groups: Groups, q: Tensor, k: Tensor, v: Tensor) -> list[Table]:

@@ -27,8 +27,15 @@ class Needs(Protocol):
     differs_by_pass: ClassVar[bool]
 
 
-def check_runnable(model: Any, attachments: Sequence[Needs]) -> None:
-    """Raise `MemkitError` if the model has a feature enabled with which the attachments would give wrong results."""
+Caches = Sequence[tuple[nn.Module, ModelHook]]
+"""The hooks of diffusers' caches, and the modules that have them."""
+
+
+def check_runnable(model: Any, attachments: Sequence[Needs]) -> Caches:
+    """Raise `MemkitError` if the model has a feature enabled with which the attachments would give wrong results.
+
+    Returns the caches that are enabled, for `reset_caches`.
+    """
     kinds = " and ".join(attachment.kind for attachment in attachments)
     if getattr(model, "_parallel_config", None) is not None:
         raise MemkitError(
@@ -36,7 +43,8 @@ def check_runnable(model: Any, attachments: Sequence[Needs]) -> None:
             "on each part as if it were whole. Load it without a parallel_config; to use several GPUs, run one video "
             "on each, or shard the weights with FSDP2."
         )
-    for hook in (hook for _, hook in _caches(model)):
+    caches = tuple(_caches(model))
+    for _, hook in caches:
         for attachment in attachments:
             if attachment.needs_every_block:
                 raise MemkitError(
@@ -49,6 +57,7 @@ def check_runnable(model: Any, attachments: Sequence[Needs]) -> None:
                     f"{attachment.kind} shows memory to one only: it would reuse the attention of another pass. Use a "
                     "cache that keeps them apart, such as FirstBlockCacheConfig, or transformer.disable_cache()."
                 )
+    return caches
 
 
 def refuse_cache(model: nn.Module, what: str) -> None:
@@ -69,9 +78,9 @@ def refuse_other_tokens(kind: str, frames: int, tokens: int, found: int, carrier
         )
 
 
-def reset_caches(model: nn.Module) -> None:
-    """Forget what diffusers' caches kept; a ``cache_context`` that is open stays open."""
-    for module, hook in _caches(model):
+def reset_caches(model: nn.Module, caches: Caches | None = None) -> None:
+    """Forget what diffusers' caches kept, by default all of the model; a ``cache_context`` that is open stays open."""
+    for module, hook in tuple(_caches(model)) if caches is None else caches:
         managers = _state_managers(hook)
         contexts = [manager._context for manager in managers]
         hook.reset_state(module)
@@ -80,12 +89,21 @@ def reset_caches(model: nn.Module) -> None:
 
 
 def _caches(model: nn.Module) -> Iterator[tuple[nn.Module, ModelHook]]:
-    """The stateful hooks of the model's modules; caches have no public list."""
-    for module in model.modules():
-        registry = vars(module).get("_diffusers_hook")
-        for hook in () if registry is None else tuple(registry.hooks.values()):
-            if hook._is_stateful:
-                yield module, hook
+    """The stateful hooks of the model's modules; caches have no public list.
+
+    All modules are looked at in each forward pass, so this is a bare loop: `nn.Module.modules` takes four times as
+    long.
+    """
+    modules = [model]
+    while modules:
+        module = modules.pop()
+        own = vars(module)
+        if "_diffusers_hook" in own:
+            for hook in tuple(own["_diffusers_hook"].hooks.values()):
+                if hook._is_stateful:
+                    yield module, hook
+        if own["_modules"]:
+            modules += [child for child in own["_modules"].values() if child is not None]
 
 
 def _state_managers(hook: ModelHook) -> list[StateManager]:
