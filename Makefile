@@ -1,5 +1,6 @@
 # make demo: set everything up, run the main job, leave out/demo/report.html
 # make test: set everything up, check style and types, pass the tests
+# make docs: build the documentation as a site, out/site/index.html
 # make bench: measure what memory costs, refresh docs/performance.md
 # make torture: damage files, interrupt writers and give bad inputs for MINUTES; print what came of it
 PYTHON ?= python3
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 SEED ?= $(shell date +%Y%m%d)
 MINUTES ?= 10
 
-.PHONY: demo test types suite bench torture setup clean
+.PHONY: demo test types suite docs bench torture setup clean
 
 demo: setup
 	$(BIN)/memkit demo --out out/demo
@@ -16,13 +17,16 @@ demo: setup
 test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(MAKE) --jobs 2 types suite
+	$(MAKE) --jobs 3 types docs suite
 
 types: setup
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 suite: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --durations 15
+
+docs: setup
+	$(BIN)/mkdocs build --quiet
 
 bench: setup
 	$(BIN)/python -m benchmarks.performance

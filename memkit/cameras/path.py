@@ -29,8 +29,7 @@ class CameraPath:
 
     Attributes:
         c2w: camera to world, OpenCV axes. The world has the first camera's axes, the path's mean position as origin,
-        and the
-            path's largest radius as unit.
+            and the path's largest radius as unit.
         focal: fx over the image's width, fy over its height; 0 if unknown.
         centre: cx over the image's width and cy over its height, from the middle of the image; None if unknown. Only
             `PRoPE` takes it, and only if asked to.

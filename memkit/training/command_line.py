@@ -17,7 +17,9 @@ from memkit.errors import MemkitError
 from memkit.training.settings import DataSettings, RunSettings, SampleSettings, TrainSettings
 
 AnyCommand = TypeVar("AnyCommand")
-SAMPLES, TRAINS, PREPARES = (SampleSettings,), (TrainSettings,), (DataSettings,)
+SAMPLES = (SampleSettings,)
+TRAINS = (TrainSettings,)
+PREPARES = (DataSettings,)
 """Groups of settings that ``--help`` shows besides those of a run: the class variable ``shows`` of a command."""
 
 

@@ -48,7 +48,12 @@ def attend_with(
         timestep: t = 1000·σ in [0, 1000], [B].
         text: text embeddings.
         context: latents of the context frames to rank.
-        query, positions, context_positions, cameras, context_cameras, annotation: see `AttachedQueries.chunk`.
+        query: noise for Q; see `AttachedQueries.chunk`, as for the other arguments.
+        positions: positions of the frames of P.
+        context_positions: positions of the context frames.
+        cameras: poses of the frames of P.
+        context_cameras: poses of the context frames.
+        annotation: kind of the poses.
 
     Raises:
         InputError: arguments do not fit each other, as in ``chunk``, or the transformer has other query layers.
