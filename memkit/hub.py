@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 from typing import TypedDict
 
@@ -30,6 +32,14 @@ class HubOptions(TypedDict, total=False):
     """Whether to fetch the files again even if the cache has them."""
 
 
+def shipped_folder(name: object) -> Path | None:
+    """The folder of the weights that memkit ships under this name, such as "tiny-wan"; None if there are none."""
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z-]*", name):
+        return None
+    folder = Path(str(resources.files("memkit") / "weights" / name))
+    return folder if folder.is_dir() else None
+
+
 def find_folder(
     folder_or_id: str | os.PathLike[str],
     files: Sequence[str],
@@ -41,13 +51,16 @@ def find_folder(
     local_files_only: bool = False,
     force_download: bool = False,
 ) -> Path:
-    """The local folder itself or, where there is none, that of the files fetched from the Hugging Face Hub.
+    """The local folder itself; where there is none, that of the weights that memkit ships under this name; where there
+    are none either, that of the files fetched from the Hugging Face Hub.
 
     Raises `InputError` where there is neither.
     """
     if not isinstance(folder_or_id, str | os.PathLike) or not str(folder_or_id):
         raise InputError(f"{folder_or_id!r} is no folder; give one with {', '.join(files[:2])}, or the id of one.")
     folder, subfolder = Path(folder_or_id), subfolder or None
+    if not folder.is_dir() and (own := shipped_folder(folder_or_id)) is not None:
+        return own
     if not folder.is_dir():
         from huggingface_hub import snapshot_download
 

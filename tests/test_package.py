@@ -1,6 +1,7 @@
 """What a user meets first: the import, the public names, the README's example."""
 
 import ast
+import contextlib
 import json
 import re
 import subprocess
@@ -11,7 +12,8 @@ import pytest
 import torch
 
 import memkit
-from tests.helpers.random_wan import random_pipeline
+from memkit.hub import find_folder, shipped_folder
+from tests.helpers.random_wan import write_random_pipeline
 
 ROOT = Path(__file__).parents[1]
 
@@ -58,27 +60,50 @@ def test_the_package_is_typed():
     assert (Path(memkit.__file__).parent / "py.typed").exists()
 
 
-def test_the_readmes_example_runs(tmp_path, monkeypatch):
-    """The code of the README with the hub's model replaced by a small random one, and nothing else."""
+def readme_example(folder, code):
+    """Run the code of the README in a folder, in fewer steps; returns its names."""
+    few = code.replace("generate_video(backbone, prompt)", "generate_video(backbone, prompt, steps=2)")
+    assert few != code
+    with contextlib.chdir(folder):
+        exec(few, names := {})
+    assert type(names["backbone"].transformer.blocks[0].attn1.processor).__name__ == "WanAttnProcessor"
+    return names
+
+
+def bank_of_balls(folder, height):
+    torch.manual_seed(0)
+    with memkit.MemoryBank.create(folder) as bank:
+        for i, planet in enumerate(("Sol", "Odin", "Mira", "Rhea", "Pax", "Nova")):
+            bank.add(f"clip{i}", torch.randn(16, 5, height, height), f"a ball falls on planet {planet}", f"video{i}")
+
+
+def test_the_readmes_example_runs_as_it_is_and_with_one_line_changed(tmp_path):
+    """On tiny-wan as it is written, and on another model by the line that names model, bank and encoder."""
     code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     assert code is not None
-    torch.manual_seed(0)
-    with memkit.MemoryBank.create(tmp_path / "bank") as bank:
-        for i in range(6):
-            bank.add(f"clip{i}", torch.randn(16, 3, 4, 4), f"a ball of colour {i} falls", source=f"video{i}")
+    bank_of_balls(tmp_path / "out" / "demo" / "bank", 8)
+    names = readme_example(tmp_path, code[1])
+    assert names["hits"].ids[0] == "clip2" and len(names["hits"].ids) == 5
+    assert names["memory"].tokens.shape[0] == 1 and names["video"].shape == (17, 64, 64, 3)
+    bank_of_balls(tmp_path / "bank", 4)
     config = memkit.FrequencyEncoder.config_class(
         dim=48, hidden=16, width=48, heads=2, layers=1, stem_stride=(1, 2, 2), patch=(1, 2, 2)
     )
-    memkit.FrequencyEncoder(config).save_pretrained(tmp_path / "runs" / "dit-mem")
-    random_pipeline().save_pretrained(tmp_path / "wan")
-    source = code[1].replace("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", str(tmp_path / "wan"))
-    source = source.replace("Alibaba-NLP/gte-base-en-v1.5", "minilm").replace(
-        "pipe(prompt)", "pipe(prompt, height=32, width=32, num_frames=9, num_inference_steps=2)"
-    )
+    memkit.FrequencyEncoder(config).save_pretrained(tmp_path / "runs" / "dit-mem" / "encoder")
+    write_random_pipeline(tmp_path / "wan")
+    lines = [
+        'model, clips, encoder = "wan", "bank", "runs/dit-mem/encoder"' if line.startswith("model, ") else line
+        for line in code[1].splitlines()
+    ]
+    assert readme_example(tmp_path, "\n".join(lines))["video"].shape == (9, 32, 32, 3)
+
+
+def test_weights_that_are_shipped_are_found_by_their_name(tmp_path, monkeypatch):
+    assert {folder.name for folder in (ROOT / "memkit" / "weights").iterdir() if shipped_folder(folder.name)} == {
+        *("tiny-wan", "tiny-gallery", "dit-mem-tiny", "dit-mem-tiny-falls")
+    }
+    for none in ("tiny", "../weights/tiny-wan", "Wan-AI/tiny-wan", "", None, Path("tiny-wan")):
+        assert shipped_folder(none) is None
+    (tmp_path / "dit-mem-tiny").mkdir()
     monkeypatch.chdir(tmp_path)
-    names = {"prompt": "a ball of colour 3 falls"}
-    exec(source, names)
-    assert names["hits"].ids[0] == "clip3" and len(names["hits"].ids) == 5
-    assert names["memory"].tokens.shape[0] == 1
-    assert names["video"].shape == (9, 32, 32, 3)
-    assert type(names["pipe"].transformer.blocks[0].attn1.processor).__name__ == "WanAttnProcessor"
+    assert find_folder("dit-mem-tiny", ("config.json",)) == Path("dit-mem-tiny")  # a folder of one's own comes first

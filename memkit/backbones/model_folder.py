@@ -27,6 +27,7 @@ from memkit.errors import FileError, InputError
 from memkit.files.json_files import read_json
 from memkit.files.models import RESTORE, check_floating, check_loaded, check_size, loading, weights_in
 from memkit.files.values import in_range
+from memkit.hub import shipped_folder
 
 INDEX_FILE = "model_index.json"
 CONFIG_FILE = "config.json"
@@ -36,11 +37,14 @@ Dtype = torch.dtype | None
 
 
 def find_pipeline(name: str | Path, local_files_only: bool = False) -> Path:
-    """The folder of a pipeline: ``name`` itself or, where there is none, what is fetched from the hub under this id."""
+    """The folder of a pipeline: ``name`` itself; where there is none, the weights that memkit ships under this name, or
+    what is fetched from the hub under this id."""
     if not isinstance(name, str | Path) or name == "":
         raise InputError(f"The model is {shown(name)}; give a diffusers folder or a hub id.")
     if Path(name).is_dir():
         return Path(name)
+    if (own := shipped_folder(name)) is not None:
+        return own
     with loading(repr(str(name)), "there is no such folder here: give a diffusers folder, or the id of one on the hub"):
         return Path(WanPipeline.download(str(name), local_files_only=local_files_only))
 
