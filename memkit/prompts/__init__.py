@@ -3,7 +3,7 @@
 from memkit.prompts.phygenbench import PhyGenBenchPrompt, plan_phygenbench, read_phygenbench
 from memkit.prompts.plan import PlannedVideo
 from memkit.prompts.prompt_list import Prompt, read_prompts, usable_prompts
-from memkit.prompts.vbench import plan_vbench, read_vbench
+from memkit.prompts.vbench import plan_vbench, read_augmented, read_vbench
 
 __all__ = [
     "PhyGenBenchPrompt",
@@ -11,6 +11,7 @@ __all__ = [
     "Prompt",
     "plan_phygenbench",
     "plan_vbench",
+    "read_augmented",
     "read_phygenbench",
     "read_prompts",
     "read_vbench",
