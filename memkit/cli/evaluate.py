@@ -170,9 +170,7 @@ class Evaluate:
         names += ("history_guidance", "budget", "seed")
         settings = {name: getattr(self, name) for name in names} | options | {"weights": fingerprint(*parts)}
         run = BenchmarkRun(benchmark, tasks, out, name, settings)
-        maker = method
-        if isinstance(method, ContextMethod):
-            sampling = self.sampling_steps, self.guidance_scale, self.negative_prompt, self.budget
-            maker = RolloutMaker(backbone, method, *sampling)
+        sampling = self.sampling_steps, self.guidance_scale, self.negative_prompt, self.budget
+        maker = RolloutMaker(backbone, method, *sampling) if isinstance(method, ContextMethod) else method
         run.generate(maker, self.seed, backbone.video_format.fps)
         return run

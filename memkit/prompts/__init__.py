@@ -1,4 +1,7 @@
-"""Prompts from a list or a CSV file, and those of published benchmarks with the file names of their videos."""
+"""Prompts from a list or a CSV file, and those of published benchmarks with the file names of their videos.
+
+`memkit.evaluation.benchmarks` generates the videos, and has the benchmarks that need more than prompts.
+"""
 
 from memkit.prompts.phygenbench import PhyGenBenchPrompt, plan_phygenbench, read_phygenbench
 from memkit.prompts.plan import PlannedVideo

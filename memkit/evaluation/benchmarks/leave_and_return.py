@@ -72,7 +72,6 @@ class LeaveAndReturn(Benchmark):
     fov_degrees: float = 70.0
 
     name: ClassVar[str] = "return"
-    scored: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.schedules if name not in SCHEDULES]:
@@ -132,6 +131,9 @@ class LeaveAndReturn(Benchmark):
         return Task(f"{name}/{REPLAY}", REPLAY, output, self._prompt(file), given=given, length=length)
 
     # -- scores --------------------------------------------------------------------------------------------------------
+
+    def is_scored(self, task: Task) -> bool:
+        return True
 
     def score(self, task: Task, video: UInt8[Tensor, "time height width 3"]) -> dict[str, float]:
         """``mse`` (0 to 255²), ``psnr`` (dB, 100 at most) and ``ssim``: last frame and picture, or all of a replay."""

@@ -61,7 +61,6 @@ class MemoBench(Benchmark):
     parts: tuple[str, ...] = ("synthetic", "real")
 
     name: ClassVar[str] = "memobench"
-    scored: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.frames is not None:
@@ -104,14 +103,19 @@ class MemoBench(Benchmark):
                 poses = place / "raw" / f"{name}_mapanything.npz"
                 yield Clip(name, f"Real/{name}", place / "FRAMES", row["prompt"], found.get(name), poses)
 
+    def is_scored(self, task: Task) -> bool:
+        return self._clip(task).phases is not None
+
+    def _clip(self, task: Task) -> Clip:
+        return next(clip for clip in self._clips if clip.id == task.id)
+
     def score(self, task: Task, video: UInt8[Tensor, "time height width 3"]) -> dict[str, float]:
         """``V psnr``, ``V ssim`` and so on: of each phase, its frames against those of the clip, as `pairs` has them.
 
         Raises `InputError` for a video of fewer than 6 frames.
         """
-        clip = next(clip for clip in self._clips if clip.id == task.id)
-        if clip.phases is None:
-            return {}
+        clip = self._clip(task)
+        assert clip.phases is not None
         files, scores = images_in(clip.frames), {}
         generated = longest_side(video, LONGEST_SIDE)
         height, width = generated.shape[1:3]

@@ -118,13 +118,13 @@ class BenchmarkRun:
         """Add scores that could not be computed before, and what the scorer needs beside the videos."""
         for task in self.tasks:
             row = self.store.rows.get((self.condition, task.id))
-            if self.benchmark.scored and row is not None and not row.scores:
+            if row is not None and not row.scores and self.benchmark.is_scored(task):
                 self._score(task)
         self.benchmark.finish(self.folder, self.tasks)
 
     def _score(self, task: Task) -> None:
         place, before = self.folder / task.file, self.store.rows.get((self.condition, task.id))
-        scores = self.benchmark.score(task, read_output(place)) if self.benchmark.scored else {}
+        scores = self.benchmark.score(task, read_output(place)) if self.benchmark.is_scored(task) else {}
         row = VideoRow(task.id, self.condition, task.group, task.prompt, task.file, hash_output(place), scores)
         if scores:
             self.benchmark.write_beside(self.folder, task, scores)

@@ -62,12 +62,10 @@ class Benchmark(ABC):
 
     Attributes:
         name: its name on the command line.
-        scored: whether any score is computed here; otherwise only the published scorer has scores.
         next_step: what to do with the folder of videos.
     """
 
     name: ClassVar[str]
-    scored: ClassVar[bool] = False
     next_step: ClassVar[str] = "the benchmark's own scorer on this folder; see docs/benchmarks.md"
 
     @abstractmethod
@@ -86,8 +84,12 @@ class Benchmark(ABC):
         """Name of the folder of all videos of a condition, which the scorer is given."""
         return condition
 
+    def is_scored(self, task: Task) -> bool:
+        """Whether `score` has scores of a video; otherwise, as by default, only the published scorer has."""
+        return False
+
     def score(self, task: Task, video: Frames) -> dict[str, float]:
-        """The scores of a video, as it was written; none by default."""
+        """The scores of a video, as it was written."""
         return {}
 
     def write_beside(self, folder: Path, task: Task, scores: Mapping[str, float]) -> None:

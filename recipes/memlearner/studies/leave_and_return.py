@@ -116,13 +116,18 @@ def measure(command: Returns) -> dict[tuple[str, str], ReturnRow]:
     settings["weights"] = fingerprint(backbone.transformer, method)
     rows = ResultStore(command.to / "returns.jsonl", settings, ReturnRow)
     evaluator = Evaluator(command, backbone)
-    evaluator.names = [f"test-{i:05d}" for i in range(command.rooms)]
+    evaluator.names = [_name(i) for i in range(command.rooms)]
     for schedule in SCHEDULES:
         for condition in (schedule, schedule + WITHOUT):
             for batch in rows.batches(condition, evaluator.names, command.at_once):
                 _generate(evaluator, method, condition, batch, rows)
         _add_controls(evaluator, schedule, rows)
     return dict(rows.rows)
+
+
+def _name(number: int) -> str:
+    """The name of a gallery without a figure."""
+    return f"test-{number:05d}"
 
 
 def _generate(
@@ -145,7 +150,7 @@ def _add_controls(evaluator: Evaluator, schedule: str, rows: ResultStore[ReturnR
     for name in rows.missing(conditions[-1], names):
         clip = clip_of(name, schedule, form)
         real, _ = truth(clip, form)
-        other, _ = truth(clip_of(names[(names.index(name) + 1) % len(names)], schedule, form), form)
+        other, _ = truth(clip_of(_name(names.index(name) + 1), schedule, form), form)
         videos = evaluator.through_autoencoder(real), real[:1].expand_as(real), other
         for condition, video in zip(conditions, videos, strict=True):
             rows.add(score(condition, clip, form, video, real))
