@@ -9,6 +9,7 @@
     memkit inspect FILE
     memkit probe my_module:MyMethod
     memkit plan --model wan2.1-t2v-14b --frames 81 --memory 5
+    memkit evaluate --benchmark mind --data MIND --method my_module:MyMethod
 
 Exit codes: 0 all well, 1 some items could not be used, 2 the command could not do its work, 130 interrupted.
 """
@@ -22,6 +23,7 @@ from typing import Annotated, Any
 import tyro
 
 from memkit.cli.bank import Bank
+from memkit.cli.evaluate import Evaluate
 from memkit.cli.inspect import Inspect
 from memkit.cli.plan import Plan
 from memkit.cli.probe import Probe
@@ -37,6 +39,7 @@ Command = (
     | Annotated[Inspect, tyro.conf.subcommand("inspect")]
     | Annotated[Probe, tyro.conf.subcommand("probe")]
     | Annotated[Plan, tyro.conf.subcommand("plan")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
 )
 
 
@@ -51,5 +54,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"memkit: {one_line(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("memkit: interrupted; what was encoded is kept, and the same command resumes from there", file=sys.stderr)
+        print("memkit: interrupted; what was done is kept, and the same command resumes from there", file=sys.stderr)
         return 130

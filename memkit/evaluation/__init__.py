@@ -1,4 +1,7 @@
-"""Evaluation: measured rows that survive interruption, tables with confidence intervals, studies of variants."""
+"""Evaluation: measured rows that survive interruption, tables with confidence intervals, studies of variants.
+
+Published benchmarks are in `memkit.evaluation.benchmarks`.
+"""
 
 from memkit.evaluation.results import ResultStore, check_settings, from_json, read_rows
 from memkit.evaluation.study import Study, StudyFlags, parallel_map, run_config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from memkit.errors import InputError
 from memkit.prompts.plan import PlannedVideo
@@ -25,12 +26,17 @@ def read_vbench(place: Path) -> dict[str, list[str]]:
     return {file.stem: _lines(file) for file in files}
 
 
-def _lines(file: Path) -> list[str]:
+def _texts(file: Path) -> list[str]:
+    """The lines of a file without the blanks around them; no last line after the newline at the end."""
     try:
         lines = file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file} cannot be read as UTF-8 text ({error}); download it again.") from error
-    prompts = [line.strip() for line in lines]
+    return [line.strip() for line in (lines if lines[-1].strip() else lines[:-1])]
+
+
+def _lines(file: Path) -> list[str]:
+    prompts = _texts(file)
     for n, prompt in enumerate(prompts, 1):
         long = len(prompt.encode()) > _LONGEST - len("-999")
         if long or "/" in prompt or "\0" in prompt:
@@ -43,10 +49,41 @@ def _lines(file: Path) -> list[str]:
     return found
 
 
+def read_augmented(original: Path, augmented: Path) -> dict[str, str]:
+    """What to generate for each original prompt: line i of one file for line i of the other, as VBench has them.
+
+    Of a prompt that occurs again, the first line counts (our reading: GPT's versions of the duplicates differ).
+
+    Raises `InputError` as `read_vbench`, and where the files have different numbers of lines or a line is blank in only
+    one of them.
+    """
+    if not original.is_file():
+        raise InputError(
+            f"{original} is no file; augmented prompts belong to the lines of one, such as all_dimension.txt."
+        )
+    lines, longer = _texts(original), _texts(augmented)
+    if len(lines) != len(longer):
+        raise InputError(
+            f"{original} has {len(lines)} lines and {augmented} {len(longer)}; give the files of one version."
+        )
+    found: dict[str, str] = {}
+    for n, (prompt, text) in enumerate(zip(lines, longer, strict=True), 1):
+        if bool(prompt) != bool(text):
+            raise InputError(f"Line {n} is blank in only one of {original} and {augmented}; download them again.")
+        if prompt:
+            found.setdefault(prompt, text)
+    return found
+
+
 def plan_vbench(
-    prompts: Mapping[str, Sequence[str]], seed: int, videos_per_prompt: int = VIDEOS_PER_PROMPT
+    prompts: Mapping[str, Sequence[str]],
+    seed: int,
+    videos_per_prompt: int = VIDEOS_PER_PROMPT,
+    augmented: Mapping[str, str] = MappingProxyType({}),
 ) -> list[PlannedVideo]:
     """``PROMPT-j.mp4`` for j from 0 up, made from seed + j; a prompt that occurs again is planned once.
+
+    With ``augmented`` texts (`read_augmented`), these are generated, and the files keep the original prompts' names.
 
     Raises `InputError` unless ``videos_per_prompt`` is from 1 to 1000.
     """
@@ -57,7 +94,7 @@ def plan_vbench(
         for text in dict.fromkeys(texts):
             categories.setdefault(text, []).append(category)
     return [
-        PlannedVideo(f"{text}-{j}", f"{text}-{j}.mp4", text, seed + j, tuple(names))
+        PlannedVideo(f"{text}-{j}", f"{text}-{j}.mp4", augmented.get(text, text), seed + j, tuple(names))
         for text, names in categories.items()
         for j in range(videos_per_prompt)
     ]

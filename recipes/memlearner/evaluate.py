@@ -130,7 +130,7 @@ class Evaluator:
         c2w, intrinsics = (torch.stack([getattr(at, f) for _, at in truths]) for f in ("c2w", "intrinsics"))
         attention = RolloutAttention(method)
         cameras, forget = Cameras(c2w, intrinsics), condition.endswith(WITHOUT)
-        videos = self._roll_out(list(clips), list(clips.values()), real, cameras, attention, forget)
+        videos = self.roll_out(list(clips), list(clips.values()), real, cameras, attention, forget)
         for i, (name, clip) in enumerate(clips.items()):
             row = self._score(name, condition, clip, videos[i], *attention.means(i))
             if self.names.index(name) < self.command.keep:
@@ -141,7 +141,7 @@ class Evaluator:
                     write_text(file.with_suffix(".json"), f"[{','.join(line_of(chunk) for chunk in shares)}]\n")
             rows.add(row)
 
-    def _roll_out(
+    def roll_out(
         self,
         names: Sequence[str],
         clips: Sequence[Clip],
@@ -212,10 +212,10 @@ class Evaluator:
             (real, _), count = truth(clip, self.form), clip.conditioning_frames(self.form)
             still = torch.cat([real[:count], real[count - 1 : count].expand(len(real) - count, -1, -1, -1)])
             rows.add(self._score(name, floor, clip, still))
-            rows.add(self._score(name, ceiling, clip, self._through_autoencoder(real)))
+            rows.add(self._score(name, ceiling, clip, self.through_autoencoder(real)))
 
     @torch.no_grad()
-    def _through_autoencoder(self, real: UInt8[Tensor, "frames h w 3"]) -> UInt8[Tensor, "frames h w 3"]:
+    def through_autoencoder(self, real: UInt8[Tensor, "frames h w 3"]) -> UInt8[Tensor, "frames h w 3"]:
         """Encode and decode the frames, chunk by chunk."""
         stride, out = self.form.num_frames - 1, [real[:1]]
         for start in range(0, len(real) - 1, stride):

@@ -17,7 +17,14 @@ from typing import Literal
 from memkit.errors import InputError
 from memkit.files.json_files import write_json
 from memkit.generation import VideoJob
-from memkit.prompts import PlannedVideo, plan_phygenbench, plan_vbench, read_phygenbench, read_vbench
+from memkit.prompts import (
+    PlannedVideo,
+    plan_phygenbench,
+    plan_vbench,
+    read_augmented,
+    read_phygenbench,
+    read_vbench,
+)
 from memkit.prompts.phygenbench import VIDEO_NAME
 from memkit.prompts.vbench import VIDEOS_PER_PROMPT
 from memkit.training import report_done, run_command
@@ -34,6 +41,9 @@ class Benchmarks(Command):
     """Benchmark whose videos to generate; its own code scores them."""
     prompts: Path | None = None
     """prompts.json of PhyGenBench; for VBench a folder of .txt files with one prompt per line, or one such file."""
+    augmented: Path | None = None
+    """File of longer prompts for VBench, line by line for those of --prompts, which is then one file. The videos keep
+    the names of the original prompts."""
     first: int = 0
     """Number of prompts per file, for a trial; 0 takes all."""
     videos_per_prompt: int = VIDEOS_PER_PROMPT
@@ -52,16 +62,18 @@ class Benchmarks(Command):
 
 def plan(options: Benchmarks) -> list[PlannedVideo]:
     """List all videos of the benchmark, from its prompt files."""
-    other = {"phygenbench": "videos_per_prompt", "vbench": "video_name"}[options.benchmark]
-    if getattr(options, other) != getattr(Benchmarks, other):
-        raise InputError(f"--{other.replace('_', '-')} is not for {options.benchmark}; leave it out.")
+    others = {"phygenbench": ("videos_per_prompt", "augmented"), "vbench": ("video_name",)}[options.benchmark]
+    for other in others:
+        if getattr(options, other) != getattr(Benchmarks, other):
+            raise InputError(f"--{other.replace('_', '-')} is not for {options.benchmark}; leave it out.")
     if options.prompts is None or options.first < 0:
         raise InputError(f"{options.benchmark} needs --prompts, its file or folder, and a --first of 0 or more.")
     count = options.first or None
     if options.benchmark == "phygenbench":
         return plan_phygenbench(read_phygenbench(options.prompts)[:count], options.config.seed, options.video_name)
     prompts = {category: texts[:count] for category, texts in read_vbench(options.prompts).items()}
-    return plan_vbench(prompts, options.config.seed, options.videos_per_prompt)
+    longer = {} if options.augmented is None else read_augmented(options.prompts, options.augmented)
+    return plan_vbench(prompts, options.config.seed, options.videos_per_prompt, longer)
 
 
 def main(options: Benchmarks) -> int:
