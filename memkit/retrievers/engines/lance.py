@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int
 
 from memkit.checks import check_whole
-from memkit.errors import FileError, InputError, MemkitError
+from memkit.errors import BankError, FileError, InputError, MemkitError
 from memkit.retrievers.engines.protocol import SavedIndex
 from memkit.retrievers.hits import Excluded
 from memkit.retrievers.saved_index import about_of, saved
@@ -69,7 +69,7 @@ class LanceDB:
         where = self._where(folder)
         if self.uri is None and not Path(where).exists():
             return None
-        with _typed(where):
+        with _typed(where, FileError if self.uri is None else BankError):
             database = self._connect(folder)
             names = set(_names(database))
             if self._about not in names:
@@ -222,8 +222,8 @@ def _not_in(column: str, values: Collection[str]) -> str:
 
 
 @contextmanager
-def _typed(where: str) -> Iterator[None]:
-    """Inside, what LanceDB raises for damaged or missing files becomes a `FileError` that names the place."""
+def _typed(where: str, kind: type[MemkitError] = FileError) -> Iterator[None]:
+    """Inside, what LanceDB raises for damaged or missing files becomes a typed error that names the place."""
     try:
         yield
     except MemkitError:
@@ -232,7 +232,7 @@ def _typed(where: str) -> Iterator[None]:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # of its library in Rust
             raise
         why = " ".join(str(error).split())[:300]
-        raise FileError(
+        raise kind(
             f"LanceDB cannot use {where} ({type(error).__name__}: {why}); check the place, or delete the index there, "
             "and it is built anew."
         ) from error

@@ -73,7 +73,8 @@ class Engine(Protocol):
         """What was saved; None if nothing was.
 
         Raises:
-            InputError: it is damaged or of another format.
+            InputError: it is damaged or of another format, and is built anew.
+            BankError: a database outside of the bank cannot be used, which is left as it is.
         """
         ...
 

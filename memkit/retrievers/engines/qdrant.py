@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int
 
 from memkit.checks import check_whole
-from memkit.errors import FileError, InputError, MemkitError
+from memkit.errors import BankError, FileError, InputError, MemkitError
 from memkit.retrievers.engines.protocol import SavedIndex
 from memkit.retrievers.hits import Excluded
 from memkit.retrievers.saved_index import about_of, saved
@@ -67,7 +67,7 @@ class Qdrant:
         where = self._where(folder)
         if self.location is None and not Path(where).exists():
             return None
-        with _typed(where):
+        with _typed(where, FileError if self.location is None else BankError):
             client, models = self._connect(folder), _models()
             if not client.collection_exists(self.collection):
                 return None
@@ -201,15 +201,15 @@ def _any_of(key: str, values: Collection[str]) -> Any:
 
 
 @contextmanager
-def _typed(where: str) -> Iterator[None]:
-    """Inside, what Qdrant raises for a damaged folder or an absent server becomes a `FileError` with the place."""
+def _typed(where: str, kind: type[MemkitError] = FileError) -> Iterator[None]:
+    """Inside, what Qdrant raises for a damaged folder or an absent server becomes a typed error with the place."""
     try:
         yield
     except MemkitError:
         raise
     except Exception as error:
         why = " ".join(str(error).split())[:300]
-        raise FileError(
+        raise kind(
             f"Qdrant cannot use {where} ({type(error).__name__}: {why}); check the server or the folder, which one "
             "process at a time can open; to build the index anew, delete it."
         ) from error
