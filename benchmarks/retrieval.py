@@ -6,7 +6,9 @@ Two sets of unit vectors: *clustered*, around 1 % as many centres with a cosine 
 on similar subjects are; and *uniform* on the sphere, the hardest case there is: nothing is near anything. Queries are
 drawn like the vectors. For each engine a process of its own opens the index that is saved in ``--folder`` (about 1.6 GB
 per set at the default size, removed at the end) and answers queries one at a time, in turn with the other process, so
-that other load meets both. A ratio is the median over rounds, with the 95 % interval of a bootstrap over rounds.
+that other load meets both. A ratio is the median over rounds, with the 95 % interval of a bootstrap over rounds. The
+memory of an index is what its process has resident after all queries beyond what it had before it opened the index:
+Python, torch and FAISS alone take 0.3 to 0.6 GB.
 
 ``--lancedb`` adds `LanceDB`, whose index takes minutes to build. See docs/scale.md for figures.
 """
@@ -162,15 +164,17 @@ def measure(kind: str, settings: Settings) -> dict[str, Any]:
         sizes = {name: server.close() for name, server in servers.items()}
     finally:
         shutil.rmtree(folder)
+    added = {name: sizes[name] - servers[name].before for name in servers}
     return {
         name: {
             "ms per query": round(1000 * float(np.median(times[name])), 2),
             "queries per second, ratio": ratio(times["exact"], times[name]),
             "recall@5": recall(found["exact"], found[name]),
             "seconds to open": round(servers[name].opened, 2),
-            "resident MB": round(sizes[name] / 1e6),
-            "of which before the opening": round(servers[name].before / 1e6),
-            "resident / exact": round(sizes[name] / sizes["exact"], 3),
+            "resident MB of the index": round(added[name] / 1e6),
+            "resident MB of the process": round(sizes[name] / 1e6),
+            "index / exact": round(added[name] / added["exact"], 3),
+            "process / exact": round(sizes[name] / sizes["exact"], 3),
             "seconds to build": round(seconds.get(name, 0.0), 1),
         }
         for name in engines
@@ -199,7 +203,7 @@ def rows(settings: Settings) -> list[dict[str, Any]]:
         table.append(row(f"{what}: queries per second, approximate / exact", value, low, high, "≥ 10"))
         table.append(row(f"{what}: recall@5", *figures["recall@5"], "≥ 0.98"))
         table.append(row(f"{what}: seconds to open", *[figures["seconds to open"]] * 3, "≤ 1"))
-        table.append(row(f"{what}: resident memory, approximate / exact", *[figures["resident / exact"]] * 3, "≤ 0.33"))
+        table.append(row(f"{what}: resident memory, approximate / exact", *[figures["index / exact"]] * 3, "≤ 0.33"))
     return table
 
 

@@ -62,7 +62,7 @@ class LanceDB:
                 )
             for name in names & {self.table, self._about}:
                 database.drop_table(name)
-            self._state(database, {"count": 0})  # first, so that the table is known as memkit's
+            self._state(database, {"count": 0}, "create")  # first, so that the table is known as memkit's
             return LanceIndex(self, database.create_table(self.table, schema=_schema(dim)), dim, where)
 
     def read(self, folder: Path) -> SavedIndex | None:
@@ -92,7 +92,7 @@ class LanceDB:
         assert isinstance(vectors, LanceIndex)
         with _typed(self._where(folder)):
             vectors.update_index()
-            self._state(self._connect(folder), about_of(index) | {"count": len(vectors)})
+            self._state(self._connect(folder), about_of(index) | {"count": len(vectors)}, "overwrite")
 
     @property
     def _about(self) -> str:
@@ -108,9 +108,9 @@ class LanceDB:
         options = None if self.storage_options is None else dict(self.storage_options)
         return import_lancedb().connect(where, storage_options=options)
 
-    def _state(self, database: Any, about: dict[str, Any]) -> None:
+    def _state(self, database: Any, about: dict[str, Any], mode: str) -> None:
         rows = [{"about": json.dumps({"mark": _MARK, **about})}]
-        database.create_table(self._about, rows, mode="overwrite")
+        database.create_table(self._about, rows, mode=mode)
 
 
 class LanceIndex:

@@ -72,9 +72,7 @@ class Qdrant:
             if not client.collection_exists(self.collection):
                 return None
             about = self._about(client)
-            if about is None:
-                raise InputError(f"{where} has a collection {self.collection!r} that memkit has not made.")
-            if about["count"] == 0:
+            if about is None or about["count"] == 0:
                 return None
             count = client.count(self.collection, exact=True).count
             if count < about["count"]:
