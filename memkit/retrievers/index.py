@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import logging
 import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -224,5 +224,6 @@ class _Clips(NamedTuple):
         """Of the first rows; without sources for files, whose rows do not depend on them."""
         digest = hashlib.sha256()
         for row in itertools.islice(zip(*(self if with_sources else self[:2]), strict=True), count):
-            digest.update(json.dumps(row).encode() + b"\n")
+            texts = ("null" if value is None else encode_basestring_ascii(value) for value in row)
+            digest.update(f"[{', '.join(texts)}]\n".encode())  # as json.dumps, at a third of its time
         return digest.hexdigest()

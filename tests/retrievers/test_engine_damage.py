@@ -4,6 +4,7 @@ import logging
 
 import numpy as np
 import pytest
+import torch
 
 from memkit.errors import BankError, FileError, InputError, MemkitError
 from memkit.retrievers import Approximate, Exact, LanceDB, Qdrant, SavedIndex
@@ -103,6 +104,23 @@ def test_rows_of_a_stopped_build_are_embedded_again_and_lost_ones_are_noticed(en
     assert [record.levelno for record in caplog.records] == expected
     if isinstance(engine, Qdrant):
         engine.close()
+
+
+def test_two_retrievers_of_one_database_do_not_add_the_same_clips_twice(tmp_path, caplog):
+    bank = bank_at(tmp_path / "bank", CAPTIONS)
+    embed = Letters()
+    one, other = index(bank, Letters(), engine=LanceDB()), index(bank, embed, engine=LanceDB())
+    bank.add("new", latents := torch.zeros(1, 1, 1, 1), "feed")
+    one.refresh()
+    embed.asked.clear()
+    other.refresh()
+    assert embed.asked == ["abc"] and len(other.vectors) == len(one.vectors) == other.vectors.table.count_rows() == 6
+    bank.add("newer", latents, "feed", "film")
+    other.refresh()
+    assert one.vectors.search(other.vectors.rows(np.array([6]))[0], 1, only(np.ones(6, bool)))[0].tolist() == [5]
+    one.refresh()
+    found = one.vectors.search(other.vectors.rows(np.array([6]))[0], 2, only(np.ones(7, bool)))[0].tolist()
+    assert found == [5, 6] and not caplog.records  # equal letters, so equal vectors
 
 
 def test_a_damaged_database_is_rebuilt_and_said(tmp_path, caplog):

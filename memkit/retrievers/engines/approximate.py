@@ -33,7 +33,7 @@ _AT_ONCE = 64  # candidates that are read between two looks at whether they suff
 
 @dataclass(frozen=True)
 class Approximate:
-    """A scan of 4-bit codes in memory, 1/8 of the vectors' size, and exact products of the best candidates.
+    """A scan of 4-bit codes in memory, 1/16 of the vectors' size, and exact products of the best candidates.
 
     Candidates are read, best code first, until the code of the next is so low that a true neighbour has one as low in
     at most 1 − ``recall`` of all cases, by errors of the codes that are measured on stored vectors when the index is
