@@ -76,8 +76,8 @@ class Approximate:
             write_vectors(folder / FILE, about_of(index), vectors.blocks(), len(vectors), vectors.dim)
             file = VectorFile(folder / FILE)
             codes = coding.code(file, vectors.coded[1] if vectors.coded else None)
+            vectors.take(file, codes)  # also if its codes cannot be saved
             coding.save_codes(folder, codes, file.path)
-        vectors.take(file, codes)
 
     def _in_memory(self, folder: Path) -> SavedIndex | None:
         if (found := read_saved(folder)) is None:

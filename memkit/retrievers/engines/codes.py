@@ -43,7 +43,7 @@ def code(file: VectorFile, before: Codes | None, seed: int = 0) -> Codes:
     """The codes of all rows of a file. The quantiser of ``before`` is kept until the number of rows has doubled."""
     faiss, count, dim = import_faiss(), file.count, file.dim
     if before is not None and before.trained <= count <= 2 * before.trained:
-        index, trained, done = before.faiss, before.trained, before.faiss.ntotal
+        index, trained, done = faiss.clone_index(before.faiss), before.trained, before.faiss.ntotal
         checksums = [before.checksums]
     else:
         index = faiss.IndexPQFastScan(dim, dim // 2 if dim % 2 == 0 else dim, 4, faiss.METRIC_INNER_PRODUCT)
