@@ -2,10 +2,15 @@
 
 from memkit.retrievers.controls import NewestRetriever, OracleRetriever, RandomRetriever
 from memkit.retrievers.embedders import DEFAULT_MODEL, TextEmbedder
+from memkit.retrievers.engines.approximate import Approximate
+from memkit.retrievers.engines.exact import Exact
+from memkit.retrievers.engines.lance import LanceDB
+from memkit.retrievers.engines.protocol import Engine, SavedIndex, VectorIndex
+from memkit.retrievers.engines.qdrant import Qdrant
 from memkit.retrievers.fov import FOVRetriever, View
 from memkit.retrievers.fov_points import Points
 from memkit.retrievers.fov_rules import Rays, Sector
-from memkit.retrievers.hits import ClipTable, Hits, Retriever, rank
+from memkit.retrievers.hits import ClipTable, Excluded, Hits, Retriever, rank
 from memkit.retrievers.index import ClipBank
 from memkit.retrievers.learned_query import LearnedQuery
 from memkit.retrievers.lifted_cells import LatentMap, LiftRule
@@ -18,10 +23,15 @@ from memkit.retrievers.worldmem import WorldMemRetriever, WorldMemRule
 
 __all__ = [
     "DEFAULT_MODEL",
+    "Approximate",
     "ClipBank",
     "ClipTable",
+    "Engine",
+    "Exact",
+    "Excluded",
     "FOVRetriever",
     "Hits",
+    "LanceDB",
     "LatentMap",
     "LearnedQuery",
     "LiftRule",
@@ -30,14 +40,17 @@ __all__ = [
     "OracleRetriever",
     "Points",
     "PoseSelection",
+    "Qdrant",
     "RandomRetriever",
     "Rays",
     "Retriever",
+    "SavedIndex",
     "Sector",
     "SurfelRetriever",
     "SurfelRule",
     "TextEmbedder",
     "TextRetriever",
+    "VectorIndex",
     "View",
     "VisualRetriever",
     "WorldMemRetriever",

@@ -24,6 +24,15 @@ class Hits(NamedTuple):
     scores: list[float]
 
 
+class Excluded(NamedTuple):
+    """What a query must not return: the names, for engines that filter by them, and the rows that are left."""
+
+    ids: frozenset[str]
+    sources: frozenset[str]
+    allowed: Bool[np.ndarray, " clips"]
+    """True for the rows of the table that may be returned."""
+
+
 class ClipTable:
     """Ids and sources of clips, in bank order; applies exclusions."""
 
@@ -106,7 +115,7 @@ class Retriever(ABC, Generic[Query]):
         table = self._table()
         found = []
         for item, ids, sources in zip(queries, without, without_sources, strict=True):
-            rows, scores = self._best(item, k, table.allowed(ids, sources))
+            rows, scores = self._search(item, k, Excluded(ids, sources, table.allowed(ids, sources)))
             keep = [i for i, score in enumerate(scores.tolist()) if min_score is None or score >= min_score]
             found.append(Hits([table.ids[rows[i]] for i in keep], [float(scores[i]) for i in keep]))
         return found if many else found[0]
@@ -117,6 +126,12 @@ class Retriever(ABC, Generic[Query]):
     @abstractmethod
     def _table(self) -> ClipTable:
         """The clips there are now."""
+
+    def _search(
+        self, query: Query, k: int, excluded: Excluded
+    ) -> tuple[Int[np.ndarray, " hits"], Float[np.ndarray, " hits"]]:
+        """What `_best` returns; a retriever that filters by names instead of rows overrides it."""
+        return self._best(query, k, excluded.allowed)
 
     @abstractmethod
     def _best(

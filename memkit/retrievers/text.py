@@ -8,23 +8,27 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float32
 
 from memkit.dit_mem_release.clips import find_released_clips
 from memkit.errors import InputError
 from memkit.retrievers.dit_mem import read_released
 from memkit.retrievers.embedders import DEFAULT_MODEL, Pooling, TextEmbedder
-from memkit.retrievers.hits import ClipTable, Retriever, check_text
+from memkit.retrievers.engines.protocol import Engine, VectorIndex
+from memkit.retrievers.hits import ClipTable, check_text
 from memkit.retrievers.index import BankIndex, ClipBank
-from memkit.retrievers.vectors import VectorIndex
+from memkit.retrievers.vector_retriever import VectorRetriever
 
 
-class TextRetriever(Retriever[str]):
-    """Clips whose captions are nearest to a prompt: cosine of text embeddings, in [-1, 1], exact (DiT-Mem, section 3).
+class TextRetriever(VectorRetriever[str]):
+    """Clips whose captions are nearest to a prompt: cosine of text embeddings, in [-1, 1] (DiT-Mem, section 3).
 
     ``model`` is an id or folder of a Hugging Face text encoder, or a `TextEmbedder` to share; the other arguments are
     those of `TextEmbedder`. The embeddings are kept in ``<bank>/index/`` and follow the bank as it grows. Clips with a
     blank caption are never retrieved; equal captions tie, and the clip added first comes first.
+
+    ``engine`` searches the embeddings: `Exact`, `Approximate`, `LanceDB` or `Qdrant`. By default the search is exact
+    up to 3 GiB of embeddings and LanceDB's above, see ``docs/scale.md``; an index that is there keeps its engine.
 
     A call with a prompt returns `Hits`, with a list of prompts a list of them; see `Retriever.__call__`.
     """
@@ -37,6 +41,7 @@ class TextRetriever(Retriever[str]):
         max_length: int | None = None,
         trust_remote_code: bool = False,
         device: torch.device | str | None = None,
+        engine: Engine | None = None,
     ) -> None:
         self.embedder = embedder = _embedder(model, pooling, max_length, trust_remote_code, device)
         self.files: dict[str, Path] = {}
@@ -49,13 +54,14 @@ class TextRetriever(Retriever[str]):
             contents=lambda bank: [caption if caption.strip() else None for caption in bank.captions],
             embed=embedder.encode,
             chunk=1024,
+            engine=engine,
         )
 
-        def current() -> tuple[ClipTable, VectorIndex]:
+        def now() -> tuple[ClipTable, VectorIndex]:
             index.refresh()
             return index.table, index.vectors
 
-        self._current: Callable[[], tuple[ClipTable, VectorIndex]] = current
+        self._now: Callable[[], tuple[ClipTable, VectorIndex]] = now
 
     @classmethod
     def from_dit_mem(
@@ -91,22 +97,17 @@ class TextRetriever(Retriever[str]):
                 f"{self.embedder.dim}; use the model that the index was made with."
             )
         table = ClipTable(ids, [None] * len(ids))
-        self._current = lambda: (table, vectors)
+        self._now = lambda: (table, vectors)
         return self
 
     def _check(self, query: str, name: str) -> None:
         check_text(query, name)
 
-    def _table(self) -> ClipTable:
-        return self._current()[0]
+    def _current(self) -> tuple[ClipTable, VectorIndex]:
+        return self._now()
 
-    def _best(
-        self, query: str, k: int, allowed: Bool[np.ndarray, " clips"]
-    ) -> tuple[Int[np.ndarray, " hits"], Float[np.ndarray, " hits"]]:
-        if not allowed.any():
-            return np.empty(0, np.int64), np.empty(0)
-        vector = self.embedder.encode([query])[0].numpy()  # alone: a batch would change the last bits
-        return self._current()[1].search(vector, k, allowed)
+    def _vector(self, query: str) -> Float32[np.ndarray, " dim"]:
+        return self.embedder.encode([query])[0].numpy()  # alone: a batch would change the last bits
 
 
 def _embedder(

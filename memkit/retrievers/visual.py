@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int, UInt8
+from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 from memkit.checks import shown
@@ -15,20 +15,22 @@ from memkit.errors import InputError, MemkitError
 from memkit.files.models import loading
 from memkit.files.tensors import check_values
 from memkit.files.values import is_count
-from memkit.retrievers.hits import ClipTable, Retriever
+from memkit.retrievers.engines.protocol import Engine, VectorIndex
+from memkit.retrievers.hits import ClipTable
 from memkit.retrievers.index import BankIndex, ClipBank
+from memkit.retrievers.vector_retriever import VectorRetriever
 from memkit.video.pixels import from_model
 
 
-class VisualRetriever(Retriever[Tensor]):
-    """Clips that look most like an image or a video: cosine of image features, in [-1, 1], exact.
+class VisualRetriever(VectorRetriever[Tensor]):
+    """Clips that look most like an image or a video: cosine of image features, in [-1, 1].
 
     The features are those of a timm model (by default DINOv2, arXiv 2304.07193), averaged over ``frames`` frames, each
     the middle one of an equal part of the clip; timm's own configuration of the model resizes, crops and normalises.
     ``decode`` turns a bank's latents ``[1, C, T, H, W]`` into video ``[1, 3, T', H', W']`` in [-1, 1], as
     `WanBackbone.decode_latents` does. The features are kept in ``<bank>/index/`` and follow the bank as it grows; when
     the index is opened, one clip is decoded again to check that they still fit the model. ``device`` None is CUDA if
-    available.
+    available. ``engine`` searches the features, as in `TextRetriever`.
 
     A query is an image ``[H, W, 3]`` or a video ``[T, H, W, 3]``, uint8 RGB; a list of them gives a list of `Hits`.
     """
@@ -41,6 +43,7 @@ class VisualRetriever(Retriever[Tensor]):
         pretrained: bool = True,
         frames: int = 3,
         device: torch.device | str | None = None,
+        engine: Engine | None = None,
     ) -> None:
         if not is_count(frames):
             raise InputError(f"frames is {shown(frames)}; look at 1 frame at least.")
@@ -60,6 +63,7 @@ class VisualRetriever(Retriever[Tensor]):
             embed=self._embed_clips,
             chunk=16,
             tied_to_bank=True,
+            engine=engine,
         )
 
     @torch.inference_mode()
@@ -89,17 +93,15 @@ class VisualRetriever(Retriever[Tensor]):
             what = type(query).__name__ if shape is None else f"{query.dtype} {shape}"
             raise InputError(f"{name} is {what}; give a uint8 tensor, an image [H, W, 3] or a video [T, H, W, 3].")
 
-    def _table(self) -> ClipTable:
+    def _current(self) -> tuple[ClipTable, VectorIndex]:
         self._index.refresh()
-        return self._index.table
+        return self._index.table, self._index.vectors
 
-    def _best(
-        self, query: Tensor, k: int, allowed: Bool[np.ndarray, " clips"]
-    ) -> tuple[Int[np.ndarray, " hits"], Float[np.ndarray, " hits"]]:
+    def _vector(self, query: Tensor) -> Float32[np.ndarray, " dim"]:
         vector = self.embed(query if query.ndim == 4 else query[None]).numpy()
         if not np.isfinite(vector).all():
             raise InputError("The image model gives features that are not finite for the query; check its weights.")
-        return self._index.vectors.search(vector, k, allowed)
+        return vector
 
 
 def _pil(image: UInt8[Tensor, "height width 3"]) -> Any:

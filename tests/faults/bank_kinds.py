@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from memkit.banks import MemoryBank
+from memkit.retrievers import Excluded
 from memkit.retrievers.index import BankIndex
 from tests.faults.kinds import FileKind
 from tests.helpers.small_banks import cameras, latents
@@ -61,7 +62,7 @@ def use_index(folder: Path) -> object:
     index = open_index(folder)
     query = embed(["a ball"])[0].numpy()
     allowed = torch.ones(len(index.table), dtype=torch.bool).numpy()
-    return index.table.ids, index.vectors.search(query, 3, allowed)
+    return index.table.ids, index.vectors.search(query, 3, Excluded(frozenset(), frozenset(), allowed))
 
 
 KINDS = (

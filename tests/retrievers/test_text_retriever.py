@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from memkit.banks import MemoryBank
 from memkit.dit_mem_release import read_released_latents
 from memkit.errors import InputError
-from memkit.retrievers import Hits, TextEmbedder, TextRetriever
+from memkit.retrievers import Approximate, Hits, LanceDB, Qdrant, TextEmbedder, TextRetriever
 from memkit.testing import check_retriever
 
 CAPTIONS = [
@@ -85,6 +86,18 @@ def test_the_nearest_captions_come_first_and_equal_ones_in_bank_order(retriever)
 def test_it_has_the_properties_of_a_retriever(retriever):
     sources = {f"clip{i}": source for i, source in enumerate(SOURCES) if source is not None}
     check_retriever(retriever, PROMPTS, sources=sources)
+
+
+@pytest.mark.parametrize(
+    "engine", [Approximate(), LanceDB(), Qdrant(location=":memory:")], ids=lambda x: type(x).__name__
+)
+def test_any_engine_gives_the_hits_of_exact_search(bank, retriever, embedder, engine, tmp_path):
+    copy = MemoryBank.open(shutil.copytree(bank.path, tmp_path / "bank", ignore=shutil.ignore_patterns("index")))
+    exclusions = {"exclude": [["clip0"], [], [], []], "exclude_sources": [[], ["a", "no film"], [], ["b"]]}
+    found = TextRetriever(copy, embedder, engine=engine)(PROMPTS, 4, **exclusions)
+    for hits, wanted in zip(found, retriever(PROMPTS, 4, **exclusions), strict=True):
+        assert hits.ids == wanted.ids
+        np.testing.assert_allclose(hits.scores, wanted.scores, rtol=0, atol=1e-6)
 
 
 def test_blank_captions_never_come_back(retriever):
