@@ -73,8 +73,8 @@ class Shards:
         if (entry.shard, entry.id) not in self._compared:
             if entry.digest(tensors) != entry.sha256:
                 raise BankError(
-                    f"Clip {entry.id!r} in {self._name}/shards/{shard_name(entry.shard)} is damaged: it does not match its "
-                    "checksum; run verify(), and restore the shard from a copy, or build the bank anew."
+                    f"Clip {entry.id!r} in {self._name}/shards/{shard_name(entry.shard)} is damaged: it does not match "
+                    "its checksum; run verify(), and restore the shard from a copy, or build the bank anew."
                 )
             self._compared.add((entry.shard, entry.id))
         return tensors
