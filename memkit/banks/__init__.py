@@ -10,16 +10,20 @@ from memkit.banks.join import join_banks
 from memkit.banks.padding import padded_latents
 from memkit.banks.parallel import fill_together, parts_of
 from memkit.banks.posed_clips import posed_chunks, posed_clip
+from memkit.banks.stream import ClipStream
+from memkit.banks.tar_shards import export_tar
 from memkit.banks.verify import BankReport
 
 __all__ = [
     "BankReport",
     "BuildReport",
     "Clip",
+    "ClipStream",
     "ImportReport",
     "MemoryBank",
     "build_bank",
     "build_bank_together",
+    "export_tar",
     "fill_bank",
     "fill_together",
     "import_dit_mem",

@@ -61,7 +61,7 @@ def fill_together(out: Path, ids: Sequence[str], fill: Callable[[Path, Sequence[
             have other settings, or the folder cannot be written or locked.
         InputError: ``RANK`` and ``WORLD_SIZE`` do not fit together; as `FileError`, the folder cannot be written.
     """
-    rank, world = _rank_and_world()
+    rank, world = rank_and_world()
     parts, joined = _folder(out), out.with_name(f"{out.name}-parts-joined")
     if rank == 0:
         shutil.rmtree(joined, ignore_errors=True)  # left by a run that was killed while removing them
@@ -121,7 +121,11 @@ def _encode(out: Path, ids: Sequence[str], fill: Callable[[Path, Sequence[str]],
     bar.close()
 
 
-def _rank_and_world() -> tuple[int, int]:
+def rank_and_world() -> tuple[int, int]:
+    """The number of this process in its launch, and that of all, by ``RANK`` and ``WORLD_SIZE``; 0 and 1 without them.
+
+    Raises `InputError` where they do not fit together.
+    """
     try:
         rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     except ValueError as error:

@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import safetensors.torch
 from torch import Tensor
@@ -67,6 +67,12 @@ class RemoteFiles:
         with to.open("wb") as file:
             for start in range(0, size, _PART):
                 file.write(self.read(name, start, min(start + _PART, size)))
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        """A file, to be read from its beginning; what the block raises becomes a `BankError` too."""
+        with self._system(name) as (system, path), system.open(path, "rb") as file:
+            yield file
 
     @contextmanager
     def _system(self, name: str) -> Iterator[tuple[Any, str]]:
