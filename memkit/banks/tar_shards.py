@@ -136,9 +136,7 @@ def _done(out: Path, header: dict[str, Any], count: int) -> list[bool]:
     before, *rows = read_log(out / ROWS, REMEDY) or [{}]
     if before != json.loads(json.dumps(header)):
         other = next((name for name in header if before.get(name) != header[name]), "format")
-        raise BankError(
-            f"{out} has an export that was made with another {other}; export to another folder, or remove it."
-        )
+        raise BankError(f"{out} has an export made with another {other}; export to another folder, or remove it.")
     for row in rows:
         file = out / row["shard"]
         if not file.is_file() or file.stat().st_size != row["bytes"]:
