@@ -5,6 +5,7 @@ from memkit.banks.build import BuildReport, build_bank
 from memkit.banks.captions import read_captions
 from memkit.banks.clip import Clip, stack_clips
 from memkit.banks.dit_mem_import import ImportReport, import_dit_mem
+from memkit.banks.features import FeatureBank
 from memkit.banks.fill import build_bank_together, fill_bank
 from memkit.banks.join import join_banks
 from memkit.banks.padding import padded_latents
@@ -19,6 +20,7 @@ __all__ = [
     "BuildReport",
     "Clip",
     "ClipStream",
+    "FeatureBank",
     "ImportReport",
     "MemoryBank",
     "build_bank",

@@ -162,6 +162,15 @@ class MemoryBank:
         return json.loads(json.dumps(self._manifest.info))
 
     @property
+    def is_remote(self) -> bool:
+        """Whether the bank is at a URL, to be read only."""
+        return isinstance(self._manifest, RemoteManifest)
+
+    def digest(self, id: str) -> str:
+        """The SHA-256 of a clip: of its texts and all bytes of its tensors, none of which is read."""
+        return self._entry(id).sha256
+
+    @property
     def fingerprint(self) -> str:
         """A hash of the info and of all clips in order; it does not depend on how clips were gathered into shards."""
         clips = "".join(entry.sha256 for entry in self._entries().values())
