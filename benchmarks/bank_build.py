@@ -63,7 +63,9 @@ def codec() -> TimedCodec:
     """The VAE and format of this machine."""
     torch.manual_seed(0)
     if torch.cuda.is_available():
-        return TimedCodec(AutoencoderKLWan().eval().to("cuda"), VideoFormat(49, 480, 832, 24.0))
+        vae = AutoencoderKLWan().eval()
+        vae.to("cuda")  # pyright: ignore[reportArgumentType]  # diffusers wraps it without its types
+        return TimedCodec(vae, VideoFormat(49, 480, 832, 24.0))
     torch.set_num_threads(1)
     return TimedCodec(AutoencoderKLWan(base_dim=32).eval(), VideoFormat(17, 128, 128, 8.0))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from typing import TypeVar
@@ -15,7 +15,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def read_ahead(read: Callable[[Item], Result], items: Sequence[Item]) -> closing[Iterator[Future[Result]]]:
+def read_ahead(read: Callable[[Item], Result], items: Sequence[Item]) -> closing[Generator[Future[Result], None, None]]:
     """The calls of ``read`` for each item, in order; those of the following items run meanwhile.
 
     What a call returned or raised comes from ``result()`` of its future. FFmpeg and torch release the interpreter's
@@ -24,7 +24,7 @@ def read_ahead(read: Callable[[Item], Result], items: Sequence[Item]) -> closing
     return closing(_calls(read, items))
 
 
-def _calls(read: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Future[Result]]:
+def _calls(read: Callable[[Item], Result], items: Sequence[Item]) -> Generator[Future[Result], None, None]:
     waiting: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(READERS, thread_name_prefix="memkit-read")
     try:

@@ -153,7 +153,7 @@ class DitMemEncoder(MemoryEncoder):
         real = slice(None) if mask is None else mask.flatten()
         vectors = self._vectors(latents.flatten(0, 1)[real])
         if mask is not None:
-            vectors = vectors.new_zeros(mask.numel(), *vectors.shape[1:]).index_put((real,), vectors)
+            vectors = vectors.new_zeros(mask.numel(), *vectors.shape[1:]).index_put((mask.flatten(),), vectors)
         return self.from_features(vectors.unflatten(0, latents.shape[:2]), mask)
 
     def clip_features(
