@@ -94,6 +94,10 @@ class Attached:
         """
         return carrier
 
+    def runs_in_parallel(self) -> bool:
+        """Whether it acts rightly where several processes share the tokens of a video."""
+        return False
+
     def install(self, model: Model) -> None:
         """Register further hooks on the model; pass their handles to `keep`."""
 

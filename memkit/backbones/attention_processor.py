@@ -18,6 +18,7 @@ from torch import Tensor
 
 from memkit.attention import grouped_attention
 from memkit.backbones.base import TEXT, VIDEO, Carrier, Grouping, Groups, Injection, Part, Positioning, Routing, Table
+from memkit.backbones.context_parallel import HeadParallel, check_one_timestep
 from memkit.backbones.protocol import BackboneAdapter, Call, Model
 from memkit.backbones.rotary import rotate
 from memkit.errors import MemkitError
@@ -139,9 +140,13 @@ class GroupedSelfAttention:
         elif carrier.cos is not None:
             q, k = rotate(q, *carrier.rotary), rotate(k, *carrier.rotary)
         if groups is None:
+            parallel = HeadParallel.of(getattr(self.inner, "_parallel_config", None))
+            if parallel is not None:
+                check_one_timestep(carrier.temb)
+                q, k, v = (parallel.all_tokens(x) for x in (q, k, v))
             table = Table(q={VIDEO: q}, kv={VIDEO: (k, v)}, sees={VIDEO: (VIDEO,)})
             adapter.join(attn, table, call)
-            out = self._extended(attn, table, prepared[0], carrier)
+            out = self._extended(attn, table, prepared[0], carrier, parallel)
         else:
             tables = _tables_of(groups, q, k, v)
             parts = [self._extended(attn, *pair, carrier)[VIDEO] for pair in zip(tables, prepared, strict=True)]
@@ -150,10 +155,21 @@ class GroupedSelfAttention:
         video = project(y) if self.positioning is None else self.positioning.leave(y, project, position)
         return adapter.output(attn, video, out[TEXT].type_as(q) if TEXT in out else None)
 
-    def _extended(self, attn: Model, table: Table, prepared: list[Any], carrier: Carrier) -> dict[str, Tensor]:
+    def _extended(
+        self,
+        attn: Model,
+        table: Table,
+        prepared: list[Any],
+        carrier: Carrier,
+        parallel: HeadParallel | None = None,
+    ) -> dict[str, Tensor]:
         """The attention outputs [B,S,H,D] of the model's own queries, over the table extended by the injections."""
         active = [pair for pair in zip(self.injections, prepared, strict=True) if pair[1] is not None]
         names = [injection.extend(table, attn, value) for injection, value in active]
+        if parallel is not None:
+            own = table.kv.pop(VIDEO)
+            table.kv = {name: (parallel.own_heads(k), parallel.own_heads(v)) for name, (k, v) in table.kv.items()}
+            table.kv[VIDEO] = own
         if self.routing is not None:
             video = table.q[VIDEO]  # an injection may have these queries in other groups too
             route = self.routing.route(attn, video, table.kv[VIDEO][0], carrier)
@@ -161,6 +177,8 @@ class GroupedSelfAttention:
                 (name, VIDEO): route for name, q in table.q.items() if q is video and VIDEO in table.sees[name]
             }
         out = grouped_attention(table.q, table.kv, table.sees, table.log_weight, self._attend, table.routes)
+        if parallel is not None:
+            out = {name: parallel.all_heads(y) for name, y in out.items()}
         for (injection, value), name in zip(reversed(active), reversed(names), strict=True):
             injection.finish(table, name, out, value)
         return out

@@ -15,6 +15,7 @@ from diffusers.hooks.hooks import StateManager
 from torch import nn
 
 from memkit.backbones.base import QUERY_LAYERS, TEACHER_FORCING, Carrier
+from memkit.backbones.context_parallel import unsupported
 from memkit.errors import InputError, MemkitError
 
 
@@ -26,6 +27,8 @@ class Needs(Protocol):
     needs_every_block: ClassVar[bool]
     differs_by_pass: ClassVar[bool]
 
+    def runs_in_parallel(self) -> bool: ...
+
 
 Caches = Sequence[tuple[nn.Module, ModelHook]]
 """The hooks of diffusers' caches, and the modules that have them."""
@@ -36,13 +39,16 @@ def check_runnable(model: Any, attachments: Sequence[Needs]) -> Caches:
 
     Returns the caches that are enabled, for `reset_caches`.
     """
-    kinds = " and ".join(attachment.kind for attachment in attachments)
-    if getattr(model, "_parallel_config", None) is not None:
-        raise MemkitError(
-            f"The transformer runs in parallel over its tokens or heads (enable_parallelism), while {kinds} would act "
-            "on each part as if it were whole. Load it without a parallel_config; to use several GPUs, run one video "
-            "on each, or shard the weights with FSDP2."
-        )
+    if (parallel := getattr(model, "_parallel_config", None)) is not None:
+        why = unsupported(model, parallel)
+        if whole := " and ".join(each.kind for each in attachments if not each.runs_in_parallel()):
+            why = f"{whole} would act on each part as if it were whole"
+        if why is not None:
+            raise MemkitError(
+                f"The transformer runs in parallel over its tokens or heads (enable_parallelism), while {why}. Load it "
+                "without a parallel_config; to use several GPUs, run one video on each, or shard the weights with "
+                "FSDP2."
+            )
     caches = tuple(_caches(model))
     for _, hook in caches:
         for attachment in attachments:

@@ -17,7 +17,7 @@ import hashlib
 import json
 import operator
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from torch import Tensor
 from memkit.banks.clip import Clip, hint, summary
 from memkit.banks.entries import DTYPES, Entry, checked
 from memkit.banks.manifest import Manifest
-from memkit.banks.shards import Shards
+from memkit.banks.remote import RemoteFiles, RemoteManifest, is_url
 from memkit.banks.verify import BankReport, verify
 from memkit.cameras.cameras import Cameras
 from memkit.checks import MOST, check_list, check_whole
@@ -50,7 +50,7 @@ class MemoryBank:
     def __init__(self, manifest: Manifest, shard_bytes: int) -> None:
         self.path = manifest.path
         self._manifest = manifest
-        self._shards = Shards(manifest.path)
+        self._shards = manifest.stored
         self._shard_bytes = shard_bytes
         self._pending: dict[str, tuple[Entry, dict[str, Tensor]]] = {}  # gathered, not committed yet
         self._pending_bytes = 0
@@ -65,12 +65,30 @@ class MemoryBank:
         Raises `BankError` if there is a bank, or anything else, at ``path`` already.
         """
         _check_bytes(shard_bytes)
+        if is_url(path):
+            raise InputError(f"A bank is written to a local folder, not to {path}; create it there, then copy it.")
         return cls(Manifest.create(Path(path), {} if info is None else info), shard_bytes)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], shard_bytes: int = SHARD_BYTES) -> MemoryBank:
-        """The bank at ``path``, to read and append to. Raises `BankError` if there is none or its index is damaged."""
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        shard_bytes: int = SHARD_BYTES,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> MemoryBank:
+        """The bank at ``path``, to read and append to.
+
+        A URL, such as "s3://bucket/bank", is read through fsspec and cannot be appended to: each clip is fetched as a
+        range of its shard when it is read, and compared with its checksum (`memkit.banks.remote`). ``storage_options``
+        go to fsspec's file system. The `path` of such a bank is a temporary folder with a copy of its manifest.
+
+        Raises `BankError` if there is no bank, its index is damaged, or the URL cannot be read.
+        """
         _check_bytes(shard_bytes)
+        if is_url(path):
+            return cls(RemoteManifest.fetch(RemoteFiles(os.fspath(path), storage_options or {})), shard_bytes)
+        if storage_options is not None:
+            raise InputError(f"storage_options are for a URL, such as s3://bucket/bank, and {path} is a local path.")
         return cls(Manifest.open(Path(path)), shard_bytes)
 
     def __enter__(self) -> MemoryBank:
@@ -104,11 +122,11 @@ class MemoryBank:
         position, count = operator.index(key), len(self)
         if not -count <= position < count:
             there = f"give one from {-count} to {count - 1}" if count else "it is empty"
-            raise InputError(f"There is no clip at position {position} of {self.path}; {there}.")
+            raise InputError(f"There is no clip at position {position} of {self._manifest.name}; {there}.")
         return self.clip(self.ids[position])
 
     def __repr__(self) -> str:
-        return f"MemoryBank({str(self.path)!r}: {summary(self._entries().values(), self._manifest.info)})"
+        return f"MemoryBank({self._manifest.name!r}: {summary(self._entries().values(), self._manifest.info)})"
 
     def __contains__(self, id: object) -> bool:
         return id in self._pending or id in self._manifest.entries
@@ -142,6 +160,15 @@ class MemoryBank:
     def info(self) -> dict[str, Any]:
         """A copy of the free information given to `create`."""
         return json.loads(json.dumps(self._manifest.info))
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the bank is at a URL, to be read only."""
+        return isinstance(self._manifest, RemoteManifest)
+
+    def digest(self, id: str) -> str:
+        """The SHA-256 of a clip: of its texts and all bytes of its tensors, none of which is read."""
+        return self._entry(id).sha256
 
     @property
     def fingerprint(self) -> str:
@@ -238,7 +265,7 @@ class MemoryBank:
         if id in self._pending:
             return self._pending[id][0]
         if id not in self._manifest.entries:
-            raise InputError(f"There is no clip {id!r} in {self.path}; {hint(id, self._entries())}")
+            raise InputError(f"There is no clip {id!r} in {self._manifest.name}; {hint(id, self._entries())}")
         return self._manifest.entries[id]
 
     def _tensors(self, entry: Entry) -> dict[str, Tensor]:

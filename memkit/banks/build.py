@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from memkit.banks.ahead import read_ahead
 from memkit.banks.bank import MemoryBank
 from memkit.banks.captions import BadItem, Row, read_captions
 from memkit.banks.items import reason_of
@@ -28,7 +29,7 @@ from memkit.video.pixels import to_model
 Dtype = Literal["bf16", "fp16", "fp32"]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _MOST_PIXELS = 1 << 34  # of a clip: 48 GiB of RGB
-_COMMIT_SECONDS = 30.0  # the most encoding that is lost if the process is killed
+COMMIT_SECONDS = 30.0  # the most encoding that is lost if the process is killed
 
 
 @runtime_checkable
@@ -96,7 +97,7 @@ def build_bank(
     settings = clip_settings(backbone, model, num_frames, height, width, fps, cut, pad, resize_rule, dtype)
     rows, bad = read_captions(captions, videos)
     with bank_for(Path(out), settings) as bank:
-        report = add_rows(bank, rows, lambda row: encode_file(row.file, backbone, settings), progress)
+        report = encode_rows(bank, rows, backbone, settings, progress)
     return report._replace(bad=sorted(bad + report.bad))
 
 
@@ -138,14 +139,31 @@ def clip_settings(
 
 def encode_file(file: Path, encoder: VideoEncoder, settings: dict[str, Any]) -> Tensor:
     """Latents [C, T, H, W] of a video file, with the settings that `clip_settings` returns."""
+    return _encode(_read(file, settings), encoder, settings)
+
+
+def encode_rows(
+    bank: MemoryBank, rows: Sequence[Row], encoder: VideoEncoder, settings: dict[str, Any], progress: bool
+) -> BuildReport:
+    """`add_rows` with `encode_file`; the next videos are decoded while one is encoded."""
+    known = set(bank.ids)
+    lack = [row.file for row in rows if row.id not in known]
+    with read_ahead(lambda file: _read(file, settings), lack) as videos:
+        return add_rows(bank, rows, lambda _: _encode(next(videos).result(), encoder, settings), progress)
+
+
+def _read(file: Path, settings: dict[str, Any]) -> Tensor:
     frames = read_clip(file, settings["fps"], settings["num_frames"], settings["cut"], settings["pad"])
-    frames = resize(frames, settings["height"], settings["width"], settings["resize"])
+    return to_model(resize(frames, settings["height"], settings["width"], settings["resize"]))
+
+
+def _encode(video: Tensor, encoder: VideoEncoder, settings: dict[str, Any]) -> Tensor:
     with torch.no_grad():
-        return encoder.encode_video(to_model(frames))[0].to(_DTYPES[settings["dtype"]])
+        return encoder.encode_video(video)[0].to(_DTYPES[settings["dtype"]])
 
 
 def add_rows(bank: MemoryBank, rows: Sequence[Row], latents: Callable[[Row], Tensor], progress: bool) -> BuildReport:
-    """Add ``latents(row)`` [C, T, H, W] for each row that the bank lacks, committing every half minute.
+    """Add ``latents(row)`` [C, T, H, W] for each row that the bank lacks, in order, committing every half minute.
 
     A row for which that raises becomes a `BadItem`; a `BankError` and a full disk end the run. Call it inside
     ``with bank``.
@@ -169,7 +187,7 @@ def add_rows(bank: MemoryBank, rows: Sequence[Row], latents: Callable[[Row], Ten
             bad.append(BadItem(row.line, row.id, reason_of(error)))
             continue
         added.append(row.id)
-        if time.monotonic() - committed > _COMMIT_SECONDS:
+        if time.monotonic() - committed > COMMIT_SECONDS:
             bank.flush()
             committed = time.monotonic()
     return BuildReport(added, present, bad)

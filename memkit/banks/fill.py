@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from memkit.banks.bank import MemoryBank
-from memkit.banks.build import BuildReport, VideoEncoder, add_rows, bank_for, clip_settings, encode_file
-from memkit.banks.captions import read_captions
+from memkit.banks.build import BuildReport, VideoEncoder, bank_for, clip_settings, encode_rows
+from memkit.banks.captions import BadItem, Row, read_captions
 from memkit.banks.items import reason_of
 from memkit.banks.parallel import fill_together
 
@@ -65,18 +65,32 @@ def build_bank_together(
     Raises what `build_bank` and `fill_together` raise.
     """
     rows, bad = read_captions(captions, videos)
+    return fill_with_rows(out, rows, bad, backbone, clip_settings(backbone, model), fill_together)
+
+
+def fill_with_rows(
+    out: Path,
+    rows: Sequence[Row],
+    bad: Sequence[BadItem],
+    encoder: VideoEncoder,
+    settings: dict[str, Any],
+    together: Callable[[Path, Sequence[str], Callable[[Path, Sequence[str]], BuildReport]], BuildReport | None],
+) -> BuildReport | None:
+    """Add the clips of ``rows`` to the bank ``out`` by ``together``, which is `fill_together` or anything like it.
+
+    Returns what ``together`` returns, with the items of ``bad``.
+    """
     by_id = {row.id: row for row in rows}
-    settings = clip_settings(backbone, model)
     before = set(MemoryBank.open(out).ids) if (out / "bank.json").exists() else set()
 
     def fill(into: Path, ids: Sequence[str]) -> BuildReport:
         with bank_for(into, settings) as bank:
             some = [by_id[id] for id in ids]
-            return add_rows(bank, some, lambda row: encode_file(row.file, backbone, settings), into == out)
+            return encode_rows(bank, some, encoder, settings, into == out)
 
-    report = fill_together(out, list(by_id), fill)
+    report = together(out, list(by_id), fill)
     if report is None:
         return None
     there = [*report.added, *report.present]
     added = [id for id in there if id not in before]
-    return BuildReport(added, [id for id in there if id in before], sorted(bad + report.bad))
+    return BuildReport(added, [id for id in there if id in before], sorted([*bad, *report.bad]))

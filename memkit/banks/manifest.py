@@ -39,9 +39,11 @@ class Manifest:
 
     def __init__(self, path: Path, info: dict[str, Any]) -> None:
         self.path = path
+        self.name = str(path)  # as messages call the bank
         self.info = info
         self.entries: dict[str, Entry] = {}
         self.shards: list[Shard] = []
+        self.stored: Shards = Shards(path)
         self.lock = WriterLock(path)
         self._file = path / LINES
         self._offset = 0  # end of the last committed line
@@ -148,7 +150,7 @@ class Manifest:
                 with new_header(self.path, self.info, committed):
                     pass
             if (self.path / JOINING).exists():
-                for name in Shards(self.path).orphans(len(self.shards)):
+                for name in self.stored.orphans(len(self.shards)):
                     if name.removesuffix(".safetensors").isdecimal():
                         (self.path / "shards" / name).unlink()
                 for partial in (*self.path.glob(f".{LINES}*.partial"), *self.path.glob("shards/.*.partial")):
@@ -159,16 +161,20 @@ class Manifest:
                 f"Cannot write to {self.path} ({error}); give the bank a place that can be written."
             ) from error
 
+    def again(self) -> Manifest:
+        """What is committed now, read anew."""
+        return Manifest.open(self.path)
+
     def orphans(self) -> tuple[list[str], list[str]]:
         """Shards that no line names: those that the next commit replaces or removes, and others.
 
         Raises `BankError` if the manifest on the disk is damaged, or not the one that was read here.
         """
-        there = Shards(self.path).orphans(len(self.shards))  # in this order, so that commits meanwhile do not matter
+        there = self.stored.orphans(len(self.shards))  # in this order, so that commits meanwhile do not matter
         joining = (self.path / JOINING).exists()
-        now = Manifest.open(self.path)
+        now = self.again()
         if list(now.entries.values())[: len(self.entries)] != list(self.entries.values()):
-            raise BankError(f"{self.path} was replaced while it was open; open it again.")
+            raise BankError(f"{self.name} was replaced while it was open; open it again.")
         unnamed = set(there) - {shard.name for shard in now.shards}
         left = unnamed if joining else unnamed & {shard_name(len(now.shards))}
         return sorted(left), sorted(unnamed - left)

@@ -61,22 +61,48 @@ def fill_together(out: Path, ids: Sequence[str], fill: Callable[[Path, Sequence[
             have other settings, or the folder cannot be written or locked.
         InputError: ``RANK`` and ``WORLD_SIZE`` do not fit together; as `FileError`, the folder cannot be written.
     """
-    rank, world = _rank_and_world()
-    parts, joined = _folder(out), out.with_name(f"{out.name}-parts-joined")
+    rank, world = rank_and_world()
+
+    def encode() -> None:
+        info, work = unfinished(out, ids)
+        first = rank * len(work) // world
+        bar = tqdm(total=len(work), desc=out.name, unit="block", disable=rank != 0 or not work)
+        for path in [*work][first:] + [*work][:first]:
+            if fill_part(path, info, work[path], fill):
+                bar.update(sum(path.with_suffix(".done").exists() for path in work) - bar.n)
+        bar.close()
+
+    return fill_in_parts(out, ids, fill, encode, rank, alone=world == 1)
+
+
+def fill_in_parts(
+    out: Path,
+    ids: Sequence[str],
+    fill: Callable[[Path, Sequence[str]], Result],
+    encode: Callable[[], None],
+    rank: int = 0,
+    alone: bool = False,
+) -> Result | None:
+    """`fill_together` as process ``rank``, with ``encode`` to fill the parts that are `unfinished`.
+
+    In rank 0, ``encode`` is called once more when no other process works any longer, for what those have left. If
+    ``alone``, without parts of an earlier launch, ``fill`` does everything.
+    """
+    parts, joined = folder_of(out), out.with_name(f"{out.name}-parts-joined")
     if rank == 0:
         shutil.rmtree(joined, ignore_errors=True)  # left by a run that was killed while removing them
     complete = (out / "bank.json").exists() and {*MemoryBank.open(out).ids}.issuperset(ids)
-    if (world == 1 or complete) and not parts.exists():
+    if (alone or complete) and not parts.exists():
         return fill(out, ids) if rank == 0 else None
     with ExitStack() as registration:
         with _lock(parts / ".lock"):
-            registration.enter_context(_lock(parts / f"{_own_name(rank)}.process"))
-            fill(out, [])  # refuses a bank of other settings before anything is encoded
-        _encode(out, ids, fill, rank, world)
+            registration.enter_context(registered(out, rank))
+        fill(out, [])  # refuses a bank of other settings before anything is encoded
+        encode()
     if rank != 0:
         return None
     with _wait_for_others(parts):
-        _encode(out, ids, fill, rank, world)  # the blocks of processes that were killed
+        encode()  # the blocks of processes that were killed
         banks = parts_of(out)
         place = {id: n for n, id in enumerate(ids)}
         clips = sorted((id for bank in banks for id in bank.ids), key=lambda id: place.get(id, len(ids)))
@@ -89,39 +115,54 @@ def fill_together(out: Path, ids: Sequence[str], fill: Callable[[Path, Sequence[
     return result
 
 
-def _encode(out: Path, ids: Sequence[str], fill: Callable[[Path, Sequence[str]], Any], rank: int, world: int) -> None:
-    """Encode each block that no other process has claimed, beginning with this rank's share of them."""
+def registered(out: Path, rank: int) -> ExitStack:
+    """Be known as a process that works on the parts of ``out``, until the returned stack is closed."""
+    return _lock(folder_of(out) / f"{_own_name(rank)}.process")
+
+
+def unfinished(out: Path, ids: Sequence[str]) -> tuple[dict[str, Any], dict[Path, list[str]]]:
+    """The info of the bank ``out``, and the parts that have to be filled, with the ids of clips that no bank has yet.
+
+    Raises:
+        BankError: an earlier launch has made parts with other settings.
+    """
     target, parts = MemoryBank.open(out), parts_of(out)
     for part in parts:
         if part.info != target.info:
             raise BankError(
                 f"{part.path} was made with {part.info}, not {target.info}; "
-                f"finish that run with its settings, or remove {_folder(out)}."
+                f"finish that run with its settings, or remove {folder_of(out)}."
             )
     present = {id for bank in (target, *parts) for id in bank.ids}
     blocks = [ids[start : start + BLOCK] for start in range(0, len(ids), BLOCK)]
-    work = {_folder(out) / _name(n, block): block for n, block in enumerate(blocks) if not present.issuperset(block)}
-    first = rank * len(work) // world
-    bar = tqdm(total=len(work), desc=out.name, unit="block", disable=rank != 0 or not work)
-    for path in [*work][first:] + [*work][:first]:
-        done = path.with_suffix(".done")
-        try:
-            claim = _lock(path.with_suffix(".claim"), blocking=False)
-        except BlockingIOError:
-            continue
-        with claim:
-            if done.exists():
-                continue
-            if not (path / "bank.json").exists():
-                MemoryBank.create(path, target.info)
-            fill(path, [id for id in work[path] if id not in present])
-            with writing(done):
-                done.touch()
-        bar.update(sum(path.with_suffix(".done").exists() for path in work) - bar.n)
-    bar.close()
+    work = {folder_of(out) / _name(n, block): block for n, block in enumerate(blocks)}
+    lack = {path: [id for id in block if id not in present] for path, block in work.items()}
+    return target.info, {path: some for path, some in lack.items() if some}
 
 
-def _rank_and_world() -> tuple[int, int]:
+def fill_part(path: Path, info: dict[str, Any], ids: Sequence[str], fill: Callable[[Path, Sequence[str]], Any]) -> bool:
+    """Fill one of the `unfinished` parts; False where another process does, or has done it."""
+    done = path.with_suffix(".done")
+    try:
+        claim = _lock(path.with_suffix(".claim"), blocking=False)
+    except BlockingIOError:
+        return False
+    with claim:
+        if done.exists():
+            return False
+        if not (path / "bank.json").exists():
+            MemoryBank.create(path, info)
+        fill(path, ids)
+        with writing(done):
+            done.touch()
+    return True
+
+
+def rank_and_world() -> tuple[int, int]:
+    """The number of this process in its launch, and that of all, by ``RANK`` and ``WORLD_SIZE``; 0 and 1 without them.
+
+    Raises `InputError` where they do not fit together.
+    """
     try:
         rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     except ValueError as error:
@@ -131,13 +172,14 @@ def _rank_and_world() -> tuple[int, int]:
     return rank, world
 
 
-def _folder(out: Path) -> Path:
+def folder_of(out: Path) -> Path:
+    """The folder of the parts of a bank."""
     return out.with_name(f"{out.name}-parts")
 
 
 def parts_of(out: Path) -> list[MemoryBank]:
     """The parts of the bank ``out`` that an unfinished `fill_together` has written, in the order of their blocks."""
-    return [MemoryBank.open(header.parent) for header in sorted(_folder(out).glob("*/bank.json"))]
+    return [MemoryBank.open(header.parent) for header in sorted(folder_of(out).glob("*/bank.json"))]
 
 
 def _name(number: int, block: Sequence[str]) -> str:

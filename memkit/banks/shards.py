@@ -26,8 +26,8 @@ _OPEN_SHARDS = 128  # memory maps that a reader keeps open
 class Shards:
     """The shards of the bank at ``path``, by number. A clip has latents and, with cameras, c2w and intrinsics."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, name: str | None = None) -> None:
+        self._name = name or str(path)  # as messages call the bank
         self._folder = path / "shards"
         self._open = lru_cache(_OPEN_SHARDS)(self._map)
         self._compared: set[tuple[int, str]] = set()
@@ -59,7 +59,7 @@ class Shards:
             raise BankError(
                 f"{self._folder / later[0]} is there, but the manifest ends before it, as if an older copy of the "
                 f"manifest had been restored. Nothing was written; restore the newest clips.jsonl and bank.json of "
-                f"{self._path}, or move the shards that verify() names to another place."
+                f"{self._name}, or move the shards that verify() names to another place."
             )
 
     def orphans(self, count: int) -> list[str]:
@@ -73,8 +73,8 @@ class Shards:
         if (entry.shard, entry.id) not in self._compared:
             if entry.digest(tensors) != entry.sha256:
                 raise BankError(
-                    f"Clip {entry.id!r} in {self._folder / shard_name(entry.shard)} is damaged: it does not match its "
-                    "checksum; run verify(), and restore the shard from a copy, or build the bank anew."
+                    f"Clip {entry.id!r} in {self._name}/shards/{shard_name(entry.shard)} is damaged: it does not match "
+                    "its checksum; run verify(), and restore the shard from a copy, or build the bank anew."
                 )
             self._compared.add((entry.shard, entry.id))
         return tensors
@@ -109,10 +109,10 @@ class Shards:
         try:
             tensors = {name: file.get_tensor(f"{entry.id}/{name}") for name in names}
         except Exception as error:  # what another file in the place of a shard leads to has many types
-            raise BankError(f"clip {entry.id!r} of {self._path} cannot be read: {error}; run verify().") from error
+            raise BankError(f"clip {entry.id!r} of {self._name} cannot be read: {error}; run verify().") from error
         latents = tensors["latents"]
         if list(latents.shape) != entry.shape or latents.dtype != DTYPES[entry.dtype]:
-            raise BankError(f"clip {entry.id!r} of {self._path} is not as its manifest says; run verify().")
+            raise BankError(f"clip {entry.id!r} of {self._name} is not as its manifest says; run verify().")
         return tensors
 
     def _map(self, number: int) -> Any:

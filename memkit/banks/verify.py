@@ -7,7 +7,6 @@ from itertools import groupby
 from typing import NamedTuple
 
 from memkit.banks.manifest import Manifest
-from memkit.banks.shards import Shards
 from memkit.errors import BankError
 
 log = logging.getLogger(__name__)
@@ -31,12 +30,11 @@ def verify(manifest: Manifest) -> BankReport:
         damage += [f"shard {name}: the manifest does not name it, and may be an older copy" for name in orphans]
     except BankError as error:
         damage.append(str(error))
-    stored = Shards(manifest.path)
     for number, group in groupby(entries, key=lambda entry: entry.shard):
-        damage += stored.damage(number, shards[number], list(group))
+        damage += manifest.stored.damage(number, shards[number], list(group))
     if damage:
         remedy = "restore these from a copy, or build the bank anew"
-        raise BankError(f"{manifest.path} has {len(damage)} damaged items ({remedy}):\n  " + "\n  ".join(damage))
+        raise BankError(f"{manifest.name} has {len(damage)} damaged items ({remedy}):\n  " + "\n  ".join(damage))
     for name in left:
-        log.warning("%s/shards/%s is of an unfinished write; the next one replaces or removes it.", manifest.path, name)
+        log.warning("%s/shards/%s is of an unfinished write; the next one replaces or removes it.", manifest.name, name)
     return BankReport(len(entries), len(shards), sum(shard.bytes for shard in shards))

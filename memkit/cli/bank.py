@@ -113,8 +113,8 @@ class ImportDitMem:
 class Verify:
     """Read every clip of a bank and check it against its checksum."""
 
-    bank: tyro.conf.Positional[Path]
-    """Folder of the bank."""
+    bank: tyro.conf.Positional[str]
+    """Folder of the bank, or its URL, such as s3://bucket/bank."""
 
     def run(self) -> int:
         from memkit.banks.bank import MemoryBank
@@ -128,8 +128,8 @@ class Verify:
 class Show:
     """Print the contents of a bank."""
 
-    bank: tyro.conf.Positional[Path]
-    """Folder of the bank."""
+    bank: tyro.conf.Positional[str]
+    """Folder of the bank, or its URL, such as s3://bucket/bank."""
     first: int = 10
     """How many clips to list."""
 
@@ -152,14 +152,40 @@ class Show:
 
 
 @dataclass(frozen=True)
+class Export:
+    """Write a bank as WebDataset shards, which are streamed for training; an export that was stopped is resumed."""
+
+    bank: tyro.conf.Positional[str]
+    """Folder of the bank, or its URL, such as s3://bucket/bank."""
+    out: Path
+    """A new folder for the shards."""
+    seed: int | None = None
+    """Of a random order of the clips; by default they keep that of the bank."""
+    shard_mib: int = 256
+    """Size at which a shard ends, in MiB. A reader holds one shard in memory."""
+
+    def run(self) -> int:
+        from memkit.banks.bank import MemoryBank
+        from memkit.banks.tar_shards import export_tar
+        from memkit.checks import check_whole
+
+        check_whole("--shard-mib", self.shard_mib, 1)
+        bank = MemoryBank.open(self.bank)
+        shards = export_tar(bank, self.out, self.shard_mib * 2**20, self.seed)
+        print(f"{self.out}: {len(bank)} clips in {shards} shards")
+        return 0
+
+
+@dataclass(frozen=True)
 class Bank:
-    """Build, import, verify or show a memory bank."""
+    """Build, import, verify, show or export a memory bank."""
 
     command: (
         Annotated[Build, tyro.conf.subcommand("build")]
         | Annotated[ImportDitMem, tyro.conf.subcommand("import-dit-mem")]
         | Annotated[Verify, tyro.conf.subcommand("verify")]
         | Annotated[Show, tyro.conf.subcommand("show")]
+        | Annotated[Export, tyro.conf.subcommand("export")]
     )
 
     def run(self) -> int:

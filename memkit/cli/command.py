@@ -5,6 +5,7 @@
     memkit bank import-dit-mem FOLDER --out BANK [--captions CSV] [--model tiny|FOLDER|ID]
     memkit bank verify BANK
     memkit bank show BANK
+    memkit bank export BANK --out FOLDER [--seed 0]
     memkit retrieve BANK "a rubber ball bounces" -k 5
     memkit inspect FILE
     memkit probe my_module:MyMethod

@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from memkit.encoders.gate import GATE_FILE, MemoryGate, read_gate_file
+from memkit.errors import InputError
 from memkit.files.atomic import writing
 from memkit.memory import Memory
 from memkit.pretrained import CONFIG_FILE, WEIGHTS_FILE, Pretrained
@@ -38,6 +40,26 @@ class MemoryEncoder(Pretrained, nn.Module):
     def with_gate(self, memory: Memory) -> Memory:
         """The same memory with the values of the encoder's gate, if it has one."""
         return memory if self.gate is None else replace(memory, gate=self.gate())
+
+    def clip_features(
+        self, clips: Float[Tensor, "clips channels time height width"]
+    ) -> Float[Tensor, "clips features size"]:
+        """What the memory needs of each clip, by itself: `memkit.banks.FeatureBank` keeps it.
+
+        Raises:
+            InputError: the encoder does not define it, or latents have another shape.
+        """
+        raise InputError(f"{type(self).__name__} has no features per clip; define clip_features() and from_features().")
+
+    def from_features(
+        self, features: Float[Tensor, "batch clips features size"], mask: Bool[Tensor, "batch clips"] | None = None
+    ) -> Memory:
+        """The memory of clips by their `clip_features`, which ``forward`` gives for their latents.
+
+        Raises:
+            InputError: the encoder does not define it.
+        """
+        raise InputError(f"{type(self).__name__} has no features per clip; define clip_features() and from_features().")
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
         """Like `Pretrained.save_pretrained`; ``gate.safetensors``, as earlier versions wrote it, is deleted."""

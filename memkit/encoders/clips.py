@@ -55,7 +55,13 @@ def encode_clips(
     if mask is not None:
         clips = [x.masked_fill(~mask[:, :, None, None, None, None], 0) for x in clips]
     tokens = encode(*(rearrange(x, "b n c t h w -> (b n) c t h w") for x in clips))
-    tokens = rearrange(tokens, "(b n) m d -> b n m d", n=clips[0].shape[1])
+    return memory_of_clips(rearrange(tokens, "(b n) m d -> b n m d", n=clips[0].shape[1]), mask)
+
+
+def memory_of_clips(
+    tokens: Float[Tensor, "batch clips memory dim"], mask: Bool[Tensor, "batch clips"] | None
+) -> Memory:
+    """Memory of the tokens of each clip; those of masked clips are zero."""
     if mask is not None:
         tokens = tokens.masked_fill(~mask[:, :, None, None], 0)
         mask = repeat(mask, "b n -> b (n m)", m=tokens.shape[2])

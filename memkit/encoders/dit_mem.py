@@ -151,19 +151,37 @@ class DitMemEncoder(MemoryEncoder):
         """
         self._check(latents, mask)
         real = slice(None) if mask is None else mask.flatten()
-        videos = latents.flatten(0, 1)[real].to(self.self_attention.o.weight.dtype)
-        if self.config.resize_to is not None and len(videos):
-            videos = F.interpolate(videos, self.config.resize_to, mode="trilinear")
+        vectors = self._vectors(latents.flatten(0, 1)[real])
+        if mask is not None:
+            vectors = vectors.new_zeros(mask.numel(), *vectors.shape[1:]).index_put((mask.flatten(),), vectors)
+        return self.from_features(vectors.unflatten(0, latents.shape[:2]), mask)
+
+    def clip_features(
+        self, clips: Float[Tensor, "clips channels time height width"]
+    ) -> Float[Tensor, "clips features size"]:
+        """The vector of each branch [clips, 2, dim], high-pass first, before the attention between the clips."""
+        self._check(clips[:, None], None)
+        return self._vectors(clips)
+
+    def from_features(
+        self, features: Float[Tensor, "batch clips features size"], mask: Bool[Tensor, "batch clips"] | None = None
+    ) -> Memory:
+        """The memory of clips by the vectors of their branches: the attention between them."""
         branches = []
-        for branch in (self.high_pass_module, self.low_pass_module):
-            vectors = branch(videos) if len(videos) else videos.new_zeros(0, self.config.dim)
-            if mask is not None:
-                vectors = vectors.new_zeros(mask.numel(), self.config.dim).index_put((real,), vectors)
-            tokens = self.self_attention(vectors.unflatten(0, latents.shape[:2]), mask)
+        for vectors in features.unbind(2):
+            tokens = self.self_attention(vectors.contiguous(), mask)
             branches.append(tokens if mask is None else tokens.masked_fill(~mask[:, :, None], 0))
         tokens = torch.cat(branches, dim=1)
         weight = torch.full(tokens.shape[:2], math.log(self.config.copies), device=tokens.device)
         return self.with_gate(Memory(tokens, None if mask is None else mask.repeat(1, 2), weight))
+
+    def _vectors(self, videos: Tensor) -> Tensor:
+        videos = videos.to(self.self_attention.o.weight.dtype)
+        if not len(videos):
+            return videos.new_zeros(0, 2, self.config.dim)
+        if self.config.resize_to is not None:
+            videos = F.interpolate(videos, self.config.resize_to, mode="trilinear")
+        return torch.stack([self.high_pass_module(videos), self.low_pass_module(videos)], dim=1)
 
     def low_and_high(self, memory: Memory, clips: int = 1) -> tuple[Tensor, Tensor]:
         """The tokens of each branch in the memory that this encoder gives for so many clips."""

@@ -96,6 +96,10 @@ class AttachedGuidance(Attached):
         self._undo: list[Callable[[], None]] = []
         super().__init__(owner, models)
 
+    def runs_in_parallel(self) -> bool:
+        """As its memory, which is attached too and says so itself."""
+        return True
+
     def install(self, model: Model) -> None:
         """The memory, hidden, hooks around the model, and an ear at its public ``cache_context``."""
         self._undo.append(self._injector.attach(model).detach)

@@ -101,6 +101,10 @@ class _AttachedMemory(Attached):
     several = True
     owner: SelfAttentionConcat
 
+    def runs_in_parallel(self) -> bool:
+        """Without a recorder, which would see the heads of one process."""
+        return self.owner.recorder is None
+
     def part(self, model: Model, layer: int) -> _ConcatLayer:
         return self.owner.layer(adapter_of(model), layer, self.key)
 

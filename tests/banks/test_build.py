@@ -17,6 +17,7 @@ from memkit.banks import MemoryBank, build_bank, read_captions
 from memkit.errors import BankError, InputError
 from memkit.video import read_clip, resize, to_model, write_video
 from memkit.worlds import sample_law
+from tests.helpers.forked import wait_for
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ def test_an_interrupted_build_goes_on_and_ends_as_if_it_had_not_been(tmp_path, m
 
 def test_clips_are_committed_while_the_build_runs(tmp_path, made, encoder, monkeypatch):
     """After the commit interval nothing waits: at each clip, all before it can be read by others."""
-    monkeypatch.setattr("memkit.banks.build._COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr("memkit.banks.build.COMMIT_SECONDS", 0.0)
     seen = []
     encode = encoder.encode_video
     monkeypatch.setattr(
@@ -184,6 +185,31 @@ def test_clips_are_committed_while_the_build_runs(tmp_path, made, encoder, monke
     rows = [["video", "caption"], ["a.mp4", "x"], ["b.mp4", "y"], ["sub/a.mp4", "z"]]
     build_bank(made, write_csv(tmp_path / "c.csv", rows), tmp_path / "b", encoder, "m")
     assert seen == [[], ["a.mp4"], ["a.mp4", "b.mp4"]]
+
+
+def test_the_next_video_is_decoded_while_one_is_encoded(tmp_path, made, encoder, monkeypatch):
+    """And those that are in the bank, or fail to be read, are neither awaited nor put in the place of others."""
+    rows = [["video", "caption"], ["a.mp4", "x"], ["broken.mp4", "y"], ["sub/a.mp4", "z"], ["b.mp4", "z"]]
+    build_bank(made, write_csv(tmp_path / "c.csv", [rows[0], rows[3]]), tmp_path / "b", encoder, "m")
+    read, encoded = [], []
+
+    def reading(file, *settings):
+        read.append(str(file.relative_to(made)))
+        return read_clip(file, *settings)
+
+    def encode(video):
+        encoded.append(video)
+        wait_for(lambda: len(read) == 3)  # all, while the first is encoded
+        return encode_video(video)
+
+    encode_video = encoder.encode_video
+    monkeypatch.setattr("memkit.banks.build.read_clip", reading)
+    monkeypatch.setattr(encoder, "encode_video", encode)
+    report = build_bank(made, write_csv(tmp_path / "c.csv", rows), tmp_path / "b", encoder, "m")
+    assert (report.added, report.present) == (["a.mp4", "b.mp4"], ["sub/a.mp4"]) and len(report.bad) == 1
+    assert sorted(read) == ["a.mp4", "b.mp4", "broken.mp4"] and len(encoded) == 2
+    for id, video in zip(("a.mp4", "b.mp4"), encoded, strict=True):
+        assert torch.equal(video, to_model(resize(read_clip(made / id, 8, 5), 32, 48)))
 
 
 def test_a_bank_of_other_settings_is_refused(tmp_path, made, encoder):

@@ -9,7 +9,7 @@ import torch
 
 from memkit import cli
 from memkit.backbones.codec import tiny_folder
-from memkit.banks import MemoryBank
+from memkit.banks import ClipStream, MemoryBank
 from memkit.cli import bank as bank_commands
 from memkit.video import write_video
 from tests.banks.test_build import Encoder, write_csv
@@ -122,6 +122,13 @@ def test_retrieve_prints_one_line_a_hit(bank, capsys):
     (line,) = capsys.readouterr().out.splitlines()
     id, score, caption = line.split("\t")
     assert id == "clip0" and float(score) > 0.9 and caption == "a rubber ball bounces on the moon"
+
+
+def test_export_also_of_a_url(bank, tmp_path, capsys):
+    assert cli.main(["bank", "verify", f"file://{bank}"]) == 0
+    assert cli.main(["bank", "export", f"file://{bank}", "--out", str(tmp_path / "tars"), "--seed", "1"]) == 0
+    assert "clips in 1 shards" in capsys.readouterr().out
+    assert sorted(clip.id for clip in ClipStream(tmp_path / "tars")) == sorted(MemoryBank.open(bank).ids)
 
 
 @pytest.mark.parametrize("command", [["bank", "verify"], ["bank", "show"], ["retrieve"]])

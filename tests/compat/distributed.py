@@ -32,15 +32,19 @@ class Parallel:
 
 IN_PARTS = Refused(
     "runs in parallel over its tokens",
-    "Each process would take its part of the tokens for the whole: memory would be counted once per process, and "
-    "frames would get the positions of others. Run one video on each GPU, or shard the weights with FSDP2.",
+    "Each process would take its part of the tokens for the whole, and frames would get the positions of others. Run "
+    "one video on each GPU, or shard the weights with FSDP2.",
 )
+SHARED_OUT = ("memory_tokens", "guided_memory")
+"""What knows of the processes that share a video."""
 
 PARALLEL = {
     "ddp": Parallel("DDP"),
     "fsdp2": Parallel("FSDP2 (`fully_shard`)"),
     "context_parallel": Parallel(
-        "context parallel (`enable_parallelism`)", refused=dict.fromkeys(ATTACHABLES, IN_PARTS)
+        "context parallel (`enable_parallelism`, Ulysses)",
+        atol=1e-5,
+        refused={name: IN_PARTS for name in ATTACHABLES if name not in SHARED_OUT},
     ),
 }
 
