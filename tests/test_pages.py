@@ -15,7 +15,17 @@ from memkit.injectors import frame_bytes
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = ("kv-cache", "kv-parts", "state-space", "routing", "geometry", "composition", "diffusers", "write-your-own")
+PAGES = (
+    "kv-cache",
+    "kv-parts",
+    "state-space",
+    "routing",
+    "geometry",
+    "composition",
+    "diffusers",
+    "write-your-own",
+    "tutorial",
+)
 CARDS = sorted((ROOT / "memkit" / "weights").glob("*/README.md"))
 ALL_PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *CARDS]
 
@@ -37,7 +47,8 @@ def names(page, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_code_of_a_page_runs(names, page):
-    model = names["pipe"].transformer if page == "diffusers" else names["transformer"]
+    model = {"diffusers": "pipe", "tutorial": "backbone"}.get(page)
+    model = names["transformer"] if model is None else names[model].transformer
     assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
     if page == "kv-cache":
         assert names["video"].shape == (1, 16, 24, 8, 8) and names["video"].isfinite().all()
@@ -62,6 +73,10 @@ def test_the_code_of_a_page_runs(names, page):
         reports = {name: len(it.properties) for name, it in names.items() if name.endswith("_report")}
         counts = {"retriever": 10, "encoder": 13, "filters": 19, "bands": 3, "injector": 15, "text": 11, "backbone": 13}
         assert reports == {f"{name}_report": count for name, count in {**counts, "adapted": 15}.items()}
+    elif page == "tutorial":
+        assert all(id.startswith("mira") for id in names["hits"].ids) and len(names["bank"]) == 24
+        assert torch.equal(names["without"], names["again"]) and not torch.equal(names["without"], names["video"])
+        assert 0.01 < names["shares"].mean() < 0.9 and names["stream"].position == 12
     elif page == "diffusers":
         assert names["video"].shape == (1, 17, 3, 64, 64) and names["state"].get("memory_ids") == [["mira-3", "mira-0"]]
         assert names["latents"].shape == (1, 16, 12, 8, 8) and names["second"].get("position") == 12
@@ -95,7 +110,7 @@ def test_the_retriever_of_the_page_has_eight_lines():
     assert len([line for line in body if line.strip()]) <= 8
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", NAMING_TESTS)
 def test_the_tests_that_a_page_names_are_there(page):
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", read(page))
     assert named

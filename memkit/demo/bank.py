@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CLIPS = Path(__file__).parent / "clips"
+"""The folder of the 24 clips, with captions.csv."""
 
 
 def demo_bank(folder: Path, model: str, backbone: memkit.WanBackbone) -> memkit.MemoryBank:
