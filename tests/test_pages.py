@@ -15,7 +15,7 @@ from memkit.injectors import frame_bytes
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = (
+NAMING_TESTS = (
     "kv-cache",
     "kv-parts",
     "state-space",
@@ -24,8 +24,8 @@ PAGES = (
     "composition",
     "diffusers",
     "write-your-own",
-    "tutorial",
 )
+PAGES = (*NAMING_TESTS, "tutorial")
 CARDS = sorted((ROOT / "memkit" / "weights").glob("*/README.md"))
 ALL_PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *CARDS]
 
