@@ -65,6 +65,7 @@ FIRST = (
     "tests/banks/test_full_disk",
     "tests/banks/test_parallel",
     "tests/retrievers/test_bank_index",
+    "tests/faults/",
 )
 
 
