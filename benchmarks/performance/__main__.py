@@ -19,10 +19,14 @@ import psutil
 import torch
 import tyro
 
-from benchmarks.performance.page import TITLES, page_text
+from benchmarks.performance.page import CPU_ONLY, TITLES, page_text
 from benchmarks.performance.rows import Bench
 from memkit.files.atomic import write_text
 from memkit.files.json_files import read_json, write_json
+
+
+COMMANDS = ("features", "bank_build")
+"""Subjects that are commands of their own, too."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,10 @@ def main(command: Command) -> None:
         found = measured.setdefault(device, {"subjects": {}})
         found["machine"] = machine(device)
         for name in command.only or TITLES:
-            rows = importlib.import_module(f"benchmarks.performance.{name}").rows(bench)
+            if device == "cuda" and name in CPU_ONLY:
+                continue
+            package = "benchmarks" if name in COMMANDS else "benchmarks.performance"
+            rows = importlib.import_module(f"{package}.{name}").rows(bench)
             found["subjects"][name] = [row.fields() for row in rows]
             for row in rows:
                 target = "" if row.target is None else f" (target {'≥' if row.at_least else '≤'} {row.target:g})"

@@ -14,10 +14,17 @@ TITLES = {
     "teacher_forcing": "Teacher forcing",
     "query_layers": "Query layers",
     "encoder_training": "Training an encoder",
+    "features": "Features of clips, cached beside a bank",
+    "bank_build": "Building a bank",
+    "text_retrieval": "Retrieval by text",
+    "field_of_view": "Retrieval by field of view",
     "imports": "Imports",
     "scaling": "Scaling",
 }
 """Headings of the subjects, in the order of the page."""
+
+CPU_ONLY = ("bank_build", "text_retrieval", "field_of_view", "imports")
+"""Subjects that a GPU would not change."""
 
 INTRODUCTION = """# Performance
 
