@@ -24,7 +24,6 @@ from benchmarks.performance.rows import Bench
 from memkit.files.atomic import write_text
 from memkit.files.json_files import read_json, write_json
 
-
 COMMANDS = ("features", "bank_build")
 """Subjects that are commands of their own, too."""
 
