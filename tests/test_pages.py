@@ -166,3 +166,12 @@ def test_the_budgets_of_the_page_are_those_of_frame_bytes():
         tokens_per_frame = frame_bytes(model, int(height), int(width), dtype=torch.bfloat16)
         assert int(tokens) == int(height) * int(width) // 4
         assert (megabytes, gigabytes) == (f"{tokens_per_frame / 1e6:.1f}", f"{21 * tokens_per_frame / 1e9:.1f}")
+
+
+def test_the_errors_that_the_page_quotes_are_raised_somewhere():
+    quoted = re.findall(r"^\*\*.*", read("troubleshooting"), re.M)
+    texts = [text for line in quoted for text in re.findall(r'"([^"]+)"', line)]
+    sources = " ".join(file.read_text() for file in (ROOT / "memkit").rglob("*.py"))
+    joined = re.sub(r'"\s*\n\s*f?"', "", sources)  # a message may go over several lines
+    assert len(texts) > 12
+    assert [text for text in texts if text.split("…")[0] not in joined] == []
