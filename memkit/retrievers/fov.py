@@ -12,15 +12,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
-from memkit.cameras.checks import check_cameras
-from memkit.checks import SEEDS, check_whole, is_number, shown
+from memkit.checks import SEEDS, check_whole, is_number
 from memkit.errors import InputError
 from memkit.retrievers.depth import check_depth
 from memkit.retrievers.fov_index import DiscIndex
 from memkit.retrievers.fov_points import Points
 from memkit.retrievers.fov_rules import Rays, Sector
 from memkit.retrievers.fov_select import best, cover, one_per_run
-from memkit.retrievers.hits import ClipTable, Retriever
+from memkit.retrievers.hits import ClipTable
+from memkit.retrievers.past_frames import FrameRetriever, check_retrieved, frame_names
 
 RULES = {"sector": Sector, "points": Points, "rays": Rays}
 SELECTIONS = ("top", "non_adjacent", "cover")
@@ -34,7 +34,7 @@ class View:
     depth: Float[Tensor, "height width"]
 
 
-class FOVRetriever(Retriever[Cameras | View]):
+class FOVRetriever(FrameRetriever[Cameras | View]):
     """Frames whose views overlap the query's, most overlap first.
 
     ``cameras`` are those of the frames ``[N]``, in temporal order. ``rule`` is `Sector` (area on the ground), `Points`
@@ -126,10 +126,7 @@ class FOVRetriever(Retriever[Cameras | View]):
             query = query.camera
         if not isinstance(query, Cameras):
             raise InputError(f"{name} is {type(query).__name__}, not a camera; give Cameras of one pose, or a View.")
-        check_retrieved(query, name, 0)
-
-    def _table(self) -> ClipTable:
-        return self._clips
+        super()._check(query, name)
 
     def _best(
         self, query: Cameras | View, k: int, allowed: Bool[np.ndarray, " clips"]
@@ -164,47 +161,6 @@ def _views(rule: Sector | Points | Rays, cameras: Cameras, depth: Tensor | None)
     if isinstance(rule, Points):
         return rule.views(cameras, None if depth is None else depth.to(cameras.c2w.device))
     return rule.views(cameras)
-
-
-def frame_names(
-    ids: Sequence[str] | None, sources: Sequence[str | None] | None, count: int
-) -> tuple[list[str], list[str | None]]:
-    """Unique names of so many frames, by default their numbers, and their sources. Raises `InputError` for others."""
-    if isinstance(ids, str) or isinstance(sources, str):
-        raise InputError("ids or sources are one string; give a list with one per camera.")
-    names = [str(i) for i in range(count)] if ids is None else list(ids)
-    films: list[str | None] = [None] * count if sources is None else list(sources)
-    if len(names) != count or len(films) != count:
-        raise InputError(f"{count} cameras, {len(names)} ids and {len(films)} sources; give one per camera.")
-    seen: set[str] = set()
-    for name in names:
-        if not isinstance(name, str) or name in seen:
-            raise InputError(f"ids: {shown(name)} occurs twice or is not a string; give each frame a unique name.")
-        seen.add(name)
-    return names, films
-
-
-def more_names(
-    before: tuple[list[str], list[str | None]],
-    ids: Sequence[str] | None,
-    sources: Sequence[str | None] | None,
-    count: int,
-) -> tuple[list[str], list[str | None]]:
-    """`frame_names` with those of frames that are added; by default, numbers go on."""
-    start = len(before[0])
-    added = frame_names([str(start + i) for i in range(count)] if ids is None else ids, sources, count)
-    return frame_names([*before[0], *added[0]], [*before[1], *added[1]], start + count)
-
-
-def check_retrieved(cameras: Cameras, name: str, dims: int) -> None:
-    """Raises `InputError` unless cameras have ``dims`` leading dimensions and are plausible, see `check_cameras`."""
-    if not isinstance(cameras, Cameras) or not all(isinstance(x, Tensor) for x in (cameras.c2w, cameras.intrinsics)):
-        raise InputError(f"{name}: {shown(cameras)} is no camera; give Cameras(c2w, intrinsics).")
-    c2w, intrinsics = cameras.c2w, cameras.intrinsics
-    if c2w.ndim != dims + 2 or intrinsics.shape != (*c2w.shape[:dims], 4) or c2w.shape[dims:] != (4, 4):
-        wanted = "one pose per frame, [N, 4, 4] and [N, 4]" if dims else "one camera, [4, 4] and [4], or a list of such"
-        raise InputError(f"{name}: c2w {tuple(c2w.shape)} and intrinsics {tuple(intrinsics.shape)}; give {wanted}.")
-    check_cameras(cameras, name)
 
 
 def _check_depth(depth: Tensor, count: int, rule: Sector | Points | Rays) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,14 +16,14 @@ from memkit.checks import check_finite, check_whole
 from memkit.errors import FileError, InputError
 from memkit.files.tensors import FileKind, open_tensors, save_tensors
 from memkit.retrievers.depth import check_depth
-from memkit.retrievers.fov import check_retrieved, frame_names, more_names
-from memkit.retrievers.hits import ClipTable, Retriever, rank
+from memkit.retrievers.hits import ClipTable, rank
 from memkit.retrievers.lifted_cells import LatentMap, LiftedCells, LiftRule, drawn, lifted, overlap
+from memkit.retrievers.past_frames import FrameRetriever, check_retrieved, frame_names, more_names
 
 KIND, KEY = FileKind("saved lifted latents", "memkit-lifted-latents", 1), "lifted"
 
 
-class LiftedLatents(Retriever[Cameras]):
+class LiftedLatents(FrameRetriever[Cameras]):
     """Latent cells in space, of frames of ``channels`` and ``size`` (rows, columns); `add` adds frames, `read` draws
     what cameras see of them: latent frames with holes, for a `ControlBranch`.
 
@@ -106,12 +105,6 @@ class LiftedLatents(Retriever[Cameras]):
                 raise FileError(f"{path} is damaged: its cells and frames do not fit; save it again.")
             store.cells, store._names, store._clips = cells, names, ClipTable(*names)
         return store
-
-    def _table(self) -> ClipTable:
-        return self._clips
-
-    def _check(self, query: Any, name: str) -> None:
-        check_retrieved(query, name, 0)
 
     def _best(
         self, query: Cameras, k: int, allowed: Bool[np.ndarray, " clips"]

@@ -21,8 +21,8 @@ from memkit.checks import check_fields
 from memkit.errors import FileError, InputError
 from memkit.files.tensors import FileKind, open_tensors, save_tensors
 from memkit.retrievers.depth import check_depth
-from memkit.retrievers.fov import check_retrieved, frame_names, more_names
-from memkit.retrievers.hits import ClipTable, Retriever, rank
+from memkit.retrievers.hits import ClipTable, rank
+from memkit.retrievers.past_frames import FrameRetriever, check_retrieved, frame_names, more_names
 from memkit.retrievers.surfels import SurfelMap, SurfelRule, Surfels
 
 KIND, KEY = FileKind("saved surfel map", "memkit-surfels", 1), "surfels"
@@ -51,7 +51,7 @@ class PoseSelection:
         check_fields(self, relax=(1.01, 1000), least=(1e-9, 1))
 
 
-class SurfelRetriever(Retriever[Cameras]):
+class SurfelRetriever(FrameRetriever[Cameras]):
     """Frames that saw what a camera will see.
 
     ``cameras`` are those of the frames ``[N]``, ``depth`` is metres along the rays of each ``[N, H, W]``, as
@@ -153,12 +153,6 @@ class SurfelRetriever(Retriever[Cameras]):
             retriever._names, retriever._clips = names, ClipTable(*names)
             retriever._c2w, retriever._intrinsics = cameras.c2w.numpy(), cameras.intrinsics.numpy()
         return retriever
-
-    def _table(self) -> ClipTable:
-        return self._clips
-
-    def _check(self, query: Cameras, name: str) -> None:
-        check_retrieved(query, name, 0)
 
     def _best(
         self, query: Cameras, k: int, allowed: Bool[np.ndarray, " clips"]

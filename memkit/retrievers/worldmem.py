@@ -17,9 +17,9 @@ from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
 from memkit.checks import MOST, SEEDS, check_fields
-from memkit.retrievers.fov import check_retrieved, frame_names
 from memkit.retrievers.fov_points import MOST_POINTS
-from memkit.retrievers.hits import ClipTable, Retriever
+from memkit.retrievers.hits import ClipTable
+from memkit.retrievers.past_frames import FrameRetriever, check_retrieved, frame_names
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class WorldMemRule:
         )
 
 
-class WorldMemRetriever(Retriever[Cameras]):
+class WorldMemRetriever(FrameRetriever[Cameras]):
     """Past frames for a camera, greedily: each has the largest sum of what it adds and how recent it is.
 
     A frame sees a point within half of its field of view in azimuth and in elevation (above its horizontal plane, which
@@ -67,12 +67,6 @@ class WorldMemRetriever(Retriever[Cameras]):
         check_retrieved(cameras, "The cameras", 1)
         self.cameras, self.rule = cameras, rule
         self._clips = ClipTable(*frame_names(ids, sources, len(cameras.c2w)))
-
-    def _table(self) -> ClipTable:
-        return self._clips
-
-    def _check(self, query: Cameras, name: str) -> None:
-        check_retrieved(query, name, 0)
 
     def _best(
         self, query: Cameras, k: int, allowed: Bool[np.ndarray, " clips"]
