@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.performance.rows import Bench, Row, Variant
 from memkit.backbones import WanBackbone
@@ -21,7 +21,8 @@ def rows(bench: Bench) -> list[Row]:
     """Time the step on tiny-wan against the same with memory as queries too and the text encoder in each step."""
     torch.manual_seed(0)
     backbone = WanBackbone.tiny(torch.float32)
-    model = backbone.transformer.to(bench.device).requires_grad_(False)
+    model: Any = backbone.transformer
+    model = model.to(bench.device).requires_grad_(False)
     backbone.pipeline().text_encoder.to(bench.device)
     prompts = ["a red ball falls on planet Mira"] * BATCH
     text = backbone.encode_text(prompts)
@@ -77,7 +78,7 @@ class _QueriesToo(WanAttnProcessor):
         shift, scale = (block.scale_shift_table + args[2].float()).chunk(6, dim=1)[:2]
         self.memory = block.norm1(self.tokens) * (1 + scale) + shift
 
-    def __call__(self, attn: nn.Module, hidden_states: Tensor, _text: Any, _mask: Any, rotary: Any) -> Tensor:
+    def __call__(self, attn: Any, hidden_states: Tensor, _text: Any, _mask: Any, rotary: Any) -> Tensor:
         video, more = hidden_states.shape[1], self.memory.shape[1]
         ones, zeros = (torch.full((1, more, 1, rotary[0].shape[3]), x).to(rotary[0]) for x in (1.0, 0.0))
         longer = torch.cat([rotary[0], ones], 1), torch.cat([rotary[1], zeros], 1)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers import WanTransformer3DModel
 from torch import Tensor
 from torch.profiler import profile
 
+from benchmarks.performance.models import wan
 from benchmarks.performance.rows import Bench, Row, Variant
 from memkit.backbones.rotary import rotate
 from memkit.injectors import KVCache
@@ -23,14 +23,7 @@ def rows(bench: Bench) -> list[Row]:
     return [_rollout(bench), _step(bench), *_bytes(bench)]
 
 
-def _model(bench: Bench, heads: int, layers: int, ffn: int) -> WanTransformer3DModel:
-    torch.manual_seed(0)
-    sizes: dict[str, Any] = {"num_attention_heads": heads, "attention_head_dim": 128, "num_layers": layers}
-    model = WanTransformer3DModel(**sizes, ffn_dim=ffn, text_dim=64)
-    return model.to(bench.device, bench.dtype).eval().requires_grad_(False)
-
-
-def operations(model: WanTransformer3DModel, queries: int, keys: int) -> float:
+def operations(model: Any, queries: int, keys: int) -> float:
     """Of the matrix products in the blocks: self-attention, projections of cross-attention, feed-forward network."""
     c = model.config
     width = c.num_attention_heads * c.attention_head_dim
@@ -40,7 +33,7 @@ def operations(model: WanTransformer3DModel, queries: int, keys: int) -> float:
 
 def _rollout(bench: Bench) -> Row:
     """A rollout from a cache against running all frames so far at each step, as without a cache."""
-    model, side = _model(bench, 4, 2, 2048), 24
+    model, side = wan(bench, 4, 128, 2, 2048), 24
     text = torch.randn(1, 16, 64).to(bench.device, bench.dtype)
     frames = torch.randn(1, 16, CHUNKS * FRAMES, side, side).to(bench.device, bench.dtype)
     tokens, t = FRAMES * (side // 2) ** 2, torch.tensor([500], device=bench.device)
@@ -75,7 +68,7 @@ def _rollout(bench: Bench) -> Row:
 
 def _step(bench: Bench) -> Row:
     """One step of a cached chunk against the same layer, attending to a buffer with the same keys, without a copy."""
-    model, side, past = _model(bench, 12, 1, 16), 32, 18
+    model, side, past = wan(bench, 12, 128, 1, 16), 32, 18
     text = torch.randn(1, 1, 64).to(bench.device, bench.dtype)
     frames = torch.randn(1, 16, FRAMES + past, side, side).to(bench.device, bench.dtype)
     per_frame, t = (side // 2) ** 2, torch.tensor([500], device=bench.device)
@@ -129,7 +122,7 @@ class _InBuffer:
 
 def _bytes(bench: Bench) -> list[Row]:
     """What a full cache holds, and what a step allocates for a moment beyond what it would without one."""
-    model, side, past = _model(bench, 4, 4, 2048), 32, 18
+    model, side, past = wan(bench, 4, 128, 4, 2048), 32, 18
     text = torch.randn(1, 1, 64).to(bench.device, bench.dtype)
     frames = torch.randn(1, 16, FRAMES + past, side, side).to(bench.device, bench.dtype)
     tokens, t = past * (side // 2) ** 2, torch.tensor([500], device=bench.device)

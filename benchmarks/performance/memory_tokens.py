@@ -7,9 +7,9 @@ import time
 
 import numpy as np
 import torch
-from diffusers import WanTransformer3DModel
 from torch import Tensor
 
+from benchmarks.performance.models import wan
 from benchmarks.performance.rows import Bench, Row, Variant
 from memkit.injectors import SelfAttentionConcat
 from memkit.memory import Memory
@@ -30,16 +30,10 @@ class _Block:
     """A block of Wan2.1-1.3B without its feed-forward network, and its inputs."""
 
     def __init__(self, bench: Bench) -> None:
-        torch.manual_seed(0)
         self.bench = bench
-        self.model = self._model().to(bench.device, bench.dtype).eval().requires_grad_(False)
+        self.model = wan(bench, HEADS, HEAD_DIM, layers=1, ffn_dim=16)
         self.x, self.text = self.random(1, VIDEO, WIDTH), self.random(1, 1, WIDTH)
         self.temb, self.rotary = self.random(1, 6, WIDTH), self.tables(VIDEO)
-
-    @staticmethod
-    def _model() -> WanTransformer3DModel:
-        sizes = {"num_attention_heads": HEADS, "attention_head_dim": HEAD_DIM, "num_layers": 1}
-        return WanTransformer3DModel(**sizes, ffn_dim=16, text_dim=8)
 
     def random(self, *shape: int) -> Tensor:
         return torch.randn(*shape).to(self.bench.device, self.bench.dtype)
@@ -158,7 +152,7 @@ def _zero_tokens(bench: Bench) -> Row:
 
 def _attach() -> Row:
     """Attach to a model of 30 blocks and detach again, beside which its width does not matter."""
-    model = WanTransformer3DModel(num_attention_heads=1, attention_head_dim=12, num_layers=30, ffn_dim=8, text_dim=8)
+    model = wan(Bench(), heads=1, head_dim=12, layers=30, ffn_dim=8)
     injector = SelfAttentionConcat(Memory(torch.randn(1, 4, 12)))
 
     def once() -> float:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from diffusers import WanTransformer3DModel
 
+from benchmarks.performance.models import wan
 from benchmarks.performance.rows import Bench, Row, Variant
 from memkit.injectors import FrameContext, FrameContextConfig, QueryLayers, QueryLayersConfig
 
@@ -17,11 +15,8 @@ HEADS, BLOCKS, LAYERS = 4, 12, 2
 
 def rows(bench: Bench) -> list[Row]:
     """Time the first denoising step of a chunk, which runs the context, and a later one, which has it cached."""
-    torch.manual_seed(0)
     width = 64 * HEADS
-    sizes: dict[str, Any] = {"num_attention_heads": HEADS, "attention_head_dim": 64, "ffn_dim": 4 * width}
-    model = WanTransformer3DModel(num_layers=BLOCKS, text_dim=64, **sizes).to(bench.device, bench.dtype)
-    model.eval().requires_grad_(False)
+    model = wan(bench, HEADS, 64, BLOCKS, 4 * width)
     x = torch.randn(1, 16, FRAMES, SIDE, SIDE).to(bench.device, bench.dtype)
     context = torch.randn(1, 16, CONTEXT, SIDE, SIDE).to(bench.device, bench.dtype)
     text = torch.randn(1, 16, 64).to(bench.device, bench.dtype)

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import WanTransformer3DModel
 
+from benchmarks.performance.models import wan
 from benchmarks.performance.rows import Bench, Row, Variant
 from memkit.banks import MemoryBank
 from memkit.injectors import KVCache, QueryLayers, QueryLayersConfig, SelfAttentionConcat
@@ -24,9 +24,7 @@ SIDE, FRAMES = 16, 3
 
 def rows(bench: Bench) -> list[Row]:
     """One row per curve. A slope below 1 where time should be linear is that of a constant part beside it."""
-    torch.manual_seed(0)
-    sizes: dict[str, Any] = {"num_attention_heads": 4, "attention_head_dim": 64, "num_layers": 4, "ffn_dim": 512}
-    model = WanTransformer3DModel(**sizes, text_dim=64).to(bench.device, bench.dtype).eval().requires_grad_(False)
+    model = wan(bench, 4, 64, 4, 512)
     runs = _Runs(bench, model)
     return [
         runs.curve("memory tokens in a forward pass", (512, 1024, 2048, 4096), runs.with_tokens),
@@ -38,7 +36,7 @@ def rows(bench: Bench) -> list[Row]:
 
 
 class _Runs:
-    def __init__(self, bench: Bench, model: WanTransformer3DModel) -> None:
+    def __init__(self, bench: Bench, model: Any) -> None:
         self.bench, self.model = bench, model
         self.text = self._random(1, 16, 64)
         self.t = torch.tensor([500], device=bench.device)

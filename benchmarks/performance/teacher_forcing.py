@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers import WanTransformer3DModel
 from torch import Tensor
 
+from benchmarks.performance.models import wan
 from benchmarks.performance.rows import Bench, Row, Variant
 from memkit.backbones.rotary import rotate
 from memkit.frame_graph import FrameGraph
@@ -20,9 +20,7 @@ HEADS, HEAD_DIM, LAYERS = 4, 64, 1
 
 def rows(bench: Bench) -> list[Row]:
     """Time one training step on ReMind's table."""
-    torch.manual_seed(0)
-    sizes: dict[str, Any] = {"num_attention_heads": HEADS, "attention_head_dim": HEAD_DIM, "num_layers": LAYERS}
-    model = WanTransformer3DModel(**sizes, ffn_dim=4 * HEADS * HEAD_DIM, text_dim=64).to(bench.device)
+    model = wan(bench, HEADS, HEAD_DIM, LAYERS, 4 * HEADS * HEAD_DIM).float().requires_grad_(True)
     graph = FrameGraph.chunks(CHUNKS * FRAMES, FRAMES)
     tokens, frames = (SIDE // 2) ** 2, graph.num_frames
     latents, noise = (torch.randn(1, 16, frames, SIDE, SIDE, device=bench.device) for _ in range(2))
