@@ -7,8 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from memkit.errors import InputError
 from memkit.evaluation.benchmarks import Mind
@@ -23,11 +21,11 @@ def data(tmp_path_factory):
     return mind_in(tmp_path_factory.mktemp("mind"))
 
 
-@given(st.integers(0, 1000))
-def test_the_scorer_drops_its_last_group(length: int) -> None:
-    groups = [range(length)[start : start + 100] for start in range(0, length, 100)]
-    assert scored_frames(length) == sum(len(group) for group in groups[:-1])
-    assert (scored_frames(length) == 0) == (length <= 100)
+def test_the_scorer_drops_its_last_group() -> None:
+    for length in range(1001):
+        groups = [range(length)[start : start + 100] for start in range(0, length, 100)]
+        assert scored_frames(length) == sum(len(group) for group in groups[:-1])
+        assert (scored_frames(length) == 0) == (length <= 100)
 
 
 def test_short_videos_are_refused_or_named_before_anything_is_generated(tmp_path, data):
