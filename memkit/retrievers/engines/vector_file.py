@@ -81,5 +81,5 @@ def write_vectors(path: Path, about: dict[str, Any], blocks: Iterable[np.ndarray
         with open(partial, "wb") as file:
             file.write(len(text).to_bytes(8, "little") + text)
             for block in blocks:
-                file.write(np.ascontiguousarray(block, np.float32))
+                file.write(np.ascontiguousarray(block, np.float32).data)
         set_checksum(partial)
