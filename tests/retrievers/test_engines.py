@@ -124,6 +124,9 @@ def test_lancedb_with_a_disk_index_finds_neighbours_and_fills_up_what_a_filter_l
         few = np.arange(4000) >= 3990
         assert index.search(query, 30, only(few, sources=["a"]))[0].tolist() == brute_force(vectors, query, 30, few)[0]
     assert np.mean(shares) >= 0.9
+    ask = index._ask  # as if the probed lists held too few that the filter lets through
+    index._ask = lambda *args, exhaustive: ask(*args, exhaustive=exhaustive).slice(0, None if exhaustive else 3)
+    assert index.search(query, 30, only(few, sources=["a"]))[0].tolist() == brute_force(vectors, query, 30, few)[0]
 
 
 @pytest.mark.parametrize("name", SAVED)

@@ -178,7 +178,6 @@ def _best(
         rows = rows[products >= np.partition(products, -k)[-k] - 2 * FAISS_ERROR]
     cosines = (file.rows(rows).astype(np.float64) * query.astype(np.float64)).sum(axis=1)
     best = np.lexsort((rows, -cosines))[:k]
-    file.forget()
     return rows[best], cosines[best]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import mmap
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from memkit.errors import FileError, InputError
-from memkit.files.atomic import atomic_write
+from memkit.files.atomic import atomic_write, reading
 from memkit.files.checksums import set_checksum, with_checksum, without_checksum
 from memkit.files.headers import safetensors_header
 from memkit.files.json_files import parse_json
@@ -23,10 +23,10 @@ BLOCK = 16_384
 
 
 class VectorFile:
-    """The rows of an index's file, as `memkit.retrievers.saved_index` writes it, mapped and not read at the opening.
+    """The rows of an index's file, as `memkit.retrievers.saved_index` writes it, without reading them at the opening.
 
-    A row is compared with its checksum in ``checksums`` whenever it is read, once those are set. `forget` takes what
-    was read out of the memory of this process; the system keeps it in its cache as long as there is room.
+    A row is compared with its checksum in ``checksums`` whenever it is read, once those are set. Rows are read rather
+    than mapped, so that those of past queries are no memory of this process; the system has them in its cache.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,40 +39,42 @@ class VectorFile:
             if info["dtype"] != "F32" or len(info["shape"]) != 2:
                 raise InputError(f"{path} holds {info['dtype']} {info['shape']}, not float32 vectors; build it anew.")
             self.count, self.dim = info["shape"]
-            with open(path, "rb") as file:
-                start = 8 + int.from_bytes(file.read(8), "little") + info["data_offsets"][0]
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            self._rows = np.frombuffer(self._map, np.float32, self.count * self.dim, start)
-            self._rows = self._rows.reshape(self.count, self.dim)
+            self._file = open(path, "rb", buffering=0)  # noqa: SIM115  # closed with this object
+            self._start = 8 + int.from_bytes(self._file.read(8), "little") + info["data_offsets"][0]
         self.checksums: Int[np.ndarray, " rows"] | None = None
 
     def rows(self, rows: Int[np.ndarray, " rows"]) -> Float32[np.ndarray, "rows dim"]:
         """Copies of some rows; `FileError` where they are not what was written."""
-        found = self._rows[rows]
+        with reading(self.path, "delete the file, and it is built anew"):
+            parts = [self._read(row, 1) for row in rows.tolist()]
+        return self._checked(rows, parts)
+
+    def blocks(self, start: int = 0) -> Iterator[Float32[np.ndarray, "rows dim"]]:
+        """All rows from ``start``, in blocks."""
+        for row in range(start, self.count, BLOCK):
+            rows = np.arange(row, min(row + BLOCK, self.count))
+            yield self._checked(rows, [self._read(row, len(rows))])
+
+    def _read(self, row: int, count: int) -> bytes:
+        size = 4 * self.dim
+        return os.pread(self._file.fileno(), size * count, self._start + size * row)
+
+    def _checked(self, rows: Int[np.ndarray, " rows"], parts: list[bytes]) -> Float32[np.ndarray, "rows dim"]:
+        data = b"".join(parts)
+        if len(data) != 4 * self.dim * len(rows):
+            raise FileError(f"{self.path} has been cut short; delete the file, and it is built anew.")
+        found = np.frombuffer(data, np.float32).reshape(len(rows), self.dim)
         if self.checksums is not None and len(bad := np.flatnonzero(checksums(found) != self.checksums[rows])):
             row = int(rows[bad[0]])
             raise FileError(f"{self.path} is damaged at row {row}; delete the file, and it is built anew.")
         return found
 
-    def blocks(self, start: int = 0) -> Iterator[Float32[np.ndarray, "rows dim"]]:
-        """All rows from ``start``, in blocks."""
-        for row in range(start, self.count, BLOCK):
-            yield self.rows(np.arange(row, min(row + BLOCK, self.count)))
-            self.forget()
-
-    def forget(self) -> None:
-        """Give back the memory of the rows that were read, where the system can."""
-        if hasattr(self._map, "madvise"):
-            self._map.madvise(mmap.MADV_DONTNEED)
-
 
 def checksums(rows: Float32[np.ndarray, "rows dim"]) -> Int[np.ndarray, " rows"]:
-    """A number of 64 bits per row: the sum of its bits in words of 32, times odd weights, modulo 2^64.
-
-    A change of any one number of a row changes it, and others do but for a chance of 2^-32 or less.
-    """
-    weights = np.random.default_rng(0).integers(0, 2**63, rows.shape[1], np.uint64) * np.uint64(2) + np.uint64(1)
-    return (np.ascontiguousarray(rows).view(np.uint32) * weights).sum(1, dtype=np.uint64).view(np.int64)
+    """64 bits per row: the sum of its words times odd weights, modulo 2^64, which any one changed word changes."""
+    words = rows.view(np.uint64) if rows.shape[1] % 2 == 0 else rows.view(np.uint32).astype(np.uint64)
+    weights = np.random.default_rng(0).integers(0, 2**63, words.shape[1], np.uint64) * np.uint64(2) + np.uint64(1)
+    return np.einsum("ij,j->i", words, weights).view(np.int64)
 
 
 def write_vectors(path: Path, about: dict[str, Any], blocks: Iterable[np.ndarray], count: int, dim: int) -> None:
