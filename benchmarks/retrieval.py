@@ -48,6 +48,7 @@ class Settings:
     dim: int = 768
     queries: int = 100
     rounds: int = 7
+    kinds: tuple[str, ...] = KINDS
     lancedb: bool = False
     seed: int = 0
     folder: Path = Path("out/retrieval")
@@ -198,7 +199,7 @@ def recall(exact: list[set[int]], found: list[set[int]]) -> list[float]:
 def rows(settings: Settings) -> list[dict[str, Any]]:
     """Rows of the table of all benchmarks: claim, ratio, interval, limit, which here is the target."""
     table = []
-    for kind in KINDS:
+    for kind in settings.kinds:
         figures = measure(kind, settings)["approximate"]
         what = f"text retrieval, {settings.size:,} × {settings.dim}, {kind}"
         value, low, high = figures["queries per second, ratio"]
@@ -219,7 +220,7 @@ def main(settings: Settings) -> None:
     free = psutil.virtual_memory().available / 1e9
     if free < needed:
         raise SystemExit(f"{settings.size:,} vectors take {needed:.1f} GB and {free:.1f} GB are free; lower --size.")
-    report({kind: measure(kind, settings) for kind in KINDS}, settings, settings.out)
+    report({kind: measure(kind, settings) for kind in settings.kinds}, settings, settings.out)
 
 
 if __name__ == "__main__":

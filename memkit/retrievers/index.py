@@ -102,9 +102,8 @@ class BankIndex:
         clips = _Clips(*map(list, zip(*kept, strict=True))) if kept else _Clips([], [], [])
         self._engine = self._engine or choose(self.folder, len(kept), self._dim)
         with self._turn(self._engine):
-            if (
-                self._seen is None or self._engine.is_database
-            ):  # to which another process may have added clips meanwhile
+            # another process may have added clips to a database meanwhile
+            if self._seen is None or self._engine.is_database:
                 self.vectors = self._load(self._engine, clips) or self._taken_over(self._engine, clips)
             elif self.table.ids != clips.ids[: len(self.table)]:  # a bank removes a clip that it could not write
                 self.vectors = self._engine.empty(self.folder, self._dim)
@@ -218,7 +217,7 @@ class _Clips(NamedTuple):
     sources: list[str | None]
 
     def rows(self, start: int, end: int) -> _Clips:
-        return _Clips(*(column[start:end] for column in self))
+        return _Clips(self.ids[start:end], self.contents[start:end], self.sources[start:end])
 
     def digest(self, count: int, with_sources: bool) -> str:
         """Of the first rows; without sources for files, whose rows do not depend on them."""

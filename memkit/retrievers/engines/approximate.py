@@ -21,14 +21,14 @@ from memkit.retrievers.engines.protocol import SavedIndex
 from memkit.retrievers.engines.vector_file import BLOCK, VectorFile, write_vectors
 from memkit.retrievers.hits import Excluded
 from memkit.retrievers.saved_index import FILE, about_of, read_saved, saved, write_saved
-from memkit.retrievers.vectors import FlatVectors
+from memkit.retrievers.vectors import FAISS_ERROR, FlatVectors
 
 log = logging.getLogger(__name__)
 
 _FEW = 2048  # rows that are compared one by one: as fast as to scan codes
 _FIRST = 1024  # candidates that are asked for, and more per hit
 _PER_HIT = 16
-_AT_ONCE = 64  # candidates that are read between two looks at whether they suffice
+_AT_ONCE = 64  # candidates that are read before the first look at whether they suffice
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,6 @@ class Approximate:
             return self._in_memory(folder)
         file = VectorFile(folder / FILE)
         if file.count < self.smallest:
-            file.close()
             return self._in_memory(folder)
         index = ApproximateIndex(FlatVectors.empty(file.dim), self.recall)
         index.take(file, _codes(folder, file))
@@ -106,8 +105,6 @@ class ApproximateIndex:
 
     def take(self, file: VectorFile, codes: coding.Codes) -> None:
         """From now on all rows are those of a file."""
-        if self.coded is not None:
-            self.coded[0].close()
         file.checksums = codes.checksums
         self.coded, self.recent = (file, codes), FlatVectors.empty(file.dim)
 
@@ -151,32 +148,35 @@ class ApproximateIndex:
     def _by_codes(
         self, file: VectorFile, codes: coding.Codes, query: np.ndarray, k: int, allowed: Bool[np.ndarray, " rows"]
     ) -> tuple[Int[np.ndarray, " hits"], Float[np.ndarray, " hits"]]:
-        left, margin = int(allowed.sum()), codes.margin(self.recall)
+        left, margin = int(allowed.sum()), codes.margin(self.recall) + FAISS_ERROR
         if k == 0 or left <= _FEW:
-            return _best(rows := np.flatnonzero(allowed), _cosines(file, rows, query), k)
+            return _best(file, rows := np.flatnonzero(allowed), file.rows(rows) @ query, query, k)
         ask = min(file.count, -(-(_FIRST + _PER_HIT * k) * file.count // left))
         while True:
             (coded,), (rows,) = codes.faiss.search(query[None], ask)
             lowest = coded[-1]
             coded, rows = coded[allowed[rows]], rows[allowed[rows]]
-            cosines = np.empty(0)
-            for start in range(0, len(rows), _AT_ONCE):
-                part = rows[start : start + _AT_ONCE]
-                cosines = np.concatenate([cosines, _cosines(file, part, query)])
-                done = len(cosines)
+            products, done = np.empty(len(rows), np.float32), 0
+            while done < len(rows):
+                part = slice(done, min(len(rows), max(_AT_ONCE, 2 * done)))
+                products[part] = file.rows(rows[part]) @ query
+                done = part.stop
                 following = coded[done] if done < len(rows) else lowest
-                if done >= k and following + margin < np.partition(cosines, done - k)[done - k]:
-                    return _best(rows[:done], cosines, k)
+                if done >= k and following + margin < np.partition(products[:done], done - k)[done - k]:
+                    return _best(file, rows[:done], products[:done], query, k)
             if ask == file.count:
-                return _best(rows, cosines, k)
+                return _best(file, rows, products, query, k)
             ask = min(file.count, 4 * ask)
 
 
-def _cosines(file: VectorFile, rows: Int[np.ndarray, " n"], query: np.ndarray) -> Float[np.ndarray, " n"]:
-    return (file.rows(rows).astype(np.float64) * query.astype(np.float64)).sum(axis=1)
-
-
-def _best(rows: np.ndarray, cosines: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def _best(
+    file: VectorFile, rows: Int[np.ndarray, " n"], products: Float32[np.ndarray, " n"], query: np.ndarray, k: int
+) -> tuple[Int[np.ndarray, " hits"], Float[np.ndarray, " hits"]]:
+    """The ``k`` best by products in float64, of those that rounding in float32 leaves in question."""
+    k = min(k, len(rows))
+    if k:
+        rows = rows[products >= np.partition(products, -k)[-k] - 2 * FAISS_ERROR]
+    cosines = (file.rows(rows).astype(np.float64) * query.astype(np.float64)).sum(axis=1)
     best = np.lexsort((rows, -cosines))[:k]
     return rows[best], cosines[best]
 

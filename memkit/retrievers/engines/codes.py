@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from jaxtyping import Float, Float32, Int
 from memkit.errors import InputError
 from memkit.files.checksums import stated_checksum
 from memkit.files.tensors import FileKind, open_tensors, save_tensors
-from memkit.retrievers.engines.vector_file import VectorFile
+from memkit.retrievers.engines.vector_file import VectorFile, checksums
 from memkit.retrievers.vectors import are_unit, import_faiss
 
 KIND, KEY, FILE = FileKind("codes of an index", "memkit-codes", 1), "codes", "codes.safetensors"
@@ -30,7 +29,7 @@ class Codes(NamedTuple):
     errors: Float[np.ndarray, " n"]
     """What the codes take from the product of a vector with its true near neighbours, sorted."""
     checksums: Int[np.ndarray, " rows"]
-    """CRC-32 of each vector."""
+    """That of each vector, see `memkit.retrievers.engines.vector_file.checksums`."""
     trained: int
     """Number of vectors when the quantiser was trained."""
 
@@ -44,19 +43,19 @@ def code(file: VectorFile, before: Codes | None, seed: int = 0) -> Codes:
     faiss, count, dim = import_faiss(), file.count, file.dim
     if before is not None and before.trained <= count <= 2 * before.trained:
         index, trained, done = faiss.clone_index(before.faiss), before.trained, before.faiss.ntotal
-        checksums = [before.checksums]
+        sums = [before.checksums]
     else:
         index = faiss.IndexPQFastScan(dim, dim // 2 if dim % 2 == 0 else dim, 4, faiss.METRIC_INNER_PRODUCT)
         sample = np.random.default_rng(seed).permutation(count)[:_TRAINED_ON]
         index.train(file.rows(np.sort(sample)))
-        trained, done, checksums = count, 0, []
+        trained, done, sums = count, 0, []
     for block in file.blocks(done):
         if not are_unit(block).all():
             raise InputError(f"{file.path} has vectors that are not of unit length; delete it, and it is built anew.")
         index.add(block)
-        checksums.append(np.array([zlib.crc32(row) for row in block], np.int64))
+        sums.append(checksums(block))
     errors = _errors(file, index, seed)
-    return Codes(index, errors, np.concatenate(checksums), trained)
+    return Codes(index, errors, np.concatenate(sums), trained)
 
 
 def save_codes(folder: Path, codes: Codes, vectors: Path) -> None:
@@ -76,10 +75,10 @@ def read_codes(folder: Path, vectors: VectorFile) -> Codes:
         if about["vectors"] != stated_checksum(vectors.path):
             raise InputError(f"{folder / FILE} belongs to another file than {vectors.path.name}.")
         faiss = import_faiss().deserialize_index(opened.get_tensor("faiss").numpy())
-        errors, checksums = (opened.get_tensor(name).numpy() for name in ("errors", "checksums"))
-        if (faiss.ntotal, faiss.d) != (vectors.count, vectors.dim) or len(checksums) != vectors.count:
+        errors, sums = (opened.get_tensor(name).numpy() for name in ("errors", "checksums"))
+        if (faiss.ntotal, faiss.d) != (vectors.count, vectors.dim) or len(sums) != vectors.count:
             raise InputError(f"{folder / FILE} has {faiss.ntotal} codes of {vectors.count} vectors.")
-        return Codes(faiss, errors, checksums, about["trained"])
+        return Codes(faiss, errors, sums, about["trained"])
 
 
 def _errors(file: VectorFile, index: Any, seed: int) -> Float[np.ndarray, " n"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32, Int
@@ -55,10 +55,8 @@ class SavedIndex(NamedTuple):
 class Engine(Protocol):
     """Where the vectors of a bank are kept and how they are searched. ``folder`` is the index's own in the bank."""
 
-    @property
-    def is_database(self) -> bool:
-        """Whether ids and sources are stored with the vectors, where other processes may see and change them."""
-        ...
+    is_database: ClassVar[bool]
+    """Whether ids and sources are stored with the vectors, where other processes may see and change them."""
 
     def empty(self, folder: Path, dim: int) -> VectorIndex:
         """A new index without rows, in place of one that there may be.

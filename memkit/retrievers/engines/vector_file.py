@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,8 @@ BLOCK = 16_384
 class VectorFile:
     """The rows of an index's file, as `memkit.retrievers.saved_index` writes it, without reading them at the opening.
 
-    A row is compared with its CRC-32 in ``checksums`` whenever it is read, once those are set. Rows are read rather
-    than mapped, so that those of past queries are no memory of this process; the system caches them.
+    A row is compared with its checksum in ``checksums`` whenever it is read, once those are set. Rows are read rather
+    than mapped, so that those of past queries are no memory of this process; the system has them in its cache.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,33 +39,42 @@ class VectorFile:
             if info["dtype"] != "F32" or len(info["shape"]) != 2:
                 raise InputError(f"{path} holds {info['dtype']} {info['shape']}, not float32 vectors; build it anew.")
             self.count, self.dim = info["shape"]
-            self._file = open(path, "rb", buffering=0)  # noqa: SIM115  # for as long as the index is used
+            self._file = open(path, "rb", buffering=0)  # noqa: SIM115  # closed with this object
             self._start = 8 + int.from_bytes(self._file.read(8), "little") + info["data_offsets"][0]
         self.checksums: Int[np.ndarray, " rows"] | None = None
 
-    def close(self) -> None:
-        """Close the file; no rows can be read then."""
-        self._file.close()
-
     def rows(self, rows: Int[np.ndarray, " rows"]) -> Float32[np.ndarray, "rows dim"]:
-        """Some rows; `FileError` where the disk gives others than were written."""
-        size = 4 * self.dim
-        with reading(self.path, "build the index anew"):
-            parts = [os.pread(self._file.fileno(), size, self._start + size * row) for row in rows.tolist()]
-        self._verify(rows, parts)
-        return np.frombuffer(b"".join(parts), np.float32).reshape(len(rows), self.dim)
+        """Copies of some rows; `FileError` where they are not what was written."""
+        with reading(self.path, "delete the file, and it is built anew"):
+            parts = [self._read(row, 1) for row in rows.tolist()]
+        return self._checked(rows, parts)
 
     def blocks(self, start: int = 0) -> Iterator[Float32[np.ndarray, "rows dim"]]:
         """All rows from ``start``, in blocks."""
         for row in range(start, self.count, BLOCK):
-            yield self.rows(np.arange(row, min(row + BLOCK, self.count)))
+            rows = np.arange(row, min(row + BLOCK, self.count))
+            yield self._checked(rows, [self._read(row, len(rows))])
 
-    def _verify(self, rows: Int[np.ndarray, " rows"], parts: list[bytes]) -> None:
-        if self.checksums is None:
-            return
-        for row, part, crc in zip(rows.tolist(), parts, self.checksums[rows].tolist(), strict=True):
-            if zlib.crc32(part) != crc:
-                raise FileError(f"{self.path} is damaged at row {row}; delete the file, and it is built anew.")
+    def _read(self, row: int, count: int) -> bytes:
+        size = 4 * self.dim
+        return os.pread(self._file.fileno(), size * count, self._start + size * row)
+
+    def _checked(self, rows: Int[np.ndarray, " rows"], parts: list[bytes]) -> Float32[np.ndarray, "rows dim"]:
+        data = b"".join(parts)
+        if len(data) != 4 * self.dim * len(rows):
+            raise FileError(f"{self.path} has been cut short; delete the file, and it is built anew.")
+        found = np.frombuffer(data, np.float32).reshape(len(rows), self.dim)
+        if self.checksums is not None and len(bad := np.flatnonzero(checksums(found) != self.checksums[rows])):
+            row = int(rows[bad[0]])
+            raise FileError(f"{self.path} is damaged at row {row}; delete the file, and it is built anew.")
+        return found
+
+
+def checksums(rows: Float32[np.ndarray, "rows dim"]) -> Int[np.ndarray, " rows"]:
+    """64 bits per row: the sum of its words times odd weights, modulo 2^64, which any one changed word changes."""
+    words = rows.view(np.uint64) if rows.shape[1] % 2 == 0 else rows.view(np.uint32).astype(np.uint64)
+    weights = np.random.default_rng(0).integers(0, 2**63, words.shape[1], np.uint64) * np.uint64(2) + np.uint64(1)
+    return np.einsum("ij,j->i", words, weights).view(np.int64)
 
 
 def write_vectors(path: Path, about: dict[str, Any], blocks: Iterable[np.ndarray], count: int, dim: int) -> None:
@@ -81,5 +89,5 @@ def write_vectors(path: Path, about: dict[str, Any], blocks: Iterable[np.ndarray
         with open(partial, "wb") as file:
             file.write(len(text).to_bytes(8, "little") + text)
             for block in blocks:
-                file.write(np.ascontiguousarray(block, np.float32))
+                file.write(np.ascontiguousarray(block, np.float32).data)
         set_checksum(partial)
