@@ -2,6 +2,7 @@
 # make test: set everything up, check style and types, pass the tests
 # make docs: build the documentation as a site, out/site/index.html
 # make bench: measure what memory costs, refresh docs/performance.md
+# make test-ray: install Ray and pass the test of building a bank on it
 # make torture: damage files, interrupt writers and give bad inputs for MINUTES; print what came of it
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 SEED ?= $(shell date +%Y%m%d)
 MINUTES ?= 10
 
-.PHONY: demo test types suite docs bench torture setup clean
+.PHONY: demo test types suite test-ray docs bench torture setup clean
 
 demo: setup
 	$(BIN)/memkit demo --out out/demo
@@ -30,6 +31,10 @@ docs: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.performance
+
+test-ray: setup
+	$(BIN)/python -m pip install --quiet --group ray
+	$(BIN)/python -m pytest tests/banks/test_on_ray.py
 
 torture: setup
 	$(BIN)/python -m tests.faults --seed $(SEED) --minutes $(MINUTES)

@@ -30,7 +30,7 @@ SUPPRESSED = [HealthCheck.too_slow, HealthCheck.nested_given]
 settings.register_profile("explore", deadline=None, suppress_health_check=SUPPRESSED)
 # the same examples in each run, so that a change is not blamed for what it did not do; "explore" looks for new ones:
 # pytest --hypothesis-profile explore
-settings.register_profile("memkit", settings.get_profile("explore"), max_examples=50, derandomize=True)
+settings.register_profile("memkit", settings.get_profile("explore"), max_examples=25, derandomize=True)
 settings.load_profile("memkit")
 
 

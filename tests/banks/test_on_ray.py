@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
 import torch
 
 from memkit.banks import MemoryBank, build_bank, parallel
@@ -17,6 +18,8 @@ from memkit.banks.on_ray import build_bank_on_ray
 from memkit.video import write_video
 from memkit.worlds import sample_law
 from tests.helpers.small_banks import bits
+
+pytest.importorskip("ray", reason="`make test-ray` installs Ray and runs this test")
 
 
 class Format(NamedTuple):
