@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -76,15 +77,17 @@ def build_bank_on_ray(
         if not todo:
             return
         items = [{"part": str(path), "rows": json.dumps([_packed(by_id[id]) for id in todo[path]])} for path in todo]
-        blocks = data.from_items(items, override_num_blocks=len(items)).map_batches(
-            _Worker,
-            fn_constructor_args=(str(out), load_encoder, settings, info),
-            batch_size=1,
-            compute=data.ActorPoolStrategy(size=min(workers, len(items))),
-            num_cpus=cpus,
-            num_gpus=gpus,
-            ray_remote_args_fn=lambda: {"max_restarts": retries, "max_task_retries": retries},
-        )
+        with warnings.catch_warnings():  # no other argument of Ray 2.60 says how often a worker is started again
+            warnings.simplefilter("ignore", DeprecationWarning)
+            blocks = data.from_items(items, override_num_blocks=len(items)).map_batches(
+                _Worker,
+                fn_constructor_args=(str(out), load_encoder, settings, info),
+                batch_size=1,
+                compute=data.ActorPoolStrategy(size=min(workers, len(items))),
+                num_cpus=cpus,
+                num_gpus=gpus,
+                ray_remote_args_fn=lambda: {"max_restarts": retries, "max_task_retries": retries},
+            )
         try:
             for _ in tqdm(blocks.iter_rows(), total=len(items), desc=out.name, unit="block"):
                 pass
