@@ -43,15 +43,15 @@ NOTES = """## What the misses consist of
 
 By the profiler of torch, on one thread of a CPU:
 
-- *Memory as keys and values, against the bare cost*: a tenth of the added time is the copy that puts the video's keys and
-  values and those of memory into one tensor, a seventh is what the bare cost leaves out: modulation and norms of the
-  memory tokens. Attention itself takes a quarter longer per key than on the memory alone.
-- *Ten weighted tokens*: nearly all of the added time is that copy, of the video's 2304 keys and values for ten more, and the
-  mask that carries the weights. Both would go with an attention that takes two groups of keys and merges their softmaxes, for
-  which torch has no public function without compilation.
-- *A cached step and a rollout*: 6 % are the copy of cached keys and values beside the chunk's own; the rest is that slots hold
-  [frames, tokens, heads, width], which the kernel reads more slowly than [heads, tokens, width]. A rollout also has the
-  additional pass per chunk that writes the cache, which its limit counts.
+- *Memory as keys and values, against the bare cost*: a tenth of the added time is the copy that puts the video's keys
+  and values and those of memory into one tensor, a seventh is what the bare cost leaves out: modulation and norms of
+  the memory tokens. Attention itself takes a quarter longer per key than on the memory alone.
+- *Ten weighted tokens*: nearly all of the added time is that copy, of the video's 2304 keys and values for ten more,
+  and the mask that carries the weights. Both would go with an attention that takes two groups of keys and merges
+  their softmaxes, for which torch has no public function without compilation.
+- *A cached step and a rollout*: 6 % are the copy of cached keys and values beside the chunk's own; the rest is that
+  slots hold [frames, tokens, heads, width], which the kernel reads more slowly than [heads, tokens, width]. A rollout
+  also has the additional pass per chunk that writes the cache, which its limit counts.
 - *Teacher forcing*: each chunk is an attention call of its own, over keys and values that are copied together.
 - *Imports*: 0.08 s are PyAV, the rest the files of memkit.
 - *A plain loop for fields of view* clips polygons in 3 µs per frame; 200 times as fast would be 16 ns.
