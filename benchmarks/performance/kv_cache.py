@@ -99,10 +99,10 @@ def _step(bench: Bench) -> Row:
     moved = 2 * keys * 1536 * frames.element_size()
     flops = operations(model, queries, keys)
     times = bench.turns(
-        {"cached": Variant(cached, flops, moved), "without a copy": Variant(without_copy, flops, moved)}
+        {"cached step": Variant(cached, flops, moved), "without a copy": Variant(without_copy, flops, moved)}
     )
     claim = f"One cached step ({queries} queries, {keys} keys) / the same attention over a buffer, without a copy"
-    return times.row(claim, "cached", "without a copy", target=1.05)
+    return times.row(claim, "cached step", "without a copy", target=1.05)
 
 
 class _InBuffer:

@@ -71,23 +71,24 @@ def page_text(measured: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _table(rows: Sequence[Row]) -> str:
-    head = ["claim", "figure", "95 %", "target", "met", "limit", "of limit", "times"]
+    head = ["claim", "figure, 95 %", "target", "limit", "of limit"]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for row in rows:
         unit = f" {row.unit}" if row.unit else ""
         sign = "≥" if row.at_least else "≤"
-        met = {None: "", True: "yes", False: "**no**"}[row.met]
+        missed = {None: "", True: ", met", False: ", **missed**"}[row.met]
+        interval = "" if row.low == row.high else f" [{number(row.low)}, {number(row.high)}]"
         cells = [
             row.claim,
-            f"{number(row.value)}{unit}",
-            "" if row.low == row.high else f"{number(row.low)}–{number(row.high)}",
-            "" if row.target is None else f"{sign} {number(row.target)}{unit}",
-            met,
-            "" if row.limit is None else f"{number(row.limit)} ({row.limit_from})",
+            f"{number(row.value)}{unit}{interval}",
+            "" if row.target is None else f"{sign} {number(row.target)}{unit}{missed}",
+            "" if row.limit is None else f"{number(row.limit)}, {row.limit_from}",
             "" if not row.limit else f"{row.value / row.limit:.2f}",
-            "; ".join(f"{name} {_figures(figures)}" for name, figures in row.details.items()),
         ]
         lines.append("| " + " | ".join(cells) + " |")
+    times = dict(pair for row in rows for pair in row.details.items())
+    if times:
+        lines += ["", "Medians: " + "; ".join(f"{name} {_figures(figures)}" for name, figures in times.items()) + "."]
     return "\n".join(lines) + "\n"
 
 
