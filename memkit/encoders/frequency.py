@@ -23,16 +23,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from memkit.checks import LAYERS, WIDTHS, check_fields
-from memkit.encoders.base import MemoryEncoder
 from memkit.encoders.clips import (
     PATCHES,
     check_clips,
     encode_clips,
-    memory_of_clips,
     positions,
     unit_linear,
     whole_patches,
 )
+from memkit.encoders.clipwise import ClipwiseEncoder
 from memkit.encoders.filters import HighPass, LowPass, check_filter
 from memkit.errors import InputError
 from memkit.memory import Memory
@@ -121,7 +120,7 @@ class FrequencyEncoderConfig:
         return cls(dim=5120)
 
 
-class FrequencyEncoder(MemoryEncoder):
+class FrequencyEncoder(ClipwiseEncoder):
     """Encodes each memory clip separately as distinct tokens of the backbone's width.
 
     Convolutional stem → low-pass and high-pass filters, each followed by a convolution → one token per patch and
@@ -168,19 +167,6 @@ class FrequencyEncoder(MemoryEncoder):
         """
         check_clips(latents, mask, self.config.latent_channels)
         return self.with_gate(encode_clips(self._encode, self.out.weight.dtype, mask, latents))
-
-    def clip_features(
-        self, clips: Float[Tensor, "clips channels time height width"]
-    ) -> Float[Tensor, "clips features size"]:
-        """The tokens of each clip."""
-        check_clips(clips[:, None], None, self.config.latent_channels)
-        return self._encode(clips.to(self.out.weight.dtype))
-
-    def from_features(
-        self, features: Float[Tensor, "batch clips features size"], mask: Bool[Tensor, "batch clips"] | None = None
-    ) -> Memory:
-        """The memory of clips by their tokens."""
-        return self.with_gate(memory_of_clips(features, mask))
 
     def low_and_high(
         self, memory: Memory, clips: int = 1

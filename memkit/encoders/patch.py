@@ -16,16 +16,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from memkit.checks import WIDTHS, check_fields
-from memkit.encoders.base import MemoryEncoder
 from memkit.encoders.clips import (
     PATCHES,
     check_clips,
     encode_clips,
-    memory_of_clips,
     positions,
     unit_linear,
     whole_patches,
 )
+from memkit.encoders.clipwise import ClipwiseEncoder
 from memkit.memory import Memory
 
 
@@ -69,7 +68,7 @@ class PatchEncoderConfig:
         return cls(dim=5120)
 
 
-class PatchEncoder(MemoryEncoder):
+class PatchEncoder(ClipwiseEncoder):
     """Encodes each memory clip separately: patch and position embeddings → layer norm → the backbone's width."""
 
     config_class = PatchEncoderConfig
@@ -93,19 +92,6 @@ class PatchEncoder(MemoryEncoder):
         """
         check_clips(latents, mask, self.config.latent_channels)
         return self.with_gate(encode_clips(self._encode, self.out.weight.dtype, mask, latents))
-
-    def clip_features(
-        self, clips: Float[Tensor, "clips channels time height width"]
-    ) -> Float[Tensor, "clips features size"]:
-        """The tokens of each clip."""
-        check_clips(clips[:, None], None, self.config.latent_channels)
-        return self._encode(clips.to(self.out.weight.dtype))
-
-    def from_features(
-        self, features: Float[Tensor, "batch clips features size"], mask: Bool[Tensor, "batch clips"] | None = None
-    ) -> Memory:
-        """The memory of clips by their tokens."""
-        return self.with_gate(memory_of_clips(features, mask))
 
     def _encode(self, clips: Float[Tensor, "clips channels time height width"]) -> Float[Tensor, "clips tokens dim"]:
         t, h, w = self.config.patch
