@@ -59,8 +59,8 @@ def find_folder(
     if not isinstance(folder_or_id, str | os.PathLike) or not str(folder_or_id):
         raise InputError(f"{folder_or_id!r} is no folder; give one with {', '.join(files[:2])}, or the id of one.")
     folder, subfolder = Path(folder_or_id), subfolder or None
-    if not folder.is_dir() and (own := shipped_folder(folder_or_id)) is not None:
-        return own
+    if not folder.is_dir():
+        folder = shipped_folder(folder_or_id) or folder
     if not folder.is_dir():
         from huggingface_hub import snapshot_download
 

@@ -104,6 +104,7 @@ def test_weights_that_are_shipped_are_found_by_their_name(tmp_path, monkeypatch)
     }
     for none in ("tiny", "../weights/tiny-wan", "Wan-AI/tiny-wan", "", None, Path("tiny-wan")):
         assert shipped_folder(none) is None
+    assert find_folder("tiny-wan", ("config.json",), subfolder="vae").name == "vae"
     (tmp_path / "dit-mem-tiny").mkdir()
     monkeypatch.chdir(tmp_path)
     assert find_folder("dit-mem-tiny", ("config.json",)) == Path("dit-mem-tiny")  # a folder of one's own comes first
