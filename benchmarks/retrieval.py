@@ -196,24 +196,6 @@ def recall(exact: list[set[int]], found: list[set[int]]) -> list[float]:
     return [round(value, 4) for value in bootstrap(lambda x: float(x.mean()), shares)]
 
 
-def rows(settings: Settings) -> list[dict[str, Any]]:
-    """Rows of the table of all benchmarks: claim, ratio, interval, limit, which here is the target."""
-    table = []
-    for kind in settings.kinds:
-        figures = measure(kind, settings)["approximate"]
-        what = f"text retrieval, {settings.size:,} × {settings.dim}, {kind}"
-        value, low, high = figures["queries per second, ratio"]
-        table.append(row(f"{what}: queries per second, approximate / exact", value, low, high, "≥ 10"))
-        table.append(row(f"{what}: recall@5", *figures["recall@5"], "≥ 0.98"))
-        table.append(row(f"{what}: seconds to open", *[figures["seconds to open"]] * 3, "≤ 1"))
-        table.append(row(f"{what}: resident memory, approximate / exact", *[figures["index / exact"]] * 3, "≤ 0.33"))
-    return table
-
-
-def row(claim: str, ratio: float, low: float, high: float, limit: str) -> dict[str, Any]:
-    return {"claim": claim, "ratio": ratio, "low": low, "high": high, "limit": limit}
-
-
 def main(settings: Settings) -> None:
     """Measure both kinds and print the figures."""
     needed = 4 * settings.size * settings.dim * 3 / 1e9
