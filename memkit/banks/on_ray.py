@@ -138,8 +138,8 @@ def _unpacked(values: list[Any]) -> Row:
 def _ray() -> tuple[Any, Any]:
     """Ray's data module and the type of its errors."""
     try:
-        import ray
-        import ray.data
+        import ray  # pyright: ignore[reportMissingImports]
+        import ray.data  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise InputError('Ray is not installed; run pip install "memkit[ray]".') from error
     return ray.data, ray.exceptions.RayError
