@@ -24,9 +24,21 @@ from memkit.worlds.scene import Scene, body, rotation_about
 from memkit.worlds.tanks import Drain, Dye, Fill
 
 By = Literal["occluder", "lights-off", "look-away", "camera-off"]
+CaptionsOf = Literal["process", "scene"]
+"""What captions name: the process and its substance, or only what stands there."""
 KINDS: tuple[By, ...] = get_args(By)
 PROCESSES: tuple[type[Event], ...] = (Fill, Drain, Melt, Burn, Grow, Inflate, Cool, Dye, Clock, Traverse, Orbit)
 NUM_FRAMES = 49
+_THINGS: dict[type[Event], tuple[str, str]] = {  # before and after the colour; a state or a process is in none of them
+    **dict.fromkeys((Fill, Drain, Dye), ("a tank of", "liquid")),
+    **dict.fromkeys((Melt, Cool), ("a", "block")),
+    Burn: ("a", "candle"),
+    Grow: ("a", "plant"),
+    Inflate: ("a", "ball"),
+    Clock: ("a dial with a", "hand"),
+    Traverse: ("a", "block on a rail"),
+    Orbit: ("a", "ball and a pole"),
+}
 _WORDS: dict[By, str] = {
     "occluder": "while a board slides past",
     "lights-off": "while the light goes out and on again",
@@ -76,10 +88,17 @@ class Interrupted:
         """The caption of the whole clip."""
         return caption_of(self.parts())
 
-    def parts(self, start: float = 0.0, stop: float = float("inf")) -> tuple[Part, ...]:
-        """The parts of the caption of what is visible from ``start`` to ``stop`` seconds."""
+    def parts(
+        self, start: float = 0.0, stop: float = float("inf"), captions: CaptionsOf = "process"
+    ) -> tuple[Part, ...]:
+        """The parts of the caption of what is visible from ``start`` to ``stop`` seconds.
+
+        With "scene" the caption tells neither which process goes on nor how fast: whoever continues the clip has to
+        have seen it. The interruption is named in both.
+        """
+        shown = self.event.parts() if captions == "process" else scene_parts(self.event)
         seen = self.by.start < stop and self.by.stop > start
-        return (*self.event.parts(), Part(_WORDS[self.by.by], True)) if seen else self.event.parts()
+        return (*shown, Part(_WORDS[self.by.by], True)) if seen else shown
 
     def scene(self, seconds: Float[Tensor, " frames"]) -> Scene:
         """The scene at each time."""
@@ -115,6 +134,13 @@ class Interrupted:
     ) -> UInt8[Tensor, "{num_frames} {size} {size} 3"]:
         """The same process without the interruption: the ground truth."""
         return self.event.video(num_frames, fps, size, start)
+
+
+def scene_parts(event: Event) -> tuple[Part, ...]:
+    """The parts of a caption that names only what stands there: "a tank of red liquid in a lab", whether it fills or
+    drains. ``event`` is one of the `PROCESSES`."""
+    before, after = _THINGS[type(event)]
+    return Part(before, True), Part(event.colour, True), Part(after, True), Part(event.place)
 
 
 def sample_interruption(rng: random.Random, split: Split = "train", by: By | None = None) -> Interrupted:

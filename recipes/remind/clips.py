@@ -20,8 +20,9 @@ from memkit.interruptions.kinds import TRAINING_KINDS
 from memkit.interruptions.timing import frames_of
 from memkit.worlds import Interrupted, sample_interruption
 from memkit.worlds.constants import Split
-from memkit.worlds.event import camera, times
+from memkit.worlds.event import camera, caption_of, times
 from memkit.worlds.interruptions import KINDS as WORLD_KINDS
+from memkit.worlds.interruptions import scene_parts
 from recipes.remind.presets import Config
 from recipes.remind.records import Record, chunk_spans, sample_fitting
 
@@ -83,7 +84,8 @@ class WorldClip:
 
     @property
     def record(self) -> Record:
-        config, plain = self.config, self.interrupted.event.caption
+        config, told = self.config, self.config.world_captions
+        plain = caption_of(self.interrupted.event.parts() if told == "process" else scene_parts(self.interrupted.event))
         start, stop, clear = self.phases
         captions = []
         for span in chunk_spans(config):
@@ -92,7 +94,7 @@ class WorldClip:
             if self.by == FOG:
                 captions.append(_caption(plain, self.fog, (start, clear), span))
             else:
-                captions.append(" ".join(part.text for part in self.interrupted.parts(*seconds)))
+                captions.append(caption_of(self.interrupted.parts(*seconds, told)))
         return Record(self.id, self.by, (start, stop), clear, tuple(captions), plain)
 
     def videos(self) -> tuple[PosedFrames, PosedFrames]:

@@ -26,6 +26,7 @@ import torch
 from memkit.backbones import WanCodec
 from memkit.banks import MemoryBank, fill_bank, read_captions
 from memkit.cameras import latent_cameras
+from memkit.errors import InputError
 from memkit.training import PREPARES, OwnVideos, load_codec, report_done, run_command
 from memkit.video import to_model
 from recipes.remind.clips import FileClip, WorldClip
@@ -64,6 +65,8 @@ def fill_clips(path: Path, config: Config, codec: WanCodec, clips: Mapping[str, 
     """Add the clips that are missing in the bank ``path``; see `memkit.banks.fill_bank`."""
     source = "the interruptions world" if any(isinstance(clip, WorldClip) for clip in clips.values()) else "videos"
     info = {"recipe": "remind", "model": config.model, **asdict(config.form), "chunk": config.chunk, "of": source}
+    if config.world_captions != "process":  # what banks without this entry have
+        info["captions"] = config.world_captions
     # the twin is added last: if it is there, the clip is complete
     bad = fill_bank(
         path, info, clips, lambda bank, id: twin_of(id) in bank, lambda bank, clip: add_clip(bank, clip, codec)
@@ -92,6 +95,8 @@ def add_clip(bank: MemoryBank, clip: Clip, codec: WanCodec) -> None:
 
 
 def _ingest(command: Prepare, folder: Path, captions: Path, codec: WanCodec) -> int:
+    if command.config.world_captions != "process":
+        raise InputError("--world-captions is about rendered clips; those of --videos have the captions of --captions.")
     rows, broken = read_captions(captions, folder)
     clips = {row.id: FileClip(row, command.config, held_out=command.into == "test") for row in rows}
     path = command.config.folder / command.into

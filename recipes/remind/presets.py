@@ -17,6 +17,7 @@ import tyro
 from memkit.backbones import VideoFormat
 from memkit.errors import InputError
 from memkit.training import SAMPLES, CheckedSettings, DataSettings, SampleSettings, Settings, TrainSettings, parse_with
+from memkit.worlds.interruptions import CaptionsOf
 
 CameraMode = Literal["off", "phase", "full"]
 STRIDE = 4  # video frames per latent frame, except for the first one, in every Wan
@@ -71,6 +72,9 @@ class Data(DataSettings):
     """Number of training clips."""
     test_clips: int = 60
     """Number of test clips, with unseen substances; a fifth of them have fog, which no training clip has."""
+    world_captions: CaptionsOf = "process"
+    """What the captions of rendered clips name: the process and its substance, or with "scene" only what stands there,
+    so that a hidden process can be known from memory alone."""
 
 
 @dataclass(frozen=True)

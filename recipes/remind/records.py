@@ -103,6 +103,11 @@ class ClipBank:
         info = bank.info
         if info.get("recipe") != "remind" or info.get("chunk") != config.chunk:
             raise InputError(f"{bank.path} has no clips in chunks of {config.chunk}; run recipes.remind.prepare.")
+        if (told := info.get("captions", "process")) != config.world_captions:
+            raise InputError(
+                f"The captions of {bank.path} name the {told}; give --world-captions {told}, "
+                f"or prepare a bank with --world-captions {config.world_captions} in another --out."
+            )
         self.bank, self.config = bank, config
         there = set(bank.ids)
         self.records = {r.id: r for r in read_records(bank.path) if {r.id, twin_of(r.id)} <= there}

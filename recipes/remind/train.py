@@ -35,8 +35,8 @@ from recipes.remind.data import Batch, TrainingSet
 from recipes.remind.presets import Command, Config, parse
 from recipes.remind.records import read_records
 
-RESUME_OVERRIDES = training.RESUME_OVERRIDES | {"cache_frames", "train_clips", "test_clips"}
-"""Settings that a resumed run may change."""
+RESUME_OVERRIDES = training.RESUME_OVERRIDES | {"cache_frames", "train_clips", "test_clips", "world_captions"}
+"""Settings that a resumed run may change; the bank and the records, which go by fingerprint, have the captions."""
 
 
 def make_cameras(config: Config, backbone: WanBackbone) -> PMRoPE:

@@ -1,13 +1,15 @@
 """What is hidden, what is not, and that the process goes on all the same."""
 
+import dataclasses
 import random
+import re
 
 import pytest
 import torch
 
 from memkit.worlds import sample_interruption
-from memkit.worlds.event import times
-from memkit.worlds.interruptions import KINDS, NUM_FRAMES
+from memkit.worlds.event import caption_of, times
+from memkit.worlds.interruptions import KINDS, NUM_FRAMES, PROCESSES, Interrupted, Interruption
 
 T = times(NUM_FRAMES)
 EACH = pytest.mark.parametrize("by", KINDS)
@@ -48,6 +50,23 @@ def test_a_window_is_captioned_by_what_it_shows():
     assert before == clip.event.caption and during == clip.caption == before + " while a board slides past"
     window = clip.video(9, start=2.0)
     assert torch.equal(window, clip.video()[16:25])
+
+
+def test_scene_captions_tell_no_process_and_no_rate():
+    by, verbs = Interruption("lights-off", 1.5, 3.5), r"\w+s\b|glow|hot|full|empty"
+    told: dict[str, set[str]] = {}
+    for kind in PROCESSES:
+        for seed in range(6):
+            split = "train" if seed % 2 else "test"
+            event = dataclasses.replace(kind.draw(random.Random(seed), split), colour="red", place="in a lab")
+            clip = Interrupted(event, by)
+            told.setdefault(kind.kind, set()).add(caption_of(clip.parts(0.0, 1.0, "scene")))
+            hidden = caption_of(clip.parts(captions="scene"))
+            assert hidden == caption_of(clip.parts(0.0, 1.0, "scene")) + " while the light goes out and on again"
+    assert all(len(captions) == 1 for captions in told.values())  # whatever its substance, rate and start
+    assert told["fill"] == told["drain"] == told["dye"] == {"a tank of red liquid in a lab"}
+    assert told["melt"] == told["cool"] == {"a red block in a lab"}
+    assert not any(re.search(verbs, caption) for captions in told.values() for caption in captions)
 
 
 def test_the_camera_turns_about_its_own_place():

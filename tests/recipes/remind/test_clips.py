@@ -13,7 +13,7 @@ import torch
 from memkit.banks import MemoryBank
 from memkit.banks.captions import Row
 from memkit.cameras import Cameras, write_poses
-from memkit.errors import FileError, InputError
+from memkit.errors import BankError, FileError, InputError
 from memkit.files.atomic import hash_files
 from memkit.files.json_files import hash_rows
 from memkit.interruptions import Fog
@@ -57,6 +57,26 @@ def test_records_say_what_the_frames_show(config) -> None:
         assert seen[start + 1 : clear - 1] == [True] * (clear - start - 2), clip.id
         told = [caption != clip.record.twin_caption for caption in clip.record.captions]
         assert told == [a < clear and start < b for a, b in chunk_spans(config)], clip.id
+
+
+def test_a_bank_remembers_what_its_captions_name(config, bank, tmp_path) -> None:
+    scenes = dataclasses.replace(config, out=tmp_path, banks=tmp_path, train_clips=1, world_captions="scene")
+    records_of = [WorldClip("train-00000", c).record for c in (config, scenes)]
+    assert records_of[0].hidden == records_of[1].hidden  # the same clip
+    assert all(
+        a.split()[:1] == b.split()[:1] and a != b for a, b in zip(*(r.captions for r in records_of), strict=True)
+    )
+    assert records_of[1].twin_caption == records_of[1].captions[0]
+    with pytest.raises(InputError, match="name the process; give --world-captions process"):
+        TrainingSet(bank, scenes)
+    with pytest.raises(BankError, match="captions"):
+        prepare.main(prepare.Prepare(dataclasses.replace(config, world_captions="scene")))
+    with pytest.raises(InputError, match="--world-captions is about rendered clips"):
+        prepare.main(prepare.Prepare(scenes, videos=tmp_path, captions=tmp_path / "captions.csv"))
+    assert prepare.main(prepare.Prepare(dataclasses.replace(scenes, test_clips=0))) == 0
+    made = MemoryBank.open(tmp_path / "train")
+    assert made.captions[1] == records_of[1].twin_caption
+    assert TrainingSet(made, scenes).records["train-00000"] == records_of[1]
 
 
 def test_nothing_is_given_in_which_the_view_comes_back(config) -> None:
