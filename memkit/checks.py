@@ -74,6 +74,24 @@ def check_seeds(name: str, values: object) -> None:
         check_whole(f"{name}[{i}]", seed, *SEEDS)
 
 
+def seed_list(name: str, values: object) -> list[int]:
+    """The seeds of an argument that takes several; a whole number is one seed. Raises `InputError` for others."""
+    if isinstance(values, Integral) and not isinstance(values, bool):
+        values = [int(values)]
+    seeds = check_list(name, values, "whole numbers")
+    check_seeds(name, seeds)
+    return seeds
+
+
+def text_list(name: str, values: object) -> list[str]:
+    """The texts of an argument that takes several; a text is one, not its letters. Raises `InputError` for others."""
+    if isinstance(values, str):
+        return [values]
+    texts = check_list(name, values, "texts")
+    check_texts(name, texts)
+    return texts
+
+
 def check_texts(name: str, values: object) -> None:
     """Raise `InputError` unless ``values`` is a sequence of texts, which a single text is not."""
     for i, text in enumerate(check_list(name, values, "texts")):

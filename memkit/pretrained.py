@@ -27,6 +27,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from memkit.display import changed_fields, described, parameters_of
 from memkit.errors import FileError, InputError
 from memkit.files.atomic import atomic_write, reading, writing
 from memkit.files.checksums import stated_checksum, verify_checksum, without_checksum
@@ -61,6 +62,11 @@ class Pretrained:
     files: ClassVar[tuple[str, ...]] = (CONFIG_FILE, WEIGHTS_FILE)
     """All that a folder of this class may hold; other files are neither fetched from the Hub nor touched."""
     config: Any
+
+    def __repr__(self) -> str:
+        config = getattr(self, "config", None)
+        settings = changed_fields(config) if dataclasses.is_dataclass(config) else ""
+        return described(self, settings, parameters_of(self) if isinstance(self, nn.Module) else "")
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
         """Writes both files into ``folder``, made if needed, and returns it; other files there are left alone.

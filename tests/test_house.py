@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = (
     {"errors", "version"},
-    {"checks"},
+    {"checks", "display"},
     {"files", "flow"},
     {"hub"},
     {"attention", "cameras", "dit_mem_release", "frame_graph", "memory", "pretrained", "video"},

@@ -75,6 +75,10 @@ class Attached:
             self.detach()
             raise
 
+    def __repr__(self) -> str:
+        names = ", ".join(type(model).__name__ for model in self.models)
+        return f"<{self.kind}, {f'attached to {names}' if names else 'detached'}: {self.owner!r}>"
+
     @property
     def key(self) -> str:
         """Key of this attachment's state in a `Carrier`."""

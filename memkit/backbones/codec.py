@@ -13,6 +13,7 @@ from torch import Tensor
 from memkit.backbones.model_folder import load_vae
 from memkit.backbones.presets import VideoFormat, format_of
 from memkit.checks import check_finite, check_floats, extremes
+from memkit.display import described, parameters_of
 from memkit.errors import FileError, InputError
 from memkit.files.checksums import verify_sums
 from memkit.files.json_files import read_json
@@ -35,6 +36,9 @@ class WanCodec:
     def __init__(self, vae: AutoencoderKLWan, video_format: VideoFormat | None = None) -> None:
         self.vae = vae
         self.video_format = video_format or format_of(vae.config.z_dim)
+
+    def __repr__(self) -> str:
+        return described(self, f"{self.vae.config.z_dim} channels", parameters_of(self.vae), repr(self.video_format))
 
     @classmethod
     def from_pretrained(cls, name: str | Path, local_files_only: bool = False) -> WanCodec:

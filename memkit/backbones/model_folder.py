@@ -22,6 +22,8 @@ from memkit.backbones.model_configs import (
     check_types,
     read_part_config,
 )
+from memkit.backbones.presets import VideoFormat
+from memkit.backbones.sized_pipeline import WanPipeline as SizedWanPipeline
 from memkit.checks import shown
 from memkit.errors import FileError, InputError
 from memkit.files.json_files import read_json
@@ -49,8 +51,10 @@ def find_pipeline(name: str | Path, local_files_only: bool = False) -> Path:
         return Path(WanPipeline.download(str(name), local_files_only=local_files_only))
 
 
-def load_pipeline(folder: Path, dtype: Dtype, **parts: Any) -> WanPipeline:
+def load_pipeline(folder: Path, dtype: Dtype, video_format: VideoFormat | None = None, **parts: Any) -> WanPipeline:
     """The Wan pipeline of a folder, by default in fp32; ``parts`` that are given are not loaded.
+
+    It is diffusers' own; with a ``video_format``, this is its default size, see `memkit.backbones.sized_pipeline`.
 
     Raises `FileError`, which names the file, where a part is missing or damaged or belongs to another kind of model.
     """
@@ -71,7 +75,11 @@ def load_pipeline(folder: Path, dtype: Dtype, **parts: Any) -> WanPipeline:
         loaded[name] = load_transformer(folder / name, dtype or torch.float32, eight_bits=dtype is not None)
     _check_together(folder, index, loaded)
     with loading(folder):
-        return WanPipeline.from_pretrained(folder, dtype=dtype or torch.float32, **loaded)
+        if video_format is None:
+            return WanPipeline.from_pretrained(folder, dtype=dtype or torch.float32, **loaded)
+        pipe = SizedWanPipeline.from_pretrained(folder, dtype=dtype or torch.float32, **loaded)
+    pipe.video_format = video_format
+    return pipe
 
 
 def load_transformer(folder: Path, dtype: Dtype, eight_bits: bool = False) -> WanTransformer3DModel:

@@ -16,7 +16,7 @@ from memkit.backbones.checkpoints.load import load_original
 from memkit.backbones.codec import WanCodec, read_format, tiny_folder
 from memkit.backbones.model_folder import INDEX_FILE, find_pipeline, load_pipeline, load_transformer
 from memkit.backbones.presets import VideoFormat, format_of
-from memkit.checks import check_texts, check_whole, shown
+from memkit.checks import check_whole, shown, text_list
 from memkit.errors import FileError, InputError
 from memkit.files.checksums import verify_sums
 
@@ -78,7 +78,7 @@ class WanBackbone:
                 )
             return cls(load_transformer(folder, torch_dtype, eight_bits=torch_dtype is not None))
         video_format = read_format(folder)
-        pipe = load_pipeline(folder, torch_dtype)
+        pipe = load_pipeline(folder, torch_dtype, video_format)
         return cls.from_pipeline(pipe, video_format or format_of(pipe.vae.config.z_dim))
 
     @classmethod
@@ -128,7 +128,11 @@ class WanBackbone:
         return self.transformer.device
 
     def pipeline(self) -> WanPipeline:
-        """The stock pipeline with the same components. Raises `InputError` for a transformer alone."""
+        """The stock pipeline with the same components. Raises `InputError` for a transformer alone.
+
+        Where the model's folder states its video format, as that of tiny-wan does, this is the pipeline's default size;
+        others have diffusers' defaults, 81 frames of 480×832 pixels.
+        """
         if self._pipe is None:
             raise InputError(
                 "This backbone is a transformer alone; load a whole pipeline for this call, with "
@@ -154,15 +158,15 @@ class WanBackbone:
         return self.transformer(latents, timestep, text_embeds, return_dict=False)[0]
 
     def encode_text(
-        self, prompts: Sequence[str], max_sequence_length: int = 512
+        self, prompts: str | Sequence[str], max_sequence_length: int = 512
     ) -> Float[Tensor, "batch length text_dim"]:
         """Text embeddings, computed as in the pipeline: the tokens of the prompt, then zeros up to
-        ``max_sequence_length``.
+        ``max_sequence_length``. One string is one prompt.
 
         Raises:
             InputError: there are no prompts, one is no text, or the pipeline has no text encoder.
         """
-        check_texts("prompts", prompts)
+        prompts = text_list("prompts", prompts)
         check_whole("max_sequence_length", max_sequence_length, 1, MOST_TOKENS)
         if not len(prompts):
             raise InputError("There are no prompts to encode; give one or more.")
@@ -171,7 +175,7 @@ class WanBackbone:
             raise InputError("This pipeline has no text encoder or no tokenizer; load one with both.")
         with torch.no_grad():
             return pipe.encode_prompt(
-                list(prompts), do_classifier_free_guidance=False, max_sequence_length=max_sequence_length
+                prompts, do_classifier_free_guidance=False, max_sequence_length=max_sequence_length
             )[0]
 
     @property

@@ -32,6 +32,7 @@ from memkit.banks.remote import RemoteFiles, RemoteManifest, is_url
 from memkit.banks.verify import BankReport, verify
 from memkit.cameras.cameras import Cameras
 from memkit.checks import MOST, check_list, check_whole
+from memkit.display import MOST_ROWS, html_table
 from memkit.errors import BankError, InputError
 
 SHARD_BYTES = 64 * 2**20
@@ -127,6 +128,14 @@ class MemoryBank:
 
     def __repr__(self) -> str:
         return f"MemoryBank({self._manifest.name!r}: {summary(self._entries().values(), self._manifest.info)})"
+
+    def _repr_html_(self) -> str:
+        entries = list(self._entries().values())
+        rows = [
+            (e.id, e.caption, e.source or "", list(e.shape), "yes" if e.cameras else "") for e in entries[:MOST_ROWS]
+        ]
+        heading = ["id", "caption", "source", "latents", "cameras"]
+        return html_table(repr(self), heading, rows, more=len(entries) - len(rows))
 
     def __contains__(self, id: object) -> bool:
         return id in self._pending or id in self._manifest.entries

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from memkit.checks import check_floats, check_number, check_room, check_whole
+from memkit.display import MOST_ROWS, described, html_table
 from memkit.errors import InputError
 
 
@@ -24,6 +25,20 @@ class Cameras:
 
     c2w: Float[Tensor, "*batch 4 4"]
     intrinsics: Float[Tensor, "*batch 4"]
+
+    def __repr__(self) -> str:
+        return described(self, f"{list(self.c2w.shape[:-2])} on {self.c2w.device}")
+
+    def _repr_html_(self) -> str:
+        """Position, viewing direction and horizontal field of view of each camera."""
+        c2w, focal = self.c2w.detach().reshape(-1, 4, 4), self.intrinsics.detach()[..., 0].flatten()
+        rows = []
+        for i, (pose, fx) in enumerate(zip(c2w[:MOST_ROWS].tolist(), focal[:MOST_ROWS].tolist(), strict=True)):
+            at, ahead = [row[3] for row in pose[:3]], [row[2] for row in pose[:3]]
+            fov = f"{2 * math.degrees(math.atan(0.5 / fx)):.0f}°" if fx > 0 else "unknown"
+            rows.append([i, *(", ".join(f"{x:.2f}" for x in vector) for vector in (at, ahead)), fov])
+        heading = ["", "position (m)", "looks along", "field of view"]
+        return html_table(repr(self), heading, rows, more=len(c2w) - len(rows))
 
     @staticmethod
     def look_at(

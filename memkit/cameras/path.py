@@ -12,6 +12,7 @@ from torch import Tensor
 from memkit.cameras.cameras import Cameras
 from memkit.cameras.checks import check_cameras
 from memkit.checks import MOST, check_list, check_whole, shown
+from memkit.display import with_shapes
 from memkit.errors import InputError
 
 SIZE = 14
@@ -45,6 +46,8 @@ class CameraPath:
     vectors: Float[Tensor, "batch frames 14"] = field(init=False, repr=False)
     projection: Float[Tensor, "batch frames 4 4"] = field(init=False, repr=False)
     unprojection: Float[Tensor, "batch frames 4 4"] = field(init=False, repr=False)
+
+    __repr__ = with_shapes
 
     def __post_init__(self) -> None:
         for name, value in (

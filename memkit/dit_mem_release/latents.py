@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from memkit.display import with_shapes
 from memkit.errors import InputError
 from memkit.files.tensors import read_torch
 
@@ -23,6 +24,8 @@ class ReleasedLatents(NamedTuple):
 
     latents: Float[Tensor, "channels time height width"]
     video_id: str | None
+
+    __repr__ = with_shapes
 
 
 def read_released_latents(path: str | os.PathLike[str]) -> ReleasedLatents:

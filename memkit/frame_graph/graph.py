@@ -8,6 +8,7 @@ so this one is our reading). Curricula are functions graph -> graph: see ``memki
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from memkit.checks import MOST_FRAMES, check_list, check_room, check_whole, is_number, shown
+from memkit.display import MOST_ROWS, counted, described, html_table, with_shapes
 from memkit.errors import InputError
 from memkit.flow import NUM_TRAIN_TIMESTEPS
 from memkit.frame_graph.node import Node, Role
@@ -33,6 +35,8 @@ class Streams(NamedTuple):
 
     clean: Float[Tensor, " frames"]
     noisy: Float[Tensor, " frames"]
+
+    __repr__ = with_shapes
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,27 @@ class FrameGraph:
                     f"The chunk at {after.time} begins before the one at {before.time} ends ({before.stop}); "
                     "give chunks in temporal order, without overlap."
                 )
+
+    def __repr__(self) -> str:
+        roles = [f"{count} {role}" for role, count in Counter(node.role for node in self.nodes).items()]
+        dropped = sum(node.dropped for node in self.nodes)
+        facts = [counted(len(self.nodes), "chunk"), counted(self.num_frames, "frame"), *roles]
+        return described(self, *facts, f"{dropped} dropped" if dropped else "")
+
+    def _repr_html_(self) -> str:
+        """Which chunks each chunk attends to; of a long graph, its first chunks."""
+        nodes, sees = self.nodes[:MOST_ROWS], self.visibility()
+        keys = [f"{stream}{i}" for stream in "cx" for i in range(len(nodes))]
+        rows = []
+        for i, name in enumerate(keys):
+            node = nodes[i % len(nodes)]
+            role = f"{node.role}, dropped" if node.dropped else node.role
+            rows.append(
+                [name, f"{node.time}…{node.stop - 1}", role, *("●" if key in sees[name] else "" for key in keys)]
+            )
+        caption = f"{self!r}: rows attend to the marked columns; c is clean, x is noisy"
+        more = 2 * (len(self.nodes) - len(nodes))
+        return html_table(caption, ["chunk", "frames", "role", *keys], rows, more=more)
 
     @classmethod
     def chunks(

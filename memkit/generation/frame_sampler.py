@@ -18,7 +18,8 @@ from torch import Tensor
 from memkit.backbones.adapters.choice import adapter_of
 from memkit.backbones.protocol import Grid
 from memkit.backbones.wan import WanBackbone
-from memkit.checks import MOST_STEPS, check_scale, check_whole
+from memkit.checks import MOST_STEPS, check_scale, check_whole, text_list
+from memkit.display import with_shapes
 from memkit.errors import InputError
 from memkit.generation.scheduler import make_scheduler
 from memkit.generation.short_text import PIPELINE_TEXT_LENGTH, embed_short
@@ -31,7 +32,7 @@ Latents = Float[Tensor, "batch channels frames height width"]
 class FrameSampler:
     """A transformer, its text and the noise levels of N steps.
 
-        sampler = FrameSampler.of(backbone, ["a red ball falls"], steps=20)
+        sampler = FrameSampler.of(backbone, "a red ball falls", steps=20)
         latents = sampler.run(noise, lagged(frames=5, steps=20, lag=4))
 
     What is attached to the transformer acts.
@@ -46,21 +47,26 @@ class FrameSampler:
     """σ after 0, 1, …, N steps, from about 1 down to 0."""
     timesteps: Float[Tensor, " levels"]  # what the model is told at these levels
 
+    __repr__ = with_shapes
+
     @classmethod
     def of(
         cls,
         backbone: WanBackbone,
-        prompts: Sequence[str],
+        prompts: str | Sequence[str],
         *,
         steps: int,
         guidance_scale: float = 5.0,
         negative_prompt: str = "",
         text_length: int = PIPELINE_TEXT_LENGTH,
     ) -> FrameSampler:
-        """The sampler of a pipeline. With a ``text_length`` below 512, call it inside `short_texts` of this length.
+        """The sampler of a pipeline; one string is one prompt.
+
+        With a ``text_length`` below 512, call it inside `short_texts` of this length.
 
         Raises `InputError` for numbers out of range, and for a pipeline without noise levels or with two experts.
         """
+        prompts = text_list("prompts", prompts)
         check_whole("steps", steps, 1, MOST_STEPS)
         check_scale("guidance_scale", guidance_scale)
         if backbone.transformer_2 is not None:

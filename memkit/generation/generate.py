@@ -14,11 +14,11 @@ from memkit.checks import (
     MOST_STEPS,
     check_finite,
     check_scale,
-    check_seeds,
     check_text,
-    check_texts,
     check_whole,
+    seed_list,
     shown,
+    text_list,
 )
 from memkit.errors import InputError
 from memkit.generation.conditioning import LATENTS, conditioning_frames, write_conditioning_frames
@@ -32,10 +32,10 @@ from memkit.video.pixels import to_uint8
 
 def generate_videos(
     backbone: WanBackbone,
-    prompts: Sequence[str],
+    prompts: str | Sequence[str],
     memory: Memory | None = None,
     *,
-    seeds: Sequence[int],
+    seeds: int | Sequence[int],
     steps: int = 40,
     guidance_scale: float = 5.0,
     negative_prompt: str = "",
@@ -47,17 +47,18 @@ def generate_videos(
 
     ``memory`` holds one row per prompt, or one for all, and every expert sees it; None is the stock model. With
     ``memory_guidance`` None both branches of the guidance see it (as in the release of DiT-Mem); "conditional" or a
-    scale shows it to the conditional branch alone, see `memkit.generation.guidance`. ``seeds`` are one per prompt:
-    a video depends on its own prompt, memory and seed, not on the others in the batch, up to the rounding of a larger
-    batch. Noise is drawn on the CPU for every device. ``conditioning_latents`` are those of the first
-    frames, from which the video continues (``backbone.encode_video`` of 1, 5, 9… frames), one row per prompt or one for
-    all; see `memkit.generation.conditioning`. With a smaller ``text_length`` only that many text tokens are computed,
-    and the pipeline's padding to 512 tokens as one key: the same up to rounding, but cheaper for small videos; see
-    `memkit.generation.short_text`.
+    scale shows it to the conditional branch alone, see `memkit.generation.guidance`. ``seeds`` are one per prompt (one
+    string is one prompt, one number is one seed): a video depends on its own prompt, memory and seed, not on the others
+    in the batch, up to the rounding of a larger batch. Noise is drawn on the CPU for every device.
+    ``conditioning_latents`` are those of the first frames, from which the video continues (``backbone.encode_video`` of
+    1, 5, 9… frames), one row per prompt or one for all; see `memkit.generation.conditioning`. With a smaller
+    ``text_length`` only that many text tokens are computed, and the pipeline's padding to 512 tokens as one key: the
+    same up to rounding, but cheaper for small videos; see `memkit.generation.short_text`.
 
     Raises `InputError` without prompts, where memory, seeds or conditioning latents do not fit them, a number is out of
     range or not finite, or a text has more tokens than ``text_length``.
     """
+    prompts = text_list("prompts", prompts)
     start = _seeded(prompts, seeds)
     if memory is not None and not isinstance(memory, Memory):
         raise InputError(f"memory is {shown(memory)}; give a Memory, or None.")
@@ -78,9 +79,9 @@ def generate_videos(
 
 def generate_latents(
     backbone: WanBackbone,
-    prompts: Sequence[str],
+    prompts: str | Sequence[str],
     *,
-    seeds: Sequence[int] | None = None,
+    seeds: int | Sequence[int] | None = None,
     noise: Float[Tensor, "batch channels frames h w"] | None = None,
     steps: int = 40,
     guidance_scale: float = 5.0,
@@ -97,6 +98,7 @@ def generate_latents(
     """
     if (seeds is None) == (noise is None):
         raise InputError("generate_latents() starts from seeds or from noise; give one of the two.")
+    prompts = text_list("prompts", prompts)
     start = _seeded(prompts, seeds) if seeds is not None else {"latents": noise}
     if noise is not None:
         _check_noise(backbone, prompts, noise)
@@ -106,7 +108,6 @@ def generate_latents(
 
 
 def _check_noise(backbone: WanBackbone, prompts: Sequence[str], noise: Tensor) -> None:
-    check_texts("prompts", prompts)
     check_finite("noise", noise, LATENTS)
     vae, form = backbone.pipeline().vae.config, backbone.video_format
     frames = (form.num_frames - 1) // vae.scale_factor_temporal + 1
@@ -116,10 +117,9 @@ def _check_noise(backbone: WanBackbone, prompts: Sequence[str], noise: Tensor) -
         raise InputError(f"noise is {list(noise.shape)}; give {list(wanted)} for these prompts and this video format.")
 
 
-def _seeded(prompts: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
+def _seeded(prompts: Sequence[str], seeds: int | Sequence[int]) -> dict[str, Any]:
     """The argument of a pipeline call from which the noise follows."""
-    check_texts("prompts", prompts)
-    check_seeds("seeds", seeds)
+    seeds = seed_list("seeds", seeds)
     if not prompts or len(seeds) != len(prompts):
         raise InputError(
             f"There are {len(prompts)} prompts and {len(seeds)} seeds; give at least one prompt, and one seed each."

@@ -29,6 +29,7 @@ from memkit.backbones.cache_context import listen, own_context
 from memkit.backbones.protocol import Model
 from memkit.backbones.unwrap import Attachable, transformers_of
 from memkit.checks import check_scale, shown
+from memkit.display import described
 from memkit.errors import InputError, MemkitError
 from memkit.injectors.self_attention import SelfAttentionConcat
 
@@ -62,6 +63,9 @@ class GuidedMemory:
             check_scale('Memory guidance, if it is not "conditional",', guidance)
         self.injector = injector
         self.guidance: MemoryGuidance = guidance
+
+    def __repr__(self) -> str:
+        return described(self, repr(self.injector), repr(self.guidance))
 
     def attach(self, *models: Attachable) -> AttachedGuidance:
         """Attach to each transformer, or each expert of a pipeline or backbone, until ``detach()`` or the end of the

@@ -14,21 +14,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from memkit.checks import MOST, check_list, check_room, check_seeds, check_text, check_whole
+from memkit.checks import MOST, check_list, check_room, check_text, check_whole, seed_list
 from memkit.errors import InputError
 
 
 def frame_noise(
-    seeds: Sequence[int], kind: str, positions: Sequence[int], shape: tuple[int, int, int]
+    seeds: int | Sequence[int], kind: str, positions: Sequence[int], shape: tuple[int, int, int]
 ) -> Float[Tensor, "videos channels frames height width"]:
-    """Normal noise on the CPU, of ``shape`` [C,H,W] per frame: one video per seed, one frame per position.
+    """Normal noise on the CPU, of ``shape`` [C,H,W] per frame: one video per seed, one frame per position. One
+    number is one seed.
 
     ``kind`` names the purpose; each kind has its own noise.
 
     Raises `InputError` without seeds or positions, for ones that are no whole numbers, and for a shape that is none or
     noise that exceeds the memory of this machine.
     """
-    check_seeds("seeds", seeds)
+    seeds = seed_list("seeds", seeds)
     check_text("kind", kind)
     sides = check_list("shape", shape, "channels, height and width")
     for size in sides:
@@ -71,13 +72,12 @@ def permuted_noise(
     return torch.cat(blocks, dim=2)[:, :, :frames]
 
 
-def seeded_generators(seeds: Sequence[int]) -> list[torch.Generator]:
-    """One generator per seed, on the CPU whatever the device of the model.
+def seeded_generators(seeds: int | Sequence[int]) -> list[torch.Generator]:
+    """One generator per seed (one number is one seed), on the CPU whatever the device of the model.
 
     Raises `InputError` for seeds that are no whole numbers from −2⁶³ to 2⁶⁴ − 1.
     """
-    check_seeds("seeds", seeds)
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
+    return [torch.Generator().manual_seed(seed) for seed in seed_list("seeds", seeds)]
 
 
 def _draw(name: str, shape: tuple[int, int, int]) -> Tensor:

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from memkit.backbones.wan import WanBackbone
-from memkit.checks import check_whole
+from memkit.checks import check_whole, text_list
+from memkit.display import counted, described
 from memkit.errors import InputError
 from memkit.generation.short_text import PIPELINE_TEXT_LENGTH
 
@@ -32,8 +33,11 @@ class TextCache:
         self.length = length
         self._embeds: dict[str, Tensor] = {}
 
-    def __call__(self, captions: Sequence[str]) -> Float[Tensor, "captions tokens dim"]:
-        """The embeddings of some captions, on the CPU.
+    def __repr__(self) -> str:
+        return described(self, counted(len(self._embeds), "caption"), f"length {self.length}")
+
+    def __call__(self, captions: str | Sequence[str]) -> Float[Tensor, "captions tokens dim"]:
+        """The embeddings of some captions, on the CPU; one string is one caption.
 
         Returns:
             [captions, length + 1, dim] whose last token is zero, as `short_texts` takes them, or [captions, 512, dim]
@@ -42,7 +46,7 @@ class TextCache:
         Raises:
             InputError: a caption has more than ``length`` tokens.
         """
-        rows = torch.stack([self._padded(caption) for caption in captions])
+        rows = torch.stack([self._padded(caption) for caption in text_list("captions", captions)])
         return rows if self.length == PIPELINE_TEXT_LENGTH else nn.functional.pad(rows, (0, 0, 0, 1))
 
     def _padded(self, caption: str) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from memkit.display import counted, described, listed
 from memkit.errors import InputError
 
 
@@ -41,6 +42,12 @@ class AttentionRecorder:
         self.frames: tuple[int, ...] = ()
         self.seen: tuple[int, ...] = ()
         self._rows: list[Row] = []
+
+    def __repr__(self) -> str:
+        rows = [row for row in self._rows if row.complete]
+        series = ", ".join(dict.fromkeys(name for row in rows for name in row.series))
+        of = f"of frames {listed(self.frames)} to {listed(self.seen)}" if self.frames and self.seen else ""
+        return described(self, counted(len(rows), "forward pass", "forward passes"), series, of)
 
     def begin(self, layers: int, frames: Sequence[int] = (), seen: Sequence[int] = ()) -> Row:
         """Begin the row of a forward pass that records in ``layers`` layers.

@@ -27,6 +27,7 @@ from memkit.backbones.refusals import refuse_cache
 from memkit.backbones.samples import several_videos
 from memkit.backbones.unwrap import Attachable, transformers_of
 from memkit.checks import shown
+from memkit.display import described
 from memkit.errors import InputError, MemkitError
 from memkit.injectors.attention_recorder import AttentionRecorder, Row
 from memkit.memory import Memory
@@ -60,6 +61,9 @@ class SelfAttentionConcat:
         self.shown = True
         """Whether attached transformers use the memory; `memkit.generation.guidance` switches it off for some calls."""
         self._tokens = _visible_tokens(memory)
+
+    def __repr__(self) -> str:
+        return described(self, repr(self.memory), "" if self.recorder is None else "with a recorder")
 
     def attach(self, *models: Attachable) -> Attached:
         """Attach to transformers, or to all experts of a pipeline or backbone, until ``detach()`` or the end of the

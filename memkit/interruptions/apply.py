@@ -17,6 +17,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from memkit.checks import check_room, is_number, shown
+from memkit.display import with_shapes
 from memkit.errors import InputError
 from memkit.interruptions.kinds import (
     TRAINING_KINDS,
@@ -67,6 +68,8 @@ class InterruptedClip:
     c2w: Float[Tensor, "time 4 4"]
     intrinsics: Float[Tensor, "time 4"]
     settings: Interruption
+
+    __repr__ = with_shapes
 
     def record(self) -> dict[str, Any]:
         """Name, settings and spans, in frames and in latent frames, ready for JSON."""

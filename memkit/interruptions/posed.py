@@ -12,6 +12,7 @@ from torch import Tensor
 from memkit.cameras.cameras import Cameras
 from memkit.cameras.checks import check_cameras
 from memkit.checks import MOST_FRAMES, check_whole, shown
+from memkit.display import with_shapes
 from memkit.errors import InputError
 from memkit.interruptions.apply import InterruptedClip, interrupt
 from memkit.interruptions.kinds import KINDS, CameraOff, Interruption, LookAway, Occluder
@@ -27,6 +28,8 @@ class PosedFrames(NamedTuple):
 
     frames: UInt8[Tensor, "frames height width 3"]
     cameras: Cameras
+
+    __repr__ = with_shapes
 
 
 def interrupt_posed(

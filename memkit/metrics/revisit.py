@@ -17,6 +17,7 @@ from torch import Tensor
 from memkit.cameras.cameras import Cameras
 from memkit.cameras.checks import check_rigid
 from memkit.checks import check_number, check_whole
+from memkit.display import with_shapes
 from memkit.errors import InputError
 from memkit.metrics.quality import Frames, Lpips, check_videos, mean_psnr, psnr, ssim
 
@@ -32,6 +33,8 @@ class Comparison:
     """In dB; inf where the frames are equal."""
     ssim: Float[Tensor, " pairs"]
     lpips: Float[Tensor, " pairs"] | None
+
+    __repr__ = with_shapes
 
     @property
     def mean_psnr(self) -> float:

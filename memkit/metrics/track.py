@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from memkit.display import with_shapes
 from memkit.video.pixels import to_uint8
 from memkit.worlds.constants import COLOURS
 from memkit.worlds.event import Event, camera
@@ -49,6 +50,8 @@ class Track(NamedTuple):
     """Angle of its longest axis from the horizontal, clockwise in the image, in (-π/2, π/2]."""
     colour: Float[Tensor, "frames 3"]
     """Mean colour in [0, 1], with light and shade as they are."""
+
+    __repr__ = with_shapes
 
 
 def track_body(video: UInt8[Tensor, "frames height width 3"], event: Event, colour: str | None = None) -> Track:

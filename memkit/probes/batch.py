@@ -10,6 +10,7 @@ from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
 from memkit.cameras.relative import relative_pose_vectors
+from memkit.display import with_shapes
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Question:
     """Number of the right pattern."""
     chance: float
     """Probability that the best guess without the past is right."""
+
+    __repr__ = with_shapes
 
     def read(self, latents: Float[Tensor, "batch channels frames height width"]) -> Int[Tensor, " batch"]:
         """Number of the pattern that is nearest to what the frame shows: that of the largest inner product."""
@@ -60,6 +63,8 @@ class ProbeBatch:
     """Where the past consists of reference clips: frames per clip."""
     depth: Float[Tensor, "batch past height width"] | None = None
     """Where it is known: metres along the rays of the past frames."""
+
+    __repr__ = with_shapes
 
     def __len__(self) -> int:
         return len(self.target)

@@ -16,6 +16,7 @@ from diffusers import WanTransformer3DModel
 from jaxtyping import Bool
 from torch import Tensor
 
+from memkit.display import described, html_table
 from memkit.metrics.bootstrap import bootstrap
 from memkit.probes.batch import ProbeBatch
 from memkit.probes.mechanisms.base import Mechanism
@@ -72,6 +73,20 @@ class ProbeResult:
     """Parameters of the mechanism that are trained beside those of the transformer."""
     device: str
     """Kind of device, such as "cpu" or "cuda"."""
+
+    def __repr__(self) -> str:
+        interval = f"accuracy {self.accuracy:.2f} [{self.low:.2f}, {self.high:.2f}], chance {self.chance:.2f}"
+        return described(self, f"{self.mechanism!r} on {self.probe!r}", f"seed {self.seed}", interval)
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("accuracy", f"{self.accuracy:.2f} [{self.low:.2f}, {self.high:.2f}]"),
+            ("chance", f"{self.chance:.2f}"),
+            ("without the past", f"{self.control_accuracy:.2f}"),
+            ("with the past of another sample", f"{self.wrong_accuracy:.2f}"),
+            ("bytes held per sample", f"{self.bytes:,}"),
+        ]
+        return html_table(f"{self.mechanism} on {self.probe}, seed {self.seed}", ["", ""], rows)
 
     @property
     def steps(self) -> int:

@@ -36,8 +36,8 @@ class _Asked(NamedTuple):
     video: str
 
 
-def read_prompts(prompts: Sequence[str], file: Path | None) -> list[Prompt]:
-    """All prompts of a list and of a CSV file, equal ones once.
+def read_prompts(prompts: str | Sequence[str], file: Path | None) -> list[Prompt]:
+    """All prompts of a list (one string is one prompt) and of a CSV file, equal ones once.
 
     Raises:
         InputError: there is no prompt at all, the file cannot be read, or prompts cannot be used; the message names
@@ -51,7 +51,7 @@ def read_prompts(prompts: Sequence[str], file: Path | None) -> list[Prompt]:
     return found
 
 
-def usable_prompts(prompts: Sequence[str], file: Path | None) -> tuple[list[Prompt], list[BadItem]]:
+def usable_prompts(prompts: str | Sequence[str], file: Path | None) -> tuple[list[Prompt], list[BadItem]]:
     """The prompts of `read_prompts` that can be used, and those that cannot, with the reason.
 
     Names are those of `memkit.files.names.file_names`: of a video without its folder, or of a text, with a digest.
@@ -59,7 +59,8 @@ def usable_prompts(prompts: Sequence[str], file: Path | None) -> tuple[list[Prom
     Raises:
         InputError: there is no prompt at all, or the file cannot be read.
     """
-    rows = [_asked(0, f"prompt {number}", text, "") for number, text in enumerate(prompts, 1)]
+    listed = [prompts] if isinstance(prompts, str) else prompts  # what is no text is named as a bad item
+    rows = [_asked(0, f"prompt {number}", text, "") for number, text in enumerate(listed, 1)]
     if file is not None:
         in_file = [_of_row(file, line, fields) for line, fields in caption_records(file, need_video=False)]
         if not in_file:

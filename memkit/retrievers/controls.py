@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from memkit.checks import MOST, check_whole
+from memkit.display import counted, described
 from memkit.errors import InputError
 from memkit.retrievers.hits import ClipTable, Retriever, check_text, rank
 from memkit.retrievers.index import ClipBank
@@ -18,6 +19,9 @@ class _Control(Retriever[str]):
     def __init__(self, bank: ClipBank) -> None:
         self._bank = bank
         self._clips = ClipTable(bank.ids, bank.sources)
+
+    def __repr__(self) -> str:
+        return described(self, counted(len(self._bank.ids), "clip"))
 
     def _check(self, query: str, name: str) -> None:
         check_text(query, name)

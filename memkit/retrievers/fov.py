@@ -13,6 +13,7 @@ from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
 from memkit.checks import SEEDS, check_whole, is_number
+from memkit.display import with_shapes
 from memkit.errors import InputError
 from memkit.retrievers.depth import check_depth
 from memkit.retrievers.fov_index import DiscIndex
@@ -32,6 +33,8 @@ class View:
 
     camera: Cameras
     depth: Float[Tensor, "height width"]
+
+    __repr__ = with_shapes
 
 
 class FOVRetriever(FrameRetriever[Cameras | View]):

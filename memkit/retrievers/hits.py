@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from memkit.checks import is_number, shown
+from memkit.display import MOST_ROWS, counted, html_table
 from memkit.errors import InputError
 
 Query = TypeVar("Query")
@@ -22,6 +23,15 @@ class Hits(NamedTuple):
 
     ids: list[str]
     scores: list[float]
+
+    def __repr__(self) -> str:
+        shown = [f"{id} {score:.3g}" for id, score in zip(self.ids[:3], self.scores[:3], strict=True)]
+        return f"Hits({', '.join([*shown, *(['…'] if len(self.ids) > 3 else [])])})"
+
+    def _repr_html_(self) -> str:
+        rows = [(i, id, f"{score:.4f}") for i, (id, score) in enumerate(zip(self.ids, self.scores, strict=True), 1)]
+        caption, heading = counted(len(rows), "hit"), ["", "id", "score"]
+        return html_table(caption, heading, rows[:MOST_ROWS], more=max(0, len(rows) - MOST_ROWS))
 
 
 class Excluded(NamedTuple):

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from memkit.display import counted, described
 from memkit.errors import InputError
 from memkit.retrievers.hits import ClipTable, Query, Retriever, rank
 
@@ -61,6 +62,9 @@ class LearnedQuery(Retriever[Query]):
         self._clips = ClipTable(list(film_of), list(film_of.values()))
         row = {id: i for i, id in enumerate(film_of)}
         self._rows = np.array([row[id] for id in ids], np.int64)
+
+    def __repr__(self) -> str:
+        return described(self, counted(len(self._rows), "frame"), f"of {counted(len(self._clips), 'clip')}")
 
     def _table(self) -> ClipTable:
         return self._clips

@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 
 from memkit.cameras.cameras import Cameras
 from memkit.checks import check_fields
+from memkit.display import with_shapes
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class LatentMap(NamedTuple):
     mask: Bool[Tensor, "frames height width"]
     """Where a cell is seen."""
 
+    __repr__ = with_shapes
+
     def stacked(self) -> Float[Tensor, "channels_and_one frames height width"]:
         """The latents, and the mask as one more channel.
 
@@ -55,6 +58,8 @@ class LiftedCells(NamedTuple):
     values: Float[Tensor, "cells channels"]
     frames: Int[Tensor, " cells"]
     """The frame that each is from."""
+
+    __repr__ = with_shapes
 
     @staticmethod
     def joined(parts: Sequence[LiftedCells]) -> LiftedCells:

@@ -10,6 +10,7 @@ from torch import Tensor
 from memkit.cameras.cameras import Cameras
 from memkit.cameras.checks import check_cameras
 from memkit.checks import shown
+from memkit.display import counted, described
 from memkit.errors import InputError
 from memkit.retrievers.hits import ClipTable, Retriever
 
@@ -20,6 +21,9 @@ class FrameRetriever(Retriever[Query]):
     """Finds past frames for a camera; a subclass keeps their names in ``_clips``, and ranks them."""
 
     _clips: ClipTable
+
+    def __repr__(self) -> str:
+        return described(self, counted(len(self._clips), "frame"))
 
     def _table(self) -> ClipTable:
         return self._clips

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
+from memkit.display import described
 from memkit.dit_mem_release.clips import find_released_clips
 from memkit.errors import InputError
 from memkit.retrievers.dit_mem import read_released
@@ -62,6 +63,9 @@ class TextRetriever(VectorRetriever[str]):
             return index.table, index.vectors
 
         self._now: Callable[[], tuple[ClipTable, VectorIndex]] = now
+
+    def __repr__(self) -> str:
+        return described(self, repr(self.embedder.name), f"{self.embedder.dim} dimensions")
 
     @classmethod
     def from_dit_mem(

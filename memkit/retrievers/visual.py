@@ -11,6 +11,7 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 from memkit.checks import shown
+from memkit.display import counted, described
 from memkit.errors import InputError, MemkitError
 from memkit.files.models import loading
 from memkit.files.tensors import check_values
@@ -47,7 +48,7 @@ class VisualRetriever(VectorRetriever[Tensor]):
     ) -> None:
         if not is_count(frames):
             raise InputError(f"frames is {shown(frames)}; look at 1 frame at least.")
-        self.frames = frames
+        self.frames, self.model = frames, model
         self._model, self._transform = _load(model, pretrained)
         check_values(self._model.named_parameters(), f"The image model {model!r}")
         with loading(f"The image model {model!r}", "give a device of this machine"):
@@ -65,6 +66,9 @@ class VisualRetriever(VectorRetriever[Tensor]):
             tied_to_bank=True,
             engine=engine,
         )
+
+    def __repr__(self) -> str:
+        return described(self, repr(self.model), counted(self.frames, "frame") + " per clip", f"on {self.device}")
 
     @torch.inference_mode()
     def embed(self, video: UInt8[Tensor, "time height width 3"]) -> Float32[Tensor, " dim"]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from memkit.cameras.cameras import Cameras
 from memkit.cameras.relative import POSE_VECTOR_SIZE, relative_pose_vectors
 from memkit.checks import MOST_FRAMES, check_finite, check_floats, check_text, check_whole, check_within
+from memkit.display import with_shapes
 from memkit.errors import InputError
 from memkit.flow import NUM_TRAIN_TIMESTEPS
 from memkit.rollout.frames import Selection
@@ -33,6 +34,8 @@ class ChunkInputs(NamedTuple):
     noise: Float[Tensor, "batch channels frames height width"]
     text: Float[Tensor, "batch words text_dim"]
     context_timesteps: Float[Tensor, "batch k"] | None
+
+    __repr__ = with_shapes
 
 
 class ContextMethod(nn.Module, ABC):

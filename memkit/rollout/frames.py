@@ -12,6 +12,7 @@ from torch import Tensor
 from memkit.cameras.cameras import Cameras
 from memkit.cameras.checks import check_cameras
 from memkit.checks import MOST, check_finite, check_list, check_whole, shown
+from memkit.display import with_shapes
 from memkit.errors import InputError
 
 
@@ -21,6 +22,8 @@ class Selection(NamedTuple):
     latents: Float[Tensor, "batch channels k height width"]
     cameras: Cameras | None
     times: Int[Tensor, "batch k"]
+
+    __repr__ = with_shapes
 
 
 class Frame(NamedTuple):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
 from memkit.checks import MOST_FRAMES, check_budget, check_whole, shown
+from memkit.display import counted, described, listed, size_of
 from memkit.errors import InputError
 from memkit.files.tensors import FileKind, open_tensors, save_tensors
 from memkit.rollout.frames import Frame, Selection, bytes_of, copy_to, frames_of, layout_of
@@ -47,6 +48,12 @@ class History:
         self._dropped = 0
 
     # -- contents -------------------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        of = "" if self.budget is None else f" of {size_of(self.budget)}"
+        dropped = f"{self.dropped} dropped" if self.dropped else ""
+        held = f"{counted(len(self), 'frame')}{f' at times {listed(self.times)}' if self._frames else ''}"
+        return described(self, held, dropped, f"{size_of(self.nbytes)}{of}")
 
     def __len__(self) -> int:
         """The number of frames held."""

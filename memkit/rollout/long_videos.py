@@ -20,6 +20,7 @@ from memkit.banks.bank import MemoryBank
 from memkit.banks.clip import stack_clips
 from memkit.cameras.cameras import Cameras
 from memkit.cameras.pose_files import latent_cameras
+from memkit.display import with_shapes
 from memkit.rollout.base import Keeps
 from memkit.rollout.history import History
 from memkit.video.pixels import to_model
@@ -31,6 +32,8 @@ class Chunk(NamedTuple):
     frames: UInt8[Tensor, "frames height width 3"]
     caption: str
     cameras: Cameras | None
+
+    __repr__ = with_shapes
 
 
 class ChunkIndex(NamedTuple):

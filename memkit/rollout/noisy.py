@@ -8,14 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from memkit.checks import check_seeds, check_within
+from memkit.checks import check_within, seed_list
 from memkit.errors import InputError
 from memkit.flow import NUM_TRAIN_TIMESTEPS
 from memkit.rollout.frames import Selection
 
 
 def noisy_selection(
-    selection: Selection, seeds: Sequence[int], sigmas: Float[Tensor, " levels"]
+    selection: Selection, seeds: int | Sequence[int], sigmas: Float[Tensor, " levels"]
 ) -> tuple[Selection, Float[Tensor, "batch k"]]:
     """Selected frames, each at a noise level drawn from ``sigmas``, and their timesteps.
 
@@ -24,7 +24,7 @@ def noisy_selection(
     Raises `InputError` for levels outside of [0, 1] or none, and for another number of seeds.
     """
     check_within("sigmas", sigmas, 0, 1, "[levels]")
-    check_seeds("seeds", seeds)
+    seeds = seed_list("seeds", seeds)
     if not len(sigmas) or len(seeds) != len(selection.latents):
         raise InputError(
             f"{len(sigmas)} levels and {len(seeds)} seeds for {len(selection.latents)} samples; give at least one "

@@ -13,7 +13,8 @@ from memkit.backbones.wan import WanBackbone
 from memkit.cameras.cameras import Cameras
 from memkit.cameras.checks import check_cameras
 from memkit.cameras.pose_files import latent_cameras
-from memkit.checks import MOST_STEPS, check_scale, check_seeds, check_text, check_texts, check_whole, shown
+from memkit.checks import MOST_STEPS, check_scale, check_text, check_whole, seed_list, shown, text_list
+from memkit.display import counted, described
 from memkit.errors import InputError
 from memkit.generation.generate import generate_latents
 from memkit.generation.noise import frame_noise, seeded_generators
@@ -38,7 +39,8 @@ class Rollout:
     Args:
         backbone: the model and its video format.
         method: which of the past frames a chunk sees, and how; see `memkit.rollout.methods`.
-        seeds: one per video. Noise follows from a video's seed and a latent frame's position in it, so none repeats.
+        seeds: one per video; one number is a single video. Noise follows from a video's seed and a latent frame's
+            position in it, so none repeats.
         budget: bytes of the history; the oldest latents go first, so memory stays flat however long the video gets.
             None for no limit.
         steps: sampling steps per chunk.
@@ -53,15 +55,14 @@ class Rollout:
         backbone: WanBackbone,
         method: ContextMethod,
         *,
-        seeds: Sequence[int] | None = None,
+        seeds: int | Sequence[int] | None = None,
         budget: int | None = None,
         steps: int = 50,
         guidance_scale: float = 5.0,
         negative_prompt: str = "",
         annotation: str = "exact",
     ) -> None:
-        if seeds is not None:
-            check_seeds("seeds", seeds)
+        seeds = None if seeds is None else seed_list("seeds", seeds)
         check_whole("steps", steps, 1, MOST_STEPS)
         check_scale("guidance_scale", guidance_scale)
         check_text("negative_prompt", negative_prompt)
@@ -74,6 +75,10 @@ class Rollout:
         self._last: Tensor | None = None  # frames [B,H,W,3]
         self._frames = 0  # of the video so far, counted where chunks stand apart
         self._time = 0  # of the last frame, in latent frames; of the next one where chunks stand apart
+
+    def __repr__(self) -> str:
+        videos = "nothing observed" if self._last is None else counted(len(self._last), "video")
+        return described(self, type(self.method).__name__, videos, f"at latent frame {self._time}", repr(self.history))
 
     @torch.no_grad()
     def observe(self, frames: UInt8[Tensor, "batch time height width 3"], cameras: Cameras) -> None:
@@ -107,12 +112,12 @@ class Rollout:
 
     @torch.no_grad()
     def generate(
-        self, prompts: Sequence[str], cameras: Cameras, seeds: Sequence[int] | None = None
+        self, prompts: str | Sequence[str], cameras: Cameras, seeds: int | Sequence[int] | None = None
     ) -> UInt8[Tensor, "batch time height width 3"]:
         """The next chunk.
 
         Args:
-            prompts: one per video.
+            prompts: one per video; one string is one prompt.
             cameras: [B,T], the first of which is that of the last frame, also where chunks stand apart.
             seeds: one per video, for this chunk alone. Equal seeds then give equal noise, whatever the position; by
                 default the rollout's own seeds and the position decide.
@@ -123,10 +128,8 @@ class Rollout:
         if self._last is None:
             raise InputError("There is no frame to continue from; give one with observe().")
         form, count = self.backbone.video_format, len(self._last)
-        check_texts("prompts", prompts)
-        if seeds is not None:
-            check_seeds("seeds", seeds)
-        given = self.seeds if seeds is None else seeds
+        prompts = text_list("prompts", prompts)
+        given = self.seeds if seeds is None else seed_list("seeds", seeds)
         if given is None:
             raise InputError("There are no seeds; give one per video, Rollout(..., seeds=[1, 2]).")
         if len(prompts) != count or len(given) != count:

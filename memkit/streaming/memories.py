@@ -10,11 +10,13 @@ are of models with chunks of 3 frames and 4 steps, as in `memkit.streaming.prese
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from memkit.backbones.wan import WanBackbone
 from memkit.cameras.cameras import Cameras
-from memkit.checks import check_whole
+from memkit.checks import check_whole, seed_list
+from memkit.display import changed_fields, counted, described
 from memkit.injectors.kv_cache.cache import frame_bytes
 from memkit.injectors.kv_cache.parts import CacheParts
 from memkit.injectors.kv_cache.places import OnCPU, OnDevice
@@ -52,6 +54,9 @@ class StreamMemory:
     parts: CacheParts
     frames: int
 
+    def __repr__(self) -> str:
+        return described(self, f"budget of {counted(self.frames, 'frame')}", changed_fields(self.config))
+
     def budget(self, backbone: WanBackbone, videos: int = 1, size: tuple[int, int] | None = None) -> int:
         """The first budget in bytes, for latents of this height and width (by default the backbone's)."""
         check_whole("videos", videos, 1)
@@ -59,8 +64,9 @@ class StreamMemory:
         each = [frame_bytes(model, *size, videos, storage=self.parts.storage) for model in backbone.transformers]
         return self.frames * branches * sum(each)
 
-    def stream(self, backbone: WanBackbone, seeds: list[int], size: tuple[int, int] | None = None) -> Stream:
-        """A new stream with this memory, for one video per seed."""
+    def stream(self, backbone: WanBackbone, seeds: int | Sequence[int], size: tuple[int, int] | None = None) -> Stream:
+        """A new stream with this memory, for one video per seed; one number is one seed."""
+        seeds = seed_list("seeds", seeds)
         budget = self.budget(backbone, len(seeds), size)
         return Stream(backbone, seeds, budget, self.config, read=self.read, parts=self.parts, size=size)
 

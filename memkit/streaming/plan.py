@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from memkit.cameras.cameras import Cameras
 from memkit.cameras.checks import check_cameras
-from memkit.checks import MOST_FRAMES, check_finite, check_texts, check_whole
+from memkit.checks import MOST_FRAMES, check_finite, check_whole, text_list
+from memkit.display import with_shapes
 from memkit.errors import InputError
 from memkit.frame_graph.interrupted import chunk_spans
 from memkit.interruptions.posed import InterruptionName, interrupt_still
@@ -48,11 +49,13 @@ class VideoPlan:
     interrupted: range = range(0)
     fps: float = 16.0
 
+    __repr__ = with_shapes
+
     @classmethod
     def of(
         cls,
         conditioning: Float[Tensor, "1 channels conditioning height width"],
-        prompts: Sequence[str],
+        prompts: str | Sequence[str],
         path: Cameras,
         first: int,
         chunk: int,
@@ -64,7 +67,7 @@ class VideoPlan:
 
         Args:
             conditioning: latents that the video begins with.
-            prompts: one per chunk; the last one is repeated.
+            prompts: one per chunk; the last one is repeated, and one string is one prompt.
             path: [at least 1] camera per latent frame; the last one is held.
             first: latent frames of the first chunk.
             chunk: latent frames of every other chunk.
@@ -76,7 +79,7 @@ class VideoPlan:
                 a number is out of range, or a camera is not plausible.
         """
         check_finite("conditioning", conditioning, "[1, C, frames, H, W]")
-        check_texts("prompts", prompts)
+        prompts = text_list("prompts", prompts)
         check_cameras(path, "The path", unknown_focal=True)
         if path.c2w.ndim != 3 or not len(path.c2w):
             raise InputError(f"The path has cameras {list(path.c2w.shape[:-2])}; give [frames], at least one.")

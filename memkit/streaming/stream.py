@@ -26,10 +26,11 @@ from memkit.checks import (
     check_finite,
     check_floats,
     check_list,
-    check_seeds,
-    check_texts,
     check_whole,
+    seed_list,
+    text_list,
 )
+from memkit.display import counted, described, listed
 from memkit.errors import FileError, InputError
 from memkit.generation.conditioning import LATENTS
 from memkit.generation.noise import frame_noise
@@ -67,8 +68,9 @@ class Stream:
     Args:
         backbone: a Wan whose only video input is the latents. Each expert of an A14B denoises its range of noise
             levels, and both write to the cache.
-        seeds: one per video. The noise of a frame follows from seed and position alone and is drawn on the CPU, so a
-            video does not depend on the others in the batch, up to the rounding of a larger batch, nor on the device.
+        seeds: one per video; one number is a single video. The noise of a frame follows from seed and position alone
+            and is drawn on the CPU, so a video does not depend on the others in the batch, up to the rounding of a
+            larger batch, nor on the device.
         budget_bytes: size of the cache, all branches together; see `frame_bytes`. When it is full, the unpinned frames
             of the lowest positions are evicted. By default what the config's window needs.
         read: which frames a chunk reads, by default the config's window; see `memkit.streaming.read_policies` and
@@ -87,7 +89,7 @@ class Stream:
     def __init__(
         self,
         backbone: WanBackbone,
-        seeds: Sequence[int],
+        seeds: int | Sequence[int],
         budget_bytes: int | None = None,
         config: StreamConfig = StreamConfig(),  # noqa: B008  # frozen
         *,
@@ -98,7 +100,7 @@ class Stream:
         size: tuple[int, int] | None = None,
     ) -> None:
         model = backbone.transformer.config
-        check_seeds("seeds", seeds)
+        seeds = seed_list("seeds", seeds)
         if not seeds:
             raise InputError("A stream generates one video per seed; give at least one.")
         if model.in_channels != model.out_channels:
@@ -117,6 +119,12 @@ class Stream:
         self._path = None if cameras is None else CameraPath.of(cameras).to(backbone.device)
         self._texts: dict[tuple[str, ...], Tensor] = {}
 
+    def __repr__(self) -> str:
+        videos = counted(len(self.seeds), "video")
+        seeds = f"{'seed' if len(self.seeds) == 1 else 'seeds'} {listed(self.seeds)}"
+        chunks = f"chunks of {counted(self.config.chunk, 'frame')}"
+        return described(self, videos, seeds, f"at position {self.position}", chunks, repr(self.cache))
+
     @property
     def position(self) -> int:
         """Position of the next latent frame. Raises `InputError` where it is set to no whole number."""
@@ -132,7 +140,7 @@ class Stream:
     @torch.no_grad()
     def generate(
         self,
-        prompts: Sequence[str],
+        prompts: str | Sequence[str],
         conditioning_latents: Float[Tensor, "rows channels conditioning h w"] | None = None,
         frames: int | None = None,
         pin: bool = False,
@@ -141,7 +149,7 @@ class Stream:
         """The next chunk's latents, fp32, normalised as by ``backbone.encode_video``; then written to the cache.
 
         Args:
-            prompts: one per video, for this chunk.
+            prompts: one per video, for this chunk; one string is one prompt.
             conditioning_latents: those of its first frames, one row per video or one for all. They replace the latents
                 at every step, at timestep 0, and come back as given. If they fill the chunk, it is only written.
             frames: latent frames of this chunk; by default those of the config.
@@ -154,7 +162,7 @@ class Stream:
             BudgetError: the budget holds no chunk of so many frames, or the pinned frames leave no room. After either
                 error the stream is still usable.
         """
-        check_texts("prompts", prompts)
+        prompts = text_list("prompts", prompts)
         if conditioning_latents is not None:
             check_floats("conditioning_latents", conditioning_latents, LATENTS)
         if len(prompts) != len(self.seeds):
@@ -186,10 +194,11 @@ class Stream:
 
     def generate_all(
         self,
-        prompts: Sequence[Sequence[str]],
+        prompts: Sequence[str | Sequence[str]],
         conditioning_latents: Float[Tensor, "rows channels conditioning h w"] | None = None,
     ) -> Float[Tensor, "batch channels frames height width"]:
-        """One chunk per entry of ``prompts``, each of which has one prompt per video.
+        """One chunk per entry of ``prompts``, each of which has one prompt per video; for a single video, an
+        entry may be the prompt itself.
 
         ``conditioning_latents`` are those of the first frames: one frame is image-to-video, six are video-to-video in
         ReMind; any number that fits in the chunks is allowed.

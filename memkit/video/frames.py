@@ -24,9 +24,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from memkit.checks import MOST_FRAMES, check_finite, check_room, check_whole
+from memkit.display import with_shapes
 from memkit.errors import InputError, MediaError
 from memkit.files.atomic import atomic_write
 from memkit.video.checks import MOST_SIDE, check_frames, check_rate
+from memkit.video.player import video_html
 from memkit.video.reader import VideoReader
 from memkit.video.writer import same_bytes
 
@@ -42,12 +44,19 @@ class Video(NamedTuple):
     frames: UInt8[Tensor, "time height width 3"]
     fps: float
 
+    __repr__ = with_shapes
+
+    def _repr_html_(self) -> str:
+        return video_html(self.frames, self.fps, write_video)
+
 
 class TimedFrames(NamedTuple):
     """Frames and the time of each in seconds, ascending."""
 
     frames: UInt8[Tensor, "time height width 3"]
     times: Float64[Tensor, " time"]
+
+    __repr__ = with_shapes
 
 
 def read_video(path: str | os.PathLike[str]) -> Video:

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
+from memkit.display import with_shapes
 from memkit.errors import InputError
 from memkit.worlds.bounds import on_screen
 from memkit.worlds.rays import FAR, PLANE, Pack, pack_scene, select
@@ -34,6 +35,8 @@ class Render(NamedTuple):
     rgb: Float[Tensor, "frames height width 3"]
     depth: Float[Tensor, "frames height width"]
     ids: Int[Tensor, "frames height width"]
+
+    __repr__ = with_shapes
 
 
 def render(scene: Scene, cameras: Cameras, height: int = 64, width: int = 64, antialias: bool = True) -> Render:

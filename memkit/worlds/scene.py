@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from memkit.display import with_shapes
 from memkit.errors import InputError
 
 Shape = Literal["sphere", "box", "cylinder", "plane"]
@@ -34,6 +35,8 @@ class Body:
     rotation: Float[Tensor, "#frames 3 3"] | None = None
     checker: float = 0.0
 
+    __repr__ = with_shapes
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -42,6 +45,8 @@ class Scene:
     bodies: tuple[Body, ...]
     sky: Colour = (0.80, 0.82, 0.86)
     gain: Float[Tensor, " frames"] | None = None
+
+    __repr__ = with_shapes
 
     @property
     def frames(self) -> int:

@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
+from memkit.display import with_shapes
 from memkit.errors import InputError
 
 Frames = UInt8[Tensor, "time height width 3"]
@@ -27,6 +28,8 @@ class Given(NamedTuple):
 
     frames: UInt8[Tensor, "past height width 3"]
     cameras: Cameras | None
+
+    __repr__ = with_shapes
 
 
 @dataclass(frozen=True)

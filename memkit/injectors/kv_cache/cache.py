@@ -23,6 +23,7 @@ from memkit.backbones.base import KV_CACHE
 from memkit.backbones.cache_context import listen
 from memkit.backbones.unwrap import Attachable, transformer_of, transformers_of
 from memkit.checks import check_whole
+from memkit.display import counted, described, html_table, listed, size_of
 from memkit.errors import InputError
 from memkit.injectors.kv_cache.attachment import AttachedCache
 from memkit.injectors.kv_cache.branches import Branches
@@ -96,6 +97,24 @@ class KVCache:
         parts: CacheParts = CacheParts(),  # noqa: B008  # frozen
     ) -> None:
         self._branches = Branches(budget_bytes, branches, num_layers, parts)
+
+    def __repr__(self) -> str:
+        branches = [(name, branch.positions) for name, branch in self._branches.by_name.items()]
+        held = [f"{name}: {counted(len(at), 'frame')}{f' at {listed(at)}' if at else ''}" for name, at in branches]
+        return described(self, *held, f"{size_of(self.nbytes)} of {size_of(self.budget_bytes)}")
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for name, branch in self._branches.by_name.items():
+            room = "" if branch.capacity is None else branch.capacity
+            used = size_of(sum(branch.place_bytes))
+            rows.append([name, listed(branch.positions), listed(branch.pinned), room, branch.layers, used])
+        return html_table(repr(self), ["branch", "frames", "pinned", "room for", "layers", "allocated"], rows)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all branches have allocated, in all places; 0 until the first write."""
+        return sum(sum(branch.place_bytes) for branch in self._branches.by_name.values())
 
     @property
     def budget_bytes(self) -> int:

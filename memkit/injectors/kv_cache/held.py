@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from memkit.checks import LAYERS, check_whole
+from memkit.display import counted, described, listed, size_of
 from memkit.errors import InputError
 from memkit.injectors.kv_cache.layer import KV, LayerCache
 from memkit.injectors.kv_cache.notes import Notes
@@ -39,6 +40,14 @@ class HeldFrames:
         self.table = SlotTable((budget_bytes, *(place.budget_bytes for place in parts.spill)))
         self._layers: list[LayerCache] = []
         self._frame_size: tuple[int, int] | None = None
+
+    def __repr__(self) -> str:
+        held = f"{counted(len(self.positions), 'frame')} at {listed(self.positions)}" if self.positions else "empty"
+        pinned = f"{len(self.pinned)} pinned" if self.pinned else ""
+        of = "" if self.capacity is None else f"room for {self.capacity}"
+        layers = counted(self.layers, "layer") if self.layers else ""
+        used = f"{size_of(sum(self.place_bytes))} of {size_of(self.table.budgets[0])}"
+        return described(self, repr(self.name), held, pinned, of, layers, used)
 
     @property
     def positions(self) -> tuple[int, ...]:

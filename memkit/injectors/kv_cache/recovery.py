@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from memkit.checks import MOST, check_finite, check_number, check_whole
+from memkit.display import with_shapes
 from memkit.errors import InputError
 
 
@@ -22,6 +23,8 @@ class RecoveryAttention(NamedTuple):
     """Share on the cached frames with the same camera on the way out: peak − k, ± ``reach``, for frame peak + k."""
     newest: Float[Tensor, "*calls frames"]
     """Share on the newest cached frames."""
+
+    __repr__ = with_shapes
 
 
 def recovery_attention(

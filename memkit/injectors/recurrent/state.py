@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from memkit.checks import check_texts
+from memkit.display import counted, described, size_of
 from memkit.errors import FileError, InputError
 from memkit.files.tensors import FileKind, open_tensors, save_tensors
 
@@ -48,6 +49,9 @@ class RecurrentState:
         self.context: str | None = None
         """Name of the ``cache_context`` that an attached transformer is in."""
         self.attached = False
+
+    def __repr__(self) -> str:
+        return described(self, ", ".join(self.branches), f"{counted(self.frames, 'frame')} seen", size_of(self.nbytes))
 
     @property
     def branches(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from memkit.backbones.base import TEACHER_FORCING
 from memkit.backbones.unwrap import Attachable, transformers_of
 from memkit.cameras.path import CameraPath
+from memkit.display import described
 from memkit.errors import InputError
 from memkit.frame_graph.graph import FrameGraph
 from memkit.frame_graph.layout import StreamLayout
@@ -35,6 +36,8 @@ class TeacherForcing:
     which are kept for ``backward`` unless gradient checkpointing is enabled. The modulation is per token, which stock
     Wan expands in each block: 24 bytes per token and channel of the model in fp32.
     """
+
+    __repr__ = described
 
     def attach(self, *models: Attachable) -> AttachedForcing:
         """Attach to transformers, or to all experts of a pipeline or backbone, until ``detach()`` or the end of the
