@@ -11,7 +11,7 @@ from pathlib import Path
 from memkit.backbones import PRESETS
 from memkit.backbones.cost import WanCost
 from memkit.cli.plan import BYTES, memory_tokens
-from memkit.cli.text import bytes_text
+from memkit.display import size_of
 
 PAGE = Path(__file__).parents[1] / "docs" / "scale.md"
 BEGIN = "<!-- tables: written by python -m benchmarks.scale_page -->\n"
@@ -53,10 +53,10 @@ def _generation(costs: dict[str, WanCost]) -> str:
             name,
             f"{form.num_frames}×{form.height}×{form.width}",
             f"{cost.tokens:,}",
-            bytes_text(cost.parameters * BYTES * cost.preset.experts),
-            bytes_text(cost.tokens * cost.width * BYTES),
+            size_of(cost.parameters * BYTES * cost.preset.experts),
+            size_of(cost.tokens * cost.width * BYTES),
             f"{memory:,}",
-            bytes_text(memory * cost.width * BYTES),
+            size_of(memory * cost.width * BYTES),
             f"{whole / 1e12:,.0f}·10¹²",
             f"{100 * (1 - cost.operations() / whole):.1f} %",
         ]
@@ -100,11 +100,11 @@ def _bank(costs: dict[str, WanCost]) -> str:
         clip = math.prod(cost.latents) * BYTES
         cells = [
             name,
-            bytes_text(clip),
-            bytes_text(clip * BANK),
-            bytes_text(ENTRY_BYTES * BANK),
-            bytes_text(memory_tokens(cost, 1) * cost.width * BYTES * BANK),
-            bytes_text(2 * cost.width * BYTES * BANK),
+            size_of(clip),
+            size_of(clip * BANK),
+            size_of(ENTRY_BYTES * BANK),
+            size_of(memory_tokens(cost, 1) * cost.width * BYTES * BANK),
+            size_of(2 * cost.width * BYTES * BANK),
             f"{BANK / math.ceil(2**28 / clip):,.0f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")

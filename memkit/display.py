@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, fields
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+if TYPE_CHECKING:  # commands that print sizes do not wait for torch
+    from torch import Tensor, nn
 
 MOST_ROWS = 10
 """Rows of a table; of more, only the number is stated."""
@@ -18,16 +19,17 @@ _LONGEST = 200  # characters of a cell
 _CELL = "text-align:left;vertical-align:top;padding:2px 8px"
 
 
-def described(thing: object, *facts: str) -> str:
+def described(self: object, *facts: str) -> str:
     """The line of an object: its class and some facts, of which empty ones are left out."""
-    return f"{type(thing).__name__}({', '.join(filter(None, facts))})"
+    return f"{type(self).__name__}({', '.join(filter(None, facts))})"
 
 
-def with_shapes(record: Any) -> str:
-    """The line of a dataclass or named tuple, with the shapes of its tensors; fields that are None are left out."""
-    names = record._fields if isinstance(record, tuple) else record.__dataclass_fields__
-    values = {name: getattr(record, name) for name in names}
-    return described(record, *(f"{name}={_short(value)}" for name, value in values.items() if value is not None))
+def with_shapes(self: Any) -> str:
+    """The ``__repr__`` of a dataclass or named tuple: its fields, of tensors the shapes; those that are None are left
+    out."""
+    names = self._fields if isinstance(self, tuple) else self.__dataclass_fields__
+    values = {name: getattr(self, name) for name in names}
+    return described(self, *(f"{name}={_short(value)}" for name, value in values.items() if value is not None))
 
 
 def changed_fields(config: Any) -> str:
@@ -55,7 +57,7 @@ def size_of(nbytes: int) -> str:
     """A number of bytes in the unit that suits it: "287.5 MB"."""
     for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if nbytes >= size:
-            return f"{nbytes / size:.1f} {unit}"
+            return f"{nbytes / size:,.1f} {unit}"
     return f"{nbytes} B"
 
 
@@ -88,6 +90,8 @@ def _cut(cell: object) -> str:
 
 
 def _short(value: Any) -> str:
+    from torch import Tensor, nn
+
     if isinstance(value, Tensor):
         return shape_of(value)
     if isinstance(value, nn.Module):

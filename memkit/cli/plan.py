@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from memkit.cli.text import bytes_text
+from memkit.display import size_of
 from memkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _bytes(plan: Plan, cost: WanCost, tokens: int, passes: int) -> list[str]:
     ]
     if plan.cached:
         rows.append((f"KV cache of {plan.cached} latent frames", passes * plan.cached * frame))
-    return ["bytes in bf16", *(f"  {name:44} {bytes_text(count):>10}" for name, count in rows), ""]
+    return ["bytes in bf16", *(f"  {name:44} {size_of(count):>10}" for name, count in rows), ""]
 
 
 def _time(plan: Plan, cost: WanCost, tokens: int, passes: int) -> list[str]:

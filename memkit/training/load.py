@@ -74,7 +74,7 @@ def _load(settings: RunSettings, transformer: WanTransformer3DModel | None) -> W
     set_threads(settings)
     codec = WanCodec.from_pretrained(model_of(settings))
     parts = {"vae": codec.vae} | ({} if transformer is None else {"transformer": transformer})
-    pipe = load_pipeline(find_pipeline(model_of(settings)), DTYPES[settings.dtype], **parts)
+    pipe = load_pipeline(find_pipeline(model_of(settings)), DTYPES[settings.dtype], video_format=None, **parts)
     if transformer is not None and pipe.transformer_2 is not None:
         raise InputError(f"{settings.model} has two experts; this recipe trains one transformer, whole.")
     pipe.set_progress_bar_config(disable=True)

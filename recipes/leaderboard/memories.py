@@ -22,7 +22,7 @@ import numpy as np
 import torch
 import tyro
 
-from memkit.cli.text import bytes_text
+from memkit.display import size_of
 from memkit.files.atomic import write_text
 from memkit.files.json_files import read_json, write_json
 from memkit.metrics import bootstrap
@@ -108,7 +108,7 @@ def page_text(measured: dict[str, Any], rows: Sequence[ProbeResult]) -> str:
             choice.name,
             choice.use,
             choice.training,
-            bytes_text(choice.held()) + (", constant" if choice.constant else ""),
+            size_of(choice.held()) + (", constant" if choice.constant else ""),
             _ratio(milliseconds, choice.mechanism, "step"),
             _ratio(milliseconds, choice.mechanism, "once"),
             *accuracies,
