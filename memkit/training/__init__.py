@@ -17,7 +17,7 @@ from memkit.training.checkpoint import (
 from memkit.training.command_line import PREPARES, SAMPLES, TRAINS, parse_with, report_done, run_command
 from memkit.training.launch import distribute, launch, micro_batches, report_sharding, shard, sharded
 from memkit.training.limits import CheckedSettings
-from memkit.training.load import load_backbone, load_codec, load_trainable, open_bank
+from memkit.training.load import find_trained, load_backbone, load_codec, load_trainable, open_bank
 from memkit.training.loop import (
     adamw,
     clip_gradients,
@@ -76,6 +76,7 @@ __all__ = [
     "clip_gradients",
     "distribute",
     "estimate_cost",
+    "find_trained",
     "fingerprint",
     "gathered_losses",
     "generator_of",

@@ -167,6 +167,10 @@ PRESETS: dict[str, Callable[[], Config]] = {
 }
 
 
+SHIPPED = "memlearner-tiny"
+"""The trained weights of this recipe that memkit ships."""
+
+
 @dataclass(frozen=True)
 class Command(CheckedSettings):
     """The settings, which every command takes; commands add their own fields."""

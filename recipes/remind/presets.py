@@ -164,6 +164,10 @@ def wan2_2_5b() -> Config:
 PRESETS: dict[str, Callable[[], Config]] = {"tiny": tiny, "wan2.1-1.3b": wan2_1_1_3b, "wan2.2-5b": wan2_2_5b}
 
 
+SHIPPED = "remind-tiny"
+"""The trained weights of this recipe that memkit ships."""
+
+
 @dataclass(frozen=True)
 class Command(CheckedSettings):
     """The settings, which every command takes; commands add their own fields."""
