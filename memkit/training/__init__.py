@@ -50,6 +50,7 @@ from memkit.training.settings import (
     Settings,
     TrainSettings,
 )
+from memkit.training.smoke import run_all, smoke_folder
 from memkit.training.tokenizer import train_tokenizer
 from memkit.training.vae_init import initialise_vae
 
@@ -97,6 +98,7 @@ __all__ = [
     "read_run_log",
     "report_sharding",
     "restoring",
+    "run_all",
     "run_command",
     "run_settings",
     "save_checkpoint",
@@ -105,6 +107,7 @@ __all__ = [
     "save_torch",
     "set_learning_rate",
     "shard",
+    "smoke_folder",
     "sharded",
     "steps_done",
     "timed",
