@@ -1,5 +1,6 @@
 # make demo: set everything up, run the main job, leave out/demo/report.html
 # make test: set everything up, check style and types, pass the tests
+# make smoke: run the commands of the recipes at their smallest sizes, about a minute each
 # make docs: build the documentation as a site, out/site/index.html
 # make bench: measure what memory costs, refresh docs/performance.md
 # make test-ray: install Ray and pass the test of building a bank on it
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 SEED ?= $(shell date +%Y%m%d)
 MINUTES ?= 10
 
-.PHONY: demo test types suite test-ray docs bench torture setup clean
+.PHONY: demo test types suite smoke test-ray docs bench torture setup clean
 
 demo: setup
 	$(BIN)/memkit demo --out out/demo
@@ -25,6 +26,10 @@ types: setup
 
 suite: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --durations 15
+
+smoke: setup
+	for recipe in dit_mem memlearner remind; do \
+		OMP_NUM_THREADS=1 $(BIN)/python -m recipes.$$recipe --smoke --out $$(mktemp -d)/smoke || exit 1; done
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet

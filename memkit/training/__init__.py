@@ -17,7 +17,7 @@ from memkit.training.checkpoint import (
 from memkit.training.command_line import PREPARES, SAMPLES, TRAINS, parse_with, report_done, run_command
 from memkit.training.launch import distribute, launch, micro_batches, report_sharding, shard, sharded
 from memkit.training.limits import CheckedSettings
-from memkit.training.load import load_backbone, load_codec, load_trainable, open_bank
+from memkit.training.load import find_trained, load_backbone, load_codec, load_trainable, open_bank
 from memkit.training.loop import (
     adamw,
     clip_gradients,
@@ -50,6 +50,7 @@ from memkit.training.settings import (
     Settings,
     TrainSettings,
 )
+from memkit.training.smoke import run_all, smoke_folder
 from memkit.training.tokenizer import train_tokenizer
 from memkit.training.vae_init import initialise_vae
 
@@ -76,6 +77,7 @@ __all__ = [
     "clip_gradients",
     "distribute",
     "estimate_cost",
+    "find_trained",
     "fingerprint",
     "gathered_losses",
     "generator_of",
@@ -96,6 +98,7 @@ __all__ = [
     "read_run_log",
     "report_sharding",
     "restoring",
+    "run_all",
     "run_command",
     "run_settings",
     "save_checkpoint",
@@ -104,6 +107,7 @@ __all__ = [
     "save_torch",
     "set_learning_rate",
     "shard",
+    "smoke_folder",
     "sharded",
     "steps_done",
     "timed",

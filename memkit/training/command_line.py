@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
@@ -15,6 +16,7 @@ from safetensors import SafetensorError
 
 from memkit.errors import MemkitError
 from memkit.training.settings import DataSettings, RunSettings, SampleSettings, TrainSettings
+from memkit.training.smoke import NOTICE, smaller
 
 AnyCommand = TypeVar("AnyCommand")
 SAMPLES = (SampleSettings,)
@@ -28,24 +30,33 @@ def parse_with(
     command: Callable[..., AnyCommand],
     description: str | None,
     arguments: Sequence[str] | None = None,
+    small: Mapping[str, Any] = MappingProxyType({}),
 ) -> AnyCommand:
     """The command line of ``command(config=…)``: ``--preset NAME`` gives the configuration (default "tiny"), and every
-    other flag replaces one value.
+    other flag replaces one value. With ``--smoke`` the defaults are the smallest that go through every stage: those of
+    `memkit.training.smoke.SMALL`, and the recipe's ``small``.
 
     Every command takes all settings, so that one set of flags describes a run from ``prepare`` to ``evaluate``;
     ``--help`` shows those of a run and those of the groups in ``command.shows``.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", choices=sorted(presets), default="tiny")
+    first.add_argument("--smoke", action="store_true")
     known, rest = first.parse_known_args(list(sys.argv[1:] if arguments is None else arguments))
     config, program = presets[known.preset](), _program(command)
-    text = f"--preset {{{','.join(presets)}}} gives the defaults below (now those of {known.preset}).\n\n"
+    text = f"--preset {{{','.join(presets)}}} gives the defaults below (now those of {known.preset}); "
+    text += "--smoke, the smallest sizes.\n\n"
     text += description or ""
     shown: Any = command
     if {"-h", "--help"} & set(rest):
         shown, config = _for_help(shown, config)
         text += "\nThe settings that other commands of the recipe list with --help are accepted too.\n"
-    return tyro.cli(shown, args=rest, default=shown(config=config), description=text, prog=f"python -m {program}")
+    default = shown(config=config)
+    if known.smoke:
+        default = smaller(default, small)
+        if os.environ.get("RANK", "0") == "0":
+            print(NOTICE, flush=True)
+    return tyro.cli(shown, args=rest, default=default, description=text, prog=f"python -m {program}")
 
 
 def _program(command: Any) -> str:

@@ -16,6 +16,7 @@ from memkit.backbones.wan import WanBackbone
 from memkit.banks.bank import MemoryBank
 from memkit.errors import InputError
 from memkit.files.checksums import verify_sums
+from memkit.hub import shipped_folder
 from memkit.training.launch import shard as shard_weights
 from memkit.training.loop import pick_device
 from memkit.training.settings import RunSettings
@@ -91,6 +92,22 @@ def _transformer(folder: Path | str, dtype: torch.dtype) -> WanTransformer3DMode
         raise InputError(f"There is no trained transformer in {folder}; run this recipe's train first.")
     verify_sums(part)
     return load_transformer(part, dtype)
+
+
+def find_trained(out: Path, weights: str | None, shipped: str) -> Path:
+    """The folder with the trained parts of a run: ``out`` itself, or with ``weights`` the folder, or else the weights
+    that memkit ships, of that name.
+
+    Raises `InputError` where there are none; it names ``shipped``, the weights that memkit has for the recipe.
+    """
+    folder = out if weights is None else Path(weights)
+    if weights is not None and not folder.is_dir() and (known := shipped_folder(weights)) is not None:
+        folder = known
+        print(f"The weights are {weights}, which memkit ships.")
+    if (folder / "transformer" / "config.json").exists():
+        return folder
+    ready = f", or give --weights {shipped}, which memkit ships" if shipped_folder(shipped) else ""
+    raise InputError(f"There is no trained transformer in {folder}; run this recipe's train first{ready}.")
 
 
 def open_bank(path: Path, prepare: str) -> MemoryBank:

@@ -13,8 +13,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import tyro
 from torch import Tensor
 from tqdm import tqdm
 
@@ -24,9 +25,10 @@ from memkit.encoders import MemoryEncoder, load_encoder
 from memkit.errors import InputError
 from memkit.files.atomic import hash_files
 from memkit.generation import VideoJob, generate_videos
+from memkit.hub import shipped_folder
 from memkit.prompts import usable_prompts
 from memkit.retrievers import Hits
-from memkit.training import report_done, run_command
+from memkit.training import open_bank, report_done, run_command
 from memkit.video import first_frame, to_model
 from recipes.dit_mem.memories import Source, encode, find
 from recipes.dit_mem.parts import digest, load_backbone
@@ -48,8 +50,8 @@ class Generate(Command):
     """Memory of each prompt: its retrieved clips, random clips, or none."""
     bank: Path | None = None
     """Bank of the clips; by default the one that the encoder was trained on."""
-    encoder_from: Path | None = None
-    """Folder or hub id of the trained encoder; by default OUT/encoder."""
+    encoder_from: Annotated[Path | None, tyro.conf.arg(aliases=["--weights"])] = None
+    """Folder or hub id of a trained encoder, or name of one that memkit ships (dit-mem-tiny); default OUT/encoder."""
     videos_to: Path | None = None
     """Folder of the videos; by default OUT/videos-MEMORY."""
     skip_bad: bool = False
@@ -93,8 +95,8 @@ def generate_missing(
 
     Raises `InputError`, before anything is generated, if a video exists that was generated with other settings.
     """
-    place = encoder or config.encoder_folder
-    opened = None if memory == "none" else MemoryBank.open(bank or config.bank)
+    place = encoder_place(config, encoder)
+    opened = None if memory == "none" else open_bank(bank or config.bank, "recipes.dit_mem.prepare, or give --bank")
     settings = settings_of(config, memory, place, opened, image)
     todo = [job for job in jobs if not job.is_done(settings)]
     print(f"{len(todo)} videos to generate, {len(jobs) - len(todo)} exist already", file=sys.stderr)
@@ -112,6 +114,22 @@ def generate_missing(
     for start in tqdm(range(0, len(todo), at_once), desc="generate", unit="batch"):
         some = slice(start, start + at_once)
         _generate_batch(config, backbone, encoding, opened, todo[some], hits[some], settings, conditioning)
+
+
+def encoder_place(config: Config, encoder: Path | None) -> Path:
+    """The folder or hub id of the encoder: that of the run, ``encoder``, or of the shipped weights of that name.
+
+    Raises `InputError` where the run has none.
+    """
+    if encoder is None:
+        if not config.encoder_folder.is_dir():
+            ready = "give --encoder-from dit-mem-tiny, which memkit ships"
+            raise InputError(f"There is no encoder {config.encoder_folder}; run recipes.dit_mem.train, or {ready}.")
+        return config.encoder_folder
+    if not encoder.is_dir() and (shipped := shipped_folder(str(encoder))) is not None:
+        print(f"The weights are {encoder}, which memkit ships.")
+        return shipped
+    return encoder
 
 
 def conditioning_latents_of(backbone: WanBackbone, image: Path) -> Tensor:

@@ -249,4 +249,10 @@ class Command(CheckedSettings):
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=tiny)
 
 
-parse = partial(parse_with, PRESETS)
+SMOKE = {
+    **{"train_clips": 12, "test_clips": 24, "pool": 3, "clips": 4},
+    "prompts": ("a small red rubber ball falls and bounces in a lab on planet Mira",),
+}
+"""Values of --smoke, beside those of `memkit.training.smoke.SMALL`."""
+
+parse = partial(parse_with, PRESETS, small=SMOKE)

@@ -128,4 +128,10 @@ class Command(CheckedSettings):
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=tiny)
 
 
-parse = partial(parse_with, PRESETS)
+SMOKE = {
+    **{"train_videos": 2, "video_chunks": 3, "frames": 3, "schedules": ("right45_return_2chunk",)},
+    **{"room": "test-00000", "turns": (45.0,)},
+}
+"""Values of --smoke, beside those of `memkit.training.smoke.SMALL`."""
+
+parse = partial(parse_with, PRESETS, small=SMOKE)

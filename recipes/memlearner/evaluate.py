@@ -37,13 +37,13 @@ from memkit.evaluation import ResultStore, Table, write_tables
 from memkit.files.atomic import write_text
 from memkit.files.json_files import line_of
 from memkit.rollout import ContextMethod, Rollout, RolloutAttention
-from memkit.training import fingerprint, load_backbone, report_done, run_command
+from memkit.training import find_trained, fingerprint, load_backbone, report_done, run_command
 from memkit.video import from_model, to_model, write_video
 from memkit.worlds.gallery_tours import GalleryClip
 from recipes.memlearner import gallery_scores
 from recipes.memlearner.gallery_scores import WITHOUT, GalleryRow
 from recipes.memlearner.methods import load_method
-from recipes.memlearner.presets import Command, Suite, parse
+from recipes.memlearner.presets import SHIPPED, Command, Suite, parse
 from recipes.memlearner.scores import COMPARISONS, Clip, Comparison, Row, clip_of, score, tables, test_rooms, truth
 
 Rows = Mapping[tuple[str, str], Any]
@@ -66,6 +66,8 @@ class Evaluate(Command):
     """Number of videos per comparison to keep in OUT/evaluation."""
     comparisons: tuple[Comparison, ...] = COMPARISONS
     """Comparisons to measure."""
+    weights: str | None = None
+    """Folder of a trained run, or name of weights that memkit ships (memlearner-tiny); by default OUT."""
 
 
 def evaluate(command: Evaluate, comparisons: Sequence[Comparison] | None = None) -> Rows:
@@ -75,8 +77,9 @@ def evaluate(command: Evaluate, comparisons: Sequence[Comparison] | None = None)
     names = ("model", "sampling_steps", "guidance_scale", "history_guidance", "video_chunks", "budget")
     settings = {name: getattr(config, name) for name in names} | {"noise_seed": command.noise_seed}
     settings |= _suite(command)
-    backbone = load_backbone(config, trained=config.out)
-    method = load_method(config, backbone, config.out / "method").eval()
+    trained = find_trained(config.out, command.weights, SHIPPED)
+    backbone = load_backbone(config, trained=trained)
+    method = load_method(config, backbone, trained / "method").eval()
     settings["weights"] = fingerprint(backbone.transformer, method)
     rows = ResultStore(config.out / "measured.jsonl", settings, ROWS[config.suite])
     evaluator = Evaluator(command, backbone)

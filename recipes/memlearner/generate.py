@@ -28,14 +28,14 @@ from memkit.backbones import WanBackbone
 from memkit.cameras import Cameras, cameras_from_keys, hold_last_camera, level_camera, read_poses, write_poses
 from memkit.errors import InputError
 from memkit.rollout import Rollout
-from memkit.training import load_backbone, report_done, run_command
+from memkit.training import find_trained, load_backbone, report_done, run_command
 from memkit.video import VideoWriter, first_frame
 from memkit.worlds.gallery_tours import GalleryTour
 from memkit.worlds.paths import FOV_DEGREES
 from memkit.worlds.paths import Path as WalkedPath
 from memkit.worlds.rooms import Room, RoomClip
 from recipes.memlearner.methods import load_method
-from recipes.memlearner.presets import Command, parse
+from recipes.memlearner.presets import SHIPPED, Command, parse
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ class Generate(Command):
     """Seed of the first chunk's noise; each chunk adds 1."""
     to: Path | None = None
     """File of the video; by default OUT/generated.mp4."""
+    weights: str | None = None
+    """Folder of a trained run, or name of weights that memkit ships (memlearner-tiny); by default OUT."""
 
 
 def main(command: Generate) -> int:
@@ -65,8 +67,9 @@ def main(command: Generate) -> int:
     config = command.config
     if (command.room is None) == (command.image is None) or (command.keys is None) == (command.poses is None):
         raise InputError("Give one of --room and --image, and one of --keys and --poses.")
-    backbone = load_backbone(config, trained=config.out)
-    method, form = load_method(config, backbone, config.out / "method").eval(), backbone.video_format
+    trained = find_trained(config.out, command.weights, SHIPPED)
+    backbone = load_backbone(config, trained=trained)
+    method, form = load_method(config, backbone, trained / "method").eval(), backbone.video_format
     frame, start = first_view(command, form.height, form.width)
     rollout = Rollout(
         backbone,
@@ -77,6 +80,7 @@ def main(command: Generate) -> int:
         annotation=config.annotations[0],
     )
     file, seen = command.to or config.out / "generated.mp4", []
+    file.parent.mkdir(parents=True, exist_ok=True)
     with VideoWriter(file, form.fps) as video:
         for chunk, cameras in enumerate(tqdm(chunks(command, start, backbone), desc="chunks")):
             if not chunk:

@@ -167,6 +167,10 @@ PRESETS: dict[str, Callable[[], Config]] = {
 }
 
 
+SHIPPED = "memlearner-tiny"
+"""The trained weights of this recipe that memkit ships."""
+
+
 @dataclass(frozen=True)
 class Command(CheckedSettings):
     """The settings, which every command takes; commands add their own fields."""
@@ -175,4 +179,10 @@ class Command(CheckedSettings):
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=tiny)
 
 
-parse = partial(parse_with, PRESETS)
+SMOKE = {
+    **{"train_videos": 2, "test_videos": 0, "video_chunks": 3, "chunks": 2, "frames": 3},
+    **{"room": "test-00000", "keys": "right-8"},
+}
+"""Values of --smoke, beside those of `memkit.training.smoke.SMALL`."""
+
+parse = partial(parse_with, PRESETS, small=SMOKE)

@@ -35,10 +35,10 @@ from memkit.positions import PMRoPE
 from memkit.report import contact_sheet
 from memkit.streaming import Stream, read_everything
 from memkit.streaming.read_policies import Read
-from memkit.training import fingerprint, load_backbone, open_bank, report_done, run_command
+from memkit.training import find_trained, fingerprint, load_backbone, open_bank, report_done, run_command
 from memkit.video import from_model, to_model, write_video
 from recipes.remind.clips import WorldClip
-from recipes.remind.presets import STRIDE, Command, Config, parse
+from recipes.remind.presets import SHIPPED, STRIDE, Command, Config, parse
 from recipes.remind.records import ClipBank, Record, chunk_spans, twin_of
 from recipes.remind.sampler import Chunk, Latents, load_cameras, open_stream, sample_chunks
 from recipes.remind.scores import CONTROLS, OWN, PLAIN_CONTROLS, Row, Run, Truth, score, tables, truth_of
@@ -56,13 +56,16 @@ class Evaluate(Command):
     """Number of clips per batch."""
     keep: int = 10
     """Number of videos per condition to keep in OUT/evaluation, with a contact sheet."""
+    weights: str | None = None
+    """Folder of a trained run, or name of weights that memkit ships (remind-tiny); by default OUT."""
 
 
 def evaluate(command: Evaluate, conditions: Sequence[str] = OWN) -> Run:
     """Measure what is missing. Returns the rows of a run under these conditions and of the controls."""
     config, clips = command.config, open_clips(command.config)
-    backbone = load_backbone(config, trained=config.out)
-    positions = load_cameras(config, backbone, config.out).eval()
+    trained = find_trained(config.out, command.weights, SHIPPED)
+    backbone = load_backbone(config, trained=trained)
+    positions = load_cameras(config, backbone, trained).eval()
     settings = {"weights": fingerprint(backbone.transformer, positions), "bank": clips.bank.fingerprint}
     rows = ResultStore(config.out / "measured.jsonl", _settings(command) | settings, Row)
     Evaluator(command, clips, backbone, positions).measure(conditions, rows)

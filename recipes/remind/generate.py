@@ -32,10 +32,10 @@ from memkit.interruptions import InterruptionName
 from memkit.report import contact_sheet
 from memkit.streaming import read_everything, read_packed, read_window
 from memkit.streaming.read_policies import Read
-from memkit.training import load_backbone, report_done, run_command
+from memkit.training import find_trained, load_backbone, report_done, run_command
 from memkit.video import read_clip, resize, write_video
 from memkit.worlds.paths import FOV_DEGREES
-from recipes.remind.presets import STRIDE, Command, Config, parse
+from recipes.remind.presets import SHIPPED, STRIDE, Command, Config, parse
 from recipes.remind.sampler import Frames, load_cameras, plan_video, sample_video
 
 
@@ -71,14 +71,17 @@ class Generate(Command):
     """Seed of the noise."""
     to: Path | None = None
     """File of the video; by default OUT/generated.mp4."""
+    weights: str | None = None
+    """Folder of a trained run, or name of weights that memkit ships (remind-tiny); by default OUT."""
 
 
 def main(command: Generate) -> int:
     """Generate a video. Returns the exit code."""
     config = command.config
     _check(command)
-    backbone = load_backbone(config, trained=config.out)
-    positions = load_cameras(config, backbone, config.out).eval()
+    trained = find_trained(config.out, command.weights, SHIPPED)
+    backbone = load_backbone(config, trained=trained)
+    positions = load_cameras(config, backbone, trained).eval()
     frames = first_frames(command, config)
     path = camera_path(command, config)
     plan = plan_video(config, backbone, frames, command.prompts, path, command.chunks)

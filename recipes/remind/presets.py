@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
+import memkit
 from memkit.backbones import VideoFormat
 from memkit.errors import InputError
 from memkit.training import SAMPLES, CheckedSettings, DataSettings, SampleSettings, Settings, TrainSettings, parse_with
@@ -164,6 +165,10 @@ def wan2_2_5b() -> Config:
 PRESETS: dict[str, Callable[[], Config]] = {"tiny": tiny, "wan2.1-1.3b": wan2_1_1_3b, "wan2.2-5b": wan2_2_5b}
 
 
+SHIPPED = "remind-tiny"
+"""The trained weights of this recipe that memkit ships."""
+
+
 @dataclass(frozen=True)
 class Command(CheckedSettings):
     """The settings, which every command takes; commands add their own fields."""
@@ -172,4 +177,11 @@ class Command(CheckedSettings):
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=tiny)
 
 
-parse = partial(parse_with, PRESETS)
+SMOKE = {
+    **{"train_clips": 2, "test_clips": 1, "clips": 1, "chunks": 3, "height": 32, "width": 32},
+    **{"image": Path(memkit.__file__).parent / "demo" / "clips" / "start.png"},
+    **{"prompts": ("a red ball falls in a meadow",), "event": "occluder", "event_chunks": (1, 2)},
+}
+"""Values of --smoke, beside those of `memkit.training.smoke.SMALL`."""
+
+parse = partial(parse_with, PRESETS, small=SMOKE)

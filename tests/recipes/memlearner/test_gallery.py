@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import pytest
 import torch
 
+from memkit.errors import InputError
 from memkit.evaluation import read_rows
+from memkit.files.checksums import verify_sums
 from memkit.worlds.gallery import PALETTE, Gallery
 from memkit.worlds.gallery_tours import GalleryClip, GalleryTour
-from recipes.memlearner import evaluate, prepare
+from recipes.memlearner import evaluate, generate, prepare, ship
 from recipes.memlearner.gallery_scores import WITHOUT, GalleryRow, score
 from recipes.memlearner.presets import PRESETS
 from tests.helpers.memlearner_runs import trained
@@ -70,6 +73,19 @@ def test_the_commands_run_on_galleries(random_folder, tmp_path, capsys):
     assert {id for _, id in rows} == {"test-00000", "test-00001-dynamic"}  # other galleries, not the same one twice
     assert {condition for condition, _ in rows} == {a + b for a in ("truth", "revisit") for b in ("", WITHOUT)}
     assert "window / without the past" in capsys.readouterr().out
+    flags = {"name": "tiny-gallery", "to": tmp_path / "shipped"}
+    with pytest.raises(InputError, match="Give --trained-by"):
+        ship.main(ship.Ship(config, **flags))
+    assert ship.main(ship.Ship(config, rooms=1, keep=0, trained_by="train --now", machine="a machine", **flags)) == 0
+    verify_sums(tmp_path / "shipped")
+    card = (tmp_path / "shipped" / "README.md").read_text()
+    assert "`train --now`" in card and "on a machine" in card and "| the past in the sequence" in card
+    elsewhere = dataclasses.replace(config, out=tmp_path / "elsewhere", banks=tmp_path)
+    walk = generate.Generate(elsewhere, room="test-00000", keys="right-1")
+    with pytest.raises(InputError, match=r"no trained transformer in .*elsewhere; run this recipe's train first"):
+        generate.main(walk)
+    assert generate.main(dataclasses.replace(walk, weights=str(tmp_path / "shipped"))) == 0
+    assert (elsewhere.out / "generated.mp4").exists()
     assert Gallery.named("test-00001-dynamic").ring_hash != Gallery.named("test-00000").ring_hash
 
 

@@ -12,11 +12,12 @@ import torch
 from memkit.cameras import Cameras
 from memkit.errors import InputError
 from memkit.evaluation import intervals, select
+from memkit.files.checksums import verify_sums
 from memkit.interruptions.timing import frames_of
 from memkit.metrics.hidden_process import moving_pixels
 from memkit.training import load_backbone
 from memkit.video import read_video, write_video
-from recipes.remind import evaluate, prepare, sampler, scores
+from recipes.remind import evaluate, prepare, sampler, scores, ship
 from recipes.remind.clips import WorldClip
 from recipes.remind.presets import tiny
 from recipes.remind.records import chunk_spans
@@ -98,6 +99,24 @@ def test_each_clip_is_measured_once_beside_controls(config, capsys) -> None:
     assert "recovery: look-away" in shown and "base, bidirectional" in shown and "plain image-to-video" in shown
     with pytest.raises(InputError, match="sampling_steps"):
         evaluate.evaluate(dataclasses.replace(command, config=dataclasses.replace(config, sampling_steps=2)))
+
+
+def test_a_run_is_shipped_and_measured_as_it_is_stored(config, tmp_path) -> None:
+    made = ship.Ship(config, clips=1, keep=0, name="remind-tiny", trained_by="train --now", to=tmp_path / "shipped")
+    with pytest.raises(InputError, match="Give --name, one of remind-tiny"):
+        ship.main(dataclasses.replace(made, name="remind-huge"))
+    assert ship.main(made) == 0
+    verify_sums(tmp_path / "shipped")
+    card = (tmp_path / "shipped" / "README.md").read_text()
+    assert "on 1 clips of the test split" in card and "| with the past" in card and "`train --now`" in card
+    stored, run = (load_backbone(config, trained=at).transformer for at in (tmp_path / "shipped", config.out))
+    weight, same = stored.blocks[0].attn1.to_q.weight, run.blocks[0].attn1.to_q.weight
+    assert torch.equal(weight, same.half().float()) and not torch.equal(weight, same)
+    elsewhere = dataclasses.replace(config, out=tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="no trained transformer in .*elsewhere; run this recipe's train first"):
+        evaluate.evaluate(evaluate.Evaluate(elsewhere, clips=1))
+    rows = evaluate.evaluate(evaluate.Evaluate(elsewhere, clips=1, keep=0, weights=str(tmp_path / "shipped")))
+    assert rows["recovery", "test-00000"] is not None
 
 
 def test_what_is_given_stays_and_the_rest_follows_the_seed(config) -> None:
