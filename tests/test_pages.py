@@ -1,5 +1,6 @@
 """Pages of the documentation: their code runs, what they name and link to exists, their arithmetic is right."""
 
+import importlib
 import importlib.util
 import re
 import sys
@@ -9,6 +10,7 @@ import pytest
 import torch
 from diffusers import WanTransformer3DModel
 
+import memkit
 from memkit import FrequencyEncoder, MemoryBank
 from memkit.backbones import PRESETS
 from memkit.encoders import load_encoder, make_encoder
@@ -236,3 +238,16 @@ def test_the_errors_that_the_page_quotes_are_raised_somewhere():
     joined = re.sub(r'"\s*\n\s*f?"', "", sources)  # a message may go over several lines
     assert len(texts) > 12
     assert [text for text in texts if text.split("…")[0] not in joined] == []
+
+
+def test_every_public_name_is_two_clicks_away(monkeypatch):
+    """The reference's first page links to each of them; the strict build finds links that lead nowhere."""
+    monkeypatch.syspath_prepend(DOCS)
+    hooks = importlib.import_module("hooks")
+    index = hooks.index()
+    for name, (room, _) in memkit._PUBLIC.items():
+        assert re.search(rf"\[`{name}`\]\({re.escape(room)}\.md", index), name
+    for file in (ROOT / "memkit").glob("*/**/__init__.py"):
+        room = ".".join(file.parent.relative_to(ROOT / "memkit").parts)
+        assert all(f"[`{name}`]({room}.md" in index for name in hooks.exported(file)), room
+    assert "  - API reference: api/index.md" in (ROOT / "mkdocs.yml").read_text()
