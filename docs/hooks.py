@@ -33,9 +33,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def rooms() -> list[str]:
-    """Folders of memkit that export names, and public files."""
-    folders = [file.parent.name for file in (ROOT / "memkit").glob("*/__init__.py") if exported(file)]
-    return sorted([*folders, *FILES])
+    """Folders of memkit that export names, in dotted form, and public files."""
+    folders = [file.parent for file in (ROOT / "memkit").glob("*/**/__init__.py") if exported(file)]
+    return sorted([*(".".join(folder.relative_to(ROOT / "memkit").parts) for folder in folders), *FILES])
 
 
 def exported(file: Path) -> list[str]:
@@ -46,19 +46,29 @@ def exported(file: Path) -> list[str]:
     return []
 
 
+def names(room: str) -> list[str]:
+    """The public names of a room or of a file."""
+    folder = (ROOT / "memkit").joinpath(*room.split("."))
+    if folder.is_dir():
+        return sorted(exported(folder / "__init__.py"))
+    body = ast.parse(folder.with_suffix(".py").read_text(encoding="utf-8")).body
+    defined = [node.name for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+    return sorted(name for name in defined if not name.startswith("_"))
+
+
 def index() -> str:
     """All public names by room, each with a link."""
     lines = ["# API reference", "", "Every public name, by the room of memkit that has it.", ""]
     for room in rooms():
-        file = ROOT / "memkit" / room / "__init__.py"
-        links = ", ".join(_link(room, name) for name in sorted(exported(file) if file.exists() else []))
+        links = ", ".join(_link(room, name) for name in names(room))
         lines.append(f"- [`memkit.{room}`]({room}.md)" + (f": {links}" if links else ""))
     return "\n".join(lines) + "\n"
 
 
 def _link(room: str, name: str) -> str:
     """To a name in the page of its room; to the page where a file of the room has the name, too."""
-    anchor = "" if (ROOT / "memkit" / room / f"{name}.py").exists() else f"#memkit.{room}.{name}"
+    file = (ROOT / "memkit").joinpath(*room.split("."), f"{name}.py")
+    anchor = "" if file.exists() else f"#memkit.{room}.{name}"
     return f"[`{name}`]({room}.md{anchor})"
 
 

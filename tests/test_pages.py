@@ -1,5 +1,6 @@
 """Pages of the documentation: their code runs, what they name and link to exists, their arithmetic is right."""
 
+import importlib
 import importlib.util
 import re
 import sys
@@ -9,6 +10,8 @@ import pytest
 import torch
 from diffusers import WanTransformer3DModel
 
+import memkit
+from memkit import FrequencyEncoder, MemoryBank
 from memkit.backbones import PRESETS
 from memkit.encoders import load_encoder, make_encoder
 from memkit.injectors import frame_bytes
@@ -25,7 +28,19 @@ NAMING_TESTS = (
     "diffusers",
     "write-your-own",
 )
-PAGES = (*NAMING_TESTS, "tutorial")
+PAGES = (*NAMING_TESTS, "tutorial", "worlds")
+RUN_ELSEWHERE = {
+    "README.md": "tests/test_package.py",
+    "docs/dit-mem.md": "tests/test_pages.py",
+    "docs/checkpoints.md": "tests/backbones/checkpoints/test_page.py",
+    "docs/memlearner.md": "tests/recipes/memlearner/test_rollouts.py",
+    "docs/poses.md": "tests/cameras/test_pose_files.py",
+    "docs/probes.md": "tests/probes/test_page.py",
+}
+"""Pages whose code runs in a test of its own."""
+PYTHON = re.compile(r"^ *```python\n(.*?)^ *```", re.M | re.S)
+NOT_RUN = re.compile(r"<!-- not run: \S.*? -->\n+ *```python\n.*?```", re.S)
+"""A block of code that is not run has a comment above it that says why."""
 CARDS = sorted((ROOT / "memkit" / "weights").glob("*/README.md"))
 ALL_PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *CARDS]
 
@@ -47,6 +62,9 @@ def names(page, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_code_of_a_page_runs(names, page):
+    if page == "worlds":
+        assert names["event"].video().shape == (17, 64, 64, 3)
+        return
     model = {"diffusers": "pipe", "tutorial": "backbone"}.get(page)
     model = names["transformer"] if model is None else names[model].transformer
     assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
@@ -85,6 +103,51 @@ def test_the_code_of_a_page_runs(names, page):
         assert names["video"].shape == (1, 3, 45, 64, 64) and names["latents"].shape == (1, 16, 12, 8, 8)
         assert any(p.grad.abs().max() > 0 for p in names["pm_rope"].parameters())
         assert torch.equal(names["latents"][:, :, :1], names["chunks"][0][:, :, :1])
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted(DOCS.glob("*.md"))], ids=lambda page: page.name)
+def test_every_block_of_code_is_run_or_says_why_not(page):
+    text, name = page.read_text(), str(page.relative_to(ROOT))
+    if name in RUN_ELSEWHERE:
+        source = (ROOT / RUN_ELSEWHERE[name]).read_text()
+        assert page.name in source and "exec(" in source
+    elif page.parent != DOCS or page.stem not in PAGES:
+        assert not PYTHON.findall(NOT_RUN.sub("", text))
+    else:
+        assert not NOT_RUN.findall(text)  # all of it is run
+
+
+def test_a_block_that_is_not_run_needs_a_reason():
+    block = "```python\nx = 1\n```\n"
+    for text, left in (("", 1), ("<!-- not run: sketch -->\n", 0), ("<!-- not run: -->\n", 1), ("<!-- x -->\n", 1)):
+        assert len(PYTHON.findall(NOT_RUN.sub("", text + block))) == left
+
+
+def test_the_example_of_dit_mem_runs_on_a_random_pipeline(random_folder, tmp_path, monkeypatch):
+    """The code of dit-mem.md, with the names of large models replaced."""
+    monkeypatch.chdir(tmp_path)
+    with MemoryBank.create("runs/dit-mem-wan2.1-1.3b/bank") as bank:
+        for i in range(6):
+            bank.add(f"clip{i}", torch.randn(16, 3, 4, 4), f"a glass of water tips over, number {i}")
+    config = FrequencyEncoder.config_class(dim=48, hidden=16, width=48, heads=2, layers=1, patch=(1, 2, 2))
+    FrequencyEncoder(config).save_pretrained("runs/dit-mem-wan2.1-1.3b/encoder")
+    (code,) = PYTHON.findall(read("dit-mem"))
+    smaller = {
+        "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": str(random_folder), "cuda": "cpu", "bfloat16": "float32",
+        ', model="Alibaba-NLP/gte-base-en-v1.5", trust_remote_code=True': "",
+        "num_frames=81": "num_frames=9, height=32, width=32, num_inference_steps=1",
+    }  # fmt: skip
+    videos = {}
+    for name, instead in smaller.items():
+        assert name in code
+        code = code.replace(name, instead)
+    monkeypatch.setattr("diffusers.utils.export_to_video", lambda frames, path, fps: videos.update({path: frames}))
+    exec(code, names := {})
+    assert (
+        videos["tips.mp4"].shape == (9, 32, 32, 3)
+        and len(names["hits"].ids) == 5
+        and names["memory"].tokens.shape[::2] == (1, 48)
+    )
 
 
 def test_the_encoder_of_the_page_is_created_by_its_path_from_a_file(tmp_path, monkeypatch):
@@ -175,3 +238,16 @@ def test_the_errors_that_the_page_quotes_are_raised_somewhere():
     joined = re.sub(r'"\s*\n\s*f?"', "", sources)  # a message may go over several lines
     assert len(texts) > 12
     assert [text for text in texts if text.split("…")[0] not in joined] == []
+
+
+def test_every_public_name_is_two_clicks_away(monkeypatch):
+    """The reference's first page links to each of them; the strict build finds links that lead nowhere."""
+    monkeypatch.syspath_prepend(DOCS)
+    hooks = importlib.import_module("hooks")
+    index = hooks.index()
+    for name, (room, _) in memkit._PUBLIC.items():
+        assert re.search(rf"\[`{name}`\]\({re.escape(room)}\.md", index), name
+    for file in (ROOT / "memkit").glob("*/**/__init__.py"):
+        room = ".".join(file.parent.relative_to(ROOT / "memkit").parts)
+        assert all(f"[`{name}`]({room}.md" in index for name in hooks.exported(file)), room
+    assert "  - API reference: api/index.md" in (ROOT / "mkdocs.yml").read_text()
