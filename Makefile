@@ -51,7 +51,8 @@ $(VENV)/.ready: pyproject.toml
 		{ echo "memkit needs Python 3.11 or newer; try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[demo]" --group dev
+	$(BIN)/python -m pip install --quiet --no-compile --editable ".[demo]" --group dev
+	-$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib # pip would compile on one core
 	touch $@
 
 clean:

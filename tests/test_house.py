@@ -19,6 +19,7 @@ FLOORS = (
     {"evaluation", "modular", "probes"},
     {"memkit"},  # the public names
     {"demo"},
+    {"app"},
     {"cli"},
 )
 """The rooms of memkit: each imports only from lower floors. Encoders, retrievers and injectors are apart."""

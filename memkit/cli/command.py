@@ -1,6 +1,7 @@
 """The command ``memkit``.
 
     memkit demo
+    memkit app
     memkit bank build --videos DIR --captions CSV --out BANK --model tiny|FOLDER|ID
     memkit bank import-dit-mem FOLDER --out BANK [--captions CSV] [--model tiny|FOLDER|ID]
     memkit bank verify BANK
@@ -23,6 +24,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from memkit.app.command import App
 from memkit.cli.bank import Bank
 from memkit.cli.evaluate import Evaluate
 from memkit.cli.inspect import Inspect
@@ -35,6 +37,7 @@ from memkit.errors import MemkitError
 
 Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[App, tyro.conf.subcommand("app")]
     | Annotated[Bank, tyro.conf.subcommand("bank")]
     | Annotated[Retrieve, tyro.conf.subcommand("retrieve")]
     | Annotated[Inspect, tyro.conf.subcommand("inspect")]
