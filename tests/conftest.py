@@ -1,9 +1,11 @@
-"""Shapes in signatures are checked at run time in the tests; hubs are never asked."""
+"""Shapes in signatures are checked at run time in the tests; hubs are never asked; files are in memory if they fit."""
 
 import gc
 import importlib
 import os
+import shutil
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -14,6 +16,14 @@ from jaxtyping import install_import_hook
 from tqdm import tqdm
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# banks and saves wait for the disk thousands of times (fsync), which proves nothing here and takes minutes
+IN_MEMORY, ROOM = Path("/dev/shm"), 6e9
+if (
+    "TMPDIR" not in os.environ
+    and os.access(IN_MEMORY, os.W_OK)
+    and min(shutil.disk_usage(IN_MEMORY).free, psutil.virtual_memory().available - 6e9) > ROOM
+):
+    os.environ["TMPDIR"], tempfile.tempdir = str(IN_MEMORY), None
 # tqdm's own lock is shared with forked processes: one that a test kills inside of it would hold it for ever
 tqdm.set_lock(threading.RLock())
 sys.path.insert(0, str(Path(__file__).parents[1]))
