@@ -36,6 +36,19 @@ INTRODUCTION = """# Choosing a memory
 Which of memkit's memories fits a task: what each needs, what has to be trained, what it holds, what it costs, and how
 it does on the [memory probes](probes.md). `python -m recipes.leaderboard.memories` writes this page.
 
+## By need, bytes and speed
+
+- **Clips show what should happen, and the model stays frozen**: memory tokens of `FrequencyEncoder`.
+- **A place comes back**: frames in the sequence while the past is short; learned queries, routing or a rule of views
+  once it is long. A rule of views needs cameras and no training, and does not know what walls hide unless it has depth.
+- **A video of any length in constant memory**: `KVCache` with a budget, or `StateSpaceMemory`.
+- **What goes on out of sight**: a causal model with `KVCache`, trained with `TeacherForcing`.
+- **By bytes**: memory tokens are smallest, and constant as a window and a recurrent state are; then come the latents of
+  past frames. Keys and values of all past frames take about a thousand times as much as their latents.
+- **By speed**: a cache and learned queries add least to each step, routed attention adds most.
+
+## All memories
+
 - **Held** is what is kept of one minute of video at 480p (832×480 at 16 frames per second: {frames} latent frames of
   60×104 cells) by Wan2.1 T2V 1.3B in bf16, for one video and one branch of guidance. What is *constant* does not grow
   with the video.
@@ -120,14 +133,7 @@ def page_text(measured: dict[str, Any], rows: Sequence[ProbeResult]) -> str:
 
 
 NOTES = """
-## Reading the table
-
-- **One clip shows what should happen, and the model stays frozen**: memory tokens of `FrequencyEncoder`.
-- **A place comes back**: frames in the sequence while the past is short; learned queries, routing or a rule of views
-  once it is long. A rule of views needs cameras and no training, and does not know what walls hide unless it has depth.
-- **A video of any length in constant memory**: `KVCache` with a budget, or `StateSpaceMemory`.
-- **What goes on unseen**: a causal model with `KVCache`, trained with `TeacherForcing`.
-- Memories can be combined; [composition.md](composition.md) says which.
+Memories can be combined; [composition.md](composition.md) says which.
 """
 
 
