@@ -34,6 +34,7 @@ from memkit.cli.retrieve import Retrieve
 from memkit.cli.text import one_line
 from memkit.demo.demo import Demo
 from memkit.errors import MemkitError
+from memkit.quiet import quiet_libraries
 
 Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
@@ -49,6 +50,7 @@ Command = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
+    quiet_libraries()
     parser: Any = Command
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
     command = tyro.cli(parser, args=arguments, prog="memkit", description="Memory for video diffusion.", config=config)

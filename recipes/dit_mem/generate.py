@@ -95,7 +95,7 @@ def generate_missing(
 
     Raises `InputError`, before anything is generated, if a video exists that was generated with other settings.
     """
-    place = encoder_place(config, encoder)
+    place = config.encoder_folder if memory == "none" else encoder_place(config, encoder)
     opened = None if memory == "none" else open_bank(bank or config.bank, "recipes.dit_mem.prepare, or give --bank")
     settings = settings_of(config, memory, place, opened, image)
     todo = [job for job in jobs if not job.is_done(settings)]

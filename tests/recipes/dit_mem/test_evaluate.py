@@ -17,30 +17,24 @@ from memkit.errors import InputError
 from memkit.evaluation import ResultStore, intervals
 from memkit.files.json_files import read_json
 from memkit.worlds.law_clips import law_of, names_of
-from recipes.dit_mem import evaluate, prepare
+from recipes.dit_mem import __main__, evaluate
 from recipes.dit_mem.conditions import STUDIES, Condition, knowledge, mixture, plug
 from recipes.dit_mem.data import TrainingSet
 from recipes.dit_mem.evaluate import CEILINGS, Evaluate, Evaluator
 from recipes.dit_mem.memories import encode
 from recipes.dit_mem.parts import load_backbone, new_encoder
-from recipes.dit_mem.prepare import Prepare
-from recipes.dit_mem.presets import Config, parse, tiny
+from recipes.dit_mem.presets import Config, parse
 from recipes.dit_mem.scores import OVERALL, Row, constant_table, errors
 from recipes.dit_mem.studies import branches, claims
 from recipes.dit_mem.studies.branches import Branches, likeness, memory_of, pairs_of
+from tests.helpers.smoke_runs import smoke_run
 
 
 @pytest.fixture(scope="module")
 def config(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """Banks of a few clips, and an encoder that was not trained (behind a new gate nothing of it would be seen)."""
+    """A smoke run with more clips to choose from; behind a new gate nothing of its encoder would be seen."""
     out = tmp_path_factory.mktemp("run")
-    settings = {"sampling_steps": 1, "steps": 2, "batch": 2, "text_length": 120, "pool": 3}
-    config = dataclasses.replace(
-        tiny(), model=str(random_folder), out=out, gate=False, train_clips=12, test_clips=96, **settings
-    )
-    assert prepare.main(Prepare(config)) == 0
-    new_encoder(config, load_backbone(config)).save_pretrained(config.encoder_folder)
-    return config
+    return smoke_run(__main__, random_folder, out, "--no-gate", "--test-clips", "96")
 
 
 @pytest.fixture(scope="module")

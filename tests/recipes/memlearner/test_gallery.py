@@ -13,10 +13,10 @@ from memkit.evaluation import read_rows
 from memkit.files.checksums import verify_sums
 from memkit.worlds.gallery import PALETTE, Gallery
 from memkit.worlds.gallery_tours import GalleryClip, GalleryTour
-from recipes.memlearner import evaluate, generate, prepare, ship
+from recipes.memlearner import __main__, evaluate, generate, ship
 from recipes.memlearner.gallery_scores import WITHOUT, GalleryRow, score
 from recipes.memlearner.presets import PRESETS
-from tests.helpers.memlearner_runs import trained
+from tests.helpers.smoke_runs import smoke_run
 
 FRAMES, CHUNK = 65, 17
 
@@ -62,12 +62,8 @@ def test_what_the_given_frame_shows_is_not_returned():
 
 
 def test_the_commands_run_on_galleries(random_folder, tmp_path, capsys):
-    config = dataclasses.replace(
-        PRESETS["gallery"](), model=str(random_folder), out=tmp_path, device="cpu", batch=1, steps=1, save_every=1,
-        log_every=1, warmup=1, text_length=120, sampling_steps=1, train_videos=1, video_chunks=2,
-    )  # fmt: skip
-    assert prepare.main(prepare.Prepare(config)) == 0
-    trained(config, tmp_path, method="window", steps=1)
+    few = ("--preset", "gallery", "--batch", "1", "--steps", "1", "--train-videos", "1", "--video-chunks", "2")
+    config = smoke_run(__main__, random_folder, tmp_path, *few)
     assert evaluate.main(evaluate.Evaluate(config, rooms=1, keep=1)) == 0
     rows = read_rows(tmp_path / "measured.jsonl", GalleryRow)
     assert {id for _, id in rows} == {"test-00000", "test-00001-dynamic"}  # other galleries, not the same one twice

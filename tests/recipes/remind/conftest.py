@@ -9,21 +9,17 @@ import pytest
 
 from memkit.banks import MemoryBank
 from memkit.video import write_video
-from recipes.remind import prepare, train
+from recipes.remind import __main__, prepare
 from recipes.remind.clips import WorldClip
 from recipes.remind.presets import Config, tiny
+from tests.helpers.smoke_runs import smoke_run
 
 
 @pytest.fixture(scope="session")
 def config(random_folder, tmp_path_factory) -> Config:
     out = tmp_path_factory.mktemp("remind")
-    made = dataclasses.replace(
-        tiny(), model=str(random_folder), out=out / "run", banks=out, device="cpu", height=32, width=32, batch=1,
-        steps=1, log_every=1, text_length=160, train_clips=1, test_clips=5, sampling_steps=1,
-    )  # fmt: skip
-    assert prepare.main(prepare.Prepare(made)) == 0
-    assert train.main(train.Command(made)) == 0
-    return made
+    few = ("--batch", "1", "--steps", "1", "--train-clips", "1", "--test-clips", "5")
+    return smoke_run(__main__, random_folder, out / "run", "--banks", str(out), *few)
 
 
 @pytest.fixture(scope="session")
