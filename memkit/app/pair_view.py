@@ -59,9 +59,9 @@ def attention_html(pair: Pair) -> str:
     stride = (len(pair.with_memory) - 1) // max(frames - 1, 1)
     of_frame = attention.sum((3, 4))
     least, most = float(of_frame.min()), float(of_frame.max()) + 1e-9
+    shade = (of_frame - least) / (most - least)
     heads = "".join(
-        f'<th scope="col">{_overlay(pair.with_memory[i * stride], (of_frame[i] - least) / (most - least), i * stride)}</th>'
-        for i in range(frames)
+        f'<th scope="col">{_overlay(pair.with_memory[i * stride], shade[i], i * stride)}</th>' for i in range(frames)
     )
     by_clip = attention.mean((1, 2)).sum(2)  # [frames, clips]
     top = max(float(by_clip.max()), 1e-9)
@@ -77,8 +77,8 @@ def attention_html(pair: Pair) -> str:
         '<h3>What the generated frames look at</h3><div class="scroll" role="region" tabindex="0" '
         f'aria-label="attention map"><table class="map"><thead><tr><td></td>{heads}</tr></thead><tbody>{rows}</tbody>'
         f'</table></div><p class="said">Columns are frames of the video with memory, rows the clips. Cells: share of '
-        f"{what}, mean over layers, heads and steps ({percent(float(of_frame.mean()), 1)} for all clips together).{even} "
-        f"Blue in the frames: where in the picture, from {percent(least, 1)} (clear) to {percent(most, 1)} (blue). Bars: "
+        f"{what}, mean over layers, heads and steps ({percent(float(of_frame.mean()), 1)} for all clips).{even} Blue "
+        f"in the frames: where in the picture, from {percent(least, 1)} (clear) to {percent(most, 1)} (blue). Bars: "
         "which moment of a clip; equal bars mean that all moments count the same.</p>"
     )
 

@@ -78,7 +78,7 @@ class Walk:
     """A walk through test gallery number ``gallery``, generated twice by the same weights and from the same noise.
 
         walk = Walk(room, gallery=3)
-        chunk = walk.step("left", "retrieved")
+        chunk = walk.step("left", "past")
         chunk.truth, chunk.with_memory, chunk.without
 
     Both videos begin with what ``seen`` says, rendered: the first view, held for four seconds, or a turn once around.

@@ -11,10 +11,10 @@ from memkit.app.walk_memories import TITLES, MemoryName
 from memkit.app.walk_view import now_html, whole_html
 
 INTRO = (
-    "You stand in a round room with eight coloured panels, which this model was not trained on. Each press of a button, "
-    "or of the key that it names, generates the next two seconds twice, by the same weights from the same noise: **with a "
-    "memory** of the way so far, and **without**. Panels that were never in view have to be invented; panels that come "
-    "back should look as they did."
+    "You stand in a round room with eight coloured panels, which this model was not trained on. Each press of a button "
+    "(or of the key that it names) generates the next two seconds twice, by the same weights from the same noise: "
+    "**with a memory** of the way so far, and **without**. Panels that were never in view have to be invented; panels "
+    "that come back should look as they did."
 )
 BUTTONS: tuple[tuple[Move, str], ...] = (
     ("left", "← Turn left"),

@@ -37,7 +37,8 @@ def _said(chunk: Chunk | None) -> str:
         return '<p class="said">No panel came back into view in this step: all are new, or were in the last frame.</p>'
     return (
         '<p class="said">Panels that came back into view and have the colour they had before: '
-        f"<b>{_share(with_memory)} with memory</b>, {_share(without)} without; {percent(1 / len(COLOURS))} by chance.</p>"
+        f"<b>{_share(with_memory)} with memory</b>, {_share(without)} without "
+        f"({percent(1 / len(COLOURS))} by chance).</p>"
     )
 
 
