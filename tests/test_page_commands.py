@@ -93,6 +93,7 @@ def parse(monkeypatch, capsys):
     return run
 
 
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")  # modules that run as commands are imported already
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_a_command_of_a_page_is_understood(parse, command):
     parse(*command)
