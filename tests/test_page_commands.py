@@ -24,6 +24,9 @@ BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.M | re.S)
 NAMES = {"bank", "build", "evaluate", "inspect", "probe", "page"}
 """Of these alone, text names a command and does not give one to run."""
 
+# modules that run as commands were imported before
+pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules")
+
 
 class Parsed(BaseException):
     """The command line was understood; what it would do is not done."""
