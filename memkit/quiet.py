@@ -17,7 +17,7 @@ REMARKS = (
 )
 """Loggers that remark on optional packages whenever they are imported, used or not."""
 BARS = ("diffusers.utils.logging", "transformers.utils.logging")
-"""Modules that switch off the bars of loading a model, which take a moment and tell nothing; those of downloads stay."""
+"""Modules that switch off the bars of loading a model, which take a moment; those of downloads stay."""
 
 
 def quiet_libraries() -> None:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from memkit.backbones import WanBackbone, WanCodec
 from memkit.banks import build_bank_together, fill_together, parts_of
 from memkit.banks.build import bank_for
+from memkit.display import counted
 from memkit.errors import BankError, InputError
 from memkit.training import PREPARES, OwnVideos, load_codec, report_done, run_command
 from memkit.video import to_model
@@ -97,7 +98,7 @@ def _ingest(command: Prepare, videos: Path, captions: Path, encoder: WanCodec) -
     if report is None:
         return 0
     added, present = len(report.added), len(report.present)
-    print(f"{config.bank}: {added} clips added, {present} were there, {len(report.bad)} bad")
+    print(f"{config.bank}: {counted(added, 'clip')} added, {present} were there, {len(report.bad)} bad")
     return command.report(config.bank, added + present, report.bad, {})
 
 
