@@ -14,7 +14,8 @@ from memkit.errors import InputError, nearest
 def test_numbers_have_their_nouns_and_units() -> None:
     assert [counted(n, "clip") for n in (0, 1, 2, 1234)] == ["0 clips", "1 clip", "2 clips", "1,234 clips"]
     assert counted(2, "gallery", "galleries") == "2 galleries"
-    assert [size_of(n) for n in (0, 999, 1000, 26_000_000, 3_250_000_000)] == ["0 B", "999 B", "1.0 kB", "26.0 MB", "3.2 GB"]
+    sizes = ["0 B", "999 B", "1.0 kB", "26.0 MB", "3.2 GB"]
+    assert [size_of(n) for n in (0, 999, 1000, 26_000_000, 3_250_000_000)] == sizes
 
 
 def test_the_nearest_name_is_offered_and_none_that_is_far() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from safetensors import SafetensorError
 
 from memkit.errors import InputError, MemkitError, nearest
 from memkit.training.settings import DataSettings, RunSettings, SampleSettings, TrainSettings
-from memkit.training.smoke import NOTICE, smaller
+from memkit.training.smoke import NOTICE, smaller, smaller_settings
 
 AnyCommand = TypeVar("AnyCommand")
 SAMPLES = (SampleSettings,)
@@ -85,6 +86,27 @@ def _derived(kind: Any, fields: Mapping[str, tuple[Any, Any]]) -> Any:
     body = {"__annotations__": {name: hint for name, (hint, _) in fields.items()}, "__module__": kind.__module__}
     body |= {name: default for name, (_, default) in fields.items()}
     return dataclasses.dataclass(frozen=True)(type(kind.__name__, (kind,), body))
+
+
+def flags_of(
+    presets: Mapping[str, Callable[[], Any]], config: Any, small: Mapping[str, Any] = MappingProxyType({})
+) -> str:
+    """The flags that give this configuration to a command of the recipe: the preset that it is nearest to, with
+    ``--smoke`` if that is nearer, and the values that differ from it."""
+    options: list[list[str]] = []
+    for name, preset in presets.items():
+        for smoke, base in (([], preset()), (["--smoke"], smaller_settings(preset(), small))):
+            changed = [f.name for f in dataclasses.fields(config) if getattr(config, f.name) != getattr(base, f.name)]
+            flags = [part for field in changed for part in _flag(field, getattr(config, field))]
+            options.append(["--preset", name, *smoke, *flags])
+    return shlex.join(min(options, key=len))
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    name = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    return [f"--{name}", *map(str, value if isinstance(value, tuple) else [value])]
 
 
 def report_done(out: Path, next_command: str | None = None) -> None:

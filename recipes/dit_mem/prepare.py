@@ -30,6 +30,7 @@ from memkit.worlds.event import Event
 from memkit.worlds.law_clips import clip_ids, law_of
 from memkit.worlds.solids import Drop, Throw
 from recipes.dit_mem.presets import Command, Config, parse
+from recipes.dit_mem.presets import command as next_command
 
 COMMIT_EVERY = 32  # clips
 
@@ -49,7 +50,7 @@ def main(command: Prepare) -> int:
         return _ingest(command, *own, codec)
     render_bank(config.bank, ids_of(config, "train", config.train_clips), config.model, codec)
     render_bank(config.test_bank, ids_of(config, "test", config.test_clips), config.model, codec)
-    report_done(config.folder, "python -m recipes.dit_mem.train with the same --preset and flags")
+    report_done(config.folder, next_command("train", config))
     return 0
 
 
