@@ -24,6 +24,10 @@ SAMPLES = (SampleSettings,)
 TRAINS = (TrainSettings,)
 PREPARES = (DataSettings,)
 """Groups of settings that ``--help`` shows besides those of a run: the class variable ``shows`` of a command."""
+USUAL = {"model", "out", "banks", "device", "seed", "steps", "batch", "lr", "sampling_steps", "guidance_scale"}
+USUAL |= {"method", "suite", "k", "train_clips", "test_clips", "train_videos", "test_videos"}
+"""The settings that ``--help`` shows, as far as they are in those groups; ``--help-all`` shows all of the groups."""
+_MORE = "\nThese are the usual settings; --help-all lists all of them.\n"
 
 
 def parse_with(
@@ -38,7 +42,7 @@ def parse_with(
     `memkit.training.smoke.SMALL`, and the recipe's ``small``.
 
     Every command takes all settings, so that one set of flags describes a run from ``prepare`` to ``evaluate``;
-    ``--help`` shows those of a run and those of the groups in ``command.shows``.
+    ``--help-all`` shows those of a run and those of the groups in ``command.shows``, ``--help`` the `USUAL` ones of them.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", default="tiny")
@@ -52,9 +56,11 @@ def parse_with(
     text += "--smoke, the smallest sizes.\n\n"
     text += description or ""
     shown: Any = command
-    if {"-h", "--help"} & set(rest):
-        shown, config = _for_help(shown, config)
-        text += "\nThe settings that other commands of the recipe list with --help are accepted too.\n"
+    if asked := {"-h", "--help", "--help-all"} & set(rest):
+        whole = "--help-all" in asked
+        shown, config = _for_help(shown, config, whole)
+        rest = ["--help" if flag in asked else flag for flag in rest]
+        text += "\nThe settings that other commands of the recipe list are accepted too.\n" if whole else _MORE
     default = shown(config=config)
     if known.smoke:
         default = smaller(default, small)
@@ -69,11 +75,14 @@ def _program(command: Any) -> str:
     return spec.name if command.__module__ == "__main__" and spec is not None else command.__module__
 
 
-def _for_help(command: Any, config: Any) -> tuple[Any, Any]:
-    """The command and its configuration without the fields of the groups of settings that it does not show."""
+def _for_help(command: Any, config: Any, whole: bool) -> tuple[Any, Any]:
+    """The command and its configuration without the fields of the groups of settings that it does not show, and unless
+    the help is to be ``whole`` without all but the usual ones."""
     kind, groups = type(config), {TrainSettings, SampleSettings, DataSettings} - set(command.shows)
     bases = [base for base in kind.__mro__ if issubclass(base, tuple(groups)) and not issubclass(base, RunSettings)]
     hidden = {field.name for base in bases for field in dataclasses.fields(base)} - set(vars(kind)["__annotations__"])
+    if not whole:
+        hidden |= {field.name for field in dataclasses.fields(kind)} - USUAL
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(kind)}
     hints = get_type_hints(kind, include_extras=True)
     settings = _derived(kind, {name: (tyro.conf.Suppress[hints[name]], values[name]) for name in hidden})
