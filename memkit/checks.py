@@ -22,7 +22,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from memkit.errors import InputError
+from memkit.errors import InputError, nearest
 
 MOST = 1_000_000_000
 """The largest number that a setting takes unless it states another range."""
@@ -150,7 +150,9 @@ def _check_kind(name: str, value: object, kind: Any, span: tuple[float, float]) 
         _check_any(name, value, inner, span)
     elif origin is Literal:
         if not any(value == choice and type(value) is type(choice) for choice in inner):
-            raise InputError(f"{name} is {shown(value)}; choose one of {', '.join(map(repr, inner))}.")
+            raise InputError(
+                f"{name} is {shown(value)}; choose one of {', '.join(map(repr, inner))}.{nearest(value, inner)}"
+            )
     elif origin is tuple:
         _check_tuple(name, value, inner, span)
     elif kind is bool:

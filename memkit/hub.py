@@ -40,6 +40,12 @@ def shipped_folder(name: object) -> Path | None:
     return folder if folder.is_dir() else None
 
 
+def shipped_names() -> list[str]:
+    """The names of all weights that memkit ships."""
+    weights = Path(str(resources.files("memkit") / "weights"))
+    return sorted(folder.name for folder in weights.iterdir() if shipped_folder(folder.name) is not None)
+
+
 def find_folder(
     folder_or_id: str | os.PathLike[str],
     files: Sequence[str],

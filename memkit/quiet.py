@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
+from typing import Any
 
 REMARKS = (
     "torch.utils._pytree",  # enumerations that torchao registers
@@ -17,7 +17,7 @@ REMARKS = (
 )
 """Loggers that remark on optional packages whenever they are imported, used or not."""
 BARS = ("diffusers.utils.logging", "transformers.utils.logging")
-"""Modules that switch off the bars of loading a model, which take a moment and tell nothing; those of downloads stay."""
+"""Modules that switch off the bars of loading a model, which take a moment; those of downloads stay."""
 
 
 def quiet_libraries() -> None:
@@ -39,9 +39,7 @@ def _without_bars(module: ModuleType) -> None:
 class _QuietFinder(MetaPathFinder):
     """Finds the modules in `BARS` as Python does, and switches the bars off once one is imported."""
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
         spec = PathFinder.find_spec(fullname, path, target) if fullname in BARS else None
         if spec is not None and spec.loader is not None:
             spec.loader = _QuietLoader(spec.loader)

@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 
 from memkit.backbones.model_folder import load_transformer
-from memkit.errors import InputError
+from memkit.errors import InputError, nearest
 from memkit.files.atomic import write_text
 from memkit.files.checksums import write_sums
 from memkit.training import read_run_log, report_done, steps_done
@@ -54,7 +54,11 @@ def card_of(shipment: Shipment, recipe: Path) -> str:
     """
     cards = {file.stem: file for file in sorted((recipe / "cards").glob("*.md"))}
     if shipment.name not in cards:
-        raise InputError(f"Give --name, one of {', '.join(cards)}; for another, write its model card {recipe}/cards.")
+        names = ", ".join(cards)
+        raise InputError(
+            f"Give --name, one of {names}; for another, write its model card in {recipe / 'cards'}."
+            f"{nearest(shipment.name, cards)}"
+        )
     if shipment.trained_by is None:
         raise InputError("Give --trained-by, the command that trained the run; the model card has it.")
     return cards[shipment.name].read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = (
-    {"errors", "version"},
+    {"errors", "quiet", "version"},
     {"checks", "display"},
     {"files", "flow"},
     {"hub"},

@@ -6,7 +6,7 @@ from memkit.cameras.echo_poses import echo_yaw, from_echo_poses, read_echo_poses
 from memkit.cameras.keys import cameras_from_keys, steps_from_keys
 from memkit.cameras.level import hold_last_camera, level_camera, yaw_degrees
 from memkit.cameras.path import CameraPath
-from memkit.cameras.pose_files import latent_cameras, poses_beside, read_poses, write_poses
+from memkit.cameras.pose_files import frame_cameras, latent_cameras, poses_beside, poses_file, read_poses, write_poses
 from memkit.cameras.relative import POSE_VECTOR_SIZE, relative_pose_vectors
 from memkit.cameras.stevo_keys import cameras_from_stevo_keys, steps_from_stevo_keys
 
@@ -21,9 +21,11 @@ __all__ = [
     "echo_yaw",
     "from_echo_poses",
     "hold_last_camera",
+    "frame_cameras",
     "latent_cameras",
     "level_camera",
     "poses_beside",
+    "poses_file",
     "read_echo_poses",
     "read_poses",
     "relative_pose_vectors",

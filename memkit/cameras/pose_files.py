@@ -22,6 +22,8 @@ from memkit.errors import InputError
 from memkit.files.atomic import atomic_write
 
 _FORMATS = (".npz", ".txt")
+POSES = ".poses.npz"
+"""Suffix of the poses that are written beside a video."""
 
 
 def read_poses(path: str | os.PathLike[str]) -> Cameras:
@@ -83,19 +85,33 @@ def write_poses(path: str | os.PathLike[str], cameras: Cameras) -> None:
 
 
 def poses_beside(video_path: str | os.PathLike[str]) -> Path | None:
-    """The pose file with the video's name and the suffix ``.npz`` or ``.txt``, or None.
+    """The pose file with the video's name and the suffix ``.npz``, ``.poses.npz`` or ``.txt``, or None.
 
     Captions may lie beside videos as ``.txt`` too: a file has poses if there are many numbers in the first line after
     that of the URL, or nothing after a URL. So a damaged pose file is not taken for a caption.
 
     Raises:
-        InputError: there are files in both formats.
+        InputError: there are several.
     """
-    found = [p for suffix in _FORMATS if os.path.isfile(p := Path(video_path).with_suffix(suffix))]
+    found = [p for suffix in (*_FORMATS, POSES) if os.path.isfile(p := Path(video_path).with_suffix(suffix))]
     found = [p for p in found if p.suffix != ".txt" or has_rows(p)]
     if len(found) > 1:
         raise InputError(f"Both {found[0]} and {found[1]} hold poses of one video; keep one of them.")
     return found[0] if found else None
+
+
+def poses_file(video_path: str | os.PathLike[str]) -> Path:
+    """Where memkit's commands write the poses of a video: X.poses.npz beside X.mp4."""
+    return Path(video_path).with_suffix(POSES)
+
+
+def frame_cameras(cameras: Cameras, frames_per_latent: int = 4) -> Cameras:
+    """The camera of each video frame, ``[..., 1 + frames_per_latent · n]``, of those of latent frames ``[..., 1 + n]``:
+    all frames of a latent frame have its camera. `latent_cameras` gives back what is given here."""
+    check_whole("frames_per_latent", frames_per_latent, 1)
+    counts = torch.full((cameras.c2w.shape[-3],), frames_per_latent, device=cameras.c2w.device)
+    counts[0] = 1
+    return Cameras(cameras.c2w.repeat_interleave(counts, -3), cameras.intrinsics.repeat_interleave(counts, -2))
 
 
 def latent_cameras(cameras: Cameras, frames_per_latent: int = 4) -> Cameras:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from memkit.cli.text import one_line
+from memkit.display import counted, size_of
 from memkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class Verify:
         from memkit.banks.bank import MemoryBank
 
         report = MemoryBank.open(self.bank).verify()
-        print(f"{self.bank}: {report.clips} clips in {report.shards} shards, {report.bytes / 1e6:.1f} MB, all sound")
+        print(f"{self.bank}: {_held(report.clips, report.shards)}, {size_of(report.bytes)}, all sound")
         return 0
 
 
@@ -139,11 +140,11 @@ class Show:
 
         check_whole("--first", self.first)
         bank = MemoryBank.open(self.bank)
-        print(f"{self.bank}: {len(bank)} clips from {len(set(bank.sources))} sources")
+        print(f"{self.bank}: {counted(len(bank), 'clip')} from {counted(len(set(bank.sources)), 'source')}")
         for name, value in bank.info.items():
             print(f"  {name}: {value}")
         for (shape, dtype), count in Counter(zip(bank.shapes, bank.dtypes, strict=True)).items():
-            print(f"  {count} clips of {list(shape)} {str(dtype).removeprefix('torch.')}")
+            print(f"  {counted(count, 'clip')} of {list(shape)} {str(dtype).removeprefix('torch.')}")
         for id, caption in list(zip(bank.ids, bank.captions, strict=True))[: self.first]:
             print(f"{id}\t{one_line(caption)}")
         if len(bank) > self.first:
@@ -172,7 +173,7 @@ class Export:
         check_whole("--shard-mib", self.shard_mib, 1)
         bank = MemoryBank.open(self.bank)
         shards = export_tar(bank, self.out, self.shard_mib * 2**20, self.seed)
-        print(f"{self.out}: {len(bank)} clips in {shards} shards")
+        print(f"{self.out}: {_held(len(bank), shards)}")
         return 0
 
 
@@ -207,10 +208,15 @@ def _load_encoder(model: str) -> Any:
     return codec
 
 
+def _held(clips: int, shards: int) -> str:
+    return f"{counted(clips, 'clip')} in {counted(shards, 'shard')}"
+
+
 def _finish(bank: Path, report: BuildReport | ImportReport, skip_bad: bool, left_out: str = "") -> int:
     """Say what a bank has got and what comes next; the exit code. Raises `InputError` where it has got nothing."""
     there = f", {len(report.present)} were there" if report.present else ""
-    print(f"{bank}: {len(report.added)} clips added{there}{left_out}, {len(report.bad)} could not be used")
+    added = counted(len(report.added), "clip")
+    print(f"{bank}: {added} added{there}{left_out}, {len(report.bad)} could not be used")
     if not report.added and not report.present:
         raise InputError(f"No item could be added to {bank}; list videos that can be used.")
     print(f'Next: memkit retrieve {bank} "what to search for"')

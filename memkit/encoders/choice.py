@@ -11,7 +11,7 @@ from memkit.encoders.dit_mem import DitMemEncoder
 from memkit.encoders.frequency import FrequencyEncoder, HighPassOnlyEncoder, LowPassOnlyEncoder, NoFilterEncoder
 from memkit.encoders.own import own_encoder
 from memkit.encoders.patch import PatchEncoder
-from memkit.errors import InputError
+from memkit.errors import InputError, nearest
 from memkit.hub import HubOptions, find_folder
 from memkit.pretrained import CLASS_KEY, CONFIG_FILE, read_config
 
@@ -109,14 +109,14 @@ def _class(name: EncoderName | str) -> type[MemoryEncoder]:
         case _:
             raise InputError(
                 f"Unknown encoder {name!r}; choose one of {', '.join(get_args(EncoderName))}, or give the path to a "
-                "class of your own, such as 'mypackage.module:MyEncoder'."
+                f"class of your own, such as 'mypackage.module:MyEncoder'.{nearest(name, get_args(EncoderName))}"
             )
 
 
 def _config(config_class: type[Any], size: EncoderSize, given: dict[str, int]) -> Any:
     """The config of this size with the values ``given`` of ``dim`` and ``latent_channels``."""
     if size not in PRESETS:
-        raise InputError(f"Unknown size {size!r}; choose one of {', '.join(PRESETS)}.")
+        raise InputError(f"Unknown size {size!r}; choose one of {', '.join(PRESETS)}.{nearest(size, PRESETS)}")
     name, required = config_class.__name__, {"dim", "latent_channels"}
     if missing := required - {field.name for field in fields(config_class)}:
         raise InputError(f"{name} lacks {', '.join(sorted(missing))}; add these fields, of type int.")

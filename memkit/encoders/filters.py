@@ -29,7 +29,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from memkit.checks import check_floats, check_whole, is_number, shown
-from memkit.errors import InputError
+from memkit.errors import InputError, nearest
 
 MOST_ORDER = 100
 FILTER_SHAPES = ("gaussian", "butterworth", "ideal")
@@ -122,7 +122,10 @@ def check_filter(cutoff_time: float, cutoff_space: float, shape: str) -> None:
         if not is_number(value) or not value > 0:  # also refuses NaN
             raise InputError(f"{name} is {shown(value)}; give a frequency above 0, at most 0.5 to have an effect.")
     if shape not in FILTER_SHAPES:
-        raise InputError(f"Unknown filter shape {shown(shape)}; choose one of {', '.join(FILTER_SHAPES)}.")
+        raise InputError(
+            f"Unknown filter shape {shown(shape)}; choose one of {', '.join(FILTER_SHAPES)}."
+            f"{nearest(shape, FILTER_SHAPES)}"
+        )
 
 
 class LowPass(FrequencyFilter):

@@ -22,7 +22,7 @@ from memkit.backbones.rotary import rotate
 from memkit.backbones.unwrap import Attachable, transformer_of, transformers_of
 from memkit.cameras.path import SIZE, CameraPath
 from memkit.checks import LAYERS, WIDTHS, check_fields
-from memkit.errors import InputError
+from memkit.errors import InputError, nearest
 from memkit.positions.attachment import AttachedCameras, cameras_of
 from memkit.pretrained import Pretrained
 
@@ -51,7 +51,7 @@ class PMRoPEConfig:
         if self.head_dim % 4:
             raise InputError(f"{self}: give a head_dim that divides into blocks of 4.")
         if self.mode not in MODES:
-            raise InputError(f"mode = {self.mode!r}; choose one of {', '.join(MODES)}.")
+            raise InputError(f"mode = {self.mode!r}; choose one of {', '.join(MODES)}.{nearest(self.mode, MODES)}")
 
     @classmethod
     def of(cls, transformer: nn.Module, mode: str = "full") -> PMRoPEConfig:

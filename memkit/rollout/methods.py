@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from memkit.cameras.cameras import Cameras
 from memkit.checks import check_scale
-from memkit.errors import InputError
+from memkit.errors import InputError, nearest
 from memkit.injectors.attention_recorder import AttentionRecorder
 from memkit.injectors.frame_context.context import FrameContext
 from memkit.injectors.query_layers.chunk import QueryChunk
@@ -176,7 +176,7 @@ class RetrievedContext(InSequence):
         super().__init__(context, frames)
         for name, value, choices in (("rule", rule, RULES), ("select", select, SELECTIONS)):
             if value not in choices:
-                raise InputError(f"{name} is {value!r}; choose one of {', '.join(choices)}.")
+                raise InputError(f"{name} is {value!r}; choose one of {', '.join(choices)}.{nearest(value, choices)}")
         self.rule: Literal["sector", "points", "rays"] = rule
         self.select: Literal["top", "non_adjacent", "cover"] = select
 

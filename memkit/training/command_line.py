@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,15 +15,19 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import tyro
 from safetensors import SafetensorError
 
-from memkit.errors import MemkitError
+from memkit.errors import InputError, MemkitError, nearest
 from memkit.training.settings import DataSettings, RunSettings, SampleSettings, TrainSettings
-from memkit.training.smoke import NOTICE, smaller
+from memkit.training.smoke import NOTICE, smaller, smaller_settings
 
 AnyCommand = TypeVar("AnyCommand")
 SAMPLES = (SampleSettings,)
 TRAINS = (TrainSettings,)
 PREPARES = (DataSettings,)
 """Groups of settings that ``--help`` shows besides those of a run: the class variable ``shows`` of a command."""
+USUAL = {"model", "out", "banks", "device", "seed", "steps", "batch", "lr", "sampling_steps", "guidance_scale"}
+USUAL |= {"method", "suite", "k", "train_clips", "test_clips", "train_videos", "test_videos"}
+"""The settings that ``--help`` shows, as far as they are in those groups; ``--help-all`` shows all of the groups."""
+_MORE = "\nThese are the usual settings; --help-all lists all of them.\n"
 
 
 def parse_with(
@@ -37,20 +42,25 @@ def parse_with(
     `memkit.training.smoke.SMALL`, and the recipe's ``small``.
 
     Every command takes all settings, so that one set of flags describes a run from ``prepare`` to ``evaluate``;
-    ``--help`` shows those of a run and those of the groups in ``command.shows``.
+    ``--help-all`` shows those of a run and those of the groups in ``command.shows``, ``--help`` the `USUAL` ones of them.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--preset", choices=sorted(presets), default="tiny")
+    first.add_argument("--preset", default="tiny")
     first.add_argument("--smoke", action="store_true")
     known, rest = first.parse_known_args(list(sys.argv[1:] if arguments is None else arguments))
+    if known.preset not in presets:
+        names = ", ".join(presets)
+        raise InputError(f"There is no preset {known.preset!r}; choose one of {names}.{nearest(known.preset, presets)}")
     config, program = presets[known.preset](), _program(command)
     text = f"--preset {{{','.join(presets)}}} gives the defaults below (now those of {known.preset}); "
     text += "--smoke, the smallest sizes.\n\n"
     text += description or ""
     shown: Any = command
-    if {"-h", "--help"} & set(rest):
-        shown, config = _for_help(shown, config)
-        text += "\nThe settings that other commands of the recipe list with --help are accepted too.\n"
+    if asked := {"-h", "--help", "--help-all"} & set(rest):
+        whole = "--help-all" in asked
+        shown, config = _for_help(shown, config, whole)
+        rest = ["--help" if flag in asked else flag for flag in rest]
+        text += "\nThe settings that other commands of the recipe list are accepted too.\n" if whole else _MORE
     default = shown(config=config)
     if known.smoke:
         default = smaller(default, small)
@@ -65,11 +75,14 @@ def _program(command: Any) -> str:
     return spec.name if command.__module__ == "__main__" and spec is not None else command.__module__
 
 
-def _for_help(command: Any, config: Any) -> tuple[Any, Any]:
-    """The command and its configuration without the fields of the groups of settings that it does not show."""
+def _for_help(command: Any, config: Any, whole: bool) -> tuple[Any, Any]:
+    """The command and its configuration without the fields of the groups of settings that it does not show, and unless
+    the help is to be ``whole`` without all but the usual ones."""
     kind, groups = type(config), {TrainSettings, SampleSettings, DataSettings} - set(command.shows)
     bases = [base for base in kind.__mro__ if issubclass(base, tuple(groups)) and not issubclass(base, RunSettings)]
     hidden = {field.name for base in bases for field in dataclasses.fields(base)} - set(vars(kind)["__annotations__"])
+    if not whole:
+        hidden |= {field.name for field in dataclasses.fields(kind)} - USUAL
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(kind)}
     hints = get_type_hints(kind, include_extras=True)
     settings = _derived(kind, {name: (tyro.conf.Suppress[hints[name]], values[name]) for name in hidden})
@@ -82,6 +95,27 @@ def _derived(kind: Any, fields: Mapping[str, tuple[Any, Any]]) -> Any:
     body = {"__annotations__": {name: hint for name, (hint, _) in fields.items()}, "__module__": kind.__module__}
     body |= {name: default for name, (_, default) in fields.items()}
     return dataclasses.dataclass(frozen=True)(type(kind.__name__, (kind,), body))
+
+
+def flags_of(
+    presets: Mapping[str, Callable[[], Any]], config: Any, small: Mapping[str, Any] = MappingProxyType({})
+) -> str:
+    """The flags that give this configuration to a command of the recipe: the preset that it is nearest to, with
+    ``--smoke`` if that is nearer, and the values that differ from it."""
+    options: list[list[str]] = []
+    for name, preset in presets.items():
+        for smoke, base in (([], preset()), (["--smoke"], smaller_settings(preset(), small))):
+            changed = [f.name for f in dataclasses.fields(config) if getattr(config, f.name) != getattr(base, f.name)]
+            flags = [part for field in changed for part in _flag(field, getattr(config, field))]
+            options.append(["--preset", name, *smoke, *flags])
+    return shlex.join(min(options, key=len))
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    name = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    return [f"--{name}", *map(str, value if isinstance(value, tuple) else [value])]
 
 
 def report_done(out: Path, next_command: str | None = None) -> None:

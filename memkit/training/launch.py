@@ -14,6 +14,7 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
+from memkit.display import size_of
 from memkit.errors import InputError
 from memkit.training.loop import pick_device
 from memkit.training.settings import Settings
@@ -80,11 +81,13 @@ def distribute(accelerator: Accelerator, model: nn.Module, transformer: nn.Modul
 
 
 def report_sharding(accelerator: Accelerator, *transformers: nn.Module) -> None:
-    """Print how many megabytes of the weights this process holds, and how many there are."""
+    """Print how much of the weights each process holds, where there are several."""
     weights = [p for transformer in transformers for p in transformer.parameters()]
-    here = sum((p.to_local() if isinstance(p, DTensor) else p).nbytes for p in weights) / 1e6
-    whole = sum(p.numel() * p.element_size() for p in weights) / 1e6
-    accelerator.print(f"{here:.1f} of {whole:.1f} MB of the backbone in each of {accelerator.num_processes} processes")
+    here = sum((p.to_local() if isinstance(p, DTensor) else p).nbytes for p in weights)
+    whole = sum(p.numel() * p.element_size() for p in weights)
+    if accelerator.num_processes > 1:
+        held = f"{size_of(here)} of {size_of(whole)} of the backbone"
+        accelerator.print(f"{held} in each of {accelerator.num_processes} processes")
 
 
 def _plain(value: Any) -> Any:

@@ -14,9 +14,9 @@ from memkit.backbones.codec import WanCodec, tiny_folder
 from memkit.backbones.model_folder import find_pipeline, load_pipeline, load_transformer
 from memkit.backbones.wan import WanBackbone
 from memkit.banks.bank import MemoryBank
-from memkit.errors import InputError
+from memkit.errors import InputError, nearest
 from memkit.files.checksums import verify_sums
-from memkit.hub import shipped_folder
+from memkit.hub import shipped_folder, shipped_names
 from memkit.training.launch import shard as shard_weights
 from memkit.training.loop import pick_device
 from memkit.training.settings import RunSettings
@@ -106,8 +106,9 @@ def find_trained(out: Path, weights: str | None, shipped: str) -> Path:
         print(f"The weights are {weights}, which memkit ships.")
     if (folder / "transformer" / "config.json").exists():
         return folder
+    near = "" if weights is None else nearest(weights, shipped_names())
     ready = f", or give --weights {shipped}, which memkit ships" if shipped_folder(shipped) else ""
-    raise InputError(f"There is no trained transformer in {folder}; run this recipe's train first{ready}.")
+    raise InputError(f"There is no trained transformer in {folder}; run this recipe's train first{ready}.{near}")
 
 
 def open_bank(path: Path, prepare: str) -> MemoryBank:

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
+from memkit.display import counted, size_of
 from memkit.errors import FileError, InputError
 from memkit.files.atomic import atomic_write, writing
 from memkit.files.json_files import append_row, line_of, read_log
@@ -154,7 +155,7 @@ def estimate_cost(name: str, phases: Sequence[Phase], bytes_needed: int, folder:
     """
     for phase in phases:
         total = duration(phase.steps * phase.seconds)
-        print(f"{name}: {phase.name}: {phase.steps} steps of {phase.seconds:.2f} s, about {total}")
+        print(f"{name}: {phase.name}: {counted(phase.steps, 'step')} of {phase.seconds:.2f} s, about {total}")
     whole = duration(sum(phase.steps * phase.seconds for phase in phases))
     check_disk(f"{name}: about {whole} in all", folder, bytes_needed)
 
@@ -164,9 +165,9 @@ def check_disk(name: str, folder: Path, bytes_needed: int) -> None:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
-    print(f"{name}; {bytes_needed / 1e6:.0f} MB on disk of {free / 1e9:.0f} GB free", flush=True)
+    print(f"{name}: needs {size_of(bytes_needed)} on disk, of {size_of(free)} free", flush=True)
     if bytes_needed > free:
-        raise InputError(f"{folder} has {free / 1e6:.0f} MB free and {bytes_needed / 1e6:.0f} are needed; make room.")
+        raise InputError(f"{folder} has {size_of(free)} free and {size_of(bytes_needed)} are needed; make room.")
 
 
 def duration(seconds: float) -> str:

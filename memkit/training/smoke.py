@@ -21,15 +21,20 @@ SMALL: Mapping[str, Any] = {
 
 def smaller(command: Command, small: Mapping[str, Any]) -> Command:
     """The command and its configuration with the values of `SMALL`, and of a recipe's own ``small``, for the fields
-    that they have. The folder of the run has a name of its own, so that no run is continued or overwritten."""
-    values = {**SMALL, **small}
-
-    def replaced(settings: Any, **more: Any) -> Any:
-        names = {field.name for field in dataclasses.fields(settings)}
-        return dataclasses.replace(settings, **{k: v for k, v in values.items() if k in names}, **more)
-
+    that they have."""
     config: Any = command.config  # type: ignore[attr-defined]  # parse_with gives every command one
-    return replaced(command, config=replaced(config, out=smoke_folder(config.out)))
+    return _replaced(command, small, config=smaller_settings(config, small))
+
+
+def smaller_settings(config: Any, small: Mapping[str, Any]) -> Any:
+    """The configuration of a smoke run, whose folder has a name of its own, so that no run is overwritten."""
+    return _replaced(config, small, out=smoke_folder(config.out))
+
+
+def _replaced(settings: Any, small: Mapping[str, Any], **more: Any) -> Any:
+    names = {field.name for field in dataclasses.fields(settings)}
+    values = {name: value for name, value in {**SMALL, **small}.items() if name in names}
+    return dataclasses.replace(settings, **values, **more)
 
 
 def smoke_folder(out: Path) -> Path:

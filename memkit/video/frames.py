@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from memkit.checks import MOST_FRAMES, check_finite, check_room, check_whole
 from memkit.display import with_shapes
-from memkit.errors import InputError, MediaError
+from memkit.errors import InputError, MediaError, nearest
 from memkit.files.atomic import atomic_write
 from memkit.video.checks import MOST_SIDE, check_frames, check_rate
 from memkit.video.player import video_html
@@ -211,7 +211,10 @@ def _check(fps: float, num_frames: int, cut: str, pad: str) -> None:
 
 def _check_rule(name: str, value: str, rules: Any) -> None:
     if value not in get_args(rules):
-        raise InputError(f"There is no rule {name}={value!r}; use one of {', '.join(get_args(rules))}.")
+        raise InputError(
+            f"There is no rule {name}={value!r}; use one of {', '.join(get_args(rules))}."
+            f"{nearest(value, get_args(rules))}"
+        )
 
 
 def _interval(times: Sequence[float], rate: float | None) -> float:

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
+from memkit.display import counted
 from memkit.encoders import MemoryEncoder, load_encoder
 from memkit.errors import InputError
 from memkit.files.atomic import hash_files
@@ -99,7 +100,7 @@ def generate_missing(
     opened = None if memory == "none" else open_bank(bank or config.bank, "recipes.dit_mem.prepare, or give --bank")
     settings = settings_of(config, memory, place, opened, image)
     todo = [job for job in jobs if not job.is_done(settings)]
-    print(f"{len(todo)} videos to generate, {len(jobs) - len(todo)} exist already", file=sys.stderr)
+    print(f"{counted(len(todo), 'video')} to generate, {len(jobs) - len(todo)} exist already", file=sys.stderr)
     if not todo:
         return
     for folder in {path.parent for job in todo for path in (job.video, job.about)}:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from memkit.backbones import WanBackbone, WanCodec
 from memkit.banks import build_bank_together, fill_together, parts_of
 from memkit.banks.build import bank_for
+from memkit.display import counted
 from memkit.errors import BankError, InputError
 from memkit.training import PREPARES, OwnVideos, load_codec, report_done, run_command
 from memkit.video import to_model
@@ -29,6 +30,7 @@ from memkit.worlds.event import Event
 from memkit.worlds.law_clips import clip_ids, law_of
 from memkit.worlds.solids import Drop, Throw
 from recipes.dit_mem.presets import Command, Config, parse
+from recipes.dit_mem.presets import command as next_command
 
 COMMIT_EVERY = 32  # clips
 
@@ -48,7 +50,7 @@ def main(command: Prepare) -> int:
         return _ingest(command, *own, codec)
     render_bank(config.bank, ids_of(config, "train", config.train_clips), config.model, codec)
     render_bank(config.test_bank, ids_of(config, "test", config.test_clips), config.model, codec)
-    report_done(config.folder, "python -m recipes.dit_mem.train with the same --preset and flags")
+    report_done(config.folder, next_command("train", config))
     return 0
 
 
@@ -97,7 +99,7 @@ def _ingest(command: Prepare, videos: Path, captions: Path, encoder: WanCodec) -
     if report is None:
         return 0
     added, present = len(report.added), len(report.present)
-    print(f"{config.bank}: {added} clips added, {present} were there, {len(report.bad)} bad")
+    print(f"{config.bank}: {counted(added, 'clip')} added, {present} were there, {len(report.bad)} bad")
     return command.report(config.bank, added + present, report.bad, {})
 
 

@@ -17,7 +17,16 @@ import memkit
 from memkit.encoders import EncoderName, EncoderSize
 from memkit.generation import WAN_NEGATIVE_PROMPT
 from memkit.retrievers import DEFAULT_MODEL
-from memkit.training import SAMPLES, CheckedSettings, DataSettings, SampleSettings, Settings, TrainSettings, parse_with
+from memkit.training import (
+    SAMPLES,
+    CheckedSettings,
+    DataSettings,
+    SampleSettings,
+    Settings,
+    TrainSettings,
+    flags_of,
+    parse_with,
+)
 
 LAWS_QUERY = (
     r"(\w+) (?:ball|cube) .*(planet \w+)"
@@ -256,3 +265,8 @@ SMOKE = {
 """Values of --smoke, beside those of `memkit.training.smoke.SMALL`."""
 
 parse = partial(parse_with, PRESETS, small=SMOKE)
+
+
+def command(stage: str, config: Config) -> str:
+    """A command of the recipe with the flags that give it these settings: "python -m recipes.dit_mem.train …"."""
+    return f"python -m recipes.dit_mem.{stage} {flags_of(PRESETS, config, SMOKE)}"

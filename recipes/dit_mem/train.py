@@ -26,6 +26,7 @@ from memkit.generation import TextCache
 from recipes.dit_mem.data import TrainingSet
 from recipes.dit_mem.parts import digest, load_backbone, new_encoder
 from recipes.dit_mem.presets import Command, Config, parse
+from recipes.dit_mem.presets import command as next_command
 from recipes.dit_mem.reading import GravityReader
 from recipes.dit_mem.step import Objective, weighted_mean
 
@@ -146,7 +147,7 @@ def main(command: Command) -> int:
     training.report_sharding(accelerator, *backbone.transformers)
     train(config, backbone, data, accelerator)
     accelerator.end_training()
-    training.report_done(config.out, "python -m recipes.dit_mem.evaluate with the same --preset and flags")
+    training.report_done(config.out, next_command("evaluate", config))
     return 0
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from memkit.backbones import VideoFormat, WanBackbone
 from memkit.cameras import Cameras
-from memkit.errors import InputError
+from memkit.errors import InputError, nearest
 from memkit.evaluation import ResultStore, Table, compare, field, write_tables
 from memkit.metrics import mean_psnr, psnr, ssim
 from memkit.rollout import EchoContext
@@ -183,7 +183,9 @@ def tables(rows: dict[tuple[str, str], Row], schedules: tuple[str, ...]) -> dict
 def main(command: Evaluate) -> int:
     """Evaluate. Returns the exit code."""
     if unknown := [name for name in command.schedules if name not in SCHEDULES]:
-        raise InputError(f"There are no schedules {unknown}; choose among {', '.join(SCHEDULES)}.")
+        raise InputError(
+            f"There are no schedules {unknown}; choose among {', '.join(SCHEDULES)}.{nearest(unknown[0], SCHEDULES)}"
+        )
     if command.config.model != "tiny":
         raise InputError("Rooms are rendered square, at the size of tiny-wan; generate videos with this model instead.")
     file = command.config.out / "evaluation.json"

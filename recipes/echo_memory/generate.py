@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from memkit.backbones import WanBackbone
-from memkit.cameras import Cameras, echo_yaw, from_echo_poses, level_camera, write_poses
+from memkit.cameras import Cameras, echo_yaw, from_echo_poses, level_camera, poses_file, write_poses
 from memkit.errors import InputError
 from memkit.injectors.echo_memory import load_echo_memory
 from memkit.rollout import LAYOUTS, EchoContext, Rollout
@@ -68,13 +68,14 @@ def main(command: Generate) -> int:
     rollout = make_rollout(config, backbone, method)
     file, seen = command.to or config.out / "generated.mp4", [start]
     rollout.observe(frame[None, None], Cameras(start.c2w[None, None], start.intrinsics[None, None]))
+    file.parent.mkdir(parents=True, exist_ok=True)
     with VideoWriter(file, form.fps) as video:
         video.add(frame[None])
         for chunk, cameras in enumerate(tqdm(turning(start, command.turns, form.num_frames), desc="chunks")):
             video.add(rollout.generate([command.prompt], cameras, [command.noise_seed + chunk])[0])
             seen += [Cameras(c2w, start.intrinsics) for c2w in cameras.c2w[0]]
     whole = Cameras(torch.stack([at.c2w for at in seen]), torch.stack([at.intrinsics for at in seen]))
-    write_poses(file.with_suffix(".npz"), whole)
+    write_poses(poses_file(file), whole)
     report_done(file)
     return 0
 

@@ -24,6 +24,7 @@ from memkit.training import PREPARES, OwnVideos, load_codec, report_done, run_co
 from memkit.video import to_model
 from memkit.worlds.tours import room_names
 from recipes.echo_memory.presets import Command, parse
+from recipes.echo_memory.presets import command as next_command
 from recipes.memlearner.videos import FileVideo, LongVideo, WorldVideo
 
 
@@ -57,7 +58,7 @@ def main(command: Prepare) -> int:
     )
     bad = None if bad is None else {name_of(id): reason for id, reason in bad.items()}
     code = command.report(path, len(videos), broken, bad)
-    report_done(config.folder, "python -m recipes.echo_memory.train with the same --preset and flags")
+    report_done(config.folder, next_command("train", config))
     return code
 
 

@@ -10,7 +10,16 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from memkit.training import SAMPLES, CheckedSettings, DataSettings, SampleSettings, Settings, TrainSettings, parse_with
+from memkit.training import (
+    SAMPLES,
+    CheckedSettings,
+    DataSettings,
+    SampleSettings,
+    Settings,
+    TrainSettings,
+    flags_of,
+    parse_with,
+)
 
 RowName = Literal["context_k1", "framepack_len_r8", "block_wise_ssm_causal_v2"]
 """The rows with public checkpoints."""
@@ -135,3 +144,8 @@ SMOKE = {
 """Values of --smoke, beside those of `memkit.training.smoke.SMALL`."""
 
 parse = partial(parse_with, PRESETS, small=SMOKE)
+
+
+def command(stage: str, config: Config) -> str:
+    """A command of the recipe with the flags that give it these settings: "python -m recipes.echo_memory.train …"."""
+    return f"python -m recipes.echo_memory.{stage} {flags_of(PRESETS, config, SMOKE)}"

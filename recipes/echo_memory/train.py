@@ -26,6 +26,7 @@ from memkit.rollout import EchoContext
 from memkit.rollout.saved import parts_of
 from recipes.echo_memory.data import Batch, TrainingSet, make_method
 from recipes.echo_memory.presets import Command, Config, parse
+from recipes.echo_memory.presets import command as next_command
 
 RESUME_OVERRIDES = training.RESUME_OVERRIDES | {"train_videos", "negative_prompt"}
 """Settings that a resumed run may change."""
@@ -139,7 +140,7 @@ def main(command: Command) -> int:
     train(config, backbone, bank, accelerator)
     training.report_sharding(accelerator, backbone.transformer)
     accelerator.end_training()
-    training.report_done(config.out, "python -m recipes.echo_memory.evaluate with the same --preset and flags")
+    training.report_done(config.out, next_command("evaluate", config))
     return 0
 
 

@@ -25,7 +25,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from memkit.backbones import WanBackbone
-from memkit.cameras import Cameras, cameras_from_keys, hold_last_camera, level_camera, read_poses, write_poses
+from memkit.cameras import (
+    Cameras,
+    cameras_from_keys,
+    hold_last_camera,
+    level_camera,
+    poses_file,
+    read_poses,
+    write_poses,
+)
+from memkit.display import counted, size_of
 from memkit.errors import InputError
 from memkit.rollout import Rollout
 from memkit.training import find_trained, load_backbone, report_done, run_command
@@ -93,9 +102,10 @@ def main(command: Generate) -> int:
     if not seen:
         raise InputError("No keys were given; write some, such as right-5.")
     whole = Cameras(torch.cat([at.c2w[0] for at in seen]), torch.cat([at.intrinsics[0] for at in seen]))
-    write_poses(file.with_suffix(".npz"), whole)
-    held_mb, gone = rollout.history.nbytes / 1e6, rollout.history.dropped
-    print(f"{len(seen) - 1} chunks; {held_mb:.1f} MB of latents remembered, {gone} latent frames forgotten")
+    write_poses(poses_file(file), whole)
+    made, held = counted(len(seen) - 1, "chunk"), size_of(rollout.history.nbytes)
+    gone = counted(rollout.history.dropped, "latent frame")
+    print(f"{made}; {held} of latents remembered, {gone} forgotten; the poses are beside the video")
     report_done(file)
     return 0
 

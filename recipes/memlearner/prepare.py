@@ -30,6 +30,7 @@ from memkit.training import PREPARES, OwnVideos, load_codec, report_done, run_co
 from memkit.worlds.constants import Split
 from memkit.worlds.tours import room_names
 from recipes.memlearner.presets import Annotation, Command, Config, parse
+from recipes.memlearner.presets import command as next_command
 from recipes.memlearner.videos import FileVideo, LongVideo, WorldVideo
 
 
@@ -57,7 +58,7 @@ def main(command: Prepare) -> int:
         videos = [WorldVideo(config.suite, name, config.video_chunks, codec.video_format) for name in names]
         bad = fill_videos(config.folder / split, config, codec, videos, config.video_chunks)
         codes.append(command.report(config.folder / split, len(videos), [], bad) if videos else 0)
-    report_done(config.folder, "python -m recipes.memlearner.train with the same --preset and flags")
+    report_done(config.folder, next_command("train", config))
     return max(codes)
 
 

@@ -13,7 +13,16 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from memkit.training import SAMPLES, CheckedSettings, DataSettings, SampleSettings, Settings, TrainSettings, parse_with
+from memkit.training import (
+    SAMPLES,
+    CheckedSettings,
+    DataSettings,
+    SampleSettings,
+    Settings,
+    TrainSettings,
+    flags_of,
+    parse_with,
+)
 
 Annotation = Literal["exact", "estimated", "none"]
 """Source of the poses of a bank: rendered or measured, estimated from the frames, or no poses."""
@@ -186,3 +195,8 @@ SMOKE = {
 """Values of --smoke, beside those of `memkit.training.smoke.SMALL`."""
 
 parse = partial(parse_with, PRESETS, small=SMOKE)
+
+
+def command(stage: str, config: Config) -> str:
+    """A command of the recipe with the flags that give it these settings: "python -m recipes.memlearner.train …"."""
+    return f"python -m recipes.memlearner.{stage} {flags_of(PRESETS, config, SMOKE)}"

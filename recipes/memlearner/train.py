@@ -31,6 +31,7 @@ from memkit.rollout.saved import copy_camera_encoders, parts_of
 from recipes.memlearner.data import TrainingSet
 from recipes.memlearner.methods import make_method
 from recipes.memlearner.presets import Command, Config, parse
+from recipes.memlearner.presets import command as next_command
 from recipes.memlearner.step import Objective
 
 RESUME_OVERRIDES = training.RESUME_OVERRIDES | {"start", "more_banks", "history_guidance", "budget"}
@@ -137,7 +138,7 @@ def main(command: Command) -> int:
     train(config, backbone, banks, accelerator)
     training.report_sharding(accelerator, backbone.transformer)
     accelerator.end_training()
-    training.report_done(config.out, "python -m recipes.memlearner.evaluate with the same --preset and flags")
+    training.report_done(config.out, next_command("evaluate", config))
     return 0
 
 

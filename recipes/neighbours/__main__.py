@@ -18,7 +18,7 @@ import torch
 import tyro
 
 from memkit.backbones import WanBackbone
-from memkit.errors import InputError
+from memkit.errors import InputError, nearest
 from memkit.files.atomic import writing
 from memkit.generation import short_texts
 from memkit.report import contact_sheet
@@ -98,7 +98,9 @@ def main(arguments: Sequence[str]) -> None:
         default = Sample(METHODS[name](), tyro.MISSING)
         sample(tyro.cli(Sample, args=rest, default=default, prog=f"python -m recipes.neighbours {name}"))
     else:
-        raise InputError(f"There is no method {name!r}; choose one of {', '.join(METHODS)}, or page.")
+        raise InputError(
+            f"There is no method {name!r}; choose one of {', '.join(METHODS)}, or page.{nearest(name, METHODS)}"
+        )
 
 
 if __name__ == "__main__":

@@ -21,12 +21,15 @@ from typing import Literal
 from memkit.cameras import (
     Cameras,
     cameras_from_keys,
+    frame_cameras,
     hold_last_camera,
     latent_cameras,
     level_camera,
+    poses_file,
     read_poses,
     write_poses,
 )
+from memkit.display import counted
 from memkit.errors import InputError
 from memkit.interruptions import InterruptionName
 from memkit.report import contact_sheet
@@ -95,11 +98,12 @@ def main(command: Generate) -> int:
     file = command.to or config.out / "generated.mp4"
     file.parent.mkdir(parents=True, exist_ok=True)
     write_video(file, frames, config.fps)
-    write_poses(file.with_suffix(".latents.npz"), plan.cameras)
+    write_poses(poses_file(file), frame_cameras(plan.cameras, STRIDE))
     sheet = contact_sheet([(plan.prompts[0], [("generated", frames)])], columns=2 * len(plan.spans), height=96)
     sheet.save(file.with_suffix(".png"))
-    chunks = f"{len(plan.spans)} chunks, conditioned on {plan.conditioning.shape[2]} latent frames"
-    print(f"{len(frames)} frames in {chunks}; poses and a contact sheet are beside the video")
+    given = counted(plan.conditioning.shape[2], "latent frame")
+    chunks = f"{counted(len(plan.spans), 'chunk')}, conditioned on {given}"
+    print(f"{counted(len(frames), 'frame')} in {chunks}; poses and a contact sheet are beside the video")
     report_done(file)
     return 0
 

@@ -31,6 +31,7 @@ from memkit.training import PREPARES, OwnVideos, load_codec, report_done, run_co
 from memkit.video import to_model
 from recipes.remind.clips import FileClip, WorldClip
 from recipes.remind.presets import Command, Config, parse
+from recipes.remind.presets import command as next_command
 from recipes.remind.records import RECORDS, Clip, read_records, twin_of, write_records
 
 DTYPE = torch.float16
@@ -57,7 +58,7 @@ def main(command: Prepare) -> int:
         clips = [WorldClip(f"{split}-{i:05d}", config) for i in range(count)]
         bad = fill_clips(config.folder / split, config, codec, {clip.id: clip for clip in clips})
         codes.append(command.report(config.folder / split, count, [], bad) if count else 0)
-    report_done(config.folder, "python -m recipes.remind.train with the same --preset and flags")
+    report_done(config.folder, next_command("train", config))
     return max(codes)
 
 

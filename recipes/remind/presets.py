@@ -17,7 +17,16 @@ import tyro
 import memkit
 from memkit.backbones import VideoFormat
 from memkit.errors import InputError
-from memkit.training import SAMPLES, CheckedSettings, DataSettings, SampleSettings, Settings, TrainSettings, parse_with
+from memkit.training import (
+    SAMPLES,
+    CheckedSettings,
+    DataSettings,
+    SampleSettings,
+    Settings,
+    TrainSettings,
+    flags_of,
+    parse_with,
+)
 from memkit.worlds.interruptions import CaptionsOf
 
 CameraMode = Literal["off", "phase", "full"]
@@ -185,3 +194,8 @@ SMOKE = {
 """Values of --smoke, beside those of `memkit.training.smoke.SMALL`."""
 
 parse = partial(parse_with, PRESETS, small=SMOKE)
+
+
+def command(stage: str, config: Config) -> str:
+    """A command of the recipe with the flags that give it these settings: "python -m recipes.remind.train …"."""
+    return f"python -m recipes.remind.{stage} {flags_of(PRESETS, config, SMOKE)}"

@@ -33,6 +33,7 @@ from memkit.injectors.teacher_forcing.step import ForcedStep
 from memkit.positions import PMRoPE, PMRoPEConfig
 from recipes.remind.data import Batch, TrainingSet
 from recipes.remind.presets import Command, Config, parse
+from recipes.remind.presets import command as next_command
 from recipes.remind.records import read_records
 
 RESUME_OVERRIDES = training.RESUME_OVERRIDES | {"cache_frames", "train_clips", "test_clips", "world_captions"}
@@ -158,7 +159,7 @@ def main(command: Command) -> int:
     train(config, backbone, bank, accelerator)
     training.report_sharding(accelerator, backbone.transformer)
     accelerator.end_training()
-    training.report_done(config.out, "python -m recipes.remind.evaluate with the same --preset and flags")
+    training.report_done(config.out, next_command("evaluate", config))
     return 0
 
 

@@ -103,7 +103,7 @@ def test_show(bank, capsys):
     assert cli.main(["bank", "show", str(bank), "--first", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
-        f"{bank}: 3 clips from 1 sources",
+        f"{bank}: 3 clips from 1 source",
         "  model: tiny",
         "  fps: 8",
         "  3 clips of [16, 2, 4, 4] float16",
@@ -127,7 +127,7 @@ def test_retrieve_prints_one_line_a_hit(bank, capsys):
 def test_export_also_of_a_url(bank, tmp_path, capsys):
     assert cli.main(["bank", "verify", f"file://{bank}"]) == 0
     assert cli.main(["bank", "export", f"file://{bank}", "--out", str(tmp_path / "tars"), "--seed", "1"]) == 0
-    assert "clips in 1 shards" in capsys.readouterr().out
+    assert "clips in 1 shard" in capsys.readouterr().out
     assert sorted(clip.id for clip in ClipStream(tmp_path / "tars")) == sorted(MemoryBank.open(bank).ids)
 
 

@@ -78,10 +78,17 @@ def rows(out: Path) -> list[dict[str, Any]]:
     return [{**json.loads(line), "seconds": 0, "crc32": 0} for line in (out / "log.jsonl").read_text().splitlines()]
 
 
+def held_share(printed: str) -> float:
+    """The share of the backbone's weights that each process holds, as a launch has ``printed`` it."""
+    found = re.search(r"(\S+) (\wB) of (\S+) (\wB) of the backbone", printed)
+    assert found is not None
+    sizes = {"kB": 1e3, "MB": 1e6, "GB": 1e9}
+    return float(found[1]) * sizes[found[2]] / (float(found[3]) * sizes[found[4]])
+
+
 def assert_the_steps_of_one(alone: Any, both: Any, printed: str) -> None:
     """That two processes with the weights in pieces (``both``, which ``printed`` this) made the run ``alone``."""
-    found = re.search(r"(\S+) of (\S+) MB of the backbone", printed)
-    assert found is not None and float(found[1]) < 0.55 * float(found[2])
+    assert held_share(printed) < 0.55
     for one, two in zip(rows(alone.out), rows(both.out), strict=True):
         assert one["step"] == two["step"]
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)

@@ -24,7 +24,7 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from memkit.backbones.wan import WanBackbone
-from memkit.errors import InputError
+from memkit.errors import InputError, nearest
 from memkit.evaluation.benchmarks.task import Task
 from memkit.injectors.frame_context.context import FrameContext
 from memkit.injectors.query_layers.layers import QueryLayers
@@ -78,7 +78,10 @@ def make_method(
     if ":" in name:
         return _own(name, backbone)
     if name not in NAMES:
-        raise InputError(f"There is no method {name!r}; choose one of {', '.join(NAMES)}, or give my_module:name.")
+        raise InputError(
+            f"There is no method {name!r}; choose one of {', '.join(NAMES)}, or give my_module:name."
+            f"{nearest(name, NAMES)}"
+        )
     if name == "none":
         return WithAttached()
     place = None if weights is None else weights / "method" / ("query" if name == "queries" else "context")

@@ -22,10 +22,10 @@ GENERATE = [
 ]
 
 
-def flags(presets, command, capsys) -> set[str]:
-    """The flags that ``--help`` lists."""
+def flags(presets, command, capsys, help: str = "--help-all") -> set[str]:
+    """The flags that ``--help-all`` lists, or ``--help``."""
     with pytest.raises(SystemExit) as ended:
-        presets.parse(command, "What it does.", ["--preset", "wan2.1-1.3b", "--help"])
+        presets.parse(command, "What it does.", ["--preset", "wan2.1-1.3b", help])
     assert ended.value.code == 0
     text = capsys.readouterr().out
     assert text.startswith(f"usage: python -m {command.__module__} ") and "What it does." in text
@@ -46,6 +46,16 @@ def test_help_of_train_and_prepare_shows_their_own(capsys) -> None:
     assert not shown & {"--sampling-steps", "--train-clips", "--image"}
     shown = flags(remind, prepare.Prepare, capsys)
     assert {"--train-clips", "--videos", "--frames"} <= shown and not shown & {"--lr", "--sampling-steps"}
+
+
+@pytest.mark.parametrize(("presets", "command"), [*GENERATE, (remind, train.Train), (remind, prepare.Prepare)])
+def test_the_first_help_fits_a_screen(presets, command, capsys) -> None:
+    usual = flags(presets, command, capsys, "--help")
+    assert {"--model", "--out", "--seed"} <= usual < flags(presets, command, capsys) | {"--help"}
+    with pytest.raises(SystemExit):
+        presets.parse(command, None, ["--help"])
+    text = capsys.readouterr().out
+    assert len(text.splitlines()) < 70 and "--help-all lists all of them" in text
 
 
 @pytest.mark.parametrize(("presets", "command"), GENERATE)

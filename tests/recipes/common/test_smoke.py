@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -29,3 +31,24 @@ def test_smoke_runs_have_folders_of_their_own_and_flags_come_first(name, tmp_pat
     with pytest.raises(InputError, match="takes --smoke"):
         run_all(recipe.parse, recipe.STAGES, ["--out", str(tmp_path)])
     assert not list(tmp_path.iterdir())
+
+
+@EACH
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "",
+        "--smoke",
+        "--preset wan2.1-1.3b",
+        "--smoke --steps 7 --out elsewhere --banks 'my banks'",
+        "--seed 3 --dtype bf16",
+    ],
+)
+def test_the_next_command_has_the_settings_of_this_one(name, flags) -> None:
+    recipe = RECIPES[name]
+    presets = import_module(f"recipes.{name}.presets")
+    train = next(stage for stage in recipe.STAGES if stage.__name__ == "Train")
+    config = recipe.parse(train, None, shlex.split(flags)).config
+    told = presets.command("train", config)
+    assert recipe.parse(train, None, shlex.split(told.partition(f"recipes.{name}.train ")[2])).config == config
+    assert len(told.split()) < 15

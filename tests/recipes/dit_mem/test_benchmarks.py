@@ -162,7 +162,7 @@ def test_only_what_is_missing_is_made_again_and_is_the_same(config, tmp_path, ph
         times = [file.stat().st_mtime_ns for file in (files[0], files[2])]
         capsys.readouterr()
         assert _run(config, tmp_path, **made) == before
-        assert "1 videos to generate, 2 exist already" in capsys.readouterr().err
+        assert "1 video to generate, 2 exist already" in capsys.readouterr().err
         assert [file.stat().st_mtime_ns for file in (files[0], files[2])] == times
     assert not list(tmp_path.rglob("*.part*"))
 

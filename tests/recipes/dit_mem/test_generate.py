@@ -141,7 +141,7 @@ def test_one_video_and_its_facts_a_prompt_and_nothing_twice(config, tmp_path, ca
     before = [path.read_bytes() for path in made]
     changed = made[0].stat().st_mtime_ns
     assert [path.read_bytes() for path in _generate(config, tmp_path, prompts=prompts)] == before
-    assert "1 videos to generate, 2 exist already" in capsys.readouterr().err
+    assert "1 video to generate, 2 exist already" in capsys.readouterr().err
     assert made[0].stat().st_mtime_ns == changed
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import signal
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from recipes.dit_mem.prepare import render_bank
 from recipes.dit_mem.presets import PRESETS, Config, tiny
 from recipes.dit_mem.step import by_expert
 from tests.helpers.forked import code_of, process, wait_for
-from tests.helpers.launching import LAUNCH, arguments, finish, popen, rows, two_processes
+from tests.helpers.launching import LAUNCH, arguments, finish, held_share, popen, rows, two_processes
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +64,7 @@ def test_two_processes_make_the_steps_of_one_with_the_doubled_batch(alone, tmp_p
         printed = two_processes(lambda: train.main(train.Command(both)), tmp_path)
     else:  # as a user does
         printed = finish(popen(*LAUNCH, *command(both)))
-    kept, whole = re.search(r"(\S+) of (\S+) MB of the backbone", printed).groups()  # type: ignore[union-attr]
-    assert (float(kept) < 0.55 * float(whole)) == shard
+    assert (held_share(printed) < 0.55) == shard
     for one, two in zip(rows(alone.out), rows(both.out), strict=True):
         assert one["step"] == two["step"]
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)

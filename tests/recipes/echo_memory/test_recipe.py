@@ -78,7 +78,7 @@ def test_it_generates_and_is_evaluated(config, tmp_path) -> None:
     assert train.main(train.Command(own)) == 0
     assert generate.main(generate.Generate(own, room="test-00000", turns=(45.0, -45.0))) == 0
     assert len(read_video(tmp_path / "generated.mp4").frames) == 1 + 2 * FRAMES
-    yaw = yaw_degrees(read_poses(tmp_path / "generated.npz"))
+    yaw = yaw_degrees(read_poses(tmp_path / "generated.poses.npz"))
     assert yaw[0] == yaw[1] == 0 and max(yaw) == pytest.approx(45) and yaw[-1] == pytest.approx(0, abs=1e-6)
     command = evaluate.Evaluate(dataclasses.replace(own, model="tiny"), rooms=1, schedules=("no",))
     with pytest.raises(InputError, match="no schedules"):

@@ -29,13 +29,13 @@ def test_generate_follows_the_keys(config, tmp_path, capsys) -> None:
     command = generate.Generate(own, room="test-00000", keys="right-2, left-3")
     assert generate.main(command) == 0
     assert "3 chunks" in capsys.readouterr().out
-    video, poses = read_video(tmp_path / "generated.mp4"), read_poses(tmp_path / "generated.npz")
+    video, poses = read_video(tmp_path / "generated.mp4"), read_poses(tmp_path / "generated.poses.npz")
     assert len(video.frames) == len(poses.c2w) == 3 * 8 + 1
     torch.testing.assert_close(poses.c2w[4 * 5], poses.c2w[4 * 5 + 4])  # held at the end
     assert not torch.allclose(poses.c2w[0], poses.c2w[8])
     write_video(tmp_path / "first.mp4", video.frames[:1], 8.0)
     own_path = dataclasses.replace(
-        command, room=None, keys=None, image=tmp_path / "first.mp4", poses=tmp_path / "generated.npz"
+        command, room=None, keys=None, image=tmp_path / "first.mp4", poses=tmp_path / "generated.poses.npz"
     )
     assert generate.main(own_path) == 0
     with pytest.raises(InputError, match="one of --room"):
@@ -98,7 +98,7 @@ def test_a_process_that_reads_keys_survives_typos(config, tmp_path) -> None:
     bad = [line for line in told.splitlines() if line.startswith("line ")]
     assert [line.split()[1] for line in bad] == ["1", "3", "4", "5", "6", "7", "8"]
     assert "'rihgt-2' is not KEY-N" in bad[0] and "100,000 latent frames" in bad[2] and "'lfet-4'" in bad[6]
-    poses = read_poses(tmp_path / "generated.npz")
+    poses = read_poses(tmp_path / "generated.poses.npz")
     assert len(read_video(tmp_path / "generated.mp4").frames) == len(poses.c2w) == 2 * 8 + 1
     torch.testing.assert_close(poses.c2w[-1], poses.c2w[0], atol=1e-6, rtol=0)
     assert not torch.allclose(poses.c2w[8], poses.c2w[0])

@@ -17,9 +17,9 @@ from memkit.interruptions.timing import frames_of
 from memkit.metrics.hidden_process import moving_pixels
 from memkit.training import load_backbone
 from memkit.video import read_video, write_video
-from recipes.remind import evaluate, prepare, sampler, scores, ship
+from recipes.remind import evaluate, generate, prepare, sampler, scores, ship
 from recipes.remind.clips import WorldClip
-from recipes.remind.presets import tiny
+from recipes.remind.presets import SMOKE, tiny
 from recipes.remind.records import chunk_spans
 from recipes.remind.sampler import Chunk, open_stream, sample_chunks
 from recipes.remind.scores import score, truth_of
@@ -115,8 +115,9 @@ def test_a_run_is_shipped_and_measured_as_it_is_stored(config, tmp_path) -> None
     elsewhere = dataclasses.replace(config, out=tmp_path / "elsewhere")
     with pytest.raises(InputError, match="no trained transformer in .*elsewhere; run this recipe's train first"):
         evaluate.evaluate(evaluate.Evaluate(elsewhere, clips=1))
-    rows = evaluate.evaluate(evaluate.Evaluate(elsewhere, clips=1, keep=0, weights=str(tmp_path / "shipped")))
-    assert rows["recovery", "test-00000"] is not None
+    flags = {"image": SMOKE["image"], "prompts": ("a red ball",), "chunks": 1, "weights": str(tmp_path / "shipped")}
+    assert generate.main(generate.Generate(elsewhere, **flags)) == 0
+    assert (elsewhere.out / "generated.poses.npz").exists()
 
 
 def test_what_is_given_stays_and_the_rest_follows_the_seed(config) -> None:

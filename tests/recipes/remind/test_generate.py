@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from memkit.cameras import Cameras, read_poses, write_poses
+from memkit.cameras import Cameras, latent_cameras, read_poses, write_poses
 from memkit.errors import InputError
 from memkit.video import read_video
 from recipes.remind import generate
@@ -17,10 +17,15 @@ from recipes.remind import generate
 def test_generate_from_an_image_with_prompts_and_keys(config, picture, capsys) -> None:
     command = generate.Generate(config, image=picture, prompts=("a tank", "a tank fills"), keys="right-2, left-4")
     assert generate.main(command) == 0
-    assert "3 chunks, conditioned on 1 latent frames" in capsys.readouterr().out
-    video, poses = read_video(config.out / "generated.mp4"), read_poses(config.out / "generated.latents.npz")
-    assert len(video.frames) == 25 and len(poses.c2w) == 7 and (config.out / "generated.png").exists()
-    assert not torch.allclose(poses.c2w[0], poses.c2w[2]) and torch.allclose(poses.c2w[0], poses.c2w[4])
+    assert "3 chunks, conditioned on 1 latent frame" in capsys.readouterr().out
+    video, poses = read_video(config.out / "generated.mp4"), read_poses(config.out / "generated.poses.npz")
+    assert len(video.frames) == len(poses.c2w) == 25 and (config.out / "generated.png").exists()
+    poses = latent_cameras(poses)
+    assert (
+        len(poses.c2w) == 7
+        and not torch.allclose(poses.c2w[0], poses.c2w[2])
+        and torch.allclose(poses.c2w[0], poses.c2w[4])
+    )
     write_poses(config.out / "frames.npz", Cameras(poses.c2w[:1].repeat(10, 1, 1), poses.intrinsics[:1].repeat(10, 1)))
     posed = dataclasses.replace(command, keys=None, poses=config.out / "frames.npz", prompts=("a tank",))
     assert generate.main(posed) == 0 and len(read_video(config.out / "generated.mp4").frames) == 4 * 3 + 1
