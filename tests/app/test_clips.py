@@ -28,7 +28,7 @@ def clips(tmp_path_factory):
     from memkit.video.pixels import to_model
 
     backbone = WanBackbone.tiny()
-    with MemoryBank.create(tmp_path_factory.mktemp("app") / "bank", fps=8.0, num_frames=17) as bank:
+    with MemoryBank.create(tmp_path_factory.mktemp("app") / "bank", info={"fps": 8.0, "num_frames": 17}) as bank:
         for planet in ("mira", "sol"):
             latents = backbone.encode_video(to_model(read_clip(CLIPS / f"{planet}-0.mp4", 8.0, 17)))[0]
             bank.add(f"{planet}-0.mp4", latents, f"a large blue ivorine ball falls on planet {planet.title()}")
