@@ -4,6 +4,7 @@
 # make docs: build the documentation as a site, out/site/index.html
 # make bench: measure what memory costs, refresh docs/performance.md
 # make test-ray: install Ray and pass the test of building a bank on it
+# make test-app: install Gradio and Playwright and test the page with real clicks; needs Chromium
 # make torture: damage files, interrupt writers and give bad inputs for MINUTES; print what came of it
 PYTHON ?= python3
 VENV := .venv
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 SEED ?= $(shell date +%Y%m%d)
 MINUTES ?= 10
 
-.PHONY: demo test types suite smoke test-ray docs bench torture setup clean
+.PHONY: demo test types suite smoke test-ray test-app docs bench torture setup clean
 
 demo: setup
 	$(BIN)/memkit demo --out out/demo
@@ -40,6 +41,10 @@ bench: setup
 test-ray: setup
 	$(BIN)/python -m pip install --quiet --group ray
 	$(BIN)/python -m pytest tests/banks/test_on_ray.py
+
+test-app: setup
+	$(BIN)/python -m pip install --quiet --group app
+	$(BIN)/python -m pytest tests/app
 
 torture: setup
 	$(BIN)/python -m tests.faults --seed $(SEED) --minutes $(MINUTES)

@@ -53,7 +53,7 @@ class Pair:
     hits: list[HitClip]
     without: UInt8[Tensor, "frames height width 3"]
     with_memory: UInt8[Tensor, "frames height width 3"]
-    attention: Float[Tensor, "frames rows columns clips moments"]
+    attention: Float[Tensor, "times rows columns clips moments"]
     """Share of the attention of each token of the video, in [0, 1], on each moment of each clip; or, of a gated memory,
     the share of the attention's output that comes from there."""
     even: float | None

@@ -6,7 +6,7 @@ from typing import Any
 
 from memkit.app.clips import EXAMPLES, MOST_CLIPS, Clips
 from memkit.app.pair_view import attention_html, hits_html, pair_html
-from memkit.app.session import Session, messages, reporter
+from memkit.app.session import Session, answer, reporter
 
 INTRO = (
     "The model has never heard of these planets, so it cannot know how fast things fall there. **Memory** is a bank of "
@@ -38,18 +38,22 @@ def build_clips_tab(gr: Any, clips: Clips, session: Any) -> None:
         mine.switch.clear()
         return gr.Button(interactive=False), gr.Button(interactive=True)
 
-    def work(mine: Session, text: str, count: int, number: int, first: bool, progress=gr.Progress()) -> tuple[str, ...]:  # noqa: B008 (Gradio's way)
-        with messages(gr):
+    def work(mine: Session, text: str, count: int, number: int, first: bool, progress=gr.Progress()) -> Any:  # noqa: B008 (Gradio's way)
+        def generated() -> tuple[str, ...]:
             report = reporter(progress, "Generating without memory, then with it")
             made = clips.generate_pair(text, int(count), int(number or 0), first, mine.switch, report)
             return "", pair_html(made, fps), hits_html(made.query, made.hits, fps), attention_html(made)
+
+        return answer(gr, 4, generated)
 
     def end() -> tuple[Any, Any]:
         return gr.Button(interactive=True), gr.Button(interactive=False)
 
     begun = gr.on([make.click, prompt.submit], begin, session, [make, stop], queue=False, show_progress="hidden")
-    begun.then(
+    done = begun.then(
         work, [session, prompt, k, seed, start], [status, pair, hits, attention], concurrency_id="model",
         concurrency_limit=1, show_progress_on=status,
-    ).then(end, None, [make, stop], queue=False, show_progress="hidden")  # fmt: skip
+    )  # fmt: skip
+    for event in (done.success, done.failure):
+        event(end, None, [make, stop], queue=False, show_progress="hidden")
     stop.click(lambda mine: mine.switch.ask(), session, None, queue=False, show_progress="hidden")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,16 +20,18 @@ class Session:
     switch: Switch = field(default_factory=Switch)
 
 
-@contextmanager
-def messages(gradio: Any) -> Iterator[None]:
-    """Errors of memkit are shown as messages of the page: what was stopped as a note, everything else as an error."""
+def answer(gr: Any, outputs: int, work: Callable[[], tuple[str, ...]]) -> Any:
+    """The result of ``work`` for so many outputs of the page, where errors of memkit become messages.
+
+    Work that was stopped leaves the outputs as they are, with a note; any other error of memkit is shown as one.
+    """
     try:
-        yield
+        return work()
     except Stopped as stopped:
-        gradio.Info(str(stopped), duration=4)
-        raise gradio.Error(str(stopped), visible=False, print_exception=False) from None
+        gr.Info(str(stopped), duration=5)
+        return [gr.skip()] * outputs
     except MemkitError as error:
-        raise gradio.Error(str(error), print_exception=False) from error
+        raise gr.Error(str(error), print_exception=False) from error
 
 
 def reporter(progress: Callable[..., Any], text: str) -> Report:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from memkit.app.session import Session, messages, reporter
+from memkit.app.session import Session, answer, reporter
 from memkit.app.walk import MOST_MOVES, MOST_SEED, Move, Room, Seen, Walk
 from memkit.app.walk_memories import TITLES, MemoryName
 from memkit.app.walk_view import now_html, whole_html
@@ -61,30 +61,37 @@ def build_walk_tab(gr: Any, room: Room, session: Any, page: Any) -> None:
         mine.switch.clear()
         return locked(True)
 
-    def start(mine: Session, room_number: int, number: int, given: str, count: int) -> tuple[str, ...]:
-        with messages(gr):
-            walk = Walk(room, int(room_number or 0), STARTS[given], int(number or 0), int(count))
-        mine.walk, mine.chunks = walk, []
-        return "", now_html(walk, None), whole_html(walk, [])
+    def start(mine: Session, room_number: int, number: int, given: str, count: int) -> Any:
+        def started() -> tuple[str, ...]:
+            mine.walk = Walk(room, int(room_number or 0), STARTS[given], int(number or 0), int(count))
+            mine.chunks = []
+            return "", now_html(mine.walk, None), whole_html(mine.walk, [])
 
-    def step(move: Move, mine: Session, name: MemoryName, progress=gr.Progress()) -> tuple[str, ...]:  # noqa: B008
-        with messages(gr):
-            mine.walk = mine.walk or Walk(room)
-            left = MOST_MOVES - len(mine.walk.moves)
-            report = reporter(progress, f"Generating two seconds ({left - 1} steps left)")
-            mine.chunks.append(mine.walk.step(move, name, mine.switch, report))
-            return "", now_html(mine.walk, mine.chunks[-1]), whole_html(mine.walk, mine.chunks)
+        return answer(gr, 3, started)
+
+    def step(move: Move, mine: Session, name: MemoryName, progress=gr.Progress()) -> Any:  # noqa: B008
+        def stepped() -> tuple[str, ...]:
+            walk = mine.walk = mine.walk or Walk(room)
+            report = reporter(progress, f"Generating two seconds ({MOST_MOVES - len(walk.moves)} steps left)")
+            mine.chunks.append(walk.step(move, name, mine.switch, report))
+            return "", now_html(walk, mine.chunks[-1]), whole_html(walk, mine.chunks)
+
+        return answer(gr, 3, stepped)
 
     model = {"concurrency_id": "model", "concurrency_limit": 1}
     quick = {"queue": False, "show_progress": "hidden"}
     shown, settings = [status, now, whole], [session, gallery, seed, seen, steps]
+
+    def run(button: Any, work: Any, inputs: list[Any]) -> None:
+        """Work that a button begins: meanwhile only Stop can be pressed."""
+        done = button.click(begin, session, controls, **quick).then(
+            work, inputs, shown, show_progress_on=status, **model
+        )
+        for event in (done.success, done.failure):
+            event(lambda: locked(False), None, controls, **quick)
+
     for move, button in buttons.items():
-        begun = button.click(begin, session, controls, **quick)
-        done = begun.then(partial(step, move), [session, memory], shown, show_progress_on=status, **model)
-        done.then(lambda: locked(False), None, controls, **quick)
-    begun = again.click(begin, session, controls, **quick)
-    begun.then(start, settings, shown, show_progress_on=status, **model).then(
-        lambda: locked(False), None, controls, **quick
-    )
+        run(button, partial(step, move), [session, memory])
+    run(again, start, settings)
     page.load(start, settings, shown, show_progress_on=status, **model)
     stop.click(lambda mine: mine.switch.ask(), session, None, **quick)
