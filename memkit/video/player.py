@@ -10,7 +10,8 @@ from tempfile import TemporaryDirectory
 from jaxtyping import UInt8
 from torch import Tensor
 
-_SMALLEST, _LARGEST = 256, 640  # pixels of the wider side on the page
+_LOWEST, _HIGHEST = 224, 480  # pixels of the height on the page
+_SMALL = 256  # pixels of the wider side, below which a video is encoded at twice its size
 
 
 def video_html(
@@ -22,13 +23,12 @@ def video_html(
 
     Small videos are enlarged twofold before, since mp4 has colour at half the resolution.
     """
-    side = max(frames.shape[1:3])
-    width = round(frames.shape[2] / side * min(max(side, _SMALLEST), _LARGEST))
-    if side < _SMALLEST:
+    height = min(max(frames.shape[1], _LOWEST), _HIGHEST)
+    if max(frames.shape[1:3]) < _SMALL:
         frames = frames.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
     with TemporaryDirectory() as folder:
         file = Path(folder) / "video.mp4"
         write(file, frames, fps)
         data = base64.b64encode(file.read_bytes()).decode()
-    style = f"width:{width}px;image-rendering:pixelated"
+    style = f"height:{height}px;max-width:100%;image-rendering:pixelated"
     return f'<video controls loop autoplay muted style="{style}" src="data:video/mp4;base64,{data}"></video>'
