@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from memkit.errors import InputError, MemkitError
+from memkit.errors import InputError
 
 # The command imports what it needs when it runs, so that --help does not wait for torch.
 
@@ -39,6 +39,8 @@ class App:
 
         Raises `MemkitError` if Gradio is not installed, or a folder, a setting or the port cannot be used.
         """
+        from memkit.app.libraries import import_gradio, quiet
+
         import_gradio()
         if not 1 <= self.port <= 65535:
             raise InputError(f"--port is {self.port}; give a port from 1 to 65535.")
@@ -46,7 +48,7 @@ class App:
         from memkit.app.page import build_page, launch_options
         from memkit.app.walk import Room
 
-        _quiet()
+        quiet()
         print("loading the models", flush=True)
         clips = Clips.load(self.bank, self.model, self.encoder, self.steps, self.guidance_scale)
         page = build_page(clips, Room.load())
@@ -59,25 +61,3 @@ class App:
         print(f"http://{self.host}:{self.port}  (Ctrl-C ends it)", flush=True)
         page.block_thread()
         return 0
-
-
-def _quiet() -> None:
-    """Switch off the progress bars of the libraries."""
-    import diffusers
-    import transformers
-
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
-
-
-def import_gradio():
-    """The module ``gradio``, set to send nothing anywhere. Raises `MemkitError` where it is not installed."""
-    import os
-
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    try:
-        import gradio
-    except ImportError as error:
-        raise MemkitError(f'The page needs Gradio ({error}); install it: pip install "memkit[app]"') from error
-    return gradio

@@ -7,7 +7,7 @@ from typing import Any
 
 from memkit.app.clips import Clips
 from memkit.app.clips_tab import build_clips_tab
-from memkit.app.command import import_gradio
+from memkit.app.libraries import import_gradio
 from memkit.app.session import Session
 from memkit.app.walk import Room
 from memkit.app.walk_tab import build_walk_tab

@@ -44,9 +44,10 @@ def test_a_pair_is_the_stock_video_and_that_of_the_injector(clips):
     plain = {"seed": 3, "steps": STEPS, "guidance_scale": 1.0, "conditioning_latents": clips.start, "text_length": 128}
     assert torch.equal(pair.without, generate_video(clips.backbone, EXAMPLES[0], **plain))
     recorder = AttentionRecorder()
-    memory = clips.encoder(clips.bank.latents(["mira-0.mp4"]))
-    with torch.no_grad(), SelfAttentionConcat(memory, recorder).attach(clips.backbone):
-        assert torch.equal(pair.with_memory, generate_video(clips.backbone, EXAMPLES[0], **plain))
+    with torch.no_grad():
+        memory = clips.encoder(clips.bank.latents(["mira-0.mp4"]))
+        with SelfAttentionConcat(memory, recorder).attach(clips.backbone):
+            assert torch.equal(pair.with_memory, generate_video(clips.backbone, EXAMPLES[0], **plain))
     assert 0 < pair.changed < 1 and pair.attention.shape == (5, 4, 4, 1, 5)
     assert pair.attention.sum((3, 4)).mean().item() == pytest.approx(recorder.shares().mean().item(), rel=1e-4)
     assert pair.gravity is not None and pair.gravity.truth == 2.7

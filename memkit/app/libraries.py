@@ -1,0 +1,28 @@
+"""The libraries of the page: Gradio, set to send nothing, and no progress bars of the others."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from memkit.errors import MemkitError
+
+
+def quiet() -> None:
+    """Switch off the progress bars of the libraries."""
+    import diffusers
+    import transformers
+
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+
+
+def import_gradio() -> Any:
+    """The module ``gradio``, set to send nothing anywhere. Raises `MemkitError` where it is not installed."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    try:
+        import gradio
+    except ImportError as error:
+        raise MemkitError(f'The page needs Gradio ({error}); install it: pip install "memkit[app]"') from error
+    return gradio
