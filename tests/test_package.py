@@ -100,7 +100,7 @@ def test_the_readmes_example_runs_as_it_is_and_with_one_line_changed(tmp_path):
 
 def test_weights_that_are_shipped_are_found_by_their_name(tmp_path, monkeypatch):
     assert {folder.name for folder in (ROOT / "memkit" / "weights").iterdir() if shipped_folder(folder.name)} == {
-        *("tiny-wan", "tiny-gallery", "dit-mem-tiny", "dit-mem-tiny-falls", "memlearner-tiny")
+        *("tiny-wan", "tiny-gallery", "dit-mem-tiny", "dit-mem-tiny-falls", "memlearner-tiny", "remind-tiny")
     }
     for none in ("tiny", "../weights/tiny-wan", "Wan-AI/tiny-wan", "", None, Path("tiny-wan")):
         assert shipped_folder(none) is None

@@ -22,7 +22,7 @@ def import_gradio() -> Any:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     try:
-        import gradio
+        import gradio  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise MemkitError(f'The page needs Gradio ({error}); install it: pip install "memkit[app]"') from error
     return gradio

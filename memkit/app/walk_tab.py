@@ -34,7 +34,7 @@ def build_walk_tab(gr: Any, room: Room, session: Any, page: Any) -> None:
     """Add the tab's controls to the page."""
     gr.Markdown(INTRO)
     with gr.Row(elem_id="moves"):
-        buttons = {
+        buttons: dict[Move, Any] = {
             move: gr.Button(text, elem_id=f"move-{move.replace(' ', '-')}", min_width=92) for move, text in BUTTONS
         }
     memory = gr.Radio(

@@ -33,7 +33,7 @@ def main(command: Ship) -> int:
     config, card = command.config, card_of(command, Path(__file__).parent)
     stored = store(config.out, str(command.name), "cameras")
     measures = replace(command, config=replace(config, out=stored, banks=config.folder), weights=None)
-    measured = tables({"with the past": [evaluate.evaluate(measures)]})
+    measured = tables({str(command.name): [evaluate.evaluate(measures)]})
     results = "\n\n".join(f"*{title}*\n\n{to_markdown(measured[title])}" for title in SHOWN)
     clips = len(evaluate.open_clips(config).records)
     words = {"clips": min(command.clips, clips), "train_clips": config.train_clips, "results": results}
