@@ -37,15 +37,15 @@ def build_walk_tab(gr: Any, room: Room, session: Any, page: Any) -> None:
         buttons: dict[Move, Any] = {
             move: gr.Button(text, elem_id=f"move-{move.replace(' ', '-')}", min_width=92) for move, text in BUTTONS
         }
-    memory = gr.Radio(
-        [(title, name) for name, title in TITLES.items()], value="past", label="Memory, from the next step on",
-        elem_id="memory-choice",
-    )  # fmt: skip
     status = gr.HTML("", elem_id="walk-status")
     now = gr.HTML("", elem_id="now", elem_classes="memkit")
     with gr.Row():
         stop = gr.Button("Stop", interactive=False, elem_id="stop-walk", min_width=92)
         again = gr.Button("Start again", elem_id="start-again", min_width=92)
+    memory = gr.Radio(
+        [(title, name) for name, title in TITLES.items()], value="past", label="Memory, from the next step on",
+        elem_id="memory-choice",
+    )  # fmt: skip
     with gr.Accordion("Settings, for a new walk", open=False), gr.Row():
         gallery = gr.Number(0, label="Room", precision=0, minimum=0, maximum=99_999, elem_id="gallery")
         seed = gr.Number(0, label="Seed of the noise", precision=0, minimum=0, maximum=MOST_SEED)

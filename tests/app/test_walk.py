@@ -13,6 +13,7 @@ import tyro
 from memkit.app import App
 from memkit.app.stop import Stopped, Switch
 from memkit.app.walk import Room, Walk
+from memkit.app.walk_memories import make_memory
 from memkit.app.walk_view import now_html, whole_html
 from memkit.errors import InputError
 from tests.helpers.type_checks import unchecked
@@ -48,7 +49,7 @@ def test_moves_that_lead_nowhere_are_refused(room):
     with pytest.raises(InputError, match="fly.*left"):
         unchecked(Walk.step)(walk, "fly", "past")
     with pytest.raises(InputError, match="all.*past"):
-        unchecked(Walk.step)(walk, "left", "all")
+        unchecked(make_memory)("all", room.context)
     walk.step("forward", "view")
     with pytest.raises(InputError, match="turn around"):
         walk.step("forward", "view")
