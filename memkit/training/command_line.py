@@ -42,8 +42,7 @@ def parse_with(
     `memkit.training.smoke.SMALL`, and the recipe's ``small``.
 
     Every command takes all settings, so that one set of flags describes a run from ``prepare`` to ``evaluate``;
-    ``--help-all`` shows those of a run and those of the groups in ``command.shows``, and ``--help`` the `USUAL` ones of
-    them.
+    ``--help-all`` shows those of a run and those of the groups in ``command.shows``, ``--help`` the `USUAL` ones.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", default="tiny")

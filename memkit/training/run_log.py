@@ -165,7 +165,7 @@ def check_disk(name: str, folder: Path, bytes_needed: int) -> None:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
-    print(f"{name}: needs {size_of(bytes_needed)} on disk, of {size_of(free)} free", flush=True)
+    print(f"{name}; {size_of(bytes_needed)} on disk of {size_of(free)} free", flush=True)
     if bytes_needed > free:
         raise InputError(f"{folder} has {size_of(free)} free and {size_of(bytes_needed)} are needed; make room.")
 

@@ -10,7 +10,15 @@ from hypothesis import HealthCheck, settings
 from hypothesis import given as given_by
 from hypothesis import strategies as st
 
-from memkit.cameras import Cameras, poses_beside, read_poses, write_poses
+from memkit.cameras import (
+    Cameras,
+    frame_cameras,
+    latent_cameras,
+    poses_beside,
+    poses_file,
+    read_poses,
+    write_poses,
+)
 from memkit.errors import InputError
 from tests.helpers.pose_files import cameras, close, line, npz, text
 
@@ -165,6 +173,19 @@ def test_poses_beside_a_video(tmp_path):
         poses_beside(video)
     (tmp_path / "walk.1.txt").unlink()
     assert poses_beside(video) == tmp_path / "walk.1.npz"
+    write_poses(poses_file(video), cameras(2))
+    with pytest.raises(InputError, match="keep one"):
+        poses_beside(video)
+    (tmp_path / "walk.1.npz").unlink()
+    assert poses_beside(video) == poses_file(video) == tmp_path / "walk.1.poses.npz"
+
+
+def test_the_cameras_of_frames_are_those_of_their_latent_frames():
+    few = cameras(3)
+    every = frame_cameras(few, 4)
+    assert every.c2w.shape[0] == 9 and torch.equal(every.c2w[1:5], few.c2w[1].expand(4, 4, 4))
+    back = latent_cameras(every, 4)
+    assert torch.equal(back.c2w, few.c2w) and torch.equal(back.intrinsics, few.intrinsics)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def test_rows_that_a_log_has_lost_are_told(tmp_path, capsys):
 def test_the_cost_is_told_and_a_full_disk_refused(tmp_path, capsys):
     estimate_cost("run", [Phase("a", 10, 6.0), Phase("b", 3000, 2.0)], 5_000_000, tmp_path / "new")
     said = capsys.readouterr().out
-    assert "a: 10 steps of 6.00 s, about 60 s" in said and "about 1 h 41 min in all; 5 MB on disk" in said
+    assert "a: 10 steps of 6.00 s, about 60 s" in said and "about 1 h 41 min in all; 5.0 MB on disk" in said
     with pytest.raises(InputError, match="make room"):
         estimate_cost("run", [], 10**18, tmp_path)
     assert [duration(s) for s in (3, 100, 3600)] == ["3 s", "2 min", "1 h 0 min"]

@@ -77,7 +77,7 @@ def test_keys_are_read_line_by_line(config, tmp_path, monkeypatch) -> None:
     assert generate.main(dataclasses.replace(command, keys="-", to=tmp_path / "lines.mp4")) == 0
     whole, lines = (read_video(tmp_path / f"{name}.mp4").frames for name in ("whole", "lines"))
     assert torch.equal(whole, lines) and len(whole) == 3 * 8 + 1
-    poses = [read_poses(tmp_path / f"{name}.npz").c2w for name in ("whole", "lines")]
+    poses = [read_poses(tmp_path / f"{name}.poses.npz").c2w for name in ("whole", "lines")]
     torch.testing.assert_close(poses[1], poses[0], atol=1e-9, rtol=0)
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     with pytest.raises(InputError, match="No keys"):

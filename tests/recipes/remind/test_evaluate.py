@@ -115,7 +115,7 @@ def test_a_run_is_shipped_and_measured_as_it_is_stored(config, tmp_path) -> None
     elsewhere = dataclasses.replace(config, out=tmp_path / "elsewhere")
     with pytest.raises(InputError, match="no trained transformer in .*elsewhere; run this recipe's train first"):
         evaluate.evaluate(evaluate.Evaluate(elsewhere, clips=1))
-    flags = {"image": SMOKE["image"], "prompts": ("a red ball",), "chunks": 1, "weights": str(tmp_path / "shipped")}
+    flags = {"image": SMOKE["image"], "prompts": ("a red ball",), "chunks": 2, "weights": str(tmp_path / "shipped")}
     assert generate.main(generate.Generate(elsewhere, **flags)) == 0
     assert (elsewhere.out / "generated.poses.npz").exists()
 
