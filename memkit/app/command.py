@@ -23,7 +23,7 @@ class App:
     port: int = 7860
     """Port of the page."""
     bank: Path = Path("out/demo/bank")
-    """Folder of the demo's bank, which is built if it is not there (about 10 s)."""
+    """Folder of the demo's bank, which is built if it is not there."""
     model: Path | None = None
     """Folder of a Wan pipeline for the clips; by default tiny-wan, which comes with memkit. The room has a model of its
     own."""
