@@ -108,7 +108,7 @@ def test_a_run_is_shipped_and_measured_as_it_is_stored(config, tmp_path) -> None
     assert ship.main(made) == 0
     verify_sums(tmp_path / "shipped")
     card = (tmp_path / "shipped" / "README.md").read_text()
-    assert "on 1 clips of the test split" in card and "| with the past" in card and "`train --now`" in card
+    assert "on 1 clips of the test split" in card and "| remind-tiny |" in card and "`train --now`" in card
     stored, run = (load_backbone(config, trained=at).transformer for at in (tmp_path / "shipped", config.out))
     weight, same = stored.blocks[0].attn1.to_q.weight, run.blocks[0].attn1.to_q.weight
     assert torch.equal(weight, same.half().float()) and not torch.equal(weight, same)
