@@ -16,7 +16,7 @@ from memkit.errors import InputError
 from memkit.frame_graph import CleanMix, Node, NodeDrop
 from tests.helpers.unchecked import changed
 
-OTHER_ROOMS = {"worlds", "probes", "training", "evaluation", "demo", "cli", "testing"}
+OTHER_ROOMS = {"worlds", "probes", "training", "evaluation", "demo", "app", "cli", "testing"}
 """Rooms whose dataclasses are the contents of rendered worlds, settings of commands, and results."""
 EXAMPLES = {Node: Node(0), CleanMix: CleanMix(NodeDrop())}
 """Of configurations without defaults for all fields."""

@@ -39,7 +39,7 @@ class App:
 
         Raises `MemkitError` if Gradio is not installed, or a folder, a setting or the port cannot be used.
         """
-        from memkit.app.libraries import import_gradio, quiet
+        from memkit.app.libraries import import_gradio
 
         import_gradio()
         if not 1 <= self.port <= 65535:
@@ -48,7 +48,6 @@ class App:
         from memkit.app.page import build_page, launch_options
         from memkit.app.walk import Room
 
-        quiet()
         print("loading the models", flush=True)
         clips = Clips.load(self.bank, self.model, self.encoder, self.steps, self.guidance_scale)
         page = build_page(clips, Room.load())

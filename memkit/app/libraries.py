@@ -1,4 +1,4 @@
-"""The libraries of the page: Gradio, set to send nothing, and no progress bars of the others."""
+"""Gradio, the library of the page, set to send nothing."""
 
 from __future__ import annotations
 
@@ -6,15 +6,6 @@ import os
 from typing import Any
 
 from memkit.errors import MemkitError
-
-
-def quiet() -> None:
-    """Switch off the progress bars of the libraries."""
-    import diffusers
-    import transformers
-
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
 
 
 def import_gradio() -> Any:

@@ -25,6 +25,7 @@ import memkit
 from memkit.demo.bank import CLIPS, demo_bank
 from memkit.errors import InputError
 from memkit.files.atomic import writing
+from memkit.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -99,7 +100,7 @@ def main(demo: Demo | None = None) -> int:
     demo = demo or Demo()
     _check(demo)
     started = time.perf_counter()
-    _quiet()
+    quiet_libraries()
     with ExitStack() as stack:
         gallery = None
         if demo.shows_falls and WEIGHTS.is_dir():
@@ -225,12 +226,3 @@ def _query(demo: Demo, prompt: str) -> str:
     except re.error as error:
         raise InputError(f"--query-pattern {demo.query_pattern!r} is not a regular expression: {error}.") from error
     return (" ".join(filter(None, found.groups())) or found[0]) if found else prompt
-
-
-def _quiet() -> None:
-    """Switch off the progress bars of the libraries."""
-    import diffusers
-    import transformers
-
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
