@@ -79,7 +79,7 @@ def test_claims_share_a_start_and_runs(config, tmp_path, capsys) -> None:
     page = (tmp_path / "report.html").read_text()
     videos = re.findall(r'<video[^>]*aria-label="([^"]*)"', page)
     assert videos == ["truth", "learned", "learned-with-Q-Q"] * 2 and (tmp_path / "report.png").exists()
-    assert page.count("<h3>What the queries of “learned” attend to</h3>") == 2
+    assert page.count("<h3>What the queries of “learned” attend to") == 2
     attended = json.loads((tmp_path / "learned-1" / "evaluation" / "test-00000-revisit.json").read_text())
     row = read_rows(tmp_path / "learned-1" / "measured.jsonl", Row)["revisit", "test-00000"]
     assert row.attention == pytest.approx(sum(sum(chunk["shares"]) for chunk in attended) / len(attended), abs=1e-5)
