@@ -206,8 +206,9 @@ def test_the_report_is_readable_on_a_phone_and_still_if_asked_for(browser, repor
     one.page.goto(report)
     one.page.wait_for_selector(".player button")
     assert one.fits() and one.page.locator(".player button").first.inner_text() == "Play"
+    times = one.page.evaluate(TIMES.format(0))
     one.page.wait_for_timeout(300)
-    assert set(one.page.evaluate(TIMES.format(0))) == {0}
+    assert one.page.evaluate(TIMES.format(0)) == times and max(times) < 0.02
     one.page.locator(".player button").first.press("Enter")
     one.page.wait_for_timeout(600)
     assert min(one.page.evaluate(TIMES.format(0))) > 0
