@@ -5,6 +5,7 @@
 # make bench: measure what memory costs, refresh docs/performance.md
 # make test-ray: install Ray and pass the test of building a bank on it
 # make test-app: install Gradio and Playwright and test the page with real clicks; needs Chromium
+# make coverage: install pytest-cov, pass the tests and print which lines of memkit/ they run; about 12 min
 # make torture: damage files, interrupt writers and give bad inputs for MINUTES; print what came of it
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 SEED ?= $(shell date +%Y%m%d)
 MINUTES ?= 10
 
-.PHONY: demo test types suite smoke test-ray test-app docs bench torture setup clean
+.PHONY: demo test types suite smoke test-ray test-app coverage docs bench torture setup clean
 
 demo: setup
 	$(BIN)/memkit demo --out out/demo
@@ -45,6 +46,10 @@ test-ray: setup
 test-app: setup
 	$(BIN)/python -m pip install --quiet --group app
 	$(BIN)/python -m pytest tests/app
+
+coverage: setup
+	$(BIN)/python -m pip install --quiet --group coverage
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --cov memkit --cov-report term:skip-covered
 
 torture: setup
 	$(BIN)/python -m tests.faults --seed $(SEED) --minutes $(MINUTES)
