@@ -5,7 +5,7 @@
 # make bench: measure what memory costs, refresh docs/performance.md
 # make test-ray: install Ray and pass the test of building a bank on it
 # make test-app: install Gradio and Playwright and test the page with real clicks; needs Chromium
-# make coverage: install pytest-cov, pass the tests and print which lines of memkit/ they run; about 12 min
+# make coverage: install pytest-cov, pass the tests and print which lines of memkit/ they run, about 10 min
 # make torture: damage files, interrupt writers and give bad inputs for MINUTES; print what came of it
 PYTHON ?= python3
 VENV := .venv
