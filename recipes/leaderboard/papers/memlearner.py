@@ -42,6 +42,17 @@ CLAIMS = (
         ),
     ),
     Evidence(
+        "Learned queries fetch what has left the view, from a base that can retrieve",
+        Finding(
+            "holds in galleries, one run",
+            "panels that return with their colour: ‹0.72 [0.63, 0.80]›, by the same weights without the past "
+            "‹0.13 [0.05, 0.23]›",
+            "gallery.md#learned-queries",
+            "python -m recipes.memlearner.evaluate --preset gallery --method learned --weights memlearner-tiny "
+            "--rooms 16",
+        ),
+    ),
+    Evidence(
         "Queries must see the prediction (Q→P)",
         Finding(
             "holds",
