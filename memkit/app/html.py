@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Sequence
 from html import escape
@@ -12,14 +11,14 @@ from PIL import Image
 from torch import Tensor
 
 from memkit.report.html import video_uri
+from memkit.video.player import data_uri
 
 
 def image(frame: UInt8[Tensor, "height width 3"], label: str) -> str:
     """A frame as an image."""
     data = io.BytesIO()
     Image.fromarray(frame.contiguous().numpy()).save(data, "PNG")
-    uri = base64.b64encode(data.getvalue()).decode()
-    return f'<img src="data:image/png;base64,{uri}" alt="{escape(label)}">'
+    return f'<img src="{data_uri("image/png", data.getvalue())}" alt="{escape(label)}">'
 
 
 def player(frames: UInt8[Tensor, "frames height width 3"], label: str, fps: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from memkit.demo.summary import falls_said, print_summary, rows
 from memkit.files.atomic import atomic_write, write_text
 from memkit.report.html import Comparison, render_report
 from memkit.report.sheet import contact_sheet
+from memkit.video.player import data_uri
 
 TITLE = "A video model with a memory"
 INTRO = (
@@ -79,13 +79,13 @@ def _falls_section(figures: Mapping[str, Any], said: str, fps: float) -> str:
 def _gallery_section(figures: Mapping[str, Any], sheet: Path) -> str:
     """The card with the gallery: accuracy of the panels that come back, and the videos of the first seeds."""
     panels, chance = figures["panel_accuracy"], figures["gallery"]["chance"]
-    image = base64.b64encode(sheet.read_bytes()).decode()
+    image = data_uri("image/png", sheet.read_bytes())
     return (
         "<h2>Does it look the same when the camera comes back?</h2>"
         f'<p class="note">Share of the panels with the right colour on return, over {len(figures["gallery"]["seeds"])} '
         f"seeds: {_percent(panels['with'])} with the past in memory, {_percent(panels['without'])} without; "
         f"{_percent(chance)} by chance.</p>"
-        f'<img src="data:image/png;base64,{image}" alt="panels that come back, with memory and without">'
+        f'<img src="{image}" alt="panels that come back, with memory and without">'
     )
 
 

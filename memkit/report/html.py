@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import io
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float, UInt8
@@ -17,10 +14,9 @@ from torch import Tensor
 from memkit.errors import InputError, MemkitError
 from memkit.report.sheet import filmstrip
 from memkit.video.frames import write_video
+from memkit.video.player import SMALL, data_uri, mp4_uri
 
 STRIP_FRAMES, STRIP_HEIGHT, STRIP_GAP = 17, 64, 2
-SMALL = 256
-"""Pixels; videos smaller than this are shown enlarged."""
 
 
 @dataclass(frozen=True)
@@ -100,25 +96,12 @@ def render_page(template: str, fps: float, **values: Any) -> str:
 
 
 def video_uri(frames: UInt8[Tensor, "time height width 3"], fps: float) -> str:
-    """The video as a data URI, mp4 with h264.
-
-    Browsers require 4:2:0, which halves the resolution of colour. Small videos are enlarged twofold first, so that each
-    pixel keeps its own colour.
-    """
-    if max(frames.shape[1:3]) < SMALL:
-        frames = frames.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "video.mp4"
-        write_video(file, frames, fps)
-        return _uri("video/mp4", file.read_bytes())
+    """The video as a data URI; see `memkit.video.player.mp4_uri`."""
+    return mp4_uri(frames, fps, write_video)
 
 
 def strip_uri(frames: UInt8[Tensor, "time height width 3"]) -> str:
     """Frames side by side as a data URI, PNG."""
     data = io.BytesIO()
     filmstrip(frames, STRIP_FRAMES, min(STRIP_HEIGHT, frames.shape[1]), STRIP_GAP).save(data, "PNG", optimize=True)
-    return _uri("image/png", data.getvalue())
-
-
-def _uri(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+    return data_uri("image/png", data.getvalue())

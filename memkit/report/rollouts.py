@@ -9,8 +9,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from memkit.errors import InputError
-from memkit.report.html import SMALL, STRIP_FRAMES, render_page
+from memkit.report.html import STRIP_FRAMES, render_page
 from memkit.report.sheet import evenly
+from memkit.video.player import SMALL
 
 
 @dataclass(frozen=True)

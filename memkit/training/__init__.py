@@ -14,7 +14,7 @@ from memkit.training.checkpoint import (
     save_torch,
     steps_done,
 )
-from memkit.training.command_line import PREPARES, SAMPLES, TRAINS, flags_of, parse_with, report_done, run_command
+from memkit.training.command_line import PREPARES, SAMPLES, TRAINS, command_of, parse_with, report_done, run_command
 from memkit.training.launch import distribute, launch, micro_batches, report_sharding, shard, sharded
 from memkit.training.limits import CheckedSettings
 from memkit.training.load import find_trained, load_backbone, load_codec, load_trainable, open_bank
@@ -75,10 +75,10 @@ __all__ = [
     "by_noise_level",
     "check_disk",
     "clip_gradients",
+    "command_of",
     "distribute",
     "estimate_cost",
     "find_trained",
-    "flags_of",
     "fingerprint",
     "gathered_losses",
     "generator_of",

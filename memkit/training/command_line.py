@@ -97,18 +97,24 @@ def _derived(kind: Any, fields: Mapping[str, tuple[Any, Any]]) -> Any:
     return dataclasses.dataclass(frozen=True)(type(kind.__name__, (kind,), body))
 
 
-def flags_of(
-    presets: Mapping[str, Callable[[], Any]], config: Any, small: Mapping[str, Any] = MappingProxyType({})
+def command_of(
+    recipe: str,
+    presets: Mapping[str, Callable[[], Any]],
+    stage: str,
+    config: Any,
+    small: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
-    """The flags that give this configuration to a command of the recipe: the preset that it is nearest to, with
-    ``--smoke`` if that is nearer, and the values that differ from it."""
+    """A command of a recipe with the flags that give it this configuration: "python -m recipes.remind.train …".
+
+    They are the preset that it is nearest to, with ``--smoke`` if that is nearer, and the values that differ from it.
+    """
     options: list[list[str]] = []
     for name, preset in presets.items():
         for smoke, base in (([], preset()), (["--smoke"], smaller_settings(preset(), small))):
             changed = [f.name for f in dataclasses.fields(config) if getattr(config, f.name) != getattr(base, f.name)]
             flags = [part for field in changed for part in _flag(field, getattr(config, field))]
             options.append(["--preset", name, *smoke, *flags])
-    return shlex.join(min(options, key=len))
+    return shlex.join(["python", "-m", f"{recipe}.{stage}", *min(options, key=len)])
 
 
 def _flag(name: str, value: Any) -> list[str]:

@@ -24,7 +24,7 @@ from memkit.training import (
     SampleSettings,
     Settings,
     TrainSettings,
-    flags_of,
+    command_of,
     parse_with,
 )
 
@@ -265,8 +265,4 @@ SMOKE = {
 """Values of --smoke, beside those of `memkit.training.smoke.SMALL`."""
 
 parse = partial(parse_with, PRESETS, small=SMOKE)
-
-
-def command(stage: str, config: Config) -> str:
-    """A command of the recipe with the flags that give it these settings: "python -m recipes.dit_mem.train …"."""
-    return f"python -m recipes.dit_mem.{stage} {flags_of(PRESETS, config, SMOKE)}"
+command = partial(command_of, "recipes.dit_mem", PRESETS, small=SMOKE)

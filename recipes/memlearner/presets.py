@@ -20,7 +20,7 @@ from memkit.training import (
     SampleSettings,
     Settings,
     TrainSettings,
-    flags_of,
+    command_of,
     parse_with,
 )
 
@@ -195,8 +195,4 @@ SMOKE = {
 """Values of --smoke, beside those of `memkit.training.smoke.SMALL`."""
 
 parse = partial(parse_with, PRESETS, small=SMOKE)
-
-
-def command(stage: str, config: Config) -> str:
-    """A command of the recipe with the flags that give it these settings: "python -m recipes.memlearner.train …"."""
-    return f"python -m recipes.memlearner.{stage} {flags_of(PRESETS, config, SMOKE)}"
+command = partial(command_of, "recipes.memlearner", PRESETS, small=SMOKE)
