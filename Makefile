@@ -12,6 +12,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 SEED ?= $(shell date +%Y%m%d)
 MINUTES ?= 10
+# the tests start some 200 interpreters: each would compile memkit anew where the environment forbids bytecode files
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test types suite smoke test-ray test-app coverage docs bench torture setup clean
 
@@ -62,7 +64,6 @@ $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --no-compile --editable ".[demo]" --group dev
-	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true # on all cores, as pip does not; some files are templates
 	touch $@
 
 clean:
