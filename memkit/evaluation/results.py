@@ -6,6 +6,7 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
@@ -45,7 +46,7 @@ class ResultStore(Generic[AnyRow]):
     """
 
     def __init__(self, file: Path, settings: dict[str, Any], kind: Callable[..., AnyRow]) -> None:
-        self.file = file
+        self.file, self._bar = file, None
         with writing(file):
             file.parent.mkdir(parents=True, exist_ok=True)
             if not file.exists():
@@ -71,12 +72,27 @@ class ResultStore(Generic[AnyRow]):
     ) -> Iterator[list[str]]:
         """Batches of the missing ids, with a progress bar; the ids of a batch have the same key."""
         groups: dict[Any, list[str]] = defaultdict(list)
-        for id in (missing := self.missing(condition, ids)):
+        for id in self.missing(condition, ids):
             groups[key(id)].append(id)
-        with tqdm(total=len(missing), desc=condition, disable=not missing) as bar:
+        with self.progress([condition], ids) as bar:
+            bar.set_description(condition, refresh=False)
             for batch in (group[i : i + size] for group in groups.values() for i in range(0, len(group), size)):
                 yield batch
                 bar.update(len(batch))
+
+    @contextmanager
+    def progress(self, conditions: Iterable[str], ids: Iterable[str]) -> Iterator[tqdm]:
+        """One progress bar for all that is missing under these conditions; ``batches`` inside share it."""
+        if self._bar is not None:
+            yield self._bar
+            return
+        ids = list(ids)
+        missing = sum(len(self.missing(condition, ids)) for condition in conditions)
+        with tqdm(total=missing, disable=not missing) as self._bar:
+            try:
+                yield self._bar
+            finally:
+                self._bar = None
 
     def add(self, row: AnyRow) -> None:
         """Append a row to the file."""

@@ -19,7 +19,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
@@ -158,12 +157,13 @@ class Evaluator:
         file = self.command.config.test_bank.parent / f"measured-without{self.command.suffix}.jsonl"
         rows, form = ResultStore(file, self._settings(), Row), self.backbone.video_format
         rendered, decoded = CEILINGS
-        for id in tqdm(rows.missing(decoded, self.targets), desc="truth"):
-            rows.add(measure(law_of(id).video(form.num_frames, form.fps, form.height), id, rendered, [], form.fps))
-            with torch.no_grad():
-                video = from_model(self.backbone.decode_latents(self.bank.latents([id])[0]))
-            rows.add(measure(video, id, decoded, [], form.fps))
-        replace(self, encoder=None).measure("none", Condition([[] for _ in self.targets]), rows)
+        with rows.progress([decoded, "none"], self.targets):
+            for (id,) in rows.batches(decoded, self.targets, 1):
+                rows.add(measure(law_of(id).video(form.num_frames, form.fps, form.height), id, rendered, [], form.fps))
+                with torch.no_grad():
+                    video = from_model(self.backbone.decode_latents(self.bank.latents([id])[0]))
+                rows.add(measure(video, id, decoded, [], form.fps))
+            replace(self, encoder=None).measure("none", Condition([[] for _ in self.targets]), rows)
         return self._of_targets(rows)
 
     def measure_with_memory(self, conditions: dict[str, Condition]) -> Run:
@@ -172,8 +172,9 @@ class Evaluator:
         settings = {name: getattr(config, name) for name in ("k", "text_model", "query_pattern", "seed")}
         settings = {**self._settings(), **settings, "encoder": digest(config.encoder_folder)}
         rows = ResultStore(config.out / f"measured{self.command.suffix}.jsonl", settings, Row)
-        for name, condition in conditions.items():
-            self.measure(name, condition, rows)
+        with rows.progress(conditions, self.targets):
+            for name, condition in conditions.items():
+                self.measure(name, condition, rows)
         return self._of_targets(rows)
 
     def _of_targets(self, rows: ResultStore[Row]) -> Run:

@@ -88,9 +88,10 @@ def evaluate(command: Evaluate) -> dict[tuple[str, str], Row]:
     settings |= {"noise_seed": command.noise_seed, "weights": fingerprint(backbone.transformer, method)}
     rows = ResultStore(config.out / "measured.jsonl", settings, Row)
     names = room_names("test", 2 * command.rooms)[::2]
-    for schedule in command.schedules:
-        for batch in rows.batches(schedule, names, command.at_once):
-            _measure(command, backbone, method, schedule, batch, names, rows)
+    with rows.progress(command.schedules, names):
+        for schedule in command.schedules:
+            for batch in rows.batches(schedule, names, command.at_once):
+                _measure(command, backbone, method, schedule, batch, names, rows)
     return dict(rows.rows)
 
 

@@ -28,7 +28,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from tqdm import tqdm
 
 from memkit.backbones import WanBackbone
 from memkit.cameras import Cameras
@@ -83,10 +82,11 @@ def evaluate(command: Evaluate, comparisons: Sequence[Comparison] | None = None)
     settings["weights"] = fingerprint(backbone.transformer, method)
     rows = ResultStore(config.out / "measured.jsonl", settings, ROWS[config.suite])
     evaluator = Evaluator(command, backbone)
-    for comparison in comparisons:
-        evaluator.measure(comparison, method, rows)
-        if config.suite == "gallery":
-            evaluator.measure(comparison, method, rows, WITHOUT)
+    suffixes = ["", WITHOUT] if config.suite == "gallery" else [""]
+    with rows.progress([f"{comparison}{suffix}" for comparison in comparisons for suffix in suffixes], evaluator.names):
+        for comparison in comparisons:
+            for suffix in suffixes:
+                evaluator.measure(comparison, method, rows, suffix)
     return {**controls(command, backbone), **rows.rows}
 
 
@@ -96,9 +96,16 @@ def controls(command: Evaluate, backbone: WanBackbone | None = None) -> Rows:
     backbone = backbone or load_backbone(config)
     settings = {"model": config.model, "video_chunks": config.video_chunks} | _suite(command)
     rows = ResultStore(config.folder / "controls.jsonl", settings, ROWS[config.suite])
-    for comparison in command.comparisons:
-        Evaluator(command, backbone).measure_controls(comparison, rows)
+    evaluator = Evaluator(command, backbone)
+    with rows.progress([_ceiling(comparison) for comparison in command.comparisons], evaluator.names):
+        for comparison in command.comparisons:
+            evaluator.measure_controls(comparison, rows)
     return dict(rows.rows)
+
+
+def _ceiling(comparison: Comparison) -> str:
+    """The condition of the true video through the autoencoder."""
+    return f"{comparison} / autoencoder"
 
 
 def _suite(command: Evaluate) -> dict[str, str]:
@@ -209,8 +216,8 @@ class Evaluator:
 
     def measure_controls(self, comparison: Comparison, rows: ResultStore[Any]) -> None:
         """Add the missing rows of the truth through the autoencoder, and of a still of the last conditioning frame."""
-        floor, ceiling = f"{comparison} / still", f"{comparison} / autoencoder"
-        for name in tqdm(rows.missing(ceiling, self.names), desc=f"{comparison}, controls"):
+        floor, ceiling = f"{comparison} / still", _ceiling(comparison)
+        for (name,) in rows.batches(ceiling, self.names, 1):
             clip = clip_of(comparison, name, self.config, self.form)
             (real, _), count = truth(clip, self.form), clip.conditioning_frames(self.form)
             still = torch.cat([real[:count], real[count - 1 : count].expand(len(real) - count, -1, -1, -1)])

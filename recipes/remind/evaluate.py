@@ -115,12 +115,13 @@ class Evaluator:
     def measure(self, conditions: Sequence[str], rows: ResultStore[Row]) -> None:
         """Add the missing rows. Clips with the same hidden frames share a batch."""
         size, records = self.command.at_once, self.clips.records
-        for condition in conditions:
-            for batch in rows.batches(condition, self.ids, size, key=lambda id: records[id].hidden):
-                for row, frames in self._measure_batch(condition, batch):
-                    rows.add(row)
-                    if row.id in self.ids[: self.command.keep]:
-                        self._keep(rows, row, frames)
+        with rows.progress(conditions, self.ids):
+            for condition in conditions:
+                for batch in rows.batches(condition, self.ids, size, key=lambda id: records[id].hidden):
+                    for row, frames in self._measure_batch(condition, batch):
+                        rows.add(row)
+                        if row.id in self.ids[: self.command.keep]:
+                            self._keep(rows, row, frames)
 
     def _measure_batch(self, condition: str, ids: list[str]) -> Iterator[tuple[Row, Tensor]]:
         """Yield each row, and the generated frames beside those of the twin."""

@@ -115,3 +115,17 @@ def test_what_cannot_be_a_file_is_named(tmp_path) -> None:
             ResultStore(place, {}, Row)
     with pytest.raises(InputError, match="other fields or values than Row"):
         from_json(Row, {"id": "a"})
+
+
+def test_conditions_share_one_bar_that_ends_when_all_is_measured(tmp_path, capsys) -> None:
+    store = ResultStore(tmp_path / "rows.jsonl", {}, Row)
+    store.add(Row("a", "with", 0.0, {}))
+    with store.progress(["with", "without"], "abc") as bar:
+        for condition in ("with", "without"):
+            for batch in store.batches(condition, "abc", 2):
+                for id in batch:
+                    store.add(Row(id, condition, 1.0, {}))
+        assert bar.n == bar.total == 5
+    shown = capsys.readouterr().err
+    assert len(store.rows) == 6 and "without" in shown and shown.count("\n") == 1
+    assert not list(store.batches("with", "abc", 2)) and not capsys.readouterr().err

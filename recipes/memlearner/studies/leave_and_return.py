@@ -117,10 +117,12 @@ def measure(command: Returns) -> dict[tuple[str, str], ReturnRow]:
     rows = ResultStore(command.to / "returns.jsonl", settings, ReturnRow)
     evaluator = Evaluator(command, backbone)
     evaluator.names = [_name(i) for i in range(command.rooms)]
-    for schedule in SCHEDULES:
-        for condition in (schedule, schedule + WITHOUT):
+    conditions = [schedule + suffix for schedule in SCHEDULES for suffix in ("", WITHOUT)]
+    with rows.progress(conditions, evaluator.names):
+        for condition in conditions:
             for batch in rows.batches(condition, evaluator.names, command.at_once):
                 _generate(evaluator, method, condition, batch, rows)
+    for schedule in SCHEDULES:
         _add_controls(evaluator, schedule, rows)
     return dict(rows.rows)
 
