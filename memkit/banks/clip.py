@@ -14,6 +14,7 @@ from torch import Tensor
 
 from memkit.banks.entries import Entry
 from memkit.cameras.cameras import Cameras
+from memkit.display import counted
 from memkit.errors import InputError
 
 _INFO_LENGTH = 200  # characters of a bank's info in its repr
@@ -62,7 +63,7 @@ def hint(id: str, ids: Iterable[str]) -> str:
 def summary(entries: Iterable[Entry], info: Mapping[str, Any]) -> str:
     """How many clips of which shapes a bank holds, and the beginning of its info."""
     kinds = Counter((tuple(entry.shape), entry.dtype) for entry in entries).most_common()
-    clips = [f"{count} {'clip' if count == 1 else 'clips'} of {list(shape)} {dtype}" for (shape, dtype), count in kinds]
+    clips = [f"{counted(count, 'clip')} of {list(shape)} {dtype}" for (shape, dtype), count in kinds]
     if len(clips) > 3:
         clips[3:] = [f"{sum(count for _, count in kinds[3:])} of other shapes"]
     about = ", ".join(f"{name}={value!r}" for name, value in info.items())

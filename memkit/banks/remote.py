@@ -26,6 +26,7 @@ from memkit.banks.entries import Entry, Shard, shard_name
 from memkit.banks.header import HEADER, LINES, read_header
 from memkit.banks.manifest import Manifest
 from memkit.banks.shards import Shards
+from memkit.display import counted
 from memkit.errors import BankError, InputError
 from memkit.files.json_files import parse_json
 
@@ -156,7 +157,8 @@ class RemoteShards(Shards):
             try:
                 self._files.copy(f"shards/{shard.name}", Path(folder) / "shards" / shard.name)
             except BankError as error:
-                return [f"shard {shard.name}: {error} (holds {len(entries)} clips from {entries[0].id!r})"]
+                clips = f"{counted(len(entries), 'clip')} from {entries[0].id!r}"
+                return [f"shard {shard.name}: {error} (holds {clips})"]
             return Shards(Path(folder)).damage(number, shard, entries)
 
     def _map(self, number: int) -> Any:

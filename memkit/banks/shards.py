@@ -17,6 +17,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from memkit.banks.entries import DTYPES, Entry, Shard, shard_name
+from memkit.display import counted
 from memkit.errors import BankError
 from memkit.files.atomic import atomic_write, hash_files, sync_folder
 
@@ -81,7 +82,7 @@ class Shards:
 
     def damage(self, number: int, shard: Shard, entries: list[Entry]) -> list[str]:
         """One line per difference between this shard and its description in the manifest."""
-        clips = f"holds {len(entries)} clips from {entries[0].id!r} to {entries[-1].id!r}"
+        clips = f"holds {counted(len(entries), 'clip')} from {entries[0].id!r} to {entries[-1].id!r}"
         try:
             digest = hash_files(self._folder / shard.name)
             file = self._map(number)  # not one that is open already: it may show the shard as it was

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from memkit.display import size_of
+from memkit.display import counted, size_of
 from memkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -104,11 +104,12 @@ def _bytes(plan: Plan, cost: WanCost, tokens: int, passes: int) -> list[str]:
 
     frame = frame_bytes(cost.model, *cost.latents[2:], dtype=torch.bfloat16) * cost.preset.experts
     hidden = plan.batch * cost.tokens * cost.width * BYTES
+    clips = counted(plan.memory, "clip")
     rows = [
         ("weights of the transformer", cost.parameters * BYTES * cost.preset.experts),
         ("latents of the video", plan.batch * math.prod(cost.latents) * BYTES),
         ("hidden states of one layer", hidden),
-        (f"memory tokens of {plan.memory} clips ({tokens} tokens)", plan.batch * tokens * cost.width * BYTES),
+        (f"memory tokens of {clips} ({tokens} tokens)", plan.batch * tokens * cost.width * BYTES),
         ("latents of these clips on disk", plan.memory * math.prod(cost.latents) * BYTES),
     ]
     if plan.cached:

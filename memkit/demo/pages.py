@@ -17,6 +17,7 @@ from memkit.demo.falls import Falls
 from memkit.demo.figures import write_figures
 from memkit.demo.stage import Stage
 from memkit.demo.summary import falls_said, print_summary, rows
+from memkit.display import counted
 from memkit.files.atomic import atomic_write, write_text
 from memkit.report.html import Comparison, render_report
 from memkit.report.sheet import contact_sheet
@@ -97,7 +98,8 @@ def _settings(stage: Stage, seconds: float) -> dict[str, str]:
     form, guidance = stage.backbone.video_format, stage.memory_guidance or "off"
     return {
         "Video": f"{form.num_frames} frames of {form.height}×{form.width} at {form.fps:g} fps",
-        "Bank": f"{len(stage.bank)} clips, {stage.k} retrieved per prompt by the cosine similarity of text embeddings",
+        "Bank": f"{counted(len(stage.bank), 'clip')}, {stage.k} retrieved per prompt by the cosine similarity of text "
+        "embeddings",
         "Sampling": f"{stage.steps} steps, guidance scale {stage.guidance_scale:g}, memory guidance {guidance}",
         "Wall time": f"{seconds:.0f} s on {torch.get_num_threads()} threads, with the bank",
         "Versions": f"memkit {memkit.__version__}, torch {torch.__version__}, diffusers {diffusers.__version__}, "

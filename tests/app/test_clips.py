@@ -11,7 +11,7 @@ from memkit.app.pair_view import attention_html, hits_html, pair_html
 from memkit.app.stop import Stopped, Switch
 from memkit.backbones import WanBackbone
 from memkit.banks import MemoryBank
-from memkit.encoders import FrequencyEncoder, MemoryGate
+from memkit.encoders import FrequencyEncoder, FrequencyEncoderConfig, MemoryGate
 from memkit.errors import InputError
 from memkit.generation import generate_video
 from memkit.injectors import AttentionRecorder, SelfAttentionConcat
@@ -95,3 +95,12 @@ def test_what_cannot_be_used_is_named(clips, tmp_path):
             clips.find(prompt, k)
     with pytest.raises(InputError, match="--encoder"):
         Clips.load(tmp_path / "bank", None, tmp_path / "none", 8, 1.0)
+
+
+def test_another_model_has_a_bank_and_videos_of_its_own_size(random_folder, tmp_path):
+    sizes = {"dim": 48, "hidden": 16, "width": 32, "heads": 2, "layers": 1, "norm_groups": 4}
+    FrequencyEncoder(FrequencyEncoderConfig(**sizes)).save_pretrained(tmp_path / "encoder")
+    clips = Clips.load(tmp_path / "bank", random_folder, tmp_path / "encoder", STEPS, 1.0)
+    pair = clips.generate_pair(EXAMPLES[0], k=2)
+    assert pair.without.shape == pair.with_memory.shape == (9, 32, 32, 3) and pair.changed > 0
+    assert len(pair.hits) == 2 and pair.attention.shape[3] == 2

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from memkit.display import counted
 from memkit.errors import InputError
 from memkit.files.json_files import write_json
 from memkit.generation import VideoJob
@@ -80,7 +81,8 @@ def main(options: Benchmarks) -> int:
     """Generate the missing videos. Returns the exit code."""
     config, planned = options.config, plan(options)
     folder = options.videos_to or config.out / f"{options.benchmark}-{options.memory}"
-    print(f"{options.benchmark}: {len({video.prompt for video in planned})} prompts, {len(planned)} videos")
+    prompts = counted(len({video.prompt for video in planned}), "prompt")
+    print(f"{options.benchmark}: {prompts}, {counted(len(planned), 'video')}")
     jobs = [
         VideoJob(video.prompt, video.seed, folder / "videos" / video.file, folder / "about" / f"{video.key}.json")
         for video in planned
