@@ -97,7 +97,7 @@ def fill_in_parts(
     with ExitStack() as registration:
         with _lock(parts / ".lock"):
             registration.enter_context(registered(out, rank))
-        fill(out, [])  # refuses a bank of other settings before anything is encoded
+            fill(out, [])  # creates the bank once, and refuses one of other settings before anything is encoded
         encode()
     if rank != 0:
         return None

@@ -123,6 +123,25 @@ def test_any_launches_one_after_another_make_the_bank_of_one_process(data):
         assert sorted(fill.done) == IDS and finished(folder / "bank", plain(folder, had))
 
 
+def test_processes_that_begin_at_once_create_one_bank(tmp_path):
+    """The first waits before it creates the bank, for one that comes in between."""
+
+    class Slow(Fill):
+        def __call__(self, path: Path, ids: Sequence[str]) -> int:
+            if path == tmp_path / "bank" and not (path / "bank.json").exists():
+                (tmp_path / f"at-{os.getpid()}").touch()
+                deadline = time.monotonic() + 0.3
+                while len([*tmp_path.glob("at-*")]) < 2 and time.monotonic() < deadline:
+                    time.sleep(0.01)
+                MemoryBank.create(path, self.info)
+            return super().__call__(path, ids)
+
+    fill = Slow(tmp_path / "log")
+    children = [process(lambda rank=rank: launch(rank, 2, tmp_path / "bank", fill)) for rank in range(2)]
+    assert [code_of(child) for child in children] == [0, 0]
+    assert MemoryBank.open(tmp_path / "bank").fingerprint == plain(tmp_path)
+
+
 def test_processes_at_once_share_the_work(tmp_path):
     """Each waits at its first clip until all have one, so that none can do everything."""
 
