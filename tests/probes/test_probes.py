@@ -148,7 +148,7 @@ def test_what_a_model_sees_moves_to_a_device():
 @pytest.mark.parametrize(
     ("name", "knobs", "said"),
     [
-        ("recal", {}, "There is no probe 'recal'; choose of recall"),
+        ("recal", {}, "The probe is 'recal'; choose one of recall"),
         ("recall", {"places": 3}, "recall has no knobs ['places']; it has size, facts"),
         ("recall", {"queries": 9}, "1 ≤ queries ≤ facts"),
         ("recall", {"size": 5}, "even size"),
