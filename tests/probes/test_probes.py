@@ -158,7 +158,7 @@ def test_what_a_model_sees_moves_to_a_device():
         ("evolve", {"gaps": ()}, "one gap or more"),
         ("law", {"states": 4}, "prime number"),
         ("law", {"queries": 5}, "states − 1 queries"),
-        ("law", {"starts": 6}, "1 to 5 starts"),
+        ("law", {"aligned": 1.5}, "a share from 0 to 1"),
         ("switch", {"distance": -1}, "nothing below 0"),
     ],
 )
