@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from memkit.attention import joined
 from memkit.backbones.rotary import checked_positions
 from memkit.checks import check_all_finite, check_floats
 from memkit.errors import InputError
@@ -87,9 +88,7 @@ class LayerCache:
         log_weight = None
         if any(weights):
             log_weight = torch.cat([x.new_full(x.shape[:2], w) for x, w in zip(k, weights, strict=True)], 1)
-        return Read(
-            k[0] if len(k) == 1 else torch.cat(k, 1), v[0] if len(v) == 1 else torch.cat(v, 1), log_weight, tokens
-        )
+        return Read(joined(k), joined(v), log_weight, tokens)
 
     @property
     def layout(self) -> FrameLayout | None:
