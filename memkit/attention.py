@@ -99,11 +99,30 @@ def attention_share(
 def joined(parts: Sequence[Float[Tensor, "batch _ heads dim"]]) -> Float[Tensor, "batch _ heads dim"]:
     """Keys or values [B,K,H,D] of several groups as one tensor, which is [B,H,K,D] in memory.
 
-    On a CPU, attention reads this layout so much faster than [B,K,H,D] that the copy costs next to nothing.
+    On a CPU, attention reads this layout so much faster than [B,K,H,D] that the copy costs next to nothing. Parts that
+    follow each other in memory already, in this layout and without a gradient, are not copied: the result is a view.
     """
     if len(parts) == 1:
         return parts[0]
+    if not torch.compiler.is_compiling() and _follow_each_other(parts):
+        shape = (parts[0].shape[0], sum(x.shape[1] for x in parts), *parts[0].shape[2:])
+        return parts[0].as_strided(shape, parts[0].stride())
     return torch.cat([x.transpose(1, 2) for x in parts], dim=2).transpose(1, 2)
+
+
+def _follow_each_other(parts: Sequence[Tensor]) -> bool:
+    """Whether each part begins in memory where the one before it ends, head by head."""
+    first, offset = parts[0], parts[0].storage_offset()
+    step = 1 if first.shape[0] == 1 else 0  # the stride of a batch of one may be any number
+    if first.stride(1) != first.shape[3] or first.stride(3) != 1:
+        return False
+    for x in parts:
+        if x.requires_grad or x.stride()[step:] != first.stride()[step:] or x.storage_offset() != offset:
+            return False
+        if x.untyped_storage().data_ptr() != first.untyped_storage().data_ptr():
+            return False
+        offset += x.shape[1] * x.stride(1)
+    return True
 
 
 def _check_table(q: Mapping, kv: Mapping, sees: Mapping, log_weight: Mapping) -> None:
