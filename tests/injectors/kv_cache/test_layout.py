@@ -50,7 +50,7 @@ def test_a_chunk_attends_to_slots_with_room_behind_them_without_a_copy_and_to_ot
             with torch.enable_grad(), attached.chunk([3, 4, 5]):  # where slots must not be written
                 outs.append(run(model, x[:, :, 3:]))
             assert not in_slots(cache)
-        assert cache.branch().positions == (0, 1, 2)
+        assert cache.branch().positions == (0, 1, 2) and not cache.branch().get(1)[0].requires_grad
         assert all(torch.equal(a, b) for a, b in zip(held, cache.branch().get(1), strict=True))
     assert all(torch.equal(outs[0], out) for out in outs[1:])
 
