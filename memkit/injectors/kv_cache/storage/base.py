@@ -13,7 +13,7 @@ Frames = tuple[Tensor, Tensor]
 """Keys and values by frame: [B, frames, tokens per frame, H, D]."""
 
 Stored = tuple[Tensor, ...]
-"""What frames are stored as: tensors [B, frames, …]."""
+"""What frames are stored as: tensors [B, frames, …, H, D]."""
 
 
 class FrameLayout(NamedTuple):
