@@ -70,6 +70,8 @@ class CacheLayer:
         group = VIDEO
         if chunk.read:
             read = self._read(chunk, k, prepared.read)
+            if (select := chunk.branch.parts.select) is not None:
+                read = Read(*select.apply(table.q[VIDEO], *read))
             group = _add(table, "cache", read.k.to(k.device), read.v.to(v.device))
             if read.log_weight is not None:
                 table.log_weight[group] = read.log_weight.to(k.device)
@@ -113,6 +115,8 @@ class CacheLayer:
                 f"{k.dtype}; keep them the same within a session, or reset() the cache."
             )
         read = layer.read(chunk.read, tables)
+        if chunk.branch.parts.select is not None and (chunk.notes_attention or chunk.recorded):
+            raise InputError("Shares of attention per frame are not of a selection; leave select or the recorder out.")
         if len(set(read.tokens)) > 1 and (chunk.notes_attention or chunk.recorded):
             raise InputError(
                 "Shares of attention per frame need frames of one number of tokens, and the places of the cache hold "

@@ -20,6 +20,7 @@ from memkit.injectors.kv_cache.places import Place
 from memkit.injectors.kv_cache.reindex import Reindex, TruePositions
 from memkit.injectors.kv_cache.scores.ages import Newest
 from memkit.injectors.kv_cache.scores.base import Score
+from memkit.injectors.kv_cache.select import Select
 from memkit.injectors.kv_cache.storage.base import Exact, Storage
 from memkit.injectors.kv_cache.storage.pooled import Pooled
 from memkit.injectors.kv_cache.storage.pruned import Pruned
@@ -38,6 +39,7 @@ class CacheParts:
             before. The frames with the lowest score move on; they do not come back.
         rotated: whether keys are stored after the rotation to their positions, or before it, to be rotated whenever
             they are read.
+        select: which of the frames that a chunk reads each layer attends to, chosen by its queries; by default all.
         reindex: the rotary positions of what a chunk reads and of itself; other than the true ones only with
             ``rotated=False``.
         summary: what becomes of evicted frames, which are otherwise lost; only with ``rotated=False``.
@@ -50,11 +52,19 @@ class CacheParts:
     storage: Storage = Exact()  # noqa: RUF009
     spill: tuple[Place, ...] = ()
     rotated: bool = True
+    select: Select | None = None
     reindex: Reindex = TruePositions()  # noqa: RUF009
     summary: EMASummary | None = None
 
     def __post_init__(self) -> None:
-        kinds = {"keep": Score, "storage": Storage, "reindex": Reindex, "summary": EMASummary | None, "spill": tuple}
+        kinds = {
+            "keep": Score,
+            "storage": Storage,
+            "reindex": Reindex,
+            "summary": EMASummary | None,
+            "select": Select | None,
+            "spill": tuple,
+        }
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
                 raise InputError(f"CacheParts.{name} is {shown(getattr(self, name))}; give an object of its kind.")
