@@ -4,6 +4,7 @@ from memkit.injectors.attention_recorder import AttentionRecorder
 from memkit.injectors.block_layers import BlockLayer, BlockLayers
 from memkit.injectors.camera_encoder import CameraEncoder
 from memkit.injectors.control_branch import ControlBranch, ControlBranchConfig
+from memkit.injectors.delta_memory import DeltaMemory, DeltaMemoryConfig
 from memkit.injectors.frame_context import FrameContext, FrameContextConfig
 from memkit.injectors.frame_visibility import FrameVisibility, shifted_blocks, sliding_window
 from memkit.injectors.frequency_blend import FrequencyBlend
@@ -17,6 +18,8 @@ from memkit.injectors.routed_context import RoutedContext
 from memkit.injectors.self_attention import SelfAttentionConcat
 from memkit.injectors.state_space import StateSpaceConfig, StateSpaceMemory
 from memkit.injectors.teacher_forcing import TeacherForcing, stream_cameras
+from memkit.injectors.temporal_layer import TemporalLayer
+from memkit.injectors.text_regions import TextRegions
 
 __all__ = [
     "AttentionRecorder",
@@ -26,6 +29,8 @@ __all__ = [
     "CameraEncoder",
     "ControlBranch",
     "ControlBranchConfig",
+    "DeltaMemory",
+    "DeltaMemoryConfig",
     "FrameContext",
     "FrameContextConfig",
     "FrameVisibility",
@@ -42,6 +47,8 @@ __all__ = [
     "StateSpaceConfig",
     "StateSpaceMemory",
     "TeacherForcing",
+    "TemporalLayer",
+    "TextRegions",
     "attend_with",
     "filter_hidden_states",
     "frame_bytes",
