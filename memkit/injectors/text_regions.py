@@ -44,6 +44,7 @@ class TextRegions:
         if index.is_floating_point() or not 0 <= int(index.min()) <= int(index.max()) <= len(texts):
             raise InputError(f"The index is {shown(index)}; give whole numbers from 0 to {len(texts)}, one per token.")
         self.index, self.texts, self.context = index, tuple(texts), context
+        self.rows = [(index.flatten() == number).nonzero().flatten() for number in range(1, len(texts) + 1)]
 
     def attach(self, *models: Attachable) -> Attached:
         """Attach to transformers, or to all experts of a pipeline or backbone, until ``detach()`` or the end of the
@@ -63,6 +64,7 @@ class TextRegions:
 class _AttachedRegions(Attached):
     kind = TEXT_REGIONS
     needs_frames = True
+    hooks_inside = True
     differs_by_pass = True
     owner: TextRegions
 
@@ -99,11 +101,10 @@ class _AttachedRegions(Attached):
         if tuple(index.shape) != (grid.frames, grid.tokens_per_frame):
             raise InputError(f"Regions are of {list(index.shape)} tokens, not {grid[:3]}; give one per token.")
         if self.owner.context in (None, self._name):
-            for number, text in enumerate(self.owner.texts, 1):
-                rows = (index.flatten() == number).nonzero().flatten().to(model.device)
+            for rows, text in zip(self.owner.rows, self.owner.texts, strict=True):
                 if len(rows):
                     text = text.to(model.device, model.dtype)
-                    parts.append((rows, model.condition_embedder.text_embedder(text)))
+                    parts.append((rows.to(model.device), model.condition_embedder.text_embedder(text)))
         return carrier.with_state(self.key, (grid, parts))
 
     def _note(self, block: object, args: tuple, kwargs: dict) -> None:

@@ -11,7 +11,7 @@ Which of the cached frames a chunk reads is the sixth part: ``read`` of each chu
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from memkit.checks import shown
@@ -39,10 +39,10 @@ class CacheParts:
             before. The frames with the lowest score move on; they do not come back.
         rotated: whether keys are stored after the rotation to their positions, or before it, to be rotated whenever
             they are read.
-        select: which of the frames that a chunk reads each layer attends to, chosen by its queries; by default all.
         reindex: the rotary positions of what a chunk reads and of itself; other than the true ones only with
             ``rotated=False``.
         summary: what becomes of evicted frames, which are otherwise lost; only with ``rotated=False``.
+        select: which of the frames that a chunk reads each layer attends to, chosen by its queries; by default all.
 
     Raises:
         InputError: parts that do not go together.
@@ -52,9 +52,9 @@ class CacheParts:
     storage: Storage = Exact()  # noqa: RUF009
     spill: tuple[Place, ...] = ()
     rotated: bool = True
-    select: Select | None = None
     reindex: Reindex = TruePositions()  # noqa: RUF009
     summary: EMASummary | None = None
+    select: Select | None = None
 
     def __post_init__(self) -> None:
         kinds = {
@@ -80,6 +80,13 @@ class CacheParts:
             raise InputError("Pruned frames do not know which tokens they have, to rotate them; give rotated=True.")
         if self.rotated and any(isinstance(storage, Pooled) for storage in self.storages()):
             raise InputError("Means of rotated keys mean nothing; give rotated=False with Pooled.")
+
+    def __repr__(self) -> str:
+        # Published results are identified by it, so a part that came later is left out where it is not given.
+        parts = {each.name: getattr(self, each.name) for each in fields(self)}
+        if self.select is None:
+            del parts["select"]
+        return f"CacheParts({', '.join(f'{name}={part!r}' for name, part in parts.items())})"
 
     def storages(self) -> Iterator[Storage]:
         """The storage of each place."""
