@@ -37,7 +37,8 @@ class FrequencyBlend:
         visible: the frames that each frame sees locally, for a number of frames; see `FrameVisibility`.
         low: maps [..., T, H, W] over the grid of patches to its low frequencies, such as `LowPass`.
 
-    What other attachments add, such as memory tokens, is seen by attention to all frames alone.
+    What other attachments add, such as memory tokens, is seen by attention to all frames alone. With torch.compile,
+    compile the blocks (``compile_repeated_blocks``): a whole graph cannot depend on the table.
     """
 
     def __init__(self, visible: Visible, low: Callable[[Tensor], Tensor]) -> None:

@@ -46,7 +46,7 @@ class DeT(Method):
         numbers, tracks = range(min(self.blocks, sizes.layers)), match_tracks(source)
         layers = BlockLayers({i: TemporalLayer(sizes.width, self.hidden, self.kernel) for i in numbers})
         for layer in layers.to(source.device).layers.values():
-            torch.nn.init.normal_(layer.up.weight, std=self.random)
+            torch.nn.init.normal_(layer.get_parameter("up.weight"), std=self.random)
         optimizer = torch.optim.AdamW(layers.parameters(), self.lr)
         with layers.attach(video.backbone):
             for _ in range(self.tuned):

@@ -29,7 +29,7 @@ class GSFixer(Method):
         visibility="all frames; in each block also the patches of two reference frames, by cross-attention",
         timesteps="equal for all frames",
         positions="plain; none for references",
-        frequencies="low ones from the control video",
+        frequencies="–",
         trained="the cross-attention and the model, on renderings with artifacts; here the last weights are `random`",
         readings=(
             "patches of latents and pixels stand for the authors' features, those of DINOv2-L and VGGT",
@@ -49,7 +49,7 @@ class GSFixer(Method):
             torch.nn.init.normal_(layer.to_out.weight, std=self.random)
         branch = ControlBranch(ControlBranchConfig.of(model, sizes.channels)).initialise(model).to(plain.device)
         for block in branch.blocks.values():
-            torch.nn.init.normal_(block.proj_out.weight, std=self.random if size else 0.0)
+            torch.nn.init.normal_(block.get_parameter("proj_out.weight"), std=self.random if size else 0.0)
         control = interpolate(avg_pool3d(plain, (1, size, size), ceil_mode=True), plain.shape[2:]) if size else plain
         look = BlockLayers(layers, context if self.references else ()).to(plain.device)
         with look.attach(video.backbone), branch.attach(video.backbone) as on, on.chunk(control):

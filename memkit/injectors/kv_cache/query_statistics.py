@@ -1,7 +1,7 @@
 """`QueryStatistics`: mean queries of a model, which are collected once, offline (TriAttention, arXiv 2604.04921).
 
-A query before rotation is a complex number per pair of channels, which rotary positions turn by an angle. Of each
-layer, head and pair, the mean of these numbers and of their absolute values is kept.
+A query before rotation is a complex number per pair of neighbouring channels, which rotary positions turn by an angle,
+as in Wan. Of each layer, head and pair, the mean of these numbers and of their absolute values is kept.
 """
 
 from __future__ import annotations
