@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # the same names as in the table below, for type checkers
     from memkit.injectors.block_layers import BlockLayer, BlockLayers
     from memkit.injectors.camera_encoder import CameraEncoder
     from memkit.injectors.control_branch import ControlBranch, ControlBranchConfig
+    from memkit.injectors.delta_memory import DeltaMemory, DeltaMemoryConfig
     from memkit.injectors.frame_context import FrameContext, FrameContextConfig
     from memkit.injectors.frame_visibility import FrameVisibility, shifted_blocks, sliding_window
     from memkit.injectors.frequency_blend import FrequencyBlend
@@ -24,12 +25,15 @@ if TYPE_CHECKING:  # the same names as in the table below, for type checkers
     from memkit.injectors.self_attention import SelfAttentionConcat
     from memkit.injectors.state_space import StateSpaceConfig, StateSpaceMemory
     from memkit.injectors.teacher_forcing import TeacherForcing, stream_cameras
+    from memkit.injectors.temporal_layer import TemporalLayer
+    from memkit.injectors.text_regions import TextRegions
 
 _FILES: dict[str, tuple[str, ...]] = {
     "attention_recorder": ("AttentionRecorder",),
     "block_layers": ("BlockLayer", "BlockLayers"),
     "camera_encoder": ("CameraEncoder",),
     "control_branch": ("ControlBranch", "ControlBranchConfig"),
+    "delta_memory": ("DeltaMemory", "DeltaMemoryConfig"),
     "frame_context": ("FrameContext", "FrameContextConfig"),
     "frame_visibility": ("FrameVisibility", "shifted_blocks", "sliding_window"),
     "frequency_blend": ("FrequencyBlend",),
@@ -43,6 +47,8 @@ _FILES: dict[str, tuple[str, ...]] = {
     "self_attention": ("SelfAttentionConcat",),
     "state_space": ("StateSpaceConfig", "StateSpaceMemory"),
     "teacher_forcing": ("TeacherForcing", "stream_cameras"),
+    "temporal_layer": ("TemporalLayer",),
+    "text_regions": ("TextRegions",),
 }
 
 __all__ = [
@@ -53,6 +59,8 @@ __all__ = [
     "CameraEncoder",
     "ControlBranch",
     "ControlBranchConfig",
+    "DeltaMemory",
+    "DeltaMemoryConfig",
     "FrameContext",
     "FrameContextConfig",
     "FrameVisibility",
@@ -69,6 +77,8 @@ __all__ = [
     "StateSpaceConfig",
     "StateSpaceMemory",
     "TeacherForcing",
+    "TemporalLayer",
+    "TextRegions",
     "attend_with",
     "filter_hidden_states",
     "frame_bytes",

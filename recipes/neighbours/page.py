@@ -67,6 +67,10 @@ PARTS = {
     "memkit/injectors/frequency_blend.py": "low frequencies of attention to all frames, high ones of a window",
     "memkit/injectors/block_layers.py": "small layers of one's own around the self-attention of some blocks",
     "memkit/injectors/reference_attention.py": "cross-attention to features of reference frames",
+    "memkit/injectors/temporal_layer.py": "convolutions over time beside the self-attention",
+    "memkit/injectors/control_branch/branch.py": "blocks that read control latents beside those of a model (VACE)",
+    "memkit/injectors/text_regions.py": "a prompt of its own for each region of the frames",
+    "memkit/training/tracking.py": "the loss along tracks, and tracks of cells that are alike",
     "memkit/positions/token_positions.py": "tokens at the place of other tokens of their frame",
     "memkit/encoders/global_tokens.py": "tokens of a whole noisy video, read anew at each step",
 }

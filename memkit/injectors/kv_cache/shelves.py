@@ -112,11 +112,21 @@ class Shelves:
         """Copy frames from slots to slots, all at once; bit for bit between places of one storage."""
         taken = [next(self.stored([old])) for old, _ in moves]
         taken = [(place, tuple(x.clone() for x in stored)) for place, stored in taken]  # these may be views
-        for (old, stored), (_, slot) in zip(taken, moves, strict=True):
-            place, row = self._table.place_of(slot)
-            if self._storages[old] != self._storages[place]:
-                stored = self._storages[place].encode(self._storages[old].decode(stored, self.layout))
-            self.put(place, [row], stored)
+        ways = [
+            (old, stored, *self._table.place_of(slot)) for (old, stored), (_, slot) in zip(taken, moves, strict=True)
+        ]
+        for (old, place), run in groupby(ways, key=lambda each: (each[0], each[2])):
+            for some in self._together(list(run), place):
+                stored = tuple(torch.cat(parts, 1) for parts in zip(*(each[1] for each in some), strict=True))
+                if self._storages[old] != self._storages[place]:
+                    stored = self._storages[place].encode(self._storages[old].decode(stored, self.layout))
+                self.put(place, [row for *_, row in some], stored)
+
+    def _together(self, run: list, place: int) -> list[list]:
+        """Frames that move to one place, in the units in which it stores them; all by themselves if they are none."""
+        unit = self._storages[place].unit
+        size = unit if len(run) % unit == 0 else 1
+        return [run[i : i + size] for i in range(0, len(run), size)]
 
 
 def stored_bytes(parts: CacheParts, frames: Sequence[Frames]) -> list[int]:
