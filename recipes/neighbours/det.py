@@ -43,12 +43,15 @@ class DeT(Method):
     about = Neighbour(
         title="DeT",
         paper="2503.17350 [C]",
-        visibility="all frames; in the first blocks also near frames at the same place, by convolution",
-        timesteps="equal for all frames",
-        positions="plain",
-        frequencies="a learned filter over time",
-        trained="the convolutions, on the source video; here the last weights are `random`",
-        readings=("the tracking loss is left out", "`blocks`: the same share of the model as in CogVideoX-5B"),
+        visibility="all frames; in the first blocks also nearby frames at the same spatial position, by convolution",
+        timesteps="the same for all frames",
+        positions="as in the model",
+        frequencies="a learned temporal filter",
+        trained="the convolutions, on the source video; here their last weights are `random`",
+        readings=(
+            "there is no tracking loss",
+            "`blocks` is the same share of the blocks as in CogVideoX-5B",
+        ),
     )
 
     def sample(self, video: Video) -> Latents:

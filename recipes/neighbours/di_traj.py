@@ -26,14 +26,14 @@ class DiTraj(Method):
         title="DiTraj",
         paper="[A, S]",
         visibility="all frames",
-        timesteps="equal for all frames",
-        positions="in the box, rows and columns of the anchor frame; time as it is",
+        timesteps="the same for all frames",
+        positions="inside the box: rows and columns of the anchor frame; time unchanged",
         frequencies="–",
         trained="",
         readings=(
-            "known from its abstract and second-hand, without its arXiv number",
-            "its prompts apart for foreground and background are left out",
-            "boxes are of one size, on a straight line",
+            "we know the abstract and second-hand accounts, but not the arXiv number",
+            "separate prompts for foreground and background are not implemented",
+            "boxes have a constant size and move along a straight line",
         ),
     )
 

@@ -52,7 +52,7 @@ def tables() -> str:
 
 
 def _section(title: str, rows: Mapping[str, Any]) -> str:
-    header = f"| | {' | '.join(COLUMNS.values())} |\n|---|{'---|' * len(COLUMNS)}"
+    header = f"| feature | {' | '.join(COLUMNS.values())} |\n|---|{'---|' * len(COLUMNS)}"
     lines = [f"| {row.title} | {' | '.join(_cells(row, DEFAULT_ATOL.get(title, 0.0)))} |" for row in rows.values()]
     parts = [f"### {title}", "\n".join([header, *lines]), *_reasons(rows), *_notes(rows.values())]
     return "\n\n".join(parts) + "\n"
