@@ -140,10 +140,15 @@ USUAL = {"teacher_forcing": TRAINING}
 SILENT = {**USUAL, "guided_memory": UNNAMED}
 
 VACE = {
-    "frame_context": Refused("cannot be attached to a WanVACE", "VACE takes one timestep per sample; this needs one per token."),
-    "teacher_forcing": Refused("cannot be attached to a WanVACE", "VACE takes one timestep per sample; this needs one per token."),
+    "frame_context": Refused(
+        "cannot be attached to a WanVACE", "VACE takes one timestep per sample; this needs one per token."
+    ),
+    "teacher_forcing": Refused(
+        "cannot be attached to a WanVACE", "VACE takes one timestep per sample; this needs one per token."
+    ),
     "query_layers": Refused(
-        "cannot be attached to a WanVACE", "VACE needs control latents for every frame, and the frames of the queries have none."
+        "cannot be attached to a WanVACE",
+        "VACE needs control latents for every frame, and the frames of the queries have none.",
     ),
 }
 
