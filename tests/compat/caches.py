@@ -135,7 +135,8 @@ WHOLE = {"query_layers": QUERY_LAYERS, "state_space": STATES}
 PASSES = Refused(
     "does not tell the passes of guidance apart",
     "The cache counts calls, and guided memory is visible to only one of the guidance passes: another pass would "
-    "reuse attention that includes the memory, or the memory would be ignored. Use FirstBlockCache, MagCache, TaylorSeer or SeaCache.",
+    "reuse attention that includes the memory, or the memory would be ignored. Use FirstBlockCache, MagCache, "
+    "TaylorSeer or SeaCache.",
 )
 
 CACHES = {
@@ -185,8 +186,8 @@ CACHES = {
         replayed(lambda step: step == 3, line=0.5),
         by_pass=False,
         refused={**WHOLE, "guided_memory": PASSES},
-        note="With `is_guidance_distilled=True`. Otherwise it needs both guidance passes in one batch, but Wan's pipelines "
-        "run them one after the other.",
+        note="With `is_guidance_distilled=True`. Otherwise it needs both guidance passes in one batch, but Wan's "
+        "pipelines run them one after the other.",
     ),
     "sea": Cache(
         "SeaCache",
