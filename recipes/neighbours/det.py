@@ -48,10 +48,7 @@ class DeT(Method):
         positions="as in the model",
         frequencies="a learned temporal filter",
         trained="the convolutions, on the source video; here their last weights are `random`",
-        readings=(
-            "there is no tracking loss",
-            "`blocks` is the same share of the blocks as in CogVideoX-5B",
-        ),
+        readings=("there is no tracking loss", "`blocks`: the same share of the model as in CogVideoX-5B"),
     )
 
     def sample(self, video: Video) -> Latents:

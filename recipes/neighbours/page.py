@@ -19,7 +19,7 @@ another one on the same noise, or as a starting point for your own. One command 
 method, and another one without it from the same noise:
 
 ```bash
-python -m recipes.neighbours freelong --out out/freelong      # writes method.mp4, plain.mp4, sheet.png
+python -m recipes.neighbours freelong --out out/freelong      # method.mp4, plain.mp4, sheet.png; about 1 min
 python -m recipes.neighbours freelong --help                  # its settings; a few seconds
 python -m recipes.neighbours page                             # writes this page from the metadata in the code
 ```
