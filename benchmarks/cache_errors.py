@@ -25,19 +25,24 @@ from memkit.flow import NUM_TRAIN_TIMESTEPS, add_noise
 from memkit.generation import frame_noise
 from memkit.injectors import frame_bytes
 from memkit.injectors.kv_cache import (
+    NVFP4,
     AttentionReceived,
     BFloat16,
     CacheParts,
     Consecutive,
     EMASummary,
     Float8,
+    FutureAttention,
     Integers,
     KeyDifference,
     KeyNorm,
     OnCPU,
     OnDisk,
     Pooled,
+    PooledQuery,
     Pruned,
+    PrunedChunks,
+    QueryStatistics,
     Sink,
     SinkBeforeWindow,
 )
@@ -48,7 +53,7 @@ SIGMAS = (0.9, 0.6, 0.3)
 PROMPT = "a medium red ivorine ball falls in a meadow"
 
 
-def caches(frame: int, folder: str) -> dict[str, tuple[int, CacheParts]]:
+def caches(frame: int, folder: str, statistics: QueryStatistics) -> dict[str, tuple[int, CacheParts]]:
     """The caches to compare: frames within the first budget, and parts."""
     past: int = CHUNK * (CHUNKS - 1)
     raw: dict[str, Any] = {"rotated": False}
@@ -60,9 +65,12 @@ def caches(frame: int, folder: str) -> dict[str, tuple[int, CacheParts]]:
         "fp8": (past, CacheParts(storage=Float8())),
         "int8": (past, CacheParts(storage=Integers(8))),
         "int4": (past, CacheParts(storage=Integers(4))),
+        "nvfp4": (past, CacheParts(storage=NVFP4())),
         "9 newest, 9 in int4": (9, CacheParts(spill=(OnCPU(9 * frame, Integers(4)),))),
         "2/3 of the tokens": (past, CacheParts(storage=Pruned(2 / 3))),
         "1/2 of the tokens": (past, CacheParts(storage=Pruned(1 / 2))),
+        "2/3 of the tokens, by chunk": (past, CacheParts(storage=PrunedChunks())),
+        "9 newest, 9 pruned by chunk": (9, CacheParts(spill=(OnCPU(9 * frame, PrunedChunks()),))),
         "means of 2 tokens": (past, CacheParts(storage=Pooled(2), **raw)),
         "means of 4 tokens": (past, CacheParts(storage=Pooled(4), **raw)),
         "means of 4 tokens that count once": (past, CacheParts(storage=Pooled(4, weighted=False), **raw)),
@@ -72,6 +80,8 @@ def caches(frame: int, folder: str) -> dict[str, tuple[int, CacheParts]]:
         "9 of low key norm": (9, CacheParts(keep=KeyNorm())),
         "9 of different keys": (9, CacheParts(keep=KeyDifference())),
         "9 by attention received": (9, CacheParts(keep=AttentionReceived())),
+        "9 by attention expected": (9, CacheParts(**raw, keep=FutureAttention(statistics))),
+        "9 per layer, by the mean query": (past, CacheParts(select=PooledQuery(9))),
         "9 newest, consecutive": (9, CacheParts(**raw, reindex=Consecutive())),
         "9: sink 3 before 6 newest": (
             9,
@@ -115,9 +125,16 @@ def errors(
     streams = [Stream(backbone, [seed], whole, config, read=read_everything, size=SIZE) for seed in seeds]
     videos = [torch.cat([stream.generate([PROMPT]) for _ in range(CHUNKS)], 2) for stream in streams]
     full = [velocities(backbone, video, KVCache(whole), text) for video in videos]
-    found: dict[str, list[float]] = {}
+    statistics, found = QueryStatistics(), dict[str, list[float]]()
+    other = Stream(backbone, [1000], whole, config, read=read_everything, size=SIZE)
+    with statistics.collect(backbone):
+        for _ in range(CHUNKS):
+            other.generate([PROMPT])
     with tempfile.TemporaryDirectory() as folder:
-        for name, (frames, parts) in {"nothing": (CHUNK * CHUNKS, CacheParts()), **caches(frame, folder)}.items():
+        for name, (frames, parts) in {
+            "nothing": (CHUNK * CHUNKS, CacheParts()),
+            **caches(frame, folder, statistics),
+        }.items():
             rows = []
             for video, want in zip(videos, full, strict=True):
                 cache = KVCache(frames * frame, parts=parts)

@@ -96,6 +96,35 @@ def attention_share(
     return {name: x[..., 0] for name, x in out.items()}
 
 
+def joined(parts: Sequence[Float[Tensor, "batch _ heads dim"]]) -> Float[Tensor, "batch _ heads dim"]:
+    """Keys or values [B,K,H,D] of several groups as one tensor, which is [B,H,K,D] in memory.
+
+    On a CPU, attention reads this layout so much faster than [B,K,H,D] that the copy costs next to nothing. Parts that
+    follow each other in memory already, in this layout and without a gradient, are not copied: the result is a view.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    if not torch.compiler.is_compiling() and _follow_each_other(parts):
+        shape = (parts[0].shape[0], sum(x.shape[1] for x in parts), *parts[0].shape[2:])
+        return parts[0].as_strided(shape, parts[0].stride())
+    return torch.cat([x.transpose(1, 2) for x in parts], dim=2).transpose(1, 2)
+
+
+def _follow_each_other(parts: Sequence[Tensor]) -> bool:
+    """Whether each part begins in memory where the one before it ends, head by head."""
+    first, offset = parts[0], parts[0].storage_offset()
+    step = 1 if first.shape[0] == 1 else 0  # the stride of a batch of one may be any number
+    if first.stride(1) != first.shape[3] or first.stride(3) != 1:
+        return False
+    for x in parts:
+        if x.requires_grad or x.stride()[step:] != first.stride()[step:] or x.storage_offset() != offset:
+            return False
+        if x.untyped_storage().data_ptr() != first.untyped_storage().data_ptr():
+            return False
+        offset += x.shape[1] * x.stride(1)
+    return True
+
+
 def _check_table(q: Mapping, kv: Mapping, sees: Mapping, log_weight: Mapping) -> None:
     for name, (k, v) in kv.items():
         check_floats(f"The keys {name!r}", k, "[B, K, H, D]")
@@ -139,8 +168,7 @@ def _attend_group(query: Tensor, kv: Mapping, row: Sequence[Group], log_weight: 
     if not row or query.shape[1] == 0:
         width = next(iter(kv.values()))[1].shape[-1] if kv else query.shape[-1]
         return query.new_zeros(*query.shape[:-1], width)
-    k = kv[row[0]][0] if len(row) == 1 else torch.cat([kv[name][0] for name in row], dim=1)
-    v = kv[row[0]][1] if len(row) == 1 else torch.cat([kv[name][1] for name in row], dim=1)
+    k, v = (joined([kv[name][i] for name in row]) for i in (0, 1))
     weights = [name for name in row if name in log_weight]
     if not weights:
         return attend(query, k, v, None)
@@ -175,7 +203,7 @@ def _attend_routed(
     query: Tensor, kv: Mapping, row: Sequence[Group], log_weight: Mapping, attend: Attend, routes: Mapping
 ) -> Tensor:
     """As `_attend_group`, in parts of the queries, whose masks have few logits at a time."""
-    k, v = (torch.cat([kv[name][i] for name in row], dim=1) for i in (0, 1))
+    k, v = (joined([kv[name][i] for name in row]) for i in (0, 1))
     batch, queries, heads = query.shape[:3]
     parts, size = [], max(1, MAX_LOGITS // (batch * heads * k.shape[1]))
     for start in range(0, queries, size):

@@ -144,15 +144,20 @@ def _kinds(cls: type) -> dict[str, Any]:
     return get_type_hints(cls)
 
 
+def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
+    """Raise `InputError`, which names the nearest choice, unless ``value`` is one of ``choices``, of the same type."""
+    choices = tuple(choices)
+    if not any(type(value) is type(choice) and value == choice for choice in choices):
+        names = ", ".join(map(str, choices))
+        raise InputError(f"{name} is {shown(value)}; choose one of {names}.{nearest(value, choices)}")
+
+
 def _check_kind(name: str, value: object, kind: Any, span: tuple[float, float]) -> None:
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         _check_any(name, value, inner, span)
     elif origin is Literal:
-        if not any(value == choice and type(value) is type(choice) for choice in inner):
-            raise InputError(
-                f"{name} is {shown(value)}; choose one of {', '.join(map(repr, inner))}.{nearest(value, inner)}"
-            )
+        check_choice(name, value, inner)
     elif origin is tuple:
         _check_tuple(name, value, inner, span)
     elif kind is bool:

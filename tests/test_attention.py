@@ -48,6 +48,23 @@ def test_equals_a_dense_masked_softmax(table):
         torch.testing.assert_close(got[name].double(), want[name], rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
 
 
+def test_keys_of_several_groups_are_joined_head_by_head():
+    """Attention on a CPU is slower over keys [B,K,H,D] by more than it takes to copy them."""
+    kv = {name: (torch.randn(2, n, 3, 8), torch.randn(2, n, 3, 8)) for name, n in (("x", 5), ("m", 7))}
+    q, seen = torch.randn(2, 5, 3, 8), []
+
+    def attend(*inputs):
+        seen.append(inputs)
+        return sdpa(*inputs)
+
+    out = grouped_attention({"x": q}, kv, {"x": ("x", "m")}, attend=attend)["x"]
+    k, v = (torch.cat([kv["x"][i], kv["m"][i]], 1) for i in (0, 1))
+    assert torch.equal(out, sdpa(q, k, v, None))
+    assert all(
+        torch.equal(x, y) and x.transpose(1, 2).is_contiguous() for x, y in zip(seen[0][1:3], (k, v), strict=True)
+    )
+
+
 @given(tables(dtypes=list(TOLERANCE)))
 @settings(max_examples=50, deadline=None)
 def test_shares_of_the_groups_seen_sum_to_one(table):

@@ -93,6 +93,29 @@ def test_imports_point_down():
     assert up == []
 
 
+def loaded_with(module: str, before: frozenset[str] = frozenset()) -> set[str]:
+    """All modules that an import of ``module`` loads, in their own names, but for those that functions load."""
+    loaded = set(before)
+    for name in (module.rsplit(".", up)[0] for up in range(module.count(".") + 1)):
+        if name not in loaded:
+            loaded.add(name)
+            for node in ast.parse(FILES[name].read_text(encoding="utf-8")).body if name in FILES else ():
+                if isinstance(node, ast.ImportFrom) and node.module:
+                    for each in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names)):
+                        if each in FILES or each == node.module:
+                            loaded |= loaded_with(each, frozenset(loaded))
+                elif isinstance(node, ast.Import):
+                    loaded |= {alias.name for alias in node.names}
+    return loaded
+
+
+def test_the_main_names_load_no_library_of_a_task_of_its_own():
+    modules = ("injectors.self_attention", "injectors.kv_cache.cache", "banks.bank")
+    loaded = {name.split(".")[0] for module in modules for name in loaded_with(f"memkit.{module}")}
+    assert {"torch", "diffusers", "memkit"} <= loaded
+    assert not loaded & {"av", "faiss", "timm", "torchmetrics", "tyro"}
+
+
 def test_the_root_holds_at_most_12_files_and_rooms_have_a_front():
     assert len(list((ROOT / "memkit").glob("*.*"))) <= 12
     rooms = [folder for folder in (ROOT / "memkit").rglob("*") if folder.is_dir() and list(folder.glob("*.py"))]

@@ -12,6 +12,8 @@ import pytest
 import torch
 
 import memkit
+import memkit.banks
+import memkit.injectors
 from memkit.hub import find_folder, shipped_folder
 from tests.helpers.random_wan import write_random_pipeline
 
@@ -42,6 +44,18 @@ def test_type_checkers_see_the_names_of_the_table():
         seen |= {alias.asname: line.module for alias in line.names if alias.asname == alias.name}
     assert seen == {name: f"memkit.{room}" for name, (room, _) in memkit._PUBLIC.items()}
     assert set(memkit.__all__) == set(seen) <= set(dir(memkit))
+
+
+@pytest.mark.parametrize("room", [memkit.injectors, memkit.banks], ids=["injectors", "banks"])
+def test_a_room_loads_its_names_when_they_are_used(room):
+    assert all(getattr(room, name).__name__ == name for name in room.__all__)
+    assert set(room.__all__) <= set(dir(room))
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = room.nothing
+    lines = next(node for node in ast.parse(Path(room.__file__).read_text()).body if isinstance(node, ast.If)).body
+    seen = {f"{room.__name__}.{file}": list(names) for file, names in room._FILES.items()}
+    assert {line.module: [alias.name for alias in line.names] for line in lines} == seen
+    assert sorted(name for names in seen.values() for name in names) == room.__all__
 
 
 def test_the_table_is_in_the_documentation_of_the_package():

@@ -10,6 +10,7 @@ forward pass travels with it in a `Carrier`; each attachment has one `Running`, 
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
@@ -28,6 +29,8 @@ from memkit.errors import InputError, MemkitError
 
 _REGISTER = "_memkit_attached"
 """Name of the attribute that holds a model's `_Register` while something is attached to it."""
+
+_NUMBERS = itertools.count()
 
 AttachedType = TypeVar("AttachedType", bound="Attached")
 
@@ -56,11 +59,13 @@ class Attached:
     attachment."""
     needs_frames: ClassVar[bool] = False
     """Whether it needs to know the frames of a forward pass, without setting them."""
+    hooks_inside: ClassVar[bool] = False
+    """Whether it has hooks on modules inside of the blocks, which torch.compile must compile anew for."""
 
     __deepcopy__ = __reduce_ex__ = refuse_copy
 
     def __init__(self, owner: object, models: Sequence[Model]) -> None:
-        self.owner = owner
+        self.owner, self.number = owner, next(_NUMBERS)
         self.models: tuple[Model, ...] = ()
         self._handles: list[RemovableHandle] = []
         for model in models:
@@ -206,12 +211,13 @@ class _Register:
 
     def _update_processors(self) -> None:
         """Give each block a processor with the parts of all attachments; processors set by other code stay."""
+        hooked = " ".join(str(each.number) for each in self.attached if each.hooks_inside)
         for i, (block, inner) in enumerate(zip(self.blocks, self._inner, strict=True)):
             attention = self.adapter.attention(block)
             if attention.processor is inner or isinstance(attention.processor, GroupedSelfAttention):
                 parts = (self._parts[each][i] for each in self.attached)
                 parts = tuple(part for part in parts if part is not None)
-                attention.processor = GroupedSelfAttention(inner, self.adapter, block, parts)
+                attention.processor = GroupedSelfAttention(inner, self.adapter, block, parts, hooked)
 
     def _carry(self, grid: Grid | None, carrier: Carrier) -> Carrier:
         for attachment in self.attached:

@@ -68,8 +68,13 @@ class GroupedSelfAttention:
 
     __deepcopy__ = __reduce_ex__ = refuse_copy
 
-    def __init__(self, inner: Any, adapter: BackboneAdapter, block: Model, parts: tuple[Part, ...]) -> None:
+    def __init__(
+        self, inner: Any, adapter: BackboneAdapter, block: Model, parts: tuple[Part, ...], hooked: str = ""
+    ) -> None:
         self.inner = inner
+        self.hooked = hooked
+        """Which attachments have hooks inside of the block. torch.compile looks at no hooks when it chooses among what
+        it has compiled, but at this."""
         self.adapter = adapter
         self.block = block
         self.injections = tuple(part for part in parts if _has_role(type(part), Injection))
@@ -108,6 +113,7 @@ class GroupedSelfAttention:
         ``image_rotary_emb`` is another name of ``rotary_emb`` in diffusers' models; ``more`` is passed on to the stock
         processor.
         """
+        _ = self.hooked == ""  # for torch.compile, see there
         carrier = rotary_emb if image_rotary_emb is None else image_rotary_emb
         if not isinstance(carrier, Carrier) or carrier.temb is None:
             raise MemkitError(

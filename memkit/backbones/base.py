@@ -34,11 +34,12 @@ FRAME_VISIBILITY = "frame visibility"
 FREQUENCY_BLEND = "a blend of frequencies"
 BLOCK_LAYERS = "layers in its blocks"
 TOKEN_POSITIONS = "token positions"
+TEXT_REGIONS = "text by region"
 """Kinds of attachment, as they are called in error messages; an adapter says which of them its model cannot have."""
 
 BEYOND_MEMORY_TOKENS = (
     *(KV_CACHE, CAMERA_POSITIONS, TEACHER_FORCING, QUERY_LAYERS, FRAME_CONTEXT, RECURRENT, ROUTED, CONTROL_BRANCH),
-    *(FRAME_VISIBILITY, FREQUENCY_BLEND, BLOCK_LAYERS, TOKEN_POSITIONS),
+    *(FRAME_VISIBILITY, FREQUENCY_BLEND, BLOCK_LAYERS, TOKEN_POSITIONS, TEXT_REGIONS),
 )
 """The kinds that need more of a model than memory tokens do."""
 

@@ -21,7 +21,8 @@ from memkit.banks.ahead import read_ahead
 from memkit.banks.bank import MemoryBank
 from memkit.banks.captions import BadItem, Row, read_captions
 from memkit.banks.items import reason_of
-from memkit.errors import BankError, InputError, nearest
+from memkit.checks import check_choice
+from memkit.errors import BankError, InputError
 from memkit.video.checks import check_rate
 from memkit.video.frames import Cut, Pad, Resize, read_clip, resize
 from memkit.video.pixels import to_model
@@ -120,10 +121,7 @@ def clip_settings(
         ("pad", pad, Pad),
         ("resize", resize_rule, Resize),
     ):
-        if value not in get_args(kind):
-            raise InputError(
-                f"There is no {name} {value!r}; use one of {', '.join(get_args(kind))}.{nearest(value, get_args(kind))}"
-            )
+        check_choice(name, value, get_args(kind))
     default = backbone.video_format
     shape = {
         "num_frames": default.num_frames if num_frames is None else num_frames,

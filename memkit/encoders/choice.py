@@ -6,6 +6,7 @@ import os
 from dataclasses import fields, replace
 from typing import Any, Literal, Unpack, get_args
 
+from memkit.checks import check_choice
 from memkit.encoders.base import MemoryEncoder
 from memkit.encoders.dit_mem import DitMemEncoder
 from memkit.encoders.frequency import FrequencyEncoder, HighPassOnlyEncoder, LowPassOnlyEncoder, NoFilterEncoder
@@ -115,8 +116,7 @@ def _class(name: EncoderName | str) -> type[MemoryEncoder]:
 
 def _config(config_class: type[Any], size: EncoderSize, given: dict[str, int]) -> Any:
     """The config of this size with the values ``given`` of ``dim`` and ``latent_channels``."""
-    if size not in PRESETS:
-        raise InputError(f"Unknown size {size!r}; choose one of {', '.join(PRESETS)}.{nearest(size, PRESETS)}")
+    check_choice("The size", size, PRESETS)
     name, required = config_class.__name__, {"dim", "latent_channels"}
     if missing := required - {field.name for field in fields(config_class)}:
         raise InputError(f"{name} lacks {', '.join(sorted(missing))}; add these fields, of type int.")

@@ -28,8 +28,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from memkit.checks import check_floats, check_whole, is_number, shown
-from memkit.errors import InputError, nearest
+from memkit.checks import check_choice, check_floats, check_whole, is_number, shown
+from memkit.errors import InputError
 
 MOST_ORDER = 100
 FILTER_SHAPES = ("gaussian", "butterworth", "ideal")
@@ -121,11 +121,7 @@ def check_filter(cutoff_time: float, cutoff_space: float, shape: str) -> None:
     for name, value in (("cutoff_time", cutoff_time), ("cutoff_space", cutoff_space)):
         if not is_number(value) or not value > 0:  # also refuses NaN
             raise InputError(f"{name} is {shown(value)}; give a frequency above 0, at most 0.5 to have an effect.")
-    if shape not in FILTER_SHAPES:
-        raise InputError(
-            f"Unknown filter shape {shown(shape)}; choose one of {', '.join(FILTER_SHAPES)}."
-            f"{nearest(shape, FILTER_SHAPES)}"
-        )
+    check_choice("The filter shape", shape, FILTER_SHAPES)
 
 
 class LowPass(FrequencyFilter):

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, fields
 from types import NoneType
 from typing import Any, Literal, get_args
 
-from memkit.checks import MOST, MOST_FRAMES, check_fields, shown
-from memkit.errors import InputError, nearest
+from memkit.checks import MOST, MOST_FRAMES, check_choice, check_fields, shown
+from memkit.errors import InputError
 
 Role = Literal["seed", "anchor", "degraded", "recovery", "plain"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -102,8 +102,7 @@ class Node:
         for name, value in content.items():
             if isinstance(value, bool) != (name == "dropped") or not isinstance(value, _JSON[name]):
                 raise InputError(f"{name} of a chunk is {shown(value)}; give what `to_dict` gives.")
-        if (role := content.get("role", "plain")) not in ROLES:
-            raise InputError(f"The role of a chunk is {role!r}; give one of {', '.join(ROLES)}.{nearest(role, ROLES)}")
+        check_choice("The role of a chunk", content.get("role", "plain"), ROLES)
         values = {**content, "sigma": float(content.get("sigma", 0.0))}
         return cls(
             **{field.name: values[key] for field in fields(cls) if (key := _KEYS.get(field.name, field.name)) in values}

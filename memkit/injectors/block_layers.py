@@ -73,6 +73,7 @@ class _AttachedLayers(Attached):
     kind = BLOCK_LAYERS
     several = True
     needs_frames = True
+    hooks_inside = True
     owner: BlockLayers
 
     def install(self, model: Model) -> None:

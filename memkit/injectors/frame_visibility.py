@@ -32,7 +32,8 @@ class FrameVisibility:
             velocity = transformer(latents, t, text).sample
 
     With several tables, layers take turns. Where every frame sees every frame, the outputs are those of the model, bit
-    for bit. A KV cache, which takes the keys of all frames at once, is refused; give no recorder to other attachments.
+    for bit. A KV cache, which takes the keys of all frames at once, is refused; give no recorder to other attachments,
+    and compile blocks (``compile_repeated_blocks``), not the whole model, whose graph cannot depend on the tables.
     """
 
     def __init__(self, *visible: Visible) -> None:

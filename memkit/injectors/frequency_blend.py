@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from memkit.backbones.attached import Attached
-from memkit.backbones.base import FREQUENCY_BLEND, TEXT, VIDEO, Carrier, Table
+from memkit.backbones.base import FREQUENCY_BLEND, TEXT, VIDEO, Carrier, Groups, Table
 from memkit.backbones.protocol import Grid, Model
 from memkit.backbones.refusals import refuse_other_tokens
 from memkit.backbones.unwrap import Attachable, transformers_of
@@ -37,7 +37,8 @@ class FrequencyBlend:
         visible: the frames that each frame sees locally, for a number of frames; see `FrameVisibility`.
         low: maps [..., T, H, W] over the grid of patches to its low frequencies, such as `LowPass`.
 
-    What other attachments add, such as memory tokens, is seen by attention to all frames alone.
+    What other attachments add, such as memory tokens, is seen by attention to all frames alone. With torch.compile,
+    compile the blocks (``compile_repeated_blocks``): a whole graph cannot depend on the table.
     """
 
     def __init__(self, visible: Visible, low: Callable[[Tensor], Tensor]) -> None:
@@ -64,13 +65,15 @@ class _AttachedBlend(Attached):
 
     def rotary(self, model: Model, grid: Grid | None, carrier: Carrier) -> Carrier:
         assert grid is not None
-        return carrier.with_state(self.key, grid)
+        groups = groups_of(self.owner.visible(grid.frames), grid.tokens_per_frame)
+        return carrier.with_state(self.key, (grid, groups))
 
 
 class _Local(NamedTuple):
-    """One forward pass: its grid, and the names of the local groups, in the order of their tokens."""
+    """One forward pass: its grid, its local groups, and their names in the order of their tokens."""
 
     grid: Grid
+    groups: Groups
     names: list[str]
 
 
@@ -82,14 +85,13 @@ class _BlendLayer:
 
     def prepare(self, block: nn.Module, hidden: Tensor, temb: object, carrier: Carrier) -> _Local:
         """The grid. Raises `InputError` where the sequence holds other tokens than those of its frames."""
-        grid: Grid = carrier.state(self.key)
+        grid, groups = carrier.state(self.key)
         refuse_other_tokens(FREQUENCY_BLEND, grid.frames, grid.tokens_per_frame, hidden.shape[1], carrier)
-        return _Local(grid, [])
+        return _Local(grid, groups, [])
 
     def extend(self, table: Table, attn: nn.Module, prepared: _Local) -> str:
         """Add each group of frames a second time, with the keys that it sees locally."""
-        grid, names = prepared
-        groups = groups_of(self.owner.visible(grid.frames), grid.tokens_per_frame)
+        _, groups, names = prepared
         q, (k, v), others = table.q[VIDEO], table.kv[VIDEO], (TEXT,) if TEXT in table.q else ()
         for name, span in groups.spans.items():
             table.kv[f"local {name}"] = k[:, span], v[:, span]
@@ -101,7 +103,7 @@ class _BlendLayer:
 
     def finish(self, table: Table, group: str, out: dict[str, Tensor], prepared: _Local) -> None:
         """Blend the two outputs [B,S,H,D]."""
-        grid, names = prepared
+        grid, _, names = prepared
         local = torch.cat([out.pop(name) for name in names], dim=1)
         change = (out[VIDEO] - local).movedim(1, -1).unflatten(-1, (grid.frames, grid.height, grid.width))
         out[VIDEO] = local + self.owner.low(change).flatten(-3).movedim(-1, 1)

@@ -31,14 +31,11 @@ from memkit.pretrained import Pretrained
 class StateSpaceConfig:
     """Sizes of the backbone, by default those of Wan2.1 T2V 1.3B, and which blocks have memory."""
 
-    dim: int = 1536
-    """Width of the backbone's hidden states."""
+    dim: int = 1536  # width of the backbone's hidden states
     blocks: int = 30
-    """Number of transformer blocks of the backbone."""
     every: int = 4
     """Blocks 0, ``every``, 2·``every``, … have memory."""
-    eps: float = 1e-5
-    """Of the layer norm (our reading: that of torch)."""
+    eps: float = 1e-5  # of the layer norm: that of torch, which is our reading
 
     def __post_init__(self) -> None:
         check_fields(self, dim=WIDTHS, blocks=LAYERS, every=LAYERS, eps=(0, 0.01))
@@ -72,6 +69,9 @@ class StateSpaceLayer(nn.Module):
         if not scaled:
             for parameter in self.out_proj.parameters():
                 nn.init.zeros_(parameter)
+
+    def fits(self, state: Tensor, tokens: int, width: int) -> bool:  # whether it is of frames of so many tokens
+        return tuple(state.shape[1:]) == (tokens, width)
 
     def forward(self, x: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What is added to x [B,F,S,D], and the state [B,S,D] after its last frame in fp32, from that ``before``."""

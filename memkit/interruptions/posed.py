@@ -11,9 +11,9 @@ from torch import Tensor
 
 from memkit.cameras.cameras import Cameras
 from memkit.cameras.checks import check_cameras
-from memkit.checks import MOST_FRAMES, check_whole, shown
+from memkit.checks import MOST_FRAMES, check_choice, check_whole
 from memkit.display import with_shapes
-from memkit.errors import InputError, nearest
+from memkit.errors import InputError
 from memkit.interruptions.apply import InterruptedClip, interrupt
 from memkit.interruptions.kinds import KINDS, CameraOff, Interruption, LookAway, Occluder
 from memkit.interruptions.timing import STRIDE, Timing
@@ -69,8 +69,7 @@ def interrupt_still(
     Raises `InputError` for an unknown kind, and for less than one frame.
     """
     check_whole("count", count, 1, STRIDE * MOST_FRAMES)
-    if kind not in (names := [each.NAME for each in KINDS]):
-        raise InputError(f"The kind is {shown(kind)}; choose one of {', '.join(names)}.{nearest(kind, names)}")
+    check_choice("The kind", kind, [each.NAME for each in KINDS])
     cls = next(each for each in KINDS if kind == each.NAME)
     frames = count + _AFTER
     ramp = 0 if cls is CameraOff else min(_RAMP, count // 2)

@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from memkit.errors import InputError, nearest
+from memkit.checks import check_choice
+from memkit.errors import InputError
 from memkit.metrics.quality import Frames, check_videos
 
 Distance = Literal["rmse", "mae", "mse"]
@@ -112,11 +113,7 @@ def _check_states(measured: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tens
 
 
 def _score(generated: Tensor, twin: Tensor, frozen: Tensor, distance: Distance) -> float:
-    if distance not in get_args(Distance):
-        raise InputError(
-            f"There is no distance {distance!r}; use one of {', '.join(get_args(Distance))}."
-            f"{nearest(distance, get_args(Distance))}"
-        )
+    check_choice("distance", distance, get_args(Distance))
     still = _distance(frozen, twin, distance)
     return 1 - _distance(generated, twin, distance) / still if still > 0 else math.nan
 

@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from memkit.errors import InputError, nearest
+from memkit.checks import check_choice
+from memkit.errors import InputError
 from memkit.files.atomic import hash_files
 from memkit.files.tensors import load_exactly, read_state_dict
 
@@ -77,10 +78,7 @@ class Lpips:
     def __init__(
         self, net: Net = "alex", weights: str | os.PathLike[str] | None = None, device: torch.device | str | None = None
     ) -> None:
-        if net not in get_args(Net):
-            raise InputError(
-                f"LPIPS has no network {net!r}; use one of {', '.join(get_args(Net))}.{nearest(net, get_args(Net))}"
-            )
+        check_choice("The network of LPIPS", net, get_args(Net))
         path = _cached(net) if weights is None else Path(weights)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._network = _build(net, read_state_dict(path, WEIGHTS_REMEDY), path).to(self.device)

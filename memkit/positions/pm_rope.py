@@ -21,8 +21,8 @@ from memkit.backbones.base import CAMERA_POSITIONS, Carrier, Positioning
 from memkit.backbones.rotary import rotate
 from memkit.backbones.unwrap import Attachable, transformer_of, transformers_of
 from memkit.cameras.path import SIZE, CameraPath
-from memkit.checks import LAYERS, WIDTHS, check_fields
-from memkit.errors import InputError, nearest
+from memkit.checks import LAYERS, WIDTHS, check_choice, check_fields
+from memkit.errors import InputError
 from memkit.positions.attachment import AttachedCameras, cameras_of
 from memkit.pretrained import Pretrained
 
@@ -50,8 +50,7 @@ class PMRoPEConfig:
         check_fields(self, layers=LAYERS, heads=LAYERS, head_dim=WIDTHS)
         if self.head_dim % 4:
             raise InputError(f"{self}: give a head_dim that divides into blocks of 4.")
-        if self.mode not in MODES:
-            raise InputError(f"mode = {self.mode!r}; choose one of {', '.join(MODES)}.{nearest(self.mode, MODES)}")
+        check_choice("mode", self.mode, MODES)
 
     @classmethod
     def of(cls, transformer: nn.Module, mode: str = "full") -> PMRoPEConfig:

@@ -17,7 +17,7 @@ from memkit.backbones.attached import Attached
 from memkit.backbones.base import TOKEN_POSITIONS, Carrier
 from memkit.backbones.protocol import Grid, Model
 from memkit.backbones.unwrap import Attachable, transformers_of
-from memkit.checks import check_list, check_whole, shown
+from memkit.checks import check_list, check_whole, has_values, shown
 from memkit.errors import InputError
 
 Box = tuple[int, int, int, int]
@@ -90,6 +90,6 @@ class _AttachedPositions(Attached):
             )
         rows = (torch.arange(len(index))[:, None] * index.shape[1] + index).flatten().to(carrier.cos.device)
         assert carrier.sin is not None
-        if not carrier.sin.any():
+        if has_values(carrier.sin) and not carrier.sin.any():
             raise InputError("This call has no rotary tables, so tokens have no positions there to be moved.")
         return carrier._replace(cos=carrier.cos[:, rows], sin=carrier.sin[:, rows])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from memkit.errors import InputError, nearest
+from memkit.checks import check_choice
+from memkit.errors import InputError
 from memkit.probes.evolve import Evolve
 from memkit.probes.law import Law
 from memkit.probes.occlusion import Occlusion
@@ -22,8 +23,7 @@ def make_probe(name: str, **knobs: Any) -> Probe[Any]:
 
     Raises `InputError` for an unknown name or knob, and knobs that do not fit each other.
     """
-    if name not in PROBES:
-        raise InputError(f"There is no probe {name!r}; choose of {', '.join(PROBES)}.{nearest(name, PROBES)}")
+    check_choice("The probe", name, PROBES)
     kind = PROBES[name]
     known = kind.knobs_class.__dataclass_fields__
     if unknown := sorted(knobs.keys() - known):

@@ -16,8 +16,8 @@ from memkit.probes.patterns import TEXT_DIM, codebook, fixed_patterns, looking, 
 from memkit.probes.probe import Probe, ProbeKnobs, Range, Split
 
 EASED, EASED_STEPS = 0.7, 400
-"""Share of the samples of training whose first reference clip begins as the chunk does, and the number of batches until
-none does: without it, an encoder of clips for a frozen model learns nothing for a thousand steps."""
+"""Share of the samples whose first reference clip begins as the chunk does when the training of a base begins, and the
+number of batches until none does: so the base learns first to copy, then to infer the law from any beginning."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class LawKnobs(ProbeKnobs):
     so that it shows each state once."""
     clips: int = 1
     """Reference clips."""
-    starts: int | None = None
-    """From how many states a reference clip may begin: from one, its second frame tells the law; from several, only the
-    difference of two frames does. By default from all."""
+    aligned: float = 1.0
+    """Share of the samples whose first reference clip begins in the state from which the chunk is to go on, so that the
+    clip shows what follows. All other clips begin in any state, and show the law alone."""
     looks: int = 8
     """Looks in each sample's codebook, of which a name has one."""
     queries: int = 2
@@ -43,23 +43,24 @@ class LawKnobs(ProbeKnobs):
             raise InputError(f"{self}: states must be a prime number from 3 on, so that each law shows them all.")
         if not 1 <= self.queries < self.states or self.clips < 1 or self.looks < 2:
             raise InputError(f"{self}: give 1 to states − 1 queries, 1 clip and 2 looks or more.")
-        if self.starts is not None and not 1 <= self.starts <= self.states:
-            raise InputError(f"{self}: give 1 to {self.states} starts.")
+        if not 0 <= self.aligned <= 1:
+            raise InputError(f"{self}: aligned is a share from 0 to 1.")
 
 
 class Law(Probe[LawKnobs]):
     """A name stands for a law, by how many states each frame goes on, and for a look, a picture that stays.
 
     Names are random embeddings, new in each sample, so what they stand for can be learned from the reference clips
-    alone, which begin at states of their own. The chunk's first frame is given and shows the state from which it is to
-    go on, without the look. Over a clip each state occurs once, so its mean over time is the same for all laws and
-    tells the look, and what changes from frame to frame tells the law: the slow and the fast part of a clip.
+    alone. The chunk's first frame is given and shows the state from which it is to go on, without the look. Over a clip
+    each state occurs once, so its mean over time is the same for all laws and tells the look, and what changes from
+    frame to frame tells the law: the slow and the fast part of a clip.
     """
 
     name = "law"
     default_ranges = {"clips": Range((1, 2, 3), (1, 2, 3, 5))}
     knobs_class = LawKnobs
     pretrain_steps = 1200
+    steps = 1600
 
     @property
     def chance(self) -> float:
@@ -79,30 +80,25 @@ class Law(Probe[LawKnobs]):
         return fixed_patterns(self.knobs.states, self.knobs.size)
 
     def batches(self, split: Split, seed: int, size: int) -> Iterator[ProbeBatch]:
-        """Batches as of any probe; in training, the target itself is among the clips at first.
-
-        More precisely, in a share of the samples that falls from `EASED` to 0 over the first `EASED_STEPS` batches, the
-        first reference clip begins at the state of the given frame. What is to follow can be copied there.
-        """
+        """Batches as of any probe; in those of a base, the share of aligned clips falls from `EASED` to 0."""
         generator = self.generator(split, seed)
         for step in itertools.count():
-            if split == "test":
-                yield self.sample(generator, size)
-            else:
-                yield self._drawn(generator).sample(generator, size, EASED * max(0.0, 1 - step / EASED_STEPS))
+            probe = self if split == "test" else self._drawn(generator)
+            aligned = EASED * max(0.0, 1 - step / EASED_STEPS) if split == "pretrain" else self.knobs.aligned
+            yield probe.sample(generator, size, aligned)
 
-    def sample(self, generator: torch.Generator, batch: int, eased: float = 0.0) -> ProbeBatch:
-        """``batch`` new samples; in a share ``eased`` of them, the first clip begins as the chunk does."""
+    def sample(self, generator: torch.Generator, batch: int, aligned: float | None = None) -> ProbeBatch:
+        """``batch`` new samples; ``aligned`` replaces the knob of that name."""
         knobs, count = self.knobs, self.knobs.states
         looks = codebook(generator, batch, knobs.looks, knobs.size, self.states)
         law = torch.randint(1, count, (batch, 1), generator=generator)
         look = torch.randint(knobs.looks, (batch, 1), generator=generator)
         picture = pick(looks, look)
-        starts = torch.randint(knobs.starts or count, (batch, knobs.clips, 1), generator=generator)
+        starts = torch.randint(count, (batch, knobs.clips, 1), generator=generator)
         clips = [self._run(each, law, count) + picture for each in starts.unbind(1)]
         start = torch.randint(count, (batch, 1), generator=generator)
-        if eased:
-            first = torch.rand(batch, 1, generator=generator) < eased
+        if share := knobs.aligned if aligned is None else aligned:
+            first = torch.rand(batch, 1, generator=generator) < share
             clips[0] = self._run(torch.where(first, start, starts[:, 0]), law, count) + picture
         run, states = self._run(start, law, self.frames), (start + law * torch.arange(self.frames)) % count
         asked = range(1, self.frames)

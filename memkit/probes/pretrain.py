@@ -79,3 +79,8 @@ def _content(probe: Probe[Any], settings: ProbeSettings) -> dict[str, Any]:
 def base_steps(probe: Probe[Any], settings: ProbeSettings) -> int:
     """Training steps of the base."""
     return probe.pretrain_steps if settings.pretrain_steps is None else settings.pretrain_steps
+
+
+def mechanism_steps(probe: Probe[Any], settings: ProbeSettings) -> int:
+    """Training steps of each mechanism."""
+    return probe.steps if settings.steps is None else settings.steps

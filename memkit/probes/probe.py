@@ -64,6 +64,9 @@ class Probe(ABC, Generic[Knobs]):
     pretrain_steps: ClassVar[int] = 400
     """Training steps after which a model with everything in its sequence is right, with the default knobs."""
 
+    steps: ClassVar[int] = 800
+    """Training steps of each mechanism from there, the same for all."""
+
     default_ranges: ClassVar[Ranges] = NO_RANGES
     """The ranges of those knobs that `make_probe` does not fix."""
 

@@ -20,7 +20,7 @@ from memkit.display import described, html_table
 from memkit.metrics.bootstrap import bootstrap
 from memkit.probes.batch import ProbeBatch
 from memkit.probes.mechanisms.base import Mechanism
-from memkit.probes.pretrain import base_steps, pretrained
+from memkit.probes.pretrain import base_steps, mechanism_steps, pretrained
 from memkit.probes.probe import Probe
 from memkit.probes.settings import ProbeSettings
 from memkit.probes.training import predict, train
@@ -110,7 +110,7 @@ def run_probe(
     device: torch.device | str = "cpu",
     progress: bool = False,
 ) -> ProbeResult:
-    """Train a mechanism on a probe from its pretrained base, for ``settings.steps`` steps, and measure it.
+    """Train a mechanism on a probe from its pretrained base, and measure it.
 
     Args:
         build: the class of the mechanism, or what else creates one from a transformer and a probe.
@@ -130,7 +130,7 @@ def run_probe(
         mechanism.take_cameras(encoder)
         mechanism.to(device)
         batches, shown = probe.batches("train", seed, settings.batch), f"{probe.name}: {title}" if progress else ""
-        train(transformer, mechanism, batches, settings, settings.steps, seed, shown)
+        train(transformer, mechanism, batches, settings, mechanism_steps(probe, settings), seed, shown)
         mechanism.eval()
         test = _Test(transformer, mechanism, probe, seed, settings.samples)
         right, conditions = test.correct(test.batch), test.conditions()
@@ -166,7 +166,11 @@ def run_settings(build: Callable[..., Mechanism], probe: Probe[Any], settings: P
         "knobs": asdict(probe.knobs),
         "ranges": {name: each.train for name, each in probe.ranges.items()},
         "options": dict(getattr(build, "keywords", {})),
-        "settings": {**asdict(settings), "pretrain_steps": base_steps(probe, settings)},
+        "settings": {
+            **asdict(settings),
+            "pretrain_steps": base_steps(probe, settings),
+            "steps": mechanism_steps(probe, settings),
+        },
     }
     return json.loads(json.dumps(fields, default=repr))  # options may be objects, such as the parts of a cache
 

@@ -23,8 +23,8 @@ class ProbeSettings:
     head_dim: int = 24
     pretrain_steps: int | None = None
     """Steps of the base, which sees everything in its sequence; by default those of the probe."""
-    steps: int = 800
-    """Steps of each mechanism, from the base."""
+    steps: int | None = None
+    """Steps of each mechanism, from the base; by default those of the probe."""
     batch: int = 32
     lr: float = 2e-3
     warmup: int = 50
@@ -39,7 +39,10 @@ class ProbeSettings:
     def __post_init__(self) -> None:
         if not (0 < self.lr < math.inf and 0 < self.shift < math.inf and self.warmup >= 0):
             raise InputError(f"{self}: lr and shift are positive and finite, and warmup 0 or more.")
-        if min(self.pretrain_steps or 0, self.steps) < 0 or min(self.batch, self.samples, self.blocks, self.heads) < 1:
+        if (
+            min(self.pretrain_steps or 0, self.steps or 0) < 0
+            or min(self.batch, self.samples, self.blocks, self.heads) < 1
+        ):
             raise InputError(f"{self}: steps are 0 or more, and batch, samples, blocks and heads 1 or more.")
 
     def model(self, seed: int) -> WanTransformer3DModel:

@@ -35,10 +35,8 @@ class LiftRule:
 class LatentMap(NamedTuple):
     """What cameras see of latent cells in space."""
 
-    latents: Float[Tensor, "channels frames height width"]
-    """0 where there is none."""
-    mask: Bool[Tensor, "frames height width"]
-    """Where a cell is seen."""
+    latents: Float[Tensor, "channels frames height width"]  # 0 where there is none
+    mask: Bool[Tensor, "frames height width"]  # where a cell is seen
 
     __repr__ = with_shapes
 
@@ -53,11 +51,9 @@ class LatentMap(NamedTuple):
 class LiftedCells(NamedTuple):
     """Cells of all frames so far; none is merged or replaced."""
 
-    points: Float[Tensor, "cells 3"]
-    """In float64."""
+    points: Float[Tensor, "cells 3"]  # in float64
     values: Float[Tensor, "cells channels"]
-    frames: Int[Tensor, " cells"]
-    """The frame that each is from."""
+    frames: Int[Tensor, " cells"]  # that each is from
 
     __repr__ = with_shapes
 

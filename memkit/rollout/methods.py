@@ -23,8 +23,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from memkit.cameras.cameras import Cameras
-from memkit.checks import check_scale
-from memkit.errors import InputError, nearest
+from memkit.checks import check_choice, check_scale
+from memkit.errors import InputError
 from memkit.injectors.attention_recorder import AttentionRecorder
 from memkit.injectors.frame_context.context import FrameContext
 from memkit.injectors.query_layers.chunk import QueryChunk
@@ -175,8 +175,7 @@ class RetrievedContext(InSequence):
     ) -> None:
         super().__init__(context, frames)
         for name, value, choices in (("rule", rule, RULES), ("select", select, SELECTIONS)):
-            if value not in choices:
-                raise InputError(f"{name} is {value!r}; choose one of {', '.join(choices)}.{nearest(value, choices)}")
+            check_choice(name, value, choices)
         self.rule: Literal["sector", "points", "rays"] = rule
         self.select: Literal["top", "non_adjacent", "cover"] = select
 

@@ -20,14 +20,19 @@ from memkit.display import changed_fields, counted, described
 from memkit.injectors.kv_cache.cache import frame_bytes
 from memkit.injectors.kv_cache.parts import CacheParts
 from memkit.injectors.kv_cache.places import OnCPU, OnDevice
+from memkit.injectors.kv_cache.query_statistics import QueryStatistics
 from memkit.injectors.kv_cache.reindex import Consecutive, RetrievedAtZero, SinkBeforeWindow
 from memkit.injectors.kv_cache.scores.ages import Recent, Sink
 from memkit.injectors.kv_cache.scores.attention import AttentionReceived
+from memkit.injectors.kv_cache.scores.future import FutureAttention
 from memkit.injectors.kv_cache.scores.latents import Embed, LatentSimilarity, pooled_latents
 from memkit.injectors.kv_cache.scores.poses import PoseNearness
 from memkit.injectors.kv_cache.scores.prompt import PromptMatch
+from memkit.injectors.kv_cache.select import PooledQuery
+from memkit.injectors.kv_cache.storage.base import Storage
+from memkit.injectors.kv_cache.storage.nvfp4 import NVFP4
 from memkit.injectors.kv_cache.storage.pooled import Pooled
-from memkit.injectors.kv_cache.storage.pruned import Pruned
+from memkit.injectors.kv_cache.storage.pruned_chunks import PrunedChunks
 from memkit.injectors.kv_cache.summary import EMASummary
 from memkit.streaming.budget import latent_size
 from memkit.streaming.config import StreamConfig
@@ -104,15 +109,16 @@ def worldkv(
     cpu_bytes: int,
     sink: int = 3,
     config: StreamConfig = self_forcing(),  # noqa: B008  # frozen
+    storage: Storage = PrunedChunks(),  # noqa: B008  # frozen
 ) -> StreamMemory:
-    """WorldKV: the newest 6 frames, and 18 retrieved by pose in chunks of 3 from memory of the CPU, which holds two
-    thirds of the bytes of a frame.
+    """WorldKV: the newest 6 frames, and 18 retrieved by pose in chunks of 3 from memory of the CPU, which holds a chunk
+    in the bytes of two frames: the first whole, and the half of the tokens of the others that is least like it.
 
-    The sink, that frames are pruned when they leave the device, and each by itself (see `Pruned`), and the mean of the
-    distances of a chunk instead of the distance of its mean pose, are our reading.
+    The sink, that frames are pruned when they leave the device, and the mean of the distances of a chunk instead of the
+    distance of its mean pose, are our reading. ``Pruned(2 / 3)`` as ``storage`` prunes each frame by itself.
     """
     read = ReadBest(PoseNearness(cameras), 18, sink=sink, newest=6, unit=3)
-    parts = CacheParts(spill=(OnCPU(cpu_bytes, Pruned(2 / 3)),))
+    parts = CacheParts(spill=(OnCPU(cpu_bytes, storage),))
     return StreamMemory(replace(config, window=None, sink=sink), read, parts, sink + 6)
 
 
@@ -127,13 +133,16 @@ def longlive_rag(cpu_bytes: int, embed: Embed = pooled_latents) -> StreamMemory:
     return StreamMemory(replace(self_forcing(), window=None, sink=1), read, parts, 4)
 
 
-def memflow(sink: int = 3, bank: int = 3, local: int = 3) -> StreamMemory:
+def memflow(sink: int = 3, bank: int = 3, local: int = 3, per_query: int | None = None) -> StreamMemory:
     """MemFlow: a bank of 3 frames whose keys match the prompt best. Frames compete for it when they leave the window of
-    ``local`` frames; MemFlow adds one frame of 3 chunks. Sink, window, and this competition are our reading, and its
-    choice of 3 chunks per query is not here."""
+    ``local`` frames; MemFlow adds one frame of 3 chunks. Sink, window, and this competition are our reading.
+
+    With ``per_query`` = 3, each layer attends to the 3 of these frames that fit its queries best, as MemFlow does; that
+    they are chosen among all of them is our reading, and why it is not the default."""
     config = replace(self_forcing(), window=None, sink=sink)
     keep = Sink(sink) + Recent(max(0, local - config.chunk)) + PromptMatch()
-    return StreamMemory(config, read_everything, CacheParts(keep=keep), sink + bank + local)
+    select = None if per_query is None else PooledQuery(per_query)
+    return StreamMemory(config, read_everything, CacheParts(keep=keep, select=select), sink + bank + local)
 
 
 def deep_forcing(sink: int = 10) -> StreamMemory:
@@ -142,6 +151,24 @@ def deep_forcing(sink: int = 10) -> StreamMemory:
     config = replace(self_forcing(), window=None, sink=sink)
     parts = CacheParts(keep=AttentionReceived(0.5), rotated=False, reindex=SinkBeforeWindow(sink))
     return StreamMemory(config, read_everything, parts, 21 - config.chunk)
+
+
+def triattention(statistics: QueryStatistics, sink: int = 3, frames: int = 6) -> StreamMemory:
+    """TriAttention (arXiv 2604.04921): half of the 12 frames of a window: a sink of 3, the last chunk, and those of
+    which later queries can be expected to attend to most, by ``statistics`` of the model.
+
+    It keeps tokens per head and chooses every 10 frames; that these are frames, chosen at every chunk, and that 6
+    frames are beside the chunk, is our reading."""
+    config = replace(self_forcing(), window=None, sink=sink)
+    parts = CacheParts(keep=Sink(sink) + FutureAttention(statistics), rotated=False)
+    return StreamMemory(config, read_everything, parts, frames)
+
+
+def longlive2(sink: int = 8) -> StreamMemory:
+    """LongLive-2.0 (arXiv 2605.18739): chunks of 8 frames, a window of 32 with a sink of 8, in NVFP4. That the window
+    has the chunk in it is our reading. Its sinks and rotary offsets of shots are not here."""
+    config = replace(self_forcing(), chunk=8, window=None, sink=sink)
+    return StreamMemory(config, read_local(32, sink), CacheParts(storage=NVFP4()), 24)
 
 
 def relic_like(older_bytes: int, recent: int = 6, by: int = 4) -> StreamMemory:
@@ -160,5 +187,7 @@ MEMORY_PRESETS = {
     "longlive-rag": longlive_rag,
     "memflow": memflow,
     "deep-forcing": deep_forcing,
+    "triattention": triattention,
+    "longlive-2": longlive2,
     "relic-like": relic_like,
 }

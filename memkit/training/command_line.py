@@ -15,7 +15,8 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import tyro
 from safetensors import SafetensorError
 
-from memkit.errors import InputError, MemkitError, nearest
+from memkit.checks import check_choice
+from memkit.errors import MemkitError
 from memkit.training.settings import DataSettings, RunSettings, SampleSettings, TrainSettings
 from memkit.training.smoke import NOTICE, smaller, smaller_settings
 
@@ -48,9 +49,7 @@ def parse_with(
     first.add_argument("--preset", default="tiny")
     first.add_argument("--smoke", action="store_true")
     known, rest = first.parse_known_args(list(sys.argv[1:] if arguments is None else arguments))
-    if known.preset not in presets:
-        names = ", ".join(presets)
-        raise InputError(f"There is no preset {known.preset!r}; choose one of {names}.{nearest(known.preset, presets)}")
+    check_choice("--preset", known.preset, presets)
     config, program = presets[known.preset](), _program(command)
     text = f"--preset {{{','.join(presets)}}} gives the defaults below (now those of {known.preset}); "
     text += "--smoke, the smallest sizes.\n\n"

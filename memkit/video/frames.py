@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import av
 import torch
@@ -23,9 +23,9 @@ from jaxtyping import Float, Float64, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from memkit.checks import MOST_FRAMES, check_finite, check_room, check_whole
+from memkit.checks import MOST_FRAMES, check_choice, check_finite, check_room, check_whole
 from memkit.display import with_shapes
-from memkit.errors import InputError, MediaError, nearest
+from memkit.errors import InputError, MediaError
 from memkit.files.atomic import atomic_write
 from memkit.video.checks import MOST_SIDE, check_frames, check_rate
 from memkit.video.player import video_html
@@ -178,7 +178,7 @@ def resize(
     ``"crop"`` scales to cover and keeps the middle; ``"fit"`` scales to fit inside and adds black bars; ``"stretch"``
     changes the aspect ratio.
     """
-    _check_rule("resize", rule, Resize)
+    check_choice("resize", rule, get_args(Resize))
     check_frames("frames", frames)
     check_whole("height", height, 1, MOST_SIDE, "pixels")
     check_whole("width", width, 1, MOST_SIDE, "pixels")
@@ -205,16 +205,8 @@ def _check(fps: float, num_frames: int, cut: str, pad: str) -> None:
     """Raise `InputError` unless these say which frames of a clip to take, and how many."""
     check_rate("fps", fps)
     check_whole("num_frames", num_frames, 1, MOST_FRAMES)
-    _check_rule("cut", cut, Cut)
-    _check_rule("pad", pad, Pad)
-
-
-def _check_rule(name: str, value: str, rules: Any) -> None:
-    if value not in get_args(rules):
-        raise InputError(
-            f"There is no rule {name}={value!r}; use one of {', '.join(get_args(rules))}."
-            f"{nearest(value, get_args(rules))}"
-        )
+    check_choice("cut", cut, get_args(Cut))
+    check_choice("pad", pad, get_args(Pad))
 
 
 def _interval(times: Sequence[float], rate: float | None) -> float:

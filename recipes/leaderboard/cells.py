@@ -13,6 +13,7 @@ from memkit.injectors.kv_cache import CacheParts, Integers, KeyDifference
 from memkit.probes import MECHANISMS, Mechanism, Probe, ProbeResult, make_probe
 from memkit.probes.mechanisms import (
     CachedKeys,
+    CarriedState,
     EncodedClips,
     FramesInView,
     FramesOfSurfels,
@@ -48,6 +49,7 @@ VARIANTS: dict[str, Callable[..., Mechanism]] = {
         CachedKeys, cameras="off", at_once=1, share=0.5, parts=CacheParts(keep=KeyDifference())
     ),
     "kv cache, pm-rope full": partial(CachedKeys, cameras="full"),
+    "state space, matrix": partial(CarriedState, matrix=True),
     "encoder, low bands": partial(EncodedClips, bands="low"),
     "encoder, high bands": partial(EncodedClips, bands="high"),
     "encoder, no filters": partial(EncodedClips, bands="whole"),
@@ -119,7 +121,7 @@ WITH_DEPTH: tuple[Cell, ...] = tuple(
 """Cells of mechanisms that take the depth of the past, which the probe gives with a knob; no claim needs them all."""
 
 FURTHER: tuple[Cell, ...] = (
-    *(Cell(probe, "routed") for probe in ("recall", "occlusion")),
+    *(Cell(probe, name) for probe in ("recall", "occlusion") for name in ("routed", "state space, matrix")),
     *(Cell(probe, name) for probe in ("evolve", "switch") for name in ("kv cache, int8", "kv cache, half by keys")),
 )
 """Cells of memories of which the three papers claim nothing."""

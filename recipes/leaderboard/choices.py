@@ -11,6 +11,7 @@ from diffusers import WanTransformer3DModel
 
 from memkit.encoders import FrequencyEncoderConfig
 from memkit.injectors import frame_bytes
+from memkit.injectors.delta_memory import DeltaMemory, DeltaMemoryConfig
 from memkit.injectors.kv_cache import Exact, Integers, Storage
 from memkit.injectors.state_space import StateSpaceConfig, StateSpaceMemory
 from memkit.retrievers import SurfelRule
@@ -80,6 +81,12 @@ def _state() -> int:
     _, down, across = _model().config.patch_size
     with torch.device("meta"):
         return StateSpaceMemory(StateSpaceConfig.of(_model())).state_bytes(HEIGHT // down, WIDTH // across)
+
+
+def _matrices() -> int:
+    _, down, across = _model().config.patch_size
+    with torch.device("meta"):
+        return DeltaMemory(DeltaMemoryConfig.of(_model())).state_bytes(HEIGHT // down, WIDTH // across)
 
 
 CHOICES = (
@@ -183,6 +190,14 @@ CHOICES = (
         "the memory, and the model with it",
         _state,
         "state space",
+        constant=True,
+    ),
+    Choice(
+        "`DeltaMemory` ([state space](state-space.md))",
+        "the same, and what was seen is to be corrected; the state does not grow with the size of a frame",
+        "the memory, and the model with it",
+        _matrices,
+        None,
         constant=True,
     ),
 )

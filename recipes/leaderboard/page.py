@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ INTRODUCTION = """# Leaderboard
 Every mechanism of memkit on every [memory probe](probes.md), with the same budget, and what the figures say about the
 claims of three papers. `python -m recipes.leaderboard` measures what has no row yet in
 [leaderboard.json](leaderboard.json), and writes this page and its plots from the rows. Models have {size} parameters,
-and tasks are made for memory: figures say what a mechanism learns from a base that can retrieve, within {steps} steps
+and tasks are made for memory: figures say what a mechanism learns from a base that can retrieve, within {steps}
 of {batch} clips, and nothing about the quality of videos.
 
 `memkit probe my_module:MyMethod --leaderboard docs/leaderboard.json` runs a mechanism of your own and places it in the
@@ -87,7 +88,7 @@ def page_text(rows: Sequence[ProbeResult]) -> str:
     settings, probes = rows[0].settings, _probes(rows)
     chances = ", ".join(f"{probe} {default_rows(rows, probe)[0].chance:.3g}" for probe in probes)
     parts = [
-        INTRODUCTION.format(size="0.53 M", **{name: settings[name] for name in ("steps", "batch")}),
+        INTRODUCTION.format(size="0.53 M", steps=_steps(rows), batch=settings["batch"]),
         _state(rows),
         TABLE,
         accuracy_table(rows, [name for name in MECHANISMS if _has(rows, name)]),
@@ -100,6 +101,14 @@ def page_text(rows: Sequence[ProbeResult]) -> str:
         claim_table(rows, CLAIMS),
     ]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def _steps(rows: Sequence[ProbeResult]) -> str:
+    """The number of training steps, and those of the probes that have another: "800 steps (law: 1600)"."""
+    by_probe = {row.probe: row.steps for row in rows}
+    usual = Counter(by_probe.values()).most_common(1)[0][0]
+    others = ", ".join(f"{probe}: {steps}" for probe, steps in by_probe.items() if steps != usual)
+    return f"{usual} steps ({others})" if others else f"{usual} steps"
 
 
 def default_rows(rows: Sequence[ProbeResult], probe: str) -> list[ProbeResult]:

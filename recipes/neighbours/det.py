@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import gelu
 
-from memkit.injectors import BlockLayer, BlockLayers
+from memkit.flow import add_noise
+from memkit.injectors import BlockLayers, TemporalLayer
+from memkit.training.tracking import match_tracks, motion_loss
 from recipes.neighbours.neighbour import Method, Neighbour
 from recipes.neighbours.video import Latents, Video
 
 
-class TemporalLayer(BlockLayer):
-    """Two convolutions over time, of the input of the self-attention; the result is added to its output."""
-
-    def __init__(self, width: int, hidden: int, kernel: int, random: float) -> None:
-        super().__init__()
-        self.down = nn.Conv1d(width, hidden, kernel, padding="same")
-        self.up = nn.Conv1d(hidden, width, kernel, padding="same")
-        for parameter, std in zip(self.up.parameters(), (random, 0.0), strict=True):
-            nn.init.normal_(parameter, std=std)
-
-    def leave(self, hidden: Tensor, out: Tensor, context: None) -> Tensor:
-        x = hidden.permute(0, 2, 3, 1).flatten(0, 1)
-        return out + self.up(gelu(self.down(x))).unflatten(0, (len(out), -1)).permute(0, 3, 1, 2)
-
-
 @dataclass(frozen=True)
 class DeT(Method):
-    """DeT: the layers; they are tuned for 500 steps on the video whose motion is kept."""
+    """DeT: the layers, tuned on the video whose motion is kept: one that plain sampling has made."""
 
     blocks: int = 3
     """The first blocks, which have layers; 15 of 42 in the paper."""
@@ -38,7 +23,10 @@ class DeT(Method):
     kernel: int = 3
     """In latent frames."""
     random: float = 0.0
-    """Standard deviation of the last weights, which are tuned; at 0 the layers change nothing."""
+    """Standard deviation of the last weights before they are tuned; at 0 the layers change nothing."""
+    tuned: int = 0
+    """Number of steps of tuning; 500 in the paper."""
+    lr: float = 1e-5
 
     about = Neighbour(
         title="DeT",
@@ -47,14 +35,26 @@ class DeT(Method):
         timesteps="the same for all frames",
         positions="as in the model",
         frequencies="a learned temporal filter",
-        trained="the convolutions, on the source video; here their last weights are `random`",
-        readings=("there is no tracking loss", "`blocks`: the same share of the model as in CogVideoX-5B"),
+        trained="the convolutions, on the source video; here for `tuned` steps, from last weights that are `random`",
+        readings=("the most similar cells replace tracks", "`blocks`: the same share of the model as in CogVideoX-5B"),
     )
 
     def sample(self, video: Video) -> Latents:
         """Plain sampling with the layers attached."""
         torch.manual_seed(video.seed)
-        count = min(self.blocks, video.sizes.layers)
-        layers = {i: TemporalLayer(video.sizes.width, self.hidden, self.kernel, self.random) for i in range(count)}
-        with BlockLayers(layers).to(video.backbone.device).attach(video.backbone):
+        source, sizes, sampler = video.plain(), video.sizes, replace(video.sampler, negative=None)
+        numbers, tracks = range(min(self.blocks, sizes.layers)), match_tracks(source)
+        layers = BlockLayers({i: TemporalLayer(sizes.width, self.hidden, self.kernel) for i in numbers})
+        for layer in layers.to(source.device).layers.values():
+            torch.nn.init.normal_(layer.get_parameter("up.weight"), std=self.random)
+        optimizer = torch.optim.AdamW(layers.parameters(), self.lr)
+        with layers.attach(video.backbone):
+            for _ in range(self.tuned):
+                level, noise = torch.randint(sampler.steps, (1,)), torch.randn_like(source)
+                sigma = sampler.sigmas[level].to(source.device)
+                with torch.enable_grad():
+                    velocity = sampler.velocity(add_noise(source, noise, sigma), level.expand(source.shape[2]))
+                    motion_loss(velocity, source, noise, sigma, tracks).backward(inputs=list(layers.parameters()))
+                optimizer.step()
+                optimizer.zero_grad()
             return video.plain()

@@ -77,6 +77,10 @@ PARTS = {
     "memkit/injectors/frequency_blend.py": "low frequencies of attention to all frames, high ones of a window",
     "memkit/injectors/block_layers.py": "additional small layers around the self-attention of some blocks",
     "memkit/injectors/reference_attention.py": "cross-attention to features of reference frames",
+    "memkit/injectors/temporal_layer.py": "convolutions over time beside the self-attention",
+    "memkit/injectors/control_branch/branch.py": "blocks that read control latents beside those of a model (VACE)",
+    "memkit/injectors/text_regions.py": "a separate prompt for each region of the frames",
+    "memkit/training/tracking.py": "the loss along tracks, and tracks between similar cells",
     "memkit/positions/token_positions.py": "gives tokens the positions of other tokens of their frame",
     "memkit/encoders/global_tokens.py": "tokens that summarise the whole noisy video, computed at each step",
 }

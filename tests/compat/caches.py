@@ -131,7 +131,13 @@ STATES = Refused(
     "Recurrent memory advances its state in each of its blocks, and a cache skips blocks: call "
     "`transformer.disable_cache()`.",
 )
+HINTS = Refused(
+    "needs every block to run",
+    "They add to what each block passes on, which would be lost in a block that a cache skips: call "
+    "`transformer.disable_cache()`.",
+)
 WHOLE = {"query_layers": QUERY_LAYERS, "state_space": STATES}
+FURTHER = {"matrix_state": STATES, "control_branch": HINTS, "echo_memory": HINTS}
 PASSES = Refused(
     "does not tell the passes of guidance apart",
     "The cache counts calls, and guided memory is visible to only one of the guidance passes: another pass would "
@@ -155,7 +161,7 @@ CACHES = {
         "FirstBlockCache",
         lambda now: FirstBlockCacheConfig(threshold=1e9),
         added(lambda step: step > 0, first_runs=True),
-        refused=WHOLE,
+        refused={**WHOLE, **FURTHER},
     ),
     "mag": Cache(
         "MagCache",

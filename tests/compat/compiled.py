@@ -18,11 +18,13 @@ from torch import Tensor
 
 from memkit.errors import MemkitError
 from tests.compat.declared import Refused
-from tests.helpers.attachables import ATTACHABLES, call
+from tests.helpers.attachables import ATTACHABLES, EVERYTHING, call
 from tests.helpers.random_wan import random_transformer
 
 LAYERS = {"num_layers": 1}
 ATOL = 1e-5
+INSIDE = ("block_layers", "text_regions")
+"""What has hooks inside of the blocks, at which torch.compile does not look: one on each kind of attention."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,11 @@ COMPILED = {
 
 def measured(row: str, name: str, warm: bool) -> float | str:
     """Compiled and run before it is attached (``warm``), or after."""
-    model, one = random_transformer(**LAYERS), ATTACHABLES[name](**LAYERS)
+    model, one = random_transformer(**LAYERS), EVERYTHING[name](**LAYERS)
     own = call(model)
     with one.thing.attach(model) as attached:
         want = one.forward(model, attached)
-    one = ATTACHABLES[name](**LAYERS)
+    one = EVERYTHING[name](**LAYERS)
     differences: list[Tensor] = []
     called = COMPILED[row].compile(model) if warm else model
     if warm:
@@ -79,4 +81,5 @@ if __name__ == "__main__":
     with torch.no_grad():
         cells = [(name, warm) for name in ATTACHABLES for warm in (True, False)]
         found = {f"{name}-{'compiled' if warm else 'attached'}_first": (name, warm) for name, warm in cells}
-        print(json.dumps({row: {cell: measured(row, *how) for cell, how in found.items()} for row in COMPILED}))
+        rows = {row: {cell: measured(row, *how) for cell, how in found.items()} for row in COMPILED}
+        print(json.dumps({**rows, "inside": {name: measured("repeated_blocks", name, False) for name in INSIDE}}))

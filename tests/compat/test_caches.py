@@ -7,6 +7,7 @@ are replaced by the rule of the cache; before, while and after it is attached, w
 from __future__ import annotations
 
 import functools
+import itertools
 from contextlib import nullcontext
 from typing import Any
 
@@ -20,7 +21,7 @@ from memkit.errors import MemkitError
 from memkit.injectors import AttentionRecorder, KVCache, SelfAttentionConcat, frame_bytes
 from memkit.memory import Memory
 from tests.compat.caches import CACHES, STEPS, Denoising
-from tests.helpers.attachables import ATTACHABLES, Attachable, call, seeded
+from tests.helpers.attachables import ATTACHABLES, EVERYTHING, FURTHER, Attachable, call, seeded
 from tests.helpers.random_wan import random_transformer
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
@@ -58,7 +59,7 @@ def reference(cache: str, passes: tuple[str, ...], name: str | None = None) -> T
     CACHES[cache].reference(model, now)
     if name is None:
         return denoise(model, now, passes)
-    one = ATTACHABLES[name]()
+    one = EVERYTHING[name]()
     with one.thing.attach(model) as attached:
         return denoise(model, now, passes, one, attached)
 
@@ -73,11 +74,15 @@ def test_the_references_are_the_caches(cache: str) -> None:
     assert torch.equal(got, every) == (cache == "text_kv")
 
 
-@pytest.mark.parametrize("first", ["cache_first", "attached_first"])
-@pytest.mark.parametrize("name", ATTACHABLES)
-@pytest.mark.parametrize("cache", CACHES)
+CELLS = [
+    *itertools.product(CACHES, ATTACHABLES, ("cache_first", "attached_first")),
+    *(("first_block", name, "cache_first") for name in FURTHER),
+]
+
+
+@pytest.mark.parametrize(("cache", "name", "first"), CELLS)
 def test_cell(cache: str, name: str, first: str) -> None:
-    row, model, one, now = CACHES[cache], random_transformer(), ATTACHABLES[name](), Denoising()
+    row, model, one, now = CACHES[cache], random_transformer(), EVERYTHING[name](), Denoising()
     passes = ("cond", "uncond") if name == "guided_memory" else ("cond",)
     if first == "cache_first":
         model.enable_cache(row.config(now))

@@ -19,6 +19,7 @@ def test_cells() -> None:
     run = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment)
     assert run.returncode == 0, run.stderr[-3000:]
     found = json.loads(run.stdout.splitlines()[-1])
+    assert not wrong_cells(found.pop("inside"), {}, ATOL)
     assert set(found) == set(COMPILED)
     for row, cells in found.items():
         assert len(cells) == 2 * len(ATTACHABLES) and not wrong_cells(cells, COMPILED[row].refused, ATOL), row

@@ -20,7 +20,7 @@ from memkit.errors import MemkitError
 from tests.compat.declared import Feature, unchanged
 from tests.compat.execution import EXECUTION
 from tests.compat.weights import LORA, OFFLOADING, WEIGHTS
-from tests.helpers.attachables import ATTACHABLES, Attachable, call
+from tests.helpers.attachables import ATTACHABLES, EVERYTHING, FURTHER, REPRESENTATIVE_ROWS, Attachable, call
 from tests.helpers.random_wan import random_transformer
 
 FEATURES: dict[str, Feature] = {**LORA, **WEIGHTS, **OFFLOADING, **EXECUTION}
@@ -29,6 +29,11 @@ CELLS = [
     for feature in FEATURES
     for name in ATTACHABLES
     for first in (("feature", "thing") if FEATURES[feature].both_orders else ("feature",))
+]
+CELLS += [
+    pytest.param(feature, name, "feature", id=f"{name}-{feature}-applied_first")
+    for feature in REPRESENTATIVE_ROWS
+    for name in FURTHER
 ]
 
 
@@ -65,7 +70,7 @@ def reference(row: str, name: str | None = None) -> Tensor:
     with attention_backend("native"):  # a model's own choice is one of the whole process in diffusers
         if name is None:
             return observed(feature, model)
-        one = ATTACHABLES[name](**feature.changes)
+        one = EVERYTHING[name](**feature.changes)
         with one.thing.attach(model) as attached:
             return observed(feature, model, one, attached)
 
@@ -73,7 +78,7 @@ def reference(row: str, name: str | None = None) -> Tensor:
 def run(feature: Feature, name: str, first: str, folder: Any) -> tuple[Tensor, Tensor]:
     """The output of a model with the feature and the attachment, and after that is detached."""
     model: Any = random_transformer(**feature.changes)
-    one = ATTACHABLES[name](**feature.changes)
+    one = EVERYTHING[name](**feature.changes)
     called = feature.apply(model, folder) if first == "feature" else model
     with one.thing.attach(called) as attached:
         called = feature.apply(model, folder) if first == "thing" else called

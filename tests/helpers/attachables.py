@@ -12,22 +12,35 @@ from diffusers import ModelMixin
 from torch import Tensor, nn
 
 from memkit.cameras import CameraPath, Cameras
+from memkit.encoders import LowPass
 from memkit.frame_graph import FrameGraph
 from memkit.generation import GuidedMemory
 from memkit.injectors import (
+    BlockLayers,
+    ControlBranch,
+    ControlBranchConfig,
+    DeltaMemory,
+    DeltaMemoryConfig,
     FrameContext,
     FrameContextConfig,
+    FrameVisibility,
+    FrequencyBlend,
     KVCache,
     QueryLayers,
     QueryLayersConfig,
+    RoutedContext,
     SelfAttentionConcat,
     StateSpaceConfig,
     StateSpaceMemory,
     TeacherForcing,
+    TemporalLayer,
+    TextRegions,
     frame_bytes,
+    sliding_window,
 )
+from memkit.injectors.echo_memory import EchoConfig, EchoMemory
 from memkit.memory import Memory
-from memkit.positions import PMRoPE, PMRoPEConfig, PRoPE
+from memkit.positions import PMRoPE, PMRoPEConfig, PRoPE, TokenPositions
 from tests.helpers.random_wan import SMALL, random_transformer
 
 FRAMES = 3
@@ -151,9 +164,59 @@ def prope(**changes: Any) -> Attachable:
     return Attachable(PRoPE(), lambda _, on: on.chunk(_cameras()))
 
 
+def routed_context(**changes: Any) -> Attachable:
+    return Attachable(RoutedContext(1))
+
+
+def control_branch(**changes: Any) -> Attachable:
+    branch = _drawn(ControlBranch(ControlBranchConfig.of(random_transformer(**changes), channels=3)))
+    return Attachable(branch, lambda _, on: on.chunk(seeded(1, 3, FRAMES, 4, 4, seed=8)))
+
+
+def matrix_state(**changes: Any) -> Attachable:
+    memory = _drawn(DeltaMemory(DeltaMemoryConfig.of(random_transformer(**changes), every=2, window=1)))
+    return Attachable(memory, state_space().inside)
+
+
+def echo_memory(**changes: Any) -> Attachable:
+    shape = {**SMALL, **changes}
+    config = EchoConfig(
+        _width(changes), shape["num_layers"], shape["num_attention_heads"], place="prefix", state_every=4
+    )
+    poses = seeded(1, FRAMES + 2, 12, seed=6)
+    return Attachable(
+        _drawn(EchoMemory(config)),
+        lambda _, on: on.chunk(poses[:, 2:], _latents(changes, 2, seed=2), poses[:, :2]),
+    )
+
+
+def frame_visibility(**changes: Any) -> Attachable:
+    return Attachable(FrameVisibility(sliding_window(1)))
+
+
+def frequency_blend(**changes: Any) -> Attachable:
+    return Attachable(FrequencyBlend(sliding_window(1), LowPass(0.1, 0.1)))
+
+
+def block_layers(**changes: Any) -> Attachable:
+    return Attachable(_drawn(BlockLayers({0: TemporalLayer(_width(changes), 8)})))
+
+
+def token_positions(**changes: Any) -> Attachable:
+    return Attachable(TokenPositions(torch.arange(4).flip(0).expand(FRAMES, -1)))
+
+
+def text_regions(**changes: Any) -> Attachable:
+    index = torch.arange(4 * FRAMES).view(FRAMES, 4) % 2
+    return Attachable(TextRegions(index, [seeded(1, 5, SMALL["text_dim"], seed=3)], context=None))
+
+
 def _innermost(model: nn.Module) -> Any:
     return next(module for module in model.modules() if isinstance(module, ModelMixin))
 
+
+REPRESENTATIVE_ROWS = ("lora", "sequential_offload", "checkpointing")
+"""Features that `FURTHER` are tested with, one per way to change how a model runs; and with FirstBlockCache."""
 
 ATTACHABLES: dict[str, Callable[..., Attachable]] = {
     make.__name__: make
@@ -169,3 +232,22 @@ ATTACHABLES: dict[str, Callable[..., Attachable]] = {
         prope,
     )
 }
+"""With every feature of the compatibility matrix."""
+
+FURTHER: dict[str, Callable[..., Attachable]] = {
+    make.__name__: make
+    for make in (
+        routed_context,
+        control_branch,
+        matrix_state,
+        echo_memory,
+        frame_visibility,
+        frequency_blend,
+        block_layers,
+        token_positions,
+        text_regions,
+    )
+}
+"""With the rows of `REPRESENTATIVE_ROWS`."""
+
+EVERYTHING = {**ATTACHABLES, **FURTHER}

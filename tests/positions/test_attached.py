@@ -86,7 +86,7 @@ def test_wrong_use_is_named_and_leaves_the_model_alone(model):
         PRoPE().attach(random_transformer(attention_head_dim=12))
     with pytest.raises(InputError, match="blocks of 4"):
         PMRoPEConfig(head_dim=6)
-    with pytest.raises(InputError, match="mode = 'both'"):
+    with pytest.raises(InputError, match="mode is 'both'"):
         PMRoPEConfig(mode="both")
     with torch.no_grad(), pm.attach(model) as posed:
         with pytest.raises(InputError, match="attached already; detach that"):

@@ -148,7 +148,7 @@ def test_what_a_model_sees_moves_to_a_device():
 @pytest.mark.parametrize(
     ("name", "knobs", "said"),
     [
-        ("recal", {}, "There is no probe 'recal'; choose of recall"),
+        ("recal", {}, "The probe is 'recal'; choose one of recall"),
         ("recall", {"places": 3}, "recall has no knobs ['places']; it has size, facts"),
         ("recall", {"queries": 9}, "1 ≤ queries ≤ facts"),
         ("recall", {"size": 5}, "even size"),
@@ -158,7 +158,7 @@ def test_what_a_model_sees_moves_to_a_device():
         ("evolve", {"gaps": ()}, "one gap or more"),
         ("law", {"states": 4}, "prime number"),
         ("law", {"queries": 5}, "states − 1 queries"),
-        ("law", {"starts": 6}, "1 to 5 starts"),
+        ("law", {"aligned": 1.5}, "a share from 0 to 1"),
         ("switch", {"distance": -1}, "nothing below 0"),
     ],
 )

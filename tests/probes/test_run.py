@@ -215,7 +215,7 @@ def test_the_command_runs_a_mechanism_of_the_current_folder(tmp_path, monkeypatc
     ("arguments", "said"),
     [
         (["no_such_module:Mine"], "cannot be imported"),
-        (["window", "--probes", "recal"], "There is no probe 'recal'"),
+        (["window", "--probes", "recal"], "The probe is 'recal'"),
         (["window", "--leaderboard", "gone.json"], "gone.json"),
         (["window", "--steps", "-1"], "steps are 0 or more"),
     ],

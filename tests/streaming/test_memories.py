@@ -8,8 +8,9 @@ import torch
 from memkit.cameras import Cameras
 from memkit.errors import InputError
 from memkit.injectors import frame_bytes
-from memkit.injectors.kv_cache import CacheParts, LatentSimilarity, OnCPU, Score, SlotCache
+from memkit.injectors.kv_cache import CacheParts, LatentSimilarity, OnCPU, QueryStatistics, Score, SlotCache
 from memkit.streaming import MEMORY_PRESETS, ReadBest, Stream, StreamConfig, read_everything
+from tests.helpers.attachables import call
 from tests.helpers.differ import differ
 from tests.helpers.streams import PROMPTS, cameras
 
@@ -23,18 +24,29 @@ SINK = {
     "longlive-rag": 1,
     "memflow": 3,
     "deep-forcing": 10,
+    "triattention": 3,
+    "longlive-2": 8,
 }
 READ = {"self-forcing-rolling": 18, "longlive": 9, "infinity-rope": 3, "memrope": 7, "worldkv": 27, "longlive-rag": 9}
-READ |= {"memflow": 9, "deep-forcing": 18, "relic-like": 30}
+READ |= {"memflow": 9, "deep-forcing": 18, "triattention": 6, "longlive-2": 24, "relic-like": 30}
 """Cached frames that a chunk reads in the long run, without summary frames."""
 
 
 def made(name, backbone):
     size, path = frame_bytes(backbone.transformer, 4, 4, 2), cameras(60)
     path = Cameras(path.c2w[0], path.intrinsics[0])
-    needs = {"worldkv": (path, 40 * size), "longlive-rag": (40 * size,), "relic-like": (6 * size,)}
+    statistics = QueryStatistics()
+    if name == "triattention":
+        with torch.no_grad(), statistics.collect(backbone):
+            call(backbone.transformer)
+    needs = {
+        "triattention": (statistics,),
+        "worldkv": (path, 40 * size),
+        "longlive-rag": (40 * size,),
+        "relic-like": (6 * size,),
+    }
     memory = MEMORY_PRESETS[name](*needs.get(name, ()))
-    return replace(memory, config=replace(memory.config, timesteps=(1000,)))
+    return replace(memory, config=replace(memory.config, timesteps=(1000,), chunk=3))
 
 
 @pytest.fixture(scope="module")

@@ -34,6 +34,7 @@ class AttachedEcho(Attached):
 
     kind = KIND
     places_frames = True
+    hooks_inside = True
     needs_every_block = True  # the action step of a block that is skipped would be lost
 
     def __init__(self, owner: object, models: Sequence[Model], config: EchoConfig, blocks: Sequence[nn.Module]) -> None:

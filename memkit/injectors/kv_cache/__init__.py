@@ -6,10 +6,12 @@ from memkit.injectors.kv_cache.layer import LayerCache
 from memkit.injectors.kv_cache.notes import CacheWarning
 from memkit.injectors.kv_cache.parts import CacheParts
 from memkit.injectors.kv_cache.places import OnCPU, OnDevice, OnDisk, Place
+from memkit.injectors.kv_cache.query_statistics import QueryStatistics
 from memkit.injectors.kv_cache.recovery import RecoveryAttention, recovery_attention
 from memkit.injectors.kv_cache.reindex import Consecutive, Reindex, RetrievedAtZero, SinkBeforeWindow, TruePositions
 from memkit.injectors.kv_cache.scores import (
     AttentionReceived,
+    FutureAttention,
     KeyDifference,
     KeyNorm,
     LatentSimilarity,
@@ -21,12 +23,24 @@ from memkit.injectors.kv_cache.scores import (
     Sink,
     text_keys,
 )
+from memkit.injectors.kv_cache.select import PooledQuery, Select
 from memkit.injectors.kv_cache.slots import SlotCache
-from memkit.injectors.kv_cache.storage import BFloat16, Exact, Float8, Integers, Pooled, Pruned, Storage
+from memkit.injectors.kv_cache.storage import (
+    NVFP4,
+    BFloat16,
+    Exact,
+    Float8,
+    Integers,
+    Pooled,
+    Pruned,
+    PrunedChunks,
+    Storage,
+)
 from memkit.injectors.kv_cache.summary import EMASummary
 from memkit.injectors.kv_cache.table import BudgetError
 
 __all__ = [
+    "NVFP4",
     "AttachedCache",
     "AttentionReceived",
     "BFloat16",
@@ -37,6 +51,7 @@ __all__ = [
     "EMASummary",
     "Exact",
     "Float8",
+    "FutureAttention",
     "Integers",
     "KVCache",
     "KeyDifference",
@@ -49,14 +64,18 @@ __all__ = [
     "OnDisk",
     "Place",
     "Pooled",
+    "PooledQuery",
     "PoseNearness",
     "PromptMatch",
     "Pruned",
+    "PrunedChunks",
+    "QueryStatistics",
     "Recent",
     "RecoveryAttention",
     "Reindex",
     "RetrievedAtZero",
     "Score",
+    "Select",
     "Sink",
     "SinkBeforeWindow",
     "SlotCache",

@@ -70,7 +70,11 @@ class CacheLayer:
         group = VIDEO
         if chunk.read:
             read = self._read(chunk, k, prepared.read)
+            if (select := chunk.branch.parts.select) is not None:
+                read = Read(*select.apply(table.q[VIDEO], *read))
             group = _add(table, "cache", read.k.to(k.device), read.v.to(v.device))
+            if chunk.branch.parts.rotated and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+                table.kv[VIDEO] = chunk.branch.layer(self.layer).behind(chunk.read, k, v) or (k, v)
             if read.log_weight is not None:
                 table.log_weight[group] = read.log_weight.to(k.device)
         if prepared.summary is not None and chunk.branch.averages is not None:
@@ -113,6 +117,8 @@ class CacheLayer:
                 f"{k.dtype}; keep them the same within a session, or reset() the cache."
             )
         read = layer.read(chunk.read, tables)
+        if chunk.branch.parts.select is not None and (chunk.notes_attention or chunk.recorded):
+            raise InputError("Shares of attention per frame are not of a selection; leave select or the recorder out.")
         if len(set(read.tokens)) > 1 and (chunk.notes_attention or chunk.recorded):
             raise InputError(
                 "Shares of attention per frame need frames of one number of tokens, and the places of the cache hold "
@@ -144,10 +150,11 @@ class UnrotatedLayer(CacheLayer):
 
 
 def _add(table: Table, name: str, k: Tensor, v: Tensor) -> str:
-    """Add a group that is seen by all who see the video; returns its name."""
+    """Add a group before the video, that is seen by all who see the video; returns its name."""
     group = f"{name} {len(table.kv)}"
     table.kv[group] = (k, v)
     for name, row in table.sees.items():
         if VIDEO in row:
-            table.sees[name] = (*row, group)
+            at = row.index(VIDEO)
+            table.sees[name] = (*row[:at], group, *row[at:])
     return group

@@ -125,6 +125,11 @@ class HeldFrames:
             )
         return self._layers[layer]
 
+    @property
+    def rotated(self) -> bool:
+        """Whether keys are stored after the rotation to their positions."""
+        return self.parts.rotated
+
     def get(self, layer: int, positions: Sequence[int] | None = None) -> KV:
         """Keys and values of one layer; see `LayerCache.get`."""
         if not self._layers:

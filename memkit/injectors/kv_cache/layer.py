@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from memkit.attention import joined
 from memkit.backbones.rotary import checked_positions
 from memkit.checks import check_all_finite, check_floats
 from memkit.errors import InputError
@@ -87,9 +88,15 @@ class LayerCache:
         log_weight = None
         if any(weights):
             log_weight = torch.cat([x.new_full(x.shape[:2], w) for x, w in zip(k, weights, strict=True)], 1)
-        return Read(
-            k[0] if len(k) == 1 else torch.cat(k, 1), v[0] if len(v) == 1 else torch.cat(v, 1), log_weight, tokens
-        )
+        return Read(joined(k), joined(v), log_weight, tokens)
+
+    def behind(self, positions: Sequence[int], k: Tensor, v: Tensor) -> KV | None:
+        """The keys and values of a chunk, copied to where the frames at ``positions`` end, if they are in slots that
+        unused ones follow: then attention to both needs no copy of the cached frames. Nothing counts as written."""
+        assert self.shelves is not None
+        pair = by_frame((k, v), k.shape[1] // self.shelves.layout.tokens)
+        copies = self.shelves.write_behind([self._table.slots[p] for p in positions], pair)
+        return None if copies is None else (copies[0].flatten(1, 2), copies[1].flatten(1, 2))
 
     @property
     def layout(self) -> FrameLayout | None:

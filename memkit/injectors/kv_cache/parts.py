@@ -11,7 +11,7 @@ Which of the cached frames a chunk reads is the sixth part: ``read`` of each chu
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from memkit.checks import shown
@@ -20,6 +20,7 @@ from memkit.injectors.kv_cache.places import Place
 from memkit.injectors.kv_cache.reindex import Reindex, TruePositions
 from memkit.injectors.kv_cache.scores.ages import Newest
 from memkit.injectors.kv_cache.scores.base import Score
+from memkit.injectors.kv_cache.select import Select
 from memkit.injectors.kv_cache.storage.base import Exact, Storage
 from memkit.injectors.kv_cache.storage.pooled import Pooled
 from memkit.injectors.kv_cache.storage.pruned import Pruned
@@ -41,6 +42,7 @@ class CacheParts:
         reindex: the rotary positions of what a chunk reads and of itself; other than the true ones only with
             ``rotated=False``.
         summary: what becomes of evicted frames, which are otherwise lost; only with ``rotated=False``.
+        select: which of the frames that a chunk reads each layer attends to, chosen by its queries; by default all.
 
     Raises:
         InputError: parts that do not go together.
@@ -52,9 +54,17 @@ class CacheParts:
     rotated: bool = True
     reindex: Reindex = TruePositions()  # noqa: RUF009
     summary: EMASummary | None = None
+    select: Select | None = None
 
     def __post_init__(self) -> None:
-        kinds = {"keep": Score, "storage": Storage, "reindex": Reindex, "summary": EMASummary | None, "spill": tuple}
+        kinds = {
+            "keep": Score,
+            "storage": Storage,
+            "reindex": Reindex,
+            "summary": EMASummary | None,
+            "select": Select | None,
+            "spill": tuple,
+        }
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
                 raise InputError(f"CacheParts.{name} is {shown(getattr(self, name))}; give an object of its kind.")
@@ -70,6 +80,13 @@ class CacheParts:
             raise InputError("Pruned frames do not know which tokens they have, to rotate them; give rotated=True.")
         if self.rotated and any(isinstance(storage, Pooled) for storage in self.storages()):
             raise InputError("Means of rotated keys mean nothing; give rotated=False with Pooled.")
+
+    def __repr__(self) -> str:
+        # Published results are identified by it, so a part that came later is left out where it is not given.
+        parts = {each.name: getattr(self, each.name) for each in fields(self)}
+        if self.select is None:
+            del parts["select"]
+        return f"CacheParts({', '.join(f'{name}={part!r}' for name, part in parts.items())})"
 
     def storages(self) -> Iterator[Storage]:
         """The storage of each place."""

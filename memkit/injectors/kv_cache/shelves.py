@@ -10,7 +10,7 @@ from torch import Tensor
 
 from memkit.backbones.rotary import rotate
 from memkit.injectors.kv_cache.parts import CacheParts
-from memkit.injectors.kv_cache.storage.base import FrameLayout, Frames, Stored
+from memkit.injectors.kv_cache.storage.base import Exact, FrameLayout, Frames, Stored
 from memkit.injectors.kv_cache.table import SlotTable
 
 Angles = tuple[Tensor, Tensor]
@@ -19,6 +19,9 @@ Angles = tuple[Tensor, Tensor]
 
 class Shelves:
     """Preallocated slots: tensors [B, slots, …] of each place, in the form of its storage.
+
+    Those of the first place hold the tokens of one head next to each other in memory, those of others the numbers of
+    one frame, which are moved together.
 
     Args:
         table: which frames are in which slots; it has allocated their numbers.
@@ -36,7 +39,7 @@ class Shelves:
             held = []
             for x in storage.encode(_first(frames)):
                 shape = (x.shape[0], slots, *x.shape[2:])
-                held.append(parts.spill[number - 1].allocate(shape, x) if number else x.new_empty(shape))
+                held.append(parts.spill[number - 1].allocate(shape, x) if number else _by_head(shape, x))
             self.tensors.append(tuple(held))
 
     @property
@@ -82,6 +85,22 @@ class Shelves:
             whole = frames if len(rows) == len(slots) else (frames[0][:, part], frames[1][:, part])
             self.put(place, rows, self._storages[place].encode(whole))
 
+    def write_behind(self, slots: Sequence[int], frames: Frames) -> Frames | None:
+        """Copy frames to the unused slots behind ``slots`` for a while: until any frame is written.
+
+        Returns them as views, which follow the frames in ``slots`` in memory; or None where these are not next to each
+        other in the first place, or have too few unused slots behind them, or are not stored exactly.
+        """
+        start = slots[-1] + 1
+        behind = range(start, start + frames[0].shape[1])
+        assert self._table.capacities is not None
+        if list(slots) != list(range(slots[0], start)) or behind.stop > self._table.capacities[0]:
+            return None
+        if self._storages[0] != Exact() or not set(behind).isdisjoint(self._table.slots.values()):
+            return None
+        k, v = (held[:, behind.start : behind.stop] for held in self.tensors[0])
+        return k.copy_(frames[0]), v.copy_(frames[1])
+
     def put(self, place: int, rows: Sequence[int], stored: Stored) -> None:
         """Write to slots of one place, which are numbered in it, what is stored there already in its form."""
         for held, new in zip(self.tensors[place], stored, strict=True):
@@ -93,11 +112,21 @@ class Shelves:
         """Copy frames from slots to slots, all at once; bit for bit between places of one storage."""
         taken = [next(self.stored([old])) for old, _ in moves]
         taken = [(place, tuple(x.clone() for x in stored)) for place, stored in taken]  # these may be views
-        for (old, stored), (_, slot) in zip(taken, moves, strict=True):
-            place, row = self._table.place_of(slot)
-            if self._storages[old] != self._storages[place]:
-                stored = self._storages[place].encode(self._storages[old].decode(stored, self.layout))
-            self.put(place, [row], stored)
+        ways = [
+            (old, stored, *self._table.place_of(slot)) for (old, stored), (_, slot) in zip(taken, moves, strict=True)
+        ]
+        for (old, place), run in groupby(ways, key=lambda each: (each[0], each[2])):
+            for some in self._together(list(run), place):
+                stored = tuple(torch.cat(parts, 1) for parts in zip(*(each[1] for each in some), strict=True))
+                if self._storages[old] != self._storages[place]:
+                    stored = self._storages[place].encode(self._storages[old].decode(stored, self.layout))
+                self.put(place, [row for *_, row in some], stored)
+
+    def _together(self, run: list, place: int) -> list[list]:
+        """Frames that move to one place, in the units in which it stores them; all by themselves if they are none."""
+        unit = self._storages[place].unit
+        size = unit if len(run) % unit == 0 else 1
+        return [run[i : i + size] for i in range(0, len(run), size)]
 
 
 def stored_bytes(parts: CacheParts, frames: Sequence[Frames]) -> list[int]:
@@ -109,9 +138,17 @@ def _first(frames: Frames) -> Frames:
     return frames[0][:, :1], frames[1][:, :1]
 
 
+def _by_head(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Memory for a tensor [B, slots, …, H, D], as [B, H, slots, …, D]: attention reads it faster than whole tokens."""
+    batch, *between, heads, width = shape
+    return like.new_empty(batch, heads, *between, width).movedim(1, -2)
+
+
 def _taken(x: Tensor, rows: list[int]) -> Tensor:
-    """The rows of [B, slots, …], as a view where they are consecutive."""
+    """The rows of [B, slots, …, H, D], as a view where they are consecutive, else copied, in the same layout."""
     first = rows[0] if rows else 0
     if rows == list(range(first, first + len(rows))):
         return x[:, first : first + len(rows)]
-    return x.index_select(1, torch.tensor(rows, device=x.device))
+    chosen = torch.tensor(rows, device=x.device)
+    by_head = x.movedim(-2, 1)
+    return by_head.index_select(2, chosen).movedim(1, -2) if by_head.is_contiguous() else x.index_select(1, chosen)

@@ -113,7 +113,7 @@ class SlotTable:
             unused = iter(sorted(set(span) - set(self.slots.values())))
             self.slots.update({p: next(unused) for p in coming})
             coming, start = [*leaving, *through], span.stop
-        return [(slot, self.slots[p]) for p, slot in left.items()]
+        return [(slot, self.slots[p]) for p, slot in sorted(left.items())]
 
     def wrote(self, layer: int, positions: Sequence[int]) -> None:
         """The frames at ``positions``, which have slots, are written in this layer now."""

@@ -26,8 +26,9 @@ from memkit.injectors.recurrent.state import RecurrentState
 class AttachedStates(Attached):
     """Recurrent memory attached to transformers until ``detach()`` or the end of the ``with`` statement.
 
-    ``layers`` has a module per block with memory: of the block's output [B,F,S,D] and the state [B,S,D] before it, or
-    None, it gives what is added to the output, and the state after it. ``state`` is kept when it is detached.
+    ``layers`` has a module per block with memory: of the block's output [B,F,S,D] and the state [B,…] before it, or
+    None, it gives what is added to the output, and the state after it; ``fits(state, tokens, width)`` says whether a
+    state is one of such frames. ``state`` is kept when it is detached.
     """
 
     kind = RECURRENT
@@ -95,7 +96,7 @@ class AttachedStates(Attached):
         return carrier.with_state(self.key, self.running.current().begin(self._numbers[id(model)], grid))
 
     def _after(
-        self, adapter: Any, number: int, layer: nn.Module, block: nn.Module, args: tuple, kwargs: dict, out: Any
+        self, adapter: Any, number: int, layer: Any, block: nn.Module, args: tuple, kwargs: dict, out: Any
     ) -> Any:
         named = {**dict(zip(adapter.block_arguments, args, strict=False)), **kwargs}
         carrier = adapter.carrier_in(named[adapter.rotary_argument])
@@ -113,9 +114,9 @@ class AttachedStates(Attached):
                 "batch within a video, or reset() the state."
                 + several_videos(before.shape[0], hidden.shape[0], "write the state with the same")
             )
-        if before is not None and before.shape[1:] != (grid.tokens_per_frame, hidden.shape[2]):
+        if before is not None and not layer.fits(before, grid.tokens_per_frame, hidden.shape[2]):
             raise InputError(
-                f"The state has {before.shape[1]} tokens of {before.shape[2]}, a frame {grid.tokens_per_frame} of "
+                f"The state of {list(before.shape[1:])} is not that of frames of {grid.tokens_per_frame} tokens of "
                 f"{hidden.shape[2]}: it is of another model; reset() it."
             )
         x = hidden.unflatten(1, (grid.frames, grid.tokens_per_frame))

@@ -19,7 +19,8 @@ KIND, KEY = FileKind("saved recurrent state", "memkit-recurrent-state", 1), "sta
 
 
 class Branch:
-    """The state of one branch: [batch, tokens per frame, width] in fp32, per transformer and layer."""
+    """The state of one branch, in fp32, per transformer and layer: [batch, tokens per frame, width], or of another
+    form with three dimensions that its layer knows."""
 
     def __init__(self) -> None:
         self.tensors: dict[tuple[int, int], Tensor] = {}
@@ -65,7 +66,7 @@ class RecurrentState:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held: 4 per sample, token of a frame and channel, in each layer, transformer and branch."""
+        """Bytes held: those of the state of each layer, transformer and branch."""
         return sum(x.nbytes for branch in self._branches.values() for x in branch.tensors.values())
 
     def reset(self) -> None:

@@ -1,4 +1,4 @@
-"""A recurrent state of the past (block state-space memory, Echo-Memory, arXiv 2606.09803)."""
+"""A recurrent state of the past: block state-space memory (Echo-Memory, arXiv 2606.09803), or a matrix per head."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from memkit.backbones.adapters.choice import adapter_of
+from memkit.injectors.delta_memory import DeltaMemory, DeltaMemoryConfig
 from memkit.injectors.state_space import StateSpaceConfig, StateSpaceMemory
 from memkit.probes.batch import ProbeBatch
 from memkit.probes.mechanisms.base import Mechanism
@@ -20,12 +21,18 @@ class CarriedState(Mechanism):
     """All past frames pass through the model once, clean, with their cameras, and leave a state of constant size.
 
     The chunk begins at this state. Gradients flow through it, so what is written is trained too. ``every`` is that of
-    `StateSpaceConfig`, by default every block.
+    `StateSpaceConfig`, by default every block; ``matrix`` takes a `DeltaMemory` instead.
     """
 
-    def __init__(self, transformer: WanTransformer3DModel, probe: Probe[Any], every: int = 1) -> None:
+    def __init__(
+        self, transformer: WanTransformer3DModel, probe: Probe[Any], every: int = 1, matrix: bool = False
+    ) -> None:
         super().__init__(transformer, probe)
-        self.memory = StateSpaceMemory(StateSpaceConfig.of(transformer, every))
+        self.memory = (
+            DeltaMemory(DeltaMemoryConfig.of(transformer, every))
+            if matrix
+            else StateSpaceMemory(StateSpaceConfig.of(transformer, every))
+        )
         _, down, across = adapter_of(transformer).sizes(transformer).patch_size
         self._tokens = probe.shape[1] // down, probe.shape[2] // across
 

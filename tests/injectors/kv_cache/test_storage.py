@@ -6,7 +6,19 @@ import torch
 from memkit.backbones.rotary import rotate
 from memkit.errors import InputError
 from memkit.injectors import frame_bytes
-from memkit.injectors.kv_cache import BFloat16, CacheParts, Exact, Float8, Integers, Pooled, Pruned, SlotCache
+from memkit.injectors.kv_cache import (
+    NVFP4,
+    BFloat16,
+    CacheParts,
+    Exact,
+    Float8,
+    Integers,
+    OnCPU,
+    Pooled,
+    Pruned,
+    PrunedChunks,
+    SlotCache,
+)
 from memkit.injectors.kv_cache.storage import FrameLayout
 from tests.helpers.random_wan import random_transformer
 
@@ -91,7 +103,7 @@ def test_pruned_frames_have_the_tokens_that_are_least_like_the_mean():
         assert torch.equal(kept[b, f, :, h], k[b, f, best, h]) and torch.equal(values[b, f, :, h], v[b, f, best, h])
 
 
-@pytest.mark.parametrize("storage", [Integers(4), Float8(), Pruned(0.5)])
+@pytest.mark.parametrize("storage", [Integers(4), Float8(), NVFP4(), Pruned(0.5)])
 def test_each_frame_is_stored_by_itself(storage):
     """Whatever the order, and whatever else is written: what is read is the frame after a way through its storage."""
     k, v = frames()
@@ -116,3 +128,49 @@ def test_pooled_frames_are_means_that_count_as_often():
     assert read.tokens == (4, 4, 4) and torch.allclose(read.log_weight, torch.tensor(2.0).log())
     torch.testing.assert_close(read.k[:, :4], rotate(mean, turn.cos(), turn.sin()))
     torch.testing.assert_close(read.v[:, :4], v[:, 2].unflatten(1, (4, 2)).mean(2))
+
+
+def test_nvfp4_has_the_nearest_numbers_of_its_grid_in_four_and_a_half_bits():
+    grid = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+    grid = torch.cat([grid, -grid[1:]])
+    k, v = frames()
+    got, values = back(NVFP4(), (k, v))
+    mean = k.mean(-1, keepdim=True)
+    for found, x in ((got - mean, k - mean), (values, v)):
+        most = x.abs().amax(-1, keepdim=True)  # 16 channels are one block, whose scale has 3 bits beside its exponent
+        assert ((found - x).abs() <= 0.18 * most).all()
+    scale = torch.tensor([0.5, 2.0])[:, None]  # both scales are exact: of the tensor 6·448, of the blocks powers of two
+    x = torch.cat([scale * grid, 448 * torch.ones(2, 1)], 1).view(1, 1, 2, 1, 16)
+    blocks = torch.cat([2.0 * grid, torch.zeros(1)]).expand(1, 1, 2, 1, 16).clone()
+    blocks[..., 15] = 0.0
+    blocks[0, 0, 1] *= 0.25
+    whole = blocks * 448 / blocks.max() * 6  # the largest number of the tensor is 6·448, and its scale 1
+    assert torch.equal(back(NVFP4(), (x, whole))[1], whole)
+    between = torch.tensor([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5, 6, 0, 0, 0, 0, 0, 0, 0, -6]).view(1, 1, 1, 1, 16) * 448
+    even = torch.tensor([0.0, 1, 1, 2, 2, 4, 4, 6]) * 448
+    assert torch.equal(back(NVFP4(), (between, between))[1][0, 0, 0, 0, :8], even)
+    bits = [8 * sum(part.nbytes for part in NVFP4().encode((k, v))[i:j]) / k.numel() for i, j in ((4, 6), (3, 4))]
+    assert bits == [4.5, 32 / 16] and all(torch.equal(x, 0 * k) for x in back(NVFP4(), (0 * k, 0 * v)))
+
+
+def test_chunks_keep_their_first_frame_and_what_is_least_like_it():
+    """WorldKV's rule, in whichever slots; a chunk that moves to another place is stored as one that was written."""
+    k, v = frames(tokens=12)
+    kept, values = back(PrunedChunks(), (k, v))
+    assert kept.shape == (2, 3, 8, 2, DIM)
+    for b, h in ((0, 0), (1, 1)):
+        mean, others = k[b, 0, :, h].mean(0), k[b, 1:, :, h].flatten(0, 1)
+        best = torch.nn.functional.cosine_similarity(others, mean[None], dim=-1).argsort()[:12]
+        for got, x in ((kept, k), (values, v)):
+            want = torch.cat([x[b, 0, :, h], x[b, 1:, :, h].flatten(0, 1)[best]])
+            assert torch.equal(got[b, :, :, h].flatten(0, 1), want)
+    size = sum(x.nbytes for x in (k[:, :1], v[:, :1]))
+    slots = SlotCache(3 * size, parts=CacheParts(spill=(OnCPU(6 * size, PrunedChunks()),)))
+    for start in (0, 3, 6):
+        slots.update(range(start, start + 3), [tuple(((1 + start) * x).flatten(1, 2) for x in (k, v))])
+    for start in (0, 3):
+        got = slots.get(0, [start + i for i in range(3)])[0]
+        torch.testing.assert_close(got, ((1 + start) * kept).flatten(1, 2), rtol=0, atol=0)
+    assert slots.place_bytes[1] == 9 * size * 2 // 3 and back(PrunedChunks(), (k[:, :1], v[:, :1]))[0].shape[2] == 8
+    with pytest.raises(InputError, match="2 frames are stored in chunks of 3"):
+        PrunedChunks().encode((k[:, :2], v[:, :2]))

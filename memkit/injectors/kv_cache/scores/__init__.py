@@ -3,6 +3,7 @@
 from memkit.injectors.kv_cache.scores.ages import Newest, Recent, Sink
 from memkit.injectors.kv_cache.scores.attention import AttentionReceived
 from memkit.injectors.kv_cache.scores.base import Ranked, Score, Sum
+from memkit.injectors.kv_cache.scores.future import FutureAttention
 from memkit.injectors.kv_cache.scores.keys import KeyDifference, KeyNorm
 from memkit.injectors.kv_cache.scores.latents import LatentSimilarity, pooled_latents
 from memkit.injectors.kv_cache.scores.poses import PoseNearness
@@ -10,6 +11,7 @@ from memkit.injectors.kv_cache.scores.prompt import PromptMatch, text_keys
 
 __all__ = [
     "AttentionReceived",
+    "FutureAttention",
     "KeyDifference",
     "KeyNorm",
     "LatentSimilarity",

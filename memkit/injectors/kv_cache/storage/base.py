@@ -13,7 +13,7 @@ Frames = tuple[Tensor, Tensor]
 """Keys and values by frame: [B, frames, tokens per frame, H, D]."""
 
 Stored = tuple[Tensor, ...]
-"""What frames are stored as: tensors [B, frames, …]."""
+"""What frames are stored as: tensors [B, frames, …, H, D]."""
 
 
 class FrameLayout(NamedTuple):
@@ -48,11 +48,17 @@ def described(layouts: Sequence[FrameLayout]) -> str:
 class Storage(ABC):
     """How frames are stored. Subclasses are frozen dataclasses, whose ``repr`` is written into saved sessions.
 
-    Each frame is encoded by itself, so that frames can be replaced and evicted one by one.
+    Each frame is encoded by itself, so that frames can be replaced and evicted one by one, but where `unit` says
+    otherwise.
     """
 
     lossless: ClassVar[bool] = False
     """Whether what is read is what was written, bit for bit."""
+
+    @property
+    def unit(self) -> int:
+        """Number of frames that are encoded together where they move together."""
+        return 1
 
     @abstractmethod
     def encode(self, frames: Frames) -> Stored:
