@@ -2,7 +2,7 @@
 # make test: set everything up, check style and types, pass the tests
 # make smoke: run the commands of the recipes at their smallest sizes, about a minute each
 # make docs: build the documentation as a site, out/site/index.html
-# make bench: measure what memory costs, refresh docs/performance.md
+# make bench: measure what memory costs, refresh docs/performance.md, about 10 min on one core
 # make test-ray: install Ray and pass the test of building a bank on it
 # make test-app: install Gradio and Playwright and test the page with real clicks; needs Chromium
 # make coverage: install pytest-cov, pass the tests and print which lines of memkit/ they run, about 10 min

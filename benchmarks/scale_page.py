@@ -42,8 +42,8 @@ def _generation(costs: dict[str, WanCost]) -> str:
     lines = [
         f"### One video with {CLIPS} clips of memory",
         "",
-        "| model | video | tokens | weights | hidden states of a layer | memory tokens | their bytes | operations per "
-        "pass | for memory |",
+        "| model | video | tokens | weights | hidden states of one layer | memory tokens | memory | operations per "
+        "forward pass | share of memory |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, cost in costs.items():
@@ -66,9 +66,9 @@ def _generation(costs: dict[str, WanCost]) -> str:
 
 def _devices(costs: dict[str, WanCost]) -> str:
     lines = [
-        f"### Time of {STEPS} steps with guidance and memory, on one device",
+        f"### Time of {STEPS} steps with guidance and memory on one device",
         "",
-        f"At {ACHIEVED:.0%} of the peak. A dash: the weights alone are larger than the device's memory.",
+        f"If {ACHIEVED:.0%} of the peak is achieved. A dash means that the weights alone exceed the device's memory.",
         "",
         f"| model | {' | '.join(DEVICES)} |",
         f"|---|{'---|' * len(DEVICES)}",
@@ -88,8 +88,8 @@ def _bank(costs: dict[str, WanCost]) -> str:
     lines = [
         f"### A bank of {BANK:,} clips in bf16",
         "",
-        "| clips for | latents of a clip | of the bank | manifest | FrequencyEncoder's features | DiT-Mem's features | "
-        "tar shards of 256 MiB |",
+        "| model | latents of one clip | latents of the bank | manifest | features of `FrequencyEncoder` | features of "
+        "DiT-Mem's encoder | tar shards of 256 MiB |",
         "|---|---|---|---|---|---|---|",
     ]
     seen: set[tuple] = set()

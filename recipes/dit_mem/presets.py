@@ -143,7 +143,7 @@ def tiny() -> Config:
     learned to be ignored; a gate that was closed at first opened too late; ``self_memory_prob`` opens it sooner. The
     bell leaves out the noise levels that decide a path. Of the three best clips, 52 % show the planet of the prompt
     if the query is the whole caption, and 96 % with ``LAWS_QUERY``. Given its first frame, a fall depends on little
-    but gravity, at the highest noise levels; docs/dit-mem.md has the effect on training.
+    but gravity, at the highest noise levels; docs/dit-mem-evidence.md has the effect on training.
     """
     return Config(
         gate=True,

@@ -30,12 +30,12 @@ class ARDiffusion(Method):
     about = Neighbour(
         title="AR-Diffusion",
         paper="2503.07418 [C, S]",
-        visibility="each frame sees itself and earlier ones",
-        timesteps="each frame `lag` steps behind the one before it (AD); in training never decreasing (FoPP)",
-        positions="plain",
+        visibility="each frame attends to itself and earlier frames",
+        timesteps="each frame is `lag` steps behind the previous one (AD); in training, never decreasing (FoPP)",
+        positions="as in the model",
         frequencies="–",
-        trained="the whole model, with levels drawn by FoPP and a loss on the clean frames",
-        readings=("known from its code and second-hand", "`lag`: 5 is the authors' example"),
+        trained="the whole model, with noise levels drawn by FoPP and a loss on predicted clean frames",
+        readings=("we know the authors' code and second-hand accounts", "`lag`: 5 is the authors' example"),
     )
 
     @staticmethod

@@ -40,12 +40,12 @@ class ARLON(Method):
     about = Neighbour(
         title="ARLON",
         paper="2410.20502 [A, S]",
-        visibility="all frames; each token also the cell of a coarse plan at its place and time",
-        timesteps="equal for all frames",
-        positions="plain",
-        frequencies="low ones from the plan, in space",
-        trained="a transformer that writes the plan, and the norms; here the norms' last weights are `random`",
-        readings=("second-hand, but for the abstract", "pooled latents stand for the written plan", "`uncertainty`"),
+        visibility="all frames; each token also receives the cell of a coarse plan at its position and time",
+        timesteps="the same for all frames",
+        positions="as in the model",
+        frequencies="low spatial frequencies come from the plan",
+        trained="a transformer that generates the plan, and norms; here the norms' last weights are `random`",
+        readings=("second-hand, except the abstract", "pooled latents replace the plan", "`uncertainty`"),
     )
 
     def sample(self, video: Video) -> Latents:

@@ -26,14 +26,14 @@ class ARTV(Method):
     about = Neighbour(
         title="ART-V",
         paper="2311.18834 [A]",
-        visibility="a frame sees itself, the `previous` clean ones before it and the first",
-        timesteps="0 for the frames that are seen, one for the frame",
-        positions="plain",
+        visibility="a frame: itself, the `previous` clean frames before it, and the first frame",
+        timesteps="0 for the clean frames, a common one for the frame being generated",
+        positions="as in the model",
         frequencies="–",
-        trained="the whole model, and a mask of what is copied; here the mask is `copied` everywhere",
+        trained="the whole model, and a network that masks what is copied; here the mask is `copied` everywhere",
         readings=(
-            "only the abstract was read: `previous`, and all of the mask's network, are guesses",
-            "frames are seen as cached keys and values",
+            "only the abstract was read: `previous` and the whole mask network are guesses",
+            "clean frames are attended to as cached keys and values",
         ),
     )
 

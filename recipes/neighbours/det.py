@@ -31,12 +31,12 @@ class DeT(Method):
     about = Neighbour(
         title="DeT",
         paper="2503.17350 [C]",
-        visibility="all frames; in the first blocks also near frames at the same place, by convolution",
-        timesteps="equal for all frames",
-        positions="plain",
-        frequencies="a learned filter over time",
-        trained="the convolutions, on the source video; here for `tuned` steps, their last weights begin `random`",
-        readings=("cells most alike stand for tracks", "`blocks`: the same share of the model as in CogVideoX-5B"),
+        visibility="all frames; in the first blocks also nearby frames at the same spatial position, by convolution",
+        timesteps="the same for all frames",
+        positions="as in the model",
+        frequencies="a learned temporal filter",
+        trained="the convolutions, on the source video; here for `tuned` steps, from last weights that are `random`",
+        readings=("the most similar cells replace tracks", "`blocks`: the same share of the model as in CogVideoX-5B"),
     )
 
     def sample(self, video: Video) -> Latents:

@@ -31,15 +31,15 @@ class DiTraj(Method):
     about = Neighbour(
         title="DiTraj",
         paper="[A, S]",
-        visibility="all frames; text by region: one prompt in the box, one outside",
-        timesteps="equal for all frames",
-        positions="in the box, rows and columns of the anchor frame; time as it is",
+        visibility="all frames; one prompt inside the box, another outside",
+        timesteps="the same for all frames",
+        positions="inside the box: rows and columns of the anchor frame; time unchanged",
         frequencies="–",
         trained="",
         readings=(
-            "known from its abstract and second-hand, without its arXiv number",
-            "prompts by region act in the conditional pass alone",
-            "boxes are of one size, on a straight line",
+            "we know the abstract and second-hand accounts, but not the arXiv number",
+            "prompts by region act in the conditional pass only",
+            "boxes have a constant size and move along a straight line",
         ),
     )
 

@@ -24,14 +24,14 @@ class DualParal(Method):
     about = Neighbour(
         title="DualParal",
         paper="2505.21070 [C]",
-        visibility="a block sees itself, the end of the block before and the cached beginning of the block after",
-        timesteps="one per block, each one step noisier than the block before",
-        positions="plain: attention depends on differences alone, so it is as if they began anew per block",
+        visibility="a block of frames: itself, the end of the previous block and the cached beginning of the next one",
+        timesteps="one per block of frames, each one step noisier than the previous block's",
+        positions="as in the model; attention depends on differences only, so this equals restarting in each block",
         frequencies="–",
         trained="",
         readings=(
-            "beside the first block and the last, what has not begun or has left is not seen, or seen clean",
-            "steps are Euler's, which need no scheduler per block",
+            "at the ends of the queue, blocks that have not started or are finished are ignored, or read clean",
+            "Euler steps, which need no scheduler per block",
         ),
     )
 

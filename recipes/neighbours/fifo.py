@@ -24,15 +24,15 @@ class FIFO(Method):
     about = Neighbour(
         title="FIFO-Diffusion",
         paper="2405.11473 [C]",
-        visibility="the frames of a window of the queue; with lookahead, half of them are context",
-        timesteps="one step noisier per frame, from the head of the queue to its tail",
+        visibility="the frames of a window of the queue; with lookahead, half of the window is context",
+        timesteps="each frame is one step noisier than the previous one, from the head of the queue to its tail",
         positions="0 to window − 1 in each call",
         frequencies="–",
         trained="",
         readings=(
-            "positions begin at 0 in each call",
-            "steps are Euler's; the authors' are those of DDIM with eta 1",
-            "what leaves before the last copy of the first clip's first frame is dropped",
+            "positions start at 0 in each call",
+            "Euler steps; the authors use DDIM with eta = 1",
+            "frames that leave the queue before the last copy of the first clip's first frame are discarded",
         ),
     )
 

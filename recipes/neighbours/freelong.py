@@ -30,14 +30,14 @@ class FreeLong(Method):
         title="FreeLong",
         paper="2407.19918 [P, C]",
         visibility="all frames, and a sliding window of 2·alpha + 1 frames",
-        timesteps="equal for all frames",
-        positions="plain, beyond the model's length",
-        frequencies="low ones of attention to all frames, high ones of attention in the window",
+        timesteps="the same for all frames",
+        positions="as in the model, continued beyond its training length",
+        frequencies="low frequencies from attention to all frames, high ones from attention within the window",
         trained="",
         readings=(
-            "the authors blend in temporal attention; Wan attends over space and time at once: the window is by frame",
-            "`blended`: half of the steps in the paper, all in its code, but at the finest resolution of the U-Net",
-            "`alpha`: a window has 2·alpha + 1 frames; the authors' have 2·alpha at the ends",
+            "the authors blend temporal attention; Wan attends over space and time jointly, so the window is in frames",
+            "`blended`: half of the steps in the paper, all in its code, except at the U-Net's finest resolution",
+            "`alpha`: a window has 2·alpha + 1 frames; the authors' windows have 2·alpha at the ends of the video",
         ),
     )
 

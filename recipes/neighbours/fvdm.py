@@ -31,11 +31,11 @@ class FVDM(Method):
         title="FVDM",
         paper="2410.03160 [C, S]",
         visibility="all frames of a window",
-        timesteps="a vector, one per frame: 0 for given frames; in training drawn per frame with probability `p`",
-        positions="from 0 in each window",
+        timesteps="one per frame, 0 for conditioning frames; in training drawn per frame with probability `p`",
+        positions="restart at 0 in each window",
         frequencies="–",
-        trained="the whole model, with vectors of timesteps",
-        readings=("positions begin at 0 in each window",),
+        trained="the whole model, with one timestep per frame",
+        readings=("positions start at 0 in each window",),
     )
 
     def __post_init__(self) -> None:

@@ -26,14 +26,14 @@ class GSFixer(Method):
     about = Neighbour(
         title="GSFixer",
         paper="2508.09667 [C, S]",
-        visibility="all frames; in each block also the patches of two reference frames, by cross-attention",
-        timesteps="equal for all frames",
-        positions="plain; none for references",
+        visibility="all frames; in each block also patches of two reference frames, by cross-attention",
+        timesteps="the same for all frames",
+        positions="as in the model; references have none",
         frequencies="–",
         trained="the cross-attention and the model, on renderings with artifacts; here the last weights are `random`",
         readings=(
-            "patches of latents and pixels stand for the authors' features, those of DINOv2-L and VGGT",
-            "a control branch takes the artifact video; blurred plain sampling stands for it",
+            "patches of latents and pixels replace the authors' features, which come from DINOv2-L and VGGT",
+            "a control branch reads the video with artifacts, which is replaced by a blurred plain sample",
         ),
     )
 

@@ -13,66 +13,76 @@ from recipes.neighbours.neighbour import Method
 
 PAGE = """# Neighbours
 
-Methods of other papers for long or steered videos, in `recipes/neighbours/`: each is a file of at most 60 lines,
-composed of memkit's parts. One command samples a short video by a method, beside plain sampling from the same noise:
+Methods of other papers for long or controlled videos, in `recipes/neighbours/`. Each is a file of at most 60
+lines, composed of memkit's parts. Use them to read how a method works on a stock Wan, to compare it with
+another one on the same noise, or as a starting point for your own. One command samples a short video with a
+method, and another one without it from the same noise:
 
 ```bash
-python -m recipes.neighbours freelong --out out/freelong      # method.mp4, plain.mp4, sheet.png
-python -m recipes.neighbours freelong --help                  # its settings
-python -m recipes.neighbours page                             # this page, from the metadata in the code
+python -m recipes.neighbours freelong --out out/freelong      # method.mp4, plain.mp4, sheet.png; about 1 min
+python -m recipes.neighbours freelong --help                  # its settings; a few seconds
+python -m recipes.neighbours page                             # writes this page from the metadata in the code
 ```
 
-The default model is tiny-wan, whose own videos have 5 latent frames. **It was trained for none of these methods.**
-Those that need no training do what their papers say, to a very small model. Those that are trained run without their
-training: layers of their own begin at zero or random, and a model that was never shown frames at several noise levels,
-or a cache, sees them for the first time. Such videos show what is computed, not what the method can do, and the command
-says so. No figure of these papers is reproduced here. The noise is the same as far as a method takes it as it is:
-DualParal permutes that of its first block, and Reuse-and-Diffuse mixes it with that of the clip before.
+## What the videos show
 
-Every method has a limit in which it must be plain sampling, or another method, and a test that it is: see
-`tests/recipes/neighbours/`.
+The default model is tiny-wan, whose own videos have 5 latent frames. **It was not trained for any of these
+methods**, and the command says so.
 
-## Who sees whom, when, where
+- Methods that need no training do what their papers describe, with a very small model.
+- Methods that need training run without it. Their additional layers are zero or random, and the model, which
+  has never seen frames at different noise levels or a cache, meets them for the first time. These videos show
+  what is computed, not what the method can achieve.
 
-Frames are latent frames; a frame is clean at timestep 0. A "–" stands for no difference between frequencies. The last
-column says what our notes on a paper are from: its abstract (A), its text (P), its code (C), or second hand (S).
+No figure of these papers is reproduced here. Both videos start from the same noise, except where a method
+defines its own noise: DualParal permutes the noise of its first block, and Reuse-and-Diffuse mixes the noise
+with that of the previous clip.
 
-| method | visibility | timesteps | positions | frequencies | trained? | notes |
+## The methods
+
+Frames are latent frames. A frame is clean at timestep 0. "As in the model" means that the method leaves
+positions alone, and "–" that it does not distinguish frequencies. "Sources" says what our notes on a paper are
+based on: its abstract (A), its text (P), its code (C), or second-hand accounts (S).
+
+| method and its name | a frame attends to | timesteps | temporal positions | frequencies | trained | sources |
 |---|---|---|---|---|---|---|
 {rows}
 
-## What is our reading
+## Our readings
 
-What our notes on the papers leave open, or infer, is listed here. Where a setting stands for it, the setting is named,
-with its default. Defaults of other settings are those of the authors, scaled to tiny-wan's 5 latent frames; their own
-are in the settings' descriptions (``--help``).
+What our notes on the papers leave open or only imply is listed here, with the name and the default of the
+setting where there is one. The other defaults are the authors', scaled to tiny-wan's 5 latent frames; the
+original values are in the descriptions of the settings (`--help`).
 
 {readings}
 
-## Parts
-
-What these methods needed and memkit did not have became parts of it:
+## Parts of memkit that they use
 
 | part | what it does | used by |
 |---|---|---|
 {parts}
+
+## How they are tested
+
+Every method has settings with which it must equal plain sampling or another method, and a test in
+`tests/recipes/neighbours/` that it does.
 """
 
 PARTS = {
-    "memkit/generation/frame_sampler.py": "sampling in which each frame has a noise level of its own",
-    "memkit/generation/frame_schedules.py": "schedules of those levels, and draws of them for training",
-    "memkit/generation/overlapping.py": "one prediction for a long video, from windows that overlap",
-    "memkit/generation/noise.py": "noise of a long video whose blocks permute one template",
-    "memkit/injectors/frame_visibility.py": "which frames see which, without a mask: windows, causal, shifted by layer",
+    "memkit/generation/frame_sampler.py": "samples videos in which each frame has its own noise level",
+    "memkit/generation/frame_schedules.py": "schedules of noise levels per frame, and random ones for training",
+    "memkit/generation/overlapping.py": "merges predictions of overlapping windows into one for a long video",
+    "memkit/generation/noise.py": "noise for a long video, whose blocks are permutations of one template",
+    "memkit/injectors/frame_visibility.py": "which frames attend to which, without a mask: windows, causal, shifted",
     "memkit/injectors/frequency_blend.py": "low frequencies of attention to all frames, high ones of a window",
-    "memkit/injectors/block_layers.py": "small layers of one's own around the self-attention of some blocks",
+    "memkit/injectors/block_layers.py": "additional small layers around the self-attention of some blocks",
     "memkit/injectors/reference_attention.py": "cross-attention to features of reference frames",
     "memkit/injectors/temporal_layer.py": "convolutions over time beside the self-attention",
     "memkit/injectors/control_branch/branch.py": "blocks that read control latents beside those of a model (VACE)",
-    "memkit/injectors/text_regions.py": "a prompt of its own for each region of the frames",
-    "memkit/training/tracking.py": "the loss along tracks, and tracks of cells that are alike",
-    "memkit/positions/token_positions.py": "tokens at the place of other tokens of their frame",
-    "memkit/encoders/global_tokens.py": "tokens of a whole noisy video, read anew at each step",
+    "memkit/injectors/text_regions.py": "a separate prompt for each region of the frames",
+    "memkit/training/tracking.py": "the loss along tracks, and tracks between similar cells",
+    "memkit/positions/token_positions.py": "gives tokens the positions of other tokens of their frame",
+    "memkit/encoders/global_tokens.py": "tokens that summarise the whole noisy video, computed at each step",
 }
 """What each part is; who uses it follows from the imports of the methods."""
 

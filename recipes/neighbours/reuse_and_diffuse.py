@@ -31,11 +31,11 @@ class ReuseAndDiffuse(Method):
         title="Reuse-and-Diffuse",
         paper="2309.03549 [C]",
         visibility="all frames of a clip",
-        timesteps="equal for all frames",
-        positions="from 0 in each clip",
+        timesteps="the same for all frames",
+        positions="restart at 0 in each clip",
         frequencies="–",
         trained="",
-        readings=("`dropped`",),
+        readings=("the value of `dropped`",),
     )
 
     def __post_init__(self) -> None:

@@ -35,12 +35,12 @@ class SelfForcingPlusPlus(Method):
     about = Neighbour(
         title="Self-Forcing++",
         paper="2510.02283 [P, S]",
-        visibility="a chunk sees itself and the newest cached frames, `window` in all",
-        timesteps="0 for the cache, one for the chunk, of four (1000, 750, 500, 250 before the shift)",
-        positions="plain, ever growing",
+        visibility="a chunk: itself and the newest cached frames, `window` frames in total",
+        timesteps="0 for cached frames, a common one for the chunk, out of four (1000, 750, 500, 250 before the shift)",
+        positions="as in the model, growing without bound",
         frequencies="–",
-        trained="a student of four steps, by distribution matching on windows of its own long rollouts",
-        readings=("`window` counts the chunk itself, as in Self-Forcing", "shift 5, as in Self-Forcing"),
+        trained="a four-step student, by distribution matching on windows of its own long rollouts",
+        readings=("`window` includes the chunk itself, as in Self-Forcing", "a shift of 5, as in Self-Forcing"),
     )
 
     def sample(self, video: Video) -> Latents:

@@ -28,15 +28,15 @@ class StreamDiT(Method):
     about = Neighbour(
         title="StreamDiT",
         paper="2507.03745 [P]",
-        visibility="frames of a window see each other; windows shift by half in every other layer, around the ends",
-        timesteps="each chunk of the buffer steps / chunks steps noisier than the one before it; 0 for references",
-        positions="from 0 in each buffer",
+        visibility="frames of its window; in every other layer, windows are shifted by half and wrap around",
+        timesteps="each chunk of the buffer is (steps / chunks) steps noisier than the previous one; 0 for references",
+        positions="restart at 0 in each buffer",
         frequencies="–",
-        trained="the whole model, with a timestep per chunk from its own range, and distillation",
+        trained="the whole model, with one timestep per chunk from a range of its own, and distillation",
         readings=(
-            "positions begin at 0 in each buffer; `references`: our notes say that they are set to 0",
-            "the buffer fills chunk by chunk at the start, and empties at the end",
-            "`window`: its size, and that it is one of frames alone",
+            "positions start at 0 in each buffer; `references`: our notes say that their number is set to 0",
+            "the buffer fills up chunk by chunk at the start and empties at the end",
+            "`window`: its size, and that it covers frames but not space",
         ),
     )
 

@@ -25,14 +25,14 @@ class VidGPT(Method):
     about = Neighbour(
         title="ViD-GPT / Ca2-VDM",
         paper="2411.16375 [P, A, S]",
-        visibility="a chunk sees itself and up to `prefix` clean frames before it, of chunks that never see later ones",
-        timesteps="0 for the prefix, one for the chunk",
+        visibility="a chunk: itself and up to `prefix` clean frames before it; never later chunks",
+        timesteps="0 for the prefix, a common one for the chunk",
         positions="cyclic, modulo prefix + chunk",
         frequencies="–",
-        trained="prefixes of several lengths, with a loss on the chunk alone and positions shifted at random",
+        trained="on prefixes of several lengths, with a loss on the chunk only and randomly shifted positions",
         readings=(
-            "`first`: how the first chunk is made without a prefix",
-            "no spatial attention apart, so nothing stands for its view of the last three frames of the prefix",
+            "`first`: how the first chunk is generated without a prefix",
+            "Wan has no separate spatial attention, so its view of the last three prefix frames is missing",
         ),
     )
 

@@ -31,12 +31,12 @@ class VINs(Method):
     about = Neighbour(
         title="VINs",
         paper="2503.17539 [A, S]",
-        visibility="a chunk sees itself, `overlap` frames of the one before, and global tokens of the whole video",
-        timesteps="equal for all frames",
-        positions="from 0 in each chunk",
+        visibility="a chunk: itself, `overlap` frames of the previous one, and global tokens of the whole video",
+        timesteps="the same for all frames",
+        positions="restart at 0 in each chunk",
         frequencies="–",
-        trained="the encoder of the tokens, with the transformer; here the tokens are random, behind a gate of 0",
-        readings=("all of it is second-hand", "`gate`: tokens have a softmax of their own", "positions begin at 0"),
+        trained="the encoder of the global tokens and the transformer; here the tokens are random and their gate is 0",
+        readings=("all second-hand", "`gate`: global tokens have a separate softmax", "positions start at 0"),
     )
 
     @torch.no_grad()

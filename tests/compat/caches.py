@@ -123,12 +123,12 @@ def unchanged(model: Any, now: Denoising) -> None:
 
 QUERY_LAYERS = Refused(
     "needs every block to run",
-    "Query layers collect the keys and values of the context from every block, which a cache skips: call "
+    "Query layers collect the keys and values of the context in every block, and a cache skips blocks: call "
     "`transformer.disable_cache()`.",
 )
 STATES = Refused(
     "needs every block to run",
-    "Recurrent memory advances its state in every block that has some, which a cache skips: call "
+    "Recurrent memory advances its state in each of its blocks, and a cache skips blocks: call "
     "`transformer.disable_cache()`.",
 )
 HINTS = Refused(
@@ -140,8 +140,9 @@ WHOLE = {"query_layers": QUERY_LAYERS, "state_space": STATES}
 FURTHER = {"matrix_state": STATES, "control_branch": HINTS, "echo_memory": HINTS}
 PASSES = Refused(
     "does not tell the passes of guidance apart",
-    "The cache counts calls. Guided memory is shown to one pass of guidance only, so that another pass would reuse "
-    "attention with it, or it would vanish: use FirstBlockCache, MagCache, TaylorSeer or SeaCache.",
+    "The cache counts calls, and guided memory is visible to only one of the guidance passes: another pass would "
+    "reuse attention that includes the memory, or the memory would be ignored. Use FirstBlockCache, MagCache, "
+    "TaylorSeer or SeaCache.",
 )
 
 CACHES = {
@@ -178,7 +179,7 @@ CACHES = {
         ),
         predicted(lambda step: step > 1 and step % 2 == 0),
         refused=WHOLE,
-        note="Its default patterns match no layer of Wan in diffusers 0.42: give `cache_identifiers`.",
+        note="Its default patterns match no layer of Wan in diffusers 0.42: pass `cache_identifiers`.",
     ),
     "faster": Cache(
         "FasterCache",
@@ -191,8 +192,8 @@ CACHES = {
         replayed(lambda step: step == 3, line=0.5),
         by_pass=False,
         refused={**WHOLE, "guided_memory": PASSES},
-        note="With `is_guidance_distilled=True`; otherwise it needs both passes of guidance in one batch, which Wan's "
-        "pipelines do not make.",
+        note="With `is_guidance_distilled=True`. Otherwise it needs both guidance passes in one batch, but Wan's "
+        "pipelines run them one after the other.",
     ),
     "sea": Cache(
         "SeaCache",
@@ -205,6 +206,6 @@ CACHES = {
         lambda now: TextKVCacheConfig(),
         unchanged,
         refused=WHOLE,
-        note="It does nothing on Wan, but counts as a cache that is enabled.",
+        note="It has no effect on Wan, but counts as an enabled cache.",
     ),
 }

@@ -32,8 +32,8 @@ class Parallel:
 
 IN_PARTS = Refused(
     "runs in parallel over its tokens",
-    "Each process would take its part of the tokens for the whole, and frames would get the positions of others. Run "
-    "one video on each GPU, or shard the weights with FSDP2.",
+    "Each process would treat its part of the tokens as all of them, and give frames the positions of other frames. "
+    "Generate one video per GPU, or shard the weights with FSDP2.",
 )
 SHARED_OUT = ("memory_tokens", "guided_memory")
 """What knows of the processes that share a video."""

@@ -41,8 +41,8 @@ def gradients(model: Any, out: Tensor) -> Tensor:
 
 REENTRANT = Refused(
     "use_reentrant=False",
-    "Reentrant checkpointing runs a block without gradients first, from which query layers get wrong ones: call "
-    "`enable_gradient_checkpointing()` without a function of your own, or one with `use_reentrant=False`.",
+    "Reentrant checkpointing first runs a block without gradients, which gives query layers wrong gradients: call "
+    "`enable_gradient_checkpointing()` without an argument, or pass a function with `use_reentrant=False`.",
 )
 
 EXECUTION = {

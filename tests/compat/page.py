@@ -81,7 +81,7 @@ def _table(title: str, rows: Mapping[str, Any], columns: Mapping[str, str]) -> s
 
 
 def _header(columns: Mapping[str, str]) -> str:
-    return f"| | {' | '.join(columns.values())} |\n|---|{'---|' * len(columns)}"
+    return f"| feature | {' | '.join(columns.values())} |\n|---|{'---|' * len(columns)}"
 
 
 def _lines(title: str, rows: Mapping[str, Any], columns: Mapping[str, str]) -> list[str]:

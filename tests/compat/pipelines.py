@@ -129,21 +129,26 @@ def by_blocks(pipe: Any) -> Any:
 
 TRAINING = Refused(
     "two streams of the graph",
-    "Teacher forcing is for training: it takes clean and noisy frames together, which no pipeline passes.",
+    "Teacher forcing is for training: it needs clean and noisy frames in one forward pass, which no pipeline offers.",
 )
 UNNAMED = Refused(
     "cannot tell whether it may see the memory",
-    "The pipeline does not announce its passes by `cache_context`, so that guided memory cannot tell which of them may "
-    "see it: attach the memory without guidance, or use a pipeline that announces them.",
+    "The pipeline does not label its guidance passes with `cache_context`, so guided memory cannot tell which of them "
+    "may see it: attach the memory without guidance, or use a pipeline that sets `cache_context`.",
 )
 USUAL = {"teacher_forcing": TRAINING}
 SILENT = {**USUAL, "guided_memory": UNNAMED}
 
 VACE = {
-    "frame_context": Refused("cannot be attached to a WanVACE", "VACE takes one timestep per sample, not per token."),
-    "teacher_forcing": Refused("cannot be attached to a WanVACE", "VACE takes one timestep per sample, not per token."),
+    "frame_context": Refused(
+        "cannot be attached to a WanVACE", "VACE takes one timestep per sample; this needs one per token."
+    ),
+    "teacher_forcing": Refused(
+        "cannot be attached to a WanVACE", "VACE takes one timestep per sample; this needs one per token."
+    ),
     "query_layers": Refused(
-        "cannot be attached to a WanVACE", "There are no control latents for the frames of the queries."
+        "cannot be attached to a WanVACE",
+        "VACE needs control latents for every frame, and the frames of the queries have none.",
     ),
 }
 
@@ -165,7 +170,7 @@ PIPELINES = {
         from_image,
         changes={"in_channels": 36},
         refused=USUAL,
-        note="Context frames need the channels of the image condition too.",
+        note="The context frames also need the channels of the image conditioning.",
     ),
     "vace": Pipeline(
         "`WanVACEPipeline`",

@@ -18,7 +18,7 @@ from tqdm import tqdm  # noqa: E402
 tqdm.set_lock(threading.RLock())  # its own is shared with forks: one that is killed inside would hold it for ever
 
 from tests.faults.outcomes import Result  # noqa: E402
-from tests.faults.table import Table, write_page  # noqa: E402
+from tests.faults.table import Table, write_pages  # noqa: E402
 from tests.faults.torture import PARTS, Task, run_all, sample, tasks_of  # noqa: E402
 
 
@@ -30,7 +30,11 @@ def main() -> int:
     parser.add_argument("--part", choices=PARTS, action="append", help="one part alone; may be given several times")
     parser.add_argument("--only", default="", help="kinds whose name contains this")
     parser.add_argument("--sample", action="store_true", help="a few bad inputs alone, as the tests give them")
-    parser.add_argument("--write", action="store_true", help="write the table into docs/reliability.md")
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help="write the tables into docs/reliability.md and docs/reliability-outcomes.md",
+    )
     parser.add_argument("--verbose", action="store_true", help="print every case")
     options = parser.parse_args()
     start, table, bad = time.monotonic(), Table(), 0
@@ -43,7 +47,7 @@ def main() -> int:
                 print(line_of(task, result), flush=True)
     print(table.summary())
     if options.write:
-        write_page(table.page(options.seed))
+        write_pages(table, options.seed)
     return int(bad > 0)
 
 

@@ -13,7 +13,7 @@ CLAIMS = (
         Finding(
             "holds, in part",
             "error of gravity, against no memory: ‹-1.07 [-1.64, -0.50]› m/s² of ‹4.97 [4.16, 5.76]›",
-            "dit-mem.md#knowledge",
+            "dit-mem-evidence.md#knowledge",
             _KNOWLEDGE,
         ),
         (
@@ -27,7 +27,7 @@ CLAIMS = (
         Finding(
             "holds",
             "gravity with clips of another planet correlates with that planet: ‹0.47 [0.34, 0.61]›",
-            "dit-mem.md#knowledge",
+            "dit-mem-evidence.md#knowledge",
             _KNOWLEDGE,
         ),
     ),
@@ -37,7 +37,7 @@ CLAIMS = (
             "holds",
             "error of gravity with one clip: ‹-1.00 [-1.61, -0.39]› m/s², with the three of the training: "
             "‹-1.07 [-1.64, -0.50]›",
-            "dit-mem.md#plug-and-play",
+            "dit-mem-evidence.md#plug-and-play",
             f"{_DIT_MEM}plug",
         ),
         ("More clips carry more",),
@@ -47,7 +47,7 @@ CLAIMS = (
         Finding(
             "holds",
             "error of gravity with the right high-pass and the wrong low-pass tokens: ‹-1.04 [-1.63, -0.44]› m/s²",
-            "dit-mem.md#disentanglement",
+            "dit-mem-evidence.md#disentanglement",
             f"{_DIT_MEM}mixture",
         ),
         (
@@ -62,7 +62,7 @@ CLAIMS = (
             "fails",
             "bodies with the colour of the clip whose low-pass tokens are shown: ‹8 [3, 13]› % of the videos; whose "
             "high-pass tokens are: ‹22 [15, 30]› %",
-            "dit-mem.md#which-tokens-carry-appearance",
+            "dit-mem-evidence.md#which-tokens-carry-appearance",
             "python -m recipes.dit_mem.studies.claims --preset tiny --claim appearance --encoders frequency",
         ),
         ("The look is in the low branch, likewise",),
@@ -72,7 +72,7 @@ CLAIMS = (
         Finding(
             "fails",
             "error of gravity without filters, against with them: ‹0.18 [-0.06, 0.46]› m/s²",
-            "dit-mem.md#the-encoders-side-by-side",
+            "dit-mem-evidence.md#the-encoders-side-by-side",
             f"{_DIT_MEM}encoders",
         ),
         ("Low and high frequencies in branches of their own carry more of the law than two branches without filters",),
@@ -84,7 +84,7 @@ CLAIMS = (
             "error of gravity after training all weights on the same clips: ‹-0.01 [-0.48, 0.51]› m/s²; of restitution "
             "after training on clips of the prompts' names: ‹-0.07 [-0.11, -0.03]›, with memory "
             "‹-0.045 [-0.085, -0.002]›",
-            "dit-mem.md#cost",
+            "dit-mem-evidence.md#cost",
             "python -m recipes.dit_mem.studies.full --preset tiny --from-frame --data train --seeds 42 1 2",
         ),
     ),
