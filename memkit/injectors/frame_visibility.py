@@ -45,8 +45,7 @@ class FrameVisibility:
         """Attach to transformers, or to all experts of a pipeline or backbone, until ``detach()`` or the end of the
         ``with`` statement.
 
-        Raises `InputError` where there is no transformer, one is repeated or cannot have frame visibility, or something
-        else that is attached says which frames see each other.
+        Raises `InputError` where there is no transformer, one is repeated, or cannot have it beside what it has.
         """
         return _AttachedVisibility(self, transformers_of(models, FRAME_VISIBILITY))
 

@@ -60,7 +60,7 @@ class Law(Probe[LawKnobs]):
     default_ranges = {"clips": Range((1, 2, 3), (1, 2, 3, 5))}
     knobs_class = LawKnobs
     pretrain_steps = 1200
-    steps = 1600
+    steps = 2400
 
     @property
     def chance(self) -> float:

@@ -52,11 +52,11 @@ def _quantised(x: Tensor) -> Stored:
         code += size >= middle if number % 2 else size > middle  # ties go to the even code
     code |= (x < 0).to(torch.uint8) << 3
     low, high = code.flatten(-2).unflatten(-1, (-1, 2)).unbind(-1)
-    return low | high << 4, scale.view(torch.uint8).squeeze(-1), whole.flatten(2)
+    return low | high << 4, scale.view(torch.uint8).squeeze(-1), whole.squeeze(-1)
 
 
 def _restored(codes: Tensor, scale: Tensor, whole: Tensor, width: int) -> Tensor:
     codes = torch.stack([codes & 15, codes >> 4], -1).flatten(-2)
     values = torch.tensor((*_VALUES, *(-x for x in _VALUES)), device=codes.device)
-    scale = scale.view(torch.float8_e4m3fn).float() * whole[..., None, None]
+    scale = scale.view(torch.float8_e4m3fn).float() * whole
     return (values[codes.long()].unflatten(-1, (-1, BLOCK)) * scale[..., None]).flatten(-2)[..., :width]
