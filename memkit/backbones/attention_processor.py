@@ -212,11 +212,14 @@ def _has_role(kind: type, role: type) -> bool:
 
 def _tables_of(groups: Groups, q: Tensor, k: Tensor, v: Tensor) -> list[Table]:
     """One table per group, in which the tokens of that group are the video and the other groups keep their names."""
-    keys = {name: (k[:, span], v[:, span]) for name, span in groups.spans.items()}
+    sizes = [span.stop - span.start for span in groups.spans.values()]
+    # One split has one backward pass, where a slice per group would have one each, over all tokens.
+    queries, *own = (dict(zip(groups.spans, x.split(sizes, dim=1), strict=True)) for x in (q, k, v))
+    keys = {name: (own[0][name], own[1][name]) for name in groups.spans}
     tables = []
-    for name, span in groups.spans.items():
+    for name, query in queries.items():
         others = tuple(other for other in groups.sees[name] if other != name)
         row = (VIDEO, *others) if name in groups.sees[name] else others
         kv = {VIDEO: keys[name], **{other: keys[other] for other in others}}
-        tables.append(Table(q={VIDEO: q[:, span]}, kv=kv, sees={VIDEO: row}))
+        tables.append(Table(q={VIDEO: query}, kv=kv, sees={VIDEO: row}))
     return tables

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+from diffusers import WanTransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from torch import Tensor, nn
 
@@ -43,6 +44,7 @@ class AttachedForcing(Attached):
                 )
         self.running: Running[ForcedStep] = Running(self.kind, self.begin_chunk)
         self._replaced: list[tuple[Any, _ReadByChunk]] = []
+        self._tokens = 0  # per frame, of the forward pass that runs
         super().__init__(owner, models)
 
     def chunk(self, graph: FrameGraph, for_loss: bool = False) -> ForcedStep:
@@ -70,6 +72,9 @@ class AttachedForcing(Attached):
         self.keep(model.register_forward_pre_hook(self._before, with_kwargs=True))
         self.keep(model.register_forward_hook(self._after))
         adapter = adapter_of(model)
+        if isinstance(model, WanTransformer3DModel):
+            self.keep(model.condition_embedder.register_forward_pre_hook(self._one_per_frame, with_kwargs=True))
+            self.keep(model.condition_embedder.register_forward_hook(self._one_per_token))
         for block in adapter.blocks(model):
             attn: Any = block.attn2
             _check_cross_attention(attn, adapter.processors)
@@ -107,7 +112,19 @@ class AttachedForcing(Attached):
         if tuple(t.shape) != (x.shape[0], frames):
             raise InputError(f"Give a timestep for each frame of the two streams, [B, {frames}], not {list(t.shape)}.")
         grid = Grid(frames, x.shape[3] // down, x.shape[4] // across)
+        self._tokens = grid.tokens_per_frame
         return (), adapter.with_timesteps(named, adapter.timesteps(t, len(x), grid))
+
+    def _one_per_frame(self, _embedder: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        """Embed one timestep per frame: a frame's tokens have the same, and stock Wan would embed it for each."""
+        timestep, *others = args
+        frames = kwargs["timestep_seq_len"] // self._tokens
+        return (timestep[:: self._tokens], *others), {**kwargs, "timestep_seq_len": frames}
+
+    def _one_per_token(self, _embedder: Any, _args: tuple, output: tuple) -> tuple:
+        """The embedding and the modulation of each frame, for each of its tokens."""
+        both = (x[:, :, None].expand(-1, -1, self._tokens, -1).flatten(1, 2) for x in output[:2])
+        return (*both, *output[2:])
 
     def _after(self, model: Any, args: tuple, output: Any) -> Any:
         """Return only the velocity of the noisy stream."""

@@ -7,7 +7,7 @@ from memkit.errors import InputError, MemkitError
 from memkit.frame_graph import FrameGraph, Node
 from memkit.injectors import KVCache, TeacherForcing, stream_cameras
 from tests.helpers.random_wan import random_transformer
-from tests.injectors.teacher_forcing.common import PLAIN, assert_untouched, cameras, clip, seeded, text
+from tests.injectors.teacher_forcing.common import PLAIN, TOKENS, assert_untouched, cameras, clip, seeded, text
 
 
 def test_detached_it_leaves_nothing_behind(model):
@@ -22,6 +22,22 @@ def test_detached_it_leaves_nothing_behind(model):
         assert list(model.state_dict()) == keys
     assert torch.equal(run(), base)
     assert_untouched(model)
+
+
+def test_the_timestep_of_a_frame_is_embedded_once_for_all_its_tokens(model):
+    """Stock Wan embeds that of each token; the modulation that its blocks receive is the same."""
+    embedder, frames, seen = model.condition_embedder, 2 * PLAIN.num_frames, {}
+    embedder.time_proj.register_forward_hook(lambda _module, args, _out: seen.update(embedded=args[0].shape[1]))
+    model.blocks[0].register_forward_pre_hook(lambda _block, args: seen.update(temb=args[2]))
+    times = torch.rand(2, frames, generator=torch.Generator().manual_seed(3)) * 1000
+    with torch.no_grad(), TeacherForcing().attach(model) as teacher, teacher.chunk(PLAIN):
+        model(seeded(2, 16, frames, 4, 4), times, text())
+    assert seen["embedded"] == frames
+    per_token = times.repeat_interleave(TOKENS, 1)
+    with torch.no_grad():
+        stock = embedder(per_token.flatten(), text(), timestep_seq_len=per_token.shape[1])[1]
+    assert seen["embedded"] == frames * TOKENS
+    torch.testing.assert_close(seen["temb"].flatten(2), stock, rtol=1e-6, atol=1e-6)
 
 
 def test_wrong_use_is_named_and_leaves_the_model_alone(model):
