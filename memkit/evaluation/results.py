@@ -72,9 +72,10 @@ class ResultStore(Generic[AnyRow]):
     ) -> Iterator[list[str]]:
         """Batches of the missing ids, with a progress bar; the ids of a batch have the same key."""
         groups: dict[Any, list[str]] = defaultdict(list)
-        for id in self.missing(condition, ids):
+        missing = self.missing(condition, ids)
+        for id in missing:
             groups[key(id)].append(id)
-        with self.progress([condition], ids) as bar:
+        with self.progress([condition], missing) as bar:
             bar.set_description(condition, refresh=False)
             for batch in (group[i : i + size] for group in groups.values() for i in range(0, len(group), size)):
                 yield batch

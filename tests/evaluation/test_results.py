@@ -128,4 +128,5 @@ def test_conditions_share_one_bar_that_ends_when_all_is_measured(tmp_path, capsy
         assert bar.n == bar.total == 5
     shown = capsys.readouterr().err
     assert len(store.rows) == 6 and "without" in shown and shown.count("\n") == 1
+    assert list(store.batches("again", iter("abc"), 2)) == [["a", "b"], ["c"]] and "3/3" in capsys.readouterr().err
     assert not list(store.batches("with", "abc", 2)) and not capsys.readouterr().err

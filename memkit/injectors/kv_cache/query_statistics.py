@@ -93,11 +93,8 @@ class QueryStatistics:
         """Saved statistics. Raises `FileError` where there are none, or they are damaged."""
         with open_tensors(path, _KIND, _KEY) as (header, file):
             it = QueryStatistics()
-            it.count, it.omega, it.absolute = (
-                int(header["count"]),
-                file.get_tensor("omega"),
-                file.get_tensor("absolute"),
-            )
+            it.count = int(header["count"])
+            it.omega, it.absolute = file.get_tensor("omega"), file.get_tensor("absolute")
             it.total = torch.view_as_complex(file.get_tensor("total"))
             if it.count < 1 or it.total.shape != it.absolute.shape or it.total.shape[-1:] != it.omega.shape:
                 raise FileError(f"{path} is damaged: its parts do not fit each other; collect the statistics again.")
